@@ -1,0 +1,173 @@
+"""Checkpoints: a network's weights with all that is needed to rebuild and run it.
+
+Ours are safetensors files whose header holds the metadata as JSON (architecture, classes, preprocessing, decision
+thresholds, training configuration, evaluation).  The original's are `.pth` files with a "model_state_dict"; they have
+one class and are fed frames stretched to 512x512.  Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model.errors import CheckpointError, ModelError
+from model.registry import build
+
+METADATA_KEY = "dasnet"
+CLASSES = ("uav", "bird", "airplane", "helicopter")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How frames become the network's input: RGB in 0..1, then either stretched to size x size, or scaled by one
+    factor a band and padded, never stretched."""
+
+    mode: Literal["stretch", "scale"] = "stretch"
+    size: int = 512
+    scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The thresholds that turn probability maps into detections and tracks into alerts, chosen on labelled clips."""
+
+    threshold: float = 0.5  # of the object map, the largest class probability of a pixel
+    min_area_px: float = 1.0  # of a detection, in pixels of the network's input
+    box_margin_px: float = 0.0  # added to each side of a box, in pixels of the network's input
+    uav_evidence: float = 0.0  # mean log-ratio over the track above which it is a uav ...
+    distractor_evidence: float = 0.8  # ... and how far below zero it must be to be silenced
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything about a checkpoint but its weights."""
+
+    network: str = "dasnet"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ("uav",)
+    preprocessing: Preprocessing = Preprocessing()
+    decision: Decision = Decision()
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of the file, set on loading
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights, in evaluation mode, and its metadata."""
+
+    network: nn.Module
+    metadata: Metadata
+    path: Path
+
+
+def load(path: str | Path) -> Loaded:
+    """Rebuild the network of a checkpoint, ours or the original's.
+
+    Raises CheckpointError naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror})") from error
+    try:
+        tensors, described = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the readers raise whatever the bytes provoke
+        raise CheckpointError(
+            f"checkpoint {path}: is damaged or no checkpoint ({type(error).__name__}); allowed: a .safetensors file "
+            "written by dasnet, or a .pth file of plain tensors with a 'model_state_dict'"
+        ) from error
+    metadata = _metadata(path, described, tensors)
+    try:
+        network = build(metadata.network, **metadata.arguments)
+    except ModelError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from error
+    _fill(path, network, tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    return Loaded(network.eval(), Metadata(**{**_shallow(metadata), "sha256": digest}), path)
+
+
+def save(path: str | Path, network: nn.Module, metadata: Metadata) -> None:
+    """Write weights (float32) and metadata as one safetensors file, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    described = {key: value for key, value in asdict(metadata).items() if key != "sha256"}
+    partial = path.with_suffix(path.suffix + ".partial")
+    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(described)})
+    partial.replace(path)
+
+
+def _shallow(metadata: Metadata) -> dict[str, Any]:
+    return {item.name: getattr(metadata, item.name) for item in fields(metadata)}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header.get(METADATA_KEY, "{}"))
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
+
+
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict) and "model_state_dict" in content:
+        tensors = content["model_state_dict"]
+        described = {"classes": content["classes"]} if "classes" in content else {}
+    else:
+        tensors, described = content, {}
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"checkpoint {path}: holds no weights; allowed: a 'model_state_dict' of tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}, described
+
+
+def _metadata(path: Path, described: dict[str, Any], tensors: dict[str, Tensor]) -> Metadata:
+    outputs = next((len(t) for name, t in tensors.items() if name.endswith("output_block.1.weight")), 1)
+    classes = tuple(described.get("classes", CLASSES[:outputs]))
+    try:
+        return Metadata(
+            network=described.get("network", "dasnet"),
+            arguments=described.get("arguments", {"num_class": outputs}),
+            classes=classes,
+            preprocessing=Preprocessing(**described.get("preprocessing", {})),
+            decision=Decision(**described.get("decision", {})),
+            training=described.get("training", {}),
+            evaluation=described.get("evaluation", {}),
+        )
+    except TypeError as error:
+        raise CheckpointError(f"checkpoint {path}: metadata not understood by this version ({error})") from error
+
+
+def _fill(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    wanted = network.state_dict()
+    missing, unexpected = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & tensors.keys()
+        if tensors[name].shape != wanted[name].shape
+    ]
+    broken = [name for name in wanted.keys() & tensors.keys() if not torch.isfinite(tensors[name]).all()]
+    faults = [
+        f"{label}: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        for label, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("wrong shape", shapes),
+            ("not finite", broken),
+        )
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"checkpoint {path}: does not fit the network ({'; '.join(faults)})")
+    network.load_state_dict(tensors)

@@ -1,0 +1,42 @@
+"""A frame -> the picture the network looks at, as the checkpoint was trained, and the way back.
+
+In: uint8 HxWx3 (RGB) or HxW.  Out: uint8 hxwx3, and how many frame pixels one of its pixels spans.
+"""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from model.checkpoint import Preprocessing
+
+
+def prepare(
+    pixels: NDArray[np.uint8], band: str, preprocessing: Preprocessing, scale: float | None = None
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """`scale` overrides the checkpoint's factor for the band.
+
+    Returns the picture and (x, y) frame pixels per picture pixel.
+    """
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    height, width = pixels.shape[:2]
+    if preprocessing.mode == "stretch":
+        size = preprocessing.size
+        return _stretch(pixels, size), (width / size, height / size)
+    factor = scale or preprocessing.scale[band]
+    if factor == 1.0:
+        return np.ascontiguousarray(pixels), (1.0, 1.0)
+    new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
+    # Area averaging when shrinking keeps the light of a target of few pixels; it equals the mean of 2x2 at one half.
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(pixels, (new_width, new_height), interpolation=method)
+    return scaled.astype(np.uint8, copy=False), (width / new_width, height / new_height)
+
+
+def _stretch(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The original's: antialiased bilinear to a square."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    stretched = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return np.ascontiguousarray(stretched[0].permute(1, 2, 0).numpy())

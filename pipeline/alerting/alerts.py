@@ -1,0 +1,53 @@
+"""Tracks -> Events, for one camera and session.  Pure.
+
+One alert a confirmed target, never one a frame: `track.confirmed` opens it and `track.lost` ends it.  A sure distractor
+is reported once as `track.labelled` and raises no alert; should it turn out to be none, the alert is raised then.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.tracking.tracker import derived_ulid
+from pipeline.types import UAV, Event, EventKind, FrameRef, Severity, Track, TrackState
+
+
+class Alerting:
+    def __init__(self, camera: str, session: str) -> None:
+        self._camera = camera
+        self._session = session
+        self._alerts: dict[int, str] = {}  # track -> id of the event that opened its alert
+        self._labelled: set[int] = set()
+
+    def update(self, ref: FrameRef, tracks: Sequence[Track]) -> list[Event]:
+        """What these tracks, as of frame `ref`, give rise to, in the order of their ids."""
+        events = []
+        for track in sorted(tracks, key=lambda track: track.id):
+            if track.state is TrackState.LOST:
+                if track.id in self._alerts:
+                    events.append(self._event(EventKind.TRACK_LOST, Severity.INFO, ref, track))
+                self._alerts.pop(track.id, None)
+                self._labelled.discard(track.id)
+            elif track.state is not TrackState.CONFIRMED or track.id in self._alerts:
+                continue
+            elif track.is_target:
+                severity = Severity.ALARM if track.label == UAV else Severity.WARNING
+                event = self._event(EventKind.TRACK_CONFIRMED, severity, ref, track)
+                self._alerts[track.id] = event.id
+                events.append(event)
+            elif track.id not in self._labelled:
+                self._labelled.add(track.id)
+                events.append(self._event(EventKind.TRACK_LABELLED, Severity.INFO, ref, track))
+        return events
+
+    def _event(self, kind: EventKind, severity: Severity, ref: FrameRef, track: Track) -> Event:
+        return Event(
+            id=derived_ulid(ref.received_utc_ns, self._camera, self._session, kind, str(track.id), str(ref.seq)),
+            kind=kind,
+            severity=severity,
+            camera=self._camera,
+            time_utc_ns=ref.received_utc_ns,
+            pts_s=ref.pts_s,
+            frame=ref.seq,
+            session=self._session,
+            track=track,
+            alert=self._alerts.get(track.id),
+        )

@@ -1,0 +1,170 @@
+"""The capture worker: one camera -> Frames on the credit channel.  It imports no torch.
+
+It opens the camera again and again, without end, after each loss, and is the only writer of the camera's ledger.
+"""
+
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+import zmq
+
+from pipeline.capture.sources import Picture, Source, open_source
+from pipeline.config import Camera, Config
+from pipeline.errors import CredentialsError, SourceError
+from pipeline.ledger import Ledger
+from pipeline.metrics import CaptureMetrics
+from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.heartbeat import Heart
+from pipeline.transport.wire import CameraState, Stamps, encode
+from pipeline.types import Cause, Frame, FrameRef
+
+BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
+CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
+FINISH_S = 60.0
+
+
+def run(config: Config, camera: Camera, stop: threading.Event) -> None:
+    """Until `stop`, or until a recording has ended."""
+    endpoints = Endpoints()
+    metrics = CaptureMetrics()
+    with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
+        worker = _CaptureWorker(camera, endpoints, ledger, metrics, stop)
+        with Heart(endpoints.heartbeat, f"capture-{camera.id}", metrics.registry):
+            worker.run()
+
+
+class _CaptureWorker:
+    def __init__(
+        self, camera: Camera, endpoints: Endpoints, ledger: Ledger, metrics: CaptureMetrics, stop: threading.Event
+    ) -> None:
+        self._camera = camera
+        self._endpoints = endpoints
+        self._ledger = ledger
+        self._metrics = metrics
+        self._stop = stop
+        self._session = secrets.token_hex(8)
+        self._started_ns = time.monotonic_ns()
+        self._seq = 0
+        self._last_pts_s = -1.0
+        self._blind_since_ns = self._started_ns
+        self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
+        self._log = structlog.get_logger().bind(camera=camera.id)
+        self._states = zmq.Context.instance().socket(zmq.PUSH)
+        self._states.setsockopt(zmq.LINGER, 500)
+        self._states.setsockopt(zmq.SNDHWM, 16)
+        self._states.connect(endpoints.results)
+
+    def run(self) -> None:
+        if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
+            self._ledger.blind(Cause.OFFLINE, max(0, time.time_ns() - self._ledger.updated_utc_ns))
+        attempt = 0
+        try:
+            while not self._stop.is_set():
+                try:
+                    source = open_source(self._camera)
+                    try:
+                        if self._stream(source):
+                            break
+                    finally:
+                        source.close()
+                except SourceError as error:
+                    attempt = 0 if self._ledger.is_up else attempt + 1
+                    self._down(error)
+                    self._pause(error, attempt)
+        finally:
+            if self._channel is not None:
+                self._channel.close()
+            self._ledger.connection(up=False)
+            self._states.close()
+
+    def _stream(self, source: Source) -> bool:
+        """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""
+        if self._channel is None:
+            self._channel = Channel(
+                self._endpoints.segmentation, self._camera.id, self._session, live=source.live, ledger=self._ledger
+            )
+        channel = self._channel
+        for frame, stamps in self._frames(source):
+            if not self._ledger.is_up:
+                channel.count(lambda ledger: ledger.connection(up=True, reconnect=frame.ref.seq > 0))
+                channel.count(self._count_blind)
+                self._tell(up=True)
+            channel.offer(frame, stamps, self._stop.is_set)
+            channel.count(lambda ledger: ledger.touch(time.time_ns()))
+            if self._stop.is_set():
+                return False
+        if source.live:
+            raise SourceError(f"camera {self._camera.id}: the stream ended")
+        if not channel.finish(FINISH_S):
+            self._log.warning("the last frames were not segmented in time")
+        return True
+
+    def _count_blind(self, ledger: Ledger) -> None:
+        """Add the time since the camera was lost, or since this was last called, to the account."""
+        now_ns = time.monotonic_ns()
+        ledger.blind(Cause.OFFLINE, now_ns - self._blind_since_ns)
+        ledger.touch(time.time_ns())
+        self._blind_since_ns = now_ns
+
+    def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps]]:
+        """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many."""
+        offset_s: float | None = None
+        next_s = 0.0
+        period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
+        for picture in source.pictures():
+            if offset_s is None:
+                elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9
+                offset_s = (elapsed_s if source.live else 0.0) - picture.pts_s
+            pts_s = picture.pts_s + offset_s
+            if pts_s < next_s - period_s / 2:
+                continue
+            next_s = max(next_s + period_s, pts_s)
+            yield self._frame(picture, max(pts_s, self._last_pts_s + 1e-4))
+
+    def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
+        self._metrics.stage.labels("decode").observe(picture.decode_ns / 1e9)
+        ref = FrameRef(
+            camera=self._camera.id,
+            session=self._session,
+            seq=self._seq,
+            pts_s=pts_s,
+            received_mono_ns=picture.received_mono_ns,
+            received_utc_ns=picture.received_utc_ns,
+            ntp_ns=picture.ntp_ns,
+        )
+        self._seq += 1
+        self._last_pts_s = pts_s
+        return Frame(ref, self._camera.band, picture.pixels), Stamps(decode_ns=picture.decode_ns)
+
+    def _down(self, error: SourceError) -> None:
+        if self._ledger.is_up:
+            self._blind_since_ns = time.monotonic_ns()
+            self._count(lambda ledger: ledger.connection(up=False))
+            self._tell(up=False)
+        self._log.warning("camera lost", reason=str(error))
+
+    def _pause(self, error: SourceError, attempt: int) -> None:
+        """Jittered, so that a site's cameras do not all come back at one moment."""
+        pause_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
+        if isinstance(error, CredentialsError):
+            pause_s = CREDENTIALS_BACKOFF_S
+        self._stop.wait(pause_s * random.uniform(0.75, 1.25))
+        self._count(self._count_blind)
+
+    def _count(self, change: Callable[[Ledger], None]) -> None:
+        if self._channel is None:
+            change(self._ledger)
+        else:
+            self._channel.count(change)
+
+    def _tell(self, *, up: bool) -> None:
+        state = CameraState(self._camera.id, self._session, up, time.time_ns())
+        try:
+            self._states.send_multipart(encode(state), flags=zmq.DONTWAIT)
+        except zmq.Again:
+            self._log.warning("the track worker takes no camera states")

@@ -1,0 +1,178 @@
+"""`dasnet`: the command line.  Each command imports what it needs when it runs, so that a camera's worker stays small.
+
+Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or configuration.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, DasnetError
+
+# Must be set before torch is imported: its CPU allocator then asks for huge pages, which halves inference time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Counter-UAV video surveillance: cameras or recordings in, UAV tracks and alerts out.",
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made if needed.")]
+CheckpointOption = Annotated[Path | None, typer.Option(help="A checkpoint; default: the shipped one.")]
+ThresholdOption = Annotated[float | None, typer.Option(min=0, max=1, help="Default: the checkpoint's.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+EngineOption = Annotated[str, typer.Option(help="auto, torch, module.")]
+
+
+def main() -> None:
+    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback."""
+    from model.errors import ModelError  # cheap: imports no torch
+
+    try:
+        app(prog_name="dasnet")
+    except DasnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command(epilog="Example: `dasnet run configs/demo.yaml`")
+def run(config: ConfigArgument) -> None:
+    """Watch the cameras of a site until stopped."""
+    from pipeline.config import load
+    from pipeline.supervisor import Supervisor
+    from pipeline.workers import configure_logging
+
+    configure_logging()
+    loaded = load(config)
+    raise typer.Exit(Supervisor(config.resolve(), loaded).run())
+
+
+@app.command(epilog="Example: `dasnet check site.yaml`")
+def check(config: ConfigArgument) -> None:
+    """Validate a configuration and say what it means, without starting anything."""
+    from pipeline.config import load
+    from pipeline.doctor import describe
+
+    print(describe(config, load(config)))
+
+
+@app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")
+def replay(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Videos, folders, image sequences.")],
+    out: OutOption,
+    checkpoint: CheckpointOption = None,
+    threshold: ThresholdOption = None,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
+    band: Annotated[str, typer.Option(help="visible, infrared, or auto: infrared where there is no colour.")] = "auto",
+    scale: Annotated[float | None, typer.Option(min=0.05, max=8, help="Default: the checkpoint's.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, help="Of image sequences; default 25.")] = None,
+    start: Annotated[int, typer.Option(min=0, help="First frame, 0-based.")] = 0,
+    end: Annotated[int | None, typer.Option(min=1, help="Frame to stop before.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write annotated.mp4.")] = True,
+    from_detections: Annotated[
+        bool, typer.Option("--from-detections", help="Track again from the detections stored in DIR.")
+    ] = False,
+) -> None:
+    """Search recordings: every frame, none dropped, the same result every time."""
+    from pipeline.replay import ReplayOptions, run_replay
+
+    options = ReplayOptions(
+        checkpoint=checkpoint,
+        threshold=threshold,
+        device=device,
+        engine=engine,
+        band=band,
+        scale=scale,
+        fps=fps,
+        start=start,
+        end=end,
+        stride=stride,
+        video=video,
+        from_detections=from_detections,
+    )
+    raise typer.Exit(run_replay(paths, out, options))
+
+
+@app.command(epilog="Example: `dasnet predict photo.jpg --out out`")
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    out: OutOption,
+    checkpoint: CheckpointOption = None,
+    threshold: ThresholdOption = None,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
+    band: Annotated[str, typer.Option(help="visible, infrared, or auto.")] = "auto",
+) -> None:
+    """Segment pictures: a mask and an overlay for each."""
+    from pipeline.predict import run_predict
+
+    raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
+
+
+@app.command(epilog="Example: `dasnet doctor`")
+def doctor() -> None:
+    """What is installed, which devices, processor features and codecs there are."""
+    from pipeline.doctor import examine
+
+    report, healthy = examine()
+    print(report)
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
+def worker(
+    role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
+    config: ConfigArgument,
+    camera: Annotated[str | None, typer.Option(help="Which camera, for capture.")] = None,
+) -> None:
+    """Run one worker; `dasnet run` starts them all."""
+    from pipeline.config import load
+    from pipeline.workers import start_worker
+
+    loaded = load(config)
+    loaded.run_dir.mkdir(parents=True, exist_ok=True)
+    os.chdir(loaded.run_dir)
+    stop = start_worker(f"{role}-{camera}" if camera else role)
+    if role == "capture":
+        from pipeline.capture.worker import run as run_capture
+
+        if camera is None:
+            raise ConfigError("worker capture needs --camera ID")
+        run_capture(loaded, loaded.camera(camera), stop)
+    elif role == "segmentation":
+        from pipeline.segmentation.worker import run as run_segmentation
+
+        run_segmentation(loaded, stop)
+    elif role == "tracking":
+        from pipeline.tracking.worker import run as run_tracking
+
+        run_tracking(loaded, stop)
+    elif role == "console":
+        from pipeline.console.server import run as run_console
+
+        run_console(loaded, stop)
+    else:
+        raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+if __name__ == "__main__":
+    main()

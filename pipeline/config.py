@@ -1,0 +1,242 @@
+"""The configuration: one YAML file, validated; unknown keys are refused.
+
+`${NAME}` stands for an environment variable and `${file:PATH}` for the content of a secret file, in any text.  Relative
+paths are relative to the configuration file, the run folder to the current one.  Errors name file, key, value and what
+is allowed; a value that holds a secret is never shown.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.types import Band
+
+SCHEMES = ("rtsp", "rtsps", "file", "v4l2", "demo")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Point = tuple[float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Camera(_Section):
+    """One camera: where it is and how its picture is to be read."""
+
+    id: Identifier
+    uri: str
+    band: Band = Band.VISIBLE
+    transport: Literal["tcp", "udp"] = "tcp"
+    rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None  # upper limit; None: as the camera sends
+    scale: Annotated[float, Field(gt=0, le=8)] | None = None  # None: as the checkpoint says for the band
+    ignore: list[Annotated[list[Point], Field(min_length=3)]] = []  # polygons in frame pixels, never searched
+
+    @field_validator("uri")
+    @classmethod
+    def _known_scheme(cls, uri: str) -> str:
+        scheme = uri.partition(":")[0]
+        if scheme not in SCHEMES:
+            raise ValueError(f"unknown scheme {scheme[:20]!r}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
+        if scheme.startswith("rtsp") and not urlsplit(uri).hostname:
+            raise ValueError("an RTSP address needs a host, as in rtsp://user:password@host:554/path")
+        return uri
+
+    @property
+    def public_uri(self) -> str:
+        """The address without user and password, for people and logs."""
+        return public_uri(self.uri)
+
+
+class Model(_Section):
+    checkpoint: Path | None = None  # None: the shipped one
+    threshold: Fraction | None = None  # None: the checkpoint's
+    device: str = "auto"
+    engine: str = "auto"
+
+
+class Objective(_Section):
+    capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
+
+
+class Store(_Section):
+    path: Path | None = None  # None: store.sqlite in the run folder
+
+
+class Address(_Section):
+    host: str = "127.0.0.1"
+    port: Port = 0  # 0: any free one
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host not in LOOPBACK:
+            raise ValueError(f"{host!r} would be reachable without a password; allowed: {', '.join(LOOPBACK)}")
+        return host
+
+
+class JsonlSink(_Section):
+    type: Literal["jsonl"]
+    path: Path | None = None  # None: events.jsonl in the run folder
+
+
+class Config(_Section):
+    """A site."""
+
+    cameras: Annotated[list[Camera], Field(min_length=1)]
+    model: Model = Model()
+    objective: Objective = Objective()
+    store: Store = Store()
+    metrics: Address = Address(port=9464)
+    console: Address = Address(port=8470)
+    sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
+    run_dir: Path = Path("run")
+
+    @model_validator(mode="after")
+    def _unique_cameras(self) -> "Config":
+        ids = [camera.id for camera in self.cameras]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"cameras: id {twice[0]!r} is used twice; every camera needs its own")
+        return self
+
+    @property
+    def store_path(self) -> Path:
+        return self.store.path or self.run_dir / "store.sqlite"
+
+    def ledger_path(self, camera: str) -> Path:
+        return self.run_dir / "ledgers" / f"{camera}.ledger"
+
+    def camera(self, name: str) -> Camera:
+        for camera in self.cameras:
+            if camera.id == name:
+                return camera
+        raise ConfigError(f"no camera {name!r}; allowed: {', '.join(camera.id for camera in self.cameras)}")
+
+
+def public_uri(uri: str) -> str:
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def load(path: Path) -> Config:
+    """Read, expand and validate.  Raises ConfigError with one line for each fault."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason})") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds no configuration; allowed: a mapping with at least 'cameras'")
+    expanded = _expand(raw, path, ())
+    try:
+        config = Config.model_validate(expanded)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, raw, fault) for fault in error.errors())) from None
+    return _resolve(config, path.resolve().parent)
+
+
+def _expand(value: Any, path: Path, key: tuple[str | int, ...]) -> Any:
+    if isinstance(value, dict):
+        return {name: _expand(item, path, (*key, name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, path, (*key, index)) for index, item in enumerate(value)]
+    if isinstance(value, str):
+        return _REFERENCE.sub(lambda match: _referenced(match[1], path, key), value)
+    return value
+
+
+def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
+    where = f"{path}: {_dotted(key)}"
+    if name.startswith("file:"):
+        secret = path.resolve().parent / name.removeprefix("file:")
+        try:
+            return secret.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: secret file {secret} cannot be read ({type(error).__name__})") from error
+    if name not in os.environ:
+        raise ConfigError(f"{where}: environment variable {name} is not set")
+    return os.environ[name]
+
+
+def _dotted(key: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in key:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the file"
+
+
+def _explain(path: Path, raw: Any, fault: Any) -> str:
+    """One line: file, key, the value as written (so that an expanded secret never shows), and what is allowed."""
+    key = tuple(part for part in fault["loc"] if part != "jsonl")
+    written = raw
+    for part in key:
+        try:
+            written = written[part]
+        except (KeyError, IndexError, TypeError):
+            written = None
+            break
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        allowed = ", ".join(_allowed_keys(key[:-1]))
+        return f"{path}: {_dotted(key)}: unknown key; allowed: {allowed}"
+    if fault["type"] == "missing":
+        return f"{path}: {_dotted(key)}: is required"
+    shown = "" if isinstance(written, dict | list) or written is None else f" (given: {public_uri(str(written))!r})"
+    return f"{path}: {_dotted(key)}: {message}{shown}"
+
+
+def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "cameras": Camera,
+        "model": Model,
+        "objective": Objective,
+        "store": Store,
+        "metrics": Address,
+        "console": Address,
+        "sinks": JsonlSink,
+    }
+    section = sections.get(str(key[0]), Config) if key else Config
+    return list(section.model_fields)
+
+
+def _resolve(config: Config, folder: Path) -> Config:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else folder / path.expanduser()
+
+    cameras = [camera.model_copy(update={"uri": _absolute_uri(camera.uri, folder)}) for camera in config.cameras]
+    sinks = [sink.model_copy(update={"path": absolute(sink.path)}) for sink in config.sinks]
+    return config.model_copy(
+        update={
+            "cameras": cameras,
+            "sinks": sinks,
+            "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
+            "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
+            "run_dir": config.run_dir.expanduser().absolute(),
+        }
+    )
+
+
+def _absolute_uri(uri: str, folder: Path) -> str:
+    scheme, _, rest = uri.partition(":")
+    if scheme == "file":
+        return f"file:{folder / rest.removeprefix('//')}"
+    if scheme == "demo" and rest.startswith("clips/"):
+        return f"demo:clips/{folder / rest.removeprefix('clips/')}"
+    return uri

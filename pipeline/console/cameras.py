@@ -1,0 +1,132 @@
+"""What state each camera is in, as an operator wants to know it.
+
+In: the cameras' ledgers, looked at about once a second, and the newest live frames.  Out: a CameraStatus for each.
+A camera is blind while most of the time was not searched; which is told from its ledger's blind seconds.
+"""
+
+import time
+from collections import deque
+from typing import Literal
+
+import msgspec
+
+from pipeline import ledger
+from pipeline.config import Camera, Config
+from pipeline.console.frames import LiveFrames
+from pipeline.errors import StoreError
+from pipeline.types import Band, Cause
+
+WINDOW_S = 4.0  # over which the blind share is taken
+SILENT_S = 6.0  # without a sign of the capture worker it counts as gone
+BLIND_SHARE = 0.5
+
+State = Literal["starting", "up", "blind", "down"]
+
+
+class FrameStatus(msgspec.Struct, frozen=True):
+    """The newest frame that was tracked."""
+
+    session: str
+    seq: int
+    received_utc_ns: int
+    age_s: float
+    width: int
+    height: int
+    tracks: int
+
+
+class CameraStatus(msgspec.Struct, frozen=True):
+    id: str
+    band: Band
+    uri: str  # without credentials
+    state: State
+    cause: Cause | None  # why it is blind or down, or partly blind
+    blind_share: float  # of the last seconds, 0..1
+    captured: int
+    segmented: int
+    in_flight: int
+    reconnects: int
+    dropped: dict[str, int]
+    failed: dict[str, int]
+    blind_s: dict[str, float]
+    frame: FrameStatus | None
+
+
+class Cameras:
+    """Keeps the last readings of every ledger."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {c.id: deque() for c in config.cameras}
+
+    def look(self, frames: LiveFrames) -> list[CameraStatus]:
+        return [self._look(camera, frames) for camera in self._config.cameras]
+
+    def _look(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
+        account = self._read(camera.id)
+        if account is None:
+            state, cause, share, account = "starting", None, 0.0, ledger.Account()
+        else:
+            share, cause = self._blindness(camera.id, account)
+            state = _state(account, share)
+            if state == "down":
+                cause = Cause.OFFLINE
+        return CameraStatus(
+            id=camera.id,
+            band=camera.band,
+            uri=camera.public_uri.partition("?")[0],  # some cameras take user and password in the query
+            state=state,
+            cause=cause,
+            blind_share=round(share, 3),
+            captured=account.captured,
+            segmented=account.segmented,
+            in_flight=account.in_flight,
+            reconnects=account.reconnects,
+            dropped=_present(account.dropped),
+            failed=_present(account.failed),
+            blind_s={cause: duration / 1e9 for cause, duration in account.blind_ns.items() if duration},
+            frame=_frame(frames, camera.id),
+        )
+
+    def _read(self, camera: str) -> ledger.Account | None:
+        """None: there is none, or none of this version; the supervisor is about to make it."""
+        try:
+            return ledger.read(self._config.ledger_path(camera))
+        except (OSError, ValueError, StoreError):
+            return None
+
+    def _blindness(self, camera: str, account: ledger.Account) -> tuple[float, Cause | None]:
+        """The share of the last seconds in which the camera was not searched, and what took most of it."""
+        now_s, readings = time.monotonic(), self._readings[camera]
+        if readings and readings[-1][1].captured > account.captured:
+            readings.clear()  # the ledger was begun anew
+        readings.append((now_s, account))
+        while len(readings) > 2 and readings[1][0] < now_s - WINDOW_S:
+            readings.popleft()
+        then_s, then = readings[0]
+        if now_s - then_s < 0.5:
+            return 0.0, None
+        blind_ns = {cause: account.blind_ns[cause] - then.blind_ns[cause] for cause in account.blind_ns}
+        worst = max(blind_ns, key=lambda cause: blind_ns[cause])
+        share = min(1.0, max(0.0, sum(blind_ns.values()) / 1e9 / (now_s - then_s)))
+        return share, worst if blind_ns[worst] > 0 else None
+
+
+def _state(account: ledger.Account, blind_share: float) -> State:
+    silent_ns = time.time_ns() - account.updated_utc_ns if account.updated_utc_ns else 0
+    if not account.up or silent_ns > SILENT_S * 1e9:
+        return "down"
+    return "blind" if blind_share >= BLIND_SHARE else "up"
+
+
+def _present(counts: dict[Cause, int]) -> dict[str, int]:
+    return {cause: count for cause, count in counts.items() if count}
+
+
+def _frame(frames: LiveFrames, camera: str) -> FrameStatus | None:
+    newest = frames.cameras[camera].newest
+    if newest is None:
+        return None
+    age_s = (time.time_ns() - newest.received_utc_ns) / 1e9
+    size = (newest.width, newest.height)
+    return FrameStatus(newest.session, newest.seq, newest.received_utc_ns, round(age_s, 3), *size, len(newest.tracks))

@@ -1,0 +1,114 @@
+"""The console's process.
+
+In: the configuration, the track worker's live endpoint, a port.  Out: the page at that port of the loopback interface,
+until it is told to stop.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from pipeline.config import Config
+from pipeline.console.app import make_app
+from pipeline.console.site import Site
+from pipeline.errors import ConfigError
+
+STOP_S = 2.0  # for requests under way
+BACKLOG = 100
+
+Ready = Callable[[int], None]
+
+
+def run_console(
+    config: Config,
+    live_endpoint: str,
+    listener: socket.socket | int | None = None,
+    *,
+    metrics: str | None = None,
+    ready: Ready | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Blocks until `stop` is set; without one, for ever.
+
+    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` an address
+    to show; `ready` is called with the port when requests are answered.  Raises ConfigError where the port is taken.
+    """
+    if not isinstance(listener, socket.socket):
+        listener = bind(config.console.host, config.console.port if listener is None else listener)
+    with listener:
+        asyncio.run(_serve(Site(config, metrics), live_endpoint, listener, ready, stop or threading.Event()))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.  Raises ConfigError, which says what to do."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = "is taken by another program" if error.errno == errno.EADDRINUSE else f"is refused ({error.strerror})"
+        raise ConfigError(f"console.port: {host}:{port} {reason}; name another, or 0 for any free one") from error
+    return listener
+
+
+async def _serve(
+    site: Site, endpoint: str, listener: socket.socket, ready: Ready | None, stop: threading.Event
+) -> None:
+    config = uvicorn.Config(
+        make_app(site),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=int(STOP_S),
+        limit_concurrency=256,
+    )
+    server = _Server(config, ready)
+    tasks = [
+        asyncio.create_task(server.serve([listener])),
+        asyncio.create_task(site.follow_frames(endpoint)),
+        asyncio.create_task(site.follow_store_and_cameras()),
+        asyncio.create_task(_until(stop)),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        site.hub.close()
+        server.should_exit = True
+        await tasks[0]
+        for task in done:
+            task.result()  # what failed, if something did
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        site.close()
+
+
+async def _until(stop: threading.Event) -> None:
+    while not stop.is_set():
+        await asyncio.sleep(0.05)
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, and leaves the signals to the process it runs in."""
+
+    def __init__(self, config: uvicorn.Config, ready: Ready | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready is not None and sockets:
+            self._ready(int(sockets[0].getsockname()[1]))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

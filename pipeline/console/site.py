@@ -1,0 +1,157 @@
+"""What the console knows: cameras, live frames, alerts, events, tracks; kept current and handed to the hub.
+
+In: the live endpoint (ZeroMQ), the ledgers and the store.  Out: the hub's topics `frame` (one a camera), `site`,
+`alerts`, `events` and `tracks`, and the same for single requests.  A store that cannot be read is said to be so, never
+shown as one without alerts.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+import zmq
+import zmq.asyncio
+
+from pipeline.config import Config
+from pipeline.console.cameras import Cameras, CameraStatus
+from pipeline.console.frames import LiveFrames
+from pipeline.console.hub import Hub
+from pipeline.errors import ConfigError, StoreError, WireError
+from pipeline.sinks.store import Alert, StoreReader
+from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
+from pipeline.types import Event, Track
+
+T = TypeVar("T")
+NEWS_S = 0.25  # how often the store is asked for a new event
+PERIOD_S = 1.0  # how often everything is looked at
+SHOWN = 50  # alerts, events and tracks in the page
+LOGGED_EVERY_S = 10.0  # refused messages may come in thousands
+
+log = structlog.get_logger()
+
+
+class LiveUpdate(msgspec.Struct, frozen=True):
+    """One event of the topic `frame`."""
+
+    frame: LiveFrame
+    picture: bool  # can be fetched
+
+
+class SiteStatus(msgspec.Struct, frozen=True):
+    now_utc_ns: int
+    cameras: list[CameraStatus]
+    received: int  # live messages
+    refused: int
+    store_error: str | None
+    metrics: str | None  # address
+
+
+class Site:
+    def __init__(self, config: Config, metrics: str | None = None) -> None:
+        self.config = config
+        self.hub = Hub()
+        self.frames = LiveFrames(camera.id for camera in config.cameras)
+        self.store_error: str | None = None
+        self._metrics = metrics
+        self._cameras = Cameras(config)
+        self._reader: StoreReader | None = None
+        self._reader_turn = threading.Lock()
+        self._sent: dict[str, bytes] = {}
+        self._refusal_logged_s = -LOGGED_EVERY_S
+
+    def status(self) -> SiteStatus:
+        """Blocks; one thread at a time."""
+        cameras = self._cameras.look(self.frames)
+        counts = (self.frames.received, self.frames.refused)
+        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics)
+
+    def stored(self, query: Callable[[StoreReader], T]) -> T:
+        """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
+        with self._reader_turn:
+            try:
+                if self._reader is None:
+                    self._reader = StoreReader(self.config.store_path)
+                result = query(self._reader)
+            except StoreError as error:
+                self._close_reader()
+                self.store_error = str(error)
+                raise
+            self.store_error = None
+            return result
+
+    def close(self) -> None:
+        with self._reader_turn:
+            self._close_reader()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    async def follow_frames(self, endpoint: str) -> None:
+        """Receives live messages for ever.  The track worker may come and go; ZeroMQ connects again."""
+        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.linger, socket.rcvhwm = 0, 200
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+            socket.subscribe(TOPIC)
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                raise ConfigError(f"live endpoint {endpoint!r} cannot be connected to: {error}") from error
+            while True:
+                self._receive(await socket.recv_multipart())
+                await asyncio.sleep(0)  # a flood of messages must not keep the loop from all else
+
+    def _receive(self, message: list[bytes]) -> None:
+        try:
+            frame, picture = self.frames.receive(message)
+        except WireError as error:
+            if time.monotonic() - self._refusal_logged_s >= LOGGED_EVERY_S:
+                self._refusal_logged_s = time.monotonic()
+                log.warning("live message refused", error=str(error)[:300], refused=self.frames.refused)
+            return
+        self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
+
+    async def follow_store_and_cameras(self) -> None:
+        """Everything once a second, and at once when an event was stored."""
+        last_row, looked_s = -1, -PERIOD_S
+        while True:
+            row = await asyncio.to_thread(self._newest_row)
+            if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
+                last_row, looked_s = row, time.monotonic()
+                for topic, items in (await asyncio.to_thread(self._shown)).items():
+                    self._publish_change(topic, msgspec.json.encode(items))
+                self._publish_change("site", msgspec.json.encode(await asyncio.to_thread(self.status)))
+            await asyncio.sleep(NEWS_S)
+
+    def _newest_row(self) -> int:
+        try:
+            return self.stored(lambda reader: reader.last_row())
+        except StoreError:
+            return 0
+
+    def _shown(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
+        """Nothing where the store cannot be read: the page keeps what it has, and shows the error."""
+        try:
+            return self.stored(_newest)
+        except StoreError:
+            return {}
+
+    def _publish_change(self, topic: str, data: bytes) -> None:
+        if self._sent.get(topic) != data:
+            self._sent[topic] = data
+            self.hub.publish(topic, data)
+
+
+def _newest(reader: StoreReader) -> dict[str, list[Any]]:
+    active = reader.alerts(SHOWN, active_only=True)
+    known = {alert.id for alert in active}
+    return {
+        "alerts": active + [alert for alert in reader.alerts(SHOWN) if alert.id not in known],
+        "events": [stored.event for stored in reader.events(SHOWN)],
+        "tracks": reader.tracks(SHOWN),
+    }

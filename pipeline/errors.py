@@ -1,0 +1,35 @@
+"""What goes wrong in the pipeline, and the exit code of each.
+
+DasnetError             failed (exit code 1)
+├── ConfigError         a configuration or command that cannot be used (exit code 2)
+├── SourceError         a camera or file that cannot be opened or read on
+│   └── CredentialsError    the camera refused the user or password
+├── WireError           a message that this version does not understand
+└── StoreError          the store of tracks and events cannot be used
+"""
+
+
+class DasnetError(Exception):
+    """Its text names the place, the bad value, and what is allowed."""
+
+    exit_code = 1
+
+
+class ConfigError(DasnetError):
+    exit_code = 2
+
+
+class SourceError(DasnetError):
+    pass
+
+
+class CredentialsError(SourceError):
+    pass
+
+
+class WireError(DasnetError):
+    pass
+
+
+class StoreError(DasnetError):
+    pass

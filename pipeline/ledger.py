@@ -1,0 +1,166 @@
+"""The ledger of one camera: every frame's fate, counted where it cannot be lost.
+
+A small memory-mapped file of 64-bit counters in the run folder, written by the camera's capture worker alone and read
+by anybody.  At every read: captured = segmented + dropped + failed + in_flight.  The file outlives the worker; what was
+in flight when one died is counted as failed by the next.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import StoreError
+from pipeline.types import Cause
+
+MAGIC = 0x3144454C_53414431  # changes with the layout below
+CAUSES = tuple(Cause)
+_COUNTERS = ("captured", "segmented", "in_flight", "credits", "reconnects", "up", "updated_utc_ns")
+_FIELDS = (
+    *_COUNTERS,
+    *(f"dropped.{cause}" for cause in CAUSES),
+    *(f"failed.{cause}" for cause in CAUSES),
+    *(f"blind_ns.{cause}" for cause in CAUSES),
+)
+_HEADER = struct.Struct("<QQ")  # magic, sequence (odd while a write is under way)
+_BODY = struct.Struct(f"<{len(_FIELDS)}Q")
+SIZE_BYTES = _HEADER.size + _BODY.size
+
+
+@dataclass(frozen=True)
+class Account:
+    """One consistent reading."""
+
+    captured: int = 0
+    segmented: int = 0
+    in_flight: int = 0
+    credits: int = 0
+    reconnects: int = 0
+    up: bool = False
+    updated_utc_ns: int = 0
+    dropped: dict[Cause, int] = field(default_factory=dict)
+    failed: dict[Cause, int] = field(default_factory=dict)
+    blind_ns: dict[Cause, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        fates = self.segmented + sum(self.dropped.values()) + sum(self.failed.values()) + self.in_flight
+        return self.captured == fates and self.in_flight <= self.credits
+
+
+def read(path: Path) -> Account:
+    """Raises StoreError where the file is no ledger of this version."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), SIZE_BYTES, access=mmap.ACCESS_READ) as memory:
+        if _HEADER.unpack_from(memory)[0] != MAGIC:
+            raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
+        while True:
+            before = _HEADER.unpack_from(memory)[1]
+            values = dict(zip(_FIELDS, _BODY.unpack_from(memory, _HEADER.size), strict=True))
+            if before % 2 == 0 and before == _HEADER.unpack_from(memory)[1]:
+                break
+    return Account(
+        **{name: values[name] for name in _COUNTERS if name != "up"},
+        up=bool(values["up"]),
+        dropped={cause: values[f"dropped.{cause}"] for cause in CAUSES},
+        failed={cause: values[f"failed.{cause}"] for cause in CAUSES},
+        blind_ns={cause: values[f"blind_ns.{cause}"] for cause in CAUSES},
+    )
+
+
+class Ledger:
+    """The writer's side.  One a camera at a time; not thread-safe: the caller serialises."""
+
+    def __init__(self, path: Path, credits: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fresh = os.fstat(descriptor).st_size != SIZE_BYTES
+            os.ftruncate(descriptor, SIZE_BYTES)
+            self._memory = mmap.mmap(descriptor, SIZE_BYTES)
+        finally:
+            os.close(descriptor)
+        if fresh or _HEADER.unpack_from(self._memory)[0] != MAGIC:
+            self._memory[:] = bytes(SIZE_BYTES)
+            _HEADER.pack_into(self._memory, 0, MAGIC, 0)
+        sequence = _HEADER.unpack_from(self._memory)[1]
+        self._sequence = sequence + sequence % 2  # a writer that died in the middle left it odd
+        self._values = dict(zip(_FIELDS, _BODY.unpack_from(self._memory, _HEADER.size), strict=True))
+        with self._change() as values:
+            values[f"failed.{Cause.FAILED}"] += self._unbalance()
+            values["in_flight"] = 0
+            values["credits"] = credits
+            values["up"] = 0
+
+    def _unbalance(self) -> int:
+        """Frames that the last writer counted as captured and no fate since: in flight, or cut off half-way."""
+        fates = sum(n for name, n in self._values.items() if name.startswith(("dropped.", "failed.")))
+        return max(0, self._values["captured"] - self._values["segmented"] - fates)
+
+    @contextmanager
+    def _change(self) -> Iterator[dict[str, int]]:
+        yield self._values
+        _HEADER.pack_into(self._memory, 0, MAGIC, self._sequence + 1)
+        _BODY.pack_into(self._memory, _HEADER.size, *self._values.values())
+        self._sequence += 2
+        _HEADER.pack_into(self._memory, 0, MAGIC, self._sequence)
+
+    def sent(self) -> None:
+        """A frame was captured and went to segmentation."""
+        with self._change() as values:
+            values["captured"] += 1
+            values["in_flight"] += 1
+
+    def dropped(self, cause: Cause, frames: int = 1) -> None:
+        """Frames were captured and will not be searched."""
+        with self._change() as values:
+            values["captured"] += frames
+            values[f"dropped.{cause}"] += frames
+
+    def segmented(self) -> None:
+        with self._change() as values:
+            values["in_flight"] -= 1
+            values["segmented"] += 1
+
+    def failed(self, cause: Cause = Cause.FAILED, frames: int = 1) -> None:
+        """Frames in flight came to nothing."""
+        with self._change() as values:
+            values["in_flight"] -= frames
+            values[f"failed.{cause}"] += frames
+
+    def blind(self, cause: Cause, duration_ns: int) -> None:
+        with self._change() as values:
+            values[f"blind_ns.{cause}"] += duration_ns
+
+    def connection(self, *, up: bool, reconnect: bool = False) -> None:
+        with self._change() as values:
+            values["up"] = int(up)
+            values["reconnects"] += int(reconnect)
+
+    def touch(self, utc_ns: int) -> None:
+        """The worker lives: what is later than this was not watched."""
+        with self._change() as values:
+            values["updated_utc_ns"] = utc_ns
+
+    @property
+    def is_up(self) -> bool:
+        return bool(self._values["up"])
+
+    @property
+    def updated_utc_ns(self) -> int:
+        return self._values["updated_utc_ns"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._memory.closed:
+            self._memory.flush()
+            self._memory.close()

@@ -1,0 +1,95 @@
+"""`dasnet predict`: pictures -> masks and overlays."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from model.checkpoint import load
+from model.engine import Engine
+from model.preprocess import prepare
+from pipeline import overlay
+from pipeline.checkpoints import checkpoint_path
+from pipeline.errors import ConfigError
+from pipeline.outputs import folder_names
+from pipeline.segmentation.detect import detect
+from pipeline.types import Band, FrameRef
+
+COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
+
+
+def band_of(pixels: NDArray[np.uint8], named: str = "auto") -> Band:
+    """`auto`: a picture without colour is taken for infrared.  Raises ConfigError for an unknown name."""
+    if named != "auto":
+        try:
+            return Band(named)
+        except ValueError as error:
+            raise ConfigError(f"band {named!r}; allowed: auto, {', '.join(Band)}") from error
+    if pixels.ndim == 2:
+        return Band.INFRARED
+    spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
+    return Band.VISIBLE if float(spread.mean()) > COLOUR_DIFFERENCE else Band.INFRARED
+
+
+def run_predict(
+    images: Sequence[Path],
+    out: Path,
+    checkpoint: Path | None,
+    threshold: float | None,
+    device: str,
+    engine_kind: str,
+    band: str,
+) -> int:
+    """Write `<stem>_mask.png` (0/255, at the picture's own size) and `<stem>_overlay.png` for each.
+
+    Returns 1 where a picture could not be read; the others are done all the same.
+    """
+    if band != "auto":
+        band_of(np.zeros((1, 1, 3), np.uint8), band)
+    failed = 0
+    loaded = load(checkpoint_path(checkpoint))
+    with Engine(loaded, device=device, kind=engine_kind) as engine:
+        out.mkdir(parents=True, exist_ok=True)
+        names = folder_names(images)
+        pairs = track(list(zip(images, names, strict=True)), description="predict", disable=not sys.stderr.isatty())
+        for path, name in pairs:
+            encoded = _read(path)
+            picture = None if encoded is None else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            if picture is None:
+                print(f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP", file=sys.stderr)
+                failed += 1
+                continue
+            _predict(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8), name, out, engine, threshold, band)
+    return 1 if failed else 0
+
+
+def _read(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return np.frombuffer(content, np.uint8) if content else None
+
+
+def _predict(
+    pixels: NDArray[np.uint8], name: str, out: Path, engine: Engine, threshold: float | None, band: str
+) -> None:
+    metadata = engine.metadata
+    used = metadata.decision.threshold if threshold is None else threshold
+    height, width = pixels.shape[:2]
+    picture, _ = prepare(pixels, band_of(pixels, band), metadata.preprocessing)
+    small = engine.submit(picture[None]).result()[0]
+    # Probabilities are brought to the picture's size before the threshold: its mask then has smooth edges.
+    maps = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in small])
+    mask = (maps.max(axis=0) > used).astype(np.uint8) * 255
+    ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
+    decision = replace(metadata.decision, threshold=used)
+    found = detect(maps, ref, (width, height), metadata.classes, decision, (1.0, 1.0))
+    drawn = overlay.draw(pixels, found, [])
+    for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
+        cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

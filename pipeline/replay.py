@@ -1,0 +1,331 @@
+"""Replay: recordings -> the same stages that the workers run, in one process, every frame, no clock in any result.
+
+Session ids, event ids and times derive from the file's content, the frame number and the presentation time, so the same
+machine, engine and version give the same bytes.  Only `summary.json` holds measured times.
+"""
+
+import hashlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from model.checkpoint import Loaded, load
+from model.engine import Engine
+from pipeline.capture.sources import find_recordings, frame_count, open_recording
+from pipeline.checkpoints import checkpoint_path
+from pipeline.errors import ConfigError, DasnetError, SourceError
+from pipeline.outputs import (
+    DetectionsHeader,
+    DetectionsWriter,
+    EventsWriter,
+    Percentiles,
+    Summary,
+    TracksWriter,
+    VideoWriter,
+    folder_names,
+    read_detections,
+    track_summaries,
+    write_summary,
+)
+from pipeline.overlay import draw
+from pipeline.predict import band_of
+from pipeline.report import Thumbnails, write_report
+from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.tracking.stage import TrackStage
+from pipeline.types import Band, Detections, Event, EventKind, Frame, FrameRef, Track, TrackState
+
+IN_FLIGHT = 2  # batches: decoding and drawing overlap the network
+VIDEO_MIN_WIDTH_PX = 640  # smaller pictures are enlarged for people
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What the command line says; see `dasnet replay --help`."""
+
+    checkpoint: Path | None = None
+    threshold: float | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    band: str = "auto"
+    scale: float | None = None
+    fps: float | None = None
+    start: int = 0
+    end: int | None = None
+    stride: int = 1
+    video: bool = True
+    from_detections: bool = False
+
+
+def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
+    """Replay all inputs into `out`.  Returns 1 where one of them was broken; the others are done all the same."""
+    if options.end is not None and options.end <= options.start:
+        raise ConfigError(f"--end {options.end} is not after --start {options.start}")
+    if options.from_detections and options.threshold is not None:
+        raise ConfigError("--threshold cannot be changed with --from-detections: the masks are already cut")
+    inputs, failures = _find(paths)
+    loaded = load(checkpoint_path(options.checkpoint))
+    out.mkdir(parents=True, exist_ok=True)
+    names = folder_names(inputs)
+    summaries: list[tuple[Summary, Thumbnails]] = []
+    with Engine(loaded, device=options.device, kind=options.engine) as engine, _progress() as progress:
+        for path, name in zip(inputs, names, strict=True):
+            task = progress.add_task(name, total=None, rate="")
+            replay = _Replay(path, name, out / name, loaded, engine, options)
+            summary = replay.run(lambda done, total, task=task: _advance(progress, task, done, total))
+            summaries.append((summary, replay.thumbnails))
+            if summary.error:
+                print(f"error: {summary.error}", file=sys.stderr)
+                failures += 1
+    write_report(out, summaries)
+    frames = sum(summary.frames for summary, _ in summaries)
+    alerts = sum(summary.alerts for summary, _ in summaries)
+    print(f"{len(summaries)} recordings, {frames} frames, {alerts} alerts: {out / 'report.html'}")
+    return 1 if failures else 0
+
+
+def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
+    inputs: list[Path] = []
+    failures = 0
+    for path in paths:
+        try:
+            inputs += find_recordings(path)
+        except SourceError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failures += 1
+    return inputs, failures
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, disable=not sys.stderr.isatty(), console=None, transient=False)
+
+
+def _advance(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
+    speed = progress.tasks[task].speed
+    progress.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
+
+
+class _Replay:
+    """One input."""
+
+    def __init__(
+        self, path: Path, name: str, folder: Path, loaded: Loaded, engine: Engine, options: ReplayOptions
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._folder = folder
+        self._engine = engine
+        self._options = options
+        self._segmenter = Segmenter(engine, options.threshold, {name: CameraView(options.scale)})
+        self._metadata = loaded.metadata
+        self._stage = TrackStage(self._segmenter.decision)
+        self._latencies: dict[str, list[float]] = {}
+        self._tracks: dict[int, tuple[Track, int]] = {}  # newest state of each reported track, its first frame
+        self._frames = 0
+        self._alerts = 0
+        self._first_detection_s: float | None = None
+        self._session = content_id(path)
+        self.thumbnails = Thumbnails(folder)
+
+    def run(self, advance: "_Advance") -> Summary:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        error = None
+        with TracksWriter(self._folder) as tracks, EventsWriter(self._folder) as events:
+            self._tracks_writer, self._events_writer = tracks, events
+            try:
+                if self._options.from_detections:
+                    self._from_detections(advance)
+                else:
+                    self._from_pictures(advance)
+            except DasnetError as caught:
+                error = str(caught)
+            closing = self._stage.close(self._name)
+            if closing is not None:
+                self._record(closing.tracks, closing.events)
+        summary = self._summary(error)
+        write_summary(self._folder, summary)
+        return summary
+
+    def _from_detections(self, advance: "_Advance") -> None:
+        header, stored = read_detections(self._folder / "detections.jsonl")
+        self._session = header.session
+        for detections in stored:
+            self._follow(detections)
+            advance(self._frames, header.frames)
+
+    def _from_pictures(self, advance: "_Advance") -> None:
+        source = open_recording(self._path, self._options.fps)
+        total = self._total()
+        try:
+            first, frames = _peek(self._pictures(source))
+            fps = source.fps or 25.0
+            width, height = first.size_px
+            header = self._header(width, height, fps, total)
+            enlarge = -(-VIDEO_MIN_WIDTH_PX // width) if width < VIDEO_MIN_WIDTH_PX else 1
+            with DetectionsWriter(self._folder, header) as writer:
+                video = VideoWriter(self._folder, width * enlarge, height * enlarge, fps) if self._options.video else None
+                try:
+                    for frame, detections in self._segment(frames):
+                        writer.write(detections)
+                        tracks, seen = self._follow(detections)
+                        self.thumbnails.update(frame, detections, seen)
+                        if video is not None:
+                            drawn = draw(frame.pixels, detections, tracks, scale=enlarge)
+                            video.write(drawn, detections.ref.pts_s)
+                        advance(self._frames, total)
+                finally:
+                    if video is not None:
+                        video.close()
+        finally:
+            source.close()
+
+    def _pictures(self, source: "_Source") -> Iterator[Frame]:
+        """The frames that are asked for, with the source's own numbers and times."""
+        options = self._options
+        band: Band | None = None
+        for number, picture in enumerate(source.pictures()):
+            if options.end is not None and number >= options.end:
+                break
+            if number < options.start or (number - options.start) % options.stride:
+                continue
+            if band is None:
+                band = band_of(picture.pixels, options.band)
+            self._measured("decode", picture.decode_ns)
+            time_ns = round(picture.pts_s * 1e9)
+            ref = FrameRef(self._name, self._session, number, picture.pts_s, time_ns, time_ns)
+            yield Frame(ref, band, picture.pixels)
+
+    def _segment(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
+        """A recording fills its batches by itself.  When the source breaks, what was read is still delivered."""
+        size = 16 if self._engine.device.type == "cuda" else 1
+        flying: deque[Batch] = deque()
+        waiting: list[Frame] = []
+        broken: SourceError | None = None
+        iterator = iter(frames)
+        while True:
+            frame = None
+            try:
+                frame = next(iterator, None)
+            except SourceError as error:
+                broken = error
+            if frame is not None:
+                waiting.append(frame)
+            if waiting and (frame is None or len(waiting) >= size):
+                flying += self._segmenter.submit(waiting)
+                waiting = []
+            while flying and (frame is None or len(flying) >= IN_FLIGHT):
+                yield from self._finish(flying.popleft())
+            if frame is None:
+                break
+        if broken is not None:
+            raise broken
+
+    def _finish(self, batch: Batch) -> Iterator[tuple[Frame, Detections]]:
+        detections = batch.detections()
+        self._measured("inference", (batch.inferred_ns - batch.started_ns) // len(detections))
+        self._measured("mask", (time.monotonic_ns() - max(batch.inferred_ns, batch.started_ns)) // len(detections))
+        yield from zip(batch.frames, detections, strict=True)
+
+    def _follow(self, detections: Detections) -> tuple[list[Track], list[Track]]:
+        """Track and alert one frame.  Returns all tracks, and those of targets that are confirmed and seen in it."""
+        started_ns = time.monotonic_ns()
+        tracks = self._stage.track(detections)
+        tracked_ns = time.monotonic_ns()
+        events = self._stage.alert(detections.ref, tracks)
+        self._measured("track", tracked_ns - started_ns)
+        self._measured("alert", time.monotonic_ns() - tracked_ns)
+        self._frames += 1
+        if len(detections) and self._first_detection_s is None:
+            self._first_detection_s = detections.ref.pts_s
+        seen = [track for track in tracks if track.state is TrackState.CONFIRMED and track.is_target]
+        self._tracks_writer.write(detections.ref, seen)
+        self._record(tracks, events)
+        return tracks, seen
+
+    def _record(self, tracks: Sequence[Track], events: Sequence[Event]) -> None:
+        for event in events:
+            self._events_writer.write(event)
+            if event.track is not None and event.kind is not EventKind.TRACK_LOST:
+                self._tracks.setdefault(event.track.id, (event.track, event.frame))
+                self._alerts += event.kind is EventKind.TRACK_CONFIRMED
+        for track in tracks:
+            if track.id in self._tracks:
+                self._tracks[track.id] = (track, self._tracks[track.id][1])
+
+    def _measured(self, stage: str, duration_ns: int) -> None:
+        self._latencies.setdefault(stage, []).append(duration_ns / 1e6)
+
+    def _total(self) -> int | None:
+        count = frame_count(self._path)
+        if count is None:
+            return None
+        options = self._options
+        end = count if options.end is None else min(count, options.end)
+        return max(0, -(-(end - options.start) // options.stride))
+
+    def _header(self, width: int, height: int, fps: float, frames: int | None) -> DetectionsHeader:
+        return DetectionsHeader(
+            source=self._path.name,
+            width=width,
+            height=height,
+            fps=fps,
+            frames=frames,
+            classes=self._metadata.classes,
+            checkpoint=self._metadata.sha256,
+            engine=self._engine.name,
+            threshold=self._segmenter.decision.threshold,
+            start=self._options.start,
+            end=self._options.end,
+            stride=self._options.stride,
+            session=self._session,
+        )
+
+    def _summary(self, error: str | None) -> Summary:
+        latency = {
+            stage: Percentiles(*(round(float(value), 3) for value in np.percentile(values, (50, 95, 99))))
+            for stage, values in self._latencies.items()
+        }
+        return Summary(
+            name=self._name,
+            source=self._path.name,
+            frames=self._frames,
+            tracks=track_summaries(self._tracks.values()),
+            alerts=self._alerts,
+            first_detection_s=self._first_detection_s,
+            latency_ms=latency,
+            model={
+                "network": self._metadata.network,
+                "sha256": self._metadata.sha256,
+                "classes": list(self._metadata.classes),
+            },
+            engine=self._engine.name,
+            complete=error is None,
+            error=error,
+        )
+
+
+def content_id(path: Path) -> str:
+    """16 hex digits of what the recording holds: a file's bytes, or the names and bytes of a sequence's pictures."""
+    digest = hashlib.sha256()
+    folder = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() else sorted(file for file in folder.iterdir() if file.is_file())
+    for file in files:
+        if path.is_dir():
+            digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

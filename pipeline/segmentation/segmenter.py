@@ -1,0 +1,109 @@
+"""Frames -> Detections: preprocessing, the network, masks and measurements, with two batches in flight.
+
+The same code serves the segmentation worker and the replay; it knows no sockets.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.engine import Engine
+from model.preprocess import prepare
+from pipeline.segmentation.detect import detect
+from pipeline.segmentation.motion import CameraMotion
+from pipeline.types import Detections, Frame
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """What the configuration says about a camera's picture."""
+
+    scale: float | None = None
+    ignore: Sequence[Sequence[tuple[float, float]]] = ()
+
+
+class Batch:
+    """Frames of one input size on their way through the network."""
+
+    def __init__(
+        self,
+        segmenter: "Segmenter",
+        frames: list[Frame],
+        scales: list[tuple[float, float]],
+        future: "Future[NDArray[np.float32]]",
+    ) -> None:
+        self.frames = frames
+        self.future = future
+        self.started_ns = time.monotonic_ns()
+        self.inferred_ns = 0
+        self._segmenter = segmenter
+        self._scales = scales
+        future.add_done_callback(self._inferred)
+
+    def _inferred(self, _: object) -> None:
+        self.inferred_ns = time.monotonic_ns()
+
+    def detections(self) -> list[Detections]:
+        """In the order of `frames`; waits for the network.  Raises what it raised."""
+        maps = self.future.result()
+        return [
+            self._segmenter.measure(frame, probabilities, scale)
+            for frame, probabilities, scale in zip(self.frames, maps, self._scales, strict=True)
+        ]
+
+
+class Segmenter:
+    """`views` by camera id; a camera without one is read as its checkpoint says."""
+
+    def __init__(
+        self, engine: Engine, threshold: float | None = None, views: dict[str, CameraView] | None = None
+    ) -> None:
+        self.engine = engine
+        decision = engine.metadata.decision
+        self.decision = decision if threshold is None else replace(decision, threshold=threshold)
+        self.classes = engine.metadata.classes
+        self._views = views or {}
+        self._motion: dict[tuple[str, str], CameraMotion] = {}
+
+    def submit(self, frames: Sequence[Frame]) -> list[Batch]:
+        """Start the network on these frames, one batch for each size of input."""
+        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], tuple[float, float]]]] = {}
+        for frame in frames:
+            view = self._views.get(frame.ref.camera, CameraView())
+            picture, scale = prepare(frame.pixels, frame.band, self.engine.metadata.preprocessing, view.scale)
+            groups.setdefault(picture.shape, []).append((frame, picture, scale))
+        return [
+            Batch(
+                self,
+                [frame for frame, _, _ in group],
+                [scale for _, _, scale in group],
+                self.engine.submit(np.stack([picture for _, picture, _ in group])),
+            )
+            for group in groups.values()
+        ]
+
+    def measure(self, frame: Frame, probabilities: NDArray[np.float32], scale: tuple[float, float]) -> Detections:
+        """One frame's maps to its detections.  Frames of a camera must come in their order."""
+        key = (frame.ref.camera, frame.ref.session)
+        if key not in self._motion:
+            self.forget(frame.ref.camera)
+            self._motion[key] = CameraMotion()
+        view = self._views.get(frame.ref.camera, CameraView())
+        return detect(
+            probabilities,
+            frame.ref,
+            frame.size_px,
+            self.classes,
+            self.decision,
+            scale,
+            view.ignore,
+            self._motion[key].update(frame.pixels),
+        )
+
+    def forget(self, camera: str) -> None:
+        """Drop what is remembered of a camera's earlier sessions."""
+        self._motion = {key: motion for key, motion in self._motion.items() if key[0] != camera}

@@ -1,0 +1,231 @@
+"""The segmentation worker: Frames from all cameras -> Detections to the track worker, credit back to the cameras.
+
+It holds at most one frame of a live camera, so no queue of old frames can build up.  A frame that could not be segmented
+is reported as failed, never as empty.
+"""
+
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import structlog
+import zmq
+
+from model.checkpoint import load
+from model.engine import Engine
+from pipeline import __version__
+from pipeline.checkpoints import checkpoint_path
+from pipeline.config import Config
+from pipeline.errors import WireError
+from pipeline.metrics import SegmentationMetrics
+from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.heartbeat import Heart
+from pipeline.transport.wire import (
+    Credit,
+    End,
+    FrameHeader,
+    Hello,
+    Message,
+    Stamps,
+    decode,
+    encode,
+    frame_of,
+    result_message,
+)
+from pipeline.types import Detections, Frame
+
+PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
+PREVIEW_WIDTH_PX = 1280
+JPEG_QUALITY = 82
+RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
+
+
+@dataclass
+class _Camera:
+    """What is known of one capture worker's session."""
+
+    identity: bytes
+    session: str
+    pending: deque[tuple[Frame, Stamps]] = field(default_factory=deque)
+    flying: int = 0
+    preview_s: float = 0.0
+    ended: bool = False
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    loaded = load(checkpoint_path(config.model.checkpoint))
+    with Engine(loaded, device=config.model.device, kind=config.model.engine) as engine:
+        views = {camera.id: CameraView(camera.scale, camera.ignore) for camera in config.cameras}
+        segmenter = Segmenter(engine, config.model.threshold, views)
+        metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
+        endpoints = Endpoints()
+        with Heart(endpoints.heartbeat, "segmentation", metrics.registry):
+            _SegmentationWorker(segmenter, endpoints, metrics, stop).run()
+
+
+class _SegmentationWorker:
+    def __init__(
+        self, segmenter: Segmenter, endpoints: Endpoints, metrics: SegmentationMetrics, stop: threading.Event
+    ) -> None:
+        self._segmenter = segmenter
+        self._metrics = metrics
+        self._stop = stop
+        self._id = secrets.token_hex(8)
+        self._cameras: OrderedDict[str, _Camera] = OrderedDict()
+        self._flying: list[tuple[Batch, list[Stamps]]] = []
+        on_gpu = segmenter.engine.device.type == "cuda"
+        self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
+        self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
+        self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        context = zmq.Context.instance()
+        self._router = context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.LINGER, 0)
+        self._router.bind(endpoints.segmentation)
+        self._results = context.socket(zmq.PUSH)
+        self._results.setsockopt(zmq.LINGER, 500)
+        self._results.setsockopt(zmq.SNDHWM, 64)
+        self._results.connect(endpoints.results)
+        self._log = structlog.get_logger()
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._done, zmq.POLLIN)
+        while not self._stop.is_set():
+            ready = dict(poller.poll(200))
+            if self._done in ready:
+                os.eventfd_read(self._done)
+            while self._router in ready and self._router.poll(0):
+                self._receive(self._router.recv_multipart(copy=False))
+            self._finish()
+            self._submit()
+        self._router.close()
+        self._results.close()
+
+    def _receive(self, parts: list[zmq.Frame]) -> None:
+        identity = parts[0].bytes
+        try:
+            message, buffers = decode([part.buffer for part in parts[1:]])
+            self._handle(identity, message, buffers)
+        except WireError as error:
+            self._metrics.refused.labels("segmentation").inc()
+            self._log.warning("message refused", reason=str(error))
+
+    def _handle(self, identity: bytes, message: Message, buffers: list[memoryview]) -> None:
+        match message:
+            case Hello():
+                camera = self._cameras.get(message.camera)
+                if camera is None or camera.session != message.session or camera.identity != identity:
+                    camera = self._cameras[message.camera] = _Camera(identity, message.session)
+                if not camera.pending and not camera.flying:
+                    self._credit(message.camera, [], [])
+            case FrameHeader():
+                frame = frame_of(message, buffers)
+                known = self._cameras.get(frame.ref.camera)
+                if known is None or known.identity != identity:
+                    return  # of a session that has ended
+                message.stamps.arrived_ns = time.monotonic_ns()
+                known.pending.append((frame, message.stamps))
+            case End():
+                if message.camera in self._cameras:
+                    self._cameras[message.camera].ended = True
+            case _:
+                raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
+
+    def _submit(self) -> None:
+        """Give the device its next batch: at most one frame of each camera, those that waited longest first."""
+        if len(self._flying) >= self._depth:
+            return
+        chosen: list[tuple[Frame, Stamps]] = []
+        for name in list(self._cameras):
+            camera = self._cameras[name]
+            if camera.pending and len(chosen) < self._max_batch:
+                chosen.append(camera.pending.popleft())
+                camera.flying += 1
+                self._cameras.move_to_end(name)
+        if not chosen:
+            return
+        self._metrics.batch_size.observe(len(chosen))
+        stamps = {frame.ref: stamp for frame, stamp in chosen}
+        for batch in self._segmenter.submit([frame for frame, _ in chosen]):
+            for frame in batch.frames:
+                stamps[frame.ref].started_ns = batch.started_ns
+            self._flying.append((batch, [stamps[frame.ref] for frame in batch.frames]))
+            batch.future.add_done_callback(self._signal)
+
+    def _signal(self, _: "Future[Any]") -> None:
+        os.eventfd_write(self._done, 1)
+
+    def _finish(self) -> None:
+        """Take what the device has done: results on, credit back."""
+        while self._flying and self._flying[0][0].future.done():
+            batch, stamps = self._flying.pop(0)
+            try:
+                detections = batch.detections()
+            except Exception as error:  # whatever the device raises costs this batch, not the worker
+                self._log.error("batch failed", reason=str(error), frames=len(batch.frames))
+                for frame in batch.frames:
+                    self._credit(frame.ref.camera, [], [frame.ref.seq])
+                continue
+            for frame, found, stamp in zip(batch.frames, detections, stamps, strict=True):
+                stamp.inferred_ns = batch.inferred_ns
+                stamp.masked_ns = time.monotonic_ns()
+                self._observe(stamp)
+                if self._deliver(frame, found, stamp):
+                    self._credit(frame.ref.camera, [frame.ref.seq], [])
+                else:
+                    self._credit(frame.ref.camera, [], [frame.ref.seq])
+        for name, camera in self._cameras.items():
+            if camera.ended and not camera.pending and not camera.flying:
+                camera.ended = False
+                self._send(encode(End(name, camera.session)))
+
+    def _observe(self, stamps: Stamps) -> None:
+        stage = self._metrics.stage
+        stage.labels("transport").observe(max(0, stamps.arrived_ns - stamps.sent_ns) / 1e9)
+        stage.labels("wait").observe((stamps.started_ns - stamps.arrived_ns) / 1e9)
+        stage.labels("inference").observe((stamps.inferred_ns - stamps.started_ns) / 1e9)
+        stage.labels("mask").observe((stamps.masked_ns - stamps.inferred_ns) / 1e9)
+
+    def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
+        camera = self._cameras.get(frame.ref.camera)
+        now_s = time.monotonic()
+        jpeg = b""
+        if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
+            camera.preview_s = now_s
+            jpeg = preview(frame)
+        return self._send(result_message(detections, frame.band, stamps, jpeg))
+
+    def _send(self, message: list[Any]) -> bool:
+        if not self._results.poll(RESULT_WAIT_MS, zmq.POLLOUT):
+            self._log.error("the track worker takes no results")
+            return False
+        self._results.send_multipart(message)
+        return True
+
+    def _credit(self, name: str, segmented: list[int], failed: list[int]) -> None:
+        camera = self._cameras.get(name)
+        if camera is None:
+            return
+        camera.flying = max(0, camera.flying - len(segmented) - len(failed))
+        credit = Credit(self._id, camera.session, segmented, failed)
+        self._router.send_multipart([camera.identity, *encode(credit)])
+
+
+def preview(frame: Frame) -> bytes:
+    """A JPEG of the frame for people to look at."""
+    pixels = frame.pixels
+    if frame.size_px[0] > PREVIEW_WIDTH_PX:
+        height = round(pixels.shape[0] * PREVIEW_WIDTH_PX / pixels.shape[1])
+        pixels = cv2.resize(pixels, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return encoded.tobytes()

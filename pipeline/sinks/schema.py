@@ -1,0 +1,157 @@
+"""The store's file: its tables, and how to open them.
+
+In: a path.  Out: a SQLite connection whose file is a store of this version, or a StoreError that names the file.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import StoreError
+
+VERSION = 1
+APPLICATION_ID = 0x6461736E  # "dasn": no other program's file is taken for a store
+BUSY_TIMEOUT_S = 5.0
+WAL_LIMIT_BYTES = 64 << 20
+
+# Events are numbered by AUTOINCREMENT, so that a number never comes twice, not even after the newest event was deleted:
+# the sinks' cursors are such numbers.
+_TABLES = """
+CREATE TABLE events (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    time_utc_ns INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE tracks (
+    ulid TEXT PRIMARY KEY,
+    camera TEXT NOT NULL,
+    session TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    state TEXT NOT NULL,
+    first_seen_utc_ns INTEGER NOT NULL,
+    last_seen_utc_ns INTEGER NOT NULL,
+    hits INTEGER NOT NULL,
+    score REAL NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX tracks_by_time ON tracks (last_seen_utc_ns);
+CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
+CREATE TABLE alerts (
+    id TEXT PRIMARY KEY,
+    track TEXT NOT NULL UNIQUE,
+    camera TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    label TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    score REAL NOT NULL,
+    xyxy TEXT NOT NULL,
+    snapshot TEXT,
+    opened_utc_ns INTEGER NOT NULL,
+    last_seen_utc_ns INTEGER NOT NULL,
+    ended_utc_ns INTEGER,
+    state TEXT NOT NULL
+);
+CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
+CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
+CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
+"""
+
+
+@contextmanager
+def failures(path: Path) -> Iterator[None]:
+    """What SQLite raises inside becomes a StoreError that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            raise StoreError(f"{path}: is damaged or no store ({error}); move it away to start a new one") from error
+        raise StoreError(f"{path}: {error}") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+    """All or nothing.  The write lock is taken first: a read that later turns into a write could not wait for it."""
+    with failures(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+
+
+def open_writable(path: Path) -> sqlite3.Connection:
+    """Creates folder, file and tables where they are missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: its folder cannot be made ({error.strerror})") from error
+    with failures(path):
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        with failures(path):
+            _prepare(connection, path)
+            if _version(connection, path) is None:
+                _create(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _version(connection, path)  # before WAL is set, which would change a file that is not ours
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"{path}: its file system does not allow WAL; use a local disk, not a network one")
+    # NORMAL: a crash of the process loses nothing, a power cut may lose the last moments, but never breaks the file.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+
+
+def _create(connection: sqlite3.Connection, path: Path) -> None:
+    with transaction(connection, path):
+        if _version(connection, path) is not None:
+            return  # another process was faster
+        for statement in _TABLES.split(";")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """May be used by several threads, one at a time."""
+    if not path.exists():
+        raise StoreError(f"{path}: no store is there yet")
+    with failures(path):
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
+    try:
+        with failures(path):
+            if _version(connection, path) is None:
+                raise StoreError(f"{path}: no store is there yet")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int | None:
+    """None: an empty file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreError(f"{path}: is a database, but not a store of dasnet; name another file")
+    if not version:
+        return None
+    if version != VERSION:
+        raise StoreError(f"{path}: is a store of version {version}; this dasnet reads version {VERSION}; move it away")
+    return int(version)

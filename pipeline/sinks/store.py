@@ -1,0 +1,255 @@
+"""The embedded store: every event for good, and the newest state of every track and alert.
+
+In: the track worker's Events and Tracks.  Out: the same to any number of readers, in this and in other processes, and
+to the outbox.  One writer; a commit is one transaction for all of a frame's changes.  An alert is opened by
+`track.confirmed`, follows its track, and is ended by `track.lost`.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from pipeline.errors import StoreError
+from pipeline.sinks.schema import failures, open_readonly, open_writable, transaction
+from pipeline.types import Event, EventKind, Severity, Track, TrackState
+
+T = TypeVar("T")
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One track that somebody should look at."""
+
+    id: str  # of the event that opened it
+    track: str  # ULID
+    camera: str
+    severity: Severity
+    label: str
+    evidence: dict[str, float]
+    score: float
+    xyxy: tuple[float, float, float, float]  # where it was last seen, frame pixels
+    snapshot: str | None
+    opened_utc_ns: int
+    last_seen_utc_ns: int
+    ended_utc_ns: int | None
+    state: Literal["active", "ended"]
+
+
+class StoredEvent(NamedTuple):
+    row: int  # grows with every event; what a sink's cursor holds
+    event: Event
+
+
+# Not ON CONFLICT DO NOTHING, which would use up a row number: the backlog is a difference of two.
+_INSERT_EVENT = """
+INSERT INTO events (id, kind, severity, camera, time_utc_ns, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)
+"""
+_UPSERT_TRACK = """
+INSERT INTO tracks (ulid, camera, session, id, label, state, first_seen_utc_ns, last_seen_utc_ns, hits, score, payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (ulid) DO UPDATE SET label = excluded.label, state = excluded.state, hits = excluded.hits,
+last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, payload = excluded.payload
+"""
+# A second `track.confirmed` of one track raises its alert, and opens no other.
+_OPEN_ALERT = """
+INSERT INTO alerts (id, track, camera, severity, snapshot, opened_utc_ns, label, evidence, score, xyxy,
+last_seen_utc_ns, ended_utc_ns, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'active')
+ON CONFLICT (track) DO UPDATE SET severity = excluded.severity, snapshot = coalesce(excluded.snapshot, snapshot),
+label = excluded.label, evidence = excluded.evidence, score = excluded.score, xyxy = excluded.xyxy,
+last_seen_utc_ns = excluded.last_seen_utc_ns, ended_utc_ns = NULL, state = 'active'
+"""
+_UPDATE_ALERT = """
+UPDATE alerts SET label = ?, evidence = ?, score = ?, xyxy = ?, last_seen_utc_ns = ?
+WHERE track = ? AND state = 'active'
+"""
+_END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = ? WHERE (id = ? OR track = ?) AND state = 'active'"
+_END_ORPHANED_ALERTS = "UPDATE alerts SET state = 'ended', ended_utc_ns = last_seen_utc_ns WHERE state = 'active'"
+_END_ORPHANED_TRACKS = """
+UPDATE tracks SET state = 'lost', payload = CAST(json_set(CAST(payload AS TEXT), '$.state', 'lost') AS BLOB)
+WHERE state != 'lost'
+"""
+_ALERT_FIELDS = ", ".join(Alert.__struct_fields__)
+
+
+class Store:
+    """The writer's side.  One at a time, in one thread.  What a dead one left active is ended here."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = open_writable(path)
+        self._lock = -1
+        try:
+            self._lock = _claim(path)
+            with transaction(self._connection, path) as connection:
+                connection.execute(_END_ORPHANED_ALERTS)
+                connection.execute(_END_ORPHANED_TRACKS)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, events: Iterable[Event]) -> int:
+        """Store events, in order, with what they mean for tracks and alerts.  Known ids are ignored.
+
+        Returns how many were new.  They are safe from a crash of this process when it returns.
+        """
+        with transaction(self._connection, self._path) as connection:
+            return sum(self._append(connection, event) for event in events)
+
+    def update_tracks(self, tracks: Iterable[Track]) -> None:
+        """The tracks' newest state, and that of their alerts.  Tentative ones are left out: most are noise."""
+        known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
+        if not known:
+            return
+        with transaction(self._connection, self._path) as connection:
+            connection.executemany(_UPSERT_TRACK, map(self._track_row, known))
+            connection.executemany(_UPDATE_ALERT, ((*_seen(track), track.ulid) for track in known))
+
+    def _append(self, connection: sqlite3.Connection, event: Event) -> int:
+        row = (event.id, event.kind, event.severity, event.camera, event.time_utc_ns, self._encode(event))
+        if not connection.execute(_INSERT_EVENT, row).rowcount:
+            return 0
+        track = event.track
+        if track is None:
+            return 1
+        connection.execute(_UPSERT_TRACK, self._track_row(track))
+        if event.kind is EventKind.TRACK_CONFIRMED:
+            opened = (event.id, track.ulid, event.camera, event.severity, event.snapshot, event.time_utc_ns)
+            connection.execute(_OPEN_ALERT, (*opened, *_seen(track)))
+        else:
+            connection.execute(_UPDATE_ALERT, (*_seen(track), track.ulid))
+        if event.kind is EventKind.TRACK_LOST:
+            connection.execute(_END_ALERT, (event.time_utc_ns, event.alert, track.ulid))
+        return 1
+
+    def _track_row(self, track: Track) -> tuple[object, ...]:
+        seen = (track.first_seen.received_utc_ns, track.last_seen.received_utc_ns)
+        key = (track.ulid, track.camera, track.session, track.id)
+        return (*key, track.label, track.state, *seen, track.hits, track.score, self._encode(track))
+
+    def _encode(self, item: Event | Track) -> bytes:
+        """JSON has no NaN: better refused here than found unreadable by every reader later."""
+        payload = msgspec.json.encode(item)
+        try:
+            msgspec.json.decode(payload, type=type(item))
+        except msgspec.ValidationError as error:
+            raise StoreError(f"{self._path}: {type(item).__name__} of {item.camera!r} is refused: {error}") from error
+        return payload
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _claim(path: Path) -> int:
+    """A descriptor that holds the writer's place until it is closed, by whatever death."""
+    lock = path.with_name(f"{path.name}.lock")  # not the store itself: closing that would drop SQLite's own locks
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{lock}: cannot be opened ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{path}: another process writes this store; stop it, or name another `run_dir`") from error
+    return descriptor
+
+
+def _seen(track: Track) -> tuple[object, ...]:
+    """What an alert takes over from its track."""
+    evidence, xyxy = (msgspec.json.encode(item).decode() for item in (track.evidence, track.xyxy))
+    return track.label, evidence, track.score, xyxy, track.last_seen.received_utc_ns
+
+
+class StoreReader:
+    """The readers' side: never blocks the writer, and sees each of its commits at the next call.  Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = open_readonly(path)
+        self._turn = threading.Lock()
+
+    def events(self, limit: int, after: int | None = None) -> list[StoredEvent]:
+        """Oldest first: the first ones after the row `after`, or without it the newest ones."""
+        if after is None:
+            rows = self._query("SELECT row, payload FROM events ORDER BY row DESC LIMIT ?", limit)[::-1]
+        else:
+            rows = self._query("SELECT row, payload FROM events WHERE row > ? ORDER BY row LIMIT ?", after, limit)
+        return [StoredEvent(row, self._decode(Event, payload)) for row, payload in rows]
+
+    def alerts(self, limit: int, active_only: bool = False) -> list[Alert]:
+        """The newest first."""
+        where = "WHERE state = 'active'" if active_only else ""
+        query = f"SELECT {_ALERT_FIELDS} FROM alerts {where} ORDER BY opened_utc_ns DESC, id DESC LIMIT ?"
+        return [self._alert(row) for row in self._query(query, limit)]
+
+    def tracks(self, limit: int) -> list[Track]:
+        """The last seen first."""
+        query = "SELECT payload FROM tracks ORDER BY last_seen_utc_ns DESC, ulid DESC LIMIT ?"
+        return [self._decode(Track, payload) for (payload,) in self._query(query, limit)]
+
+    def row_of(self, event_id: str) -> int | None:
+        rows = self._query("SELECT row FROM events WHERE id = ?", event_id)
+        return int(rows[0][0]) if rows else None
+
+    def last_row(self) -> int:
+        """0: no event."""
+        return int(self._query("SELECT coalesce(max(row), 0) FROM events")[0][0])
+
+    def cursor(self, sink: str) -> int:
+        """The row of the last event that the sink has acknowledged; 0: none."""
+        rows = self._query("SELECT row FROM cursors WHERE sink = ?", sink)
+        return int(rows[0][0]) if rows else 0
+
+    def backlog(self, sink: str) -> int:
+        """How many events the sink has not acknowledged."""
+        cursor = self.cursor(sink)
+        ((first, last),) = self._query("SELECT coalesce(min(row), 0), coalesce(max(row), 0) FROM events")
+        return max(0, int(last) - max(cursor, int(first) - 1))
+
+    def _alert(self, row: tuple[Any, ...]) -> Alert:
+        values = dict(zip(Alert.__struct_fields__, row, strict=True))
+        with self._readable():
+            values |= {name: msgspec.json.decode(values[name]) for name in ("evidence", "xyxy")}
+            return msgspec.convert(values, Alert)
+
+    def _decode(self, kind: type[T], payload: bytes) -> T:
+        with self._readable():
+            return msgspec.json.decode(payload, type=kind)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (msgspec.DecodeError, TypeError) as error:
+            raise StoreError(f"{self._path}: holds what this version cannot read: {error}") from error
+
+    def _query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._turn, failures(self._path):
+            return self._connection.execute(query, values).fetchall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._turn:
+            self._connection.close()

@@ -1,0 +1,240 @@
+"""The supervisor: starts the workers, keeps them alive, stops them in order, and serves the host's `/metrics`.
+
+The whole system as one flat table: see `processes`.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+import zmq
+from prometheus_client import CollectorRegistry, start_http_server
+
+from pipeline import ledger
+from pipeline.checkpoints import checkpoint_path
+from pipeline.config import Config
+from pipeline.errors import DasnetError, StoreError, WireError
+from pipeline.metrics import HostCollector
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.wire import Heartbeat, decode
+
+RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+STABLE_S = 30.0  # a worker that lived this long starts again without delay
+SILENCE_S = 15.0  # without a heartbeat for so long, a worker hangs and is killed
+STARTING_S = 90.0  # the first heartbeat may take this long: torch is large
+STOP_S = 8.0  # from the request to stop until a worker is killed
+
+
+@dataclass
+class Process:
+    """One worker: how it is started, and how it fares."""
+
+    name: str
+    arguments: list[str]
+    stop_order: int  # lower ones stop first: cameras before what they feed
+    child: "subprocess.Popen[bytes] | None" = None
+    started_s: float = 0.0
+    heard_s: float = 0.0
+    failures: int = 0
+    restart_s: float = 0.0
+    finished: bool = False  # ended by itself with 0: a recording that was read to its end
+
+
+def processes(config: Config) -> list[Process]:
+    """Everything that runs."""
+    return [
+        Process("segmentation", ["segmentation"], 1),
+        Process("tracking", ["tracking"], 2),
+        Process("console", ["console"], 3),
+        *(Process(f"capture-{camera.id}", ["capture", "--camera", camera.id], 0) for camera in config.cameras),
+    ]
+
+
+@dataclass
+class Supervisor:
+    """`run` returns the exit code: 0 after a stop or when all recordings were read."""
+
+    config_path: Path
+    config: Config
+    table: list[Process] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.table = processes(self.config)
+        self._stop = threading.Event()
+        self._collector = HostCollector(self.config)
+        self._log = structlog.get_logger()
+
+    def run(self) -> int:
+        # make and shells may start us with SIGINT ignored: both signals get handlers of our own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._stop.set())
+        checkpoint_path(self.config.model.checkpoint)
+        run_dir = self.config.run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+        os.chdir(run_dir)
+        with _Lock(run_dir), _Heartbeats(self._collector, self._heard):
+            self._serve_metrics()
+            try:
+                for process in self.table:
+                    self._start(process)
+                while not self._stop.wait(0.1):
+                    self._supervise()
+                    if self._all_read():
+                        break
+            finally:
+                self._stop_all()
+        self._summarise()
+        return 0
+
+    def _serve_metrics(self) -> None:
+        registry = CollectorRegistry()
+        registry.register(self._collector)
+        address = self.config.metrics
+        try:
+            server, _ = start_http_server(address.port, address.host, registry)
+        except OSError as error:
+            raise DasnetError(
+                f"metrics: port {address.port} on {address.host} cannot be used ({error.strerror}); "
+                "allowed: another metrics.port, or 0 for any free one"
+            ) from error
+        print(f"metrics: http://{address.host}:{server.server_port}/metrics", flush=True)
+
+    def _start(self, process: Process) -> None:
+        command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
+        process.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment())
+        process.started_s = time.monotonic()
+        process.heard_s = 0.0
+
+    def _heard(self, heartbeat: Heartbeat) -> None:
+        for process in self.table:
+            if process.name == heartbeat.worker:
+                process.heard_s = time.monotonic()
+
+    def _supervise(self) -> None:
+        now_s = time.monotonic()
+        for process in self.table:
+            if process.finished:
+                continue
+            if process.child is None:
+                if now_s >= process.restart_s:
+                    self._collector.restarts[process.name] = self._collector.restarts.get(process.name, 0) + 1
+                    self._start(process)
+                continue
+            code = process.child.poll()
+            if code is None:
+                self._check_alive(process, now_s)
+            elif code == 0:
+                process.finished, process.child = True, None
+            else:
+                self._failed(process, code, now_s)
+
+    def _check_alive(self, process: Process, now_s: float) -> None:
+        silent_s = now_s - (process.heard_s or process.started_s)
+        if process.child is not None and silent_s > (SILENCE_S if process.heard_s else STARTING_S):
+            self._log.error("worker hangs", worker=process.name, silent_s=round(silent_s, 1))
+            process.child.kill()
+
+    def _failed(self, process: Process, code: int, now_s: float) -> None:
+        lived_s = now_s - process.started_s
+        process.failures = 0 if lived_s > STABLE_S else process.failures + 1
+        pause_s = RESTART_BACKOFF_S[min(process.failures, len(RESTART_BACKOFF_S) - 1)]
+        process.child, process.restart_s = None, now_s + pause_s
+        self._log.error("worker ended", worker=process.name, code=code, restart_in_s=pause_s)
+
+    def _all_read(self) -> bool:
+        captures = [process for process in self.table if process.name.startswith("capture-")]
+        return all(process.finished for process in captures)
+
+    def _stop_all(self) -> None:
+        """Cameras first, then what they feed, so that every frame under way meets its fate."""
+        for order in sorted({process.stop_order for process in self.table}):
+            children = [p.child for p in self.table if p.stop_order == order and p.child is not None]
+            for child in children:
+                child.terminate()
+            deadline_s = time.monotonic() + STOP_S
+            for child in children:
+                try:
+                    child.wait(max(0.1, deadline_s - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    self._log.error("worker killed, it did not stop", pid=child.pid)
+                    child.kill()
+                    child.wait()
+
+    def _summarise(self) -> None:
+        for camera in self.config.cameras:
+            try:
+                account = ledger.read(self.config.ledger_path(camera.id))
+            except (OSError, ValueError, StoreError):
+                continue
+            self._log.info(
+                "camera closed",
+                camera=camera.id,
+                captured=account.captured,
+                segmented=account.segmented,
+                dropped={cause: count for cause, count in account.dropped.items() if count},
+                failed={cause: count for cause, count in account.failed.items() if count},
+                blind_s={cause: round(ns / 1e9, 1) for cause, ns in account.blind_ns.items() if ns},
+            )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
+
+
+class _Lock:
+    """One supervisor a run folder: two would write the same ledgers."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "supervisor.lock"
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DasnetError(
+                f"{self._path.parent}: another dasnet runs in this folder; stop it, or set another run_dir"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class _Heartbeats:
+    """Receives the workers' heartbeats in a thread of its own."""
+
+    def __init__(self, collector: HostCollector, heard: Callable[[Heartbeat], None]) -> None:
+        self._collector = collector
+        self._heard = heard
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
+
+    def __enter__(self) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.PULL)
+        self._socket.bind(Endpoints().heartbeat)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._socket.poll(200):
+                continue
+            try:
+                message, _ = decode(self._socket.recv_multipart())
+            except WireError:
+                continue
+            if isinstance(message, Heartbeat):
+                self._collector.receive(message)
+                self._heard(message)
+        self._socket.close(0)

@@ -1,0 +1,213 @@
+"""The track/alert worker: Detections -> Tracks -> Events -> the store, the sinks and the console.
+
+It is the one writer of the store.  What it is slow in is visible: the queue before it is bounded, and the segmentation
+worker counts what it cannot hand over.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import structlog
+import zmq
+
+from model.checkpoint import Decision, load
+from pipeline import overlay
+from pipeline.checkpoints import checkpoint_path
+from pipeline.config import Config
+from pipeline.errors import WireError
+from pipeline.metrics import TrackingMetrics
+from pipeline.sinks.outbox import Outbox
+from pipeline.sinks.sink import configured
+from pipeline.sinks.store import Store
+from pipeline.tracking.stage import Outcome, TrackStage
+from pipeline.transport import live
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.heartbeat import Heart
+from pipeline.transport.wire import CameraState, End, Result, Stamps, decode, detections_of
+from pipeline.types import Detections, Event, EventKind, Track, TrackState
+
+SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
+STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    decision = load(checkpoint_path(config.model.checkpoint)).metadata.decision
+    metrics = TrackingMetrics(camera.id for camera in config.cameras)
+    config.store_path.parent.mkdir(parents=True, exist_ok=True)
+    with Store(config.store_path) as store:
+        outbox = Outbox(config.store_path, configured(config))
+        try:
+            with Heart(Endpoints().heartbeat, "tracking", metrics.registry):
+                _TrackWorker(config, decision, store, outbox, metrics, stop).run()
+        finally:
+            outbox.stop()
+
+
+class _TrackWorker:
+    def __init__(
+        self,
+        config: Config,
+        decision: Decision,
+        store: Store,
+        outbox: Outbox,
+        metrics: TrackingMetrics,
+        stop: threading.Event,
+    ) -> None:
+        self._stage = TrackStage(decision)
+        self._snapshots = config.run_dir / "snapshots"
+        self._snapshots.mkdir(parents=True, exist_ok=True)
+        self._store = store
+        self._outbox = outbox
+        self._metrics = metrics
+        self._stop = stop
+        self._heard_s: dict[str, float] = {}  # camera -> when its last result came
+        self._stored_s = 0.0
+        self._running: dict[str, Track] = {}  # tracks to be written at the next occasion, by ULID
+        context = zmq.Context.instance()
+        self._results = context.socket(zmq.PULL)
+        self._results.setsockopt(zmq.RCVHWM, 64)
+        self._results.bind(Endpoints().results)
+        self._live = context.socket(zmq.PUB)
+        self._live.setsockopt(zmq.SNDHWM, 64)
+        self._live.setsockopt(zmq.LINGER, 0)
+        self._live.bind(Endpoints().live)
+        self._log = structlog.get_logger()
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            if self._results.poll(200):
+                self._receive(self._results.recv_multipart())
+            now_s = time.monotonic()
+            for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
+                self._close(camera)
+            if now_s - self._stored_s >= STORE_PERIOD_S:
+                self._write_running()
+        while self._results.poll(0):  # what was already segmented is not thrown away
+            self._receive(self._results.recv_multipart())
+        for camera in list(self._heard_s):
+            self._close(camera)
+        self._write_running()
+        self._results.close()
+        self._live.close()
+
+    def _receive(self, parts: list[bytes]) -> None:
+        try:
+            message, buffers = decode(parts)
+            match message:
+                case Result():
+                    self._track(detections_of(message), message.stamps, bytes(buffers[0]) if buffers else b"")
+                case CameraState():
+                    self._camera_state(message)
+                case End():
+                    if self._stage.session(message.camera) == message.session:
+                        self._close(message.camera)
+                case _:
+                    raise WireError(f"a {type(message).__name__} sent to the track worker")
+        except WireError as error:
+            self._metrics.refused.labels("tracking").inc()
+            self._log.warning("message refused", reason=str(error))
+
+    def _track(self, detections: Detections, stamps: Stamps, jpeg: bytes) -> None:
+        ref = detections.ref
+        if self._stage.session(ref.camera) not in (None, ref.session):
+            self._close(ref.camera)
+        self._heard_s[ref.camera] = time.monotonic()
+        started_ns = time.monotonic_ns()
+        tracks = self._stage.track(detections)
+        tracked_ns = time.monotonic_ns()
+        events = self._stage.alert(ref, tracks)
+        alerted_ns = time.monotonic_ns()
+        stage = self._metrics.stage
+        stage.labels("track").observe((tracked_ns - started_ns) / 1e9)
+        stage.labels("alert").observe((alerted_ns - tracked_ns) / 1e9)
+        age_s = (tracked_ns - ref.received_mono_ns) / 1e9
+        self._metrics.capture_to_track.labels(ref.camera).observe(age_s)
+        self._metrics.age.labels(ref.camera).set(age_s)
+        self._publish(detections, tracks, jpeg)
+        events = [self._with_snapshot(event, detections, tracks, jpeg) for event in events]
+        self._emit(Outcome(ref, tracks, events))
+        if events:
+            stage.labels("sink").observe((time.monotonic_ns() - alerted_ns) / 1e9)
+
+    def _emit(self, outcome: Outcome) -> None:
+        """Events to the store at once; running tracks with the next batch."""
+        camera = outcome.ref.camera
+        confirmed = [track for track in outcome.tracks if track.state is not TrackState.TENTATIVE]
+        self._running.update((track.ulid, track) for track in confirmed)
+        self._metrics.active.labels(camera).set(
+            sum(track.state in (TrackState.CONFIRMED, TrackState.COASTING) for track in confirmed)
+        )
+        if not outcome.events:
+            return
+        self._store.append(outcome.events)
+        self._outbox.wake()
+        for event in outcome.events:
+            self._count(event)
+            name = event.track.label if event.track else ""
+            self._log.info(event.kind, camera=camera, severity=event.severity, track=event.track and event.track.id,
+                           label=name, frame=event.frame)
+
+    def _count(self, event: Event) -> None:
+        metrics, camera = self._metrics, event.camera
+        if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+            metrics.confirmed.labels(camera).inc()
+            metrics.alerts.labels(camera, event.severity).inc()
+            seconds = (time.monotonic_ns() - event.track.last_seen.received_mono_ns) / 1e9
+            metrics.capture_to_alert.labels(camera).observe(seconds)
+        elif event.kind is EventKind.TRACK_LABELLED and event.track is not None:
+            metrics.distractors.labels(camera, event.track.label).inc()
+
+    def _write_running(self) -> None:
+        self._stored_s = time.monotonic()
+        if self._running:
+            self._store.update_tracks(self._running.values())
+            self._running.clear()
+        for sink, backlog in self._outbox.backlog().items():
+            self._metrics.backlog.labels(sink).set(backlog)
+
+    def _close(self, camera: str) -> None:
+        self._heard_s.pop(camera, None)
+        outcome = self._stage.close(camera)
+        if outcome is not None:
+            self._emit(outcome)
+        self._metrics.active.labels(camera).set(0)
+
+    def _camera_state(self, state: CameraState) -> None:
+        self._log.info("camera up" if state.up else "camera down", camera=state.camera)
+        if not state.up:
+            self._close(state.camera)
+
+    def _publish(self, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> None:
+        if not jpeg:
+            return
+        ref = detections.ref
+        width, height = detections.size_px
+        shown = [track for track in tracks if track.state is not TrackState.LOST][: live.MAX_TRACKS]
+        frame = live.LiveFrame(ref.camera, ref.session, ref.seq, ref.pts_s, ref.received_utc_ns, width, height, shown)
+        self._live.send_multipart(live.encode(frame, jpeg), flags=zmq.DONTWAIT)
+
+    def _with_snapshot(self, event: Event, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> Event:
+        """The picture that raised the alert, with its overlay, beside the event that names it."""
+        if event.kind is not EventKind.TRACK_CONFIRMED or not jpeg:
+            return event
+        path = self._snapshots / f"{event.id}.jpg"
+        write_snapshot(path, jpeg, detections, tracks)
+        return msgspec.structs.replace(event, snapshot=path.name)
+
+
+def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequence[Track]) -> None:
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise WireError("a result whose picture is no JPEG")
+    width, height = detections.size_px
+    if (pixels.shape[1], pixels.shape[0]) != (width, height):  # a preview was made smaller; boxes are frame pixels
+        pixels = cv2.resize(pixels, (width, height))
+    drawn = overlay.draw(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8), detections, tracks)
+    partial = path.with_suffix(".partial.jpg")
+    cv2.imwrite(str(partial), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    partial.replace(path)

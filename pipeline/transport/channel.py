@@ -1,0 +1,166 @@
+"""The capture worker's end of the credit flow.
+
+One thread decodes and offers frames; another owns the socket.  A live camera has one mailbox slot that always holds its
+newest frame: without credit, the newer frame replaces the older, which is counted as dropped by overload.  A recording
+blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere else.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from pipeline.errors import WireError
+from pipeline.ledger import Ledger
+from pipeline.transport.wire import Credit, End, Hello, Stamps, decode, encode, frame_message
+from pipeline.types import Cause, Frame
+
+CREDITS = 1  # frames of a camera that may be under way; more would only wait in a queue and age
+HELLO_S = 0.5  # how often a camera asks for credit while it has none
+DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as failed
+
+
+class Channel:
+    """`open` connects; `offer` hands a frame over; `close` ends.  All methods but `run` are called by the decoder."""
+
+    def __init__(self, endpoint: str, camera: str, session: str, *, live: bool, ledger: Ledger) -> None:
+        self._camera = camera
+        self._session = session
+        self._live = live
+        self._ledger = ledger
+        self._lock = threading.Condition()
+        self._mailbox: tuple[Frame, Stamps] | None = None
+        self._flying: dict[int, float] = {}  # sequence number -> when it was sent
+        self._credits = 0
+        self._worker = ""  # the segmentation worker that gave the credit
+        self._closing = False
+        self._ended = False
+        self._told_s = 0.0  # when the last Hello was sent
+        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing waits in a queue for a worker that is not there
+        self._socket.setsockopt(zmq.SNDHWM, 4)
+        self._socket.connect(endpoint)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
+        self._thread.start()
+
+    def offer(self, frame: Frame, stamps: Stamps, stopped: Callable[[], bool] = lambda: False) -> None:
+        """A live frame replaces the one in the mailbox; a recorded one waits until the slot is free."""
+        with self._lock:
+            if self._mailbox is not None and self._live:
+                self._ledger.dropped(Cause.OVERLOAD)
+            while self._mailbox is not None and not self._live:
+                if stopped():
+                    return
+                self._lock.wait(0.2)
+            self._mailbox = (frame, stamps)
+        os.eventfd_write(self._wake, 1)
+
+    def count(self, change: Callable[[Ledger], None]) -> None:
+        """Any other entry in the ledger, which both threads write."""
+        with self._lock:
+            change(self._ledger)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until every frame offered has met its fate.  False: not within the time."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._mailbox is None and not self._flying, timeout_s)
+
+    def finish(self, timeout_s: float) -> bool:
+        """After the last frame of a recording: wait for the fates, then say that it ended.  False: not in time."""
+        drained = self.drain(timeout_s)
+        with self._lock:
+            self._ended = True
+        os.eventfd_write(self._wake, 1)
+        return drained
+
+    def close(self) -> None:
+        """What is still under way is counted: in the mailbox as dropped, in flight as failed."""
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        with self._lock:
+            if self._mailbox is not None:
+                self._ledger.dropped(Cause.OVERLOAD)
+                self._mailbox = None
+            self._fail(list(self._flying))
+        os.close(self._wake)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        while not self._closing:
+            ready = dict(poller.poll(int(HELLO_S * 500)))
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            while self._socket in ready and self._socket.poll(0):
+                self._receive(self._socket.recv_multipart())
+            self._expire()
+            self._send()
+        self._socket.close()
+
+    def _receive(self, parts: list[bytes]) -> None:
+        try:
+            message, _ = decode(parts)
+        except WireError:
+            return
+        if not isinstance(message, Credit) or message.session != self._session:
+            return
+        with self._lock:
+            if message.worker != self._worker:  # a new segmentation worker: what the old one had is lost
+                self._fail(list(self._flying))
+                self._worker = message.worker
+            for seq in message.segmented:
+                if self._flying.pop(seq, None) is not None:
+                    self._ledger.segmented()
+            self._fail(message.failed)
+            self._credits = CREDITS - len(self._flying)
+            self._lock.notify_all()
+
+    def _expire(self) -> None:
+        late = time.monotonic() - DEADLINE_S
+        with self._lock:
+            lost = [seq for seq, sent_s in self._flying.items() if sent_s < late]
+            if lost:
+                self._fail(lost)
+                self._credits = 0  # to be asked for again
+
+    def _fail(self, sequence_numbers: list[int]) -> None:
+        for seq in sequence_numbers:
+            if self._flying.pop(seq, None) is not None:
+                self._ledger.failed(Cause.FAILED)
+        self._lock.notify_all()
+
+    def _send(self) -> None:
+        if self._ended and self._try(encode(End(self._camera, self._session))):
+            self._ended = False
+        now_s = time.monotonic()
+        if self._credits <= 0:
+            if now_s - self._told_s >= HELLO_S:
+                self._told_s = now_s
+                self._try(encode(Hello(self._camera, self._session, self._live)))
+            return
+        with self._lock:
+            if self._mailbox is None:
+                return
+            frame, stamps = self._mailbox
+            stamps.sent_ns = time.monotonic_ns()
+            if not self._try(frame_message(frame, stamps, self._live)):
+                return
+            self._mailbox = None
+            self._credits -= 1
+            self._flying[frame.ref.seq] = now_s
+            self._ledger.sent()
+            self._lock.notify_all()
+
+    def _try(self, message: list[Any]) -> bool:
+        try:
+            self._socket.send_multipart(message, flags=zmq.DONTWAIT, copy=False)
+        except zmq.Again:  # no segmentation worker is there
+            return False
+        return True

@@ -1,0 +1,15 @@
+"""Where the workers meet.  Socket files are relative to the run folder, the workers' working directory: the length of a
+socket's path is limited to about a hundred bytes, that of a run folder is not.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Bound by the segmentation worker, the track worker (two) and the supervisor."""
+
+    segmentation: str = "ipc://segmentation.sock"  # DEALER/ROUTER: frames and credit
+    results: str = "ipc://results.sock"  # PUSH/PULL: detections, camera states
+    live: str = "ipc://live.sock"  # PUB/SUB: pictures and tracks for the console
+    heartbeat: str = "ipc://heartbeat.sock"  # PUSH/PULL: signs of life, metrics

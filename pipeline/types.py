@@ -1,0 +1,159 @@
+"""What flows between the stages: Frame -> Detections -> Track -> Event.
+
+Every message carries one FrameRef.  Sequence numbers, drops and all latencies derive from it and from no other clock.
+Boxes are `xyxy` in frame pixels (float, top-left 0,0, right and bottom edges exclusive).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+UAV = "uav"
+UNKNOWN = "unknown"
+
+
+class Band(StrEnum):
+    VISIBLE = "visible"
+    INFRARED = "infrared"
+
+
+class Cause(StrEnum):
+    """Why a frame was not searched, or for how long a camera was blind."""
+
+    OFFLINE = "offline"  # no connection to the camera
+    STALE = "stale"  # too old to be worth searching
+    OVERLOAD = "overload"  # a newer frame replaced it before segmentation had time for it
+    CORRUPT = "corrupt"  # decoding lost data
+    FAILED = "failed"  # segmentation failed or died with it
+    FROZEN = "frozen"  # the picture does not change
+    SATURATED = "saturated"  # the picture is black or blown out
+    TAMPERED = "tampered"  # the view changed abruptly or was covered
+
+
+class FrameRef(msgspec.Struct, frozen=True, array_like=True):
+    """Which frame this is, and when it was seen."""
+
+    camera: str
+    session: str  # new at each start of the capture worker
+    seq: int  # 0-based within the session
+    pts_s: float  # presentation time, s from the start of the session
+    received_mono_ns: int  # this host's monotonic clock at reception
+    received_utc_ns: int
+    ntp_ns: int | None = None  # the camera's own UTC, where RTCP gives it
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """pixels: uint8 HxWx3 (RGB) or HxW."""
+
+    ref: FrameRef
+    band: Band
+    pixels: NDArray[np.uint8]
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width, height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+class Mask(msgspec.Struct, frozen=True, array_like=True):
+    """A target's mask: packed bits of the rows of its bounding rectangle, in pixels of the network's input."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    bits: bytes
+
+    @classmethod
+    def pack(cls, left: int, top: int, mask: NDArray[np.bool_]) -> "Mask":
+        height, width = mask.shape
+        return cls(left, top, width, height, np.packbits(mask).tobytes())
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """bool (height, width)."""
+        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.width * self.height)
+        return bits.reshape(self.height, self.width).astype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """All targets of one frame, as arrays of equal length N.  N = 0 says: searched, nothing found."""
+
+    ref: FrameRef
+    size_px: tuple[int, int]  # of the frame: width, height
+    classes: tuple[str, ...]
+    xyxy: NDArray[np.float32]  # (N, 4) frame pixels
+    score: NDArray[np.float32]  # (N,) mean object probability over the mask
+    class_scores: NDArray[np.float32]  # (N, len(classes)) mean class probability over the mask
+    area_px: NDArray[np.float32]  # (N,) frame pixels
+    centroid: NDArray[np.float32]  # (N, 2) frame pixels, weighted by probability
+    masks: list[Mask] = field(default_factory=list)
+    mask_scale: tuple[float, float] = (1.0, 1.0)  # frame pixels per mask pixel: x, y
+    camera_shift_px: tuple[float, float] | None = None  # of the whole picture since the previous frame; None: unknown
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+class TrackState(StrEnum):
+    TENTATIVE = "tentative"
+    CONFIRMED = "confirmed"
+    COASTING = "coasting"  # confirmed, but not seen in this frame
+    LOST = "lost"
+
+
+class Track(msgspec.Struct, frozen=True):
+    """A snapshot of one track at one frame."""
+
+    id: int  # unique within camera and session
+    ulid: str  # unique in the world
+    camera: str
+    session: str
+    state: TrackState
+    label: str  # uav, unknown, or a distractor's class
+    evidence: dict[str, float]  # per class: mean over the track of log(class / best other)
+    xyxy: tuple[float, float, float, float]
+    velocity_px_s: tuple[float, float]
+    score: float
+    hits: int
+    first_seen: FrameRef
+    last_seen: FrameRef
+
+    @property
+    def is_target(self) -> bool:
+        """Alerted, unlike a sure distractor."""
+        return self.label in (UAV, UNKNOWN)
+
+
+class Severity(StrEnum):
+    ALARM = "alarm"  # a uav
+    WARNING = "warning"  # something unknown that moves like one
+    INFO = "info"
+
+
+class EventKind(StrEnum):
+    TRACK_CONFIRMED = "track.confirmed"
+    TRACK_LABELLED = "track.labelled"  # a sure distractor: kept, not alerted
+    TRACK_LOST = "track.lost"
+    CAMERA_UP = "camera.up"
+    CAMERA_DOWN = "camera.down"
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened, at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it."""
+
+    id: str  # ULID
+    kind: EventKind
+    severity: Severity
+    camera: str
+    time_utc_ns: int
+    pts_s: float
+    frame: int  # sequence number
+    session: str
+    track: Track | None = None
+    alert: str | None = None  # id of the event that opened the alert
+    snapshot: str | None = None  # file name in the run folder's `snapshots`

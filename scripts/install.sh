@@ -1,0 +1,29 @@
+#!/bin/sh
+# install.sh VENV [EXTRA]: make the environment and install dasnet into it; does nothing where nothing changed.
+set -eu
+venv=$1
+extra=${2:-}
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "dasnet needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set PYTHON=..." >&2
+    exit 2
+}
+stamp=$venv/.installed-${extra:-run}
+state=$(cat pyproject.toml constraints.txt | cksum)
+# What the tests install includes what a run needs.
+for have in "$stamp" "$venv/.installed-test"; do
+    [ "$(cat "$have" 2>/dev/null)" = "$state" ] && exit 0
+done
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || {
+    echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2
+    exit 2
+}
+echo "installing into $venv ..."
+log=$venv/install.log
+"$venv/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}" >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    echo "installation failed; the whole log is $log" >&2
+    exit 1
+}
+"$venv/bin/python" -c 'import pipeline, model, torch'
+printf '%s' "$state" >"$stamp"

@@ -1,0 +1,11 @@
+"""Train a network: `python3 scripts/train.py CONFIG.yaml [--out DIR] [--resume]`; see `training.train`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from training.train import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""One training sample from the cache: what is cropped, at which scale, and what is pasted into it.
+
+In: cached frames, and (seed, step, index), which alone decide the sample, so that a resumed run sees the same ones.
+Out: a crop (S, S, 3) RGB uint8 and its label map (S, S) uint8: 0 background, 1 uav, 2 bird, 3 airplane,
+4 helicopter, 5 decoy (a synthetic cloud or lamp: nothing, but worth learning).
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.cache import LABEL_OF, CachedClip, CachedFrame, Frames
+from training.masks import Image
+from training.photometry import photometry
+from training.synthetic import add_decoys
+
+Random = np.random.Generator
+Floats = npt.NDArray[np.float32]
+
+COVERAGE = 0.45  # of a shrunken pixel by its object, for it to count
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shares are of all samples; scales multiply the sensor's own."""
+
+    crop_px: int = 256
+    sensor_scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 0.5})
+    scale_min: float = 0.4
+    scale_max: float = 2.0
+    drone_share: float = 0.6
+    bird_share: float = 0.2  # airplanes and helicopters share the rest
+    around_object_share: float = 0.85
+    rotation_share: float = 0.3
+    paste_share: float = 0.25
+    decoy_share: float = 0.25
+    overlay_share: float = 0.2
+    grey_share: float = 0.35
+    invert_share: float = 0.25
+
+
+class Sampler:
+    """Draws samples; clips of a class are equally likely, whatever their length."""
+
+    def __init__(self, frames: Frames, augmentation: Augmentation, seed: int) -> None:
+        self.frames, self.how, self.seed = frames, augmentation, seed
+        self._clips: dict[str, list[CachedClip]] = defaultdict(list)
+        for clip in frames.clips:
+            if clip.frames:
+                self._clips[clip.clip_class].append(clip)
+        self._with_object = {
+            clip.name: [frame for frame in clip.frames if LABEL_OF[clip.clip_class] in frame.labels]
+            for clip in frames.clips
+        }
+        if not self._clips["drone"]:
+            raise ValueError(f"training clips of {sorted(self._clips)}: none shows a drone; allowed: at least one")
+
+    def sample(self, step: int, index: int) -> tuple[Image, Image]:
+        how, rng = self.how, np.random.default_rng((self.seed, step, index))
+        clip, frame = self._draw(rng, self._draw_class(rng))
+        image, labels = self.frames.read(frame)
+        image, labels = self._crop(rng, clip, frame, image, labels)
+        if rng.random() < how.decoy_share:
+            image, labels = add_decoys(rng, image, labels, clip.sensor == "infrared")
+        if rng.random() < (how.paste_share if clip.clip_class != "drone" else how.paste_share / 2):
+            for _ in range(int(rng.integers(1, 4))):
+                image, labels = self._paste(rng, image, labels)
+        if rng.random() < 0.5:
+            image, labels = image[:, ::-1], labels[:, ::-1]
+        image = photometry(
+            rng, np.ascontiguousarray(image), clip.sensor, how.grey_share, how.invert_share, how.overlay_share
+        )
+        return image, np.ascontiguousarray(labels)
+
+    def _draw_class(self, rng: Random) -> str:
+        draw, how = rng.random(), self.how
+        if draw < how.drone_share:
+            wanted = "drone"
+        elif draw < how.drone_share + how.bird_share:
+            wanted = "bird"
+        else:
+            wanted = "airplane" if rng.random() < 0.5 else "helicopter"
+        return wanted if self._clips[wanted] else "drone"
+
+    def _draw(self, rng: Random, clip_class: str) -> tuple[CachedClip, CachedFrame]:
+        clips = self._clips[clip_class]
+        clip = clips[int(rng.integers(len(clips)))]
+        frames = self._with_object[clip.name] if rng.random() < 0.9 else list(clip.frames)
+        frames = frames or list(clip.frames)
+        return clip, frames[int(rng.integers(len(frames)))]
+
+    def _crop(
+        self, rng: Random, clip: CachedClip, frame: CachedFrame, image: Image, labels: Image
+    ) -> tuple[Image, Image]:
+        how = self.how
+        span = np.log(how.scale_max / how.scale_min)
+        factor = how.scale_min * np.exp(span * rng.beta(1.0, 1.3))  # small targets more often
+        scale = float(how.sensor_scale[clip.sensor] * factor)
+        size_px = int(round(how.crop_px / scale))
+        height, width = labels.shape
+        if frame.boxes and rng.random() < how.around_object_share:
+            x0, y0, x1, y1 = frame.boxes[int(rng.integers(len(frame.boxes)))]
+            shift = rng.uniform(-0.42, 0.42, 2) * size_px
+            centre_x, centre_y = (x0 + x1) / 2 + shift[0], (y0 + y1) / 2 + shift[1]
+        else:
+            centre_x, centre_y = rng.uniform(0, width), rng.uniform(0, height)
+        rotate = rng.random() < how.rotation_share
+        outer_px = int(size_px * 1.25) if rotate else size_px
+        crop_px = int(round(outer_px * scale)) if rotate else how.crop_px
+        columns = _mirrored(int(centre_x - outer_px / 2), outer_px, width)
+        rows = _mirrored(int(centre_y - outer_px / 2), outer_px, height)
+        grid = np.ix_(rows, columns)
+        image, labels = resized(image[grid], crop_px), resized_labels(labels[grid], crop_px)
+        return self._rotate(rng, image, labels) if rotate else (image, labels)
+
+    def _rotate(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
+        crop_px, size_px = self.how.crop_px, image.shape[0]
+        turn = cv2.getRotationMatrix2D((size_px / 2, size_px / 2), float(rng.uniform(-12, 12)), 1.0)
+        turn[:, 2] -= (size_px - crop_px) / 2
+        shape = (crop_px, crop_px)
+        image = cv2.warpAffine(image, turn, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        labels = cv2.warpAffine(labels, turn, shape, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+        return image, labels
+
+    def _paste(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
+        """Add another clip's object, mostly a drone, as its difference to its own background."""
+        draw = rng.random()
+        clip_class = "drone" if draw < 0.65 else ("bird", "airplane", "helicopter")[int((draw - 0.65) / 0.35 * 3)]
+        if not self._clips[clip_class]:
+            return image, labels
+        _, frame = self._draw(rng, clip_class)
+        lifted = lift(*self.frames.read(frame), frame, LABEL_OF[clip_class]) if frame.boxes else None
+        if lifted is None:
+            return image, labels
+        size_px = float(np.exp(rng.uniform(np.log(4 if clip_class == "drone" else 7), np.log(22))))
+        return place(rng, image, labels, lifted, size_px, LABEL_OF[clip_class])
+
+
+def lift(image: Image, labels: Image, frame: CachedFrame, label: int) -> tuple[Floats, Floats] | None:
+    """An object's difference to its surroundings (h, w, 3), faded out at its edge, and its mask (h, w) in 0..1."""
+    places = [box for box, item in zip(frame.boxes, frame.labels, strict=True) if item == label]
+    if not places:
+        return None
+    x0, y0, x1, y1 = places[0]
+    margin = 0.25 * max(x1 - x0, y1 - y0) + 2
+    rows = slice(max(0, int(y0 - margin)), int(y1 + margin) + 1)
+    columns = slice(max(0, int(x0 - margin)), int(x1 + margin) + 1)
+    mask = (labels[rows, columns] == label).astype(np.float32)
+    if mask.sum() < 6 or not (mask == 0).any():
+        return None
+    patch = image[rows, columns].astype(np.float32)
+    difference = patch - np.median(patch[mask == 0], axis=0)
+    soft = cv2.GaussianBlur(cv2.dilate(mask, np.ones((3, 3))), (0, 0), 0.8 + 0.02 * max(mask.shape))
+    return difference * soft[..., None], mask
+
+
+def place(
+    rng: Random, image: Image, labels: Image, lifted: tuple[Floats, Floats], size_px: float, label: int
+) -> tuple[Image, Image]:
+    """Add a lifted object, `size_px` long, where nothing is labelled, at a random contrast."""
+    difference, mask = lifted
+    rows, columns = np.nonzero(mask)
+    scale = size_px / max(np.ptp(rows) + 1, np.ptp(columns) + 1)
+    width, height = (max(2, round(length * scale)) for length in mask.shape[::-1])
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    difference = np.asarray(cv2.resize(difference, (width, height), interpolation=interpolation), np.float32)
+    cover = np.asarray(cv2.resize(mask, (width, height), interpolation=interpolation), np.float32)
+    if height >= labels.shape[0] or width >= labels.shape[1]:
+        return image, labels
+    if rng.random() < 0.5:
+        difference, cover = difference[:, ::-1], cover[:, ::-1]
+    if rng.random() < 0.3:
+        difference = -difference
+    if rng.random() < 0.5:
+        difference = np.repeat(difference.mean(axis=2, keepdims=True), 3, axis=2)
+    top, left = int(rng.integers(labels.shape[0] - height)), int(rng.integers(labels.shape[1] - width))
+    area = slice(top, top + height), slice(left, left + width)
+    mark = (cover > min(COVERAGE, 0.7 * float(cover.max())))
+    if labels[area].any() or not mark.any():
+        return image, labels
+    noise = float(image[area].std(axis=(0, 1)).mean())
+    contrast = float(np.exp(rng.uniform(np.log(14 + noise), np.log(110 + noise))))
+    difference *= contrast / max(1.0, float(np.abs(difference[mark]).mean()))
+    image, labels = image.copy(), labels.copy()
+    image[area] = np.clip(image[area] + np.clip(difference, -160, 160), 0, 255).astype(np.uint8)
+    labels[area][mark] = label
+    return image, labels
+
+
+def resized(image: Image, size_px: int) -> Image:
+    """A square image at another size, without aliasing."""
+    interpolation = cv2.INTER_AREA if size_px < image.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
+
+
+def resized_labels(labels: Image, size_px: int) -> Image:
+    """A label map at another size; an object keeps at least its best covered pixel."""
+    result = np.zeros((size_px, size_px), np.uint8)
+    for label in np.unique(labels[labels > 0]):
+        whole = (labels == label).astype(np.float32)
+        shrinks = size_px < labels.shape[0]
+        cover = cv2.resize(whole, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        result[cover > min(COVERAGE, 0.7 * float(cover.max()))] = label
+    return result
+
+
+def _mirrored(start: int, length: int, size: int) -> npt.NDArray[np.int64]:
+    """Indices start .. start + length, reflected into 0 .. size - 1 as often as needed."""
+    period = max(1, 2 * (size - 1))
+    position = np.abs(np.arange(start, start + length)) % period
+    return np.minimum(position, period - position)

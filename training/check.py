@@ -1,0 +1,103 @@
+"""A fast check while training: what the network finds on fixed whole frames.
+
+In: a network in evaluation mode and cached frames.  Out: recall on drones (a component of the object map whose centre
+lies in the box grown by half, uav its best class; and whatever its class), and the share of frames without a drone
+that show a component of class uav.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from training.cache import LABEL_OF, Frames
+from training.labels import Clip
+from training.masks import Box, Image
+
+THRESHOLD = 0.5
+MULTIPLE = 128  # of the network's input
+UAV = 0
+
+
+@dataclass
+class Check:
+    drones: int = 0
+    found: int = 0  # by any class
+    recognised: int = 0  # as uav
+    distractor_frames: int = 0
+    alarmed_frames: int = 0
+
+    @property
+    def values(self) -> list[float]:
+        """Recall of any class, recall as uav, share of distractor frames with a uav."""
+        drones, others = max(1, self.drones), max(1, self.distractor_frames)
+        return [self.found / drones, self.recognised / drones, self.alarmed_frames / others]
+
+
+def check_frames(clips: Sequence[Clip], drone_frames: int, other_frames: int) -> dict[str, list[int]]:
+    """Frame numbers a clip, spread over the frames that show its object."""
+    chosen = {}
+    for clip in clips:
+        shown = [
+            number
+            for number, objects in enumerate(clip.frames[:-2])
+            if any(item.object_class == clip.clip_class for item in objects)
+        ]
+        count = drone_frames if clip.clip_class == "drone" else other_frames
+        chosen[clip.name] = [shown[(2 * k + 1) * len(shown) // (2 * count)] for k in range(count)] if shown else []
+    return chosen
+
+
+@torch.no_grad()
+def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float], autocast: bool) -> Check:
+    result = Check()
+    for clip in frames.clips:
+        for frame in clip.frames:
+            image, _ = frames.read(frame)
+            scale = sensor_scale[clip.sensor]
+            components = find_components(probabilities(network, image, scale, autocast))
+            boxes = [
+                grown(box, scale, 0.5) for box, label in zip(frame.boxes, frame.labels) if label == LABEL_OF["drone"]
+            ]
+            for x0, y0, x1, y1 in boxes:
+                inside = [best for x, y, best in components if x0 <= x <= x1 and y0 <= y <= y1]
+                result.drones += 1
+                result.found += bool(inside)
+                result.recognised += UAV in inside
+            if not boxes:
+                result.distractor_frames += 1
+                result.alarmed_frames += any(best == UAV for _, _, best in components)
+    return result
+
+
+def probabilities(network: nn.Module, image: Image, scale: float, autocast: bool) -> npt.NDArray[np.float32]:
+    """Class probabilities (C, h, w) of a whole frame, scaled, and padded by reflection for the network."""
+    if scale != 1:
+        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = image.shape[:2]
+    padded = cv2.copyMakeBorder(image, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
+    x = (torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        logits = network(x)
+    return np.asarray(torch.sigmoid(logits[0, :, :height, :width].float()).numpy())
+
+
+def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, int]]:
+    """Centre x, centre y and best class of each component of the object map."""
+    objects = maps.max(axis=0) > THRESHOLD
+    count, components, _, centres = cv2.connectedComponentsWithStats(objects.astype(np.uint8), connectivity=8)
+    return [
+        (float(centres[k][0]), float(centres[k][1]), int(maps[:, components == k].sum(axis=1).argmax()))
+        for k in range(1, count)
+    ]
+
+
+def grown(box: Box, scale: float, share: float) -> Box:
+    """The box in the network's pixels, each side longer by `share`."""
+    x0, y0, x1, y1 = (value * scale for value in box)
+    across, down = (x1 - x0) * share / 2, (y1 - y0) * share / 2
+    return x0 - across, y0 - down, x1 + across, y1 + down
