@@ -7,9 +7,9 @@ one class and are fed frames stretched to 512x512.  Nothing is ever unpickled.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,46 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import CheckpointError, ModelError
+from model.metadata import CLASSES, METADATA_KEY, Decision, Metadata, Preprocessing, describe
 from model.registry import build
-
-METADATA_KEY = "dasnet"
-CLASSES = ("uav", "bird", "airplane", "helicopter")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How frames become the network's input: RGB in 0..1, then either stretched to size x size, or scaled by one
-    factor a band and padded, never stretched."""
-
-    mode: Literal["stretch", "scale"] = "stretch"
-    size: int = 512
-    scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The thresholds that turn probability maps into detections and tracks into alerts, chosen on labelled clips."""
-
-    threshold: float = 0.5  # of the object map, the largest class probability of a pixel
-    min_area_px: float = 1.0  # of a detection, in pixels of the network's input
-    box_margin_px: float = 0.0  # added to each side of a box, in pixels of the network's input
-    uav_evidence: float = 0.0  # mean log-ratio over the track above which it is a uav ...
-    distractor_evidence: float = 0.8  # ... and how far below zero it must be to be silenced
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """Everything about a checkpoint but its weights."""
-
-    network: str = "dasnet"
-    arguments: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ("uav",)
-    preprocessing: Preprocessing = Preprocessing()
-    decision: Decision = Decision()
-    training: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    sha256: str = ""  # of the file, set on loading
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -93,7 +55,7 @@ def load(path: str | Path) -> Loaded:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
     _fill(path, network, tensors)
     digest = hashlib.sha256(content).hexdigest()
-    return Loaded(network.eval(), Metadata(**{**_shallow(metadata), "sha256": digest}), path)
+    return Loaded(network.eval(), replace(metadata, sha256=digest), path)
 
 
 def save(path: str | Path, network: nn.Module, metadata: Metadata) -> None:
@@ -101,14 +63,9 @@ def save(path: str | Path, network: nn.Module, metadata: Metadata) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    described = {key: value for key, value in asdict(metadata).items() if key != "sha256"}
     partial = path.with_suffix(path.suffix + ".partial")
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(described)})
+    save_file(tensors, partial, metadata={METADATA_KEY: describe(metadata)})
     partial.replace(path)
-
-
-def _shallow(metadata: Metadata) -> dict[str, Any]:
-    return {item.name: getattr(metadata, item.name) for item in fields(metadata)}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.checkpoint import Loaded, Metadata, load
+from model.checkpoint import Loaded, load
 from model.dasnet import DASNet
 from model.errors import EngineError
 from model.fused import FusedDASNet
+from model.metadata import Metadata
 
 KINDS = ("auto", "torch", "module")
 DEVICES = ("auto", "cpu", "cuda")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from model.checkpoint import Preprocessing
+from model.metadata import Preprocessing
 
 
 def prepare(

@@ -161,9 +161,16 @@ def worker(
 
         run_tracking(loaded, stop)
     elif role == "console":
-        from pipeline.console.server import run as run_console
+        from pipeline.console.server import run_console
+        from pipeline.transport.endpoints import Endpoints
 
-        run_console(loaded, stop)
+        host = loaded.console.host
+        run_console(
+            loaded,
+            Endpoints().live,
+            ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
+            stop=stop,
+        )
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
 

@@ -7,7 +7,7 @@ in flight when one died is counted as failed by the next.
 
 import mmap
 import os
-import struct
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import Self
 from pipeline.errors import StoreError
 from pipeline.types import Cause
 
-MAGIC = 0x3144454C_53414431  # changes with the layout below
+MAGIC = 0x6461736E_65740001  # changes with the layout below
 CAUSES = tuple(Cause)
 _COUNTERS = ("captured", "segmented", "in_flight", "credits", "reconnects", "up", "updated_utc_ns")
 _FIELDS = (
@@ -27,9 +27,9 @@ _FIELDS = (
     *(f"failed.{cause}" for cause in CAUSES),
     *(f"blind_ns.{cause}" for cause in CAUSES),
 )
-_HEADER = struct.Struct("<QQ")  # magic, sequence (odd while a write is under way)
-_BODY = struct.Struct(f"<{len(_FIELDS)}Q")
-SIZE_BYTES = _HEADER.size + _BODY.size
+_WORD_BYTES = 8
+_HEADER_WORDS = 2  # magic, and a sequence that is odd while a write is under way
+SIZE_BYTES = (_HEADER_WORDS + len(_FIELDS)) * _WORD_BYTES
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,16 @@ class Account:
 def read(path: Path) -> Account:
     """Raises StoreError where the file is no ledger of this version."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), SIZE_BYTES, access=mmap.ACCESS_READ) as memory:
-        if _HEADER.unpack_from(memory)[0] != MAGIC:
-            raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
-        while True:
-            before = _HEADER.unpack_from(memory)[1]
-            values = dict(zip(_FIELDS, _BODY.unpack_from(memory, _HEADER.size), strict=True))
-            if before % 2 == 0 and before == _HEADER.unpack_from(memory)[1]:
-                break
+        # Words are read and written one at a time, whole; `struct` would write them byte by byte.
+        with memoryview(memory) as whole, whole.cast("Q") as words:
+            if words[0] != MAGIC:
+                raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
+            while True:
+                before = words[1]
+                body = words[_HEADER_WORDS:].tobytes()  # one copy, so that a busy writer seldom comes between
+                if before % 2 == 0 and before == words[1]:
+                    break
+    values = dict(zip(_FIELDS, array("Q", body), strict=True))
     return Account(
         **{name: values[name] for name in _COUNTERS if name != "up"},
         up=bool(values["up"]),
@@ -84,12 +87,12 @@ class Ledger:
             self._memory = mmap.mmap(descriptor, SIZE_BYTES)
         finally:
             os.close(descriptor)
-        if fresh or _HEADER.unpack_from(self._memory)[0] != MAGIC:
+        self._words = memoryview(self._memory).cast("Q")
+        if fresh or self._words[0] != MAGIC:
             self._memory[:] = bytes(SIZE_BYTES)
-            _HEADER.pack_into(self._memory, 0, MAGIC, 0)
-        sequence = _HEADER.unpack_from(self._memory)[1]
-        self._sequence = sequence + sequence % 2  # a writer that died in the middle left it odd
-        self._values = dict(zip(_FIELDS, _BODY.unpack_from(self._memory, _HEADER.size), strict=True))
+            self._words[0] = MAGIC
+        self._sequence = self._words[1] + self._words[1] % 2  # a writer that died in the middle left it odd
+        self._values = dict(zip(_FIELDS, self._words[_HEADER_WORDS:].tolist(), strict=True))
         with self._change() as values:
             values[f"failed.{Cause.FAILED}"] += self._unbalance()
             values["in_flight"] = 0
@@ -104,10 +107,10 @@ class Ledger:
     @contextmanager
     def _change(self) -> Iterator[dict[str, int]]:
         yield self._values
-        _HEADER.pack_into(self._memory, 0, MAGIC, self._sequence + 1)
-        _BODY.pack_into(self._memory, _HEADER.size, *self._values.values())
+        self._words[1] = self._sequence + 1
+        self._words[_HEADER_WORDS:] = memoryview(array("Q", self._values.values()))
         self._sequence += 2
-        _HEADER.pack_into(self._memory, 0, MAGIC, self._sequence)
+        self._words[1] = self._sequence
 
     def sent(self) -> None:
         """A frame was captured and went to segmentation."""
@@ -162,5 +165,6 @@ class Ledger:
 
     def close(self) -> None:
         if not self._memory.closed:
+            self._words.release()
             self._memory.flush()
             self._memory.close()

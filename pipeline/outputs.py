@@ -6,7 +6,7 @@ place when closed, also when an error closes it: what was read of a broken input
 summary.json says that it is not all.  A `.partial` left behind means that the process was killed, or the disk full.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,71 +16,24 @@ import cv2
 import msgspec
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError, SourceError
+from pipeline.report import ModelSummary as ModelSummary
+from pipeline.report import Percentiles as Percentiles
+from pipeline.report import Summary as Summary
+from pipeline.report import TrackSummary as TrackSummary
+from pipeline.report import printable
 from pipeline.types import Detections, Event, FrameRef, Mask, Track, TrackState
 
 VERSION = 1  # of detections.jsonl
 LONGEST_LINE_BYTES = 1 << 26  # what is longer is no line of ours
 VIDEO_CLOCK = Fraction(1, 90_000)
-VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes on every machine
-RESERVED_NAMES = ("report.html",)  # lies beside the folders
+VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
 _JSON = msgspec.json.Encoder()
 _T = TypeVar("_T")
-
-
-class Percentiles(msgspec.Struct, frozen=True):
-    p50: float
-    p95: float
-    p99: float
-
-    @classmethod
-    def of(cls, samples: Sequence[float]) -> Self:
-        """Of at least one sample; to a thousandth."""
-        p50, p95, p99 = np.percentile(np.array(samples, float), (50, 95, 99)).round(3).tolist()
-        return cls(p50, p95, p99)
-
-
-class ModelSummary(msgspec.Struct, frozen=True):
-    network: str
-    sha256: str  # of the checkpoint
-    classes: tuple[str, ...]
-
-
-class TrackSummary(msgspec.Struct, frozen=True):
-    """A track that was confirmed, or was labelled as a sure distractor.  Frames are 1-based, as in tracks.txt."""
-
-    id: int
-    label: str
-    first_frame: int
-    last_frame: int
-    first_s: float
-    last_s: float
-    hits: int
-    score: float
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """summary.json."""
-
-    source: str
-    frames: int  # searched
-    tracks: int  # confirmed targets: the ids of tracks.txt
-    alerts: int
-    first_detection_s: float | None
-    latency_ms: dict[str, Percentiles]  # by stage
-    model: ModelSummary
-    engine: str
-    complete: bool  # the input was read to its end, or to the end asked for
-    error: str | None = None
-    start_s: float = 0.0  # presentation times of the first and the last frame searched
-    end_s: float = 0.0
-    fps: float | None = None
-    size_px: tuple[int, int] | None = None  # width, height
-    per_track: tuple[TrackSummary, ...] = ()
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,8 +51,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: str  # sha256
     engine: str
     threshold: float
-    start: float | None = None  # as asked for; None: all of it
-    end: float | None = None
+    start: int = 0  # frame numbers, 0-based, as asked for; None: to the end
+    end: int | None = None
     stride: int = 1
 
 
@@ -132,13 +85,27 @@ class _Line(msgspec.Struct):
     camera_shift_px: tuple[float, float] | None
 
 
-class _Lines:
-    """A text file that takes its place when it is closed."""
+class _Output:
+    """Closed at the end of a `with`, however it ends."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = _partial(path).open("wb")
+        self._path, self._partial = path, _partial(path)
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Lines(_Output):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = self._partial.open("wb")
 
     def _add(self, line: bytes) -> None:
         self._file.write(line + b"\n")
@@ -146,13 +113,7 @@ class _Lines:
     def close(self) -> None:
         if not self._file.closed:
             self._file.close()
-            _partial(self._path).replace(self._path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            self._partial.replace(self._path)
 
 
 class TracksWriter(_Lines):
@@ -178,36 +139,27 @@ class DetectionsWriter(_Lines):
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path)
         self._header = header
-        self._add(_JSON.encode(header))
+        self._add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
 
     def write(self, detections: Detections) -> None:
-        ref, header = detections.ref, self._header
-        told = (ref.camera, ref.session, detections.classes)
-        if told != (header.camera, header.session, header.classes):
-            raise ValueError(
-                f"frame {ref.seq} is of {told}; the header says {header.camera, header.session, header.classes}"
-            )
+        ref, one, told = detections.ref, _shortest, (self._header.camera, self._header.session, self._header.classes)
+        if told != (ref.camera, ref.session, detections.classes):
+            raise ValueError(f"frame {ref.seq}: {ref.camera, ref.session, detections.classes}; the header has {told}")
         line = _Line(
-            _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns),
-            detections.size_px,
-            [_shortest(row) for row in detections.xyxy],
-            _shortest(detections.score),
-            [_shortest(row) for row in detections.class_scores],
-            _shortest(detections.area_px),
-            [_shortest(row) for row in detections.centroid],
-            detections.masks,
-            detections.mask_scale,
-            detections.camera_shift_px,
-        )
+            _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns), detections.size_px,
+            [one(row) for row in detections.xyxy], one(detections.score),
+            [one(row) for row in detections.class_scores], one(detections.area_px),
+            [one(row) for row in detections.centroid],
+            detections.masks, detections.mask_scale, detections.camera_shift_px,
+        )  # fmt: skip
         self._add(_JSON.encode(line))
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:
-    """Numbers whose shortest decimal is the float32's own (0.93, not 0.9300000071525574), and that round to it."""
+    """Numbers with the float32's own shortest decimal (0.93, not 0.9300000071525574), that round to it."""
     if not np.isfinite(values).all():
-        raise ValueError(f"not a number that can be stored: {values}")
-    short = [float(str(value)) for value in values]
-    return [a if np.float32(a) == b else float(b) for a, b in zip(short, values, strict=True)]
+        raise ValueError(f"cannot be stored as JSON: {values}")
+    return [short if np.float32(short := float(str(value))) == value else float(value) for value in values]
 
 
 def read_detections(path: Path) -> tuple[Header, Iterator[Detections]]:
@@ -227,17 +179,17 @@ def read_detections(path: Path) -> tuple[Header, Iterator[Detections]]:
 def _read_frames(path: Path, header: Header) -> Iterator[Detections]:
     last_seq = -1
     with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE_BYTES), b""), start=1):
-            if number == 1:
-                continue
+        file.readline(LONGEST_LINE_BYTES)
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE_BYTES), b""), start=2):
             read = _decode(path, number, line, _Line)
             try:
+                detections = _detections(read, header)
                 if read.ref.seq <= last_seq:
                     raise ValueError(f"frame {read.ref.seq} comes after frame {last_seq}")
-                yield _detections(read, header)
             except ValueError as error:
                 raise DasnetError(f"{path}, line {number}: {error}") from error
             last_seq = read.ref.seq
+            yield detections
 
 
 def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:
@@ -250,25 +202,19 @@ def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:
 
 
 def _detections(line: _Line, header: Header) -> Detections:
-    ref, count = line.ref, len(line.score)
-    times = (ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns)
+    ref, count, classes = line.ref, len(line.score), header.classes
     if len(line.masks) not in (0, count):
         raise ValueError(f"{len(line.masks)} masks for {count} detections")
     if any(len(mask.bits) != (mask.width * mask.height + 7) // 8 for mask in line.masks):
         raise ValueError("the bits of a mask do not fit its width and height")
+    times = (ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns)
     return Detections(
-        FrameRef(header.camera, header.session, ref.seq, *times),
-        line.size_px,
-        header.classes,
-        _array("xyxy", line.xyxy, count, 4),
-        _array("score", line.score, count),
-        _array("class_scores", line.class_scores, count, len(header.classes)),
-        _array("area", line.area, count),
-        _array("centroid", line.centroid, count, 2),
-        line.masks,
-        line.mask_scale,
-        line.camera_shift_px,
-    )
+        FrameRef(header.camera, header.session, ref.seq, *times), line.size_px, classes,
+        _array("xyxy", line.xyxy, count, 4), _array("score", line.score, count),
+        _array("class_scores", line.class_scores, count, len(classes)),
+        _array("area", line.area, count), _array("centroid", line.centroid, count, 2),
+        line.masks, line.mask_scale, line.camera_shift_px,
+    )  # fmt: skip
 
 
 def _array(name: str, values: list[float] | list[list[float]], *shape: int) -> NDArray[np.float32]:
@@ -278,67 +224,58 @@ def _array(name: str, values: list[float] | list[list[float]], *shape: int) -> N
     return array
 
 
-class VideoWriter:
+class VideoWriter(_Output):
     """annotated.mp4: H.264, each picture shown at its own time, counted from the first.  No picture, no file."""
 
     def __init__(self, path: Path, fps: float | Fraction | None) -> None:
-        """fps: the source's, for the length of the last picture and the encoder's rate; None: unknown."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        """fps: the source's, for the encoder's rate and the last picture's duration; None: unknown."""
+        super().__init__(path)
         self._rate = Fraction(fps or 25).limit_denominator(1001)
-        self._container: OutputContainer | None = None
-        self._stream: VideoStream | None = None
+        self._open: tuple[OutputContainer, VideoStream] | None = None
         self._first_s, self._last_pts = 0.0, -1
 
     def write(self, picture: NDArray[np.uint8], pts_s: float) -> None:
-        """picture: HxWx3 RGB.  The first one's size is the video's: others are fitted to it."""
-        if self._container is None or self._stream is None:
-            self._first_s = pts_s
-            self._container, self._stream = self._open(picture.shape[1], picture.shape[0])
-        width, height = self._stream.width, self._stream.height
-        down, across = height - picture.shape[0], width - picture.shape[1]
-        if (down, across) in ((0, 0), (0, 1), (1, 0), (1, 1)):  # yuv420p needs even sizes
-            picture = np.pad(picture, ((0, down), (0, across), (0, 0)), mode="edge")
+        """picture: HxWx3 RGB.  The first one's size is the video's; others are stretched to it."""
+        height, width = picture.shape[:2]
+        if self._open is None:
+            self._first_s, self._open = pts_s, self._start(width + width % 2, height + height % 2)
+        container, stream = self._open
+        if (stream.width - width, stream.height - height) in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            picture = np.pad(picture, ((0, stream.height - height), (0, stream.width - width), (0, 0)), mode="edge")
         else:
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+            picture = np.asarray(cv2.resize(picture, (stream.width, stream.height)), np.uint8)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         self._last_pts = max(round((pts_s - self._first_s) / VIDEO_CLOCK), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, VIDEO_CLOCK
         frame.duration = round(1 / (self._rate * VIDEO_CLOCK))
-        self._container.mux(self._stream.encode(frame))
+        container.mux(stream.encode(frame))
 
-    def _open(self, width_px: int, height_px: int) -> tuple[OutputContainer, VideoStream]:
-        url = f"file:{_partial(self._path).resolve()}"  # else FFmpeg takes a colon in a name for a protocol
+    def _start(self, width_px: int, height_px: int) -> tuple[OutputContainer, VideoStream]:
+        url = f"file:{self._partial.resolve()}"  # else FFmpeg takes what precedes a colon for a protocol
         container = av.open(url, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
         stream = container.add_stream("libx264", rate=self._rate, options=VIDEO_OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = width_px + width_px % 2, height_px + height_px % 2, "yuv420p"
-        context = stream.codec_context
-        context.time_base = VIDEO_CLOCK
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"  # which needs even sizes
+        stream.codec_context.time_base = VIDEO_CLOCK
+        stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU709, ColorRange.MPEG
         return container, stream
 
     def close(self) -> None:
-        container, self._container = self._container, None
-        if container is None or self._stream is None:
-            if self._last_pts < 0:
-                self._path.unlink(missing_ok=True)  # of an earlier replay
+        if self._last_pts < 0:
+            self._path.unlink(missing_ok=True)  # of an earlier replay
+        if self._open is None:
             return
+        (container, stream), self._open = self._open, None
         try:
-            container.mux(self._stream.encode(None))
+            container.mux(stream.encode(None))
         finally:
             container.close()
-        _partial(self._path).replace(self._path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._partial.replace(self._path)
 
 
 def write_summary(path: Path, summary: Summary) -> None:
+    error = printable(summary.error) if summary.error is not None else None
+    summary = msgspec.structs.replace(summary, source=printable(summary.source), error=error)
     _partial(path).write_bytes(msgspec.json.format(_JSON.encode(summary), indent=2) + b"\n")
     _partial(path).replace(path)
 
@@ -348,23 +285,15 @@ def _partial(path: Path) -> Path:
 
 
 def folder_names(paths: Iterable[Path | str]) -> list[str]:
-    """A folder's name for each input: its stem, with -2, -3 ... where an earlier input or another's stem has it.
-
-    Names that differ in case alone count as equal, as on some file systems.  What is no Unicode is replaced.
-    """
-    stems = [printable(Path(path).stem.strip(".") and Path(path).stem or Path(path).resolve().stem) for path in paths]
-    taken = {name.casefold() for name in RESERVED_NAMES}
-    waiting = taken | {stem.casefold() for stem in stems}
-    names: list[str] = []
+    """A folder for each input: its stem, with -2, -3 ... where an earlier one has that name or another's stem is it."""
+    named = [Path(path) if Path(path).stem.strip(".") else Path(path).resolve() for path in paths]  # "." is no name
+    stems = [printable(path.stem) or "input" for path in named]
+    stems_too = {stem.casefold() for stem in stems}  # on some file systems, names that differ in case alone are equal
+    taken, names = {"report.html"}, []
     for stem in stems:
         name, number = stem, 2
-        while name.casefold() in (taken if name == stem else waiting | taken):
+        while name.casefold() in taken or (name != stem and name.casefold() in stems_too):
             name, number = f"{stem}-{number}", number + 1
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def printable(name: str) -> str:
-    """A file name may hold bytes that are no text, which no JSON or HTML file can."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -8,35 +8,33 @@ import hashlib
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import msgspec
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model.checkpoint import Loaded, load
 from model.engine import Engine
-from pipeline.capture.sources import find_recordings, frame_count, open_recording
+from pipeline.capture.picture import Source
+from pipeline.capture.recordings import find_recordings, frame_count, open_recording
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError, DasnetError, SourceError
 from pipeline.outputs import (
-    DetectionsHeader,
     DetectionsWriter,
     EventsWriter,
-    Percentiles,
-    Summary,
+    Header,
     TracksWriter,
     VideoWriter,
     folder_names,
     read_detections,
-    track_summaries,
     write_summary,
 )
 from pipeline.overlay import draw
 from pipeline.predict import band_of
-from pipeline.report import Thumbnails, write_report
+from pipeline.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, EventKind, Frame, FrameRef, Track, TrackState
@@ -133,17 +131,21 @@ class _Replay:
         self._metadata = loaded.metadata
         self._stage = TrackStage(self._segmenter.decision)
         self._latencies: dict[str, list[float]] = {}
-        self._tracks: dict[int, tuple[Track, int]] = {}  # newest state of each reported track, its first frame
+        self._tracks: dict[int, tuple[Track, FrameRef]] = {}  # newest state of each reported track, where it was
+        self._first: FrameRef | None = None
+        self._last: FrameRef | None = None
+        self._fps: float | None = None
+        self._size_px: tuple[int, int] | None = None
         self._frames = 0
         self._alerts = 0
         self._first_detection_s: float | None = None
         self._session = content_id(path)
         self.thumbnails = Thumbnails(folder)
 
-    def run(self, advance: "_Advance") -> Summary:
+    def run(self, advance: Callable[[int, int | None], None]) -> Summary:
         self._folder.mkdir(parents=True, exist_ok=True)
         error = None
-        with TracksWriter(self._folder) as tracks, EventsWriter(self._folder) as events:
+        with TracksWriter(self._folder / "tracks.txt") as tracks, EventsWriter(self._folder / "events.jsonl") as events:
             self._tracks_writer, self._events_writer = tracks, events
             try:
                 if self._options.from_detections:
@@ -156,43 +158,45 @@ class _Replay:
             if closing is not None:
                 self._record(closing.tracks, closing.events)
         summary = self._summary(error)
-        write_summary(self._folder, summary)
+        write_summary(self._folder / "summary.json", summary)
         return summary
 
-    def _from_detections(self, advance: "_Advance") -> None:
+    def _from_detections(self, advance: Callable[[int, int | None], None]) -> None:
         header, stored = read_detections(self._folder / "detections.jsonl")
         self._session = header.session
+        self._fps, self._size_px = header.fps, (header.width, header.height)
         for detections in stored:
             self._follow(detections)
             advance(self._frames, header.frames)
 
-    def _from_pictures(self, advance: "_Advance") -> None:
+    def _from_pictures(self, advance: Callable[[int, int | None], None]) -> None:
         source = open_recording(self._path, self._options.fps)
         total = self._total()
         try:
-            first, frames = _peek(self._pictures(source))
-            fps = source.fps or 25.0
-            width, height = first.size_px
-            header = self._header(width, height, fps, total)
-            enlarge = -(-VIDEO_MIN_WIDTH_PX // width) if width < VIDEO_MIN_WIDTH_PX else 1
-            with DetectionsWriter(self._folder, header) as writer:
-                video = VideoWriter(self._folder, width * enlarge, height * enlarge, fps) if self._options.video else None
-                try:
-                    for frame, detections in self._segment(frames):
-                        writer.write(detections)
-                        tracks, seen = self._follow(detections)
-                        self.thumbnails.update(frame, detections, seen)
-                        if video is not None:
-                            drawn = draw(frame.pixels, detections, tracks, scale=enlarge)
-                            video.write(drawn, detections.ref.pts_s)
-                        advance(self._frames, total)
-                finally:
+            frames = self._pictures(source)
+            first = next(frames, None)
+            if first is None:
+                raise SourceError(f"{self._path}: no frame from {self._options.start} on; allowed: a smaller --start")
+            width, height = self._size_px = first.size_px
+            self._fps = source.fps or None
+            enlarge = -(-VIDEO_MIN_WIDTH_PX // width)
+            with ExitStack() as stack:
+                header = self._header(width, height, self._fps, total)
+                writer = stack.enter_context(DetectionsWriter(self._folder / "detections.jsonl", header))
+                video = None
+                if self._options.video:
+                    video = stack.enter_context(VideoWriter(self._folder / "annotated.mp4", self._fps))
+                for frame, detections in self._segment(chain([first], frames)):
+                    writer.write(detections)
+                    tracks, seen = self._follow(detections)
+                    self.thumbnails.update(frame, detections, seen)
                     if video is not None:
-                        video.close()
+                        video.write(draw(frame.pixels, detections, tracks, scale=enlarge), detections.ref.pts_s)
+                    advance(self._frames, total)
         finally:
             source.close()
 
-    def _pictures(self, source: "_Source") -> Iterator[Frame]:
+    def _pictures(self, source: Source) -> Iterator[Frame]:
         """The frames that are asked for, with the source's own numbers and times."""
         options = self._options
         band: Band | None = None
@@ -248,6 +252,7 @@ class _Replay:
         self._measured("track", tracked_ns - started_ns)
         self._measured("alert", time.monotonic_ns() - tracked_ns)
         self._frames += 1
+        self._first, self._last = self._first or detections.ref, detections.ref
         if len(detections) and self._first_detection_s is None:
             self._first_detection_s = detections.ref.pts_s
         seen = [track for track in tracks if track.state is TrackState.CONFIRMED and track.is_target]
@@ -259,7 +264,7 @@ class _Replay:
         for event in events:
             self._events_writer.write(event)
             if event.track is not None and event.kind is not EventKind.TRACK_LOST:
-                self._tracks.setdefault(event.track.id, (event.track, event.frame))
+                self._tracks.setdefault(event.track.id, (event.track, event.track.last_seen))
                 self._alerts += event.kind is EventKind.TRACK_CONFIRMED
         for track in tracks:
             if track.id in self._tracks:
@@ -276,9 +281,10 @@ class _Replay:
         end = count if options.end is None else min(count, options.end)
         return max(0, -(-(end - options.start) // options.stride))
 
-    def _header(self, width: int, height: int, fps: float, frames: int | None) -> DetectionsHeader:
-        return DetectionsHeader(
+    def _header(self, width: int, height: int, fps: float | None, frames: int | None) -> Header:
+        return Header(
             source=self._path.name,
+            camera=self._name,
             width=width,
             height=height,
             fps=fps,
@@ -294,27 +300,39 @@ class _Replay:
         )
 
     def _summary(self, error: str | None) -> Summary:
-        latency = {
-            stage: Percentiles(*(round(float(value), 3) for value in np.percentile(values, (50, 95, 99))))
-            for stage, values in self._latencies.items()
-        }
+        told = sorted(self._tracks.values(), key=lambda entry: entry[0].id)
+        metadata = self._metadata
         return Summary(
-            name=self._name,
             source=self._path.name,
             frames=self._frames,
-            tracks=track_summaries(self._tracks.values()),
+            tracks=self._alerts,
             alerts=self._alerts,
             first_detection_s=self._first_detection_s,
-            latency_ms=latency,
-            model={
-                "network": self._metadata.network,
-                "sha256": self._metadata.sha256,
-                "classes": list(self._metadata.classes),
-            },
+            latency_ms={stage: Percentiles.of(values) for stage, values in self._latencies.items()},
+            model=ModelSummary(metadata.network, metadata.sha256, metadata.classes),
             engine=self._engine.name,
             complete=error is None,
             error=error,
+            start_s=self._first.pts_s if self._first else 0.0,
+            end_s=self._last.pts_s if self._last else 0.0,
+            fps=self._fps,
+            size_px=self._size_px,
+            per_track=tuple(_describe(track, reported) for track, reported in told),
         )
+
+
+def _describe(track: Track, reported: FrameRef) -> TrackSummary:
+    """A track as it was at its end, from the frame that reported it on."""
+    return TrackSummary(
+        id=track.id,
+        label=track.label,
+        first_frame=reported.seq + 1,
+        last_frame=track.last_seen.seq + 1,
+        first_s=reported.pts_s,
+        last_s=track.last_seen.pts_s,
+        hits=track.hits,
+        score=track.score,
+    )
 
 
 def content_id(path: Path) -> str:

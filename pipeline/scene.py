@@ -11,22 +11,25 @@ supersampled and blended, so that they move by fractions of a pixel.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import atan2, ceil, cos, floor, pi, radians, remainder, sin, tau
+from math import atan2, ceil, cos, floor, radians, remainder, sin, tau
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Rgb = tuple[int, int, int]
-Part = tuple[tuple[tuple[float, float, float], ...], float, Rgb, bool]  # points, width, colour, mirrored to the right too
-Path = Callable[[float], tuple[float, ...]]  # time_s -> x_px, y_px, width_px, yaw, pitch (nose down), roll (right down)
+Part = tuple[tuple[tuple[float, float, float], ...], float, Rgb, bool]  # points, line width (0: filled), colour, paired
+Pose = tuple[float, ...]  # x_px, y_px, width_px, then in radians yaw, pitch (nose down), roll (right down)
+Actor = Literal["quadcopter", "fixed_wing", "bird", "airplane"]
 
+CAST: tuple[Actor, ...] = ("airplane", "fixed_wing", "quadcopter", "bird", "bird", "bird")  # far to near
 ELEVATION = radians(20)  # depth shows on the screen as its sine, height as its cosine
 SUPERSAMPLING = 6
-BLUR_PX = 0.55  # sigma of the optics, on objects
+BLUR_PX = 0.8  # sigma of the optics, on objects
 FAINTEST = 0.08  # coverage below which a sensor shows nothing of an object
 NOISE_ROOM_PX = 97  # the noise tile is this much larger than the frame, and shifted at random for every frame
 GAIN_STEP_S = 6.5  # an infrared camera's gain control jumps this often
@@ -38,16 +41,6 @@ class Look(StrEnum):
     FOG = "fog"
     INFRARED_WHITE_HOT = "infrared_white_hot"
     INFRARED_BLACK_HOT = "infrared_black_hot"
-
-
-class Actor(StrEnum):
-    QUADCOPTER = "quadcopter"
-    FIXED_WING = "fixed_wing"
-    BIRD = "bird"
-    AIRPLANE = "airplane"
-
-
-CAST = (Actor.AIRPLANE, Actor.FIXED_WING, Actor.QUADCOPTER, Actor.BIRD, Actor.BIRD, Actor.BIRD)  # far to near
 
 
 @dataclass(frozen=True)
@@ -90,114 +83,86 @@ INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
                    ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, 0.3, 0.9, (255,) * 3)
 PALETTES = {Look.DAY: DAY, Look.DUSK: DUSK, Look.FOG: FOG}  # a look that is not here is infrared
 
-DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (84, 66, 70), (66, 66, 74), (92, 95, 106), (188, 188, 196)
-FIXED_WING: list[Part] = [
+DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (66, 54, 60), (66, 66, 74), (104, 108, 120), (132, 131, 140)
+MODELS: dict[Actor, list[Part]] = {"fixed_wing": [
     (((.12, 0, .03), (.09, .5, .08), (-.01, .5, .08), (-.06, 0, .03)), 0, DARK, True),  # wing
     (((-.36, 0, .02), (-.4, .16, .12), (-.48, .16, .12), (-.46, 0, .02)), 0, DARK, True),  # tail
-    (((.02, 0, 0), (-.46, 0, .02)), .05, GREY, False), (((.22, 0, 0), (.02, 0, 0)), .11, GREY, False),
-    (((.2, 0, .035), (-.02, 0, .045)), .035, PALE, False),
-]
-AIRPLANE: list[Part] = [
+    (((.02, 0, 0), (-.46, 0, .02)), .05, GREY, False), (((.22, 0, 0), (.02, 0, 0)), .11, GREY, False),  # boom, hull
+    (((.2, 0, .035), (-.02, 0, .045)), .035, PALE, False),  # light on the hull
+], "airplane": [
     (((.1, .03, -.02), (-.08, .5, .03), (-.15, .5, .03), (-.1, .03, -.02)), 0, GREY, True),  # wing
     (((-.4, 0, .03), (-.48, .18, .04), (-.53, .18, .04), (-.5, 0, .03)), 0, GREY, True),  # tail
     (((-.34, 0, .04), (-.49, 0, .22), (-.55, 0, .22), (-.5, 0, .03)), 0, GREY, False),  # fin
-    (((.46, 0, 0), (-.36, 0, 0)), .1, SHADE, False), (((-.3, 0, .01), (-.52, 0, .03)), .06, SHADE, False),
+    (((.46, 0, 0), (-.36, 0, 0)), .1, SHADE, False), (((-.3, 0, .01), (-.52, 0, .03)), .06, SHADE, False),  # hull
     (((.44, 0, .03), (-.34, 0, .03)), .035, PALE, False), (((.07, .17, -.05), (-.03, .17, -.05)), .06, GREY, True),
-]
+]}
+# Width in px; level, a share of the frame's height; speed in px/s; way out of view, a share of the frame's width, and
+# slope; swings (across twice, down twice) as shares of the frame, and their rates in radians/s.
+FLIGHTS: dict[Actor, tuple[tuple[float, ...], ...]] = {
+    "fixed_wing": ((24, 30), (.36, .4), (0, 0), (0, 0), (.3, .08, .12, .05), (.25, .57, .25, .57)),
+    "bird": ((8, 13), (.2, .55), (25, 60), (.7, 0), (.06, .03, .1, .05), (.9, 2.1, .6, 1.3)),
+    "airplane": ((42, 50), (.06, .12), (55, 70), (.9, .05), (0, 0, 0, 0), (0, 0, 0, 0)),
+}
 # fmt: on
 
 
 def quadcopter(time_s: float) -> list[Part]:
     """Light arms in front, dark ones behind, a leg under each motor, and over it a blade as the shutter caught it."""
-    parts: list[Part] = [(((-0.12, 0, 0), (0.12, 0, 0)), 0.15, DARK, False), (((0, 0, 0.06), (0, 0, 0.1)), 0.12, PLUM, False)]
+    parts: list[Part] = [(((-0.12, 0, 0), (0.12, 0, 0)), 0.15, DARK, False), (((0, 0, 0.06),) * 2, 0.15, PLUM, False)]
     for x, y in ((0.3, 0.3), (0.3, -0.3), (-0.3, 0.3), (-0.3, -0.3)):
-        angle = 97.3 * time_s + 5 * x + 9 * y
-        u, v = 0.2 * cos(angle), 0.2 * sin(angle)
+        u, v = 0.2 * cos(97.3 * time_s + 5 * x + 9 * y), 0.2 * sin(97.3 * time_s + 5 * x + 9 * y)
         parts.append((((x - u, y - v, 0.1), (x + u, y + v, 0.1)), 0.035, DARK, False))
         parts.append((((0, 0, 0), (x, y, 0.02)), 0.06, PALE if x > 0 else PLUM, False))
         parts.append((((x, y, 0.09), (x, y, -0.02)), 0.075, DARK, False))
-        parts.append((((x, y, 0), (1.07 * x, 1.07 * y, -0.2)), 0.05, DARK, False))
+        parts.append((((x, y, 0), (1.05 * x, 1.05 * y, -0.14)), 0.05, DARK, False))
     return parts
 
 
 def bird(phase: float) -> list[Part]:
-    """Wings of two segments; the outer one follows the inner one late."""
-    inner = 0.15 + 0.75 * sin(phase)
-    outer = inner - 0.1 + 0.6 * sin(phase - 1.2)
-    elbow_y, elbow_z = 0.24 * cos(inner), 0.24 * sin(inner)
-    front, back = (0.12, elbow_y, elbow_z), (-0.08, elbow_y, elbow_z)
-    tip = (0.0, elbow_y + 0.26 * cos(outer), elbow_z + 0.26 * sin(outer))
+    """Body, tail, and wings of two segments, of which the outer one follows the inner one late."""
+    inner, outer = 0.15 + 0.75 * sin(phase), 0.05 + 0.75 * sin(phase) + 0.6 * sin(phase - 1.2)
+    y, z = 0.24 * cos(inner), 0.24 * sin(inner)
+    front, back, tip = (0.12, y, z), (-0.08, y, z), (0.0, y + 0.26 * cos(outer), z + 0.26 * sin(outer))
     wing: list[Part] = [(((0.1, 0, 0), front, back, (-0.1, 0, 0)), 0, DARK, True), ((front, tip, back), 0, DARK, True)]
-    return [*wing, (((0.2, 0, 0), (-0.16, 0, 0)), 0.11, GREY, False), (((-0.16, 0, 0), (-0.3, 0, 0)), 0.07, DARK, False)]
+    return [(((0.2, 0, 0), (-0.16, 0, 0)), 0.11, GREY, False), (((-0.16, 0, 0), (-0.3, 0, 0)), 0.07, DARK, False), *wing]
 
 
-def model(actor: Actor, time_s: float, beat: float) -> list[Part]:
-    """The shape at a time; `beat` (0..1) sets a bird's wing beat (3..8 Hz)."""
-    if actor is Actor.BIRD:
-        return bird(tau * ((3 + 5 * beat) * time_s + beat))
-    if actor is Actor.QUADCOPTER:
-        return quadcopter(time_s)
-    return FIXED_WING if actor is Actor.FIXED_WING else AIRPLANE
-
-
-def hovering(rng: Generator, width_px: int, height_px: int) -> Path:
+def hovering(rng: Generator, width_px: int, height_px: int) -> Callable[[float], Pose]:
     """Hover, fly straight at constant speed to the next place, hover again, round and round."""
     unit, count = width_px / 640, 12
     x = width_px * (rng.uniform(0.08, 0.42, count) + 0.5 * (np.arange(count) % 2))
-    y = height_px * rng.uniform(0.24, 0.62, count)
-    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
-    travel_s = np.hypot(x_next - x, y_next - y) / (unit * rng.uniform(35, 90, count))
-    ends_s = np.cumsum(travel_s + rng.uniform(0.4, 1.6, count))
-    size_px, p, q = unit * rng.uniform(26, 34), *rng.uniform(0, tau, 2)
+    y = height_px * rng.uniform(0.22, 0.54, count)
+    knots_s = np.cumsum(rng.uniform((0.4, 4), (1.6, 8), (count, 2)))  # ends of hovers and of flights
+    xs, ys = np.roll(np.repeat(x, 2), -1), np.roll(np.repeat(y, 2), -1)
+    size_px, p, q = unit * rng.uniform(22, 29), *rng.uniform(0, tau, 2)
 
-    def path(time_s: float) -> tuple[float, ...]:
-        t = time_s % ends_s[-1]
-        k = int(np.searchsorted(ends_s, t, side="right")) % count
-        left = min((ends_s[k] - t) / travel_s[k], 1.0)  # 1 while it hovers, then down to 0
-        lean = min(1.0, 8 * left, 8 * (1 - left)) * (0.3 if x_next[k] > x[k] else -0.3)
-        yaw = q + 0.9 * sin(0.23 * time_s + p)
-        at_x = x_next[k] + left * (x[k] - x_next[k]) + 1.2 * unit * sin(1.9 * time_s + p)
-        at_y = y_next[k] + left * (y[k] - y_next[k]) + 0.9 * unit * sin(2.3 * time_s + q)
-        return at_x, at_y, size_px * (1 + 0.15 * sin(0.17 * time_s + q)), yaw, lean * cos(yaw), lean * sin(yaw)
+    def path(time_s: float) -> Pose:
+        x0, x, x1 = np.interp((time_s - 0.15, time_s, time_s + 0.15), knots_s, xs, period=knots_s[-1]).tolist()
+        y = float(np.interp(time_s, knots_s, ys, period=knots_s[-1])) + 0.9 * unit * sin(2.3 * time_s + q)
+        lean, yaw = 0.012 * (x1 - x0) / unit, q + 0.9 * sin(0.23 * time_s + p)
+        size = size_px * (1 + 0.15 * sin(0.17 * time_s + q))
+        return x + 1.2 * unit * sin(1.9 * time_s + p), y, size, yaw, lean * cos(yaw), lean * sin(yaw)
 
     return path
 
 
-def gliding(rng: Generator, width_px: int, height_px: int, small: bool) -> Path:
-    """Wide smooth turns that stay in view; a small thing (a bird) also drifts across, out and in on the other side."""
-    unit, room = width_px / 640, 0.15 * width_px
-    drift = unit * rng.uniform(25, 60) * rng.choice((-1, 1)) if small else 0.0
-    start = width_px * (rng.uniform(0, 1) if small else 0.5)
-    size_px = unit * (rng.uniform(10, 18) if small else rng.uniform(30, 38))
-    reach = np.array((0.06, 0.03, 0.1, 0.05) if small else (0.3, 0.08, 0.12, 0.05))
-    rate = np.array((0.9, 2.1, 0.6, 1.3) if small else (0.25, 0.57, 0.25, 0.57)) * rng.uniform(0.8, 1.2, 4)
-    phase, level = rng.uniform(0, tau, 4), rng.uniform(0.2, 0.55) if small else 0.38
+def gliding(rng: Generator, width_px: int, height_px: int, actor: Actor) -> Callable[[float], Pose]:
+    """Smooth turns, banked; what has speed also crosses the frame, leaves, and comes in again on the other side."""
+    sizes_px, levels, speeds, (away, slope), swings, rates = FLIGHTS[actor]
+    unit, room_px, side = width_px / 640, away * width_px, int(rng.choice((-1, 1)))
+    size_px, drift = unit * rng.uniform(*sizes_px[:2]), side * unit * rng.uniform(*speeds[:2])
+    level, phase, rate = rng.uniform(*levels), rng.uniform(0, tau, 4), np.array(rates) * rng.uniform(0.8, 1.2, 4)
+    start_px = width_px * (0.5 - side * (1.15 if actor == "airplane" else rng.uniform(0, 1.2 * away)))
 
     def place(time_s: float) -> tuple[float, float]:
-        a, b, c, d = (reach * np.sin(rate * time_s + phase)).tolist()
-        x = (start + drift * time_s + room) % (width_px + 2 * room) - room
-        return x + width_px * (a + b), height_px * (level + c + d)
+        a, b, c, d = (np.array(swings) * np.sin(rate * time_s + phase)).tolist()
+        x = (start_px + drift * time_s + room_px) % (width_px + 2 * room_px) - room_px
+        return x + width_px * (a + b), height_px * (level + c + d) + slope * x
 
-    def path(time_s: float) -> tuple[float, ...]:
+    def path(time_s: float) -> Pose:
         (x0, y0), (x, y), (x1, y1) = place(time_s - 0.1), place(time_s), place(time_s + 0.1)
         before, yaw = (atan2(v / sin(ELEVATION), u) for u, v in ((x - x0, y - y0), (x1 - x, y1 - y)))
-        return x, y, size_px, yaw, 0.0, max(-0.7, min(0.7, -12 * remainder(yaw - before, tau)))  # banks into the turn
-
-    return path
-
-
-def crossing(seed: int, width_px: int, height_px: int) -> Path:
-    """A straight line across, some seconds away, and another one, to the left or to the right."""
-    unit = width_px / 640
-    speed, size_px = 62 * unit, 58 * unit
-    period_s = (width_px + 2 * size_px) / speed + 6
-
-    def path(time_s: float) -> tuple[float, ...]:
-        k = floor(time_s / period_s + 0.25)  # a quarter of its time is over at time 0
-        level, climb, side = default_rng((seed, k % 2**32)).uniform((0.06, -0.03, 0), (0.15, 0.03, 1)).tolist()
-        x = (time_s + (0.25 - k) * period_s) * speed - size_px
-        y = height_px * (level + climb * x / width_px)
-        return (x, y, size_px, 0.15, 0.0, 0.0) if side < 0.5 else (width_px - x, y, size_px, pi + 0.15, 0.0, 0.0)
+        return x, y, size_px, yaw, 0.0, max(-0.7, min(0.7, -12 * remainder(yaw - before, tau)))
 
     return path
 
@@ -214,21 +179,25 @@ def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octa
     return total.clip(0, 1)
 
 
-def mix(a: Floats, b: Floats, share: Floats) -> Floats:
-    return a + (b - a) * share[..., None]
+def mix(a: Sequence[int] | Floats, b: Sequence[int] | Floats, share: Floats) -> Floats:
+    """Colours between two, by a share of the second at each pixel."""
+    return np.asarray(a, np.float32) + np.subtract(b, a, dtype=np.float32) * share[..., None]
+
+
+def to_bytes(values: ArrayLike) -> Image:
+    return np.asarray(np.rint(values).clip(0, 255), np.uint8)
 
 
 def cloudscape(rng: Generator, look: Palette, height: int, width: int, clouds: float) -> Image:
     """A sky, periodic in x, with soft clouds that are flatter and fainter towards the horizon."""
-    down = np.linspace(0, 1.25, height, dtype=np.float32).clip(0, 1)[:, None]
-    sky = mix(np.float32([[look.zenith]]), np.float32([[look.horizon]]), down**look.haze)
+    down = np.linspace(0, 1.25, height, dtype=np.float32)[:, None].clip(0, 1)
     across, rows = np.meshgrid(np.arange(width, dtype=np.float32), 1.5 * height * down**1.6)
     density = cv2.remap(fractal(rng, 2 * height, width, (160, 320), 5), across, rows, cv2.INTER_LINEAR)
     share = ((density - 0.45) / 0.4).clip(0, 1)
     share = clouds * share * share * (3 - 2 * share) * (1 - 0.6 * down)
     above = np.roll(cv2.GaussianBlur(density, (0, 0), 9), 10, axis=0)
-    lit = (0.5 + 5 * (density - above)).clip(0, 1)
-    return np.rint(mix(sky, mix(*(np.float32([[rgb]]) for rgb in look.cloud), lit), share)).astype(np.uint8)
+    cloud = mix(*look.cloud, (0.5 + 5 * (density - above)).clip(0, 1))
+    return to_bytes(mix(mix(look.zenith, look.horizon, down**look.haze), cloud, share))
 
 
 def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[Image, Floats]:
@@ -236,30 +205,23 @@ def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[Ima
     y = np.arange(height, dtype=np.float32)[:, None]
     swell, crowns = (fractal(rng, 3, width, cell, 5) for cell in ((2, 160), (2, 32)))
     tops = (0.8 - 0.06 * swell[0], 0.83 - 0.06 * crowns[0] * (0.4 + swell[1]), 0.855 + 0.03 * swell[2])
-    rgb, cover = np.full((height, width, 3), look.land[0], np.float32), np.zeros((height, width), np.float32)
+    rgb, cover = mix(look.land[0], look.land[0], y * np.zeros(width, np.float32)), np.zeros((height, width), np.float32)
     for colour, top, cell, depth in zip(look.land, tops, ((8, 8), (24, 4), (4, 40)), (0.1, 0.8, 0.4), strict=True):
         texture = 1 + depth * (fractal(rng, height, width, cell, 3) - 0.5)
         share = (0.5 + (y - height * top) / 1.5).clip(0, 1)
-        rgb, cover = mix(rgb, np.float32([[colour]]) * texture[..., None], share), np.maximum(cover, share)
-    return np.rint(rgb).clip(0, 255).astype(np.uint8), cover
+        rgb, cover = mix(rgb, mix((0, 0, 0), colour, texture), share), np.maximum(cover, share)
+    return to_bytes(rgb), cover
 
 
-def rotation(axis: int, angle: float) -> NDArray[np.float64]:
-    matrix, i, j = np.eye(3), (axis + 1) % 3, (axis + 2) % 3
-    matrix[i, i], matrix[i, j], matrix[j, i], matrix[j, j] = cos(angle), -sin(angle), sin(angle), cos(angle)
-    return matrix
-
-
-VIEW = np.array(((1, 0, 0), (0, 0, -1), (0, 1, 0))) @ rotation(0, -ELEVATION)  # to the right, down, away
-
-
-def stamp(parts: list[Part], pose: tuple[float, ...]) -> tuple[int, int, Floats]:
+def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats]:
     """Left, top and a patch (H, W, 4) of colours times coverage, and coverage, 0..255."""
-    x_px, y_px, width_px, yaw, pitch, roll = pose
-    turned = width_px * VIEW @ rotation(2, yaw) @ rotation(1, pitch) @ rotation(0, roll)
+    x_px, y_px, width_px, *angles = pose[0], pose[1], pose[2] * scale, *pose[3:]
+    turned = width_px * np.array(((1, 0, 0), (0, 0, -1), (0, 1, 0)))  # to the right, down, away
+    for axis, angle in ((0, -ELEVATION), *zip((2, 1, 0), angles, strict=True)):
+        turned = turned @ cv2.Rodrigues(angle * np.eye(3)[axis])[0]
     shapes = []
-    for points, width, rgb, mirrored in parts:
-        for side in (1, -1) if mirrored else (1,):
+    for points, width, rgb, paired in parts:
+        for side in (1, -1) if paired else (1,):
             seen = (np.array(points) * (1, side, 1)) @ turned.T + (x_px, y_px, 0)
             shapes.append((-float(seen[:, 2].mean()), seen[:, :2], width * width_px, (*rgb, 255)))
     corners = np.concatenate([xy for _, xy, _, _ in shapes])
@@ -270,101 +232,89 @@ def stamp(parts: list[Part], pose: tuple[float, ...]) -> tuple[int, int, Floats]
     for _, xy, line, ink in sorted(shapes, key=lambda shape: shape[0]):  # far to near
         fixed = np.rint((xy - origin) * (SUPERSAMPLING << 4) - 8).astype(np.int32)  # 4 bits of fraction
         if line:
-            thickness = max(1, round(line * SUPERSAMPLING))
-            cv2.line(canvas, fixed[0].tolist(), fixed[1].tolist(), ink, thickness, cv2.LINE_8, 4)
+            cv2.polylines(canvas, [fixed], False, ink, max(1, round(line * SUPERSAMPLING)), cv2.LINE_8, 4)
         else:
             cv2.fillPoly(canvas, [fixed], ink, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return int(origin[0]), int(origin[1]), cv2.GaussianBlur(small, (0, 0), BLUR_PX)
+    return int(origin[0]), int(origin[1]), np.asarray(cv2.GaussianBlur(small, (0, 0), BLUR_PX), np.float32)
 
 
+@dataclass(eq=False)
 class Scene:
-    """An endless scene: `render(time_s)` gives its frame and truth at any time.
+    """An endless scene: `render(time_s)` gives its frame and truth at any time."""
 
-    `clouds` (0..1) is how dense they are, `scale` how large the objects.
-    """
+    seed: int
+    width_px: int = 640
+    height_px: int = 512
+    look: Look = Look.DAY
+    cast: Sequence[Actor] = CAST
+    clouds: float = 0.3  # 0..1, how dense; a network that saw only clear skies finds less under dense ones
+    scale: float = 1.0  # of the objects; at 1 and 640 pixels of width, UAVs are 20..34 px wide
 
-    def __init__(
-        self,
-        seed: int,
-        width_px: int = 640,
-        height_px: int = 512,
-        look: Look = Look.DAY,
-        cast: Sequence[Actor] = CAST,
-        clouds: float = 0.3,
-        scale: float = 1.0,
-    ) -> None:
-        if min(width_px, height_px) < 64:
-            raise ValueError(f"frame of {width_px}x{height_px} pixels: allowed: 64x64 or larger")
-        self.seed, self.width_px, self.height_px, self.look, self.scale = seed, width_px, height_px, Look(look), scale
-        self._palette = palette = PALETTES.get(self.look, INFRARED)
-        self._period_px = ceil(width_px / 320) * 1280
-        sky = cloudscape(default_rng((seed, 1)), palette, height_px, self._period_px, clouds)
-        self._sky = np.concatenate((sky, sky[:, : width_px + 1]), axis=1)
-        land, cover = terrain(default_rng((seed, 2)), palette, height_px, width_px)
-        self._land_top_px = int(np.argmax(cover.max(axis=1) > 0))
-        self._land, self._land_share = land[self._land_top_px :], cover[self._land_top_px :]
-        depth = 1 if palette is INFRARED else 3
-        noise = default_rng((seed, 3)).normal(0, 1.5 * palette.noise, (height_px + NOISE_ROOM_PX, width_px + NOISE_ROOM_PX, depth))
-        self._noise = np.rint(cv2.GaussianBlur(np.broadcast_to(noise, (*noise.shape[:2], 3)), (0, 0), 0.5) + 128).clip(0, 255).astype(np.uint8)
-        self._cast = [(actor, *self._enter(actor, default_rng((seed, 4, place)))) for place, actor in enumerate(cast)]
-
-    def _enter(self, actor: Actor, rng: Generator) -> tuple[Path, float]:
+    def __post_init__(self) -> None:
+        if min(self.width_px, self.height_px) < 64:
+            raise ValueError(f"frame of {self.width_px}x{self.height_px} pixels: allowed: 64x64 or larger")
         size = self.width_px, self.height_px
-        if actor is Actor.AIRPLANE:
-            return crossing(int(rng.integers(2**31)), *size), 0.0
-        return hovering(rng, *size) if actor is Actor.QUADCOPTER else gliding(rng, *size, actor is Actor.BIRD), rng.random()
+        self._palette = palette = PALETTES.get(self.look, INFRARED)
+        self._period_px = ceil(self.width_px / 320) * 1280
+        sky = cloudscape(default_rng((self.seed, 1)), palette, self.height_px, self._period_px, self.clouds)
+        self._sky = np.concatenate((sky, sky[:, : self.width_px + 1]), axis=1)
+        land, cover = terrain(default_rng((self.seed, 2)), palette, self.height_px, self.width_px)
+        top = self._land_top_px = int(np.argmax(cover.max(axis=1) > 0))
+        self._land, self._land_share = land[top:], cover[top:]
+        channels = 1 if palette is INFRARED else 3
+        noise = default_rng((self.seed, 3)).normal(
+            0, 1.5 * palette.noise, (self.height_px + NOISE_ROOM_PX, self.width_px + NOISE_ROOM_PX, channels)
+        )
+        self._noise = to_bytes(128 + cv2.GaussianBlur(np.repeat(noise, 3 // channels, axis=2), (0, 0), 0.5))
+        self._flights: list[tuple[Callable[[float], Pose], float]] = []
+        for place, actor in enumerate(self.cast):
+            rng = default_rng((self.seed, 4, place))
+            path = hovering(rng, *size) if actor == "quadcopter" else gliding(rng, *size, actor)
+            self._flights.append((path, tau * rng.uniform(3, 8)))  # a wing beats at 3 to 8 Hz
 
     def render(self, time_s: float) -> tuple[Image, list[Truth]]:
         """The frame at a time, uint8 RGB (H, W, 3), and what is seen in it, far to near."""
         frame = self._background(time_s)
         owner = np.full(frame.shape[:2], -1, np.int16)
-        boxes = [self._draw(frame, owner, place, time_s) for place in range(len(self._cast))]
+        windows = [self._draw(frame, owner, place, time_s) for place in range(len(self.cast))]
         if self._palette is INFRARED:
-            cv2.LUT(frame, self._gain(time_s), dst=frame)
+            step = floor(time_s / GAIN_STEP_S) % 2**32
+            gain, offset = default_rng((self.seed, 6, step)).uniform((0.85, -12), (1.15, 12))
+            grey = to_bytes(np.arange(256) * gain + offset)
+            cv2.LUT(frame, 255 - grey if self.look is Look.INFRARED_BLACK_HOT else grey, dst=frame)
         row, column = default_rng((self.seed, 5, round(time_s * 1e6) % 2**64)).integers(NOISE_ROOM_PX, size=2).tolist()
         noise = self._noise[row : row + self.height_px, column : column + self.width_px]
         cv2.addWeighted(frame, 1, noise, 1, -128, dst=frame)
-        return frame, [seen for place, box in enumerate(boxes) if (seen := self._truth(owner, place, box))]
+        return frame, [seen for place, at in enumerate(windows) if (seen := self._truth(owner[at] == place, place, at))]
 
     def _background(self, time_s: float) -> Image:
         offset_px = 3.0 * self.width_px / 640 * time_s
-        start = floor(offset_px) % self._period_px
-        share = offset_px - floor(offset_px)
+        start, share = floor(offset_px) % self._period_px, offset_px - floor(offset_px)
         here, beside = (self._sky[:, left : left + self.width_px] for left in (start, start + 1))
-        frame = cv2.addWeighted(here, 1 - share, beside, share, 0)
+        frame = np.asarray(cv2.addWeighted(here, 1 - share, beside, share, 0), np.uint8)
         ground = frame[self._land_top_px :]
         ground[:] = cv2.blendLinear(ground, self._land, 1 - self._land_share, self._land_share)
         return frame
 
     def _draw(self, frame: Image, owner: NDArray[np.int16], place: int, time_s: float) -> tuple[slice, slice]:
         """Blend one object into the frame, enter it as the owner of its pixels, return the window they lie in."""
-        actor, path, beat = self._cast[place]
-        x, y, size, *angles = path(time_s)
-        left, top, patch = stamp(model(actor, time_s, beat), (x, y, size * self.scale, *angles))
+        actor, (path, beat) = self.cast[place], self._flights[place]
+        parts = MODELS.get(actor) or (quadcopter(time_s) if actor == "quadcopter" else bird(beat * time_s))
+        left, top, patch = stamp(parts, path(time_s), self.scale)
         x0, y0 = max(left, 0), max(top, 0)
         window = slice(y0, max(y0, top + patch.shape[0])), slice(x0, max(x0, left + patch.shape[1]))
         under = frame[window]
         patch = patch[y0 - top :, x0 - left :][: under.shape[0], : under.shape[1]]
-        cover, look = patch[..., 3:] / 255, self._palette
-        share = ((cover - FAINTEST) / (1 - FAINTEST)).clip(0, 1)
-        colour = patch[..., :3] / cover.clip(FAINTEST) * look.gain
-        under[:] = np.rint(under + (colour + (np.float32(look.tint) - colour) * look.veil - under) * share)
-        owner[window][share[..., 0] > 0] = place
+        share, look = ((patch[..., 3] / 255 - FAINTEST) / (1 - FAINTEST)).clip(0, 1), self._palette
+        own = patch[..., :3] * (look.gain * 255 / patch[..., 3:].clip(1))
+        under[:] = np.rint(mix(under, own + (np.array(look.tint) - own) * look.veil, share))
+        owner[window][share > 0] = place
         return window
 
-    def _gain(self, time_s: float) -> Image:
-        gain, offset = default_rng((self.seed, 6, floor(time_s / GAIN_STEP_S) % 2**32)).uniform((0.85, -12), (1.15, 12))
-        grey = np.arange(256) * gain + offset
-        return np.rint(255 - grey if self.look is Look.INFRARED_BLACK_HOT else grey).clip(0, 255).astype(np.uint8)
-
-    def _truth(self, owner: NDArray[np.int16], place: int, window: tuple[slice, slice]) -> Truth | None:
-        mask = owner[window] == place
-        if not mask.any():
-            return None
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        top, left = window[0].start, window[1].start
-        actor = self._cast[place][0]
-        kind = "uav" if actor in (Actor.QUADCOPTER, Actor.FIXED_WING) else actor.value
-        return Truth(place, kind, (left + x0, top + y0, left + x1, top + y1), mask[y0:y1, x0:x1])
+    def _truth(self, mask: NDArray[np.bool_], place: int, window: tuple[slice, slice]) -> Truth | None:
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        left, top, actor = window[1].start + x, window[0].start + y, self.cast[place]
+        kind = "uav" if actor in ("quadcopter", "fixed_wing") else actor
+        box = (float(left), float(top), float(left + width), float(top + height))
+        return Truth(place, kind, box, mask[y : y + height, x : x + width]) if width else None

@@ -286,7 +286,7 @@ for number in range(10**6):
 
 def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
     chance, said = random.Random(7), list[str]()
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path)],
             stdout=subprocess.PIPE,

@@ -58,11 +58,11 @@ class Sampler:
         if not self._clips["drone"]:
             raise ValueError(f"training clips of {sorted(self._clips)}: none shows a drone; allowed: at least one")
 
-    def sample(self, step: int, index: int) -> tuple[Image, Image]:
+    def sample(self, step: int, index: int, crop_px: int) -> tuple[Image, Image]:
         how, rng = self.how, np.random.default_rng((self.seed, step, index))
         clip, frame = self._draw(rng, self._draw_class(rng))
         image, labels = self.frames.read(frame)
-        image, labels = self._crop(rng, clip, frame, image, labels)
+        image, labels = self._crop(rng, clip, frame, image, labels, crop_px)
         if rng.random() < how.decoy_share:
             image, labels = add_decoys(rng, image, labels, clip.sensor == "infrared")
         if rng.random() < (how.paste_share if clip.clip_class != "drone" else how.paste_share / 2):
@@ -93,13 +93,13 @@ class Sampler:
         return clip, frames[int(rng.integers(len(frames)))]
 
     def _crop(
-        self, rng: Random, clip: CachedClip, frame: CachedFrame, image: Image, labels: Image
+        self, rng: Random, clip: CachedClip, frame: CachedFrame, image: Image, labels: Image, crop_px: int
     ) -> tuple[Image, Image]:
         how = self.how
         span = np.log(how.scale_max / how.scale_min)
         factor = how.scale_min * np.exp(span * rng.beta(1.0, 1.3))  # small targets more often
         scale = float(how.sensor_scale[clip.sensor] * factor)
-        size_px = int(round(how.crop_px / scale))
+        size_px = round(crop_px / scale)
         height, width = labels.shape
         if frame.boxes and rng.random() < how.around_object_share:
             x0, y0, x1, y1 = frame.boxes[int(rng.integers(len(frame.boxes)))]
@@ -109,21 +109,12 @@ class Sampler:
             centre_x, centre_y = rng.uniform(0, width), rng.uniform(0, height)
         rotate = rng.random() < how.rotation_share
         outer_px = int(size_px * 1.25) if rotate else size_px
-        crop_px = int(round(outer_px * scale)) if rotate else how.crop_px
+        inner_px = round(outer_px * scale) if rotate else crop_px
         columns = _mirrored(int(centre_x - outer_px / 2), outer_px, width)
         rows = _mirrored(int(centre_y - outer_px / 2), outer_px, height)
         grid = np.ix_(rows, columns)
-        image, labels = resized(image[grid], crop_px), resized_labels(labels[grid], crop_px)
-        return self._rotate(rng, image, labels) if rotate else (image, labels)
-
-    def _rotate(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
-        crop_px, size_px = self.how.crop_px, image.shape[0]
-        turn = cv2.getRotationMatrix2D((size_px / 2, size_px / 2), float(rng.uniform(-12, 12)), 1.0)
-        turn[:, 2] -= (size_px - crop_px) / 2
-        shape = (crop_px, crop_px)
-        image = cv2.warpAffine(image, turn, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        labels = cv2.warpAffine(labels, turn, shape, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-        return image, labels
+        image, labels = resized(image[grid], inner_px), resized_labels(labels[grid], inner_px)
+        return rotated(rng, image, labels, crop_px) if rotate else (image, labels)
 
     def _paste(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
         """Add another clip's object, mostly a drone, as its difference to its own background."""
@@ -178,7 +169,7 @@ def place(
         difference = np.repeat(difference.mean(axis=2, keepdims=True), 3, axis=2)
     top, left = int(rng.integers(labels.shape[0] - height)), int(rng.integers(labels.shape[1] - width))
     area = slice(top, top + height), slice(left, left + width)
-    mark = (cover > min(COVERAGE, 0.7 * float(cover.max())))
+    mark = cover > min(COVERAGE, 0.7 * float(cover.max()))
     if labels[area].any() or not mark.any():
         return image, labels
     noise = float(image[area].std(axis=(0, 1)).mean())
@@ -188,6 +179,17 @@ def place(
     image[area] = np.clip(image[area] + np.clip(difference, -160, 160), 0, 255).astype(np.uint8)
     labels[area][mark] = label
     return image, labels
+
+
+def rotated(rng: Random, image: Image, labels: Image, crop_px: int) -> tuple[Image, Image]:
+    """The middle `crop_px` of a larger square, turned by up to 12 degrees."""
+    size_px = image.shape[0]
+    turn = cv2.getRotationMatrix2D((size_px / 2, size_px / 2), float(rng.uniform(-12, 12)), 1.0)
+    turn[:, 2] -= (size_px - crop_px) / 2
+    shape, border = (crop_px, crop_px), cv2.BORDER_REFLECT_101
+    turned = cv2.warpAffine(image, turn, shape, flags=cv2.INTER_CUBIC, borderMode=border)
+    turned_labels = cv2.warpAffine(labels, turn, shape, flags=cv2.INTER_NEAREST, borderMode=border)
+    return np.asarray(turned, np.uint8), np.asarray(turned_labels, np.uint8)
 
 
 def resized(image: Image, size_px: int) -> Image:
@@ -211,4 +213,4 @@ def _mirrored(start: int, length: int, size: int) -> npt.NDArray[np.int64]:
     """Indices start .. start + length, reflected into 0 .. size - 1 as often as needed."""
     period = max(1, 2 * (size - 1))
     position = np.abs(np.arange(start, start + length)) % period
-    return np.minimum(position, period - position)
+    return np.asarray(np.minimum(position, period - position), np.int64)

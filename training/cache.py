@@ -112,7 +112,7 @@ def _store(file: BinaryIO, clip: Clip, numbers: set[int]) -> dict[str, Any]:
         for number, decoded in enumerate(container.decode(video=0)):
             if number not in numbers or number >= len(clip.frames):
                 continue
-            image = decoded.to_ndarray(format="rgb24")
+            image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
             objects = clip.frames[number]
             encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
             mask = cv2.imencode(".png", label_map(image, objects))[1].tobytes()

@@ -60,9 +60,8 @@ def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float]
             image, _ = frames.read(frame)
             scale = sensor_scale[clip.sensor]
             components = find_components(probabilities(network, image, scale, autocast))
-            boxes = [
-                grown(box, scale, 0.5) for box, label in zip(frame.boxes, frame.labels) if label == LABEL_OF["drone"]
-            ]
+            labelled = zip(frame.boxes, frame.labels, strict=True)
+            boxes = [grown(box, scale, 0.5) for box, label in labelled if label == LABEL_OF["drone"]]
             for x0, y0, x1, y1 in boxes:
                 inside = [best for x, y, best in components if x0 <= x <= x1 and y0 <= y <= y1]
                 result.drones += 1

@@ -24,6 +24,9 @@ class Config:
     steps: int
     decay_steps: int  # the last ones, over which the learning rate falls to 0
     batch: int = 4  # crops a step
+    small_share: float = 0.0  # of the steps before the decay: small_batch crops of small_crop_px instead
+    small_batch: int = 8
+    small_crop_px: int = 128
     warmup_steps: int = 150
     peak_lr: float = 1.5e-3
     weight_decay: float = 1e-2  # on matrices only
@@ -50,8 +53,9 @@ class Config:
 
 
 POSITIVE = (
-    "steps batch peak_lr clip_norm threads every_drone_frame every_other_frame save_every_steps check_every_steps"
-).split()
+    *("steps", "batch", "small_batch", "peak_lr", "clip_norm", "threads", "every_drone_frame", "every_other_frame"),
+    *("save_every_steps", "check_every_steps"),
+)
 
 
 def load_config(path: str | Path) -> Config:
@@ -68,11 +72,15 @@ def parse_config(content: object, source: str = "config") -> Config:
     """A validated Config from a plain mapping."""
     values = _checked(Config, content, source)
     if "augmentation" in values:
-        values["augmentation"] = Augmentation(**_checked(Augmentation, values["augmentation"], f"{source}: augmentation"))
+        inner = _checked(Augmentation, values["augmentation"], f"{source}: augmentation")
+        values["augmentation"] = Augmentation(**inner)
     config = Config(**values)
     for key in POSITIVE:
         _require(getattr(config, key) > 0, source, key, getattr(config, key), "more than 0")
     _require(0 <= config.decay_steps <= config.steps, source, "decay_steps", config.decay_steps, f"0..{config.steps}")
+    _require(0 <= config.small_share <= 1, source, "small_share", config.small_share, "0..1")
+    small_px = config.small_crop_px
+    _require(small_px > 0 and small_px % 128 == 0, source, "small_crop_px", small_px, "multiples of 128")
     _require(config.warmup_steps >= 0, source, "warmup_steps", config.warmup_steps, "0 or more")
     _require(0 <= config.ema < 1, source, "ema", config.ema, "0 up to, not including, 1")
     _require(config.network.get("num_class") == 4, source, "network", config.network, "a mapping with num_class: 4")

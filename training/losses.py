@@ -31,25 +31,23 @@ def segmentation_loss(logits: Tensor, auxiliary: list[Tensor], labels: Tensor) -
     classes = torch.arange(1, logits.shape[1] + 1, device=labels.device)
     target = (labels[:, None] == classes[None, :, None, None]).float()
     weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels[:, None] > 0).float()
-    dice, focal = _dice(logits, target), _focal(logits, target, weight)
+    dice, focal = _dice_and_focal(logits, target, weight)
     aside = torch.zeros(())
     for item in auxiliary:
-        aside = aside + (_dice(item, target) + _focal(item, target, weight)) / len(auxiliary)
+        aside = aside + sum(_dice_and_focal(item, target, weight)) / len(auxiliary)
     total = dice + focal + AUXILIARY_WEIGHT * aside
     return Loss(total, dice.detach(), focal.detach(), aside.detach())
 
 
-def _dice(logits: Tensor, target: Tensor) -> Tensor:
-    probability = torch.sigmoid(logits.float())
-    overlap = (probability * target).sum(dim=(2, 3))
-    areas = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
-    return (1 - (2 * overlap + DICE_SMOOTHING_PX) / (areas + DICE_SMOOTHING_PX)).mean()
-
-
-def _focal(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002, gamma 2)."""
+def _dice_and_focal(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over images and classes.  Focal: cross-entropy weighted by the squared error (Lin et al., 2017,
+    arXiv 1708.02002, gamma 2)."""
     logits = logits.float()
-    error = (torch.sigmoid(logits) - target).abs()
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    summed = (weight * error.square() * entropy).sum(dim=(2, 3))
-    return (summed / (target.sum(dim=(2, 3)) + AREA_OFFSET_PX)).mean()
+    probability = torch.sigmoid(logits)
+    target_px = target.sum(dim=(2, 3))
+    overlap = (probability * target).sum(dim=(2, 3))
+    areas = probability.sum(dim=(2, 3)) + target_px
+    dice = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (areas + DICE_SMOOTHING_PX)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    focal = ((probability - target).square() * entropy).sum(dim=(2, 3)) / (target_px + AREA_OFFSET_PX)
+    return dice.mean(), focal.mean()

@@ -68,14 +68,14 @@ def _half_peak(contrast: npt.NDArray[np.float32], floor: float, gap_px: int) -> 
     rows, columns = np.mgrid[:height, :width]
     offset = np.hypot((rows - (height - 1) / 2) / height, (columns - (width - 1) / 2) / width)
     central = contrast * np.exp(-4 * offset**2)  # the box's edges may touch something else
-    peak = contrast.flat[int(central.argmax())]
+    peak = float(contrast.flat[int(central.argmax())])
     if peak < floor + MIN_CONTRAST:
         return np.zeros(contrast.shape, bool)
     above = (contrast > max((0.5 if gap_px == 1 else 0.35) * peak, floor)).astype(np.uint8)
     joined = cv2.morphologyEx(above, cv2.MORPH_CLOSE, np.ones((gap_px, gap_px), np.uint8))
     _, components = cv2.connectedComponents(joined, connectivity=8)
-    chosen = (components == components.flat[int(np.where(above, central, -1).argmax())]).astype(np.uint8)
-    return np.asarray(chosen & (above if gap_px == 1 else _closed(above)), bool)
+    chosen = np.asarray(components) == components.flat[int(np.where(above, central, -1).argmax())]
+    return np.asarray(chosen & ((above if gap_px == 1 else _closed(above)) > 0), bool)
 
 
 def _closed(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

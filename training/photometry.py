@@ -20,7 +20,7 @@ def photometry(
     """Grey and polarity, tone, blur, noise, compression and drawings, each with its own chance."""
     infrared = sensor == "infrared"
     if not infrared and rng.random() < grey_share:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image = np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, axis=2)
     if rng.random() < (invert_share if infrared else invert_share / 4):
         image = 255 - image
     pixels = _tone(rng, image.astype(np.float32), infrared)
@@ -48,7 +48,7 @@ def photometry(
 def _tone(rng: Random, pixels: Floats, infrared: bool) -> Floats:
     """Gamma, contrast about the mean, brightness, and colour cast; one in eight loses most of its contrast."""
     if rng.random() < 0.5:
-        pixels = 255 * (pixels / 255) ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
+        pixels = np.asarray(255 * (pixels / 255) ** np.float32(np.exp(rng.uniform(-0.5, 0.5))), np.float32)
     gain = rng.uniform(0.35, 0.65) if rng.random() < 0.125 else np.exp(rng.uniform(-0.4, 0.5))
     mean = float(pixels.mean())
     pixels = (pixels - mean) * np.float32(gain) + np.float32(mean + rng.uniform(-35, 35))

@@ -22,8 +22,8 @@ def add_decoys(rng: Random, image: Image, labels: Image, is_infrared: bool) -> t
     canvas = image.astype(np.float32)
     decoys = np.zeros(labels.shape, np.float32)
     near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((CLEARANCE_PX, CLEARANCE_PX), np.uint8))
-    free = 1 - cv2.GaussianBlur(near.astype(np.float32), (0, 0), 2)
-    tint = np.float32([1, 1, 1]) if is_infrared else rng.uniform(0.8, 1.15, 3).astype(np.float32)
+    free = np.asarray(1 - cv2.GaussianBlur(near.astype(np.float32), (0, 0), 2), np.float32)
+    tint = (np.ones(3) if is_infrared else rng.uniform(0.8, 1.15, 3)).astype(np.float32)
     kind = rng.random()
     if kind < 0.45:
         canvas += _clouds(rng, labels.shape)[..., None] * tint

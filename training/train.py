@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import cv2
@@ -108,21 +107,28 @@ def learning_rate(config: Config, step: int) -> float:
     return config.peak_lr * min(1.0, rise, fall)
 
 
+def batch_shape(config: Config, step: int) -> tuple[int, int]:
+    """Crops and their size: small crops show more objects a second, but the last steps are as in use."""
+    small = step < config.decay_start and np.random.default_rng((config.seed, step)).random() < config.small_share
+    return (config.small_batch, config.small_crop_px) if small else (config.batch, config.augmentation.crop_px)
+
+
 def batches(sampler: Sampler, config: Config, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (N, 3, S, S) in 0..1 and labels (N, S, S) of each step to come, made by one thread ahead of time."""
-    ready: queue.Queue[list[tuple[Any, Any]] | BaseException] = queue.Queue(maxsize=4)
+    ready: queue.Queue[list[tuple[Any, Any]] | Exception] = queue.Queue(maxsize=4)
 
     def make() -> None:
         try:
             for step in range(start, config.steps):
-                ready.put([sampler.sample(step, index) for index in range(config.batch)])
-        except BaseException as error:  # raised again where the batch is awaited
+                count, crop_px = batch_shape(config, step)
+                ready.put([sampler.sample(step, index, crop_px) for index in range(count)])
+        except Exception as error:  # noqa: BLE001  (raised again where the batch is awaited)
             ready.put(error)
 
     threading.Thread(target=make, daemon=True).start()
     for _ in range(start, config.steps):
         made = ready.get()
-        if isinstance(made, BaseException):
+        if isinstance(made, Exception):
             raise made
         images = torch.from_numpy(np.stack([image for image, _ in made]))  # channels last, as the network likes it
         yield images.permute(0, 3, 1, 2).float() / 255, torch.from_numpy(np.stack([labels for _, labels in made]))
@@ -164,9 +170,7 @@ def check(run: Run, config: Config, sets: dict[str, Frames]) -> dict[str, float]
     return {
         f"{split}_{column}": round(value, 4)
         for split, frames in sets.items()
-        for column, value in zip(
-            CHECK_COLUMNS, run_check(fused, frames, scale, config.autocast).values, strict=True
-        )
+        for column, value in zip(CHECK_COLUMNS, run_check(fused, frames, scale, config.autocast).values, strict=True)
     }
 
 
@@ -222,10 +226,7 @@ def train(config: Config, folder: Path, resume: bool) -> Run:
     print(f"{summary}, from step {run.step} to {config.steps}, pid {os.getpid()}", flush=True)
     stopping = threading.Event()
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     log, fused = Log(folder, config), FusedDASNet(run.network).train()
     sampler = Sampler(frames, config.augmentation, config.seed)
     for images, labels in batches(sampler, config, run.step):

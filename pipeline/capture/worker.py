@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import structlog
 import zmq
 
-from pipeline.capture.sources import Picture, Source, open_source
+from pipeline.capture.picture import Picture, Source
+from pipeline.capture.sources import open_source
 from pipeline.config import Camera, Config
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.ledger import Ledger

@@ -6,23 +6,24 @@ In: HTTP requests.  Out: the page, its data as JSON under `/api/v1`, pictures, a
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Scope
 
 from pipeline.console.security import Guard
 from pipeline.console.site import Site
 from pipeline.errors import StoreError
 from pipeline.sinks.store import StoreReader
 
+T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.(jpg|jpeg|png|webp)")
 MAX_NAME_LENGTH = 200
@@ -31,7 +32,7 @@ REVALIDATE = {"cache-control": "no-cache"}  # after an update the page must not 
 UNCHANGING = {"cache-control": "private, max-age=31536000, immutable"}
 
 
-def make_app(site: Site) -> Starlette:
+def make_app(site: Site) -> ASGIApp:
     api = _Api(site)
     routes = [
         Route("/", api.page),
@@ -46,12 +47,12 @@ def make_app(site: Site) -> Starlette:
         Mount("/static", _Static(directory=STATIC)),
     ]
     handlers: dict[Any, Any] = {HTTPException: _refused, StoreError: _unreadable}
-    return Starlette(routes=routes, middleware=[Middleware(Guard)], exception_handlers=handlers)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers))  # outermost: around failures as well
 
 
 class _Static(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
         response.headers.update(REVALIDATE)
         return response
 
@@ -111,13 +112,15 @@ class _Api:
             raise HTTPException(404, "no such snapshot")
         return FileResponse(path, headers=UNCHANGING)
 
-    async def live(self, _: Request) -> Response:
+    async def live(self, request: Request) -> Response:
         hub = self._site.hub
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         if hub.full:
             raise HTTPException(503, "too many browsers are connected", {"retry-after": "5"})
         return StreamingResponse(hub.stream(), media_type="text/event-stream")
 
-    async def _stored(self, query: Callable[[StoreReader], Any]) -> Any:
+    async def _stored(self, query: Callable[[StoreReader], T]) -> T:
         return await run_in_threadpool(self._site.stored, query)
 
 
@@ -128,7 +131,7 @@ def _limit(request: Request) -> int:
     return int(text)
 
 
-def _json(content: Any) -> Response:
+def _json(content: object) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 

@@ -4,6 +4,7 @@ In: the cameras' ledgers, looked at about once a second, and the newest live fra
 A camera is blind while most of the time was not searched; which is told from its ledger's blind seconds.
 """
 
+import threading
 import time
 from collections import deque
 from typing import Literal
@@ -53,30 +54,28 @@ class CameraStatus(msgspec.Struct, frozen=True):
 
 
 class Cameras:
-    """Keeps the last readings of every ledger."""
+    """Keeps the last readings of every ledger.  Thread-safe."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._turn = threading.Lock()
         self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {c.id: deque() for c in config.cameras}
 
     def look(self, frames: LiveFrames) -> list[CameraStatus]:
-        return [self._look(camera, frames) for camera in self._config.cameras]
+        with self._turn:
+            return [self._look(camera, frames) for camera in self._config.cameras]
 
     def _look(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
         account = self._read(camera.id)
-        if account is None:
-            state, cause, share, account = "starting", None, 0.0, ledger.Account()
-        else:
-            share, cause = self._blindness(camera.id, account)
-            state = _state(account, share)
-            if state == "down":
-                cause = Cause.OFFLINE
+        share, cause = self._blindness(camera.id, account) if account else (0.0, None)
+        state = _state(account, share) if account else "starting"
+        account = account or ledger.Account()
         return CameraStatus(
             id=camera.id,
             band=camera.band,
             uri=camera.public_uri.partition("?")[0],  # some cameras take user and password in the query
             state=state,
-            cause=cause,
+            cause=Cause.OFFLINE if state == "down" else cause,
             blind_share=round(share, 3),
             captured=account.captured,
             segmented=account.segmented,

@@ -18,7 +18,7 @@ from pipeline.console.app import make_app
 from pipeline.console.site import Site
 from pipeline.errors import ConfigError
 
-STOP_S = 2.0  # for requests under way
+STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
 BACKLOG = 100
 
 Ready = Callable[[int], None]
@@ -68,7 +68,8 @@ async def _serve(
         access_log=False,
         lifespan="off",
         server_header=False,
-        timeout_graceful_shutdown=int(STOP_S),
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
         limit_concurrency=256,
     )
     server = _Server(config, ready)
@@ -108,6 +109,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._ready is not None and sockets:
             self._ready(int(sockets[0].getsockname()[1]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(STOP_S, self._cut_off)
+        await super().shutdown(sockets)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection.transport, asyncio.Transport):
+                connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -64,7 +64,7 @@ class Site:
         self._refusal_logged_s = -LOGGED_EVERY_S
 
     def status(self) -> SiteStatus:
-        """Blocks; one thread at a time."""
+        """Blocks; from any thread."""
         cameras = self._cameras.look(self.frames)
         counts = (self.frames.received, self.frames.refused)
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint import Decision
+from model.metadata import Decision
 from pipeline.types import Detections, FrameRef, Mask
 
 MAX_DETECTIONS = 256  # the strongest are kept: clutter must not cost unbounded time

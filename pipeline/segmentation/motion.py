@@ -9,14 +9,20 @@ from numpy.typing import NDArray
 
 WIDTH_PX = 160  # of the small picture; a shift is then known to about a fifth of one of its pixels
 MIN_RESPONSE = 0.08  # below this peak the pictures do not match: a scene cut, or nothing to hold on to
+MAX_SHIFT = 0.2  # of the picture's width, until the reference is renewed
 
 
 class CameraMotion:
-    """One a camera and session."""
+    """One a camera and session.
+
+    Each picture is held against a reference that is kept for as long as the view overlaps it, so that the small bias of
+    the estimate does not add up to a drift.
+    """
 
     def __init__(self) -> None:
-        self._previous: NDArray[np.float32] | None = None
+        self._reference: NDArray[np.float32] | None = None
         self._window: NDArray[np.float32] | None = None
+        self._position = (0.0, 0.0)  # of the newest picture against the reference, small pixels
 
     def update(self, pixels: NDArray[np.uint8]) -> tuple[float, float] | None:
         """The shift (x, y) in pixels of `pixels`, or None where it is unknown (first frame, cut, no texture)."""
@@ -24,11 +30,19 @@ class CameraMotion:
         factor = width / WIDTH_PX
         small = cv2.resize(pixels, (WIDTH_PX, max(8, round(height / factor))), interpolation=cv2.INTER_AREA)
         grey = (cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small).astype(np.float32)
-        previous, self._previous = self._previous, grey
-        if previous is None or previous.shape != grey.shape:
+        reference, before = self._reference, self._position
+        if reference is None or reference.shape != grey.shape:
             self._window = cv2.createHanningWindow(grey.shape[::-1], cv2.CV_32F).astype(np.float32)
+            self._renew(grey)
             return None
-        (dx, dy), response = cv2.phaseCorrelate(previous, grey, self._window)
+        (x, y), response = cv2.phaseCorrelate(reference, grey, self._window)
         if response < MIN_RESPONSE:
+            self._renew(grey)
             return None
-        return dx * factor, dy * factor
+        self._position = (x, y)
+        if max(abs(x), abs(y)) > MAX_SHIFT * WIDTH_PX:
+            self._renew(grey)
+        return (x - before[0]) * factor, (y - before[1]) * factor
+
+    def _renew(self, grey: NDArray[np.float32]) -> None:
+        self._reference, self._position = grey, (0.0, 0.0)

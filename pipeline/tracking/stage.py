@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.checkpoint import Decision
+from model.metadata import Decision
 from pipeline.alerting.alerts import Alerting
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Event, FrameRef, Track

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from ulid import ULID
 
-from model.checkpoint import Decision
+from model.metadata import Decision
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
@@ -42,7 +42,7 @@ class TrackerSettings:
     acceleration_time_s: float = 0.3  # ... lasting so long
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
     size_gain: float = 0.25  # how quickly the box follows
-    moved_d: float = 0.35  # a target has moved when it left its first place by this many D ...
+    moved_d: float = 0.15  # a target has moved when it left its first place by this many D ...
     moved_px: float = 2.0  # ... and by as many pixels
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
 

@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 import zmq
 
-from model.checkpoint import Decision, load
+from model.metadata import Decision, read_decision
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
@@ -36,7 +36,7 @@ STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written
 
 
 def run(config: Config, stop: threading.Event) -> None:
-    decision = load(checkpoint_path(config.model.checkpoint)).metadata.decision
+    decision = read_decision(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics(camera.id for camera in config.cameras)
     config.store_path.parent.mkdir(parents=True, exist_ok=True)
     with Store(config.store_path) as store:

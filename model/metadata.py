@@ -1,0 +1,64 @@
+"""What is known of a checkpoint besides its weights.  Imports no torch: tracking needs the thresholds, not the network."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from model.errors import CheckpointError
+
+METADATA_KEY = "dasnet"
+CLASSES = ("uav", "bird", "airplane", "helicopter")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How frames become the network's input: RGB in 0..1, then either stretched to size x size, or scaled by one
+    factor a band and padded, never stretched."""
+
+    mode: Literal["stretch", "scale"] = "stretch"
+    size: int = 512
+    scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The thresholds that turn probability maps into detections and tracks into alerts, chosen on labelled clips."""
+
+    threshold: float = 0.5  # of the object map, the largest class probability of a pixel
+    min_area_px: float = 1.0  # of a detection, in pixels of the network's input
+    box_margin_px: float = 0.0  # added to each side of a box, in pixels of the network's input
+    uav_evidence: float = 0.0  # mean log-ratio over the track above which it is a uav ...
+    distractor_evidence: float = 0.8  # ... and how far below zero it must be to be silenced
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything about a checkpoint but its weights."""
+
+    network: str = "dasnet"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ("uav",)
+    preprocessing: Preprocessing = Preprocessing()
+    decision: Decision = Decision()
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""  # of the file, set on loading
+
+
+def read_decision(path: Path) -> Decision:
+    """The thresholds of a checkpoint, without reading its weights.  Raises CheckpointError."""
+    if path.suffix != ".safetensors":
+        return Decision()
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        described = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
+        return Decision(**described.get("decision", {}))
+    except (OSError, ValueError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
+
+
+def describe(metadata: Metadata) -> str:
+    """As JSON, for the header of the file."""
+    return json.dumps({key: value for key, value in asdict(metadata).items() if key != "sha256"})

@@ -1,0 +1,183 @@
+"""FFmpeg's packets in, pictures out; and a container that can be closed while another thread reads it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.capture.picture import Picture, Receipt
+from pipeline.errors import SourceError
+
+ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
+MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
+JUMP_S = 1.0  # a time that falls back by more is another clock, by less an unordered picture
+SMALLEST_STEP_S = 0.001
+MAX_RECEIPTS = 256  # of packets whose pictures may still come
+
+if TYPE_CHECKING:
+    VideoPacket = Packet[VideoStream]
+else:
+    VideoPacket = Packet  # which has no parameters when it runs
+
+
+def quiet_log() -> None:
+    """Let FFmpeg's warnings reach the logger `libav` and go no further.
+
+    They are the only report of lost packets, so whoever counts those adds a handler to that logger.  They must not be
+    printed as they are: they can hold an address with its password.
+    """
+    logger = logging.getLogger("libav")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+
+
+def nominal_fps(stream: VideoStream) -> float:
+    """0.0 where the stream does not tell."""
+    for rate in (stream.guessed_rate, stream.average_rate):
+        if rate and 0 < rate <= MAX_FPS:
+            return float(rate)
+    return 0.0
+
+
+def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
+    """HxWx3 RGB; HxW of a grey frame, whose 10 to 16 bits become the upper 8."""
+    layout = "gray" if frame.format.name.startswith("gray") else "rgb24"
+    array = frame.reformat(format=layout, threads=1).to_ndarray()
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+class Decoder:
+    """Turns the packets of one stream into pictures, and gives each the receipt of its own packet.
+
+    `by_count`: presentation times are picture number / fps, whatever the stream says.
+    """
+
+    def __init__(self, stream: VideoStream, fps: float, by_count: bool = False) -> None:
+        self._stream = stream
+        self._period_s = 1 / (fps or ASSUMED_FPS)
+        self._by_count = by_count
+        self._receipts: dict[int | None, Receipt | None] = {}
+        self._newest: Receipt | None = None
+        self._zero_s: Fraction | None = None  # the stream's time at the first picture
+        self._last_s = -1.0
+        self.count = 0  # pictures decoded, those left out included
+        self.bad_packets = 0
+        self.damaged = 0  # pictures decoded with data missing
+        self.next_s = 0.0  # when the picture after the newest one is expected
+
+    def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[Picture]:
+        """The pictures that this packet completes, but for those without a receipt.  No packet: all that remain."""
+        if packet is not None:
+            self._expect(packet.pts, receipt)
+        started_ns = time.perf_counter_ns()
+        try:
+            frames = self._stream.decode(packet)
+        except EndOfFile:
+            return []
+        except FFmpegError:
+            self.bad_packets += 1
+            return []
+        decode_ns = (time.perf_counter_ns() - started_ns) // max(1, len(frames))
+        made = (self._picture(frame, decode_ns) for frame in frames)
+        return [picture for picture in made if picture is not None]
+
+    def restart(self) -> None:
+        """Forget what was decoded: a gap follows, then a keyframe."""
+        self._stream.codec_context.flush_buffers()
+        self._receipts.clear()
+
+    def _expect(self, pts: int | None, receipt: Receipt | None) -> None:
+        self._receipts[pts] = self._newest = receipt
+        if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become pictures
+            del self._receipts[next(iter(self._receipts))]
+
+    def _picture(self, frame: VideoFrame, decode_ns: int) -> Picture | None:
+        pts_s = self._pts_s(frame)
+        self.count += 1
+        self.damaged += frame.is_corrupt
+        self._last_s = pts_s
+        self.next_s = pts_s + self._period_s
+        receipt = self._receipts.pop(frame.pts, self._newest)
+        if receipt is None:
+            return None
+        started_ns = time.perf_counter_ns()
+        image = pixels(frame)
+        decode_ns += time.perf_counter_ns() - started_ns
+        return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns)
+
+    def _pts_s(self, frame: VideoFrame) -> float:
+        if self._by_count:
+            return self.count * self._period_s
+        stamp = frame.dts if frame.pts is None else frame.pts
+        if stamp is None or self._stream.time_base is None:
+            return self.count * self._period_s if self._zero_s is None else self.next_s
+        stamp_s = stamp * self._stream.time_base
+        if self._zero_s is None:
+            self._zero_s = stamp_s - Fraction(self.next_s)
+        pts_s = float(stamp_s - self._zero_s)
+        if pts_s > self._last_s:
+            return pts_s
+        if self._last_s - pts_s < JUMP_S:
+            return self._last_s + SMALLEST_STEP_S
+        self._zero_s = stamp_s - Fraction(self.next_s)  # the camera set its clock back: go on from where it was
+        return self.next_s
+
+
+class OpenVideo:
+    """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._demuxed: Iterator[VideoPacket] = container.demux(stream)
+        self._busy = threading.RLock()
+        self._closing = threading.Event()
+        self._closed = False
+
+    def _steps(self, step: Callable[[], list[Picture] | None]) -> Iterator[Picture]:
+        """What the steps give, until one gives None or the container is closed."""
+        while True:
+            with self._busy:
+                if self._closing.is_set():
+                    return
+                try:
+                    batch = step()
+                except SourceError:
+                    if self._closing.is_set():  # nobody waits for it any more
+                        return
+                    raise
+            if batch is None:
+                return
+            yield from batch
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._busy:
+            if self._closed:
+                return
+            self._closed = True
+            # Puts the decoder's threads to rest.  One that logs while the interpreter's lock is held to free it would
+            # wait for that lock for ever.
+            self._stream.codec_context.flush_buffers()
+            self._container.close()
+
+
+def open_container(place: str, **options: Any) -> InputContainer:
+    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only."""
+    container: InputContainer = av.open(place, **options)
+    return container

@@ -1,0 +1,127 @@
+"""Pretended live cameras: a procedural scene or recorded clips in; pictures out, paced as a live camera sends them.
+
+They follow the monotonic clock.  What comes too late is left out: they never lag behind.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from pipeline.capture.picture import Picture, Receipt, Recording
+from pipeline.capture.recordings import find_recordings, open_recording
+from pipeline.config import Camera
+from pipeline.errors import SourceError
+from pipeline.types import Band
+
+SCENE_FPS = 15.0
+ALLOWED = "demo:scene, demo:scene?seed=3&fps=15, demo:clips/FILE_OR_FOLDER"
+SCENE_KEYS = ("seed", "fps", "look")
+
+
+class Pace:
+    """When pictures are due, from the first question on."""
+
+    def __init__(self) -> None:
+        self._start_ns = 0
+        self.stopped = threading.Event()
+
+    def start(self) -> None:
+        self._start_ns = time.monotonic_ns()
+
+    @property
+    def elapsed_s(self) -> float:
+        return (time.monotonic_ns() - self._start_ns) / 1e9
+
+    def wait(self, pts_s: float) -> Receipt | None:
+        """Until then.  None: it was stopped."""
+        early_s = pts_s - self.elapsed_s
+        if early_s > 0:
+            self.stopped.wait(early_s)
+        return None if self.stopped.is_set() else Receipt.at(self._start_ns + round(pts_s * 1e9))
+
+
+class DemoScene:
+    live = True
+
+    def __init__(self, camera: Camera, query: str) -> None:
+        from pipeline.scene import Look, Scene  # here, since other cameras need none of it
+
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        unknown = sorted(set(given) - set(SCENE_KEYS))
+        if unknown:
+            raise SourceError(f"camera {camera.id}: unknown {unknown[0]!r}; allowed: {', '.join(SCENE_KEYS)}")
+        look = Look.INFRARED_WHITE_HOT if camera.band is Band.INFRARED else Look.DAY
+        try:
+            self.fps = float(given.get("fps", SCENE_FPS))
+            seed, look = int(given.get("seed", 0)), Look(given.get("look", look))
+        except ValueError as error:
+            looks = ", ".join(Look)
+            raise SourceError(f"camera {camera.id}: {error}; allowed: whole seed, fps, look of {looks}") from None
+        if not 0 < self.fps <= 1000 or seed < 0:
+            raise SourceError(f"camera {camera.id}: seed {seed}, fps {self.fps:g}; allowed: seed >= 0, 0 < fps <= 1000")
+        self._scene = Scene(seed, look=look)
+        self._pace = Pace()
+
+    def pictures(self) -> Iterator[Picture]:
+        self._pace.start()
+        index = 0
+        while (receipt := self._pace.wait(index / self.fps)) is not None:
+            started_ns = time.perf_counter_ns()
+            pixels, _ = self._scene.render(index / self.fps)
+            decode_ns = time.perf_counter_ns() - started_ns
+            yield Picture(pixels, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            index = max(index + 1, int(self._pace.elapsed_s * self.fps))
+
+    def close(self) -> None:
+        self._pace.stopped.set()
+
+
+class DemoClips:
+    live = True
+
+    def __init__(self, path: Path) -> None:
+        self._paths = find_recordings(path)
+        self._next: Recording | None = open_recording(self._paths[0], one_by_one=True)
+        self.fps = self._next.fps
+        self._pace = Pace()
+
+    def pictures(self) -> Iterator[Picture]:
+        """Round and round.  Raises SourceError at the end of a clip that is broken."""
+        self._pace.start()
+        start_s = 0.0
+        while True:
+            round_start_s = start_s
+            for path in self._paths:
+                recording = self._next or open_recording(path, one_by_one=True)
+                self._next = None
+                try:
+                    yield from self._once(recording, start_s)
+                finally:
+                    recording.close()
+                start_s += recording.length_s
+                if self._pace.stopped.is_set():
+                    return
+            if start_s == round_start_s:
+                raise SourceError(f"{self._paths[0]}: holds no frame")
+
+    def close(self) -> None:
+        self._pace.stopped.set()
+        if self._next is not None:
+            self._next.close()
+
+    def _once(self, recording: Recording, start_s: float) -> Iterator[Picture]:
+        period_s = 1 / recording.fps if recording.fps else 0.1
+
+        def gate(pts_s: float) -> Receipt | None:
+            due_s = start_s + pts_s
+            if self._pace.elapsed_s > due_s + period_s:  # a newer one is due
+                return None
+            return self._pace.wait(due_s)
+
+        for picture in recording.paced(gate):
+            yield replace(picture, pts_s=start_s + picture.pts_s)
+            if self._pace.stopped.is_set():
+                return

@@ -1,0 +1,125 @@
+"""Live cameras: an RTSP address or a V4L2 device in, pictures out, each stamped when its packet arrived.
+
+A stream that ends, stalls or shows nothing is a SourceError.  No text made here holds a user, a password or a path.
+"""
+
+import errno
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
+from av.error import TimeoutError as NetworkTimeout
+
+from pipeline.capture.decoding import Decoder, OpenVideo, VideoPacket, nominal_fps, open_container, quiet_log
+from pipeline.capture.picture import Picture, Receipt
+from pipeline.config import Camera
+from pipeline.errors import CredentialsError, SourceError
+
+OPEN_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s
+PICTURE_TIMEOUT_S = 20.0  # longer than cameras wait between keyframes
+LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "32", "analyzeduration": "0"}
+
+
+def open_rtsp(camera: Camera) -> "LiveVideo":
+    quiet_log()
+    options = LOW_LATENCY | {"rtsp_transport": camera.transport, "allowed_media_types": "video"}
+    container = _open(camera, camera.uri, None, options)
+    return LiveVideo(camera, container)
+
+
+def open_v4l2(camera: Camera) -> "LiveVideo":
+    quiet_log()
+    device = camera.uri.partition(":")[2]
+    if not Path(device).exists():
+        found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none on this machine"
+        raise SourceError(f"{_named(camera)}: there is no device {device}; allowed: {found}")
+    return LiveVideo(camera, _open(camera, device, "v4l2", {"fflags": "nobuffer"}))
+
+
+class LiveVideo(OpenVideo):
+    live = True
+
+    def __init__(self, camera: Camera, container: InputContainer) -> None:
+        self._name = _named(camera)
+        if not container.streams.video:
+            container.close()
+            raise SourceError(f"{self._name}: offers no video")
+        stream = container.streams.video[0]
+        super().__init__(container, stream)
+        stream.thread_count = 1  # several would hold back as many pictures
+        self.fps = nominal_fps(stream)
+        self._decoder = Decoder(stream, self.fps)
+        self._keyframe_seen = False
+        self._last_picture_s = time.monotonic()
+
+    def pictures(self) -> Iterator[Picture]:
+        self._last_picture_s = time.monotonic()
+        return self._steps(self._step)
+
+    def _step(self) -> list[Picture]:
+        packet = self._read()
+        if isinstance(packet, SourceError):
+            raise packet
+        receipt = Receipt.now(_camera_utc_ns(packet))
+        self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
+        # Before the first keyframe some decoders show what they cannot know.
+        pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []
+        if pictures:
+            self._last_picture_s = time.monotonic()
+        elif time.monotonic() - self._last_picture_s > PICTURE_TIMEOUT_S:
+            raise SourceError(f"{self._name}: data, but no picture for {PICTURE_TIMEOUT_S:.0f} s")
+        return pictures
+
+    def _read(self) -> VideoPacket | SourceError:
+        """Faults are returned, so that they are not raised in the context of FFmpeg's, which hold the address."""
+        try:
+            packet = next(self._demuxed, None)
+        except (ExitError, NetworkTimeout):
+            return SourceError(f"{self._name}: no data for {2 * READ_TIMEOUT_S:.0f} s")
+        except FFmpegError as error:
+            return SourceError(f"{self._name}: reading failed ({error.strerror})")
+        if packet is None or not packet.size:  # FFmpeg reports a lost connection as the end of the video
+            return SourceError(f"{self._name}: the camera closed the stream")
+        return packet
+
+
+def _open(camera: Camera, place: str, layout: str | None, options: dict[str, str]) -> InputContainer:
+    started_s = time.monotonic()
+    try:
+        return open_container(place, format=layout, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+    except FFmpegError as error:
+        fault = _fault(camera, error, time.monotonic() - started_s)
+    raise fault  # here, so that it is not raised in the context of FFmpeg's, which holds the address
+
+
+def _fault(camera: Camera, error: FFmpegError, elapsed_s: float) -> SourceError:
+    name = _named(camera)
+    if isinstance(error, HTTPUnauthorizedError | HTTPForbiddenError):
+        return CredentialsError(f"{name}: the camera refuses the user or the password")
+    if error.errno == errno.EPROTONOSUPPORT:
+        other = {"tcp": "udp", "udp": "tcp"}[camera.transport]
+        return SourceError(f"{name}: the camera does not offer transport {camera.transport!r}; allowed: {other!r}")
+    if elapsed_s >= OPEN_TIMEOUT_S or isinstance(error, ExitError | NetworkTimeout):
+        return SourceError(f"{name}: no answer within {OPEN_TIMEOUT_S:.0f} s")
+    return SourceError(f"{name}: cannot be opened ({error.strerror})")
+
+
+def _named(camera: Camera) -> str:
+    """Camera and host.  Not the path: cameras take passwords there, and one with a slash in it is taken for a path."""
+    name = f"camera {camera.id}"
+    address = urlsplit(camera.uri)
+    if not camera.uri.startswith("rtsp") or "@" in address.path + address.query + address.fragment:
+        return name
+    return f"{name} at {address.netloc.rpartition('@')[2]}"
+
+
+def _camera_utc_ns(packet: VideoPacket) -> int | None:
+    """The camera's clock, which FFmpeg derives from its RTCP reports: microseconds since 1970."""
+    if not packet.has_sidedata("prft"):
+        return None
+    return int(struct.unpack_from("<q", bytes(packet.get_sidedata("prft")))[0]) * 1000

@@ -1,0 +1,47 @@
+"""A camera or a recording in, decoded pictures out.
+
+`open_source` opens what a configuration names, by the scheme of its address:
+    rtsp://  rtsps://         a camera; live
+    v4l2:/dev/videoN          a device of this machine; live
+    file:PATH                 recordings, every picture, as fast as they are taken
+    demo:scene?seed=3&fps=15  a procedural scene, sent as a live camera would
+    demo:clips/PATH           recordings, looped and sent as a live camera would
+`find_recordings` and `open_recording` are for replay.  All raise SourceError or CredentialsError, without any password.
+"""
+
+from pathlib import Path
+
+from pipeline.capture import demo
+from pipeline.capture.demo import DemoClips, DemoScene
+from pipeline.capture.live import open_rtsp, open_v4l2
+from pipeline.capture.picture import Picture, Source
+from pipeline.capture.recordings import Playlist, find_recordings, frame_count, open_recording
+from pipeline.config import SCHEMES, Camera
+from pipeline.errors import SourceError
+
+__all__ = ["Picture", "Source", "find_recordings", "frame_count", "open_recording", "open_source"]
+
+
+def open_source(camera: Camera) -> Source:
+    """Raises SourceError, and CredentialsError where the camera refuses user or password."""
+    scheme, _, rest = camera.uri.partition(":")
+    match scheme:
+        case "rtsp" | "rtsps":
+            return open_rtsp(camera)
+        case "v4l2":
+            return open_v4l2(camera)
+        case "file":
+            paths = find_recordings(Path(rest.removeprefix("//")))
+            return open_recording(paths[0]) if len(paths) == 1 else Playlist(paths)
+        case "demo":
+            return _open_demo(camera, rest)
+    raise SourceError(f"camera {camera.id}: unknown scheme {scheme[:20]!r}; allowed: {', '.join(SCHEMES)}")
+
+
+def _open_demo(camera: Camera, rest: str) -> Source:
+    if rest.startswith("clips/"):
+        return DemoClips(Path(rest.removeprefix("clips/")))
+    name, _, query = rest.partition("?")
+    if name != "scene":
+        raise SourceError(f"camera {camera.id}: unknown demo {name!r}; allowed: {demo.ALLOWED}")
+    return DemoScene(camera, query)

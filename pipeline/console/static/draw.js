@@ -1,0 +1,124 @@
+// A frame's picture with the marks of exactly its tracks, and a target enlarged.
+
+import {colour, isTarget, name, score} from "./text.js";
+
+const PLATE = "rgba(8, 11, 15, .78)";
+const EDGE = "rgba(8, 11, 15, .5)";
+const MIN_MARK_PX = 22; // on screen: a target of three pixels must still be found
+const GAP_PX = 4;
+const ZOOM_AT_LEAST_PX = 24; // of the frame, around a target
+
+// Draws into all of `canvas`, which has the frame's aspect.  `picture` may be null.
+export function drawFrame(canvas, frame, picture) {
+  const ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  if (!width || !height) return;
+  const [columns, rows] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
+  const context = canvas.getContext("2d", {alpha: false});
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.fillStyle = "#07090c";
+  context.fillRect(0, 0, width, height);
+  const scale = Math.min(width / frame.width, height / frame.height);
+  const left = (width - frame.width * scale) / 2;
+  const top = (height - frame.height * scale) / 2;
+  context.imageSmoothingQuality = "high";
+  if (picture) context.drawImage(picture, left, top, frame.width * scale, frame.height * scale);
+  const shown = frame.tracks.filter((track) => track.state !== "lost");
+  shown.sort((a, b) => isTarget(a.label) - isTarget(b.label)); // targets over distractors
+  const boxes = shown.map((track) => place(track.xyxy, left, top, scale));
+  shown.forEach((track, i) => drawMark(context, track, boxes[i]));
+  const taken = [];
+  for (let i = shown.length - 1; i >= 0; i--) { // targets choose first where their label goes
+    if (shown[i].state !== "tentative") drawLabel(context, shown[i], boxes[i], boxes, taken, width, height);
+  }
+}
+
+function place(xyxy, left, top, scale) {
+  const [x0, y0, x1, y1] = xyxy.map((value, i) => value * scale + (i % 2 ? top : left));
+  const across = Math.max(GAP_PX, (MIN_MARK_PX - (x1 - x0)) / 2);
+  const down = Math.max(GAP_PX, (MIN_MARK_PX - (y1 - y0)) / 2);
+  return {x0: x0 - across, y0: y0 - down, x1: x1 + across, y1: y1 + down};
+}
+
+function drawMark(context, track, box) {
+  const tentative = track.state === "tentative";
+  context.save();
+  context.globalAlpha = tentative ? 0.6 : 1;
+  const outline = corners(box, track.state === "coasting" || tentative);
+  const line = isTarget(track.label) && !tentative ? 2 : 1.5;
+  for (const [style, lineWidth] of [[EDGE, line + 1.5], [colour(track.label), line]]) {
+    context.strokeStyle = style;
+    context.lineWidth = lineWidth;
+    context.setLineDash(track.state === "coasting" ? [5, 4] : tentative ? [2, 3] : []);
+    context.stroke(outline);
+  }
+  context.restore();
+}
+
+// Four corners, or the whole box where it is dashed.
+function corners({x0, y0, x1, y1}, whole) {
+  const path = new Path2D();
+  if (whole) {
+    path.rect(x0, y0, x1 - x0, y1 - y0);
+    return path;
+  }
+  const arm = Math.min(14, (x1 - x0) * 0.32, (y1 - y0) * 0.32);
+  for (const [x, y, dx, dy] of [[x0, y0, 1, 1], [x1, y0, -1, 1], [x1, y1, -1, -1], [x0, y1, 1, -1]]) {
+    path.moveTo(x + dx * arm, y);
+    path.lineTo(x, y);
+    path.lineTo(x, y + dy * arm);
+  }
+  return path;
+}
+
+// Where it covers the fewest of other labels and of targets.
+function drawLabel(context, track, box, boxes, taken, width, height) {
+  context.font = "600 11px system-ui, sans-serif";
+  const text = `${name(track.label)} #${track.id} ${score(track.score)}`;
+  const [across, down] = [Math.ceil(context.measureText(text).width) + 11, 16];
+  const [above, below, right, left] = [box.y0 - down - 3, box.y1 + 3, box.x1 + 4, box.x0 - across - 4];
+  const places = [
+    [box.x0, above], [box.x0, below], [box.x1 - across, above], [box.x1 - across, below],
+    [right, box.y0], [left, box.y0], [right, above], [left, above], [right, below], [left, below],
+    [box.x0, above - down - 2], [box.x0, below + down + 2],
+  ].map(([x, y]) => {
+    const x0 = Math.min(Math.max(2, x), width - across - 2);
+    const y0 = Math.min(Math.max(2, y), height - down - 2);
+    return {x0, y0, x1: x0 + across, y1: y0 + down};
+  });
+  const cost = (plate) => 3 * overlaps(plate, taken) + overlaps(plate, boxes);
+  const best = places.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+  const {x0: x, y0: y} = best;
+  taken.push(best);
+  context.fillStyle = PLATE;
+  context.fillRect(x, y, across, down);
+  context.fillStyle = colour(track.label);
+  context.fillRect(x, y, 3, down);
+  context.fillStyle = "#eef2f5";
+  context.textBaseline = "middle";
+  context.fillText(text, x + 7, y + down / 2 + 0.5);
+}
+
+function overlaps(plate, boxes) {
+  return boxes.filter((b) => plate.x0 < b.x1 && b.x0 < plate.x1 && plate.y0 < b.y1 && b.y0 < plate.y1).length;
+}
+
+// The surroundings of a target, large; square.
+export function drawTarget(canvas, frame, picture, track) {
+  const ratio = window.devicePixelRatio || 1;
+  const side = Math.round(canvas.clientWidth * ratio);
+  if (!side) return;
+  if (canvas.width !== side) canvas.width = canvas.height = side;
+  const [x0, y0, x1, y1] = track.xyxy;
+  const around = Math.max(ZOOM_AT_LEAST_PX, 1.8 * Math.max(x1 - x0, y1 - y0));
+  const scale = picture.width / frame.width; // the picture may be smaller than the frame
+  const context = canvas.getContext("2d", {alpha: false});
+  context.fillStyle = "#07090c";
+  context.fillRect(0, 0, side, side);
+  context.imageSmoothingQuality = "high";
+  const left = ((x0 + x1) / 2 - around / 2) * scale;
+  const top = ((y0 + y1) / 2 - around / 2) * scale;
+  context.drawImage(picture, left, top, around * scale, around * scale, 0, 0, side, side);
+}

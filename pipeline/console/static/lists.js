@@ -1,0 +1,159 @@
+// Alerts, events and tracks, as the store has them.
+
+import {clock} from "./clock.js";
+import {clockTime, colour, duration, evidence, follow, happened, make, name, score, timeElement} from "./text.js";
+
+const SEVERITIES = {alarm: "Alarm", warning: "Warning", info: "Information"};
+const byId = (id) => document.getElementById(id);
+const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
+
+export class Alerts {
+  #known = null;
+  #alerts = [];
+
+  constructor(showCamera) {
+    this.showCamera = showCamera;
+    setInterval(() => this.#tick(), 1000);
+  }
+
+  get active() {
+    const active = this.#alerts.filter((alert) => alert.state === "active");
+    return active.sort((a, b) => rank(a) - rank(b)); // the newest first among equals, as they came
+  }
+
+  receive(alerts) {
+    this.#alerts = alerts;
+    const active = this.active;
+    const create = (alert) => this.#make(alert);
+    follow(byId("active"), active, (alert) => alert.id, create, fillAlert);
+    follow(byId("ended"), alerts.filter((alert) => alert.state === "ended"), (alert) => alert.id, create, fillAlert);
+    byId("ended-title").hidden = active.length === alerts.length;
+    byId("alert-count").textContent = active.length ? String(active.length) : "";
+    byId("no-alerts").hidden = active.length > 0;
+    byId("no-alerts").textContent = "No active alert.";
+    this.#announce(active);
+    this.#tick();
+  }
+
+  #announce(active) {
+    const fresh = this.#known ? active.filter((alert) => !this.#known.has(alert.id)) : [];
+    this.#known = new Set(this.#alerts.map((alert) => alert.id));
+    if (!fresh.length) return;
+    const said = fresh.map((alert) => `${SEVERITIES[alert.severity]}: ${name(alert.label)} on ${alert.camera}`);
+    byId("announce").textContent = said.join(". ");
+    for (const alert of fresh) byId("active").querySelector(`[data-key="${alert.id}"]`)?.classList.add("new");
+  }
+
+  #make(alert) {
+    const button = make(
+      "button",
+      {type: "button"},
+      make("span", {className: "thumb"}),
+      make(
+        "span",
+        {className: "what"},
+        make("span", {className: "title"}, make("b"), make("span", {className: "severity"})),
+        make("span", {className: "where"}),
+        make("span", {className: "why"}),
+      ),
+    );
+    button.addEventListener("click", () => this.#open(alert.id));
+    return make("li", {}, button);
+  }
+
+  #tick() {
+    for (const list of [byId("active"), byId("ended")]) {
+      for (const item of list.children) {
+        const alert = JSON.parse(item.content);
+        const where = item.querySelector(".where");
+        where.textContent = `${alert.camera} · ${clockTime(alert.opened_utc_ns)} · ${span(alert)}`;
+      }
+    }
+  }
+
+  #open(id) {
+    const alert = this.#alerts.find((one) => one.id === id);
+    if (!alert) return;
+    byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
+    const picture = alert.snapshot
+      ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
+      : make("p", {className: "empty"}, "No snapshot was taken.");
+    byId("details-picture").replaceChildren(picture);
+    const show = make("button", {type: "button"}, "Show the camera");
+    show.addEventListener("click", () => {
+      byId("details").close();
+      this.showCamera(alert.camera);
+    });
+    const rows = [
+      ["Severity", SEVERITIES[alert.severity] ?? alert.severity],
+      ["State", alert.state === "active" ? "Active" : "Ended"],
+      ["Opened", timeElement(alert.opened_utc_ns)],
+      ["Last seen", timeElement(alert.last_seen_utc_ns)],
+      ...(alert.ended_utc_ns === null ? [] : [["Ended", timeElement(alert.ended_utc_ns)]]),
+      ["Score", score(alert.score)],
+      ["Evidence", evidence(alert.evidence).join(", ") || "none"],
+      ["Alert", make("code", {}, alert.id)],
+      ["Track", make("code", {}, alert.track)],
+      ["Camera", make("span", {}, `${alert.camera} `, show)],
+    ];
+    byId("details-list").replaceChildren(
+      ...rows.flatMap(([term, what]) => [make("dt", {}, term), make("dd", {}, what)]),
+    );
+    byId("details").showModal();
+  }
+}
+
+const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.severity);
+
+function span(alert) {
+  if (alert.state === "active") return `for ${duration(clock.ageS(alert.opened_utc_ns))}`;
+  return `lasted ${duration((alert.ended_utc_ns - alert.opened_utc_ns) / 1e9)}`;
+}
+
+function fillAlert(item, alert) {
+  item.dataset.severity = alert.severity;
+  item.dataset.state = alert.state;
+  item.style.setProperty("--label", colour(alert.label));
+  item.querySelector("b").textContent = name(alert.label);
+  item.querySelector(".severity").textContent = alert.state === "active" ? SEVERITIES[alert.severity] : "Ended";
+  const why = evidence(alert.evidence).slice(0, 2).join(" ");
+  item.querySelector(".why").textContent = `score ${score(alert.score)}${why ? ` · ${why}` : ""}`;
+  const thumb = item.querySelector(".thumb");
+  if (thumb.dataset.file === (alert.snapshot ?? "")) return;
+  thumb.dataset.file = alert.snapshot ?? "";
+  if (!alert.snapshot) return thumb.replaceChildren("no picture");
+  const picture = make("img", {alt: "", loading: "lazy", src: snapshotUrl(alert.snapshot)});
+  picture.addEventListener("error", () => thumb.replaceChildren("no picture"));
+  thumb.replaceChildren(picture);
+}
+
+export function showEvents(events) {
+  const create = () => make("li", {}, make("span"), make("b"), make("span", {className: "camera"}));
+  follow(byId("events"), [...events].reverse(), (event) => event.id, create, (item, event) => {
+    item.dataset.severity = event.severity;
+    item.children[0].replaceChildren(timeElement(event.time_utc_ns));
+    item.children[1].textContent = happened(event);
+    item.children[2].textContent = event.camera;
+  });
+  byId("no-events").hidden = events.length > 0;
+  byId("no-events").textContent = "Nothing happened yet.";
+}
+
+export function showTracks(tracks) {
+  const create = () => make("tr", {}, ...Array.from({length: 6}, () => make("td")));
+  follow(byId("tracks"), tracks, (track) => track.ulid, create, (row, track) => {
+    const [seen, camera, label, state, points, span] = row.children;
+    const [first, last] = [track.first_seen[5], track.last_seen[5]]; // FrameRef: received_utc_ns
+    row.dataset.state = track.state;
+    seen.replaceChildren(timeElement(last));
+    camera.textContent = track.camera;
+    label.replaceChildren(make("i", {className: "dot"}), `${name(track.label)} #${track.id}`);
+    row.style.setProperty("--label", colour(track.label));
+    state.textContent = track.state;
+    points.textContent = score(track.score);
+    span.textContent = duration((last - first) / 1e9);
+    points.className = span.className = "number";
+  });
+  byId("no-tracks").hidden = tracks.length > 0;
+  byId("no-tracks").textContent = "No track yet.";
+}

@@ -1,0 +1,90 @@
+// Words, numbers and times as the page shows them, and the few ways in which it makes elements.  All text goes in as
+// text, never as markup.
+
+const COLOURS = {uav: "#ff6b66", unknown: "#ffb32e", bird: "#5aa9ff", airplane: "#94aac4", helicopter: "#9aa2f2"};
+const OTHER = "#a0a8b2";
+const KINDS = {
+  "track.confirmed": "confirmed",
+  "track.labelled": "recognised",
+  "track.lost": "lost",
+  "camera.up": "Camera up",
+  "camera.down": "Camera down",
+};
+
+export function colour(label) {
+  return COLOURS[label] ?? OTHER;
+}
+
+export function name(label) {
+  return label === "uav" ? "UAV" : label.charAt(0).toUpperCase() + label.slice(1);
+}
+
+export function isTarget(label) {
+  return label === "uav" || label === "unknown";
+}
+
+export function happened(event) {
+  const kind = KINDS[event.kind] ?? event.kind;
+  return event.track ? `${name(event.track.label)} #${event.track.id} ${kind}` : kind;
+}
+
+const milliseconds = (ns) => ns / 1e6;
+
+export function clockTime(ns) {
+  return new Date(milliseconds(ns)).toLocaleTimeString("en-GB");
+}
+
+export function timeElement(ns) {
+  const date = new Date(milliseconds(ns));
+  const today = date.toDateString() === new Date().toDateString();
+  const text = today ? clockTime(ns) : `${date.toLocaleDateString("en-CA").slice(5)} ${clockTime(ns)}`;
+  return make("time", {dateTime: date.toISOString(), title: date.toISOString()}, text);
+}
+
+export function duration(seconds) {
+  if (seconds < 0) return "0 s";
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
+export function evidence(values) {
+  const sorted = Object.entries(values).sort((a, b) => b[1] - a[1]);
+  return sorted.map(([label, value]) => `${label} ${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`);
+}
+
+export function score(value) {
+  return value.toFixed(2);
+}
+
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key === "data") Object.assign(element.dataset, value);
+    else element[key] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
+// Makes a list's children follow `items` and keeps the elements (and the focus, and the loaded pictures) of those that
+// stay.  `fill(element, item)` is called only for what changed.
+export function follow(list, items, key, create, fill) {
+  const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
+  let before = list.firstElementChild;
+  for (const item of items) {
+    const id = key(item);
+    const element = old.get(id) ?? create(item);
+    old.delete(id);
+    const content = JSON.stringify(item);
+    if (element.content !== content) {
+      element.content = content;
+      element.dataset.key = id;
+      fill(element, item);
+    }
+    if (element === before) before = before.nextElementSibling;
+    else list.insertBefore(element, before);
+  }
+  for (const element of old.values()) element.remove();
+}

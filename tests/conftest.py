@@ -1,0 +1,3 @@
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

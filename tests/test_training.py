@@ -1,0 +1,288 @@
+"""Training: a tiny run from end to end, exact resumption, pseudo-masks, augmentation, and errors that help."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from model.checkpoint import load
+from training.augment import Augmentation, Sampler, resized_labels
+from training.cache import CLASSES, cached, every_nth
+from training.config import Config, ConfigError, load_config, parse_config
+from training.labels import LabelsError, read_clips
+from training.losses import segmentation_loss
+from training.masks import box_mask
+from training.synthetic import DECOY, add_decoys
+from training.train import batch_shape, learning_rate, main, train
+
+TINY = Path(__file__).parent.parent / "configs" / "training" / "tiny.yaml"
+MINIMAL = {"data": "somewhere", "steps": 10, "decay_steps": 2}
+
+
+def spot(size_px: float, side: int = 64, contrast: float = 70.0, noise: float = 2.0) -> tuple[Any, Any]:
+    """A blurred disc on noise, a little off the centre: the image and the true mask."""
+    rng = np.random.default_rng(5)
+    rows, columns = np.mgrid[: side * 8, : side * 8] / 8
+    centre = side / 2 + 0.3
+    disc = (np.hypot(rows - centre, columns - centre) < size_px / 2).astype(np.float32)
+    cover = cv2.resize(disc, (side, side), interpolation=cv2.INTER_AREA)
+    pixels = 100 + contrast * cv2.GaussianBlur(cover, (0, 0), 0.6) + rng.normal(0, noise, (side, side))
+    return np.repeat(np.clip(pixels, 0, 255).astype(np.uint8)[..., None], 3, axis=2), cover > 0.5
+
+
+@pytest.fixture(scope="module")
+def clip_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three short clips in the dronedet format: a bright spot drifts over noise."""
+    folder = tmp_path_factory.mktemp("clip_set")
+    (folder / "clips").mkdir()
+    described = {}
+    for name, sensor, shown in (("A", "infrared", "drone"), ("B", "visible", "bird"), ("C", "visible", "drone")):
+        frames = []
+        with av.open(str(folder / "clips" / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=30)
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 160, 128, "yuv420p", 4_000_000
+            for number in range(12):
+                x, y = 40 + 4 * number, 60
+                image = np.random.default_rng(number).normal(90, 3, (128, 160, 3))
+                image[y : y + 6, x : x + (10 if shown == "drone" else 5)] += 110
+                frame = av.VideoFrame.from_ndarray(np.clip(image, 0, 255).astype(np.uint8), format="rgb24")
+                container.mux(stream.encode(frame))
+                frames.append([{"id": 0, "class": shown, "box": [x - 3, y - 3, 16, 12]}])
+            container.mux(stream.encode())
+        sizes = {"width": 160, "height": 128, "fps": 30.0}
+        described[name] = {"sensor": sensor, "clip_class": shown, "split": "train", **sizes, "frames": frames}
+    with gzip.open(folder / "labels.json.gz", "wt") as file:
+        json.dump(described, file)
+    return folder
+
+
+@pytest.fixture
+def tiny(clip_set: Path, tmp_path: Path) -> Config:
+    """The shipped tiny configuration on the synthetic clips."""
+    return replace(
+        load_config(TINY),
+        data=str(clip_set),
+        clips=[],
+        check_clips=[],
+        cache=str(tmp_path / "cache"),
+        every_drone_frame=2,
+        every_other_frame=3,
+        threads=1,
+    )
+
+
+def sampler(clip_set: Path, tmp_path: Path, seed: int, **changes: float) -> Sampler:
+    clips = read_clips(clip_set)
+    frames = cached(tmp_path / "cache", clips, every_nth(clips, 2, 3))
+    return Sampler(frames, Augmentation(crop_px=128, **changes), seed)  # type: ignore[arg-type]
+
+
+# --- the run ---
+
+
+def test_tiny_run_learns_and_exports(tiny: Config, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "run", resume=False)
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert rows[-1]["train_found"] != ""
+    loaded = load(tmp_path / "run" / "ema.safetensors")
+    assert loaded.metadata.classes == CLASSES
+    assert loaded.metadata.preprocessing.mode == "scale"
+    assert loaded.metadata.preprocessing.scale == {"infrared": 1.0, "visible": 0.5}
+    assert loaded.metadata.training["step"] == 40
+    assert loaded.metadata.training["config"]["seed"] == 3
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["same steps", "more steps"])
+def test_resumed_run_equals_straight_run(tiny: Config, tmp_path: Path, extended: bool) -> None:
+    short = replace(tiny, steps=12, decay_steps=4, check_every_steps=100, save_every_steps=6)
+    straight = train(short, tmp_path / "straight", resume=False)
+    if extended:  # a finished shorter run goes on from before its learning rate fell
+        train(replace(short, steps=8), tmp_path / "halves", resume=False)
+    else:
+        stop_after_save(short, tmp_path / "halves")
+    resumed = train(short, tmp_path / "halves", resume=True)
+    assert resumed.step == straight.step == 12
+    for left, right in ((straight.network, resumed.network), (straight.average, resumed.average)):
+        for name, tensor in left.state_dict().items():
+            assert torch.equal(tensor, right.state_dict()[name]), name
+
+
+def stop_after_save(config: Config, folder: Path) -> None:
+    """Half of a run: ended by SIGTERM, as a service manager would."""
+    from training import train as module
+
+    def step_then_stop(run: Any, *others: Any) -> Any:
+        loss = original(run, *others)
+        if run.step == config.steps // 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    original = module.train_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train_step", step_then_stop)
+        assert train(config, folder, resume=False).step == config.steps // 2
+
+
+def test_learning_rate_rises_holds_and_falls() -> None:
+    config = parse_config({**MINIMAL, "steps": 100, "decay_steps": 20, "warmup_steps": 10, "peak_lr": 1.0})
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:81] == [1.0] * 72
+    assert rates[90] == pytest.approx(0.5)
+    assert 0 < rates[99] < 0.06
+
+
+def test_small_crops_are_mixed_in_until_the_decay() -> None:
+    config = parse_config({**MINIMAL, "steps": 100, "decay_steps": 20, "small_share": 0.5})
+    shapes = [batch_shape(config, step) for step in range(100)]
+    assert set(shapes[:80]) == {(4, 256), (8, 128)}
+    assert set(shapes[80:]) == {(4, 256)}
+
+
+def test_resume_without_state_says_what_is_missing(tiny: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--resume: .*state.pt is missing; allowed"):
+        train(tiny, tmp_path / "empty", resume=True)
+
+
+# --- pseudo-masks ---
+
+
+@pytest.mark.parametrize(("size_px", "margin_px", "least_iou"), [(3, 2, 0.5), (5, 3, 0.65), (9, 4, 0.75), (20, 5, 0.8)])
+@pytest.mark.parametrize("contrast", [40.0, -80.0])
+def test_pseudo_mask_overlaps_truth(size_px: int, margin_px: int, least_iou: float, contrast: float) -> None:
+    image, truth = spot(size_px, contrast=contrast)
+    half = size_px / 2 + margin_px
+    mask, left, top = box_mask(image, (32 - half, 32 - half, 33 + half, 33 + half))
+    found = np.zeros(truth.shape, bool)
+    found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    assert (found & truth).sum() / (found | truth).sum() >= least_iou
+
+
+def test_pseudo_mask_ignores_a_tree_line_beside_the_box() -> None:
+    image, truth = spot(9)
+    image[42:] = 10
+    mask, left, top = box_mask(image, (24.0, 24.0, 41.0, 41.0))
+    found = np.zeros(truth.shape, bool)
+    found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    assert (found & truth).sum() / (found | truth).sum() >= 0.6
+
+
+def test_pseudo_mask_without_contrast_is_a_small_ellipse() -> None:
+    mask, _, _ = box_mask(np.full((64, 64, 3), 90, np.uint8), (20.0, 20.0, 40.0, 36.0))
+    assert 0 < mask.sum() < 0.3 * mask.size
+
+
+def test_pseudo_mask_of_a_box_off_the_frame_is_empty() -> None:
+    assert box_mask(np.zeros((10, 10, 3), np.uint8), (20.0, 20.0, 30.0, 30.0))[0].size == 0
+
+
+# --- augmentation and loss ---
+
+
+def test_samples_depend_on_seed_step_and_index_only(clip_set: Path, tmp_path: Path) -> None:
+    first, second = (sampler(clip_set, tmp_path, seed=4) for _ in range(2))
+    second.sample(0, 0, 128)  # what was drawn before must not matter
+    image, labels = first.sample(7, 1, 128)
+    again, labels_again = second.sample(7, 1, 128)
+    assert np.array_equal(image, again) and np.array_equal(labels, labels_again)
+    assert not np.array_equal(image, first.sample(7, 2, 128)[0])
+    assert not np.array_equal(image, sampler(clip_set, tmp_path, seed=5).sample(7, 1, 128)[0])
+
+
+def test_samples_have_the_promised_shape_and_labels(clip_set: Path, tmp_path: Path) -> None:
+    source = sampler(clip_set, tmp_path, seed=1, paste_share=1.0, decoy_share=0.8, overlay_share=0.8)
+    seen = set()
+    for step in range(30):
+        image, labels = source.sample(step, 0, 128)
+        assert image.shape == (128, 128, 3) and image.dtype == np.uint8
+        assert labels.shape == (128, 128) and labels.dtype == np.uint8
+        seen |= set(np.unique(labels).tolist())
+    assert seen == {0, 1, 2, DECOY}
+
+
+def test_a_shrunken_object_never_vanishes() -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[100:102, 100:102] = 3
+    assert (resized_labels(labels, 64) == 3).sum() == 1
+
+
+def test_decoys_leave_labels_alone() -> None:
+    labels = np.zeros((128, 128), np.uint8)
+    labels[60:66, 60:70] = 1
+    image = np.full((128, 128, 3), 100, np.uint8)
+    for seed in range(20):
+        _, changed = add_decoys(np.random.default_rng(seed), image, labels, is_infrared=True)
+        assert np.array_equal(changed == 1, labels == 1)
+
+
+def test_loss_prefers_the_right_class_and_punishes_decoys() -> None:
+    labels = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    labels[0, 4:8, 4:8] = 1
+    right, wrong = (torch.full((1, 4, 16, 16), -6.0) for _ in range(2))
+    right[0, 0, 4:8, 4:8] = 6.0
+    wrong[0, 1, 4:8, 4:8] = 6.0
+    assert segmentation_loss(right, [], labels).total < segmentation_loss(wrong, [], labels).total
+    labels[labels == 1] = DECOY
+    silent = torch.full((1, 4, 16, 16), -6.0)
+    assert segmentation_loss(silent, [], labels).total < segmentation_loss(right, [], labels).total
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stepz": 1}, r"unknown key 'stepz' = 1; allowed: .*steps"),
+        ({"steps": "many"}, r"steps = 'many'; allowed: int"),
+        ({"steps": True}, r"steps = True; allowed: int"),
+        ({"batch": 0}, r"batch = 0; allowed: more than 0"),
+        ({"decay_steps": 11}, r"decay_steps = 11; allowed: 0..10"),
+        ({"small_crop_px": 100}, r"small_crop_px = 100; allowed: multiples of 128"),
+        ({"ema": 1.0}, r"ema = 1.0; allowed: 0 up to"),
+        ({"splits": ["tset"]}, r"'tset'; allowed: train, val, hard"),
+        ({"augmentation": {"crop_px": 100}}, r"augmentation: crop_px = 100; allowed: multiples of 128"),
+        ({"augmentation": {"grey_share": 2.0}}, r"grey_share = 2.0; allowed: 0..1"),
+        ({"augmentation": {"sensor_scale": {"infrared": 1.0}}}, r"sensor_scale .*allowed: a scale for"),
+    ],
+)
+def test_bad_config_names_key_value_and_allowed(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config({**MINIMAL, **changes})
+
+
+def test_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match="steps is missing; allowed: int"):
+        parse_config({"data": "x", "decay_steps": 1})
+
+
+def test_command_line_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(yaml.safe_dump({**MINIMAL, "data": str(tmp_path)}))
+    assert main([str(config), "--out", str(tmp_path / "run")]) == 2
+    assert "labels.json.gz: cannot be read" in capsys.readouterr().err
+
+
+def test_labels_errors_name_the_clip(clip_set: Path) -> None:
+    with pytest.raises(LabelsError, match="no clip 'Z'; allowed: A, B"):
+        read_clips(clip_set, names=["Z"])
+    with pytest.raises(LabelsError, match="split is 'test'; allowed: train, val, hard"):
+        read_clips(clip_set, splits=["test"])
+
+
+def test_shipped_configs_are_valid() -> None:
+    assert [load_config(path).network["num_class"] for path in sorted(TINY.parent.glob("*.yaml"))].count(4) >= 2
