@@ -161,16 +161,9 @@ def worker(
 
         run_tracking(loaded, stop)
     elif role == "console":
-        from pipeline.console.server import run_console
-        from pipeline.transport.endpoints import Endpoints
+        from pipeline.console.worker import run as run_console
 
-        host = loaded.console.host
-        run_console(
-            loaded,
-            Endpoints().live,
-            ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
-            stop=stop,
-        )
+        run_console(loaded, stop)
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
 

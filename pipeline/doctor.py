@@ -5,12 +5,12 @@ import os
 import platform
 from pathlib import Path
 
+from model.processor import FEATURES, cpuinfo, features
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config import Config
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "prometheus-client", "PyYAML", "scipy")
-CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd")
 CODECS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
 
 
@@ -57,8 +57,8 @@ def examine() -> tuple[str, bool]:
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"  MISSING  {name}")
             healthy = False
-    lines.append(f"processor: {_processor()}, {os.cpu_count()} cores visible, {torch.get_num_threads()} threads used")
-    lines.append(f"  features: {', '.join(_features()) or 'none of ' + ', '.join(CPU_FEATURES)}")
+    lines.append(f"processor: {cpuinfo('model name') or platform.processor() or 'unknown'}, {os.cpu_count()} cores visible, {torch.get_num_threads()} threads used")
+    lines.append(f"  features: {', '.join(sorted(features())) or 'none of ' + ', '.join(FEATURES)}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             lines.append(f"device: cuda:{index} {torch.cuda.get_device_name(index)}")
@@ -77,20 +77,3 @@ def examine() -> tuple[str, bool]:
         healthy = False
     lines.append("all that is needed is there" if healthy else "something is missing, see above")
     return "\n".join(lines), healthy
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(key)), "")
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or "unknown"
-
-
-def _features() -> list[str]:
-    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
-    return [feature for feature in CPU_FEATURES if feature in flags]

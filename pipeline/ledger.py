@@ -7,6 +7,7 @@ in flight when one died is counted as failed by the next.
 
 import mmap
 import os
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _FIELDS = (
     *(f"failed.{cause}" for cause in CAUSES),
     *(f"blind_ns.{cause}" for cause in CAUSES),
 )
+DEAD_WRITER_S = 0.2  # an entry takes microseconds
 _WORD_BYTES = 8
 _HEADER_WORDS = 2  # magic, and a sequence that is odd while a write is under way
 SIZE_BYTES = (_HEADER_WORDS + len(_FIELDS)) * _WORD_BYTES
@@ -60,12 +62,16 @@ def read(path: Path) -> Account:
         with memoryview(memory) as whole, whole.cast("Q") as words:
             if words[0] != MAGIC:
                 raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
+            deadline_s = time.monotonic() + DEAD_WRITER_S
             while True:
                 before = words[1]
                 body = words[_HEADER_WORDS:].tobytes()  # one copy, so that a busy writer seldom comes between
-                if before % 2 == 0 and before == words[1]:
+                whole_entry = before % 2 == 0 and before == words[1]
+                if whole_entry or time.monotonic() > deadline_s:
                     break
     values = dict(zip(_FIELDS, array("Q", body), strict=True))
+    if not whole_entry:  # its writer died in the middle of an entry
+        _settle(values)
     return Account(
         **{name: values[name] for name in _COUNTERS if name != "up"},
         up=bool(values["up"]),
@@ -73,6 +79,13 @@ def read(path: Path) -> Account:
         failed={cause: values[f"failed.{cause}"] for cause in CAUSES},
         blind_ns={cause: values[f"blind_ns.{cause}"] for cause in CAUSES},
     )
+
+
+def _settle(values: dict[str, int]) -> None:
+    """What a dead writer had captured and given no fate, in flight or cut off half-way, is counted as failed."""
+    fates = sum(count for name, count in values.items() if name.startswith(("dropped.", "failed.")))
+    values[f"failed.{Cause.FAILED}"] += max(0, values["captured"] - values["segmented"] - fates)
+    values["in_flight"] = 0
 
 
 class Ledger:
@@ -94,15 +107,9 @@ class Ledger:
         self._sequence = self._words[1] + self._words[1] % 2  # a writer that died in the middle left it odd
         self._values = dict(zip(_FIELDS, self._words[_HEADER_WORDS:].tolist(), strict=True))
         with self._change() as values:
-            values[f"failed.{Cause.FAILED}"] += self._unbalance()
-            values["in_flight"] = 0
+            _settle(values)
             values["credits"] = credits
             values["up"] = 0
-
-    def _unbalance(self) -> int:
-        """Frames that the last writer counted as captured and no fate since: in flight, or cut off half-way."""
-        fates = sum(n for name, n in self._values.items() if name.startswith(("dropped.", "failed.")))
-        return max(0, self._values["captured"] - self._values["segmented"] - fates)
 
     @contextmanager
     def _change(self) -> Iterator[dict[str, int]]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     with Engine(loaded, device=options.device, kind=options.engine) as engine, _progress() as progress:
         for path, name in zip(inputs, names, strict=True):
             task = progress.add_task(name, total=None, rate="")
-            replay = _Replay(path, name, out / name, loaded, engine, options)
-            summary = replay.run(lambda done, total, task=task: _advance(progress, task, done, total))
+            replay = Replay(path, name, out / name, loaded, engine, options)
+            summary = replay.run(partial(_advance, progress, task))
             summaries.append((summary, replay.thumbnails))
             if summary.error:
                 print(f"error: {summary.error}", file=sys.stderr)
@@ -112,11 +113,12 @@ def _progress() -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
+    """Also what is left of the time, by the bar itself."""
     speed = progress.tasks[task].speed
     progress.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
 
 
-class _Replay:
+class Replay:
     """One input."""
 
     def __init__(

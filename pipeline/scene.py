@@ -1,17 +1,15 @@
 """Procedural scenes with exact masks: demo cameras, truth for end-to-end tests, an endless training set.
 
-In: a seed, a frame size, a look, a cast, and then a time in seconds.  Out: an RGB frame, uint8 (H, W, 3), and the truth
-of every object in it.  All is a closed function of seed and time: no state, no clock, no files, so frames may be asked
-for in any order.  What is large (sky, clouds, terrain, noise) is drawn once, in the constructor.
-
-Objects are small 3D models (x forward, y left, z up, about 1 wide), seen by a camera that looks up by ELEVATION, drawn
-supersampled and blended, so that they move by fractions of a pixel.
+In: a seed, a frame size, a look, a cast; then a time in seconds.  Out: an RGB frame, uint8 (H, W, 3), and the truth of
+each object in it.  All is a closed function of seed and time (no state, clock or files), so frames may be asked for in
+any order.  Sky, clouds, terrain and noise are drawn once.  Objects are 3D models (x forward, y left, z up, about 1
+wide), seen by a camera that looks up, drawn supersampled and blended, so that they move by fractions of a pixel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import atan2, ceil, cos, floor, radians, remainder, sin, tau
+from math import ceil, cos, floor, radians, remainder, sin, tau
 from typing import Literal
 
 import cv2
@@ -20,10 +18,10 @@ from numpy.random import Generator, default_rng
 from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Rgb = tuple[int, int, int]
 Part = tuple[tuple[tuple[float, float, float], ...], float, Rgb, bool]  # points, line width (0: filled), colour, paired
-Pose = tuple[float, ...]  # x_px, y_px, width_px, then in radians yaw, pitch (nose down), roll (right down)
+Pose = tuple[float, ...]  # x_px, y_px, width_px, and in radians yaw, pitch (nose down), roll (right down)
 Actor = Literal["quadcopter", "fixed_wing", "bird", "airplane"]
 
 CAST: tuple[Actor, ...] = ("airplane", "fixed_wing", "quadcopter", "bird", "bird", "bird")  # far to near
@@ -67,104 +65,91 @@ class Palette:
     land: tuple[Rgb, Rgb, Rgb]  # hills, trees, field
     haze: float  # exponent of the way from zenith to horizon
     noise: float  # standard deviation, grey levels
-    gain: float  # an object's own colours times this ...
-    veil: float  # ... mixed with this share of ...
-    tint: Rgb  # ... this: haze or heat
+    objects: tuple[float, float, Rgb]  # their own colours times this, mixed with this share of haze or heat
 
 
 # fmt: off
-DAY = Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
-              ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, 1.0, 0.06, (140, 165, 195))
-DUSK = Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
-               ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 2.0, 0.5, 0.05, (120, 100, 110))
-FOG = Palette((176, 182, 188), (196, 198, 200), ((160, 165, 172), (212, 213, 214)),
-              ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, 1.0, 0.35, (186, 190, 194))
+PALETTES = {  # a look that is not here is infrared
+    Look.DAY: Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
+                      ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, (1.0, 0.06, (140, 165, 195))),
+    Look.DUSK: Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
+                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 2.0, (0.5, 0.05, (120, 100, 110))),
+    Look.FOG: Palette((176, 182, 188), (196, 198, 200), ((160, 165, 172), (212, 213, 214)),
+                      ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, (1.0, 0.35, (186, 190, 194)))}
 INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
-                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, 0.3, 0.9, (255,) * 3)
-PALETTES = {Look.DAY: DAY, Look.DUSK: DUSK, Look.FOG: FOG}  # a look that is not here is infrared
-
+                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, (0.3, 0.9, (255,) * 3))
 DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (66, 54, 60), (66, 66, 74), (104, 108, 120), (132, 131, 140)
-MODELS: dict[Actor, list[Part]] = {"fixed_wing": [
-    (((.12, 0, .03), (.09, .5, .08), (-.01, .5, .08), (-.06, 0, .03)), 0, DARK, True),  # wing
-    (((-.36, 0, .02), (-.4, .16, .12), (-.48, .16, .12), (-.46, 0, .02)), 0, DARK, True),  # tail
-    (((.02, 0, 0), (-.46, 0, .02)), .05, GREY, False), (((.22, 0, 0), (.02, 0, 0)), .11, GREY, False),  # boom, hull
-    (((.2, 0, .035), (-.02, 0, .045)), .035, PALE, False),  # light on the hull
-], "airplane": [
-    (((.1, .03, -.02), (-.08, .5, .03), (-.15, .5, .03), (-.1, .03, -.02)), 0, GREY, True),  # wing
-    (((-.4, 0, .03), (-.48, .18, .04), (-.53, .18, .04), (-.5, 0, .03)), 0, GREY, True),  # tail
-    (((-.34, 0, .04), (-.49, 0, .22), (-.55, 0, .22), (-.5, 0, .03)), 0, GREY, False),  # fin
-    (((.46, 0, 0), (-.36, 0, 0)), .1, SHADE, False), (((-.3, 0, .01), (-.52, 0, .03)), .06, SHADE, False),  # hull
-    (((.44, 0, .03), (-.34, 0, .03)), .035, PALE, False), (((.07, .17, -.05), (-.03, .17, -.05)), .06, GREY, True),
-]}
+MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
+    "quadcopter": [(((-.12, 0, 0), (.12, 0, 0)), .15, DARK, False), (((0, 0, .06), (0, 0, .08)), .12, PLUM, False)],
+    "bird": [(((.2, 0, 0), (-.16, 0, 0)), .11, GREY, False), (((-.16, 0, 0), (-.3, 0, 0)), .07, DARK, False)],
+    "fixed_wing": [  # wing, tail; boom, hull; light on the hull
+        (((.12, 0, .03), (.09, .5, .08), (-.01, .5, .08), (-.06, 0, .03)), 0, DARK, True),
+        (((-.36, 0, .02), (-.4, .16, .12), (-.48, .16, .12), (-.46, 0, .02)), 0, DARK, True),
+        (((.02, 0, 0), (-.46, 0, .02)), .05, GREY, False), (((.22, 0, 0), (.02, 0, 0)), .11, GREY, False),
+        (((.2, 0, .035), (-.02, 0, .045)), .035, PALE, False)],
+    "airplane": [  # wing, tail, fin; hull; light on the hull, engines
+        (((.1, .03, -.02), (-.08, .5, .03), (-.15, .5, .03), (-.1, .03, -.02)), 0, GREY, True),
+        (((-.4, 0, .03), (-.48, .18, .04), (-.53, .18, .04), (-.5, 0, .03)), 0, GREY, True),
+        (((-.34, 0, .04), (-.49, 0, .22), (-.55, 0, .22), (-.5, 0, .03)), 0, GREY, False),
+        (((.46, 0, 0), (-.36, 0, 0)), .1, SHADE, False), (((-.3, 0, .01), (-.52, 0, .03)), .06, SHADE, False),
+        (((.44, 0, .03), (-.34, 0, .03)), .035, PALE, False), (((.07, .17, -.05), (-.03, .17, -.05)), .06, GREY, True)]}
 # Width in px; level, a share of the frame's height; speed in px/s; way out of view, a share of the frame's width, and
 # slope; swings (across twice, down twice) as shares of the frame, and their rates in radians/s.
 FLIGHTS: dict[Actor, tuple[tuple[float, ...], ...]] = {
     "fixed_wing": ((24, 30), (.36, .4), (0, 0), (0, 0), (.3, .08, .12, .05), (.25, .57, .25, .57)),
     "bird": ((8, 13), (.2, .55), (25, 60), (.7, 0), (.06, .03, .1, .05), (.9, 2.1, .6, 1.3)),
-    "airplane": ((42, 50), (.06, .12), (55, 70), (.9, .05), (0, 0, 0, 0), (0, 0, 0, 0)),
-}
+    "airplane": ((42, 50), (.06, .12), (55, 70), (.9, .05), (0, 0, 0, 0), (0, 0, 0, 0))}
 # fmt: on
 
 
-def quadcopter(time_s: float) -> list[Part]:
+def rotors(time_s: float) -> list[Part]:
     """Light arms in front, dark ones behind, a leg under each motor, and over it a blade as the shutter caught it."""
-    parts: list[Part] = [(((-0.12, 0, 0), (0.12, 0, 0)), 0.15, DARK, False), (((0, 0, 0.06),) * 2, 0.15, PLUM, False)]
+    parts: list[Part] = []
     for x, y in ((0.3, 0.3), (0.3, -0.3), (-0.3, 0.3), (-0.3, -0.3)):
         u, v = 0.2 * cos(97.3 * time_s + 5 * x + 9 * y), 0.2 * sin(97.3 * time_s + 5 * x + 9 * y)
         parts.append((((x - u, y - v, 0.1), (x + u, y + v, 0.1)), 0.035, DARK, False))
         parts.append((((0, 0, 0), (x, y, 0.02)), 0.06, PALE if x > 0 else PLUM, False))
-        parts.append((((x, y, 0.09), (x, y, -0.02)), 0.075, DARK, False))
-        parts.append((((x, y, 0), (1.05 * x, 1.05 * y, -0.14)), 0.05, DARK, False))
+        parts.append((((x, y, 0.09), (1.05 * x, 1.05 * y, -0.14)), 0.06, DARK, False))
     return parts
 
 
-def bird(phase: float) -> list[Part]:
-    """Body, tail, and wings of two segments, of which the outer one follows the inner one late."""
+def wings(phase: float) -> list[Part]:
+    """Of two segments, of which the outer one follows the inner one late."""
     inner, outer = 0.15 + 0.75 * sin(phase), 0.05 + 0.75 * sin(phase) + 0.6 * sin(phase - 1.2)
     y, z = 0.24 * cos(inner), 0.24 * sin(inner)
     front, back, tip = (0.12, y, z), (-0.08, y, z), (0.0, y + 0.26 * cos(outer), z + 0.26 * sin(outer))
-    wing: list[Part] = [(((0.1, 0, 0), front, back, (-0.1, 0, 0)), 0, DARK, True), ((front, tip, back), 0, DARK, True)]
-    return [(((0.2, 0, 0), (-0.16, 0, 0)), 0.11, GREY, False), (((-0.16, 0, 0), (-0.3, 0, 0)), 0.07, DARK, False), *wing]
+    return [(((0.1, 0, 0), front, back, (-0.1, 0, 0)), 0, DARK, True), ((front, tip, back), 0, DARK, True)]
 
 
-def hovering(rng: Generator, width_px: int, height_px: int) -> Callable[[float], Pose]:
+def hovering(rng: Generator, time_s: float, width_px: int, height_px: int) -> Pose:
     """Hover, fly straight at constant speed to the next place, hover again, round and round."""
     unit, count = width_px / 640, 12
     x = width_px * (rng.uniform(0.08, 0.42, count) + 0.5 * (np.arange(count) % 2))
     y = height_px * rng.uniform(0.22, 0.54, count)
     knots_s = np.cumsum(rng.uniform((0.4, 4), (1.6, 8), (count, 2)))  # ends of hovers and of flights
-    xs, ys = np.roll(np.repeat(x, 2), -1), np.roll(np.repeat(y, 2), -1)
-    size_px, p, q = unit * rng.uniform(22, 29), *rng.uniform(0, tau, 2)
-
-    def path(time_s: float) -> Pose:
-        x0, x, x1 = np.interp((time_s - 0.15, time_s, time_s + 0.15), knots_s, xs, period=knots_s[-1]).tolist()
-        y = float(np.interp(time_s, knots_s, ys, period=knots_s[-1])) + 0.9 * unit * sin(2.3 * time_s + q)
-        lean, yaw = 0.012 * (x1 - x0) / unit, q + 0.9 * sin(0.23 * time_s + p)
-        size = size_px * (1 + 0.15 * sin(0.17 * time_s + q))
-        return x + 1.2 * unit * sin(1.9 * time_s + p), y, size, yaw, lean * cos(yaw), lean * sin(yaw)
-
-    return path
+    places = np.roll(np.column_stack((x, y)).repeat(2, axis=0), -1, axis=0)
+    around_s = time_s + np.array((-0.15, 0, 0.15))  # so that it leans into its speed, gradually
+    x, y = (np.interp(around_s, knots_s, axis, period=knots_s[-1]) for axis in places.T)
+    p, q = rng.uniform(0, tau, 2).tolist()
+    size = unit * rng.uniform(22, 29) * (1 + 0.15 * sin(0.17 * time_s + q))
+    lean, yaw = 0.012 * float(x[2] - x[0]) / unit, q + 0.9 * sin(0.23 * time_s + p)
+    sway_x, sway_y = 1.2 * unit * sin(1.9 * time_s + p), 0.9 * unit * sin(2.3 * time_s + q)
+    return float(x[1]) + sway_x, float(y[1]) + sway_y, size, yaw, lean * cos(yaw), lean * sin(yaw)
 
 
-def gliding(rng: Generator, width_px: int, height_px: int, actor: Actor) -> Callable[[float], Pose]:
+def gliding(rng: Generator, time_s: float, width_px: int, height_px: int, actor: Actor) -> Pose:
     """Smooth turns, banked; what has speed also crosses the frame, leaves, and comes in again on the other side."""
     sizes_px, levels, speeds, (away, slope), swings, rates = FLIGHTS[actor]
     unit, room_px, side = width_px / 640, away * width_px, int(rng.choice((-1, 1)))
-    size_px, drift = unit * rng.uniform(*sizes_px[:2]), side * unit * rng.uniform(*speeds[:2])
-    level, phase, rate = rng.uniform(*levels), rng.uniform(0, tau, 4), np.array(rates) * rng.uniform(0.8, 1.2, 4)
+    size_px, level, drift = (rng.uniform(low, high) for low, high in (sizes_px, levels, speeds))
     start_px = width_px * (0.5 - side * (1.15 if actor == "airplane" else rng.uniform(0, 1.2 * away)))
-
-    def place(time_s: float) -> tuple[float, float]:
-        a, b, c, d = (np.array(swings) * np.sin(rate * time_s + phase)).tolist()
-        x = (start_px + drift * time_s + room_px) % (width_px + 2 * room_px) - room_px
-        return x + width_px * (a + b), height_px * (level + c + d) + slope * x
-
-    def path(time_s: float) -> Pose:
-        (x0, y0), (x, y), (x1, y1) = place(time_s - 0.1), place(time_s), place(time_s + 0.1)
-        before, yaw = (atan2(v / sin(ELEVATION), u) for u, v in ((x - x0, y - y0), (x1 - x, y1 - y)))
-        return x, y, size_px, yaw, 0.0, max(-0.7, min(0.7, -12 * remainder(yaw - before, tau)))
-
-    return path
+    around_s = time_s + np.array((-0.1, 0, 0.1))  # three places make two headings, and those a turn
+    phases = np.outer(around_s, rates * rng.uniform(0.8, 1.2, 4)) + rng.uniform(0, tau, 4)
+    a, b, c, d = (np.array(swings) * np.sin(phases)).T
+    x = (start_px + side * unit * drift * around_s + room_px) % (width_px + 2 * room_px) - room_px + width_px * (a + b)
+    y = height_px * (level + c + d) + slope * x
+    before, yaw = np.arctan2(np.diff(y) / sin(ELEVATION), np.diff(x)).tolist()
+    return float(x[1]), float(y[1]), unit * size_px, yaw, 0.0, max(-0.7, min(0.7, -12 * remainder(yaw - before, tau)))
 
 
 def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octaves: int) -> Floats:
@@ -179,7 +164,7 @@ def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octa
     return total.clip(0, 1)
 
 
-def mix(a: Sequence[int] | Floats, b: Sequence[int] | Floats, share: Floats) -> Floats:
+def mix(a: Sequence[int] | Image | Floats, b: Sequence[int] | Floats, share: Floats) -> Floats:
     """Colours between two, by a share of the second at each pixel."""
     return np.asarray(a, np.float32) + np.subtract(b, a, dtype=np.float32) * share[..., None]
 
@@ -193,8 +178,7 @@ def cloudscape(rng: Generator, look: Palette, height: int, width: int, clouds: f
     down = np.linspace(0, 1.25, height, dtype=np.float32)[:, None].clip(0, 1)
     across, rows = np.meshgrid(np.arange(width, dtype=np.float32), 1.5 * height * down**1.6)
     density = cv2.remap(fractal(rng, 2 * height, width, (160, 320), 5), across, rows, cv2.INTER_LINEAR)
-    share = ((density - 0.45) / 0.4).clip(0, 1)
-    share = clouds * share * share * (3 - 2 * share) * (1 - 0.6 * down)
+    share = clouds * (0.5 - 0.5 * np.cos(np.pi * ((density - 0.45) / 0.4).clip(0, 1))) * (1 - 0.6 * down)
     above = np.roll(cv2.GaussianBlur(density, (0, 0), 9), 10, axis=0)
     cloud = mix(*look.cloud, (0.5 + 5 * (density - above)).clip(0, 1))
     return to_bytes(mix(mix(look.zenith, look.horizon, down**look.haze), cloud, share))
@@ -231,10 +215,8 @@ def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats
     canvas = np.zeros((rows * SUPERSAMPLING, columns * SUPERSAMPLING, 4), np.uint8)
     for _, xy, line, ink in sorted(shapes, key=lambda shape: shape[0]):  # far to near
         fixed = np.rint((xy - origin) * (SUPERSAMPLING << 4) - 8).astype(np.int32)  # 4 bits of fraction
-        if line:
-            cv2.polylines(canvas, [fixed], False, ink, max(1, round(line * SUPERSAMPLING)), cv2.LINE_8, 4)
-        else:
-            cv2.fillPoly(canvas, [fixed], ink, cv2.LINE_8, 4)
+        cv2.fillPoly(canvas, [fixed], ink, cv2.LINE_8, 4)
+        cv2.polylines(canvas, [fixed], False, ink, max(1, round(line * SUPERSAMPLING)), cv2.LINE_8, 4)
     small = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
     return int(origin[0]), int(origin[1]), np.asarray(cv2.GaussianBlur(small, (0, 0), BLUR_PX), np.float32)
 
@@ -254,8 +236,7 @@ class Scene:
     def __post_init__(self) -> None:
         if min(self.width_px, self.height_px) < 64:
             raise ValueError(f"frame of {self.width_px}x{self.height_px} pixels: allowed: 64x64 or larger")
-        size = self.width_px, self.height_px
-        self._palette = palette = PALETTES.get(self.look, INFRARED)
+        self._palette = palette = PALETTES.get(Look(self.look), INFRARED)
         self._period_px = ceil(self.width_px / 320) * 1280
         sky = cloudscape(default_rng((self.seed, 1)), palette, self.height_px, self._period_px, self.clouds)
         self._sky = np.concatenate((sky, sky[:, : self.width_px + 1]), axis=1)
@@ -263,15 +244,9 @@ class Scene:
         top = self._land_top_px = int(np.argmax(cover.max(axis=1) > 0))
         self._land, self._land_share = land[top:], cover[top:]
         channels = 1 if palette is INFRARED else 3
-        noise = default_rng((self.seed, 3)).normal(
-            0, 1.5 * palette.noise, (self.height_px + NOISE_ROOM_PX, self.width_px + NOISE_ROOM_PX, channels)
-        )
-        self._noise = to_bytes(128 + cv2.GaussianBlur(np.repeat(noise, 3 // channels, axis=2), (0, 0), 0.5))
-        self._flights: list[tuple[Callable[[float], Pose], float]] = []
-        for place, actor in enumerate(self.cast):
-            rng = default_rng((self.seed, 4, place))
-            path = hovering(rng, *size) if actor == "quadcopter" else gliding(rng, *size, actor)
-            self._flights.append((path, tau * rng.uniform(3, 8)))  # a wing beats at 3 to 8 Hz
+        shape = (self.height_px + NOISE_ROOM_PX, self.width_px + NOISE_ROOM_PX, channels)
+        noise = default_rng((self.seed, 3)).normal(0, 1.5 * palette.noise, shape).repeat(3 // channels, axis=2)
+        self._noise = to_bytes(128 + np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5)))
 
     def render(self, time_s: float) -> tuple[Image, list[Truth]]:
         """The frame at a time, uint8 RGB (H, W, 3), and what is seen in it, far to near."""
@@ -279,13 +254,12 @@ class Scene:
         owner = np.full(frame.shape[:2], -1, np.int16)
         windows = [self._draw(frame, owner, place, time_s) for place in range(len(self.cast))]
         if self._palette is INFRARED:
-            step = floor(time_s / GAIN_STEP_S) % 2**32
-            gain, offset = default_rng((self.seed, 6, step)).uniform((0.85, -12), (1.15, 12))
+            rng = default_rng((self.seed, 6, floor(time_s / GAIN_STEP_S) % 2**32))
+            gain, offset = rng.uniform((0.85, -12), (1.15, 12))
             grey = to_bytes(np.arange(256) * gain + offset)
-            cv2.LUT(frame, 255 - grey if self.look is Look.INFRARED_BLACK_HOT else grey, dst=frame)
+            cv2.LUT(frame, 255 - grey if self.look == Look.INFRARED_BLACK_HOT else grey, dst=frame)
         row, column = default_rng((self.seed, 5, round(time_s * 1e6) % 2**64)).integers(NOISE_ROOM_PX, size=2).tolist()
-        noise = self._noise[row : row + self.height_px, column : column + self.width_px]
-        cv2.addWeighted(frame, 1, noise, 1, -128, dst=frame)
+        cv2.addWeighted(frame, 1, self._noise[row:, column:][: self.height_px, : self.width_px], 1, -128, dst=frame)
         return frame, [seen for place, at in enumerate(windows) if (seen := self._truth(owner[at] == place, place, at))]
 
     def _background(self, time_s: float) -> Image:
@@ -299,17 +273,21 @@ class Scene:
 
     def _draw(self, frame: Image, owner: NDArray[np.int16], place: int, time_s: float) -> tuple[slice, slice]:
         """Blend one object into the frame, enter it as the owner of its pixels, return the window they lie in."""
-        actor, (path, beat) = self.cast[place], self._flights[place]
-        parts = MODELS.get(actor) or (quadcopter(time_s) if actor == "quadcopter" else bird(beat * time_s))
-        left, top, patch = stamp(parts, path(time_s), self.scale)
+        actor, rng, size = self.cast[place], default_rng((self.seed, 4, place)), (self.width_px, self.height_px)
+        phase = tau * rng.uniform(3, 8) * time_s  # of a bird's wing beat
+        moving = rotors(time_s) if actor == "quadcopter" else wings(phase) if actor == "bird" else []
+        pose = hovering(rng, time_s, *size) if actor == "quadcopter" else gliding(rng, time_s, *size, actor)
+        left, top, patch = stamp(MODELS[actor] + moving, pose, self.scale)
         x0, y0 = max(left, 0), max(top, 0)
         window = slice(y0, max(y0, top + patch.shape[0])), slice(x0, max(x0, left + patch.shape[1]))
         under = frame[window]
         patch = patch[y0 - top :, x0 - left :][: under.shape[0], : under.shape[1]]
-        share, look = ((patch[..., 3] / 255 - FAINTEST) / (1 - FAINTEST)).clip(0, 1), self._palette
-        own = patch[..., :3] * (look.gain * 255 / patch[..., 3:].clip(1))
-        under[:] = np.rint(mix(under, own + (np.array(look.tint) - own) * look.veil, share))
-        owner[window][share > 0] = place
+        share = ((patch[..., 3] / 255 - FAINTEST) / (1 - FAINTEST)).clip(0, 1)
+        gain, veil, tint = self._palette.objects
+        own = patch[..., :3] * (gain * 255 / patch[..., 3:].clip(1))
+        drawn = to_bytes(mix(under, mix(own, tint, np.full_like(share, veil)), share))
+        owner[window][(drawn != under).any(axis=2)] = place
+        under[:] = drawn
         return window
 
     def _truth(self, mask: NDArray[np.bool_], place: int, window: tuple[slice, slice]) -> Truth | None:

@@ -52,6 +52,7 @@ def test_a_writer_killed_in_the_middle_of_an_entry_leaves_a_ledger_that_balances
     content = bytearray(path.read_bytes())
     content[8:16] = (int.from_bytes(content[8:16], "little") + 1).to_bytes(8, "little")  # odd: a write under way
     path.write_bytes(content)
+    assert ledger.read(path).balanced and ledger.read(path).failed[Cause.FAILED] == 1
     Ledger(path, credits=1).close()
     assert ledger.read(path).balanced
 

@@ -19,7 +19,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from rtsp import RtspCameras
 
+from pipeline.capture.picture import Receipt
 from pipeline.capture.sources import Picture, Source, find_recordings, frame_count, open_recording, open_source
+from pipeline.capture.video_file import VideoFile
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
 
@@ -47,9 +49,9 @@ def encode(
     layout: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """`count` pictures at 30 a second, a keyframe every half second."""
+    """`count` pictures at 30 a second, a keyframe every half second, no B-frames."""
     with av.open(str(path), "w", options=options or {}) as out:
-        stream = out.add_stream(codec, rate=FPS, options={"g": "15", "bf": "0"})
+        stream = out.add_stream(codec, rate=FPS, options={"g": "15", "bf": "0", "sc_threshold": "0"})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size_px
         stream.pix_fmt = layout
@@ -285,6 +287,16 @@ def test_clips_skip_forward_when_the_reader_is_late(tmp_path: Path) -> None:
     assert time.monotonic_ns() - late.received_mono_ns < 0.2e9
     source.close()
     assert next(pictures, None) is None
+
+
+def test_a_reader_that_cannot_even_decode_in_time_goes_on_at_a_keyframe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.capture.video_file.PATIENCE_S", 0.0)
+    video = VideoFile(encode(tmp_path / "1.mp4", 45), one_by_one=True)
+    pictures = list(video.paced(lambda pts_s: Receipt.now() if pts_s > 20 / FPS else None))
+    video.close()
+    assert [round(picture.pts_s * FPS) for picture in pictures] == list(range(30, 45))
 
 
 def test_a_scene_is_paced() -> None:

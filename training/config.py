@@ -4,6 +4,7 @@ In: the file.  Out: `Config`.  Unknown keys and wrong values raise ConfigError n
 allowed.
 """
 
+import os
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -74,7 +75,7 @@ def parse_config(content: object, source: str = "config") -> Config:
     if "augmentation" in values:
         inner = _checked(Augmentation, values["augmentation"], f"{source}: augmentation")
         values["augmentation"] = Augmentation(**inner)
-    config = Config(**values)
+    config = Config(**{**values, "data": _expanded(values["data"], source)})
     for key in POSITIVE:
         _require(getattr(config, key) > 0, source, key, getattr(config, key), "more than 0")
     _require(0 <= config.decay_steps <= config.steps, source, "decay_steps", config.decay_steps, f"0..{config.steps}")
@@ -88,6 +89,13 @@ def parse_config(content: object, source: str = "config") -> Config:
         _require(split in SPLITS, source, "splits or check_splits", split, ", ".join(SPLITS))
     _check_augmentation(config.augmentation, f"{source}: augmentation")
     return config
+
+
+def _expanded(folder: str, source: str) -> str:
+    """With environment variables filled in: data lies elsewhere on every machine."""
+    filled = os.path.expandvars(folder)
+    _require("$" not in filled, source, "data", folder, "a folder, or ${NAME} of an environment variable that is set")
+    return filled
 
 
 def _check_augmentation(how: Augmentation, source: str) -> None:

@@ -158,7 +158,7 @@ def export(folder: Path, run: Run, config: Config, summary: dict[str, Any], chec
         arguments=config.network,
         classes=CLASSES,
         preprocessing=Preprocessing(mode="scale", scale=scale),
-        training={"config": asdict(config), "data": summary, "seed": config.seed, "step": run.step, "check": checks},
+        training={"config": {**asdict(config), "data": Path(config.data).name}, "data": summary, "seed": config.seed, "step": run.step, "check": checks},
     )
     save(folder / "ema.safetensors", run.average, metadata)
 

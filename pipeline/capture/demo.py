@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from pipeline.capture.picture import Picture, Receipt, Recording
+from pipeline.capture.decoding import ASSUMED_FPS
+from pipeline.capture.picture import Gate, Picture, Receipt, Recording
 from pipeline.capture.recordings import find_recordings, open_recording
 from pipeline.config import Camera
 from pipeline.errors import SourceError
@@ -84,8 +85,8 @@ class DemoClips:
 
     def __init__(self, path: Path) -> None:
         self._paths = find_recordings(path)
-        self._next: Recording | None = open_recording(self._paths[0], one_by_one=True)
-        self.fps = self._next.fps
+        self._current: Recording | None = open_recording(self._paths[0], one_by_one=True)
+        self.fps = self._current.fps
         self._pace = Pace()
 
     def pictures(self) -> Iterator[Picture]:
@@ -95,33 +96,30 @@ class DemoClips:
         while True:
             round_start_s = start_s
             for path in self._paths:
-                recording = self._next or open_recording(path, one_by_one=True)
-                self._next = None
-                try:
-                    yield from self._once(recording, start_s)
-                finally:
-                    recording.close()
-                start_s += recording.length_s
                 if self._pace.stopped.is_set():
                     return
+                recording = self._current = self._current or open_recording(path, one_by_one=True)
+                for picture in recording.paced(self._gate(start_s, recording.fps)):
+                    yield replace(picture, pts_s=start_s + picture.pts_s)
+                start_s += recording.length_s
+                recording.close()
+                self._current = None
             if start_s == round_start_s:
                 raise SourceError(f"{self._paths[0]}: holds no frame")
 
     def close(self) -> None:
         self._pace.stopped.set()
-        if self._next is not None:
-            self._next.close()
+        current = self._current
+        if current is not None:
+            current.close()
 
-    def _once(self, recording: Recording, start_s: float) -> Iterator[Picture]:
-        period_s = 1 / recording.fps if recording.fps else 0.1
+    def _gate(self, start_s: float, fps: float) -> Gate:
+        period_s = 1 / (fps or ASSUMED_FPS)
 
-        def gate(pts_s: float) -> Receipt | None:
+        def wait(pts_s: float) -> Receipt | None:
             due_s = start_s + pts_s
             if self._pace.elapsed_s > due_s + period_s:  # a newer one is due
                 return None
             return self._pace.wait(due_s)
 
-        for picture in recording.paced(gate):
-            yield replace(picture, pts_s=start_s + picture.pts_s)
-            if self._pace.stopped.is_set():
-                return
+        return wait

@@ -62,7 +62,7 @@ class JsonlSink:
 
     def _moved(self) -> bool:
         try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+            return not os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
         except FileNotFoundError:
             return True
 

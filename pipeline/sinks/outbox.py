@@ -97,7 +97,7 @@ class _Delivery(threading.Thread):
             self.wake.clear()
             try:
                 self._deliver()
-            except Exception as error:  # the thread's top level: whatever a sink raises, the next try may go well
+            except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may go well)
                 self._fail(error, wait_s)
                 if stopping:
                     break
@@ -142,7 +142,7 @@ class _Delivery(threading.Thread):
             self._open = None
         try:
             self.sink.close()
-        except Exception as error:  # as above
+        except Exception as error:  # noqa: BLE001  (as above)
             log.warning("sink does not close", sink=self.sink.name, error=str(error))
 
 

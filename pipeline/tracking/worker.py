@@ -168,7 +168,7 @@ class _TrackWorker:
             self._store.update_tracks(self._running.values())
             self._running.clear()
         for sink, backlog in self._outbox.backlog().items():
-            self._metrics.backlog.labels(sink).set(backlog)
+            self._metrics.backlog.labels(sink.partition(":")[0]).set(backlog)
 
     def _close(self, camera: str) -> None:
         self._heard_s.pop(camera, None)

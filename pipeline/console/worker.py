@@ -1,0 +1,23 @@
+"""The console as a worker: says where it is, and that it lives."""
+
+import threading
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.config import Config
+from pipeline.console.server import run_console
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.heartbeat import Heart
+
+
+def run(config: Config, stop: threading.Event) -> None:
+    endpoints = Endpoints()
+    host, metrics = config.console.host, config.metrics
+    with Heart(endpoints.heartbeat, "console", CollectorRegistry()):
+        run_console(
+            config,
+            endpoints.live,
+            metrics=f"http://{metrics.host}:{metrics.port}/metrics" if metrics.port else None,
+            ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
+            stop=stop,
+        )

@@ -1,0 +1,91 @@
+"""Replay a labelled set of clips and say what a user would care about.
+
+    scripts/evaluate_clips.py hard --data FOLDER        # or DASNET_CLIPS=FOLDER
+    scripts/evaluate_clips.py val --quick
+
+FOLDER is in the format of `tests/data`: labels.json.gz and clips/.  Detections are stored under `--out` and reused as
+long as checkpoint, threshold and engine are the same, so that tracking can be tried again in seconds.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.checkpoints import checkpoint_path
+from pipeline.errors import DasnetError
+from pipeline.outputs import read_detections
+from pipeline.replay import Replay, ReplayOptions
+from training.clip_metrics import Figures, judge, read_rows, table
+from training.labels import SPLITS, Clip, LabelsError, read_clips
+
+QUICK = 16
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=[*SPLITS, "all"], help="which split")
+    parser.add_argument("--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips")
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="where replays are kept")
+    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} fixed clips")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    try:
+        clips = read_clips(options.data, SPLITS if options.set == "all" else [options.set])
+        groups = evaluate(quick(clips) if options.quick else clips, options)
+    except (DasnetError, LabelsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(groups))
+    total = groups["all"]
+    print(f"missed: {', '.join(total.missed) or 'none'}")
+    print(f"alarmed: {', '.join(total.alarmed) or 'none'}")
+    if options.json:
+        options.json.write_text(json.dumps({name: asdict(figures) for name, figures in groups.items()}, indent=1))
+    return 0
+
+
+def quick(clips: list[Clip]) -> list[Clip]:
+    """Every n-th clip, so that all classes and sensors are among them."""
+    return clips[:: max(1, len(clips) // QUICK)][:QUICK]
+
+
+def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figures]:
+    from model.checkpoint import load
+    from model.engine import Engine
+
+    loaded = load(checkpoint_path(options.checkpoint))
+    groups: dict[str, Figures] = {}
+    with Engine(loaded, kind=options.engine) as engine:
+        folder = options.out / loaded.metadata.sha256[:12] / engine.name
+        for number, clip in enumerate(clips, 1):
+            stored = _is_stored(folder / clip.name, loaded.metadata.decision.threshold)
+            how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
+            summary = Replay(clip.path, clip.name, folder / clip.name, loaded, engine, how).run(lambda *_: None)
+            if summary.error:
+                raise DasnetError(summary.error)
+            rows = read_rows((folder / clip.name / "tracks.txt").read_text().splitlines())
+            figures = judge(clip, rows, summary.frames)
+            for name in (f"{clip.sensor} {clip.clip_class}", clip.sensor, "all"):
+                groups.setdefault(name, Figures()).add(figures)
+            print(f"\r{number}/{len(clips)} {clip.name:<24}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return {name: groups[name] for name in sorted(groups, key=lambda name: (name == "all", " " not in name, name))}
+
+
+def _is_stored(folder: Path, threshold: float) -> bool:
+    try:
+        header, _ = read_detections(folder / "detections.jsonl")
+    except (DasnetError, OSError):
+        return False
+    return header.threshold == threshold and (folder / "summary.json").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""`dasnet run`: the real program, real processes, a real RTSP server, until tracks are in the store and in /metrics."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from program import CLIPS, Running, dasnet
+from rtsp import RtspCameras
+
+from pipeline import ledger
+from pipeline.sinks.store import StoreReader
+from pipeline.types import EventKind
+
+DRONE = CLIPS / "IR_DRONE_015.mp4"
+PASSWORD = "s3cret-canary"
+
+
+def site(tmp_path: Path, cameras: list[dict[str, object]], **sections: object) -> Path:
+    content = {
+        "cameras": cameras,
+        "run_dir": str(tmp_path / "run"),
+        "metrics": {"port": 0},
+        "console": {"port": 0},
+        **sections,
+    }
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def confirmed(camera: str) -> str:
+    return f'dasnet_tracks_confirmed_total{{camera="{camera}"}}'
+
+
+def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
+    ledger_file = tmp_path / "run" / "ledgers" / "north.ledger"
+    with RtspCameras({"cam": {"file": str(DRONE), "fps": 15, "user": "viewer", "password": PASSWORD}}) as cameras:
+        uri = f"rtsp://viewer:${{CAM_PASSWORD}}@127.0.0.1:{cameras.ports['cam']}/stream"
+        config = site(tmp_path, [{"id": "north", "uri": uri, "band": "infrared"}])
+        with Running("run", config) as program:
+            program.wait_for_metric(confirmed("north"), 1)
+            assert program.metrics()['dasnet_camera_up{camera="north"}'] == 1
+            cameras.command("down cam")
+            program.wait_for_line("camera down")
+            program.wait_for_line("track.lost")
+            assert program.metrics()['dasnet_camera_up{camera="north"}'] == 0
+            before = program.metrics()[confirmed("north")]
+            cameras.command("up cam")
+            program.wait_for_metric(confirmed("north"), before + 1)
+            assert program.metrics()['dasnet_camera_reconnects_total{camera="north"}'] >= 1
+            assert program.metrics()['dasnet_blind_seconds_total{camera="north",cause="offline"}'] > 0
+
+            accounts = [ledger.read(ledger_file) for _ in range(200)]
+            assert all(account.balanced for account in accounts)
+            assert PASSWORD not in "\n".join(program.children().values())
+            assert program.stop() == 0
+        assert PASSWORD not in "\n".join(program.lines)
+    account = ledger.read(ledger_file)
+    assert account.balanced and account.in_flight == 0 and account.segmented > 0
+    events = [stored.event for stored in StoreReader(tmp_path / "run" / "store.sqlite").events(1000)]
+    opened = [event for event in events if event.kind is EventKind.TRACK_CONFIRMED]
+    assert len(opened) >= 2
+    assert all(event.snapshot and (tmp_path / "run" / "snapshots" / event.snapshot).stat().st_size for event in opened)
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [event.id for event in events]
+
+
+def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself(tmp_path: Path):
+    config = site(tmp_path, [{"id": "file", "uri": f"file:{DRONE}", "band": "infrared"}])
+    result = dasnet("run", config)
+    assert result.returncode == 0, result.stderr
+    replayed = dasnet("replay", DRONE, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
+    assert replayed.returncode == 0, replayed.stderr
+    live = [stored.event for stored in StoreReader(tmp_path / "run" / "store.sqlite").events(1000)]
+    again = [json.loads(line) for line in (tmp_path / "out" / DRONE.stem / "events.jsonl").read_text().splitlines()]
+    assert [(e.kind, e.frame, e.track.id, e.track.label, e.track.hits) for e in live if e.track] == [
+        (e["kind"], e["frame"], e["track"]["id"], e["track"]["label"], e["track"]["hits"]) for e in again
+    ]
+    account = ledger.read(tmp_path / "run" / "ledgers" / "file.ledger")
+    assert account.captured == account.segmented == json.loads(
+        (tmp_path / "out" / DRONE.stem / "summary.json").read_text()
+    )["frames"]
+
+
+def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path):
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    with Running("run", config) as program:
+        program.wait_for_metric(confirmed("cam"), 1)
+        for worker in ("capture", "segmentation", "tracking"):
+            before = program.metrics()
+            victim = next(pid for pid, command in program.children().items() if f"worker {worker}" in command)
+            os.kill(victim, signal.SIGKILL)
+            name = f"{worker}-cam" if worker == "capture" else worker
+            program.wait_for_metric(f'dasnet_worker_restarts_total{{worker="{name}"}}', 1)
+            program.wait_for_metric(
+                'dasnet_frames_segmented_total{camera="cam"}', before['dasnet_frames_segmented_total{camera="cam"}'] + 5
+            )
+            after = program.metrics()
+            counters = [key for key in before if key.partition("{")[0].endswith(("_total", "_count", "_bucket"))]
+            assert all(after[key] >= before[key] for key in counters)
+            assert ledger.read(tmp_path / "run" / "ledgers" / "cam.ledger").balanced
+        assert program.stop() == 0
+
+
+def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path):
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    with Running("run", config) as program:
+        program.wait_for_line("camera up")
+        descriptors = [os.pidfd_open(pid) for pid in program.children() if pid != program.process.pid]
+        assert len(descriptors) == 4
+        program.process.kill()
+        ended = threading.Event()
+        threading.Thread(target=lambda: (_wait_for_all(descriptors), ended.set()), daemon=True).start()
+        assert ended.wait(20), f"left: {program.children()}"
+
+
+def _wait_for_all(descriptors: list[int]) -> None:
+    import select
+
+    for descriptor in descriptors:
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+
+
+def test_two_programs_in_one_run_folder_are_refused(tmp_path: Path):
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    with Running("run", config) as program:
+        program.wait_for_line("camera up")
+        second = dasnet("run", config)
+        assert second.returncode == 1
+        assert "another dasnet runs in this folder" in second.stderr
+        assert program.stop(signal.SIGINT) == 0
+
+
+def test_make_run_shows_both_demo_cameras_within_ten_seconds_and_ctrl_c_ends_it(tmp_path: Path):
+    demo = yaml.safe_load(Path("configs/demo.yaml").read_text())
+    cameras = [{**camera, "uri": camera["uri"].replace("..", str(CLIPS.parents[2]))} for camera in demo["cameras"]]
+    config = site(tmp_path, cameras)
+    with Running(f"CONFIG={config}", command=["make", "--no-print-directory", "run"]) as program:
+        program.wait_for_line(r"^metrics: http://127\.0\.0\.1:\d+/metrics$")
+        program.wait_for_line(r"^console: http://127\.0\.0\.1:\d+/$")
+        for camera in cameras:
+            program.wait_for_metric(confirmed(str(camera["id"])), 1, timeout_s=30)
+        os.killpg(program.process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+        program.stop()

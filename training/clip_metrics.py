@@ -1,0 +1,168 @@
+"""Tracks against labels: what a user of the system cares about, clip by clip.
+
+In: a labelled clip and the rows of its `tracks.txt`.  Out: figures that add up over clips.  Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from training.labels import Clip
+
+DRONE = "drone"
+GROWN = 0.5  # a track is right when its centre lies in the label's box, grown by this share of its size
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of tracks.txt."""
+
+    frame: int  # 0-based
+    track: int
+    xyxy: tuple[float, float, float, float]
+
+
+@dataclass
+class Figures:
+    """Sums over clips; frames are of drone clips, false tracks of the others."""
+
+    drone_clips: int = 0
+    found: int = 0
+    labelled: int = 0  # boxes
+    rows: int = 0
+    right_centre: int = 0
+    right_iou: int = 0
+    switches: int = 0
+    delays_s: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    negative_clips: int = 0
+    alarmed: list[str] = field(default_factory=list)
+    false_tracks: int = 0
+    negative_s: float = 0.0
+
+    def add(self, other: "Figures") -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def recall(self) -> float:
+        return _ratio(self.right_centre, self.labelled)
+
+    @property
+    def precision(self) -> float:
+        return _ratio(self.right_centre, self.rows)
+
+    @property
+    def f1(self) -> float:
+        return _ratio(2 * self.right_centre, self.labelled + self.rows)
+
+    @property
+    def f1_iou(self) -> float:
+        return _ratio(2 * self.right_iou, self.labelled + self.rows)
+
+    @property
+    def delay_s(self) -> float:
+        return median(self.delays_s) if self.delays_s else float("nan")
+
+    @property
+    def false_per_minute(self) -> float:
+        return _ratio(60 * self.false_tracks, self.negative_s)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def judge(clip: Clip, rows: Sequence[Row], frames: int) -> Figures:
+    """One clip of `frames` decoded frames."""
+    if clip.clip_class != DRONE:
+        tracks = {row.track for row in rows}
+        alarmed = [clip.name] if tracks else []
+        return Figures(negative_clips=1, alarmed=alarmed, false_tracks=len(tracks), negative_s=frames / clip.fps)
+    figures = Figures(drone_clips=1, rows=len(rows))
+    by_frame: dict[int, list[Row]] = {}
+    for row in rows:
+        by_frame.setdefault(row.frame, []).append(row)
+    last_track: dict[int, int] = {}
+    first_label = first_right = None
+    for number, objects in enumerate(clip.frames[:frames]):
+        drones = [item for item in objects if item.object_class == DRONE]
+        figures.labelled += len(drones)
+        if drones and first_label is None:
+            first_label = number
+        seen = by_frame.get(number, [])
+        boxes = np.array([row.xyxy for row in seen]).reshape(-1, 4)
+        labels = np.array([item.xyxy for item in drones]).reshape(-1, 4)
+        for label, row_index in _pairs(_centre_inside(labels, boxes)):
+            figures.right_centre += 1
+            first_right = number if first_right is None else first_right
+            identity, track = drones[label].track_id, seen[row_index].track
+            figures.switches += last_track.get(identity, track) != track
+            last_track[identity] = track
+        figures.right_iou += len(_pairs(_iou(labels, boxes) >= 0.5))
+    if first_right is None or first_label is None:
+        figures.missed.append(clip.name)
+    else:
+        figures.found = 1
+        figures.delays_s.append((first_right - first_label) / clip.fps)
+    return figures
+
+
+def _pairs(allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """The most label-row pairs, one to one."""
+    labels, rows = linear_sum_assignment(allowed, maximize=True)
+    return [(int(a), int(b)) for a, b in zip(labels, rows, strict=True) if allowed[a, b]]
+
+
+def _centre_inside(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    middle, half = (labels[:, :2] + labels[:, 2:]) / 2, (labels[:, 2:] - labels[:, :2]) / 2 * (1 + GROWN)
+    inside: NDArray[np.bool_] = (np.abs(centres[None] - middle[:, None]) <= half[:, None]).all(axis=2)
+    return inside
+
+
+def _iou(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    low = np.maximum(labels[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(labels[:, None, 2:], boxes[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (labels, boxes)]
+    union: NDArray[np.float64] = areas[0][:, None] + areas[1][None] - common
+    return common / np.maximum(union, 1e-9)
+
+
+def read_rows(lines: Iterable[str]) -> list[Row]:
+    """The rows of a tracks.txt (1-based frames, x, y, width, height)."""
+    rows = []
+    for line in lines:
+        frame, track, x, y, width, height, *_ = (float(value) for value in line.split(","))
+        rows.append(Row(int(frame) - 1, int(track), (x, y, x + width, y + height)))
+    return rows
+
+
+def table(groups: dict[str, Figures]) -> str:
+    """A Markdown table, one line a group."""
+    head = (
+        "group", "drones found", "precision", "recall", "F1", "F1 IoU .5", "delay s", "id switches",
+        "negative clips alarmed", "false tracks/min",
+    )  # fmt: skip
+    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    for name, one in groups.items():
+        cells = [
+            name,
+            f"{one.found} of {one.drone_clips}",
+            *(_text(value) for value in (one.precision, one.recall, one.f1, one.f1_iou)),
+            _text(one.delay_s, 2),
+            str(one.switches),
+            f"{len(one.alarmed)} of {one.negative_clips}",
+            _text(one.false_per_minute, 1),
+        ]
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _text(value: float, digits: int = 3) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"
