@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import Loaded, load
 from model.dasnet import DASNet
-from model.errors import EngineError
+from model.errors import ChoiceError, EngineError
 from model.fused import FusedDASNet
 from model.metadata import Metadata
 from model.processor import has_fast_bf16
@@ -47,12 +47,12 @@ class Engine:
         self.metadata = loaded.metadata if isinstance(loaded, Loaded) else Metadata()
         self.device = _choose_device(device)
         if precision not in ("auto", *PRECISIONS):
-            raise EngineError(f"precision {precision!r}; allowed: auto, {', '.join(PRECISIONS)}")
+            raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(PRECISIONS)}")
         if kind not in KINDS:
-            raise EngineError(f"engine {kind!r}; allowed: {', '.join(KINDS)}")
+            raise ChoiceError(f"engine {kind!r}; allowed: {', '.join(KINDS)}")
         self.kind = ("torch" if isinstance(network, DASNet) else "module") if kind == "auto" else kind
         if self.kind == "torch" and not isinstance(network, DASNet):
-            raise EngineError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; allowed: module")
+            raise ChoiceError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; allowed: module")
         self.precision = _choose_precision(self.device, self.kind) if precision == "auto" else precision
         self.multiple = int(getattr(network, "multiple", 32))
         self._dtype = PRECISIONS[self.precision]
@@ -116,11 +116,11 @@ def _choose_precision(device: torch.device, kind: str) -> str:
 
 def _choose_device(device: str) -> torch.device:
     if device.partition(":")[0] not in DEVICES:
-        raise EngineError(f"device {device!r}; allowed: {', '.join(DEVICES)}, cuda:N")
+        raise ChoiceError(f"device {device!r}; allowed: {', '.join(DEVICES)}, cuda:N")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EngineError(f"device {device!r}: no CUDA device is usable here; allowed: auto, cpu")
+        raise ChoiceError(f"device {device!r}: no CUDA device is usable here; allowed: auto, cpu")
     return torch.device(device)
 
 

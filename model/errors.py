@@ -1,13 +1,16 @@
-"""What goes wrong when a model is built, loaded or run.
+"""What goes wrong when a model is built, loaded or run, and the exit code of each.
 
-ModelError
+ModelError            failed (exit code 1)
 ├── CheckpointError   a checkpoint that cannot be read, or does not fit the network
-└── EngineError       an engine that cannot run here, or failed while running
+└── EngineError       an engine that failed while running
+    └── ChoiceError   an engine, device or precision that cannot be had here (exit code 2)
 """
 
 
 class ModelError(Exception):
     """Says what was wrong, where, and what is allowed."""
+
+    exit_code = 1
 
 
 class CheckpointError(ModelError):
@@ -16,3 +19,7 @@ class CheckpointError(ModelError):
 
 class EngineError(ModelError):
     pass
+
+
+class ChoiceError(EngineError):
+    exit_code = 2

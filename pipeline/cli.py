@@ -38,12 +38,9 @@ def main() -> None:
 
     try:
         app(prog_name="dasnet")
-    except DasnetError as error:
+    except (DasnetError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")

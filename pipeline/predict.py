@@ -23,13 +23,18 @@ from pipeline.types import Band, FrameRef
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
 
 
+def named_band(name: str) -> Band:
+    """Raises ConfigError for an unknown name."""
+    try:
+        return Band(name)
+    except ValueError as error:
+        raise ConfigError(f"band {name!r}; allowed: auto, {', '.join(Band)}") from error
+
+
 def band_of(pixels: NDArray[np.uint8], named: str = "auto") -> Band:
-    """`auto`: a picture without colour is taken for infrared.  Raises ConfigError for an unknown name."""
+    """`auto`: a picture without colour is taken for infrared."""
     if named != "auto":
-        try:
-            return Band(named)
-        except ValueError as error:
-            raise ConfigError(f"band {named!r}; allowed: auto, {', '.join(Band)}") from error
+        return named_band(named)
     if pixels.ndim == 2:
         return Band.INFRARED
     spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
@@ -50,7 +55,7 @@ def run_predict(
     Returns 1 where a picture could not be read; the others are done all the same.
     """
     if band != "auto":
-        band_of(np.zeros((1, 1, 3), np.uint8), band)
+        named_band(band)
     failed = 0
     loaded = load(checkpoint_path(checkpoint))
     with Engine(loaded, device=device, kind=engine_kind) as engine:

@@ -34,7 +34,7 @@ from pipeline.outputs import (
     write_summary,
 )
 from pipeline.overlay import draw
-from pipeline.predict import band_of
+from pipeline.predict import band_of, named_band
 from pipeline.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
@@ -66,6 +66,8 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     """Replay all inputs into `out`.  Returns 1 where one of them was broken; the others are done all the same."""
     if options.end is not None and options.end <= options.start:
         raise ConfigError(f"--end {options.end} is not after --start {options.start}")
+    if options.band != "auto":
+        named_band(options.band)
     if options.from_detections and options.threshold is not None:
         raise ConfigError("--threshold cannot be changed with --from-detections: the masks are already cut")
     inputs, failures = _find(paths)

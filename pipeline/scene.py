@@ -22,6 +22,7 @@ Floats = NDArray[np.floating]
 Rgb = tuple[int, int, int]
 Part = tuple[tuple[tuple[float, float, float], ...], float, Rgb, bool]  # points, line width (0: filled), colour, paired
 Pose = tuple[float, ...]  # x_px, y_px, width_px, and in radians yaw, pitch (nose down), roll (right down)
+Window = tuple[slice, slice]  # rows and columns of a frame
 Actor = Literal["quadcopter", "fixed_wing", "bird", "airplane"]
 
 CAST: tuple[Actor, ...] = ("airplane", "fixed_wing", "quadcopter", "bird", "bird", "bird")  # far to near
@@ -51,8 +52,8 @@ class Truth:
     mask: NDArray[np.bool_]  # cut to the box
 
     @property
-    def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the frame that `mask` covers."""
+    def window(self) -> Window:
+        """What `mask` covers."""
         left, top, right, bottom = map(int, self.xyxy)
         return slice(top, bottom), slice(left, right)
 
@@ -73,11 +74,11 @@ PALETTES = {  # a look that is not here is infrared
     Look.DAY: Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
                       ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, (1.0, 0.06, (140, 165, 195))),
     Look.DUSK: Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
-                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 2.0, (0.5, 0.05, (120, 100, 110))),
+                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 1.8, (0.4, 0.04, (120, 100, 110))),
     Look.FOG: Palette((176, 182, 188), (196, 198, 200), ((160, 165, 172), (212, 213, 214)),
-                      ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, (1.0, 0.35, (186, 190, 194)))}
+                      ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, (1.0, 0.22, (186, 190, 194)))}
 INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
-                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, (0.3, 0.9, (255,) * 3))
+                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, (0.0, 0.95, (255,) * 3))
 DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (66, 54, 60), (66, 66, 74), (104, 108, 120), (132, 131, 140)
 MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
     "quadcopter": [(((-.12, 0, 0), (.12, 0, 0)), .15, DARK, False), (((0, 0, .06), (0, 0, .08)), .12, PLUM, False)],
@@ -164,7 +165,7 @@ def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octa
     return total.clip(0, 1)
 
 
-def mix(a: Sequence[int] | Image | Floats, b: Sequence[int] | Floats, share: Floats) -> Floats:
+def mix(a: Sequence[int] | Image | Floats, b: Sequence[int] | Image | Floats, share: Floats) -> Floats:
     """Colours between two, by a share of the second at each pixel."""
     return np.asarray(a, np.float32) + np.subtract(b, a, dtype=np.float32) * share[..., None]
 
@@ -184,8 +185,8 @@ def cloudscape(rng: Generator, look: Palette, height: int, width: int, clouds: f
     return to_bytes(mix(mix(look.zenith, look.horizon, down**look.haze), cloud, share))
 
 
-def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[Image, Floats]:
-    """Colours (H, W, 3) and coverage (H, W) of hills, a line of trees and a field."""
+def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[int, Image, Floats]:
+    """Hills, a line of trees and a field: their top row, and from there on colours (h, W, 3) and coverage (h, W)."""
     y = np.arange(height, dtype=np.float32)[:, None]
     swell, crowns = (fractal(rng, 3, width, cell, 5) for cell in ((2, 160), (2, 32)))
     tops = (0.8 - 0.06 * swell[0], 0.83 - 0.06 * crowns[0] * (0.4 + swell[1]), 0.855 + 0.03 * swell[2])
@@ -194,7 +195,8 @@ def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[Ima
         texture = 1 + depth * (fractal(rng, height, width, cell, 3) - 0.5)
         share = (0.5 + (y - height * top) / 1.5).clip(0, 1)
         rgb, cover = mix(rgb, mix((0, 0, 0), colour, texture), share), np.maximum(cover, share)
-    return to_bytes(rgb), cover
+    top_px = int(np.argmax(cover.any(axis=1)))
+    return top_px, to_bytes(rgb[top_px:]), cover[top_px:]
 
 
 def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats]:
@@ -240,9 +242,7 @@ class Scene:
         self._period_px = ceil(self.width_px / 320) * 1280
         sky = cloudscape(default_rng((self.seed, 1)), palette, self.height_px, self._period_px, self.clouds)
         self._sky = np.concatenate((sky, sky[:, : self.width_px + 1]), axis=1)
-        land, cover = terrain(default_rng((self.seed, 2)), palette, self.height_px, self.width_px)
-        top = self._land_top_px = int(np.argmax(cover.max(axis=1) > 0))
-        self._land, self._land_share = land[top:], cover[top:]
+        self._ground = terrain(default_rng((self.seed, 2)), palette, self.height_px, self.width_px)
         channels = 1 if palette is INFRARED else 3
         shape = (self.height_px + NOISE_ROOM_PX, self.width_px + NOISE_ROOM_PX, channels)
         noise = default_rng((self.seed, 3)).normal(0, 1.5 * palette.noise, shape).repeat(3 // channels, axis=2)
@@ -251,14 +251,15 @@ class Scene:
     def render(self, time_s: float) -> tuple[Image, list[Truth]]:
         """The frame at a time, uint8 RGB (H, W, 3), and what is seen in it, far to near."""
         frame = self._background(time_s)
-        owner = np.full(frame.shape[:2], -1, np.int16)
-        windows = [self._draw(frame, owner, place, time_s) for place in range(len(self.cast))]
+        levels = np.arange(256, dtype=np.uint8)
         if self._palette is INFRARED:
-            rng = default_rng((self.seed, 6, floor(time_s / GAIN_STEP_S) % 2**32))
-            gain, offset = rng.uniform((0.85, -12), (1.15, 12))
-            grey = to_bytes(np.arange(256) * gain + offset)
-            cv2.LUT(frame, 255 - grey if self.look == Look.INFRARED_BLACK_HOT else grey, dst=frame)
-        row, column = default_rng((self.seed, 5, round(time_s * 1e6) % 2**64)).integers(NOISE_ROOM_PX, size=2).tolist()
+            gain, offset = default_rng((self.seed, 6, abs(floor(time_s / GAIN_STEP_S)))).uniform((0.85, -9), (1.15, 9))
+            hot = to_bytes(levels * gain + offset)
+            levels = 255 - hot if self.look == Look.INFRARED_BLACK_HOT else hot
+            cv2.LUT(frame, levels, dst=frame)
+        owner = np.full(frame.shape[:2], -1, np.int16)
+        windows = [self._draw(frame, owner, levels, place, time_s) for place in range(len(self.cast))]
+        row, column = default_rng((self.seed, 5, abs(round(time_s * 1e6)))).integers(NOISE_ROOM_PX, size=2).tolist()
         cv2.addWeighted(frame, 1, self._noise[row:, column:][: self.height_px, : self.width_px], 1, -128, dst=frame)
         return frame, [seen for place, at in enumerate(windows) if (seen := self._truth(owner[at] == place, place, at))]
 
@@ -267,11 +268,11 @@ class Scene:
         start, share = floor(offset_px) % self._period_px, offset_px - floor(offset_px)
         here, beside = (self._sky[:, left : left + self.width_px] for left in (start, start + 1))
         frame = np.asarray(cv2.addWeighted(here, 1 - share, beside, share, 0), np.uint8)
-        ground = frame[self._land_top_px :]
-        ground[:] = cv2.blendLinear(ground, self._land, 1 - self._land_share, self._land_share)
+        top_px, land, cover = self._ground
+        cv2.blendLinear(frame[top_px:], land, 1 - cover, cover, dst=frame[top_px:])
         return frame
 
-    def _draw(self, frame: Image, owner: NDArray[np.int16], place: int, time_s: float) -> tuple[slice, slice]:
+    def _draw(self, frame: Image, owner: NDArray[np.int16], levels: Image, place: int, time_s: float) -> Window:
         """Blend one object into the frame, enter it as the owner of its pixels, return the window they lie in."""
         actor, rng, size = self.cast[place], default_rng((self.seed, 4, place)), (self.width_px, self.height_px)
         phase = tau * rng.uniform(3, 8) * time_s  # of a bird's wing beat
@@ -284,13 +285,13 @@ class Scene:
         patch = patch[y0 - top :, x0 - left :][: under.shape[0], : under.shape[1]]
         share = ((patch[..., 3] / 255 - FAINTEST) / (1 - FAINTEST)).clip(0, 1)
         gain, veil, tint = self._palette.objects
-        own = patch[..., :3] * (gain * 255 / patch[..., 3:].clip(1))
-        drawn = to_bytes(mix(under, mix(own, tint, np.full_like(share, veil)), share))
+        own = mix(patch[..., :3] * (gain * 255 / patch[..., 3:].clip(1)), tint, np.full_like(share, veil))
+        drawn = to_bytes(mix(under, levels[to_bytes(own)], share))
         owner[window][(drawn != under).any(axis=2)] = place
         under[:] = drawn
         return window
 
-    def _truth(self, mask: NDArray[np.bool_], place: int, window: tuple[slice, slice]) -> Truth | None:
+    def _truth(self, mask: NDArray[np.bool_], place: int, window: Window) -> Truth | None:
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
         left, top, actor = window[1].start + x, window[0].start + y, self.cast[place]
         kind = "uav" if actor in ("quadcopter", "fixed_wing") else actor

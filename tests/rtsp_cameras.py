@@ -92,8 +92,7 @@ class Feed:
         return True
 
     def push(self) -> bool:
-        units = self.camera.units
-        buffer = Gst.Buffer.new_wrapped(units[self.count % len(units)])
+        buffer = Gst.Buffer.new_wrapped(self.camera.units[self.count % len(self.camera.units)])
         buffer.pts = buffer.dts = (self.first_ns or 0) + self.count * self.step_ns
         buffer.duration = self.step_ns
         self.count += 1

@@ -102,7 +102,7 @@ def test_every_frame_of_a_clip_with_its_exact_time() -> None:
 
 
 def test_the_shipped_clips_are_the_labelled_ones() -> None:
-    labels = json.loads(gzip.decompress((CLIPS / "labels.json.gz").read_bytes()))
+    labels = json.loads(gzip.decompress((CLIPS.parent / "labels.json.gz").read_bytes()))
     assert sorted(labels) == [path.stem for path in find_recordings(CLIPS)]
     assert len(labels[CLIP.stem]["frames"]) == CLIP_FRAMES
 
