@@ -4,6 +4,8 @@ Feature maps enter and leave as float tensors (N, C, H, W).  Attribute names are
 implementation, so that its checkpoints load as they are.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,7 +62,8 @@ class AttentionGate(nn.Module):
         self.psi = nn.Sequential(nn.Conv2d(channels // 2, 1, 1, bias=False), nn.Sigmoid())
 
     def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
-        return skip * self.psi(F.relu(self.W_g(gate) + self.W_x(skip)))
+        weight: Tensor = self.psi(F.relu(self.W_g(gate) + self.W_x(skip)))
+        return skip * weight
 
 
 class OutputBlock(nn.Module):
@@ -68,13 +71,15 @@ class OutputBlock(nn.Module):
 
     def __init__(self, channels: int, num_class: int) -> None:
         super().__init__()
-        self.output_block = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, num_class, 1))
+        self.output_block = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, num_class, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.output_block(x)
         return logits
 
 
-def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, corners aligned, as everywhere in the original."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=True)

@@ -20,6 +20,7 @@ from model.errors import CheckpointError, ModelError
 from model.metadata import CLASSES, METADATA_KEY, Decision, Metadata, Preprocessing, describe
 from model.registry import build
 
+
 @dataclass(frozen=True)
 class Loaded:
     """A network with its weights, in evaluation mode, and its metadata."""
@@ -72,7 +73,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header.get(METADATA_KEY, "{}"))
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, json.loads(header.get(METADATA_KEY, "{}"))
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
 

@@ -93,9 +93,11 @@ class Engine:
     def _logits(self, batch: Tensor) -> Tensor:
         image = batch.to(self.device, memory_format=torch.channels_last)
         if self.kind == "torch":  # it mixes kernels in float32 whatever it is given
-            return self._network(image.to(self._dtype)).float().cpu()
+            logits: Tensor = self._network(image.to(self._dtype))
+            return logits.float().cpu()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
-            return self._network(image).float().cpu()
+            logits = self._network(image)
+        return logits.float().cpu()
 
     @torch.inference_mode()
     def _probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,5 +124,3 @@ def _choose_device(device: str) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ChoiceError(f"device {device!r}: no CUDA device is usable here; allowed: auto, cpu")
     return torch.device(device)
-
-

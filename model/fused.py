@@ -43,7 +43,9 @@ def per_sample(x: Tensor, kernels: Tensor, padding: int) -> Tensor:
     """Sample i convolved with kernel i."""
     if len(x) == 1:
         return F.conv2d(x, kernels[0], padding=padding)
-    return torch.cat([F.conv2d(sample, kernel, padding=padding) for sample, kernel in zip(x.split(1), kernels)])
+    return torch.cat(
+        [F.conv2d(sample, kernel, padding=padding) for sample, kernel in zip(x.split(1), kernels, strict=True)]
+    )
 
 
 def dynamic_block(block: DynamicConvBlock, x: Tensor) -> Tensor:

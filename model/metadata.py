@@ -1,4 +1,4 @@
-"""What is known of a checkpoint besides its weights.  Imports no torch: tracking needs the thresholds, not the network."""
+"""What is known of a checkpoint besides its weights.  Imports no torch: tracking needs thresholds, not the network."""
 
 import json
 from dataclasses import asdict, dataclass, field

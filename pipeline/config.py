@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -53,6 +53,11 @@ class Camera(_Section):
         return uri
 
     @property
+    def is_live(self) -> bool:
+        """Its newest frame is what counts; of a recording every frame counts."""
+        return not self.uri.startswith("file:")
+
+    @property
     def public_uri(self) -> str:
         """The address without user and password, for people and logs."""
         return public_uri(self.uri)
@@ -77,6 +82,8 @@ class Address(_Section):
     host: str = "127.0.0.1"
     port: Port = 0  # 0: any free one
 
+
+class ConsoleAddress(Address):
     @field_validator("host")
     @classmethod
     def _loopback(cls, host: str) -> str:
@@ -98,7 +105,7 @@ class Config(_Section):
     objective: Objective = Objective()
     store: Store = Store()
     metrics: Address = Address(port=9464)
-    console: Address = Address(port=8470)
+    console: ConsoleAddress = ConsoleAddress(port=8470)
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
     run_dir: Path = Path("run")
 
@@ -125,10 +132,9 @@ class Config(_Section):
 
 
 def public_uri(uri: str) -> str:
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """Without user and password, also where they hold unescaped characters: all up to the last @ is taken for them."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else uri
 
 
 def load(path: Path) -> Config:
@@ -209,7 +215,7 @@ def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
         "objective": Objective,
         "store": Store,
         "metrics": Address,
-        "console": Address,
+        "console": ConsoleAddress,
         "sinks": JsonlSink,
     }
     section = sections.get(str(key[0]), Config) if key else Config

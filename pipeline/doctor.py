@@ -57,7 +57,8 @@ def examine() -> tuple[str, bool]:
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"  MISSING  {name}")
             healthy = False
-    lines.append(f"processor: {cpuinfo('model name') or platform.processor() or 'unknown'}, {os.cpu_count()} cores visible, {torch.get_num_threads()} threads used")
+    processor = cpuinfo("model name") or platform.processor() or "unknown"
+    lines.append(f"processor: {processor}, {os.cpu_count()} cores visible, {torch.get_num_threads()} threads used")
     lines.append(f"  features: {', '.join(sorted(features())) or 'none of ' + ', '.join(FEATURES)}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

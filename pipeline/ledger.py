@@ -57,18 +57,22 @@ class Account:
 
 def read(path: Path) -> Account:
     """Raises StoreError where the file is no ledger of this version."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), SIZE_BYTES, access=mmap.ACCESS_READ) as memory:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), SIZE_BYTES, access=mmap.ACCESS_READ) as memory,
         # Words are read and written one at a time, whole; `struct` would write them byte by byte.
-        with memoryview(memory) as whole, whole.cast("Q") as words:
-            if words[0] != MAGIC:
-                raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
-            deadline_s = time.monotonic() + DEAD_WRITER_S
-            while True:
-                before = words[1]
-                body = words[_HEADER_WORDS:].tobytes()  # one copy, so that a busy writer seldom comes between
-                whole_entry = before % 2 == 0 and before == words[1]
-                if whole_entry or time.monotonic() > deadline_s:
-                    break
+        memoryview(memory) as octets,
+        octets.cast("Q") as words,
+    ):
+        if words[0] != MAGIC:
+            raise StoreError(f"{path}: no ledger of this version; remove it to start a new one")
+        deadline_s = time.monotonic() + DEAD_WRITER_S
+        while True:
+            before = words[1]
+            body = words[_HEADER_WORDS:].tobytes()  # one copy, so that a busy writer seldom comes between
+            whole_entry = before % 2 == 0 and before == words[1]
+            if whole_entry or time.monotonic() > deadline_s:
+                break
     values = dict(zip(_FIELDS, array("Q", body), strict=True))
     if not whole_entry:  # its writer died in the middle of an entry
         _settle(values)

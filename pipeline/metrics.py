@@ -32,12 +32,8 @@ class SegmentationMetrics:
         self.batch_size = Histogram(
             "dasnet_batch_size", "Frames in a batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
-        self.refused = Counter(
-            "dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry
-        )
-        info = Gauge(
-            "dasnet_build_info", "What is running.", ["version", "model", "engine"], registry=self.registry
-        )
+        self.refused = Counter("dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry)
+        info = Gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"], registry=self.registry)
         info.labels(version, model, engine).set(1)
 
 
@@ -55,9 +51,7 @@ class TrackingMetrics:
         )
         self.alerts = Counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"], registry=self.registry)
         self.backlog = Gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"], registry=self.registry)
-        self.refused = Counter(
-            "dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry
-        )
+        self.refused = Counter("dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry)
         for camera in cameras:  # a series that exists from the start shows its first increase
             self.confirmed.labels(camera)
             self.active.labels(camera)

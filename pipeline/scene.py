@@ -28,7 +28,6 @@ Actor = Literal["quadcopter", "fixed_wing", "bird", "airplane"]
 CAST: tuple[Actor, ...] = ("airplane", "fixed_wing", "quadcopter", "bird", "bird", "bird")  # far to near
 ELEVATION = radians(20)  # depth shows on the screen as its sine, height as its cosine
 SUPERSAMPLING = 6
-BLUR_PX = 0.8  # sigma of the optics, on objects
 FAINTEST = 0.08  # coverage below which a sensor shows nothing of an object
 NOISE_ROOM_PX = 97  # the noise tile is this much larger than the frame, and shifted at random for every frame
 GAIN_STEP_S = 6.5  # an infrared camera's gain control jumps this often
@@ -66,19 +65,20 @@ class Palette:
     land: tuple[Rgb, Rgb, Rgb]  # hills, trees, field
     haze: float  # exponent of the way from zenith to horizon
     noise: float  # standard deviation, grey levels
+    blur_px: float  # standard deviation of the optics, on objects
     objects: tuple[float, float, Rgb]  # their own colours times this, mixed with this share of haze or heat
 
 
 # fmt: off
 PALETTES = {  # a look that is not here is infrared
     Look.DAY: Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
-                      ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, (1.0, 0.06, (140, 165, 195))),
+                      ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, 0.8, (1.0, 0.06, (140, 165, 195))),
     Look.DUSK: Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
-                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 1.8, (0.4, 0.04, (120, 100, 110))),
+                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 2.0, 1.0, (0.6, 0.15, (120, 100, 110))),
     Look.FOG: Palette((176, 182, 188), (196, 198, 200), ((160, 165, 172), (212, 213, 214)),
-                      ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, (1.0, 0.22, (186, 190, 194)))}
+                      ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, 1.0, (1.0, 0.45, (186, 190, 194)))}
 INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
-                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, (0.0, 0.95, (255,) * 3))
+                   ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, 1.4, (0.0, 0.95, (255,) * 3))
 DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (66, 54, 60), (66, 66, 74), (104, 108, 120), (132, 131, 140)
 MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
     "quadcopter": [(((-.12, 0, 0), (.12, 0, 0)), .15, DARK, False), (((0, 0, .06), (0, 0, .08)), .12, PLUM, False)],
@@ -199,7 +199,7 @@ def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[int
     return top_px, to_bytes(rgb[top_px:]), cover[top_px:]
 
 
-def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats]:
+def stamp(parts: list[Part], pose: Pose, scale: float, blur_px: float) -> tuple[int, int, Floats]:
     """Left, top and a patch (H, W, 4) of colours times coverage, and coverage, 0..255."""
     x_px, y_px, width_px, *angles = pose[0], pose[1], pose[2] * scale, *pose[3:]
     turned = width_px * np.array(((1, 0, 0), (0, 0, -1), (0, 1, 0)))  # to the right, down, away
@@ -211,7 +211,7 @@ def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats
             seen = (np.array(points) * (1, side, 1)) @ turned.T + (x_px, y_px, 0)
             shapes.append((-float(seen[:, 2].mean()), seen[:, :2], width * width_px, (*rgb, 255)))
     corners = np.concatenate([xy for _, xy, _, _ in shapes])
-    margin = max(line for _, _, line, _ in shapes) / 2 + 3 * BLUR_PX
+    margin = max(line for _, _, line, _ in shapes) / 2 + 3 * blur_px
     origin = np.floor(corners.min(axis=0) - margin).astype(int)
     columns, rows = (np.ceil(corners.max(axis=0) + margin).astype(int) - origin).tolist()
     canvas = np.zeros((rows * SUPERSAMPLING, columns * SUPERSAMPLING, 4), np.uint8)
@@ -220,7 +220,7 @@ def stamp(parts: list[Part], pose: Pose, scale: float) -> tuple[int, int, Floats
         cv2.fillPoly(canvas, [fixed], ink, cv2.LINE_8, 4)
         cv2.polylines(canvas, [fixed], False, ink, max(1, round(line * SUPERSAMPLING)), cv2.LINE_8, 4)
     small = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return int(origin[0]), int(origin[1]), np.asarray(cv2.GaussianBlur(small, (0, 0), BLUR_PX), np.float32)
+    return int(origin[0]), int(origin[1]), np.asarray(cv2.GaussianBlur(small, (0, 0), blur_px), np.float32)
 
 
 @dataclass(eq=False)
@@ -278,7 +278,7 @@ class Scene:
         phase = tau * rng.uniform(3, 8) * time_s  # of a bird's wing beat
         moving = rotors(time_s) if actor == "quadcopter" else wings(phase) if actor == "bird" else []
         pose = hovering(rng, time_s, *size) if actor == "quadcopter" else gliding(rng, time_s, *size, actor)
-        left, top, patch = stamp(MODELS[actor] + moving, pose, self.scale)
+        left, top, patch = stamp(MODELS[actor] + moving, pose, self.scale, self._palette.blur_px)
         x0, y0 = max(left, 0), max(top, 0)
         window = slice(y0, max(y0, top + patch.shape[0])), slice(x0, max(x0, left + patch.shape[1]))
         under = frame[window]

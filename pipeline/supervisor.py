@@ -24,6 +24,7 @@ from pipeline.config import Config
 from pipeline.errors import DasnetError, StoreError, WireError
 from pipeline.metrics import HostCollector
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
 
 RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -45,7 +46,9 @@ class Process:
     heard_s: float = 0.0
     failures: int = 0
     restart_s: float = 0.0
-    finished: bool = False  # ended by itself with 0: a recording that was read to its end
+    is_recording: bool = False
+    finished: bool = False  # ended by itself: a recording that was read to its end, ...
+    broken: bool = False  # ... or as far as it can be
 
 
 def processes(config: Config) -> list[Process]:
@@ -54,13 +57,16 @@ def processes(config: Config) -> list[Process]:
         Process("segmentation", ["segmentation"], 1),
         Process("tracking", ["tracking"], 2),
         Process("console", ["console"], 3),
-        *(Process(f"capture-{camera.id}", ["capture", "--camera", camera.id], 0) for camera in config.cameras),
+        *(
+            Process(f"capture-{camera.id}", ["capture", "--camera", camera.id], 0, is_recording=not camera.is_live)
+            for camera in config.cameras
+        ),
     ]
 
 
 @dataclass
 class Supervisor:
-    """`run` returns the exit code: 0 after a stop or when all recordings were read."""
+    """`run` returns the exit code: 0 after a stop or when all recordings were read, 1 where one of them was broken."""
 
     config_path: Path
     config: Config
@@ -92,7 +98,7 @@ class Supervisor:
             finally:
                 self._stop_all()
         self._summarise()
-        return 0
+        return int(any(process.broken for process in self.table))
 
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
@@ -131,8 +137,8 @@ class Supervisor:
             code = process.child.poll()
             if code is None:
                 self._check_alive(process, now_s)
-            elif code == 0:
-                process.finished, process.child = True, None
+            elif code == 0 or (code == DasnetError.exit_code and process.is_recording):
+                process.finished, process.broken, process.child = True, code != 0, None
             else:
                 self._failed(process, code, now_s)
 
@@ -218,8 +224,7 @@ class _Heartbeats:
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def __enter__(self) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PULL)
-        self._socket.bind(Endpoints().heartbeat)
+        self._socket = bound(zmq.PULL, Endpoints().heartbeat, high_water=64)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:

@@ -27,7 +27,9 @@ QUICK = 16
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=[*SPLITS, "all"], help="which split")
-    parser.add_argument("--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="where replays are kept")
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
     parser.add_argument("--engine", default="auto")

@@ -26,7 +26,6 @@ def dasnet(*arguments: str | Path, timeout_s: float = 150) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY)
 
 
-
 class Running:
     """`with Running("run", config) as program:`; leaves with SIGTERM, and checks that nothing is left."""
 

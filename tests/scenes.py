@@ -29,11 +29,15 @@ def frame(
         ref=FrameRef(camera, session, seq, pts_s, time_ns, 1_700_000_000_000_000_000 + time_ns),
         size_px=(640, 512),
         classes=CLASSES,
-        xyxy=np.array([(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s, _ in targets], np.float32).reshape(n, 4),
+        xyxy=np.array([(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s, _ in targets], np.float32).reshape(
+            n, 4
+        ),
         score=np.full(n, 0.9, np.float32),
         class_scores=np.array([scores for *_, scores in targets], np.float32).reshape(n, len(CLASSES)),
         area_px=np.array([s * s for _, _, s, _ in targets], np.float32),
         centroid=np.array([(x, y) for x, y, *_ in targets], np.float32).reshape(n, 2),
-        masks=[Mask.pack(round(x - s / 2), round(y - s / 2), np.ones((round(s), round(s)), bool)) for x, y, s, _ in targets],
+        masks=[
+            Mask.pack(round(x - s / 2), round(y - s / 2), np.ones((round(s), round(s)), bool)) for x, y, s, _ in targets
+        ],
         camera_shift_px=shift,
     )

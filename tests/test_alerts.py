@@ -28,7 +28,7 @@ def test_a_target_raises_one_alert_and_ends_it():
 
 def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only_labelled():
     unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(20)])
-    assert [(e.kind, e.severity) for e in unsure][0] == (EventKind.TRACK_CONFIRMED, Severity.WARNING)
+    assert (unsure[0].kind, unsure[0].severity) == (EventKind.TRACK_CONFIRMED, Severity.WARNING)
     bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)])
     assert [(e.kind, e.severity) for e in bird] == [(EventKind.TRACK_LABELLED, Severity.INFO)]
 

@@ -8,8 +8,8 @@ import torch
 
 from model import build, load
 from model.checkpoint import save
-from model.metadata import Decision, Metadata, Preprocessing
 from model.errors import CheckpointError
+from model.metadata import Decision, Metadata, Preprocessing
 
 SMALL = {"start_out_channels": 16, "size": 3}
 

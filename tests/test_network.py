@@ -143,7 +143,9 @@ def test_training_returns_three_auxiliary_maps_and_the_rewrite_has_the_same_grad
         gradients.append({name: parameter.grad.clone() for name, parameter in net.named_parameters()})
     net.eval()
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradients[1][name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_wrong_sizes_and_names_are_explained(net: DASNet):
@@ -161,7 +163,9 @@ def test_engine_pads_any_size_and_gives_the_modules_probabilities(net: DASNet, k
     with Engine(net, kind=kind, device="cpu", precision="fp32") as engine:
         maps = engine.submit(frames).result()
         assert maps.shape == (2, 3, 50, 70)
-        image = np.pad(frames, ((0, 0), (0, 14), (0, 10), (0, 0)), mode="reflect").transpose(0, 3, 1, 2) / np.float32(255)
+        image = np.pad(frames, ((0, 0), (0, 14), (0, 10), (0, 0)), mode="reflect").transpose(0, 3, 1, 2) / np.float32(
+            255
+        )
         logits = engine.logits(image.astype(np.float32))
     with torch.inference_mode():
         expected = net(torch.from_numpy(image.astype(np.float32)))

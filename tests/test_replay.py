@@ -1,4 +1,4 @@
-"""`dasnet replay`: every frame, the truth, the same bytes every time; what is broken is reported and the rest is kept."""
+"""`dasnet replay`: every frame, the truth, the same bytes every time; broken inputs are reported, the rest is kept."""
 
 import json
 import shutil

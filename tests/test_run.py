@@ -84,9 +84,11 @@ def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself
         (e["kind"], e["frame"], e["track"]["id"], e["track"]["label"], e["track"]["hits"]) for e in again
     ]
     account = ledger.read(tmp_path / "run" / "ledgers" / "file.ledger")
-    assert account.captured == account.segmented == json.loads(
-        (tmp_path / "out" / DRONE.stem / "summary.json").read_text()
-    )["frames"]
+    assert (
+        account.captured
+        == account.segmented
+        == json.loads((tmp_path / "out" / DRONE.stem / "summary.json").read_text())["frames"]
+    )
 
 
 def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path):

@@ -121,8 +121,8 @@ def _pairs(allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _centre_inside(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     middle, half = (labels[:, :2] + labels[:, 2:]) / 2, (labels[:, 2:] - labels[:, :2]) / 2 * (1 + GROWN)
-    inside: NDArray[np.bool_] = (np.abs(centres[None] - middle[:, None]) <= half[:, None]).all(axis=2)
-    return inside
+    near = np.abs(centres[None] - middle[:, None]) <= half[:, None]
+    return np.asarray(near.all(axis=2))
 
 
 def _iou(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,7 +131,7 @@ def _iou(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.
     common = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (labels, boxes)]
     union: NDArray[np.float64] = areas[0][:, None] + areas[1][None] - common
-    return common / np.maximum(union, 1e-9)
+    return np.asarray(common / np.maximum(union, 1e-9))
 
 
 def read_rows(lines: Iterable[str]) -> list[Row]:

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import OutputBlock
-from model.checkpoint import Metadata, Preprocessing, save
+from model.checkpoint import save
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
+from model.metadata import Metadata, Preprocessing
 from model.registry import build
 from training.augment import Sampler
 from training.cache import CLASSES, Frames, cached, every_nth
@@ -158,7 +159,13 @@ def export(folder: Path, run: Run, config: Config, summary: dict[str, Any], chec
         arguments=config.network,
         classes=CLASSES,
         preprocessing=Preprocessing(mode="scale", scale=scale),
-        training={"config": {**asdict(config), "data": Path(config.data).name}, "data": summary, "seed": config.seed, "step": run.step, "check": checks},
+        training={
+            "config": {**asdict(config), "data": Path(config.data).name},
+            "data": summary,
+            "seed": config.seed,
+            "step": run.step,
+            "check": checks,
+        },
     )
     save(folder / "ema.safetensors", run.average, metadata)
 

@@ -18,7 +18,7 @@ from pipeline.errors import SourceError
 from pipeline.types import Band
 
 SCENE_FPS = 15.0
-ALLOWED = "demo:scene, demo:scene?seed=3&fps=15, demo:clips/FILE_OR_FOLDER"
+ALLOWED = "demo:scene, demo:scene?seed=3&fps=15, demo:clips/FILE_OR_FOLDER, demo:clips/FOLDER?first=NAME"
 SCENE_KEYS = ("seed", "fps", "look")
 
 
@@ -83,8 +83,15 @@ class DemoScene:
 class DemoClips:
     live = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: str | None = None) -> None:
+        """`first`: the name, without suffix, of the clip to begin with."""
         self._paths = find_recordings(path)
+        if first is not None:
+            stems = [path.stem for path in self._paths]
+            if first not in stems:
+                raise SourceError(f"{path}: first={first!r} is no clip there; allowed: {', '.join(stems)}")
+            start = stems.index(first)
+            self._paths = self._paths[start:] + self._paths[:start]
         self._current: Recording | None = open_recording(self._paths[0], one_by_one=True)
         self.fps = self._current.fps
         self._pace = Pace()

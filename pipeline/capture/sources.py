@@ -5,7 +5,7 @@
     v4l2:/dev/videoN          a device of this machine; live
     file:PATH                 recordings, every picture, as fast as they are taken
     demo:scene?seed=3&fps=15  a procedural scene, sent as a live camera would
-    demo:clips/PATH           recordings, looped and sent as a live camera would
+    demo:clips/PATH?first=NAME  recordings, looped and sent as a live camera would, from the named one on
 `find_recordings` and `open_recording` are for replay.  All raise SourceError or CredentialsError, without any password.
 """
 
@@ -40,7 +40,8 @@ def open_source(camera: Camera) -> Source:
 
 def _open_demo(camera: Camera, rest: str) -> Source:
     if rest.startswith("clips/"):
-        return DemoClips(Path(rest.removeprefix("clips/")))
+        place, _, first = rest.removeprefix("clips/").partition("?first=")
+        return DemoClips(Path(place), first or None)
     name, _, query = rest.partition("?")
     if name != "scene":
         raise SourceError(f"camera {camera.id}: unknown demo {name!r}; allowed: {demo.ALLOWED}")

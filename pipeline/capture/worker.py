@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 import zmq
@@ -21,6 +22,7 @@ from pipeline.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.sockets import connected
 from pipeline.transport.wire import CameraState, Stamps, encode
 from pipeline.types import Cause, Frame, FrameRef
 
@@ -55,10 +57,7 @@ class _CaptureWorker:
         self._blind_since_ns = self._started_ns
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
-        self._states = zmq.Context.instance().socket(zmq.PUSH)
-        self._states.setsockopt(zmq.LINGER, 500)
-        self._states.setsockopt(zmq.SNDHWM, 16)
-        self._states.connect(endpoints.results)
+        self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500)
 
     def run(self) -> None:
         if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
@@ -74,6 +73,9 @@ class _CaptureWorker:
                     finally:
                         source.close()
                 except SourceError as error:
+                    if not self._camera.is_live:
+                        self._finish()
+                        raise  # a recording does not heal
                     attempt = 0 if self._ledger.is_up else attempt + 1
                     self._down(error)
                     self._pause(error, attempt)
@@ -92,7 +94,8 @@ class _CaptureWorker:
         channel = self._channel
         for frame, stamps in self._frames(source):
             if not self._ledger.is_up:
-                channel.count(lambda ledger: ledger.connection(up=True, reconnect=frame.ref.seq > 0))
+                again = frame.ref.seq > 0
+                channel.count(partial(Ledger.connection, up=True, reconnect=again))
                 channel.count(self._count_blind)
                 self._tell(up=True)
             channel.offer(frame, stamps, self._stop.is_set)
@@ -101,9 +104,13 @@ class _CaptureWorker:
                 return False
         if source.live:
             raise SourceError(f"camera {self._camera.id}: the stream ended")
-        if not channel.finish(FINISH_S):
-            self._log.warning("the last frames were not segmented in time")
+        self._finish()
         return True
+
+    def _finish(self) -> None:
+        """A recording ended, or is broken from here on: what was read is still searched."""
+        if self._channel is not None and not self._channel.finish(FINISH_S):
+            self._log.warning("the last frames were not segmented in time")
 
     def _count_blind(self, ledger: Ledger) -> None:
         """Add the time since the camera was lost, or since this was last called, to the account."""

@@ -1,7 +1,7 @@
 """The segmentation worker: Frames from all cameras -> Detections to the track worker, credit back to the cameras.
 
-It holds at most one frame of a live camera, so no queue of old frames can build up.  A frame that could not be segmented
-is reported as failed, never as empty.
+It holds at most one frame of a live camera, so no queue of old frames can build up.  A frame that could not be
+segmented is reported as failed, never as empty.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import structlog
 import zmq
+from cv2.typing import MatLike
 
 from model.checkpoint import load
 from model.engine import Engine
@@ -27,6 +28,7 @@ from pipeline.metrics import SegmentationMetrics
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import (
     Credit,
     End,
@@ -84,14 +86,8 @@ class _SegmentationWorker:
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
         self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        context = zmq.Context.instance()
-        self._router = context.socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.LINGER, 0)
-        self._router.bind(endpoints.segmentation)
-        self._results = context.socket(zmq.PUSH)
-        self._results.setsockopt(zmq.LINGER, 500)
-        self._results.setsockopt(zmq.SNDHWM, 64)
-        self._results.connect(endpoints.results)
+        self._router = bound(zmq.ROUTER, endpoints.segmentation, high_water=64)
+        self._results = connected(zmq.PUSH, endpoints.results, high_water=64, linger_ms=500)
         self._log = structlog.get_logger()
 
     def run(self) -> None:
@@ -169,7 +165,7 @@ class _SegmentationWorker:
             batch, stamps = self._flying.pop(0)
             try:
                 detections = batch.detections()
-            except Exception as error:  # whatever the device raises costs this batch, not the worker
+            except Exception as error:  # noqa: BLE001 - whatever the device raises costs this batch, not the worker
                 self._log.error("batch failed", reason=str(error), frames=len(batch.frames))
                 for frame in batch.frames:
                     self._credit(frame.ref.camera, [], [frame.ref.seq])
@@ -221,7 +217,7 @@ class _SegmentationWorker:
 
 def preview(frame: Frame) -> bytes:
     """A JPEG of the frame for people to look at."""
-    pixels = frame.pixels
+    pixels: MatLike = frame.pixels
     if frame.size_px[0] > PREVIEW_WIDTH_PX:
         height = round(pixels.shape[0] * PREVIEW_WIDTH_PX / pixels.shape[1])
         pixels = cv2.resize(pixels, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)

@@ -2,7 +2,8 @@
 
 State [x, y, vx, vy] in frame pixels and seconds.  Process noise is continuous white-noise acceleration,
 Q = q [[dt^3/3, dt^2/2], [dt^2/2, dt]] for each axis (Bar-Shalom, Li, Kirubarajan, Estimation with Applications to
-Tracking and Navigation, 2001, section 6.2.2): one step of 0.2 s equals five of 0.04 s, so dropped frames change nothing.
+Tracking and Navigation, 2001, section 6.2.2): one step of 0.2 s equals five of 0.04 s, so dropped frames change
+nothing.
 """
 
 import math

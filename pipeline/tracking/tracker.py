@@ -75,7 +75,8 @@ class _Target:
 
     @property
     def evidence(self) -> NDArray[np.float64]:
-        return self.evidence_sum / self.hits
+        mean: NDArray[np.float64] = self.evidence_sum / self.hits
+        return mean
 
 
 def measurement_std(apparent_px: float) -> float:

@@ -28,7 +28,8 @@ from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
-from pipeline.transport.wire import CameraState, End, Result, Stamps, decode, detections_of
+from pipeline.transport.sockets import bound
+from pipeline.transport.wire import CameraState, End, Result, decode, detections_of
 from pipeline.types import Detections, Event, EventKind, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
@@ -68,14 +69,8 @@ class _TrackWorker:
         self._heard_s: dict[str, float] = {}  # camera -> when its last result came
         self._stored_s = 0.0
         self._running: dict[str, Track] = {}  # tracks to be written at the next occasion, by ULID
-        context = zmq.Context.instance()
-        self._results = context.socket(zmq.PULL)
-        self._results.setsockopt(zmq.RCVHWM, 64)
-        self._results.bind(Endpoints().results)
-        self._live = context.socket(zmq.PUB)
-        self._live.setsockopt(zmq.SNDHWM, 64)
-        self._live.setsockopt(zmq.LINGER, 0)
-        self._live.bind(Endpoints().live)
+        self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
+        self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._log = structlog.get_logger()
 
     def run(self) -> None:
@@ -100,7 +95,7 @@ class _TrackWorker:
             message, buffers = decode(parts)
             match message:
                 case Result():
-                    self._track(detections_of(message), message.stamps, bytes(buffers[0]) if buffers else b"")
+                    self._track(detections_of(message), bytes(buffers[0]) if buffers else b"")
                 case CameraState():
                     self._camera_state(message)
                 case End():
@@ -112,7 +107,7 @@ class _TrackWorker:
             self._metrics.refused.labels("tracking").inc()
             self._log.warning("message refused", reason=str(error))
 
-    def _track(self, detections: Detections, stamps: Stamps, jpeg: bytes) -> None:
+    def _track(self, detections: Detections, jpeg: bytes) -> None:
         ref = detections.ref
         if self._stage.session(ref.camera) not in (None, ref.session):
             self._close(ref.camera)
@@ -149,8 +144,14 @@ class _TrackWorker:
         for event in outcome.events:
             self._count(event)
             name = event.track.label if event.track else ""
-            self._log.info(event.kind, camera=camera, severity=event.severity, track=event.track and event.track.id,
-                           label=name, frame=event.frame)
+            self._log.info(
+                event.kind,
+                camera=camera,
+                severity=event.severity,
+                track=event.track and event.track.id,
+                label=name,
+                frame=event.frame,
+            )
 
     def _count(self, event: Event) -> None:
         metrics, camera = self._metrics, event.camera

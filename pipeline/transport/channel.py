@@ -15,6 +15,7 @@ import zmq
 
 from pipeline.errors import WireError
 from pipeline.ledger import Ledger
+from pipeline.transport.sockets import connected
 from pipeline.transport.wire import Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
 
@@ -39,11 +40,7 @@ class Channel:
         self._closing = False
         self._ended = False
         self._told_s = 0.0  # when the last Hello was sent
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing waits in a queue for a worker that is not there
-        self._socket.setsockopt(zmq.SNDHWM, 4)
-        self._socket.connect(endpoint)
+        self._socket = connected(zmq.DEALER, endpoint, high_water=4, linger_ms=500)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
         self._thread.start()

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,7 @@ import zmq
 from prometheus_client import CollectorRegistry
 
 from pipeline.metrics import families
+from pipeline.transport.sockets import connected
 from pipeline.transport.wire import Heartbeat, encode
 
 PERIOD_S = 1.0
@@ -35,17 +37,12 @@ class Heart:
         self._thread.join()
 
     def _run(self) -> None:
-        socket = zmq.Context.instance().socket(zmq.PUSH)
-        socket.setsockopt(zmq.LINGER, 500)
-        socket.setsockopt(zmq.SNDHWM, 4)
-        socket.connect(self._endpoint)
+        socket = connected(zmq.PUSH, self._endpoint, high_water=4, linger_ms=500)
         while True:
             last = self._stop.wait(PERIOD_S)
             beat = Heartbeat(self._worker, os.getpid(), self._started_ns, families(self._registry))
-            try:
+            with suppress(zmq.Again):  # the supervisor is gone or busy; the next beat says it all again
                 socket.send_multipart(encode(beat), flags=zmq.DONTWAIT)
-            except zmq.Again:
-                pass  # the supervisor is gone or busy; the next beat says it all again
             if last:
                 break
         socket.close()

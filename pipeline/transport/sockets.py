@@ -1,0 +1,29 @@
+"""Sockets with their bounds: none is opened without a limit on what may wait in it."""
+
+import zmq
+
+Socket = zmq.Socket[bytes]
+
+
+def bound(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
+    """`high_water`: messages that may wait for each peer; `linger_ms`: how long closing waits for them to leave."""
+    socket = _socket(kind, high_water, linger_ms)
+    socket.bind(endpoint)
+    return socket
+
+
+def connected(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
+    """Nothing waits in it for a peer that is not there."""
+    socket = _socket(kind, high_water, linger_ms)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.connect(endpoint)
+    return socket
+
+
+def _socket(kind: int, high_water: int, linger_ms: int) -> Socket:
+    context: zmq.Context[Socket] = zmq.Context.instance()
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+    socket.setsockopt(zmq.SNDHWM, high_water)
+    socket.setsockopt(zmq.RCVHWM, high_water)
+    return socket
