@@ -89,7 +89,8 @@ def log_ratios(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.zeros(1)
     scores = np.clip(class_scores.astype(float), 1e-4, 1.0)
     best_other = np.array([np.delete(scores, index).max() for index in range(len(scores))])
-    return np.clip(np.log(scores / best_other), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    limited: NDArray[np.float64] = np.clip(np.log(scores / best_other), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    return limited
 
 
 class Tracker:
