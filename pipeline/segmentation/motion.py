@@ -31,11 +31,14 @@ class CameraMotion:
         small = cv2.resize(pixels, (WIDTH_PX, max(8, round(height / factor))), interpolation=cv2.INTER_AREA)
         grey = (cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small).astype(np.float32)
         reference, before = self._reference, self._position
-        if reference is None or reference.shape != grey.shape:
+        if self._window is None or self._window.shape != grey.shape:
             self._window = cv2.createHanningWindow(grey.shape[::-1], cv2.CV_32F).astype(np.float32)
+            reference = None
+        grey *= self._window  # here, since OpenCV would multiply its input in place, again and again
+        if reference is None:
             self._renew(grey)
             return None
-        (x, y), response = cv2.phaseCorrelate(reference, grey, self._window)
+        (x, y), response = cv2.phaseCorrelate(reference, grey)
         if response < MIN_RESPONSE:
             self._renew(grey)
             return None

@@ -1,0 +1,101 @@
+"""Probability maps to detections: places, sizes and scores in frame pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.metadata import Decision, Preprocessing
+from model.preprocess import prepare
+from pipeline.segmentation.detect import MAX_DETECTIONS, detect
+from pipeline.segmentation.motion import CameraMotion
+from pipeline.types import FrameRef, Mask
+
+REF = FrameRef("north", "s", 0, 0.0, 0, 0)
+CLASSES = ("uav", "bird")
+
+
+def maps(height: int = 40, width: int = 60) -> np.ndarray:
+    return np.full((2, height, width), 0.01, np.float32)
+
+
+def find(probabilities: np.ndarray, decision: Decision = Decision(), scale=(1.0, 1.0), ignore=()):
+    size = (round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
+    return detect(probabilities, REF, size, CLASSES, decision, scale, ignore)
+
+
+def test_a_target_is_measured_in_frame_pixels():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    probabilities[1, 10:14, 20:26] = 0.3
+    found = find(probabilities, scale=(2.0, 2.0))
+    np.testing.assert_allclose(found.xyxy, [[40, 20, 52, 28]])
+    np.testing.assert_allclose(found.centroid, [[46, 24]], atol=1e-4)
+    np.testing.assert_allclose(found.area_px, [96])
+    np.testing.assert_allclose(found.score, [0.9], atol=1e-6)
+    np.testing.assert_allclose(found.class_scores, [[0.9, 0.3]], atol=1e-6)
+    assert found.masks[0].unpack().all() and found.mask_scale == (2.0, 2.0)
+
+
+def test_the_object_map_is_the_best_class_of_each_pixel():
+    probabilities = maps()
+    probabilities[0, 5:8, 5:8] = 0.8
+    probabilities[1, 5:8, 8:11] = 0.8  # one object, two opinions
+    found = find(probabilities)
+    np.testing.assert_allclose(found.xyxy, [[5, 5, 11, 8]])
+    np.testing.assert_allclose(found.class_scores, [[0.405, 0.405]], atol=1e-3)
+
+
+def test_nothing_found_is_an_empty_result():
+    found = find(maps())
+    assert len(found) == 0 and found.xyxy.shape == (0, 4) and found.class_scores.shape == (0, 2)
+
+
+def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_the_frame():
+    probabilities = maps()
+    probabilities[0, 0:3, 0:3] = 0.9
+    probabilities[0, 30, 50] = 0.9
+    found = find(probabilities, Decision(min_area_px=2, box_margin_px=2))
+    np.testing.assert_allclose(found.xyxy, [[0, 0, 5, 5]])
+    assert len(find(probabilities, ignore=[[(0, 0), (10, 0), (10, 10), (0, 10)]])) == 1
+
+
+def test_clutter_is_bounded_and_the_largest_are_kept():
+    probabilities = maps(200, 200)
+    probabilities[0, ::2, ::2] = 0.9
+    probabilities[0, 101:140, 101:140] = 0.9
+    found = find(probabilities)
+    assert len(found) == MAX_DETECTIONS and found.area_px[0] > 1000
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_masks_survive_packing(width: int, height: int, random):
+    mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
+    assert (Mask.pack(3, 4, mask).unpack() == mask).all()
+
+
+def test_preprocessing_follows_the_checkpoint_and_never_stretches_by_itself():
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8)
+    scaled, factor = prepare(pixels, "visible", Preprocessing("scale", scale={"visible": 0.5, "infrared": 1.0}))
+    assert scaled.shape == (256, 320, 3) and factor == (2.0, 2.0)
+    np.testing.assert_allclose(scaled[0, 0], pixels[:2, :2].mean(axis=(0, 1)), atol=0.51)
+    same, factor = prepare(pixels[:, :, 0], "infrared", Preprocessing("scale", scale={"visible": 0.5, "infrared": 1.0}))
+    assert same.shape == (512, 640, 3) and (same[:, :, 0] == pixels[:, :, 0]).all()
+    stretched, factor = prepare(pixels, "visible", Preprocessing())
+    assert stretched.shape == (512, 512, 3) and factor == (1.25, 1.0)
+    overridden, _ = prepare(pixels, "visible", Preprocessing("scale", scale={"visible": 0.5}), scale=0.25)
+    assert overridden.shape == (128, 160, 3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(-20, 20), st.integers(-15, 15))
+def test_the_cameras_motion_is_measured_and_does_not_drift(dx: int, dy: int):
+    texture = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
+    world = np.kron(texture, np.ones((12, 12, 1), np.uint8))
+    motion = CameraMotion()
+    assert motion.update(world[100:356, 100:420]) is None
+    moved = motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx])
+    assert moved == pytest.approx((dx, dy), abs=1.5)
+    still = [motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx]) for _ in range(50)]
+    total = np.sum([shift for shift in still if shift is not None], axis=0)
+    assert np.abs(total).max() < 0.2
