@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from model.backend import Backend, Frames, Maps
 from model.checkpoint import Loaded, load
+from model.choice import choose
 from model.dasnet import DASNet
 from model.errors import ChoiceError, EngineError
 from model.metadata import Metadata
-from model.processor import has_fast_bf16
 from model.torch_backend import DTYPES, TorchBackend
 
 KINDS = ("auto", "torch", "module")
@@ -80,15 +80,16 @@ def _choose(network: nn.Module, multiple: int, device: str, precision: str, kind
         raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(DTYPES)}")
     if kind not in KINDS:
         raise ChoiceError(f"engine {kind!r}; allowed: {', '.join(KINDS)}")
-    if kind == "auto":
-        kind = "torch" if isinstance(network, DASNet) else "module"
     if kind == "torch" and not isinstance(network, DASNet):
         raise ChoiceError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; allowed: module")
-    if precision == "auto":
-        # bfloat16 where the processor computes in it: half the time, and masks that agree to 0.99 and better.
-        precision = "bf16" if kind == "torch" and where.type == "cpu" and has_fast_bf16() else "fp32"
     if where.type != "cpu":
         raise ChoiceError("device 'cuda': this version runs on the processor only; allowed: auto, cpu")
+    if kind == "module":
+        precision = "fp32" if precision == "auto" else precision
+    if "auto" in (kind, precision):
+        choice = choose(network, multiple, threads)
+        kind = choice.kind if kind == "auto" else kind
+        precision = choice.precision if precision == "auto" else precision
     return TorchBackend(network, kind, precision, multiple, threads)
 
 

@@ -10,6 +10,8 @@ What is rewritten, none of it approximate:
 It is differentiable, so that training uses it too.  Attention and kernels stay in float32 under autocast.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,18 @@ def spatial_average(x: Tensor) -> Tensor:
     return x.float().mean(dim=(2, 3))
 
 
+def upsampled_average(x: Tensor, size: Sequence[int]) -> Tensor:
+    """`spatial_average(upsample(x, size))` from the small map: each of its pixels, by how much it spreads."""
+    rows, columns = (_spread(small, large, x.device) for small, large in zip(x.shape[-2:], size, strict=True))
+    return torch.einsum("nchw,h,w->nc", x.float(), rows, columns)
+
+
+def _spread(small: int, large: int, device: torch.device) -> Tensor:
+    """(small,) the mean weight of each position in a linear interpolation to `large`, corners aligned."""
+    ones = torch.eye(small, device=device)[None]
+    return F.interpolate(ones, size=large, mode="linear", align_corners=True).mean(dim=2)[0]
+
+
 def activate(block: DynamicConvBlock, x: Tensor) -> Tensor:
     x = F.group_norm(x, block.gn.num_groups, block.gn.weight.to(x.dtype), block.gn.bias.to(x.dtype), block.gn.eps)
     return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=not torch.is_grad_enabled())
@@ -53,9 +67,12 @@ def dynamic_block(block: DynamicConvBlock, x: Tensor) -> Tensor:
     return activate(block, per_sample(x, kernels, block.padding))
 
 
-def dynamic_block_of_two(block: DynamicConvBlock, x: Tensor, skip: Tensor) -> Tensor:
-    """`dynamic_block(block, cat([x, skip]))` without the concatenation."""
-    kernels = mixed_kernels(block, torch.cat([spatial_average(x), spatial_average(skip)], dim=1)).to(x.dtype)
+def dynamic_block_of_two(block: DynamicConvBlock, low: Tensor, skip: Tensor) -> Tensor:
+    """`dynamic_block(block, cat([upsample(low), skip]))` without the concatenation."""
+    size = skip.shape[-2:]
+    averages = torch.cat([upsampled_average(low, size), spatial_average(skip)], dim=1)
+    kernels = mixed_kernels(block, averages).to(low.dtype)
+    x = upsample(low, size)
     from_x, from_skip = kernels.split(x.shape[1], dim=2)
     y = per_sample(x, from_x, block.padding)
     z = per_sample(skip, from_skip, block.padding)
@@ -98,7 +115,7 @@ class FusedDASNet(nn.Module):
         for stage, (block, gate) in enumerate(zip(decoder.dy_blocks, decoder.attention_gates, strict=True)):
             skip = skips.pop()
             gated = gated_skip(gate, x, skip)
-            x = dynamic_block_of_two(block, upsample(x, skip.shape[-2:]), gated)
+            x = dynamic_block_of_two(block, x, gated)
             if self.training and str(stage) in decoder.aux_heads:
                 auxiliary.append(upsample(decoder.aux_heads[str(stage)](x), image.shape[-2:]))
         weight, bias = folded_output(decoder.output)

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
+from model.allocator import keep_memory
 from model.backend import Frames, Maps, padded
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
@@ -18,6 +19,7 @@ class TorchBackend:
     device = torch.device("cpu")
 
     def __init__(self, network: nn.Module, kind: str, precision: str, multiple: int, threads: int | None) -> None:
+        keep_memory()
         self.kind = kind
         self.precision = precision
         self._multiple = multiple

@@ -47,6 +47,7 @@ def examine() -> tuple[str, bool]:
     import torch
 
     from model import load
+    from model.choice import choose
     from model.errors import ModelError
 
     lines = [f"dasnet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
@@ -71,7 +72,10 @@ def examine() -> tuple[str, bool]:
         lines.append(f"  MISSING  {', '.join(missing)}")
         healthy = False
     try:
-        metadata = load(SHIPPED).metadata
+        loaded = load(SHIPPED)
+        metadata = loaded.metadata
+        choice = choose(loaded.network, 128, None)
+        lines.append(f"engine on the processor: {choice.kind} in {choice.precision} ({choice.reason})")
         lines.append(f"checkpoint: {SHIPPED.name}, {metadata.network}, {', '.join(metadata.classes)}")
     except ModelError as error:
         lines.append(f"  MISSING  {error}")

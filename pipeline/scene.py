@@ -97,9 +97,9 @@ MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
 # Width in px; level, a share of the frame's height; speed in px/s; way out of view, a share of the frame's width, and
 # slope; swings (across twice, down twice) as shares of the frame, and their rates in radians/s.
 FLIGHTS: dict[Actor, tuple[tuple[float, ...], ...]] = {
-    "fixed_wing": ((24, 30), (.36, .4), (0, 0), (0, 0), (.3, .08, .12, .05), (.25, .57, .25, .57)),
+    "fixed_wing": ((24, 30), (.26, .28), (0, 0), (0, 0), (.3, .08, .07, .025), (.25, .57, .25, .57)),
     "bird": ((8, 13), (.2, .55), (25, 60), (.7, 0), (.06, .03, .1, .05), (.9, 2.1, .6, 1.3)),
-    "airplane": ((34, 42), (.06, .12), (55, 70), (.9, .05), (0, 0, 0, 0), (0, 0, 0, 0))}
+    "airplane": ((34, 42), (.05, .08), (55, 70), (.9, .04), (0, 0, 0, 0), (0, 0, 0, 0))}
 # fmt: on
 
 
@@ -126,7 +126,7 @@ def hovering(rng: Generator, time_s: float, width_px: int, height_px: int) -> Po
     """Hover, fly straight at constant speed to the next place, hover again, round and round."""
     unit, count = width_px / 640, 12
     x = width_px * (rng.uniform(0.08, 0.42, count) + 0.5 * (np.arange(count) % 2))
-    y = height_px * rng.uniform(0.22, 0.54, count)
+    y = height_px * rng.uniform(0.44, 0.58, count)  # below the other UAV, so that neither hides the other
     knots_s = np.cumsum(rng.uniform((0.4, 4), (1.6, 8), (count, 2)))  # ends of hovers and of flights
     places = np.roll(np.column_stack((x, y)).repeat(2, axis=0), -1, axis=0)
     around_s = time_s + np.array((-0.15, 0, 0.15))  # so that it leans into its speed, gradually

@@ -74,6 +74,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.table = processes(self.config)
+        self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._collector = HostCollector(self.config)
         self._log = structlog.get_logger()
@@ -115,7 +116,7 @@ class Supervisor:
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
-        process.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment())
+        process.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(), cwd=self._folder)
         process.started_s = time.monotonic()
         process.heard_s = 0.0
 

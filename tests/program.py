@@ -20,10 +20,10 @@ CLIPS = Path(__file__).parent / "data" / "clips"
 DASNET = [sys.executable, "-m", "pipeline"]
 
 
-def dasnet(*arguments: str | Path, timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
+def dasnet(*arguments: str | Path, timeout_s: float = 150, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
     command = [*DASNET, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
 
 
 class Running:

@@ -73,8 +73,8 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
 
 
 def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself(tmp_path: Path):
-    config = site(tmp_path, [{"id": "file", "uri": f"file:{DRONE}", "band": "infrared"}])
-    result = dasnet("run", config)
+    config = site(tmp_path, [{"id": "file", "uri": f"file:{DRONE}", "band": "infrared"}], run_dir="run")
+    result = dasnet("run", config.name, cwd=tmp_path)  # all relative, as a person would write it
     assert result.returncode == 0, result.stderr
     replayed = dasnet("replay", DRONE, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
     assert replayed.returncode == 0, replayed.stderr

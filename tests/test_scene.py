@@ -58,9 +58,11 @@ def test_every_look_renders(look: Look) -> None:
     assert grey == look.value.startswith("infrared")
     for truth in seen:
         if truth.id in UAVS:
-            inside = np.median(frame[truth.window][truth.mask])
-            around = np.median(frame[truth.window][~truth.mask])
-            assert (inside > around + 25) if look is Look.INFRARED_WHITE_HOT else (inside < around - 25)
+            inside, around = frame[truth.window][truth.mask], frame[truth.window][~truth.mask]
+            if look is Look.INFRARED_WHITE_HOT:
+                assert np.quantile(inside, 0.75) > np.median(around) + 40
+            else:
+                assert np.quantile(inside, 0.25) < np.median(around) - 25
 
 
 def test_gain_of_infrared_steps() -> None:
@@ -96,15 +98,15 @@ def test_masks_are_the_pixels_that_objects_change(look: Look) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_both_uavs_fly_against_the_sky_at_first(seed: int) -> None:
-    scene, places = Scene(seed), []
+    scene, centres = Scene(seed, 320, 256), []
     for time_s in np.arange(0, 10.01, 0.5):
         seen = {truth.id: truth for truth in scene.render(float(time_s))[1]}
         boxes = np.array([seen[uav].xyxy for uav in UAVS])
-        assert (boxes > 0).all() and (boxes[:, 2] < 640).all() and (boxes[:, 3] < 0.72 * 512).all()
+        assert (boxes > 0).all() and (boxes[:, 2] < 320).all() and (boxes[:, 3] < 0.72 * 256).all()
         widths = boxes[:, 2] - boxes[:, 0]
-        assert (widths > 10).all() and (widths < 45).all()
-        places.append((boxes[:, :2] + boxes[:, 2:]) / 2)
-    assert (np.ptp(places, axis=0).max(axis=1) > 60).all()  # pixels in ten seconds, each
+        assert (widths > 5).all() and (widths < 24).all()
+        centres.append((boxes[:, :2] + boxes[:, 2:]) / 2)
+    assert (np.ptp(centres, axis=0).max(axis=1) > 30).all()  # pixels in ten seconds, each
 
 
 def test_distractors_come_and_go() -> None:
@@ -115,9 +117,9 @@ def test_distractors_come_and_go() -> None:
 
 
 def test_wings_beat() -> None:
-    scene = Scene(4, 320, 256, cast=("bird",), scale=5.0)
+    scene = Scene(4, 160, 128, cast=("bird",), scale=10.0)
     seen = [truth for time_s in np.arange(0, 30, 0.05) for truth in scene.render(float(time_s))[1]]
-    heights = [truth.mask.shape[0] for truth in seen if truth.xyxy[0] > 0 and truth.xyxy[2] < 320]
+    heights = [truth.mask.shape[0] for truth in seen if truth.xyxy[0] > 0 and truth.xyxy[2] < 160]
     turns = np.count_nonzero(np.diff(np.sign(np.diff(heights))))
     assert len(heights) > 40 and turns > 0.2 * len(heights)
 

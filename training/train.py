@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import OutputBlock
+from model.allocator import keep_memory
 from model.checkpoint import save
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
@@ -257,6 +258,7 @@ def train(config: Config, folder: Path, resume: bool) -> Run:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    keep_memory()
     parser = argparse.ArgumentParser(prog="train", description="Train a network on labelled clips.")
     parser.add_argument("config", type=Path, help="a YAML file, e.g. configs/training/dasnet_field.yaml")
     parser.add_argument("--out", type=Path, help="folder of the run (default: .cache/runs/<name of the config>)")

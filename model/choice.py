@@ -1,0 +1,84 @@
+"""Which engine is the fastest here: by what the processor can do, then by a short timing that is kept for next time.
+
+A processor's name says little about it: bfloat16 through AVX-512 halves the time on one maker's cores and doubles it on
+another's.  The timing takes about a second and lies in the user's cache folder, by processor, versions and network.
+"""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.dasnet import DASNet
+from model.processor import cpuinfo, has_fast_bf16
+from model.torch_backend import TorchBackend
+
+SIDE_PX = 256
+ROUNDS = 3
+ADVANTAGE = 1.15  # a less exact engine must be faster by this factor
+
+
+@dataclass(frozen=True)
+class Choice:
+    kind: str
+    precision: str
+    reason: str
+
+
+def choose(network: nn.Module, multiple: int, threads: int | None) -> Choice:
+    """For a CPU."""
+    if not isinstance(network, DASNet):
+        return Choice("module", "fp32", f"{type(network).__name__} has no faster form here")
+    if not has_fast_bf16():
+        return Choice("torch", "fp32", "the processor does not compute in bfloat16")
+    path = _cache_folder() / f"{_key(network, threads)}.json"
+    try:
+        kept = Choice(**json.loads(path.read_text(encoding="utf-8")))
+        if kept.kind == "torch" and kept.precision in ("fp32", "bf16"):
+            return kept
+    except (OSError, ValueError, TypeError):
+        pass  # not timed yet, or by another version
+    choice = _fastest(network, multiple, threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(choice)), encoding="utf-8")
+    except OSError:
+        pass  # no home to keep it in: timed again next time
+    return choice
+
+
+def _fastest(network: DASNet, multiple: int, threads: int | None) -> Choice:
+    backends = {
+        precision: TorchBackend(network, "torch", precision, multiple, threads) for precision in ("fp32", "bf16")
+    }
+    times_ms: dict[str, list[float]] = {precision: [] for precision in backends}
+    generator = np.random.default_rng(0)
+    for _ in range(ROUNDS + 1):  # in turn, so that a busy machine slows both
+        frames = generator.integers(0, 256, (1, SIDE_PX, SIDE_PX, 3), np.uint8)
+        for precision, backend in backends.items():
+            started_s = time.perf_counter()
+            backend.submit(frames).result()
+            times_ms[precision].append((time.perf_counter() - started_s) * 1e3)
+    for backend in backends.values():
+        backend.close()
+    fp32, bf16 = (median(times_ms[precision][1:]) for precision in ("fp32", "bf16"))
+    precision = "bf16" if bf16 * ADVANTAGE < fp32 else "fp32"
+    return Choice("torch", precision, f"timed at {SIDE_PX}x{SIDE_PX}: fp32 {fp32:.0f} ms, bf16 {bf16:.0f} ms")
+
+
+def _key(network: DASNet, threads: int | None) -> str:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    processor = "".join(c if c.isalnum() else "-" for c in cpuinfo("model name") or platform.machine())
+    return f"engine-{processor}-{os.cpu_count()}-{threads or torch.get_num_threads()}-{torch.__version__}-{parameters}"
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "dasnet"

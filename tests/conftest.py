@@ -1,3 +1,0 @@
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,0 +1,121 @@
+"""Every command of the README works.  Long ones are run on less; a new one must be added here."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from program import REPOSITORY
+
+TESTED_ELSEWHERE = {
+    "make run": "test_run",
+    "make test": "this is it",
+}
+REPLACED = {  # what the README says -> what is run here
+    "dasnet replay tests/data/clips --out out": "dasnet replay {repo}/tests/data/clips --out out --end 2",
+    "DASNET_CLIPS=FOLDER python3 -m training.train configs/training/dasnet_field.yaml --out out/field": (
+        "DASNET_CLIPS={repo}/tests/data python3 -m training.train {tiny} --out out/field"
+    ),
+    "scripts/evaluate_clips.py hard --data FOLDER --checkpoint out/field/ema.safetensors": (
+        "python3 {repo}/scripts/evaluate_clips.py hard --data {short} --checkpoint {shipped}"
+    ),
+    "scripts/readme_picture.py .github/annotated.png": "python3 -m py_compile {repo}/scripts/readme_picture.py",
+}
+TINY = """
+data: ${DASNET_CLIPS}
+steps: 4
+decay_steps: 2
+batch: 1
+network: {num_class: 4, start_out_channels: 16}
+clips: [IR_DRONE_015, IR_BIRD_003]
+check_splits: [train]
+check_clips: [IR_DRONE_015]
+every_drone_frame: 100
+every_other_frame: 150
+save_every_steps: 4
+check_every_steps: 4
+augmentation: {crop_px: 128}
+"""
+
+
+def commands() -> list[str]:
+    text = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"made by `(scripts/[^`]*)`", text)
+    return [line for line in lines if line] + inline
+
+
+def short_set(folder: Path) -> Path:
+    """One clip of 40 frames, called hard."""
+    import gzip
+    import json
+
+    import av
+
+    source = REPOSITORY / "tests" / "data"
+    (folder / "clips").mkdir(parents=True)
+    labels = json.loads(gzip.decompress((source / "labels.json.gz").read_bytes()))["IR_DRONE_015"]
+    labels |= {"split": "hard", "frames": labels["frames"][:40]}
+    (folder / "labels.json.gz").write_bytes(gzip.compress(json.dumps({"IR_DRONE_015": labels}).encode()))
+    with (
+        av.open(str(source / "clips" / "IR_DRONE_015.mp4")) as whole,
+        av.open(str(folder / "clips" / "IR_DRONE_015.mp4"), "w") as cut,
+    ):
+        stream = cut.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 320, 256, "yuv420p"
+        for number, frame in enumerate(whole.decode(video=0)):
+            if number == 40:
+                break
+            cut.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        cut.mux(stream.encode(None))
+    return folder
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_works(command: str, tmp_path: Path):
+    if command in TESTED_ELSEWHERE:
+        return
+    run = REPLACED.get(command, command)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((64, 80, 3), 128, np.uint8))
+    if "{short}" in run:
+        short_set(tmp_path / "short")
+    run = run.format(
+        repo=REPOSITORY,
+        tiny=tmp_path / "tiny.yaml",
+        short=tmp_path / "short",
+        shipped=REPOSITORY / "model" / "weights" / "dasnet.safetensors",
+    )
+    words = shlex.split(run)
+    environment = dict(os.environ)
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        environment[name] = value
+    scripts = Path(sys.executable).parent
+    words[0] = {"python3": sys.executable, "dasnet": str(scripts / "dasnet")}.get(words[0], words[0])
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_python_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    from model import build
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": 1, "model_state_dict": build("dasnet").state_dict()}, "best.pth")
+    text = (REPOSITORY / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, {})
+
+
+def test_links_lead_somewhere():
+    text = (REPOSITORY / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert targets and not [target for target in targets if not (REPOSITORY / target).exists()]
