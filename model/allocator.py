@@ -1,7 +1,7 @@
 """Memory for large tensors that is kept instead of given back to the kernel after every operation.
 
-glibc maps each block over 32 MB anew and unmaps it when it is freed, so every operation on a full-size map faults in and
-clears all its pages again: that is more than half of the time of a plain forward pass on a CPU.  Without such mappings,
+glibc maps each block over 32 MB anew and unmaps it when it is freed, so every operation on a full-size map faults in
+and clears all its pages again: that is about half of the time of a plain forward pass on a CPU.  Without such mappings,
 and without trimming, freed memory is used again.  The price: memory once needed stays with the process.
 """
 
