@@ -44,6 +44,7 @@ class Process:
     child: "subprocess.Popen[bytes] | None" = None
     started_s: float = 0.0
     heard_s: float = 0.0
+    ever_heard: bool = False
     failures: int = 0
     restart_s: float = 0.0
     is_recording: bool = False
@@ -66,7 +67,8 @@ def processes(config: Config) -> list[Process]:
 
 @dataclass
 class Supervisor:
-    """`run` returns the exit code: 0 after a stop or when all recordings were read, 1 where one of them was broken."""
+    """`run` returns the exit code: 0 after a stop or when all recordings were read, 1 where one of them was broken, and
+    that of a worker which could not start."""
 
     config_path: Path
     config: Config
@@ -76,6 +78,7 @@ class Supervisor:
         self.table = processes(self.config)
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
+        self._exit_code = 0
         self._collector = HostCollector(self.config)
         self._log = structlog.get_logger()
 
@@ -99,7 +102,7 @@ class Supervisor:
             finally:
                 self._stop_all()
         self._summarise()
-        return int(any(process.broken for process in self.table))
+        return self._exit_code or int(any(process.broken for process in self.table))
 
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
@@ -124,6 +127,7 @@ class Supervisor:
         for process in self.table:
             if process.name == heartbeat.worker:
                 process.heard_s = time.monotonic()
+                process.ever_heard = True
 
     def _supervise(self) -> None:
         now_s = time.monotonic()
@@ -140,6 +144,11 @@ class Supervisor:
                 self._check_alive(process, now_s)
             elif code == 0 or (code == DasnetError.exit_code and process.is_recording):
                 process.finished, process.broken, process.child = True, code != 0, None
+            elif code > 0 and not process.ever_heard:
+                # It told why; what never started will not by itself, and a person stands before it.
+                self._log.error("worker cannot start", worker=process.name, code=code)
+                self._exit_code = code
+                self._stop.set()
             else:
                 self._failed(process, code, now_s)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -129,6 +130,20 @@ def _wait_for_all(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         select.select([descriptor], [], [])
         os.close(descriptor)
+
+
+def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
+    (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
+    camera = {"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}
+    damaged = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "bad.pth"}))
+    assert damaged.returncode == 1 and "bad.pth: is damaged or no checkpoint" in damaged.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for section, code in (("console", 2), ("metrics", 1)):
+            refused = dasnet("run", site(tmp_path, [camera], **{section: {"port": port}}))
+            assert (refused.returncode, str(port) in refused.stderr) == (code, True), refused.stderr
+    missing = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "none.pth"}))
+    assert missing.returncode == 2 and "none.pth: no such file" in missing.stderr
 
 
 def test_two_programs_in_one_run_folder_are_refused(tmp_path: Path):

@@ -1,0 +1,52 @@
+"""Every engine gives what the readable module gives, on real frames with the shipped weights."""
+
+import av
+import numpy as np
+import pytest
+import torch
+from program import CLIPS
+
+from model import Engine, load
+from pipeline.checkpoints import SHIPPED
+
+NAMES = ("IR_DRONE_015", "IR_BIRD_003", "IR_HELICOPTER_010")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    pictures = []
+    for name in NAMES:
+        with av.open(str(CLIPS / f"{name}.mp4")) as video:
+            frame = next(frame for number, frame in enumerate(video.decode(video=0)) if number == 30)
+            pictures.append(frame.to_ndarray(format="rgb24"))
+    return np.stack(pictures)
+
+
+@pytest.fixture(scope="module")
+def reference(frames: np.ndarray) -> np.ndarray:
+    with Engine(SHIPPED, device="cpu", kind="module", precision="fp32") as engine:
+        return engine.submit(frames).result()
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 1.0), ("bf16", 0.97)])
+def test_masks_agree_with_the_modules(frames: np.ndarray, reference: np.ndarray, precision: str, least: float):
+    with Engine(SHIPPED, device="cpu", kind="torch", precision=precision) as engine:
+        maps = engine.submit(frames).result()
+    for ours, theirs in zip(maps.max(axis=1) > 0.5, reference.max(axis=1) > 0.5, strict=True):
+        assert theirs.any()
+        assert (ours & theirs).sum() / (ours | theirs).sum() >= least
+
+
+def test_logits_of_the_rewrite_are_exact_on_fresh_inputs():
+    loaded = load(SHIPPED)
+    batch = torch.rand(2, 3, 128, 256)
+    with Engine(loaded, device="cpu", kind="torch", precision="fp32") as engine, torch.inference_mode():
+        difference = (engine.logits(batch) - loaded.network(batch)).abs().max()
+    assert difference <= 1e-3
+
+
+def test_batches_in_flight_come_back_in_order_from_several_threads(frames: np.ndarray, reference: np.ndarray):
+    with Engine(SHIPPED, device="cpu", kind="torch", precision="fp32") as engine:
+        futures = [engine.submit(frames[index : index + 1]) for index in (0, 1, 2, 0)]
+        for future, index in zip(futures, (0, 1, 2, 0), strict=True):
+            np.testing.assert_allclose(future.result()[0], reference[index], atol=1e-3)
