@@ -1,7 +1,7 @@
 """Replay a labelled set of clips and say what a user would care about.
 
-    scripts/evaluate_clips.py hard --data FOLDER        # or DASNET_CLIPS=FOLDER
-    scripts/evaluate_clips.py val --quick
+    python3 scripts/evaluate_clips.py hard --data FOLDER        # or DASNET_CLIPS=FOLDER
+    python3 scripts/evaluate_clips.py val --quick
 
 FOLDER is in the format of `tests/data`: labels.json.gz and clips/.  Detections are stored under `--out` and reused as
 long as checkpoint, threshold and engine are the same, so that tracking can be tried again in seconds.

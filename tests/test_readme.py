@@ -21,10 +21,10 @@ REPLACED = {  # what the README says -> what is run here
     "DASNET_CLIPS=FOLDER python3 -m training.train configs/training/dasnet_field.yaml --out out/field": (
         "DASNET_CLIPS={repo}/tests/data python3 -m training.train {tiny} --out out/field"
     ),
-    "scripts/evaluate_clips.py hard --data FOLDER --checkpoint out/field/ema.safetensors": (
+    "python3 scripts/evaluate_clips.py hard --data FOLDER --checkpoint out/field/ema.safetensors": (
         "python3 {repo}/scripts/evaluate_clips.py hard --data {short} --checkpoint {shipped}"
     ),
-    "scripts/readme_picture.py .github/annotated.png": "python3 -m py_compile {repo}/scripts/readme_picture.py",
+    "python3 scripts/readme_picture.py .github/annotated.png": "python3 -m py_compile {repo}/scripts/readme_picture.py",
 }
 TINY = """
 data: ${DASNET_CLIPS}
@@ -47,7 +47,7 @@ def commands() -> list[str]:
     text = (REPOSITORY / "README.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"made by `(scripts/[^`]*)`", text)
+    inline = re.findall(r"made by `(python3 [^`]*)`", text)
     return [line for line in lines if line] + inline
 
 
