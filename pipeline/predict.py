@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 from model.checkpoint import load
@@ -61,7 +62,10 @@ def run_predict(
     with Engine(loaded, device=device, kind=engine_kind) as engine:
         out.mkdir(parents=True, exist_ok=True)
         names = folder_names(images)
-        pairs = track(list(zip(images, names, strict=True)), description="predict", disable=not sys.stderr.isatty())
+        quiet = not sys.stderr.isatty()
+        pairs = track(
+            list(zip(images, names, strict=True)), description="predict", console=Console(stderr=True), disable=quiet
+        )
         for path, name in pairs:
             encoded = _read(path)
             picture = None if encoded is None else cv2.imdecode(encoded, cv2.IMREAD_COLOR)

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.blocks import OutputBlock
 from model.allocator import keep_memory
+from model.blocks import OutputBlock
 from model.checkpoint import save
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
