@@ -74,7 +74,7 @@ PALETTES = {  # a look that is not here is infrared
     Look.DAY: Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
                       ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, 0.9, (1.0, 0.06, (140, 165, 195))),
     Look.DUSK: Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
-                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 1.3, 2.0, 1.0, (0.6, 0.15, (120, 100, 110))),
+                       ((52, 52, 64), (28, 27, 30), (42, 42, 34)), 2.2, 2.0, 1.0, (0.6, 0.15, (120, 100, 110))),
     Look.FOG: Palette((176, 182, 188), (196, 198, 200), ((160, 165, 172), (212, 213, 214)),
                       ((178, 182, 184), (136, 140, 140), (138, 142, 128)), 1.0, 1.0, 1.0, (1.0, 0.45, (186, 190, 194)))}
 INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
@@ -233,7 +233,7 @@ class Scene:
     look: Look = Look.DAY
     cast: Sequence[Actor] = CAST
     clouds: float = 0.3  # 0..1, how dense; a network that saw only clear skies finds less under dense ones
-    scale: float = 1.0  # of the objects; at 1 and 640 pixels of width, UAVs are 20..34 px wide
+    scale: float = 1.0  # of the objects; at 1 and 640 pixels of width, UAVs are 15 to 42 px wide
 
     def __post_init__(self) -> None:
         if min(self.width_px, self.height_px) < 64:

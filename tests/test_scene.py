@@ -62,7 +62,7 @@ def test_every_look_renders(look: Look) -> None:
             if look is Look.INFRARED_WHITE_HOT:
                 assert np.quantile(inside, 0.75) > np.median(around) + 40
             else:
-                assert np.quantile(inside, 0.25) < np.median(around) - 25
+                assert np.quantile(inside, 0.25) < 0.85 * np.median(around)  # dusk is dim: a share, not levels
 
 
 def test_gain_of_infrared_steps() -> None:
