@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointError, ModelError
 from model.metadata import CLASSES, METADATA_KEY, Decision, Metadata, Preprocessing, describe
-from model.registry import build
+from model.registry import build, recognise
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _metadata(path: Path, described: dict[str, Any], tensors: dict[str, Tensor]) -> Metadata:
-    outputs = next((len(t) for name, t in tensors.items() if name.endswith("output_block.1.weight")), 1)
+    network, outputs = recognise(tensors)  # the original's files do not name their network
     classes = tuple(described.get("classes", CLASSES[:outputs]))
     try:
         return Metadata(
-            network=described.get("network", "dasnet"),
+            network=described.get("network", network),
             arguments=described.get("arguments", {"num_class": outputs}),
             classes=classes,
             preprocessing=Preprocessing(**described.get("preprocessing", {})),

@@ -6,6 +6,7 @@ one convolution a sample, ...), `timer` measures them once for each shape on the
 first is taken.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,10 +116,10 @@ def grouped(x: Tensor, kernels: Tensor, padding: int) -> Tensor:
 
 
 def norm_forms(block: Dynamic, x: Tensor) -> Forms:
-    """GroupNorm, then LeakyReLU.  torch's own leaves channels_last and comes back: few launches, but twice the bytes."""
+    """GroupNorm, then LeakyReLU.  torch's own leaves channels_last and comes back: few launches, twice the bytes."""
 
     def native() -> Tensor:
-        y = F.group_norm(x, block.groups, block.gamma_cast, block.beta_cast, block.eps)
+        y = F.group_norm(x.contiguous(), block.groups, block.gamma_cast, block.beta_cast, block.eps)
         return F.leaky_relu_(y, NEGATIVE_SLOPE).contiguous(memory_format=torch.channels_last)
 
     # The other's variance is a difference of two sums: good enough beside half precision's rounding, not beside fp32's.
@@ -128,8 +129,8 @@ def norm_forms(block: Dynamic, x: Tensor) -> Forms:
 def normed(block: Dynamic, x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     shape = (batch, block.groups, channels // block.groups)
-    mean = x.mean(dim=(2, 3), dtype=torch.float32).view(shape).mean(dim=2, keepdim=True)
-    lengths = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32).view(shape)
+    mean = x.mean(dim=(2, 3), dtype=torch.float32).reshape(shape).mean(dim=2, keepdim=True)
+    lengths = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32).reshape(shape)
     length = torch.linalg.vector_norm(lengths, dim=2, keepdim=True)
     variance = torch.addcmul(block.epsilon, length, length, value=1 / (height * width * shape[2]))
     inverse = variance.addcmul_(mean, mean, value=-1).clamp_min_(block.eps).rsqrt_()  # below eps is rounding alone
@@ -158,7 +159,8 @@ class CudaDASNet:
     """choices: the form that was fastest, for each step and shape."""
 
     def __init__(self, net: DASNet, device: torch.device, dtype: torch.dtype) -> None:
-        net = net.to(device)
+        weight, bias = folded_output(copy.deepcopy(net.decoder.output).cpu())  # there, no reduced precision is in force
+        net = copy.deepcopy(net).to(device)  # the caller's stays where it is
         self.dtype = dtype
         self.choices: dict[str, str] = {}
         self._timer: Timer | None = None
@@ -166,8 +168,7 @@ class CudaDASNet:
         self._encoder = [Dynamic(layer, 1, dtype) for layer in layers]
         stages = zip(net.decoder.dy_blocks, net.decoder.attention_gates, strict=True)
         self._decoder = [(_dynamic(block, dtype), _gate(gate, dtype)) for block, gate in stages]
-        weight, bias = (tensor.detach() for tensor in folded_output(net.decoder.output))
-        self._output = _cast(weight, dtype), bias.to(dtype)
+        self._output = _cast(weight.detach().to(device), dtype), bias.detach().to(device, dtype)
 
     @contextmanager
     def measuring(self, timer: Timer) -> Iterator[None]:
@@ -219,7 +220,7 @@ class CudaModule:
     """Any other network, as it is, under autocast."""
 
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        self._network = network.to(device).eval()
+        self._network = copy.deepcopy(network).to(device).eval()
         self._device, self._autocast = device, dtype
         self.dtype = torch.float32
         self.choices: dict[str, str] = {}

@@ -1,7 +1,8 @@
-"""The thin layer between the CUDA engine and a device: named streams, events, buffers, graphs, and what an error means.
+"""The thin layer between the CUDA engine and a device: streams by name, events, buffers and graphs.
 
-`CudaDevice` is torch.cuda.  `HostDevice` runs the same calls on the processor, as late and in as odd an order as streams
-and events allow, logs them, and refuses host access to a buffer with work pending: a forgotten wait shows without a GPU.
+Work enters as functions, to be run in the order of their stream.  `CudaDevice` is torch.cuda.  `HostDevice` runs the
+same calls on the processor, as late and in as odd an order as streams and events allow, logs them, and refuses the host
+a buffer with work pending: a forgotten wait shows without a GPU.
 """
 
 import random
@@ -12,32 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 COPY_IN, COMPUTE, COPY_OUT = "copy in", "compute", "copy out"  # the streams
-Failure = Literal["memory", "lost", "other"]
-
-MEMORY_SIGNS = ("out of memory", "STATUS_ALLOC_FAILED")
-LOST_SIGNS = ("CUDA error", "CUDA driver error", "STATUS_EXECUTION_FAILED", "STATUS_INTERNAL_ERROR")
-
-
-def failure_of(error: BaseException) -> Failure:
-    """ "memory": too large, try a smaller batch; "lost": this process can never use the device again; "other": a bug."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:  # a failed capture hides its cause behind an error of its own
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    if any(isinstance(e, torch.OutOfMemoryError) or any(sign in str(e) for sign in MEMORY_SIGNS) for e in chain):
-        return "memory"
-    accelerator: Any = getattr(torch, "AcceleratorError", ())  # from torch 2.8 on
-    if isinstance(error, accelerator) or any(sign in str(error) for sign in LOST_SIGNS):
-        return "lost"
-    return "other"
 
 
 class Event(Protocol):
@@ -45,11 +26,10 @@ class Event(Protocol):
 
     def synchronize(self) -> None:
         """Returns when the stream has come past it; raises what the device raised."""
-        ...
 
 
 class Graph(Protocol):
-    def replay(self) -> None: ...
+    def replay(self) -> object: ...
 
 
 class Device(Protocol):
@@ -59,43 +39,36 @@ class Device(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """On the device."""
-        ...
 
     def pinned(self, size_bytes: int) -> Tensor:
         """uint8, page-locked, on the host."""
-        ...
 
-    def host(self, pinned: Tensor) -> NDArray[Any]:
-        """The host's view of a part of a pinned buffer that no stream may touch meanwhile."""
-        ...
+    def host(self, pinned: Tensor) -> Tensor:
+        """Before the host uses (a part of) a pinned buffer, which no stream may touch meanwhile."""
 
     def launch(self, stream: str, label: str, work: Callable[[], object], *buffers: Tensor) -> None:
         """`buffers`: those that host and streams share."""
-        ...
 
     def record(self, stream: str) -> Event: ...
 
     def wait(self, stream: str, event: Event) -> None:
         """The stream's later work waits for the event; the host does not."""
-        ...
 
     def capture(self, stream: str, work: Callable[[], object]) -> Graph: ...
 
     def seconds(self, work: Callable[[], object]) -> float:
         """How long the device takes for it, the host's launching left out.  Called from launched work."""
-        ...
 
     def exact(self) -> AbstractContextManager[None]:
         """Float32 is float32, and the fastest algorithm is searched for.  Around launches, not around replays."""
-        ...
 
     def synchronize(self) -> None: ...
 
     def release(self) -> None:
         """Memory that nobody holds goes back to the system."""
-        ...
 
 
+_cuda: Any = torch.cuda  # partly without types
 # torch allows one capture at a time in a process, and cuDNN's flags are the process's.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -106,7 +79,7 @@ class CudaDevice:
     def __init__(self, device: torch.device | str = "cuda") -> None:
         named = torch.device(device)
         self.torch_device = torch.device("cuda", torch.cuda.current_device() if named.index is None else named.index)
-        self._streams = {name: torch.cuda.Stream(self.torch_device) for name in (COPY_IN, COMPUTE, COPY_OUT)}
+        self._streams = {name: _cuda.Stream(self.torch_device) for name in (COPY_IN, COMPUTE, COPY_OUT)}
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._pool: Any = None
 
@@ -115,18 +88,18 @@ class CudaDevice:
             return torch.empty(shape, dtype=dtype, device=self.torch_device)
 
     def pinned(self, size_bytes: int) -> Tensor:
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        with torch.cuda.device(self.torch_device):
+            return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
 
-    def host(self, pinned: Tensor) -> NDArray[Any]:
-        view: NDArray[Any] = pinned.numpy()
-        return view
+    def host(self, pinned: Tensor) -> Tensor:
+        return pinned
 
     def launch(self, stream: str, label: str, work: Callable[[], object], *buffers: Tensor) -> None:  # noqa: ARG002
         with torch.cuda.stream(self._streams[stream]):
             work()
 
     def record(self, stream: str) -> Event:
-        event = torch.cuda.Event(blocking=True)  # who waits for it sleeps, and leaves the processor to the cameras
+        event: torch.cuda.Event = _cuda.Event(blocking=True)  # its waiter sleeps: the cameras need the processor
         event.record(self._streams[stream])
         return event
 
@@ -150,8 +123,8 @@ class CudaDevice:
                 work()
 
         graph = self._captured(stream, repeated, None)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        times_ms = []
+        start, end = (_cuda.Event(enable_timing=True) for _ in range(2))
+        times_ms: list[float] = []
         for _ in range(4):
             start.record(stream)
             graph.replay()
@@ -185,22 +158,22 @@ class CudaDevice:
 
 
 @dataclass(eq=False)
-class _Work:
-    stream: str
-    label: str
-    work: Callable[[], object] | None = None
-    waits_for: "HostEvent | None" = None
-    marks: "HostEvent | None" = None
-    buffers: frozenset[int] = frozenset()
-
-
-@dataclass(eq=False)
 class HostEvent:
-    device: "HostDevice"
+    run_until: "Callable[[HostEvent], None]"
     done: bool = False
 
     def synchronize(self) -> None:
-        self.device.run_until(self)
+        self.run_until(self)
+
+
+@dataclass(eq=False)
+class _Work:
+    stream: str
+    label: str
+    work: Callable[[], object] = lambda: None
+    waits_for: HostEvent | None = None
+    marks: HostEvent | None = None
+    buffers: frozenset[int] = frozenset()
 
 
 @dataclass(eq=False)
@@ -219,7 +192,7 @@ class HostDevice:
 
     seed: int = 0
     memory_bytes: float = float("inf")
-    fault: Callable[[str, str], None] = lambda moment, label: None  # noqa: E731, ARG005
+    fault: Callable[[str, str], None] = lambda moment, label: None  # noqa: ARG005
     torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     held_bytes: int = 0
     log: list[tuple[str, str, str]] = field(default_factory=list)
@@ -245,34 +218,26 @@ class HostDevice:
     def pinned(self, size_bytes: int) -> Tensor:
         return torch.full((size_bytes,), 113, dtype=torch.uint8)
 
-    def host(self, pinned: Tensor) -> NDArray[Any]:
+    def host(self, pinned: Tensor) -> Tensor:
         place = pinned.untyped_storage().data_ptr()
         with self._lock:
             for work in (work for queue in self._queues.values() for work in queue):
                 assert place not in work.buffers, f"the host uses a buffer while {work.label!r} is still to come"
-        view: NDArray[Any] = pinned.numpy()
-        return view
+        return pinned
 
     def launch(self, stream: str, label: str, work: Callable[[], object], *buffers: Tensor) -> None:
         places = frozenset(buffer.untyped_storage().data_ptr() for buffer in buffers)
-        with self._lock:
-            self._check()
-            self.fault("issued", label)
-            self.log.append(("issued", stream, label))
-            self._queues[stream].append(_Work(stream, label, work, buffers=places))
+        self.fault("issued", label)
+        self._put(_Work(stream, label, work, buffers=places))
 
     def record(self, stream: str) -> Event:
-        event = HostEvent(self)
-        with self._lock:
-            self._check()
-            self._queues[stream].append(_Work(stream, "record", marks=event))
+        event = HostEvent(self._run_until)
+        self._put(_Work(stream, "record", marks=event))
         return event
 
     def wait(self, stream: str, event: Event) -> None:
         assert isinstance(event, HostEvent)
-        with self._lock:
-            self._check()
-            self._queues[stream].append(_Work(stream, "wait", waits_for=event))
+        self._put(_Work(stream, "wait", waits_for=event))
 
     def capture(self, stream: str, work: Callable[[], object]) -> Graph:
         self.fault("capture", stream)
@@ -288,13 +253,18 @@ class HostDevice:
 
     def synchronize(self) -> None:
         for stream in self._queues:
-            self.run_until(self.record(stream))
+            self.record(stream).synchronize()
 
     def release(self) -> None:
         pass
 
-    def run_until(self, event: Event) -> None:
-        assert isinstance(event, HostEvent)
+    def _put(self, work: _Work) -> None:
+        with self._lock:
+            self._check()
+            self.log.append(("issued", work.stream, work.label))
+            self._queues[work.stream].append(work)
+
+    def _run_until(self, event: HostEvent) -> None:
         while True:
             self.running.wait()
             with self._lock:
@@ -309,14 +279,13 @@ class HostDevice:
         assert ready, f"deadlock: {[head.label for head in heads]}"
         work = self._random.choice(ready)
         try:
-            if work.work is not None:
-                with torch.inference_mode():
-                    work.work()
-                self.fault("done", work.label)
-                self.log.append(("done", work.stream, work.label))
+            with torch.inference_mode():
+                work.work()
+            self.fault("done", work.label)
         except BaseException as error:
             self._broken = error
             raise
+        self.log.append(("done", work.stream, work.label))
         if work.marks is not None:
             work.marks.done = True
         self._queues[work.stream].popleft()

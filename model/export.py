@@ -1,9 +1,9 @@
 """`dasnet export`: a checkpoint in; an ONNX file out that computes the same logits, checked in ONNX Runtime.
 
 The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of the network's
-`multiple`, 128 for the shipped one; its output "logits" is float32 (batch, classes, height, width).  All but the
-channels is free.  Its
-metadata_props say all that is needed to run it: classes, preprocessing, thresholds, the checkpoint's sha256.
+`multiple`, 128 for the shipped one; its output "logits" is float32 (batch, classes, height, width).  Batch, height and
+width are free.  Its metadata_props say all that is needed to run it: classes, preprocessing, thresholds, the
+checkpoint's sha256.
 
 DAS-Net is written exactly, in a form that holds for any batch: a convolution is linear in its kernel, so that by a mix
 of K kernels is the mix of K convolutions.  It is more arithmetic than mixing the kernels, but a kernel that is computed
@@ -14,6 +14,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -114,7 +115,8 @@ def run_export(
     except OSError as error:
         raise ModelError(f"export to {out}: cannot be written ({error.strerror}); allowed: a writable path") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # never made, or gone: what was raised before says more
+            partial.unlink()
     say(f"{out}: {len(content) / 1e6:.1f} MB, verified; largest difference of a logit {worst:.1e}")
     return worst
 

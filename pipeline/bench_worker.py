@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.allocator import keep_memory
 from model.backend import padded
 from model.checkpoint import Loaded, load
 from model.dasnet import DASNet
@@ -34,6 +35,11 @@ from model.fused import FusedDASNet
 Forward = Callable[[Tensor], Tensor]
 Answer = dict[str, Any]
 
+ALLOCATORS = {
+    "stock": "as a plain Python program has it",
+    "thp": "torch asks for huge pages (THP_MEM_ALLOC_ENABLE=1)",
+    "kept": "huge pages, and freed memory stays with the process (model.allocator), as in `dasnet run`",
+}
 TORCH_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 ANSWER_WITHIN_S = 900.0  # compiling included
 END_WITHIN_S = 10.0
@@ -49,6 +55,7 @@ class Task:
     precision: str
     threads: int
     folder: str  # shared by all workers, for large arrays
+    allocator: str  # a key of ALLOCATORS
 
 
 class Unavailable(Exception):
@@ -62,29 +69,28 @@ class Failed(Exception):
 class Worker:
     """Started and ready, or Unavailable or Failed with the reason.  Computes only while it is asked."""
 
-    def __init__(self, task: Task, huge_pages: bool, name: str) -> None:
+    def __init__(self, task: Task, name: str) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(ANSWER_WITHIN_S)
         self._socket, self._lines = ours, ours.makefile("r", encoding="utf-8")
         self._log = Path(task.folder) / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
-        environment |= {"OMP_NUM_THREADS": str(task.threads)} | ({"THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else {})
+        environment["OMP_NUM_THREADS"] = str(task.threads)
+        if task.allocator != "stock":
+            environment["THP_MEM_ALLOC_ENABLE"] = "1"
         command = [sys.executable, "-m", "pipeline.bench_worker", str(theirs.fileno()), json.dumps(asdict(task))]
         with theirs, self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            answer = self._answer()
+            self._answer()
         except BaseException:
             self.close()
             raise
-        if "unavailable" in answer:
-            self.close()
-            raise Unavailable(answer["unavailable"])
 
     def ask(self, do: str, **request: Any) -> Answer:
-        """Raises Failed."""
+        """Raises Failed or Unavailable, after which it is only closed."""
         try:
             self._socket.sendall(json.dumps({"do": do, **request}).encode() + b"\n")
         except OSError as error:
@@ -103,6 +109,8 @@ class Worker:
         answer: Answer = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
+        if "unavailable" in answer:
+            raise Unavailable(answer["unavailable"])
         return answer
 
     def _last_words(self) -> str:
@@ -137,7 +145,7 @@ def readable(loaded: Loaded, task: Task) -> Forward:
     """The readable module in plain eager torch, in the layout in which batches come."""
     dtype = TORCH_TYPES[task.precision]
     network = loaded.network.to(dtype)
-    return lambda batch: network(batch.to(dtype))  # type: ignore[no-any-return]
+    return lambda batch: network(batch.to(dtype))
 
 
 def engine(loaded: Loaded, task: Task, kind: str, device: str = "cpu") -> Forward:
@@ -182,7 +190,8 @@ def onnx_runtime(_loaded: Loaded, task: Task) -> Forward:
 
 def openvino(_loaded: Loaded, task: Task) -> Forward:
     vino = import_module("openvino")
-    core, compiled = vino.Core(), {}
+    core = vino.Core()
+    compiled: dict[tuple[int, ...], Any] = {}  # of the newest shape only: a free shape is slower
     if task.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ChoiceError("precision 'bf16': OpenVINO does not compute in it on this processor")
     hints = {
@@ -221,12 +230,12 @@ def timed(forward: Forward, request: Answer) -> Answer:
 
 
 def logits(forward: Forward, request: Answer) -> Answer:
-    """`save` them, or the largest error against those that were saved."""
+    """`save` them to the file, or the largest error against those in it."""
     got = forward(random_batch(request)).double().numpy()
-    if "save" in request:
-        np.save(request["save"], got)
+    if request["save"]:
+        np.save(request["file"], got)
         return {}
-    expected = np.load(request["expected"])
+    expected = np.load(request["file"])
     if got.shape != expected.shape or not np.isfinite(got).all():
         raise ValueError(
             f"logits of {got.shape}, {np.isfinite(got).mean():.1%} finite; allowed: finite {expected.shape}"
@@ -235,27 +244,28 @@ def logits(forward: Forward, request: Answer) -> Answer:
 
 
 def mask(forward: Forward, request: Answer) -> Answer:
-    """Of a real frame: `save` it, or the pixels in both and in either of it and of the saved one."""
+    """Of a real frame: `save` it to the file, or how many pixels are in both, and in either, of it and the file's."""
     frame = np.load(request["frame"])
     height, width = frame.shape[:2]
     image = padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255, request["multiple"]).contiguous()
     probability = forward(image)[0, :, :height, :width].sigmoid().amax(dim=0)
     got = (probability > request["threshold"]).numpy()
-    if "save" in request:
-        np.save(request["save"], got)
+    if request["save"]:
+        np.save(request["file"], got)
         return {}
-    expected = np.load(request["expected"])
+    expected = np.load(request["file"])
     return {"both_px": int((got & expected).sum()), "either_px": int((got | expected).sum())}
 
 
 REQUESTS: dict[str, Callable[[Forward, Answer], Answer]] = {"time": timed, "logits": logits, "mask": mask}
 
 
-@torch.inference_mode()
 def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1])).makefile("rw", encoding="utf-8")
     task = Task(**json.loads(sys.argv[2]))
     torch.set_num_threads(task.threads)
+    if task.allocator == "kept":
+        keep_memory()
 
     def answer(content: Answer) -> None:
         requests.write(json.dumps(content) + "\n")
@@ -267,7 +277,8 @@ def main() -> None:
         answer({"ready": True})
         for line in requests:
             request = json.loads(line)
-            answer(REQUESTS[request["do"]](forward, request))
+            with torch.inference_mode():
+                answer(REQUESTS[request["do"]](forward, request))
     except (ChoiceError, ImportError) as error:
         answer({"unavailable": str(error)})
     except Exception as error:  # noqa: BLE001  whatever a candidate raises is its result
@@ -276,3 +287,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # nothing is left to save, and the next candidate need not wait for torch to be taken down

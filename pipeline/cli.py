@@ -129,6 +129,18 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
+@app.command(epilog="Example: `dasnet models`")
+def models(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time each on this processor too; up to a minute.")
+    ] = False,
+) -> None:
+    """The eight networks side by side: parameters, GFLOP, and the paper's figures."""
+    from model.census import census, table
+
+    print(table(census(measure)))
+
+
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
@@ -169,6 +181,40 @@ def worker(
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+@app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or the original.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .onnx file to write.")],
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; 18 is read by the most runtimes.")] = 18,
+    fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
+) -> None:
+    """Write a checkpoint as ONNX, checked against the network in ONNX Runtime."""
+    from model.export import run_export
+    from pipeline.checkpoints import checkpoint_path
+
+    run_export(checkpoint_path(checkpoint), out, opset, fold)
+
+
+@app.command(epilog="Example: `dasnet bench --sizes 256x256,512x512 --json bench.json --plot bench.png`")
+def bench(
+    checkpoint: CheckpointOption = None,
+    sizes: Annotated[str, typer.Option(help="HEIGHTxWIDTH, multiples of 128.")] = "256x256,512x512",
+    batches: Annotated[str, typer.Option(help="Frames in a batch.")] = "1,4",
+    precisions: Annotated[str, typer.Option(help="Of fp32, bf16, fp16.")] = "fp32,bf16,fp16",
+    threads: Annotated[str | None, typer.Option(help="Of the processor; default: every usable core.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed forwards of each candidate.")] = 10,
+    frames: Annotated[Path | None, typer.Option(help="Recordings for masks; default: tests/data/clips.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a PNG; needs matplotlib.")] = None,
+    compile_too: Annotated[bool, typer.Option("--compile", help="torch.compile too: minutes a shape.")] = False,
+) -> None:
+    """Compare the engines on this machine: speed and exactness, candidates in turn."""
+    from pipeline.bench import BenchOptions, run_bench
+
+    options = BenchOptions(sizes, batches, precisions, threads, rounds, frames, json, plot, compile_too)
+    raise typer.Exit(run_bench(checkpoint, options))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""The three smaller siblings of DAS-Net, which its authors measure it against.
+
+In: float32 images (N, 3, H, W) in 0..1, H and W multiples of 2**size.  Out: logits (N, num_class, H, W); while
+training, DeepSupDyUNet returns three auxiliary logit maps of the same shape besides, coarse to fine.
+
+    network         encoder    decoder                         gates   auxiliary heads
+    ThinDyUNet      dynamic    2 x (Conv3x3, BatchNorm)         -       -
+    DeepSupDyUNet   dynamic    2 x (Conv3x3, BatchNorm)         -       last three stages
+    FullDyUNet      dynamic    dynamic                         -       -
+    DASNet          dynamic    dynamic                         yes     last three stages
+
+Attribute names are those of the original implementation, so that its checkpoints load as they are.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, OutputBlock, upsample
+from model.dasnet import AUX_HEADS, Encoder
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution -> BatchNorm -> LeakyReLU.  No bias: the normalisation would take it away again."""
+
+    def __init__(self, in_channels: int, out_channels: int, padding: int = 1) -> None:
+        super().__init__()
+        self.cnn_block = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.cnn_block(x)
+        return y
+
+
+class DoubleConvBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, padding: int = 1) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [ConvBlock(in_channels, out_channels, padding), ConvBlock(out_channels, out_channels, padding)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class PlainDecoder(nn.Module):
+    """Ordinary convolutions; `supervised` adds a 1x1 head to each of the last three stages."""
+
+    def __init__(self, channels: int, num_class: int, size: int, padding: int, supervised: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(size):
+            # Upsampling has no weights, but its place in the list numbers the keys of what has.
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))
+            layers.append(DoubleConvBlock(2 * channels, channels, padding))
+        layers.append(OutputBlock(channels, num_class))
+        self.decoder_layers = nn.ModuleList(layers)
+        self.aux_heads = nn.ModuleDict(
+            {str(stage): nn.Conv2d(channels, num_class, 1) for stage in range(size - AUX_HEADS, size) if supervised}
+        )
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        *layers, output = self.decoder_layers
+        x, skips = maps[-1], maps[-2::-1]
+        auxiliary = []
+        for stage, (double, block, skip) in enumerate(zip(layers[::2], layers[1::2], skips, strict=True)):
+            x = block(torch.cat([double(x), skip], dim=1))
+            if self.training and str(stage) in self.aux_heads:
+                auxiliary.append(upsample(self.aux_heads[str(stage)](x), maps[0].shape[-2:]))
+        return output(x), auxiliary
+
+
+class DynamicDecoder(nn.Module):
+    """DAS-Net's, without gates and heads."""
+
+    def __init__(self, channels: int, num_class: int, size: int, padding: int) -> None:
+        super().__init__()
+        self.dy_blocks = nn.ModuleList(DynamicConvBlock(2 * channels, channels, padding) for _ in range(size))
+        self.output = OutputBlock(channels, num_class)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, skips = maps[-1], maps[-2::-1]
+        for block, skip in zip(self.dy_blocks, skips, strict=True):
+            x = block(torch.cat([upsample(x, skip.shape[-2:]), skip], dim=1))
+        return self.output(x), []
+
+
+class DynamicUNet(nn.Module):
+    """What the siblings share: the checks, the dynamic encoder, and the order of things.
+
+    Arguments are named as in the original.  Raises ValueError for those that no network can be made from.
+    """
+
+    decoder: nn.Module
+    least_size = 1
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        start_out_channels: int = 64,
+        num_class: int = 1,
+        size: int = 7,
+        padding: int = 1,
+        upsample: bool = True,
+    ) -> None:
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("start_out_channels", start_out_channels, 1),
+            ("num_class", num_class, 1),
+            ("size", size, self.least_size),
+        ):
+            require_count(name, value, least)
+        if padding != 1:
+            raise ValueError(f"padding={padding!r}: the maps of both sides would not fit each other; allowed: 1")
+        if not upsample:
+            raise ValueError(f"upsample={upsample!r}: defined with bilinear upsampling only; allowed: True")
+        super().__init__()
+        self.size = size
+        self.num_class = num_class
+        self.in_channels = in_channels
+        self.encoder = Encoder(in_channels, start_out_channels, size, padding)
+        self.decoder = self.make_decoder(start_out_channels, num_class, size, padding)
+
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        raise NotImplementedError
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of an input must be multiples of this."""
+        return int(2**self.size)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        require_multiple(x, self.multiple)
+        logits: Tensor
+        auxiliary: list[Tensor]
+        logits, auxiliary = self.decoder(self.encoder(x))
+        return (logits, auxiliary) if auxiliary else logits
+
+
+class ThinDyUNet(DynamicUNet):
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        return PlainDecoder(channels, num_class, size, padding, supervised=False)
+
+
+class DeepSupDyUNet(DynamicUNet):
+    least_size = AUX_HEADS  # one level for each auxiliary head
+
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        return PlainDecoder(channels, num_class, size, padding, supervised=True)
+
+
+class FullDyUNet(DynamicUNet):
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        return DynamicDecoder(channels, num_class, size, padding)
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Raises ValueError naming the argument, its value and what is allowed."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: allowed: a whole number, {least} or more")
+
+
+def require_multiple(x: Tensor, multiple: int) -> None:
+    """Raises ValueError with the size to pad to, if height or width is no multiple."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or not height or not width:
+        raise ValueError(
+            f"input of {height}x{width}: height and width must be multiples of {multiple}; "
+            f"pad to {-(-height // multiple) * multiple}x{-(-width // multiple) * multiple}"
+        )
