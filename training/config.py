@@ -34,6 +34,10 @@ class Config:
     clip_norm: float = 2.0
     ema: float = 0.998
     autocast: bool = True  # bfloat16
+    start_from: str = ""  # a checkpoint whose weights to begin with
+    spread_first_class: bool = (
+        False  # give every class the first one's filters: a network that finds objects learns names
+    )
     seed: int = 0
     threads: int = 2
     network: dict[str, Any] = field(default_factory=lambda: {"num_class": 4})

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from model.allocator import keep_memory
 from model.blocks import OutputBlock
-from model.checkpoint import save
+from model.checkpoint import load, save
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
 from model.metadata import Metadata, Preprocessing
@@ -61,12 +61,26 @@ def start_run(config: Config) -> Run:
             nn.init.constant_(cast(Tensor, module.output_block[1].bias), OUTPUT_BIAS)
     for head in network.decoder.aux_heads.values():
         nn.init.constant_(cast(Tensor, head.bias), OUTPUT_BIAS)
+    if config.start_from:
+        network.load_state_dict(load(config.start_from).network.state_dict())
+    if config.spread_first_class:
+        spread_first_class(network)
     average.load_state_dict(network.state_dict())
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return Run(network.train(), average.eval(), torch.optim.AdamW(groups, lr=config.peak_lr))
+
+
+@torch.no_grad()
+def spread_first_class(network: DASNet) -> None:
+    """Every class starts as a copy of the first.  Classes learned from nothing beside one that already finds all objects
+    stay silent: their gradient vanishes where their probability does."""
+    heads = [network.decoder.output.output_block[1], *network.decoder.aux_heads.values()]
+    for head in cast(list[torch.nn.Conv2d], heads):
+        for parameter in head.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter).clone())
 
 
 def save_run(path: Path, run: Run, config: Config) -> None:
