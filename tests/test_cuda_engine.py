@@ -512,14 +512,17 @@ def test_a_device_lost_with_batches_in_flight_resolves_all_of_them():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_another_error_costs_its_batch_only(seed):
-    net, faults = network(), [1]
+    net, faults = network(), [0]
 
     def fault(when: str, label: str) -> None:
         if (when, label) == ("issued", "compute") and faults[0]:
             faults[0] -= 1
             raise RuntimeError("shapes do not match")
 
-    backend = engine(net, HostDevice(seed, fault=fault))
+    device = HostDevice(seed, fault=fault)
+    backend = engine(net, device)
+    warm(backend, device, 2)
+    faults[0] = 1
     frames = pictures(2)
     first, *others = [backend.submit(frames) for _ in range(4)]
     with pytest.raises(EngineError, match="RuntimeError: shapes do not match") as caught:

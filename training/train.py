@@ -75,8 +75,11 @@ def start_run(config: Config) -> Run:
 
 @torch.no_grad()
 def spread_first_class(network: DASNet) -> None:
-    """Every class starts as a copy of the first.  Classes learned from nothing beside one that already finds all objects
-    stay silent: their gradient vanishes where their probability does."""
+    """Every class starts as a copy of the first.
+
+    Classes learned from nothing beside one that already finds all objects stay silent: their gradient vanishes where
+    their probability does.
+    """
     heads = [network.decoder.output.output_block[1], *network.decoder.aux_heads.values()]
     for head in cast(list[torch.nn.Conv2d], heads):
         for parameter in head.parameters():
