@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 
-.PHONY: run test install check picture clean
+.PHONY: run test install check bench-gpu clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
@@ -23,6 +23,9 @@ check:
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+bench-gpu: # checks and measures the CUDA engine; needs a GPU, torch and numpy alone
+	@$(PYTHON) scripts/bench_gpu.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info run out

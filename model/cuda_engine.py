@@ -24,7 +24,7 @@ from model.cuda_network import CudaDASNet, CudaModule
 from model.cuda_plans import Network, Parts, Plan, Plans, Slot, failure_of, shaped
 from model.dasnet import DASNet
 from model.device import COMPUTE, COPY_IN, COPY_OUT, CudaDevice, Device, Event
-from model.errors import ChoiceError, EngineError
+from model.errors import ChoiceError, EngineError, EngineLost
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 SIZES = (1, 2, 4, 8, 16, 32)  # of the batches that run; others are filled up
@@ -33,10 +33,6 @@ CLOSE_TIMEOUT_S = 10.0  # a device that hangs must not hang the worker's end
 
 Masks = NDArray[np.bool_]
 T = TypeVar("T")
-
-
-class EngineLost(EngineError):
-    """This process can never use its device again; another one may."""
 
 
 @dataclass(eq=False)

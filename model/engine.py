@@ -23,15 +23,16 @@ from model.errors import ChoiceError, EngineError
 from model.metadata import Metadata
 from model.torch_backend import DTYPES, TorchBackend
 
-KINDS = ("auto", "torch", "module")
+KINDS = ("auto", "torch", "module", "cuda")
 DEVICES = ("auto", "cpu", "cuda")
 
 
 class Engine:
     """Thread-safe; several may live in one process.
 
-    device: "auto", "cpu", "cuda" or "cuda:N".  precision: "auto", "fp32", "bf16".  kind: "torch" is the exact rewrite,
-    "module" the readable network as it is.  threads: of the CPU, None: torch's own number.
+    device: "auto", "cpu", "cuda" or "cuda:N".  precision: "auto", "fp32", "bf16", on CUDA also "fp16".
+    kind: "torch" is the exact rewrite on a processor, "cuda" that on a GPU, "module" the readable network as it is.
+    threads: of the CPU, None: torch's own number.
     """
 
     def __init__(
@@ -76,14 +77,20 @@ class Engine:
 
 def _choose(network: nn.Module, multiple: int, device: str, precision: str, kind: str, threads: int | None) -> Backend:
     where = _choose_device(device)
-    if precision not in ("auto", *DTYPES):
-        raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(DTYPES)}")
     if kind not in KINDS:
         raise ChoiceError(f"engine {kind!r}; allowed: {', '.join(KINDS)}")
+    if where.type == "cuda":
+        if kind not in ("auto", "cuda"):
+            raise ChoiceError(f"engine {kind!r} on {device!r}; allowed: auto, cuda")
+        from model.cuda_engine import CudaBackend
+
+        return CudaBackend(network, where, "fp16" if precision == "auto" else precision, multiple)
+    if kind == "cuda":
+        raise ChoiceError("engine 'cuda' needs device cuda; allowed: auto, torch, module")
+    if precision not in ("auto", *DTYPES):
+        raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(DTYPES)}")
     if kind == "torch" and not isinstance(network, DASNet):
         raise ChoiceError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; allowed: module")
-    if where.type != "cpu":
-        raise ChoiceError("device 'cuda': this version runs on the processor only; allowed: auto, cpu")
     if kind == "module":
         precision = "fp32" if precision == "auto" else precision
     if "auto" in (kind, precision):

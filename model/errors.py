@@ -3,7 +3,8 @@
 ModelError            failed (exit code 1)
 ├── CheckpointError   a checkpoint that cannot be read, or does not fit the network
 └── EngineError       an engine that failed while running
-    └── ChoiceError   an engine, device or precision that cannot be had here (exit code 2)
+    ├── ChoiceError   an engine, device or precision that cannot be had here (exit code 2)
+    └── EngineLost    the device is gone for this process
 """
 
 
@@ -23,3 +24,7 @@ class EngineError(ModelError):
 
 class ChoiceError(EngineError):
     exit_code = 2
+
+
+class EngineLost(EngineError):
+    """The device is gone for this process: a new one must be started."""

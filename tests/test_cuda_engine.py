@@ -17,11 +17,11 @@ from torch import nn
 from model import build
 from model.backend import Backend, padded
 from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock
-from model.cuda_engine import CudaBackend, EngineLost
+from model.cuda_engine import CudaBackend
 from model.cuda_network import CudaDASNet, Dynamic, _measured, convolution_forms, norm_forms, normed
 from model.cuda_plans import failure_of
 from model.device import COMPUTE, COPY_IN, COPY_OUT, HostDevice
-from model.errors import ChoiceError, EngineError
+from model.errors import ChoiceError, EngineError, EngineLost
 
 MULTIPLE = 8
 TIMEOUT_S = 30

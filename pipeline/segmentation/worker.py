@@ -20,6 +20,7 @@ from cv2.typing import MatLike
 
 from model.checkpoint import load
 from model.engine import Engine
+from model.errors import EngineLost
 from pipeline import __version__
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
@@ -165,6 +166,8 @@ class _SegmentationWorker:
             batch, stamps = self._flying.pop(0)
             try:
                 detections = batch.detections()
+            except EngineLost:
+                raise  # this process can do nothing more; the supervisor starts another
             except Exception as error:  # noqa: BLE001 - whatever the device raises costs this batch, not the worker
                 self._log.error("batch failed", reason=str(error), frames=len(batch.frames))
                 for frame in batch.frames:
