@@ -32,9 +32,11 @@ def reference(frames: np.ndarray) -> np.ndarray:
 def test_masks_agree_with_the_modules(frames: np.ndarray, reference: np.ndarray, precision: str, least: float):
     with Engine(SHIPPED, device="cpu", kind="torch", precision=precision) as engine:
         maps = engine.submit(frames).result()
+    seen = 0
     for ours, theirs in zip(maps.max(axis=1) > 0.5, reference.max(axis=1) > 0.5, strict=True):
-        assert theirs.any()
-        assert (ours & theirs).sum() / (ours | theirs).sum() >= least
+        seen += theirs.any()
+        assert (ours & theirs).sum() >= least * (ours | theirs).sum()
+    assert seen >= 2  # or the test could not fail
 
 
 def test_logits_of_the_rewrite_are_exact_on_fresh_inputs():

@@ -16,7 +16,9 @@ import pytest
 import torch
 import yaml
 
-from model.checkpoint import load
+from model import build
+from model.checkpoint import load, save
+from model.metadata import Metadata
 from training.augment import Augmentation, Sampler, resized_labels
 from training.cache import CLASSES, cached, every_nth
 from training.config import Config, ConfigError, load_config, parse_config
@@ -24,10 +26,11 @@ from training.labels import LabelsError, read_clips
 from training.losses import segmentation_loss
 from training.masks import box_mask
 from training.synthetic import DECOY, add_decoys
-from training.train import batch_shape, learning_rate, main, train
+from training.train import batch_shape, learning_rate, main, start_run, train
 
 TINY = Path(__file__).parent.parent / "configs" / "training" / "tiny.yaml"
 MINIMAL = {"data": "somewhere", "steps": 10, "decay_steps": 2}
+os.environ.setdefault("DASNET_CLIPS", "clips")  # the shipped configurations name their data by it
 
 
 def spot(size_px: float, side: int = 64, contrast: float = 70.0, noise: float = 2.0) -> tuple[Any, Any]:
@@ -286,3 +289,24 @@ def test_labels_errors_name_the_clip(clip_set: Path) -> None:
 
 def test_shipped_configs_are_valid() -> None:
     assert [load_config(path).network["num_class"] for path in sorted(TINY.parent.glob("*.yaml"))].count(4) >= 2
+
+
+def test_a_run_may_start_from_a_checkpoint_with_every_class_a_copy_of_the_first(tmp_path: Path):
+    network = {"num_class": 4, "start_out_channels": 16}
+    first = build("dasnet", **network)
+    save(tmp_path / "objects.safetensors", first, Metadata(arguments=network))
+    start = {"start_from": str(tmp_path / "objects.safetensors"), "spread_first_class": True, "network": network}
+    run = start_run(parse_config({**MINIMAL, **start}))
+    wanted, got = first.state_dict(), run.network.state_dict()
+    heads = [name for name in wanted if "output_block.1" in name or "aux_heads" in name]
+    assert len(heads) == 8
+    for name, tensor in wanted.items():
+        expected = tensor[:1].expand_as(tensor) if name in heads else tensor
+        assert torch.equal(got[name], expected), name
+
+
+def test_folders_of_data_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SOME_CLIPS", "/data/clips")
+    assert parse_config({**MINIMAL, "data": "${SOME_CLIPS}/x"}).data == "/data/clips/x"
+    with pytest.raises(ConfigError, match=r"data = '\$\{NOT_SET_HERE\}'; allowed: a folder, or"):
+        parse_config({**MINIMAL, "data": "${NOT_SET_HERE}"})

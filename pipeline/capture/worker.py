@@ -57,7 +57,7 @@ class _CaptureWorker:
         self._blind_since_ns = self._started_ns
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
-        self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500)
+        self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500, patient=True)
 
     def run(self) -> None:
         if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched

@@ -12,10 +12,10 @@ def bound(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Sock
     return socket
 
 
-def connected(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
-    """Nothing waits in it for a peer that is not there."""
+def connected(kind: int, endpoint: str, high_water: int, linger_ms: int = 0, *, patient: bool = False) -> Socket:
+    """Nothing waits in it for a peer that is not there, but in a `patient` one, up to its high water."""
     socket = _socket(kind, high_water, linger_ms)
-    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.IMMEDIATE, int(not patient))
     socket.connect(endpoint)
     return socket
 
