@@ -49,8 +49,21 @@ def _spread(small: int, large: int, device: torch.device) -> Tensor:
 
 
 def activate(block: DynamicConvBlock, x: Tensor) -> Tensor:
-    x = F.group_norm(x, block.gn.num_groups, block.gn.weight.to(x.dtype), block.gn.bias.to(x.dtype), block.gn.eps)
-    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=not torch.is_grad_enabled())
+    norm, inference = block.gn, not torch.is_grad_enabled()
+    if inference and x.dtype is torch.float32:
+        x = centred(x, norm.num_groups)
+    x = F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=inference)
+
+
+def centred(x: Tensor, groups: int) -> Tensor:
+    """x less about the mean of each group of channels, which changes nothing that the norm gives.
+
+    In channels_last torch takes the variance as E[x^2] - E[x]^2, which loses its digits on maps that are nearly even.
+    """
+    sample = x[:, :, ::8, ::8].unflatten(1, (groups, -1))
+    pivot = sample.mean(dim=(2, 3, 4), keepdim=True).expand(-1, -1, sample.shape[2], 1, 1).flatten(1, 2)
+    return x.sub_(pivot)
 
 
 def per_sample(x: Tensor, kernels: Tensor, padding: int) -> Tensor:
