@@ -14,7 +14,7 @@ from pipeline.capture.recordings import open_recording
 from pipeline.replay import ReplayOptions, run_replay
 
 CLIPS = Path(__file__).parents[1] / "tests" / "data" / "clips"
-MOMENTS = (("IR_DRONE_015", 140), ("IR_DRONE_019", 140), ("IR_DRONE_054", 140), ("IR_HELICOPTER_010", 140))
+MOMENTS = (("IR_DRONE_015", 100), ("IR_DRONE_019", 100), ("IR_DRONE_054", 100), ("IR_HELICOPTER_010", 100))
 
 
 def main(target: Path) -> None:
