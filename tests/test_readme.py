@@ -47,7 +47,7 @@ def commands() -> list[str]:
     text = (REPOSITORY / "README.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"made by `(python3 [^`]*)`", text)
+    inline = re.findall(r"Made by `(python3 [^`]*)`", text)
     return [line for line in lines if line] + inline
 
 
