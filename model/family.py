@@ -12,6 +12,8 @@ training, DeepSupDyUNet returns three auxiliary logit maps of the same shape bes
 Attribute names are those of the original implementation, so that its checkpoints load as they are.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +92,7 @@ class DynamicDecoder(nn.Module):
         return self.output(x), []
 
 
-class DynamicUNet(nn.Module):
+class DynamicUNet(nn.Module, ABC):
     """What the siblings share: the checks, the dynamic encoder, and the order of things.
 
     Arguments are named as in the original.  Raises ValueError for those that no network can be made from.
@@ -126,8 +128,8 @@ class DynamicUNet(nn.Module):
         self.encoder = Encoder(in_channels, start_out_channels, size, padding)
         self.decoder = self.make_decoder(start_out_channels, num_class, size, padding)
 
-    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
-        raise NotImplementedError
+    @abstractmethod
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module: ...
 
     @property
     def multiple(self) -> int:

@@ -6,6 +6,7 @@ place when closed, also when an error closes it: what was read of a broken input
 summary.json says that it is not all.  A `.partial` left behind means that the process was killed, or the disk full.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -85,15 +86,15 @@ class _Line(msgspec.Struct):
     camera_shift_px: tuple[float, float] | None
 
 
-class _Output:
+class _Output(ABC):
     """Closed at the end of a `with`, however it ends."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._partial = path, _partial(path)
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self
