@@ -195,9 +195,9 @@ class Supervisor:
                 camera=camera.id,
                 captured=account.captured,
                 segmented=account.segmented,
-                dropped={cause: count for cause, count in account.dropped.items() if count},
-                failed={cause: count for cause, count in account.failed.items() if count},
-                blind_s={cause: round(ns / 1e9, 1) for cause, ns in account.blind_ns.items() if ns},
+                dropped={cause.value: count for cause, count in account.dropped.items() if count},
+                failed={cause.value: count for cause, count in account.failed.items() if count},
+                blind_s={cause.value: round(ns / 1e9, 1) for cause, ns in account.blind_ns.items() if ns},
             )
 
 

@@ -164,6 +164,6 @@ def test_make_run_shows_both_demo_cameras_within_ten_seconds_and_ctrl_c_ends_it(
         program.wait_for_line(r"^metrics: http://127\.0\.0\.1:\d+/metrics$")
         program.wait_for_line(r"^console: http://127\.0\.0\.1:\d+/$")
         for camera in cameras:
-            program.wait_for_metric(confirmed(str(camera["id"])), 1, timeout_s=30)
+            program.wait_for_metric(confirmed(str(camera["id"])), 1, timeout_s=10)
         os.killpg(program.process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
         program.stop()

@@ -5,7 +5,7 @@ import threading
 from prometheus_client import CollectorRegistry
 
 from pipeline.config import Config
-from pipeline.console.server import run_console
+from pipeline.console.server import bind, run_console
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 
@@ -13,10 +13,12 @@ from pipeline.transport.heartbeat import Heart
 def run(config: Config, stop: threading.Event) -> None:
     endpoints = Endpoints()
     host, metrics = config.console.host, config.metrics
+    listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     with Heart(endpoints.heartbeat, "console", CollectorRegistry()):
         run_console(
             config,
             endpoints.live,
+            listener,
             metrics=f"http://{metrics.host}:{metrics.port}/metrics" if metrics.port else None,
             ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
             stop=stop,
