@@ -31,6 +31,13 @@ def mixed_kernels(block: DynamicConvBlock, average: Tensor) -> Tensor:
         return mixed.reshape(-1, *block.weights.shape[1:])
 
 
+def filters(block: DynamicConvBlock, averages: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Kernels (N, out, in, 3, 3), and for inference biases (N, out), in `dtype`."""
+    kernels = mixed_kernels(block, averages)
+    biases = None if torch.is_grad_enabled() else centring(kernels, averages, block.gn.num_groups).to(dtype)
+    return kernels.to(dtype), biases
+
+
 def spatial_average(x: Tensor) -> Tensor:
     """(N, C) in float32: bfloat16's own mean is eight times slower on a CPU."""
     return x.float().mean(dim=(2, 3))
@@ -39,7 +46,8 @@ def spatial_average(x: Tensor) -> Tensor:
 def upsampled_average(x: Tensor, size: Sequence[int]) -> Tensor:
     """`spatial_average(upsample(x, size))` from the small map: each of its pixels, by how much it spreads."""
     rows, columns = (_spread(small, large, x.device) for small, large in zip(x.shape[-2:], size, strict=True))
-    return torch.einsum("nchw,h,w->nc", x.float(), rows, columns)
+    lines = x.float().permute(0, 2, 3, 1).flatten(2)  # (N, h, w * C), a view in channels_last
+    return columns @ (rows @ lines).unflatten(1, (len(columns), -1))
 
 
 def _spread(small: int, large: int, device: torch.device) -> Tensor:
@@ -49,55 +57,55 @@ def _spread(small: int, large: int, device: torch.device) -> Tensor:
 
 
 def activate(block: DynamicConvBlock, x: Tensor) -> Tensor:
-    norm, inference = block.gn, not torch.is_grad_enabled()
-    if inference and x.dtype is torch.float32:
-        x = centred(x, norm.num_groups)
+    norm = block.gn
     x = F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
-    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=inference)
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=not torch.is_grad_enabled())
 
 
-def centred(x: Tensor, groups: int) -> Tensor:
-    """x less about the mean of each group of channels, which changes nothing that the norm gives.
+def centring(kernels: Tensor, averages: Tensor, groups: int) -> Tensor:
+    """A bias (N, out) that takes nearly the mean off each group of output channels, which the norm would take off anyway.
 
-    In channels_last torch takes the variance as E[x^2] - E[x]^2, which loses its digits on maps that are nearly even.
+    In channels_last torch computes a variance as E[x^2] - E[x]^2, which loses its digits on maps that are nearly even.
+    The mean of a convolution's output is, but for the borders, its kernel's sum times the mean of its input.
     """
-    sample = x[:, :, ::8, ::8].unflatten(1, (groups, -1))
-    pivot = sample.mean(dim=(2, 3, 4), keepdim=True).expand(-1, -1, sample.shape[2], 1, 1).flatten(1, 2)
-    return x.sub_(pivot)
+    means = torch.einsum("noi,ni->no", kernels.sum(dim=(3, 4)), averages)
+    return -means.unflatten(1, (groups, -1)).mean(dim=2, keepdim=True).expand(-1, -1, means.shape[1] // groups).flatten(1)
 
 
-def per_sample(x: Tensor, kernels: Tensor, padding: int) -> Tensor:
+def per_sample(x: Tensor, kernels: Tensor, biases: Tensor | None, padding: int) -> Tensor:
     """Sample i convolved with kernel i."""
-    if len(x) == 1:
-        return F.conv2d(x, kernels[0], padding=padding)
-    return torch.cat(
-        [F.conv2d(sample, kernel, padding=padding) for sample, kernel in zip(x.split(1), kernels, strict=True)]
-    )
+    outputs = [
+        F.conv2d(sample, kernel, None if biases is None else biases[i], padding=padding)
+        for i, (sample, kernel) in enumerate(zip(x.split(1), kernels, strict=True))
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def dynamic_block(block: DynamicConvBlock, x: Tensor) -> Tensor:
-    kernels = mixed_kernels(block, spatial_average(x)).to(x.dtype)
-    return activate(block, per_sample(x, kernels, block.padding))
+    kernels, biases = filters(block, spatial_average(x), x.dtype)
+    return activate(block, per_sample(x, kernels, biases, block.padding))
 
 
 def dynamic_block_of_two(block: DynamicConvBlock, low: Tensor, skip: Tensor) -> Tensor:
     """`dynamic_block(block, cat([upsample(low), skip]))` without the concatenation."""
     size = skip.shape[-2:]
     averages = torch.cat([upsampled_average(low, size), spatial_average(skip)], dim=1)
-    kernels = mixed_kernels(block, averages).to(low.dtype)
+    kernels, biases = filters(block, averages, low.dtype)
     x = upsample(low, size)
     from_x, from_skip = kernels.split(x.shape[1], dim=2)
-    y = per_sample(x, from_x, block.padding)
-    z = per_sample(skip, from_skip, block.padding)
-    return activate(block, y.add_(z) if not torch.is_grad_enabled() else y + z)
+    y = per_sample(x, from_x, biases, block.padding)
+    z = per_sample(skip, from_skip, None, block.padding)
+    return activate(block, y + z if torch.is_grad_enabled() else y.add_(z))
 
 
 def gated_skip(gate: AttentionGate, low: Tensor, skip: Tensor) -> Tensor:
     """The skip weighted by the gate; `low` is the decoder's map before upsampling."""
     guide = upsample(F.conv2d(low, gate.W_g.weight.to(low.dtype)), skip.shape[-2:])
     local = F.conv2d(skip, gate.W_x.weight.to(skip.dtype))
-    summed = F.relu(guide + local, inplace=not torch.is_grad_enabled())
-    return skip * torch.sigmoid(F.conv2d(summed, gate.psi[0].weight.to(skip.dtype)))
+    if torch.is_grad_enabled():
+        return skip * torch.sigmoid(F.conv2d(F.relu(guide + local), gate.psi[0].weight.to(skip.dtype)))
+    summed = local.add_(guide).relu_()
+    return skip.mul_(F.conv2d(summed, gate.psi[0].weight.to(skip.dtype)).sigmoid_())  # no one else reads the skip
 
 
 def folded_output(block: OutputBlock) -> tuple[Tensor, Tensor]:

@@ -50,14 +50,18 @@ def test_logits_of_the_rewrite_are_exact_on_fresh_inputs():
 
 
 def test_logits_are_exact_where_a_picture_is_even():
-    """Fog, a clear sky: the norm's variance is then a small difference of large numbers."""
+    """Fog, a clear sky: the norm's variance is then a small difference of large numbers.
+
+    Torch sums channels_last maps one number after the other, which on equal numbers rounds the same way each time: what
+    is left after `centring` is that.
+    """
     loaded = load(SHIPPED)
     batch = torch.full((1, 3, 256, 256), 0.5)
     with Engine(loaded, device="cpu", kind="torch", precision="fp32") as engine:
         got = engine.logits(batch)
     with torch.inference_mode():
         exact = copy.deepcopy(loaded.network).double()(batch.double())
-    assert (got - exact).abs().max() <= 5e-3  # 1e-3 is wanted; see CHANGELOG, Not yet
+    assert (got - exact).abs().max() <= 2e-3
 
 
 def test_batches_in_flight_come_back_in_order_from_several_threads(frames: np.ndarray, reference: np.ndarray):
