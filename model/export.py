@@ -1,4 +1,5 @@
-"""`dasnet export`: a checkpoint in; an ONNX file out that computes the same logits, checked in ONNX Runtime.
+"""`dasnet export`: a checkpoint in; an ONNX file out that computes the same logits, checked in ONNX Runtime, or from it
+a TensorRT plan (`model.tensorrt`).
 
 The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of the network's
 `multiple`, 128 for the shipped one; its output "logits" is float32 (batch, classes, height, width).  Batch, height and
@@ -31,6 +32,7 @@ from model.dasnet import DASNet
 from model.errors import ChoiceError, EngineError, ModelError
 from model.fused import folded_output
 from model.metadata import METADATA_KEY, describe
+from model.tensorrt import build_plan, require_tensorrt, verify_plan
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSETS = range(18, 24)  # torch writes 18 at least; 18 is read by the most runtimes
@@ -90,7 +92,8 @@ class ExportedDASNet(nn.Module):
 def run_export(
     checkpoint: Path, out: Path, opset: int = OPSETS[0], fold: bool = True, say: Callable[[str], None] = print
 ) -> float:
-    """Write `out`, whole and verified or not at all; returns the largest difference of a logit that was found.
+    """Write `out`, whole and verified or not at all; returns the largest difference that was found: of a logit, or of a
+    plan's probability.
 
     `fold`: the output block's two convolutions as one.  Raises ChoiceError for what cannot be had, EngineError where
     the file computes something else.
@@ -100,24 +103,31 @@ def run_export(
         raise ChoiceError(f"export needs {', '.join(missing)}, not installed here: pip install dasnet[export]")
     if opset not in OPSETS:
         raise ChoiceError(f"opset {opset}; allowed: {OPSETS[0]} to {OPSETS[-1]}")
-    if out.suffix != ".onnx" or out.is_dir():
-        raise ChoiceError(f"export to {out}: allowed: the path of a file that ends in .onnx")
+    if out.suffix not in (".onnx", ".plan") or out.is_dir():
+        raise ChoiceError(f"export to {out}: allowed: the path of a file that ends in .onnx or .plan")
+    if out.suffix == ".plan":
+        require_tensorrt()
     loaded = load(checkpoint)
-    partial = out.with_suffix(".onnx.partial")
+    multiple = int(getattr(loaded.network, "multiple", 32))
+    partial = out.with_suffix(f"{out.suffix}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()  # a path that cannot be written is told before the work, not after it
         say(f"{checkpoint}: translating to ONNX, opset {opset} ...")
-        content = _translate(loaded, opset, fold).SerializeToString()
+        content = _translate(loaded, opset, fold, multiple).SerializeToString()
+        worst = _verify(content, loaded.network, multiple, say)
+        if out.suffix == ".plan":
+            say(f"{checkpoint}: building the TensorRT plan, minutes ...")
+            content = build_plan(content, multiple)
+            worst = verify_plan(content, loaded.network, multiple)
         partial.write_bytes(content)
-        worst = _verify(partial, loaded.network, say)
         partial.replace(out)
     except OSError as error:
         raise ModelError(f"export to {out}: cannot be written ({error.strerror}); allowed: a writable path") from error
     finally:
         with suppress(OSError):  # never made, or gone: what was raised before says more
             partial.unlink()
-    say(f"{out}: {len(content) / 1e6:.1f} MB, verified; largest difference of a logit {worst:.1e}")
+    say(f"{out}: {len(content) / 1e6:.1f} MB, verified; largest difference {worst:.1e}")
     return worst
 
 
@@ -136,10 +146,9 @@ def _gated(gate: AttentionGate, low: Tensor, skip: Tensor) -> Tensor:
     return skip * weight
 
 
-def _translate(loaded: Loaded, opset: int, fold: bool) -> Any:
+def _translate(loaded: Loaded, opset: int, fold: bool, multiple: int) -> Any:
     """The ModelProto with its metadata."""
     network = loaded.network
-    multiple = int(getattr(network, "multiple", 32))
     module = ExportedDASNet(network, fold).eval() if isinstance(network, DASNet) else network
     dimension = torch.export.Dim
     free = {0: dimension("batch"), 2: multiple * dimension("rows"), 3: multiple * dimension("columns")}
@@ -190,10 +199,10 @@ def _describe(proto: Any, loaded: Loaded, multiple: int) -> None:
 
 
 @torch.inference_mode()
-def _verify(path: Path, network: nn.Module, say: Callable[[str], None]) -> float:
+def _verify(content: bytes, network: nn.Module, multiple: int, say: Callable[[str], None]) -> float:
     """The largest difference from the readable module over CHECKED.  Raises EngineError above TOLERANCE."""
-    session = import_module("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    multiple, generator, worst = int(getattr(network, "multiple", 32)), torch.Generator().manual_seed(SEED), 0.0
+    session = import_module("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
+    generator, worst = torch.Generator().manual_seed(SEED), 0.0
     for batch, rows, columns in CHECKED:
         image = torch.rand(batch, 3, rows * multiple, columns * multiple, generator=generator)
         got = torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])

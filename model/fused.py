@@ -47,7 +47,8 @@ def upsampled_average(x: Tensor, size: Sequence[int]) -> Tensor:
     """`spatial_average(upsample(x, size))` from the small map: each of its pixels, by how much it spreads."""
     rows, columns = (_spread(small, large, x.device) for small, large in zip(x.shape[-2:], size, strict=True))
     lines = x.float().permute(0, 2, 3, 1).flatten(2)  # (N, h, w * C), a view in channels_last
-    return columns @ (rows @ lines).unflatten(1, (len(columns), -1))
+    averages: Tensor = columns @ (rows @ lines).unflatten(1, (len(columns), -1))
+    return averages
 
 
 def _spread(small: int, large: int, device: torch.device) -> Tensor:
@@ -63,13 +64,15 @@ def activate(block: DynamicConvBlock, x: Tensor) -> Tensor:
 
 
 def centring(kernels: Tensor, averages: Tensor, groups: int) -> Tensor:
-    """A bias (N, out) that takes nearly the mean off each group of output channels, which the norm would take off anyway.
+    """A bias (N, out) that takes nearly the mean off each group of output channels, as the norm does anyway.
 
     In channels_last torch computes a variance as E[x^2] - E[x]^2, which loses its digits on maps that are nearly even.
     The mean of a convolution's output is, but for the borders, its kernel's sum times the mean of its input.
     """
     means = torch.einsum("noi,ni->no", kernels.sum(dim=(3, 4)), averages)
-    return -means.unflatten(1, (groups, -1)).mean(dim=2, keepdim=True).expand(-1, -1, means.shape[1] // groups).flatten(1)
+    return (
+        -means.unflatten(1, (groups, -1)).mean(dim=2, keepdim=True).expand(-1, -1, means.shape[1] // groups).flatten(1)
+    )
 
 
 def per_sample(x: Tensor, kernels: Tensor, biases: Tensor | None, padding: int) -> Tensor:

@@ -95,6 +95,10 @@ def test_the_output_is_one_convolution_only_when_folded(checkpoint: Path, export
         ("model.onnx", 17, r"opset 17; allowed: 18 to 23"),
         ("model.onnx", 99, r"opset 99; allowed: 18 to 23"),
         ("model.pt", 18, r"model\.pt: allowed: .*\.onnx"),
+        pytest.param(
+            *("model.plan", 18, r"export to \.plan needs (tensorrt|a CUDA device)"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a plan may be had here"),
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused_by_name(checkpoint: Path, tmp_path: Path, name: str, opset: int, match: str):

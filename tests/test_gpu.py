@@ -18,6 +18,7 @@ from model import build, load
 from model.backend import padded
 from model.cuda_engine import SIZES, CudaBackend
 from model.device import COMPUTE, COPY_IN, COPY_OUT, CudaDevice
+from model.export import run_export
 
 pytestmark = [
     pytest.mark.gpu,
@@ -285,6 +286,13 @@ def test_plans_put_away_free_their_memory(engine):
     assert held[-1] < held[2] + 64 * 2**20
     backend.close()
     assert backend._plans.shapes == []
+
+
+def test_a_tensorrt_plan_computes_the_networks_probabilities(tmp_path: Path):
+    pytest.importorskip("tensorrt")
+    plan = tmp_path / "dasnet.plan"
+    assert run_export(WEIGHTS, plan, say=lambda _: None) <= 0.05
+    assert plan.stat().st_size > 1e6
 
 
 def test_a_lost_device_is_told_apart():

@@ -15,6 +15,8 @@ from program import REPOSITORY
 TESTED_ELSEWHERE = {
     "make run": "test_run",
     "make test": "this is it",
+    "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",
+    "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "test_export",
 }
 REPLACED = {  # what the README says -> what is run here
     "dasnet replay tests/data/clips --out out": "dasnet replay {repo}/tests/data/clips --out out --end 2",

@@ -1,0 +1,80 @@
+"""`dasnet export --out FILE.plan`: an ONNX model in; a TensorRT plan out, in float16, for the GPU that it is built on.
+
+Needs the tensorrt package and a GPU.  A plan runs with that GPU type and that TensorRT version only: it is a copy to be
+made again, the ONNX file is what to keep.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.errors import ChoiceError, EngineError
+
+SIDES = (1, 4, 8)  # least, usual and largest sides of a picture, in the network's multiple
+BATCHES = (1, 1, 16)
+TOLERANCE = 0.05  # the largest difference of a probability from the module's: float16
+SEED = 21
+Shape = tuple[int, int, int, int]
+
+
+def require_tensorrt() -> None:
+    """Raises ChoiceError, which says what is missing."""
+    if find_spec("tensorrt") is None:
+        raise ChoiceError("export to .plan needs tensorrt, not installed here: pip install tensorrt")
+    if not torch.cuda.is_available():
+        raise ChoiceError("export to .plan needs a CUDA device, none is usable here; allowed: .onnx")
+
+
+def shapes(multiple: int) -> list[Shape]:
+    """Least, usual and largest input (batch, 3, height, width) of a plan."""
+    return [(batch, 3, side * multiple, side * multiple) for batch, side in zip(BATCHES, SIDES, strict=True)]
+
+
+def build_plan(onnx: bytes, multiple: int) -> bytes:
+    """Raises EngineError with TensorRT's own words where it refuses."""
+    trt: Any = import_module("tensorrt")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx):
+        reasons = "; ".join(str(parser.get_error(number)) for number in range(parser.num_errors))
+        raise EngineError(f"export: TensorRT {trt.__version__} does not read the ONNX model: {reasons}")
+    settings = builder.create_builder_config()
+    settings.set_flag(trt.BuilderFlag.FP16)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", *shapes(multiple))
+    settings.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, settings)
+    if plan is None:
+        raise EngineError(f"export: TensorRT {trt.__version__} could not build a plan; its log above says why")
+    return bytes(plan)
+
+
+@torch.inference_mode()
+def verify_plan(plan: bytes, network: nn.Module, multiple: int) -> float:
+    """The largest difference of a probability from the readable module.  Raises EngineError above TOLERANCE."""
+    trt: Any = import_module("tensorrt")
+    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
+    context, stream = engine.create_execution_context(), torch.cuda.current_stream()
+    generator, worst = torch.Generator().manual_seed(SEED), 0.0
+    for shape in shapes(multiple)[:2]:
+        image = torch.rand(shape, generator=generator)
+        expected, on_device = network(image).sigmoid(), image.cuda()
+        got = torch.empty(expected.shape, device="cuda")
+        context.set_input_shape("image", shape)
+        context.set_tensor_address("image", on_device.data_ptr())
+        context.set_tensor_address("logits", got.data_ptr())
+        if not context.execute_async_v3(stream.cuda_stream):
+            raise EngineError(f"export: the TensorRT plan fails at an input of {shape}")
+        difference = float((got.sigmoid().cpu() - expected).abs().max())
+        if not difference <= TOLERANCE:  # NaN is no agreement
+            raise EngineError(
+                f"export: at an input of {shape} the TensorRT plan differs by {difference:.2e} in probability; "
+                f"allowed: {TOLERANCE:g}"
+            )
+        worst = max(worst, difference)
+    return worst
