@@ -70,9 +70,9 @@ def centring(kernels: Tensor, averages: Tensor, groups: int) -> Tensor:
     The mean of a convolution's output is, but for the borders, its kernel's sum times the mean of its input.
     """
     means = torch.einsum("noi,ni->no", kernels.sum(dim=(3, 4)), averages)
-    return (
-        -means.unflatten(1, (groups, -1)).mean(dim=2, keepdim=True).expand(-1, -1, means.shape[1] // groups).flatten(1)
-    )
+    of_groups = means.unflatten(1, (groups, -1)).mean(dim=2)
+    biases: Tensor = -of_groups.repeat_interleave(means.shape[1] // groups, dim=1)
+    return biases
 
 
 def per_sample(x: Tensor, kernels: Tensor, biases: Tensor | None, padding: int) -> Tensor:
