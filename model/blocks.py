@@ -83,3 +83,13 @@ class OutputBlock(nn.Module):
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, corners aligned, as everywhere in the original."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=True)
+
+
+def require_multiple(x: Tensor, multiple: int) -> None:
+    """Raises ValueError with the size to pad to, if height or width is no multiple."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple or not height or not width:
+        raise ValueError(
+            f"input of {height}x{width}: height and width must be multiples of {multiple}; "
+            f"pad to {-(-height // multiple) * multiple}x{-(-width // multiple) * multiple}"
+        )

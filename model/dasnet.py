@@ -8,7 +8,7 @@ This module is the reference; `model.fused` holds its exact, faster rewrite.
 import torch
 from torch import Tensor, nn
 
-from model.blocks import AttentionGate, DynamicConvBlock, OutputBlock, upsample
+from model.blocks import AttentionGate, DynamicConvBlock, OutputBlock, require_multiple, upsample
 
 AUX_HEADS = 3  # the last three decoder stages are supervised
 
@@ -84,11 +84,6 @@ class DASNet(nn.Module):
         return int(2**self.size)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        height, width = x.shape[-2:]
-        if height % self.multiple or width % self.multiple or not height or not width:
-            raise ValueError(
-                f"input of {height}x{width}: height and width must be multiples of {self.multiple}; "
-                f"pad to {-(-height // self.multiple) * self.multiple}x{-(-width // self.multiple) * self.multiple}"
-            )
+        require_multiple(x, self.multiple)
         logits, auxiliary = self.decoder(self.encoder(x))
         return (logits, auxiliary) if self.training else logits

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.blocks import require_multiple
 from model.errors import ModelError
-from model.family import require_count, require_multiple
+from model.family import require_count
 
 LIBRARY = "segmentation_models_pytorch"
 

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, OutputBlock, upsample
+from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, OutputBlock, require_multiple, upsample
 from model.dasnet import AUX_HEADS, Encoder
 
 
@@ -165,13 +165,3 @@ def require_count(name: str, value: object, least: int) -> None:
     """Raises ValueError naming the argument, its value and what is allowed."""
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name}={value!r}: allowed: a whole number, {least} or more")
-
-
-def require_multiple(x: Tensor, multiple: int) -> None:
-    """Raises ValueError with the size to pad to, if height or width is no multiple."""
-    height, width = x.shape[-2:]
-    if height % multiple or width % multiple or not height or not width:
-        raise ValueError(
-            f"input of {height}x{width}: height and width must be multiples of {multiple}; "
-            f"pad to {-(-height // multiple) * multiple}x{-(-width // multiple) * multiple}"
-        )
