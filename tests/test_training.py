@@ -20,9 +20,9 @@ from model import build
 from model.checkpoint import load, save
 from model.metadata import Metadata
 from training.augment import Augmentation, Sampler, resized_labels
-from training.cache import CLASSES, cached, every_nth
+from training.cache import cached, every_nth
 from training.config import Config, ConfigError, load_config, parse_config
-from training.labels import LabelsError, read_clips
+from training.datasets import CLASSES, open_dataset
 from training.losses import segmentation_loss
 from training.masks import box_mask
 from training.synthetic import DECOY, add_decoys
@@ -86,7 +86,7 @@ def tiny(clip_set: Path, tmp_path: Path) -> Config:
 
 
 def sampler(clip_set: Path, tmp_path: Path, seed: int, **changes: float) -> Sampler:
-    clips = read_clips(clip_set)
+    clips = open_dataset(clip_set)
     frames = cached(tmp_path / "cache", clips, every_nth(clips, 2, 3))
     return Sampler(frames, Augmentation(crop_px=128, **changes), seed)  # type: ignore[arg-type]
 
@@ -277,14 +277,7 @@ def test_command_line_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump({**MINIMAL, "data": str(tmp_path)}))
     assert main([str(config), "--out", str(tmp_path / "run")]) == 2
-    assert "labels.json.gz: cannot be read" in capsys.readouterr().err
-
-
-def test_labels_errors_name_the_clip(clip_set: Path) -> None:
-    with pytest.raises(LabelsError, match="no clip 'Z'; allowed: A, B"):
-        read_clips(clip_set, names=["Z"])
-    with pytest.raises(LabelsError, match="split is 'test'; allowed: train, val, hard"):
-        read_clips(clip_set, splits=["test"])
+    assert "is in no known format; found: bad.yaml, run/; allowed: dronedet" in capsys.readouterr().err
 
 
 def test_shipped_configs_are_valid() -> None:
