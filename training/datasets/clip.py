@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.recording import Check, DataError, LabelledFrame, LabelledObject, Recording, box_fault, label_map
+from training.datasets.recording import (
+    BrokenDataError,
+    Check,
+    LabelledFrame,
+    LabelledObject,
+    Recording,
+    box_fault,
+    label_map,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Clip(Recording):
                     if not wanted:
                         return
         except (av.FFmpegError, IndexError) as error:
-            raise DataError(f"{self.path}: cannot be decoded ({error}); allowed: a video") from error
+            raise BrokenDataError(f"{self.path}: cannot be decoded ({error}); allowed: a video") from error
 
     def checks(self) -> list[Check]:
         return [self._fault]
@@ -62,7 +70,7 @@ class Clip(Recording):
                     return f"{self.path}: frame {number}: {fault}"
         try:
             first = next(self.read([0]), None)
-        except DataError as error:
+        except BrokenDataError as error:
             return str(error)
         if first is None:
             return f"{self.path}: holds no labelled frame; allowed: a video with one label for each frame"

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from training.datasets.recording import (
     LABEL_OF,
+    BrokenDataError,
     Check,
-    DataError,
     LabelledFrame,
     LabelledObject,
     Recording,
@@ -95,7 +95,7 @@ class _PictureCheck:
     def __call__(self) -> str:
         try:
             read_picture(self.picture, 0)
-        except DataError as error:
+        except BrokenDataError as error:
             return str(error)
         return ""
 
@@ -114,9 +114,9 @@ def _state(path: Path) -> Any:
 
 
 def read_picture(picture: Picture, number: int) -> LabelledFrame:
-    """Raises DataError for a broken image, a mask that is none or does not fit, and boxes outside the frame."""
+    """Raises BrokenDataError for a broken image, a mask that is none or does not fit, and boxes outside the frame."""
     if picture.fault:
-        raise DataError(picture.fault)
+        raise BrokenDataError(picture.fault)
     encoded = _content(picture.image)
     image = np.asarray(_decoded(picture.image, encoded, cv2.IMREAD_COLOR_RGB), np.uint8)
     height_px, width_px = image.shape[:2]
@@ -127,14 +127,14 @@ def read_picture(picture: Picture, number: int) -> LabelledFrame:
         if levels.shape[:2] != image.shape[:2]:
             stated = f"{levels.shape[1]}x{levels.shape[0]}"
             allowed = f"{width_px}x{height_px}, as {picture.image}"
-            raise DataError(f"{path}: is a mask of {stated} pixels; allowed: {allowed}")
+            raise BrokenDataError(f"{path}: is a mask of {stated} pixels; allowed: {allowed}")
         labels = _labels_of(path, levels) if picture.label_map else _mask_of(path, levels)
-        return LabelledFrame(number, image, labels, objects_in(labels), encoded)
+        return LabelledFrame(number, image, labels, objects_in(labels), picture.image, encoded)
     objects = tuple(replace(item, xyxy=_in_pixels(picture, item.xyxy, image)) for item in picture.objects)
     for item in objects:
         if fault := box_fault(item.xyxy, width_px, height_px):
-            raise DataError(f"{picture.image}: {fault}")
-    return LabelledFrame(number, image, _drawn(image, objects, picture.polygons), objects, encoded)
+            raise BrokenDataError(f"{picture.image}: {fault}")
+    return LabelledFrame(number, image, _drawn(image, objects, picture.polygons), objects, picture.image, encoded)
 
 
 def _in_pixels(picture: Picture, box: Box, image: Image) -> Box:
@@ -146,7 +146,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); allowed: an image") from error
+        raise BrokenDataError(f"{path}: cannot be read ({error.strerror}); allowed: an image") from error
 
 
 def _decoded(path: Path, content: bytes, flags: int) -> npt.NDArray[Any]:
@@ -154,14 +154,9 @@ def _decoded(path: Path, content: bytes, flags: int) -> npt.NDArray[Any]:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:  # too large
         image = None
-    if image is None or _is_cut_off(content):
-        raise DataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
+    if image is None:
+        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
     return np.asarray(image)
-
-
-def _is_cut_off(content: bytes) -> bool:
-    """A JPEG without its end, which OpenCV fills with grey and calls well."""
-    return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-4096:]
 
 
 def _mask_of(path: Path, levels: npt.NDArray[Any]) -> Image:
@@ -171,15 +166,15 @@ def _mask_of(path: Path, levels: npt.NDArray[Any]) -> Image:
     values, counts = np.unique(grey[marked], return_counts=True)
     between = marked.sum() - counts.max(initial=0)
     if between > BETWEEN_LEVELS * grey.size:
-        raise DataError(f"{path}: is no mask ({len(values)} levels of grey); allowed: 0 and one level for the UAV")
+        raise BrokenDataError(f"{path}: is no mask but has {len(values)} levels; allowed: 0 and one level for the UAV")
     if marked.all():
-        raise DataError(f"{path}: is no mask (no pixel is background); allowed: 0 and one level for the UAV")
+        raise BrokenDataError(f"{path}: is no mask, no pixel is background; allowed: 0 and one level for the UAV")
     return marked.astype(np.uint8)
 
 
 def _labels_of(path: Path, levels: npt.NDArray[Any]) -> Image:
     if levels.ndim != 2 or levels.max(initial=0) > len(LABEL_OF):
-        raise DataError(f"{path}: is no label map; allowed: one channel of 0 to {len(LABEL_OF)}")
+        raise BrokenDataError(f"{path}: is no label map; allowed: one channel of 0 to {len(LABEL_OF)}")
     return np.asarray(levels, np.uint8)
 
 
@@ -226,7 +221,7 @@ def sensor_of(place: Path, images: Iterable[Path]) -> str:
         return named or "visible"
     try:
         image = _decoded(first, _content(first), cv2.IMREAD_COLOR_RGB)
-    except DataError:  # which `validate` will name
+    except BrokenDataError:  # which `validate` will name
         return "visible"
     spread = image.max(axis=2).astype(np.int16) - image.min(axis=2)
     return "visible" if float(spread.mean()) > COLOUR_DIFFERENCE else "infrared"

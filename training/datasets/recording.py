@@ -41,6 +41,12 @@ class DataError(ConfigError):
     """A data set that cannot be used; names the file, the value and what is allowed."""
 
 
+class BrokenDataError(DataError):
+    """One in a known format, some files of which cannot be used."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class LabelledObject:
     """One object in one frame; `track_id` is constant for an object within its recording, where that is known."""
@@ -58,7 +64,8 @@ class LabelledFrame:
     image: Image  # (H, W, 3) RGB
     labels: Image  # (H, W)
     objects: tuple[LabelledObject, ...]
-    encoded: bytes = b""  # the image file as it lies on disk, where there is one
+    file: Path | None = None  # the image's own, where it has one
+    encoded: bytes = b""  # its content
 
 
 class Recording(ABC):
@@ -84,7 +91,7 @@ class Recording(ABC):
 
     @abstractmethod
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
-        """The wanted frames, in order.  Raises DataError for what cannot be decoded."""
+        """The wanted frames, in order.  Raises BrokenDataError for what cannot be decoded."""
 
     @abstractmethod
     def checks(self) -> list[Check]:

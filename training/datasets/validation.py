@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from training.datasets.recording import Check, DataError, Recording
+from training.datasets.recording import BrokenDataError, Check, Recording
 
 NAMED = 10
 
@@ -12,8 +12,8 @@ NAMED = 10
 def validate(recordings: Sequence[Recording]) -> None:
     """Decode every image and mask once, and the first frame of every video.
 
-    Raises DataError that names the first ten faults and says how many there are: broken images, masks that are none
-    or do not fit, boxes outside the frame, empty folders, or no labelled frame at all.
+    Raises BrokenDataError that names the first ten faults and says how many there are: broken images, masks that are
+    none or do not fit, boxes outside the frame, empty folders, or no labelled frame at all.
     """
     checks = [check for recording in recordings for check in recording.checks()]
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding releases the interpreter
@@ -24,7 +24,7 @@ def validate(recordings: Sequence[Recording]) -> None:
     if faults:
         more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise DataError("\n  ".join([f"data: {count}", *faults[:NAMED], *more]))
+        raise BrokenDataError("\n  ".join([f"data: {count}", *faults[:NAMED], *more]))
 
 
 def _run(check: Check) -> str:
