@@ -63,11 +63,7 @@ class Clip(Recording):
         return asdict(self)
 
     def _fault(self) -> str:
-        """Of the boxes, the file, and its first frame."""
-        for number, objects in enumerate(self.frames):
-            for item in objects:
-                if fault := box_fault(item.xyxy, self.width_px, self.height_px):
-                    return f"{self.path}: frame {number}: {fault}"
+        """Of the file, its first frame, and the boxes."""
         try:
             first = next(self.read([0]), None)
         except BrokenDataError as error:
@@ -78,6 +74,10 @@ class Clip(Recording):
         if (width_px, height_px) != (self.width_px, self.height_px):
             stated = f"{self.width_px}x{self.height_px}"
             return f"{self.path}: has frames of {width_px}x{height_px} pixels; allowed: {stated}, as labelled"
+        for number, objects in enumerate(self.frames):
+            for item in objects:
+                if fault := box_fault(item.xyxy, width_px, height_px):
+                    return f"{self.path}: frame {number}: {fault}"
         return ""
 
 

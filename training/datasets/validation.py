@@ -20,7 +20,7 @@ def validate(recordings: Sequence[Recording]) -> None:
         faults = [fault for fault in threads.map(_run, checks) if fault]
     if not faults and not any(map(len, recordings)):
         skipped = sum(recording.skipped for recording in recordings)
-        faults = [f"no labelled frame in {len(recordings)} recordings, {skipped} images without a mask"]
+        faults = [f"no labelled frame in {len(recordings)} recordings, images without a mask: {skipped}"]
     if faults:
         more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -35,5 +35,5 @@ def describe(recordings: Sequence[Recording]) -> str:
     """One line: how much there is, and what was left out."""
     skipped = sum(recording.skipped for recording in recordings)
     frames = sum(map(len, recordings))
-    left_out = f", {skipped} images without a mask skipped" if skipped else ""
+    left_out = f", images without a mask skipped: {skipped}" if skipped else ""
     return f"{len(recordings)} recordings, {frames} labelled frames{left_out}"
