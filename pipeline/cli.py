@@ -141,6 +141,21 @@ def models(
     print(table(census(measure)))
 
 
+@app.command(epilog="Example: `dasnet label tests/data --out labelled --stride 10`")
+def label(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A labelled data set, or scene:count=500,seed=1.")],
+    out: OutOption,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Label maps too: 1 uav, 2 bird, 3 airplane, 4 helicopter.")
+    ] = False,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+) -> None:
+    """Turn boxes into masks to train on, with a contact sheet to look at."""
+    from training.label import run_label
+
+    raise typer.Exit(run_label(path, out, classes, stride))
+
+
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],

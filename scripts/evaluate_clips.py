@@ -3,8 +3,9 @@
     python3 scripts/evaluate_clips.py hard --data FOLDER        # or DASNET_CLIPS=FOLDER
     python3 scripts/evaluate_clips.py val --quick
 
-FOLDER is in the format of `tests/data`: labels.json.gz and clips/.  Detections are stored under `--out` and reused as
-long as checkpoint, threshold and engine are the same, so that tracking can be tried again in seconds.
+FOLDER holds labelled videos, in the format of `tests/data` (labels.json.gz and clips/) or of Anti-UAV.  Detections are
+stored under `--out` and reused as long as checkpoint, threshold and engine are the same, so that tracking can be tried
+again in seconds.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pipeline.errors import DasnetError
 from pipeline.outputs import read_detections
 from pipeline.replay import Replay, ReplayOptions
 from training.clip_metrics import Figures, judge, read_rows, table
-from training.labels import SPLITS, Clip, LabelsError, read_clips
+from training.datasets import SPLITS, Clip, DataError, open_dataset
 
 QUICK = 16
 
@@ -39,9 +40,12 @@ def main() -> int:
     if options.data is None:
         parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
     try:
-        clips = read_clips(options.data, SPLITS if options.set == "all" else [options.set])
+        recordings = open_dataset(options.data, SPLITS if options.set == "all" else [options.set])
+        clips = [recording for recording in recordings if isinstance(recording, Clip)]
+        if not clips:
+            raise DataError(f"data {options.data}: holds no labelled video; allowed: the dronedet or Anti-UAV format")
         groups = evaluate(quick(clips) if options.quick else clips, options)
-    except (DasnetError, LabelsError) as error:
+    except DasnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(groups))

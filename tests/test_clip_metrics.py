@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.clip_metrics import Figures, Row, judge, read_rows, table
-from training.labels import Clip, LabelledObject
+from training.datasets import Clip, LabelledObject
 
 FRAMES = 60
 

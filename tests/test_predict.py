@@ -9,7 +9,7 @@ import torch
 from program import CLIPS, dasnet
 
 from model import build
-from training.labels import read_clips
+from training.datasets import Clip, open_dataset
 
 
 def picture(tmp_path: Path, number: int = 60) -> Path:
@@ -25,7 +25,8 @@ def test_the_mask_of_a_real_drone_lies_in_its_label(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     mask = cv2.imread(str(tmp_path / "out" / "drone_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (256, 320) and set(np.unique(mask)) == {0, 255}
-    clip = next(clip for clip in read_clips(CLIPS.parent) if clip.name == "IR_DRONE_015")
+    (clip,) = open_dataset(CLIPS.parent, names=["IR_DRONE_015"])
+    assert isinstance(clip, Clip)
     left, top, right, bottom = clip.frames[60][0].xyxy
     ys, xs = np.nonzero(mask)
     inside = (xs >= left - 2) & (xs <= right + 2) & (ys >= top - 2) & (ys <= bottom + 2)

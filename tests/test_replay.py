@@ -11,7 +11,7 @@ from program import CLIPS, dasnet
 
 from pipeline.scene import Look, Scene, Truth
 from training.clip_metrics import Row, judge, read_rows
-from training.labels import read_clips
+from training.datasets import Clip, open_dataset
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 SCENE_SEED = 4
@@ -31,7 +31,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_drone_of_a_real_clip_is_tracked(out: Path):
-    clip = next(clip for clip in read_clips(CLIPS.parent) if clip.name == DRONE.stem)
+    (clip,) = open_dataset(CLIPS.parent, names=[DRONE.stem])
+    assert isinstance(clip, Clip)
     figures = judge(clip, read_rows((out / "tracks.txt").read_text().splitlines()), 150)
     assert figures.found == 1
     assert figures.precision > 0.95 and figures.recall > 0.6

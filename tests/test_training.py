@@ -1,4 +1,4 @@
-"""Training: a tiny run from end to end, exact resumption, pseudo-masks, augmentation, and errors that help."""
+"""Training: a tiny run from end to end, exact resumption, augmentation, and errors that help."""
 
 import csv
 import gzip
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,28 +19,16 @@ from model import build
 from model.checkpoint import load, save
 from model.metadata import Metadata
 from training.augment import Augmentation, Sampler, resized_labels
-from training.cache import CLASSES, cached, every_nth
+from training.cache import cached, every_nth
 from training.config import Config, ConfigError, load_config, parse_config
-from training.labels import LabelsError, read_clips
+from training.datasets import CLASSES, open_dataset
 from training.losses import segmentation_loss
-from training.masks import box_mask
 from training.synthetic import DECOY, add_decoys
 from training.train import batch_shape, learning_rate, main, start_run, train
 
 TINY = Path(__file__).parent.parent / "configs" / "training" / "tiny.yaml"
 MINIMAL = {"data": "somewhere", "steps": 10, "decay_steps": 2}
 os.environ.setdefault("DASNET_CLIPS", "clips")  # the shipped configurations name their data by it
-
-
-def spot(size_px: float, side: int = 64, contrast: float = 70.0, noise: float = 2.0) -> tuple[Any, Any]:
-    """A blurred disc on noise, a little off the centre: the image and the true mask."""
-    rng = np.random.default_rng(5)
-    rows, columns = np.mgrid[: side * 8, : side * 8] / 8
-    centre = side / 2 + 0.3
-    disc = (np.hypot(rows - centre, columns - centre) < size_px / 2).astype(np.float32)
-    cover = cv2.resize(disc, (side, side), interpolation=cv2.INTER_AREA)
-    pixels = 100 + contrast * cv2.GaussianBlur(cover, (0, 0), 0.6) + rng.normal(0, noise, (side, side))
-    return np.repeat(np.clip(pixels, 0, 255).astype(np.uint8)[..., None], 3, axis=2), cover > 0.5
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +73,7 @@ def tiny(clip_set: Path, tmp_path: Path) -> Config:
 
 
 def sampler(clip_set: Path, tmp_path: Path, seed: int, **changes: float) -> Sampler:
-    clips = read_clips(clip_set)
+    clips = open_dataset(clip_set)
     frames = cached(tmp_path / "cache", clips, every_nth(clips, 2, 3))
     return Sampler(frames, Augmentation(crop_px=128, **changes), seed)  # type: ignore[arg-type]
 
@@ -159,38 +146,6 @@ def test_small_crops_are_mixed_in_until_the_decay() -> None:
 def test_resume_without_state_says_what_is_missing(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--resume: .*state.pt is missing; allowed"):
         train(tiny, tmp_path / "empty", resume=True)
-
-
-# --- pseudo-masks ---
-
-
-@pytest.mark.parametrize(("size_px", "margin_px", "least_iou"), [(3, 2, 0.5), (5, 3, 0.65), (9, 4, 0.75), (20, 5, 0.8)])
-@pytest.mark.parametrize("contrast", [40.0, -80.0])
-def test_pseudo_mask_overlaps_truth(size_px: int, margin_px: int, least_iou: float, contrast: float) -> None:
-    image, truth = spot(size_px, contrast=contrast)
-    half = size_px / 2 + margin_px
-    mask, left, top = box_mask(image, (32 - half, 32 - half, 33 + half, 33 + half))
-    found = np.zeros(truth.shape, bool)
-    found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    assert (found & truth).sum() / (found | truth).sum() >= least_iou
-
-
-def test_pseudo_mask_ignores_a_tree_line_beside_the_box() -> None:
-    image, truth = spot(9)
-    image[42:] = 10
-    mask, left, top = box_mask(image, (24.0, 24.0, 41.0, 41.0))
-    found = np.zeros(truth.shape, bool)
-    found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    assert (found & truth).sum() / (found | truth).sum() >= 0.6
-
-
-def test_pseudo_mask_without_contrast_is_a_small_ellipse() -> None:
-    mask, _, _ = box_mask(np.full((64, 64, 3), 90, np.uint8), (20.0, 20.0, 40.0, 36.0))
-    assert 0 < mask.sum() < 0.3 * mask.size
-
-
-def test_pseudo_mask_of_a_box_off_the_frame_is_empty() -> None:
-    assert box_mask(np.zeros((10, 10, 3), np.uint8), (20.0, 20.0, 30.0, 30.0))[0].size == 0
 
 
 # --- augmentation and loss ---
@@ -277,14 +232,7 @@ def test_command_line_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump({**MINIMAL, "data": str(tmp_path)}))
     assert main([str(config), "--out", str(tmp_path / "run")]) == 2
-    assert "labels.json.gz: cannot be read" in capsys.readouterr().err
-
-
-def test_labels_errors_name_the_clip(clip_set: Path) -> None:
-    with pytest.raises(LabelsError, match="no clip 'Z'; allowed: A, B"):
-        read_clips(clip_set, names=["Z"])
-    with pytest.raises(LabelsError, match="split is 'test'; allowed: train, val, hard"):
-        read_clips(clip_set, splits=["test"])
+    assert "is in no known format; found: bad.yaml, run/; allowed: dronedet" in capsys.readouterr().err
 
 
 def test_shipped_configs_are_valid() -> None:

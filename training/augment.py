@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.cache import LABEL_OF, CachedClip, CachedFrame, Frames
+from training.cache import CachedClip, CachedFrame, Frames
+from training.datasets import LABEL_OF
 from training.masks import Image
 from training.photometry import photometry
 from training.synthetic import add_decoys

@@ -1,28 +1,26 @@
-"""Decoded frames of labelled clips with their pseudo-masks, kept on disk as JPEG and PNG in one file.
+"""Decoded frames of labelled recordings with their masks, kept on disk as JPEG and PNG in one file.
 
-In: clips and which of their frames.  Out: `Frames`, read through a memory map: an image (H, W, 3) RGB uint8 and a
+In: recordings and which of their frames.  Out: `Frames`, read through a memory map: an image (H, W, 3) RGB uint8 and a
 label map (H, W) uint8 (0 background, 1 + index into CLASSES) a frame.  The folder's name is a digest of all settings.
+The bytes of image files are kept as they are.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import av
 import cv2
 import numpy as np
 
-from training.labels import Clip, LabelledObject
-from training.masks import Box, Image, box_mask
+from training.datasets import LABEL_OF, Recording, validate
+from training.masks import Box, Image
 
-CLASSES = ("uav", "bird", "airplane", "helicopter")
-LABEL_OF = {"drone": 1, "bird": 2, "airplane": 3, "helicopter": 4}
 JPEG_QUALITY = 95
-VERSION = 2  # raise when masks or encoding change
+VERSION = 3  # raise when masks or encoding change
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,28 @@ class Frames:
         return cast(Image, image), cast(Image, mask)
 
 
-def every_nth(clips: Iterable[Clip], drones: int, others: int) -> dict[str, list[int]]:
-    """Frame numbers a clip: every `drones`-th of drone clips, every `others`-th of the rest."""
+def every_nth(recordings: Iterable[Recording], drones: int, others: int) -> dict[str, list[int]]:
+    """Frame numbers a recording: every `drones`-th of those of drones, every `others`-th of the rest."""
     return {
-        clip.name: list(range(0, len(clip.frames), drones if clip.clip_class == "drone" else others)) for clip in clips
+        recording.name: list(range(0, len(recording), drones if recording.clip_class == "drone" else others))
+        for recording in recordings
     }
 
 
-def cached(folder: str | Path, clips: Sequence[Clip], numbers: dict[str, list[int]]) -> Frames:
-    """The wanted frames, decoding the clips unless an earlier call with the same settings did."""
-    settings = [VERSION, JPEG_QUALITY, [(asdict(clip), numbers[clip.name]) for clip in clips]]
+def cached(folder: str | Path, recordings: Sequence[Recording], numbers: Mapping[str, Sequence[int]]) -> Frames:
+    """The wanted frames, validated and decoded unless an earlier call with the same settings did.
+
+    Raises DataError for what is wrong with the recordings.
+    """
+    settings = [VERSION, JPEG_QUALITY, [(recording.settings(), numbers[recording.name]) for recording in recordings]]
     digest = hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]
     place = Path(folder) / digest
     if not (place / "index.json").exists():
+        validate(recordings)
         place.mkdir(parents=True, exist_ok=True)
         partial = place / f"frames.{os.getpid()}.partial"
         with partial.open("wb") as file:
-            rows = [_store(file, clip, set(numbers[clip.name])) for clip in clips]
+            rows = [_store(file, recording, numbers[recording.name]) for recording in recordings]
         partial.replace(place / "frames.bin")
         index = place / f"index.{os.getpid()}.partial"
         index.write_text(json.dumps(rows))
@@ -91,33 +94,24 @@ def cached(folder: str | Path, clips: Sequence[Clip], numbers: dict[str, list[in
     return Frames(place)
 
 
-def label_map(image: Image, objects: Iterable[LabelledObject]) -> Image:
-    """Pseudo-masks of all objects in one map."""
-    labels = np.zeros(image.shape[:2], np.uint8)
-    for item in objects:
-        mask, left, top = box_mask(image, item.xyxy)
-        labels[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = LABEL_OF[item.object_class]
-    return labels
-
-
 def _row(item: dict[str, Any]) -> CachedFrame:
     boxes = tuple(tuple(box) for box in item["boxes"])
     return CachedFrame(**{**item, "labels": tuple(item["labels"]), "boxes": boxes})
 
 
-def _store(file: BinaryIO, clip: Clip, numbers: set[int]) -> dict[str, Any]:
+def _store(file: BinaryIO, recording: Recording, numbers: Sequence[int]) -> dict[str, Any]:
     frames = []
-    with av.open(str(clip.path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for number, decoded in enumerate(container.decode(video=0)):
-            if number not in numbers or number >= len(clip.frames):
-                continue
-            image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
-            objects = clip.frames[number]
-            encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-            mask = cv2.imencode(".png", label_map(image, objects))[1].tobytes()
-            labels = tuple(LABEL_OF[item.object_class] for item in objects)
-            boxes = tuple(item.xyxy for item in objects)
-            frames.append(asdict(CachedFrame(number, file.tell(), len(encoded), len(mask), labels, boxes)))
-            file.write(encoded + mask)
-    return {"name": clip.name, "sensor": clip.sensor, "clip_class": clip.clip_class, "frames": frames}
+    for frame in recording.read(numbers):
+        encoded = frame.encoded or encoded_jpeg(frame.image)
+        mask = cv2.imencode(".png", frame.labels)[1].tobytes()
+        labels = tuple(LABEL_OF[item.object_class] for item in frame.objects)
+        boxes = tuple(item.xyxy for item in frame.objects)
+        frames.append(asdict(CachedFrame(frame.number, file.tell(), len(encoded), len(mask), labels, boxes)))
+        file.write(encoded + mask)
+    about = {"name": recording.name, "sensor": recording.sensor, "clip_class": recording.clip_class}
+    return {**about, "frames": frames}
+
+
+def encoded_jpeg(image: Image) -> bytes:
+    """Of an RGB image (H, W, 3)."""
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training.cache import LABEL_OF, Frames
-from training.labels import Clip
+from training.cache import Frames
+from training.datasets import LABEL_OF, Recording
 from training.masks import Box, Image
 
 THRESHOLD = 0.5
@@ -38,17 +38,15 @@ class Check:
         return [self.found / drones, self.recognised / drones, self.alarmed_frames / others]
 
 
-def check_frames(clips: Sequence[Clip], drone_frames: int, other_frames: int) -> dict[str, list[int]]:
-    """Frame numbers a clip, spread over the frames that show its object."""
+def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frames: int) -> dict[str, list[int]]:
+    """Frame numbers a recording, spread over the frames that show its object."""
     chosen = {}
-    for clip in clips:
-        shown = [
-            number
-            for number, objects in enumerate(clip.frames[:-2])
-            if any(item.object_class == clip.clip_class for item in objects)
-        ]
-        count = drone_frames if clip.clip_class == "drone" else other_frames
-        chosen[clip.name] = [shown[(2 * k + 1) * len(shown) // (2 * count)] for k in range(count)] if shown else []
+    for recording in recordings:
+        labelled = range(max(len(recording) - 2, min(1, len(recording))))  # a video may be shorter than its labels
+        shown = [number for number in labelled if recording.may_show(number, recording.clip_class)]
+        count = drone_frames if recording.clip_class == "drone" else other_frames
+        spread = [shown[(2 * k + 1) * len(shown) // (2 * count)] for k in range(count)] if shown else []
+        chosen[recording.name] = spread
     return chosen
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from training.labels import Clip
+from training.datasets import Clip
 
 DRONE = "drone"
 GROWN = 0.5  # a track is right when its centre lies in the label's box, grown by this share of its size

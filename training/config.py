@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from training.augment import Augmentation
-from training.labels import SENSORS, SPLITS
+from training.datasets import SENSORS, SPLITS
 
 
 class ConfigError(Exception):

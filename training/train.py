@@ -31,10 +31,10 @@ from model.fused import FusedDASNet
 from model.metadata import Metadata, Preprocessing
 from model.registry import build
 from training.augment import Sampler
-from training.cache import CLASSES, Frames, cached, every_nth
+from training.cache import Frames, cached, every_nth
 from training.check import check_frames, run_check
 from training.config import Config, ConfigError, load_config
-from training.labels import LabelsError, read_clips
+from training.datasets import CLASSES, DataError, describe, open_dataset
 from training.losses import Loss, segmentation_loss
 
 OUTPUT_BIAS = -4.0  # few pixels are targets
@@ -201,11 +201,12 @@ def check(run: Run, config: Config, sets: dict[str, Frames]) -> dict[str, float]
 
 def read_data(config: Config) -> tuple[Frames, dict[str, Frames], dict[str, Any]]:
     """Training frames, check frames a split, and a summary for the checkpoint."""
-    clips = read_clips(config.data, config.splits, config.clips)
+    clips = open_dataset(config.data, config.splits, config.clips)
+    print(describe(clips), flush=True)
     frames = cached(config.cache, clips, every_nth(clips, config.every_drone_frame, config.every_other_frame))
     sets = {}
     for split in config.check_splits:
-        chosen = read_clips(config.data, [split], config.check_clips)
+        chosen = open_dataset(config.data, [split], config.check_clips)
         numbers = check_frames(chosen, CHECK_DRONE_FRAMES.get(split, 1), CHECK_OTHER_FRAMES.get(split, 1))
         sets[split] = cached(config.cache, chosen, numbers)
     summary = {"folder": Path(config.data).name, "splits": config.splits, "clips": len(clips), "frames": len(frames)}
@@ -283,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         train(load_config(given.config), given.out or Path(".cache/runs") / given.config.stem, given.resume)
-    except (ConfigError, LabelsError) as error:
+    except (ConfigError, DataError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,0 +1,69 @@
+"""The Anti-UAV format: JSON with `exist` (0 or 1 a frame) and `gt_rect` ([x, y, width, height] a frame, pixels).
+
+It lies beside a video (`infrared.json` and `infrared.mp4`, `IR_label.json` and `IR.mp4`, the same for visible and RGB),
+beside a folder of frames of that name, or among the frames.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training.datasets.clip import Clip, opened_clip
+from training.datasets.pictures import Picture, Pictures, images_in, sensor_of
+from training.datasets.recording import DataError, LabelledObject, Recording, sensor_in, split_in
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
+Labels = tuple[tuple[LabelledObject, ...], ...]
+
+
+def read(folder: Path) -> list[Recording] | None:
+    """None: another format.  Raises DataError where labels have no frames."""
+    found = [(path, content) for path in sorted(folder.rglob("*.json")) if (content := _content(path)) is not None]
+    return [_recording(folder, path, content) for path, content in found] or None
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    with path.open("rb") as file:
+        if not {b"exist", b"gt_rect"} & set(file.read(4096).replace(b'"', b" ").split()):
+            return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"labels {path}: is not JSON ({error}); allowed: exist and gt_rect") from error
+    return content if isinstance(content, dict) and {"exist", "gt_rect"} <= content.keys() else None
+
+
+def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictures:
+    labels = _labels(path, content)
+    inner = path.relative_to(root).with_suffix("")
+    stem = path.stem.removesuffix("_label")
+    split = split_in(inner.parent) or "train"
+    name = inner.with_name(stem).as_posix()
+    for suffix in VIDEO_SUFFIXES:
+        if (video := path.with_name(stem + suffix)).is_file():
+            return opened_clip(name, video, sensor_in(inner) or "infrared", split, "drone", labels)
+    frames = path.with_name(stem) if path.with_name(stem).is_dir() else path.parent
+    images = images_in(frames)
+    if not images:
+        raise DataError(f"labels {path}: neither a video nor frames beside it; allowed: {stem}.mp4, {stem}/, images")
+    if len(images) != len(labels):
+        raise DataError(f"labels {path}: {len(labels)} labels for {len(images)} images in {frames}; allowed: one each")
+    pictures = tuple(Picture(image, objects=objects) for image, objects in zip(images, labels, strict=True))
+    return Pictures(name, frames, sensor_of(inner, images), "drone", split, pictures)
+
+
+def _labels(path: Path, content: dict[str, Any]) -> Labels:
+    exist, boxes = content["exist"], content["gt_rect"]
+    if not isinstance(exist, list) or not isinstance(boxes, list) or len(exist) != len(boxes):
+        raise DataError(f"labels {path}: exist and gt_rect differ in length; allowed: one entry each a frame")
+    try:
+        return tuple(_objects(shown, box) for shown, box in zip(exist, boxes, strict=True))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"labels {path}: gt_rect: {error}; allowed: [x, y, width, height] where exist is 1") from error
+
+
+def _objects(shown: object, box: list[float]) -> tuple[LabelledObject, ...]:
+    if not shown:
+        return ()
+    x, y, width, height = (float(value) for value in box)
+    return (LabelledObject(0, "drone", (x, y, x + width, y + height)),)

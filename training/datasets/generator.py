@@ -1,0 +1,127 @@
+"""The procedural scenes of `pipeline.scene` as a data set without end, with exact masks.
+
+`scene:count=500,seed=1,size=640x512` gives 500 frames a split: day, dusk, fog and both infrared polarities with gain
+steps in turn, clouds from none to dense, targets of about 3 to 45 pixels; every fifth round
+of looks has birds and airplanes alone.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.datasets.recording import LABEL_OF, Check, DataError, LabelledFrame, LabelledObject, Recording
+
+if TYPE_CHECKING:
+    from pipeline.scene import Actor
+
+PREFIX = "scene:"
+SPLITS = ("train", "val", "test")
+FRAMES_A_SCENE = 10
+LENGTH_S = 600.0  # of a scene; its frames are drawn from it
+FORMS = {"count": r"[1-9]\d*", "seed": r"\d+", "size": r"\d+x\d+"}
+
+
+@dataclass(frozen=True)
+class SceneRecording(Recording):
+    """Frames of one scene."""
+
+    name: str
+    sensor: str
+    clip_class: str
+    split: str
+    seed: int
+    look: str
+    cast: tuple["Actor", ...]
+    clouds: float
+    scale: float
+    width_px: int
+    height_px: int
+    times_s: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    def may_show(self, number: int, object_class: str) -> bool:  # noqa: ARG002
+        return any(_class_of(actor) == object_class for actor in self.cast)
+
+    def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
+        from pipeline.scene import Look, Scene
+
+        scene = Scene(self.seed, self.width_px, self.height_px, Look(self.look), self.cast, self.clouds, self.scale)
+        for number in sorted(number for number in set(numbers) if number < len(self.times_s)):
+            image, seen = scene.render(self.times_s[number])
+            labels = np.zeros(image.shape[:2], np.uint8)
+            objects = []
+            for truth in seen:
+                shown = _class_of(truth.kind)
+                labels[truth.window][truth.mask] = LABEL_OF[shown]
+                objects.append(LabelledObject(truth.id, shown, truth.xyxy))
+            yield LabelledFrame(number, image, labels, tuple(objects))
+
+    def checks(self) -> list[Check]:
+        return []
+
+    def settings(self) -> dict[str, Any]:
+        from pipeline import scene
+
+        return {**asdict(self), "generator": hashlib.sha256(Path(scene.__file__).read_bytes()).hexdigest()}
+
+
+def read(address: str, splits: Collection[str]) -> list[SceneRecording]:
+    """Raises DataError for an unknown or malformed argument."""
+    given = [part.partition("=") for part in address.removeprefix(PREFIX).split(",") if part]
+    for key, _, value in given:
+        if key not in FORMS or not re.fullmatch(FORMS[key], value):
+            raise DataError(f"data {address}: {key} is {value!r}; allowed: count=500, seed=1, size=640x512")
+    values = {"count": "500", "seed": "0", "size": "640x512"} | {key: value for key, _, value in given}
+    width_px, height_px = map(int, values["size"].split("x"))
+    if min(width_px, height_px) < 64:
+        raise DataError(f"data {address}: size is {values['size']!r}; allowed: 64x64 or larger")
+    seed, count = int(values["seed"]), int(values["count"])
+    starts = range(0, count, FRAMES_A_SCENE)
+    return [
+        _scene(split, place, seed, width_px, height_px, min(FRAMES_A_SCENE, count - start))
+        for split in SPLITS
+        if split in splits
+        for place, start in enumerate(starts)
+    ]
+
+
+def _scene(split: str, place: int, seed: int, width_px: int, height_px: int, frames: int) -> SceneRecording:
+    from pipeline.scene import Look
+
+    rng = np.random.default_rng((seed, SPLITS.index(split), place))
+    look = list(Look)[place % len(Look)]
+    cast = _cast(rng, with_uav=place // len(Look) % 5 != 4)
+    return SceneRecording(
+        name=f"{split}/{look}_{place:05d}",
+        sensor="infrared" if look in (Look.INFRARED_WHITE_HOT, Look.INFRARED_BLACK_HOT) else "visible",
+        clip_class=min((_class_of(actor) for actor in cast), key=LABEL_OF.__getitem__),
+        split=split,
+        seed=int(rng.integers(2**31)),
+        look=str(look),
+        cast=cast,
+        clouds=round(float(rng.uniform(0, 0.9)), 3),
+        scale=round(float(np.exp(rng.uniform(np.log(0.2), np.log(1.1)))), 3),
+        width_px=width_px,
+        height_px=height_px,
+        times_s=tuple(np.sort(rng.uniform(0, LENGTH_S, frames)).round(3).tolist()),
+    )
+
+
+def _cast(rng: np.random.Generator, with_uav: bool) -> tuple["Actor", ...]:
+    """Far to near: an airplane at times, one or two UAVs, up to three birds."""
+    airplane: list[Actor] = ["airplane"] * int(rng.random() < 0.4)
+    birds: list[Actor] = ["bird"] * int(rng.integers(0 if with_uav else 1, 4))
+    uavs: list[Actor] = ["fixed_wing", "quadcopter"]
+    chosen = uavs if rng.random() < 0.3 else [uavs[int(rng.integers(2))]]
+    return (*airplane, *(chosen if with_uav else []), *birds)
+
+
+def _class_of(kind: str) -> str:
+    return "drone" if kind in ("uav", "quadcopter", "fixed_wing") else kind
