@@ -42,6 +42,13 @@ class Augmentation:
     grey_share: float = 0.35
     invert_share: float = 0.25
 
+    @property
+    def class_weights(self) -> tuple[float, ...]:
+        """Of each class's samples, so that all classes weigh the same (uav, bird, airplane, helicopter)."""
+        rest = (1 - self.drone_share - self.bird_share) / 2
+        shares = (self.drone_share, self.bird_share, rest, rest)
+        return tuple(1 / (len(shares) * share) if share > 0 else 1.0 for share in shares)
+
 
 class Sampler:
     """Draws samples; clips of a class are equally likely, whatever their length."""

@@ -158,7 +158,7 @@ def train_step(run: Run, fused: FusedDASNet, config: Config, images: Tensor, lab
         group["lr"] = learning_rate(config, run.step)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.autocast):
         logits, auxiliary = fused(images)
-    loss = segmentation_loss(logits, auxiliary, labels)
+    loss = segmentation_loss(logits, auxiliary, labels, config.augmentation.class_weights)
     run.optimizer.zero_grad()
     loss.total.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
@@ -218,14 +218,14 @@ class Log:
 
     def __init__(self, folder: Path, config: Config) -> None:
         checks = [f"{split}_{column}" for split in config.check_splits for column in CHECK_COLUMNS]
-        self.columns = ["step", "loss", "dice", "focal", "auxiliary", "lr", "s_per_step", *checks]
+        self.columns = ["step", "loss", "dice", "focal", "names", "auxiliary", "lr", "s_per_step", *checks]
         self.path = folder / "log.csv"
         if not self.path.exists():
             self._append(self.columns)
-        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(4), 0
+        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(5), 0
 
     def add(self, loss: Loss) -> None:
-        self.sums += [float(part.detach()) for part in (loss.total, loss.dice, loss.focal, loss.auxiliary)]
+        self.sums += [float(part.detach()) for part in (loss.total, loss.dice, loss.focal, loss.names, loss.auxiliary)]
         self.count += 1
 
     def write(self, step: int, lr: float, checks: dict[str, float]) -> None:
@@ -233,9 +233,9 @@ class Log:
         means = self.sums / max(1, self.count)
         s_per_step = (time.monotonic() - self.started_s) / max(1, self.count)
         row = [step, *(round(float(mean), 5) for mean in means), f"{lr:.3g}", round(s_per_step, 3)]
-        self._append([*row, *(checks.get(name, "") for name in self.columns[7:])])
+        self._append([*row, *(checks.get(name, "") for name in self.columns[8:])])
         print(f"step {step} loss {means[0]:.4f} lr {lr:.2g} {s_per_step:.2f} s/step {checks or ''}", flush=True)
-        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(4), 0
+        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(5), 0
 
     def _append(self, row: list[Any]) -> None:
         with self.path.open("a", newline="") as file:
