@@ -1,19 +1,31 @@
-"""The loss: per-image per-class Dice plus a focal-weighted cross-entropy, with the auxiliary heads.
+"""The losses, each with its auxiliary heads.
 
 In: logits (N, C, H, W) and label maps (N, H, W) uint8: 0 background, 1 + class index, above C a decoy (target 0 in
-every class).  Out: scalars.  Labelled pixels of any kind weigh 3, so that what resembles a target counts.
+every class).  Out: scalars.  All are means over images, so that a batch may be split over processes.
+
+    dice        the paper's: 1 - 2|P.T| / (|P| + |T|), smoothed, since it is undefined where both are empty
+    jaccard     1 - |P.T| / |P or T|, smoothed likewise
+    bce         binary cross-entropy, the mean over pixels
+    compound    bce + dice + focal, alpha 0.25, gamma 2, as the original's CompoundLoss
+    field       ours: Dice and a focal cross-entropy in which labelled pixels of any kind weigh 3, so that what
+                resembles a target counts
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DICE_SMOOTHING_PX = 8.0  # plain Dice is undefined on empty images
-AREA_OFFSET_PX = 200.0  # added to the target's area, by which the cross-entropy is divided
+SMOOTHING_PX = 1.0
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+FIELD_SMOOTHING_PX = 8.0
+AREA_OFFSET_PX = 200.0  # added to the target's area, by which the field loss divides its cross-entropy
 LABELLED_WEIGHT = 3.0
-AUXILIARY_WEIGHT = 0.4  # shared by the auxiliary heads
+AUXILIARY_WEIGHT = 0.4  # of each auxiliary head, as in the original; in the field loss they share it
+
+Parts = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,33 +33,75 @@ class Loss:
     """`total` is differentiable, the parts are for the log."""
 
     total: Tensor
-    dice: Tensor
-    focal: Tensor
-    auxiliary: Tensor
+    parts: Parts
 
 
-def segmentation_loss(logits: Tensor, auxiliary: list[Tensor], labels: Tensor) -> Loss:
-    """The weighted sum over the output and the auxiliary heads."""
+def segmentation_loss(kind: str, logits: Tensor, auxiliary: Sequence[Tensor], labels: Tensor) -> Loss:
+    """The loss named `kind` of the output, and AUXILIARY_WEIGHT times that of the auxiliary heads."""
+    parts_of = LOSSES[kind]
     classes = torch.arange(1, logits.shape[1] + 1, device=labels.device)
     target = (labels[:, None] == classes[None, :, None, None]).float()
-    weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels[:, None] > 0).float()
-    dice, focal = _dice_and_focal(logits, target, weight)
-    aside = torch.zeros(())
-    for item in auxiliary:
-        aside = aside + sum(_dice_and_focal(item, target, weight)) / len(auxiliary)
-    total = dice + focal + AUXILIARY_WEIGHT * aside
-    return Loss(total, dice.detach(), focal.detach(), aside.detach())
+    parts = parts_of(logits.float(), target, labels)
+    total = sum(parts.values(), torch.zeros((), device=logits.device))
+    if auxiliary:
+        heads = len(auxiliary) if kind == "field" else 1
+        aside = torch.zeros((), device=logits.device)
+        for item in auxiliary:
+            aside = aside + sum(parts_of(item.float(), target, labels).values()) / heads
+        total = total + AUXILIARY_WEIGHT * aside
+        parts["auxiliary"] = aside
+    return Loss(total, {name: part.detach() for name, part in parts.items()})
 
 
-def _dice_and_focal(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over images and classes.  Focal: cross-entropy weighted by the squared error (Lin et al., 2017,
-    arXiv 1708.02002, gamma 2)."""
-    logits = logits.float()
-    probability = torch.sigmoid(logits)
-    target_px = target.sum(dim=(2, 3))
+def part_names(kind: str) -> list[str]:
+    """What a loss consists of, the auxiliary heads included."""
+    logits = torch.zeros(1, 1, 1, 1)
+    return list(segmentation_loss(kind, logits, [logits], torch.zeros(1, 1, 1)).parts)
+
+
+def overlap_loss(probability: Tensor, target: Tensor, smoothing_px: float) -> Tensor:
+    """Dice (N, C)."""
     overlap = (probability * target).sum(dim=(2, 3))
-    areas = probability.sum(dim=(2, 3)) + target_px
-    dice = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (areas + DICE_SMOOTHING_PX)
+    areas = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
+    return 1 - (2 * overlap + smoothing_px) / (areas + smoothing_px)
+
+
+def _dice(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    return {"dice": overlap_loss(torch.sigmoid(logits), target, SMOOTHING_PX).mean()}
+
+
+def _jaccard(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum(dim=(2, 3))
+    union = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3)) - overlap
+    return {"jaccard": (1 - (overlap + SMOOTHING_PX) / (union + SMOOTHING_PX)).mean()}
+
+
+def _bce(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    return {"bce": F.binary_cross_entropy_with_logits(logits, target)}
+
+
+def _compound(logits: Tensor, target: Tensor, labels: Tensor) -> Parts:
+    """Focal (Lin et al., 2017, arXiv 1708.02002), but alpha weighs targets and background alike, as in the original."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    focal = FOCAL_ALPHA * (1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy
+    return {"bce": entropy.mean(), **_dice(logits, target, labels), "focal": focal.mean()}
+
+
+def _field(logits: Tensor, target: Tensor, labels: Tensor) -> Parts:
+    """Focal: cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002, gamma 2)."""
+    probability = torch.sigmoid(logits)
+    weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels[:, None] > 0).float()
     entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
-    focal = ((probability - target).square() * entropy).sum(dim=(2, 3)) / (target_px + AREA_OFFSET_PX)
-    return dice.mean(), focal.mean()
+    areas = target.sum(dim=(2, 3)) + AREA_OFFSET_PX
+    focal = ((probability - target).square() * entropy).sum(dim=(2, 3)) / areas
+    return {"dice": overlap_loss(probability, target, FIELD_SMOOTHING_PX).mean(), "focal": focal.mean()}
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Parts]] = {
+    "dice": _dice,
+    "bce": _bce,
+    "jaccard": _jaccard,
+    "compound": _compound,
+    "field": _field,
+}
