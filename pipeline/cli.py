@@ -145,7 +145,7 @@ def models(
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A training YAML file, ours or the original's.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; default: .cache/runs/<config>.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Of the run; default: .cache/runs/NAME, by CONFIG.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in DIR.")] = False,
     changes: Annotated[
