@@ -156,6 +156,23 @@ def label(
     raise typer.Exit(run_label(path, out, classes, stride))
 
 
+@app.command(epilog="Example: `dasnet train configs/training/dasnet.yaml --out out/dasnet --set data=FOLDER`")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A training YAML file, ours or the original's.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Of the run; default: .cache/runs/NAME, by CONFIG.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in DIR.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. optimizer.lr=0.001.")
+    ] = None,
+) -> None:
+    """Train one of the eight networks; stopped at any time, it goes on with --resume."""
+    from training.train import run_training
+
+    raise typer.Exit(run_training(config, out, resume, changes or []))
+
+
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],

@@ -1,4 +1,4 @@
-"""Train a network: `python3 scripts/train.py CONFIG.yaml [--out DIR] [--resume]`; see `training.train`."""
+"""`python3 scripts/train.py CONFIG.yaml [--out DIR] [--resume] [--set KEY=VALUE]`, the same as `dasnet train`."""
 
 import sys
 from pathlib import Path

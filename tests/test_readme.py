@@ -31,17 +31,16 @@ REPLACED = {  # what the README says -> what is run here
 TINY = """
 data: ${DASNET_CLIPS}
 steps: 4
-decay_steps: 2
 batch: 1
-network: {num_class: 4, start_out_channels: 16}
+network: {name: dasnet, num_class: 4, start_out_channels: 16}
+sampling: {kind: crops, augmentation: {crop_px: 128}}
+schedule: {kind: trapezoid, decay_steps: 2}
+loss: field
 clips: [IR_DRONE_015, IR_BIRD_003]
 check_splits: [train]
 check_clips: [IR_DRONE_015]
 every_drone_frame: 100
 every_other_frame: 150
-save_every_steps: 4
-check_every_steps: 4
-augmentation: {crop_px: 128}
 """
 
 

@@ -18,17 +18,23 @@ import yaml
 from model import build
 from model.checkpoint import load, save
 from model.metadata import Metadata
+from pipeline.errors import ConfigError
 from training.augment import Augmentation, Sampler, resized_labels
 from training.cache import cached, every_nth
-from training.config import Config, ConfigError, load_config, parse_config
+from training.config import Config, Crops, Trapezoid, load_config, parse_config, snapshot
 from training.datasets import CLASSES, open_dataset
 from training.losses import segmentation_loss
+from training.optimisation import learning_rate
+from training.samples import CropSamples
+from training.state import start_run
 from training.synthetic import DECOY, add_decoys
-from training.train import batch_shape, learning_rate, main, start_run, train
+from training.train import main, train
 
 TINY = Path(__file__).parent.parent / "configs" / "training" / "tiny.yaml"
-MINIMAL = {"data": "somewhere", "steps": 10, "decay_steps": 2}
-os.environ.setdefault("DASNET_CLIPS", "clips")  # the shipped configurations name their data by it
+MINIMAL = {"data": "somewhere", "steps": 10}
+CROPS = {"sampling": {"kind": "crops"}, "schedule": {"kind": "trapezoid", "decay_steps": 2}}
+for name in ("DASNET_CLIPS", "DASNET_DATA"):  # the shipped configurations name their data by them
+    os.environ.setdefault(name, "data")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,7 @@ def sampler(clip_set: Path, tmp_path: Path, seed: int, **changes: float) -> Samp
 
 
 def test_tiny_run_learns_and_exports(tiny: Config, tmp_path: Path) -> None:
-    train(tiny, tmp_path / "run", resume=False)
+    train(tiny, tmp_path / "run", go_on=False)
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
@@ -98,13 +104,14 @@ def test_tiny_run_learns_and_exports(tiny: Config, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extended", [False, True], ids=["same steps", "more steps"])
 def test_resumed_run_equals_straight_run(tiny: Config, tmp_path: Path, extended: bool) -> None:
-    short = replace(tiny, steps=12, decay_steps=4, check_every_steps=100, save_every_steps=6)
-    straight = train(short, tmp_path / "straight", resume=False)
+    falling = replace(tiny.schedule, decay_steps=4)
+    short = replace(tiny, steps=12, schedule=falling, check_every_steps=100, save_every_steps=6)
+    straight = train(short, tmp_path / "straight", go_on=False)
     if extended:  # a finished shorter run goes on from before its learning rate fell
-        train(replace(short, steps=8), tmp_path / "halves", resume=False)
+        train(replace(short, steps=8), tmp_path / "halves", go_on=False)
     else:
         stop_after_save(short, tmp_path / "halves")
-    resumed = train(short, tmp_path / "halves", resume=True)
+    resumed = train(short, tmp_path / "halves", go_on=True)
     assert resumed.step == straight.step == 12
     for left, right in ((straight.network, resumed.network), (straight.average, resumed.average)):
         for name, tensor in left.state_dict().items():
@@ -124,28 +131,29 @@ def stop_after_save(config: Config, folder: Path) -> None:
     original = module.train_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "train_step", step_then_stop)
-        assert train(config, folder, resume=False).step == config.steps // 2
+        assert train(config, folder, go_on=False).step == config.steps // 2
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:
-    config = parse_config({**MINIMAL, "steps": 100, "decay_steps": 20, "warmup_steps": 10, "peak_lr": 1.0})
-    rates = [learning_rate(config, step) for step in range(100)]
+    schedule = Trapezoid(warmup_steps=10, decay_steps=20)
+    rates = [learning_rate(schedule, 1.0, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9:81] == [1.0] * 72
     assert rates[90] == pytest.approx(0.5)
     assert 0 < rates[99] < 0.06
 
 
-def test_small_crops_are_mixed_in_until_the_decay() -> None:
-    config = parse_config({**MINIMAL, "steps": 100, "decay_steps": 20, "small_share": 0.5})
-    shapes = [batch_shape(config, step) for step in range(100)]
+def test_small_crops_are_mixed_in_until_the_decay(clip_set: Path, tmp_path: Path) -> None:
+    frames = sampler(clip_set, tmp_path, seed=0).frames
+    samples = CropSamples(frames, Crops(small_share=0.5), batch=4, processes=1, seed=0, decay_start=80)
+    shapes = [samples.shape(step) for step in range(100)]
     assert set(shapes[:80]) == {(4, 256), (8, 128)}
     assert set(shapes[80:]) == {(4, 256)}
 
 
 def test_resume_without_state_says_what_is_missing(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--resume: .*state.pt is missing; allowed"):
-        train(tiny, tmp_path / "empty", resume=True)
+        train(tiny, tmp_path / "empty", go_on=True)
 
 
 # --- augmentation and loss ---
@@ -193,13 +201,17 @@ def test_loss_prefers_the_right_class_and_punishes_decoys() -> None:
     right, wrong = (torch.full((1, 4, 16, 16), -6.0) for _ in range(2))
     right[0, 0, 4:8, 4:8] = 6.0
     wrong[0, 1, 4:8, 4:8] = 6.0
-    assert segmentation_loss(right, [], labels).total < segmentation_loss(wrong, [], labels).total
+    assert segmentation_loss("field", right, [], labels).total < segmentation_loss("field", wrong, [], labels).total
     labels[labels == 1] = DECOY
     silent = torch.full((1, 4, 16, 16), -6.0)
-    assert segmentation_loss(silent, [], labels).total < segmentation_loss(right, [], labels).total
+    assert segmentation_loss("field", silent, [], labels).total < segmentation_loss("field", right, [], labels).total
 
 
 # --- errors ---
+
+
+def crops(**changes: Any) -> dict[str, Any]:
+    return {**CROPS, "sampling": {"kind": "crops", **changes}}
 
 
 @pytest.mark.parametrize(
@@ -209,13 +221,23 @@ def test_loss_prefers_the_right_class_and_punishes_decoys() -> None:
         ({"steps": "many"}, r"steps = 'many'; allowed: int"),
         ({"steps": True}, r"steps = True; allowed: int"),
         ({"batch": 0}, r"batch = 0; allowed: more than 0"),
-        ({"decay_steps": 11}, r"decay_steps = 11; allowed: 0..10"),
-        ({"small_crop_px": 100}, r"small_crop_px = 100; allowed: multiples of 128"),
+        ({"schedule": {"kind": "trapezoid", "decay_steps": 11}}, r"schedule.decay_steps = 11; allowed: 0..10"),
+        ({"schedule": {"kind": "linear"}}, r"schedule.kind = 'linear'; allowed: plateau, cosine, trapezoid"),
+        ({"schedule": {"kind": "plateau", "factor": 1.5}}, r"schedule.factor = 1.5; allowed: between 0 and 1"),
+        ({"optimizer": {"kind": "lion"}}, r"optimizer: kind = 'lion'; allowed: adamw, adam, sgd"),
+        ({"optimizer": {"lr": "fast"}}, r"optimizer: lr = 'fast'; allowed: float"),
+        ({"loss": "l2"}, r"loss = 'l2'; allowed: dice, bce, jaccard, compound, field"),
+        ({"epochs": 3}, r"steps = 10, epochs = 3; allowed: one of them"),
+        ({"steps": 0}, r"steps = 0, epochs = 0; allowed: one of them"),
         ({"ema": 1.0}, r"ema = 1.0; allowed: 0 up to"),
         ({"splits": ["tset"]}, r"'tset'; allowed: train, val, hard"),
-        ({"augmentation": {"crop_px": 100}}, r"augmentation: crop_px = 100; allowed: multiples of 128"),
-        ({"augmentation": {"grey_share": 2.0}}, r"grey_share = 2.0; allowed: 0..1"),
-        ({"augmentation": {"sensor_scale": {"infrared": 1.0}}}, r"sensor_scale .*allowed: a scale for"),
+        ({"network": {"num_class": 9}}, r"network.num_class = 9; allowed: 1..4"),
+        ({"sampling": {"kind": "crops"}}, r"schedule.kind = 'plateau'; allowed: cosine, trapezoid"),
+        ({**CROPS, "early_stopping": {"patience": 3}}, r"early_stopping.patience = 3; allowed: 0 with crops"),
+        (crops(small_crop_px=100), r"small_crop_px = 100; allowed: multiples of 128"),
+        (crops(augmentation={"crop_px": 100}), r"augmentation: crop_px = 100; allowed: multiples of 128"),
+        (crops(augmentation={"grey_share": 2.0}), r"grey_share = 2.0; allowed: 0..1"),
+        (crops(augmentation={"sensor_scale": {"infrared": 1.0}}), r"sensor_scale .*allowed: a scale for"),
     ],
 )
 def test_bad_config_names_key_value_and_allowed(changes: dict[str, Any], message: str) -> None:
@@ -224,19 +246,25 @@ def test_bad_config_names_key_value_and_allowed(changes: dict[str, Any], message
 
 
 def test_missing_key_is_named() -> None:
-    with pytest.raises(ConfigError, match="steps is missing; allowed: int"):
-        parse_config({"data": "x", "decay_steps": 1})
+    with pytest.raises(ConfigError, match="data is missing; allowed: str"):
+        parse_config({"steps": 1})
 
 
 def test_command_line_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump({**MINIMAL, "data": str(tmp_path)}))
     assert main([str(config), "--out", str(tmp_path / "run")]) == 2
-    assert "is in no known format; found: bad.yaml, run/; allowed: dronedet" in capsys.readouterr().err
+    assert "is in no known format; found: bad.yaml; allowed: dronedet" in capsys.readouterr().err
 
 
-def test_shipped_configs_are_valid() -> None:
-    assert [load_config(path).network["num_class"] for path in sorted(TINY.parent.glob("*.yaml"))].count(4) >= 2
+@pytest.mark.parametrize("path", sorted(TINY.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid_and_survive_their_snapshot(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    copy = tmp_path / "config.yaml"
+    copy.write_text(snapshot(config))
+    assert load_config(copy) == config
+    with torch.device("meta"):
+        build(**config.network)
 
 
 def test_a_run_may_start_from_a_checkpoint_with_every_class_a_copy_of_the_first(tmp_path: Path):

@@ -1,1 +1,1 @@
-"""From labelled clips to a checkpoint: `python3 -m training.train CONFIG.yaml`."""
+"""From labelled frames to a checkpoint: `dasnet train CONFIG.yaml`, or `python3 -m training.train CONFIG.yaml`."""

@@ -17,6 +17,7 @@ from torch import nn
 from training.cache import Frames
 from training.datasets import LABEL_OF, Recording
 from training.masks import Box, Image
+from training.optimisation import autocast
 
 THRESHOLD = 0.5
 MULTIPLE = 128  # of the network's input
@@ -51,13 +52,13 @@ def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frame
 
 
 @torch.no_grad()
-def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float], autocast: bool) -> Check:
+def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float], precision: str) -> Check:
     result = Check()
     for clip in frames.clips:
         for frame in clip.frames:
             image, _ = frames.read(frame)
             scale = sensor_scale[clip.sensor]
-            components = find_components(probabilities(network, image, scale, autocast))
+            components = find_components(probabilities(network, image, scale, precision))
             labelled = zip(frame.boxes, frame.labels, strict=True)
             boxes = [grown(box, scale, 0.5) for box, label in labelled if label == LABEL_OF["drone"]]
             for x0, y0, x1, y1 in boxes:
@@ -71,16 +72,17 @@ def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float]
     return result
 
 
-def probabilities(network: nn.Module, image: Image, scale: float, autocast: bool) -> npt.NDArray[np.float32]:
+def probabilities(network: nn.Module, image: Image, scale: float, precision: str) -> npt.NDArray[np.float32]:
     """Class probabilities (C, h, w) of a whole frame, scaled, and padded by reflection for the network."""
     if scale != 1:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
     height, width = image.shape[:2]
     padded = cv2.copyMakeBorder(image, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
-    x = (torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        logits = network(x)
-    return np.asarray(torch.sigmoid(logits[0, :, :height, :width].float()).numpy())
+    device = next(network.parameters()).device
+    x = torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
+    with autocast(device, precision):
+        logits = network(x.contiguous(memory_format=torch.channels_last))
+    return np.asarray(torch.sigmoid(logits[0, :, :height, :width].float()).cpu().numpy())
 
 
 def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, int]]:

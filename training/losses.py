@@ -1,27 +1,37 @@
-"""The loss: where objects are, and what they are called, each learned by itself; with the auxiliary heads.
+"""The losses, each with its auxiliary heads.
 
-In: logits (N, C, H, W) and label maps (N, H, W) uint8: 0 background, 1 + class index, above C a decoy (nothing, but
-worth learning).  Out: scalars.
+In: logits (N, C, H, W) and label maps (N, H, W) uint8: 0 background, 1 + class index, above C a decoy (target 0 in
+every class).  Out: scalars.  All are means over images, so that a batch may be split over processes.
 
-Where: the object map is the largest logit of a pixel, as in use; per-image Dice plus a focal-weighted cross-entropy, in
-which labelled pixels of any kind weigh 3, so that what resembles a target counts.  What: the cross-entropy of the
-softmax over the classes, on objects alone, so that a class that is rare among all pixels is not learned as silence.
-(One Dice a class, tried first, did that: of three distractors two never became the largest class of any object.)
+    dice        the paper's: 1 - 2|P.T| / (|P| + |T|), smoothed, since it is undefined where both are empty
+    jaccard     1 - |P.T| / |P or T|, smoothed likewise
+    bce         binary cross-entropy, the mean over pixels
+    compound    bce + dice + focal, alpha 0.25, gamma 2, as the original's CompoundLoss
+    field       ours, in two parts.  Where objects are: the largest logit of a pixel, as in use, by Dice and a focal
+                cross-entropy in which labelled pixels of any kind weigh 3, so that what resembles a target counts.
+                What they are: the cross-entropy of the softmax over the classes, on objects alone, so that a class
+                that is rare among all pixels is not learned as silence.  (One Dice a class, tried first, did that: of
+                three distractors two never became the largest class of any object.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DICE_SMOOTHING_PX = 8.0  # plain Dice is undefined on empty images
-AREA_OFFSET_PX = 200.0  # added to the target's area, by which the cross-entropy is divided
+SMOOTHING_PX = 1.0
+FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+FIELD_SMOOTHING_PX = 8.0
+AREA_OFFSET_PX = 200.0  # added to the target's area, by which the field loss divides its cross-entropy
 LABELLED_WEIGHT = 3.0
 NAME_OFFSET_PX = 10.0  # an object of so many pixels counts half: the smallest show little of what they are
 NAME_WEIGHT = 0.5
-AUXILIARY_WEIGHT = 0.4  # shared by the auxiliary heads
+AUXILIARY_WEIGHT = 0.4  # of each auxiliary head, as in the original; in the field loss they share it
+
+Parts = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,54 +39,97 @@ class Loss:
     """`total` is differentiable, the parts are for the log."""
 
     total: Tensor
-    dice: Tensor
-    focal: Tensor
-    names: Tensor
-    auxiliary: Tensor
+    parts: Parts
 
 
 def segmentation_loss(
-    logits: Tensor, auxiliary: list[Tensor], labels: Tensor, class_weights: Sequence[float] = ()
+    kind: str, logits: Tensor, auxiliary: Sequence[Tensor], labels: Tensor, class_weights: Sequence[float] = ()
 ) -> Loss:
-    """The weighted sum over the output and the auxiliary heads; `class_weights` (default: all 1) are of the names."""
-    weights = torch.tensor(class_weights or [1.0] * logits.shape[1], device=labels.device)
-    dice, focal, names = _parts(logits, labels, weights)
-    aside = torch.zeros((), device=labels.device)
-    for item in auxiliary:
-        d, f, n = _parts(item, labels, weights)
-        aside = aside + (d + f + NAME_WEIGHT * n) / len(auxiliary)
-    total = dice + focal + NAME_WEIGHT * names + AUXILIARY_WEIGHT * aside
-    return Loss(total, dice.detach(), focal.detach(), names.detach(), aside.detach())
+    """The loss named `kind` of the output, and AUXILIARY_WEIGHT times that of the auxiliary heads.
+
+    `class_weights` (default: all 1) are those of the names in the field loss.
+    """
+    parts_of = LOSSES[kind]
+    if kind == "field" and class_weights:
+        parts_of = partial(_field, class_weights=class_weights)
+    classes = torch.arange(1, logits.shape[1] + 1, device=labels.device)
+    target = (labels[:, None] == classes[None, :, None, None]).float()
+    parts = parts_of(logits.float(), target, labels)
+    total = sum(parts.values(), torch.zeros((), device=logits.device))
+    if auxiliary:
+        heads = len(auxiliary) if kind == "field" else 1
+        aside = torch.zeros((), device=logits.device)
+        for item in auxiliary:
+            aside = aside + sum(parts_of(item.float(), target, labels).values()) / heads
+        total = total + AUXILIARY_WEIGHT * aside
+        parts["auxiliary"] = aside
+    return Loss(total, {name: part.detach() for name, part in parts.items()})
 
 
-def _parts(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    logits = logits.float()
-    dice, focal = _where(logits.amax(dim=1), labels, logits.shape[1])
-    return dice, focal, _what(logits, labels, weights)
+def part_names(kind: str, classes: int) -> list[str]:
+    """What a loss consists of, the auxiliary heads included."""
+    logits = torch.zeros(1, classes, 1, 1)
+    return list(segmentation_loss(kind, logits, [logits], torch.zeros(1, 1, 1)).parts)
 
 
-def _where(objects: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Means over images.  Focal: cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002,
-    gamma 2)."""
-    target = ((labels > 0) & (labels <= classes)).float()
-    weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels > 0).float()
-    probability = torch.sigmoid(objects)
-    target_px = target.sum(dim=(1, 2))
-    overlap = (probability * target).sum(dim=(1, 2))
-    areas = probability.sum(dim=(1, 2)) + target_px
-    dice = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (areas + DICE_SMOOTHING_PX)
-    entropy = F.binary_cross_entropy_with_logits(objects, target, weight, reduction="none")
-    focal = ((probability - target).square() * entropy).sum(dim=(1, 2)) / (target_px + AREA_OFFSET_PX)
-    return dice.mean(), focal.mean()
+def overlap_loss(probability: Tensor, target: Tensor, smoothing_px: float) -> Tensor:
+    """Dice (N, C)."""
+    overlap = (probability * target).sum(dim=(2, 3))
+    areas = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
+    return 1 - (2 * overlap + smoothing_px) / (areas + smoothing_px)
 
 
-def _what(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean over images of the objects' cross-entropy, each class of an image by its area."""
-    classes = logits.shape[1]
-    if classes == 1:
-        return torch.zeros((), device=logits.device)
-    present = torch.stack([labels == index + 1 for index in range(classes)], dim=1).float()
+def _dice(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    return {"dice": overlap_loss(torch.sigmoid(logits), target, SMOOTHING_PX).mean()}
+
+
+def _jaccard(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum(dim=(2, 3))
+    union = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3)) - overlap
+    return {"jaccard": (1 - (overlap + SMOOTHING_PX) / (union + SMOOTHING_PX)).mean()}
+
+
+def _bce(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
+    return {"bce": F.binary_cross_entropy_with_logits(logits, target)}
+
+
+def _compound(logits: Tensor, target: Tensor, labels: Tensor) -> Parts:
+    """Focal (Lin et al., 2017, arXiv 1708.02002), but alpha weighs targets and background alike, as in the original."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    focal = FOCAL_ALPHA * (1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy
+    return {"bce": entropy.mean(), **_dice(logits, target, labels), "focal": focal.mean()}
+
+
+def _field(logits: Tensor, target: Tensor, labels: Tensor, class_weights: Sequence[float] = ()) -> Parts:
+    dice, focal = _where(logits.amax(dim=1, keepdim=True), target.amax(dim=1, keepdim=True), labels)
+    if logits.shape[1] == 1:
+        return {"dice": dice, "focal": focal}
+    weights = torch.tensor(class_weights or [1.0] * logits.shape[1], device=logits.device)
+    return {"dice": dice, "focal": focal, "names": NAME_WEIGHT * _what(logits, target, weights)}
+
+
+def _where(logits: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Dice, and cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002, gamma 2)."""
+    probability = torch.sigmoid(logits)
+    weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels[:, None] > 0).float()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    areas = target.sum(dim=(2, 3)) + AREA_OFFSET_PX
+    focal = ((probability - target).square() * entropy).sum(dim=(2, 3)) / areas
+    return overlap_loss(probability, target, FIELD_SMOOTHING_PX).mean(), focal.mean()
+
+
+def _what(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the objects' pixels, each class of an image by its area."""
     entropy = -F.log_softmax(logits, dim=1)
-    area_px = present.sum(dim=(2, 3))
-    of_class = (present * entropy).sum(dim=(2, 3)) / (area_px + NAME_OFFSET_PX)
-    return (of_class * weights).sum() / len(logits)
+    of_class = (target * entropy).sum(dim=(2, 3)) / (target.sum(dim=(2, 3)) + NAME_OFFSET_PX)
+    return (of_class * weights).sum(dim=1).mean()
+
+
+LOSSES: dict[str, Callable[..., Parts]] = {
+    "dice": _dice,
+    "bce": _bce,
+    "jaccard": _jaccard,
+    "compound": _compound,
+    "field": _field,
+}

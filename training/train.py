@@ -1,22 +1,21 @@
-"""Train a network on labelled clips: `python3 -m training.train CONFIG.yaml [--out DIR] [--resume]`.
+"""Train a network: `python3 -m training.train CONFIG.yaml [--out DIR] [--resume] [--set KEY=VALUE]`.
 
-In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the checkpoint to use), `state.pt` (to
-resume from), `stable.pt` (the state before the learning rate falls, from which a run with more steps goes on), and
-`log.csv`.  SIGTERM saves the state and exits with 0.
+In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
+`best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (to resume from), `stable.pt`
+(the state before a trapezoid's learning rate falls, from which a run with more steps goes on), `config.yaml` and
+`log.csv`.  SIGTERM or Ctrl-C saves the state and exits with 0.  On several GPUs:
+`torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
 import argparse
-import csv
 import os
-import queue
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -24,270 +23,220 @@ import torch
 from torch import Tensor, nn
 
 from model.allocator import keep_memory
-from model.blocks import OutputBlock
-from model.checkpoint import load, save
 from model.dasnet import DASNet
+from model.errors import ModelError
 from model.fused import FusedDASNet
-from model.metadata import Metadata, Preprocessing
-from model.registry import build
-from training.augment import Sampler
-from training.cache import Frames, cached, every_nth
-from training.check import check_frames, run_check
-from training.config import Config, ConfigError, load_config
-from training.datasets import CLASSES, DataError, describe, open_dataset
-from training.losses import Loss, segmentation_loss
+from pipeline.errors import ConfigError, DasnetError
+from training.check import run_check
+from training.config import Config, Crops, load_config, snapshot
+from training.distributed import Process, start_process
+from training.log import EVERY_STEPS, Log
+from training.losses import Loss, part_names, segmentation_loss
+from training.optimisation import autocast, decay_start, follow
+from training.samples import Data, batches, network_input, read_data, steps_per_epoch, training_samples
+from training.state import Run, export, resume, start_run
+from training.validation import validate
 
-OUTPUT_BIAS = -4.0  # few pixels are targets
-LOG_EVERY_STEPS = 10
-CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip
 CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
-@dataclass
-class Run:
-    """What changes while training; all of it is in `state.pt`."""
-
-    network: DASNet
-    average: DASNet  # exponential moving average of the weights
-    optimizer: torch.optim.AdamW
-    step: int = 0
-
-
-def start_run(config: Config) -> Run:
-    torch.manual_seed(config.seed)
-    network, average = (cast(DASNet, build("dasnet", **config.network)) for _ in range(2))
-    for module in network.modules():
-        if isinstance(module, OutputBlock):
-            nn.init.constant_(cast(Tensor, module.output_block[1].bias), OUTPUT_BIAS)
-    for head in network.decoder.aux_heads.values():
-        nn.init.constant_(cast(Tensor, head.bias), OUTPUT_BIAS)
-    if config.start_from:
-        network.load_state_dict(load(config.start_from).network.state_dict())
-    if config.spread_first_class:
-        spread_first_class(network)
-    average.load_state_dict(network.state_dict())
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return Run(network.train(), average.eval(), torch.optim.AdamW(groups, lr=config.peak_lr))
-
-
-@torch.no_grad()
-def spread_first_class(network: DASNet) -> None:
-    """Every class starts as a copy of the first.
-
-    Classes learned from nothing beside one that already finds all objects stay silent: their gradient vanishes where
-    their probability does.
-    """
-    heads = [network.decoder.output.output_block[1], *network.decoder.aux_heads.values()]
-    for head in cast(list[torch.nn.Conv2d], heads):
-        for parameter in head.parameters():
-            parameter.copy_(parameter[:1].expand_as(parameter).clone())
-
-
-def save_run(path: Path, run: Run, config: Config) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    state = {
-        "network": run.network.state_dict(),
-        "average": run.average.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "step": run.step,
-        "config": asdict(config),
-    }
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def resume_run(folder: Path, config: Config) -> Run:
-    """The saved run; if the saved learning rate was already falling for fewer steps, the state before it fell."""
-    path = folder / "state.pt"
-    if not path.exists():
-        raise ConfigError(f"--resume: {path} is missing; allowed: a folder holding the state of a run")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    old = state["config"]
-    if old["network"] != config.network:
-        raise ConfigError(f"--resume: network = {config.network!r}; allowed: that of {path}, {old['network']!r}")
-    if old["steps"] != config.steps and state["step"] > old["steps"] - old["decay_steps"]:
-        state = torch.load(folder / "stable.pt", weights_only=True)
-    run = start_run(config)
-    run.network.load_state_dict(state["network"])
-    run.average.load_state_dict(state["average"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.step = state["step"]
+def train(config: Config, folder: Path, go_on: bool) -> Run:
+    """Run to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(config.threads)
+    with start_process(config.device) as process, interruption() as stopping:
+        run = start_run(config, process.device)
+        with process.first_on_host():
+            data = read_data(config)
+        plan = Plan.of(config, len(data.frames), process.world)
+        if go_on:
+            resume(run, folder, config, plan.steps)
+        elif (folder / "state.pt").exists():
+            raise ConfigError(f"--out {folder}: holds the state of a run; allowed: another folder, or --resume")
+        recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
+        fit(run, config, plan, data, process, recorder, stopping)
+        if recorder:
+            recorder.log.say("done" if not stopping.is_set() else f"stopped at step {run.step}; go on with --resume")
+            recorder.log.close()
     return run
 
 
-def learning_rate(config: Config, step: int) -> float:
-    """Warm-up, constant, then linearly to 0 over the last `decay_steps`."""
-    rise = (step + 1) / max(1, config.warmup_steps)
-    fall = (config.steps - step) / max(1, config.decay_steps)
-    return config.peak_lr * min(1.0, rise, fall)
+@dataclass(frozen=True)
+class Plan:
+    """Steps of the whole run, of one epoch, and between two checks."""
+
+    steps: int
+    epoch_steps: int
+    check_every_steps: int
+
+    @classmethod
+    def of(cls, config: Config, frames: int, processes: int) -> "Plan":
+        epoch_steps = steps_per_epoch(frames, config.batch * processes)
+        steps = config.steps or config.epochs * epoch_steps
+        return cls(steps, epoch_steps, config.check_every_steps or epoch_steps)
+
+    def checks_after(self, step: int) -> bool:
+        return step % self.check_every_steps == 0 or step == self.steps
 
 
-def batch_shape(config: Config, step: int) -> tuple[int, int]:
-    """Crops and their size: small crops show more objects a second, but the last steps are as in use."""
-    small = step < config.decay_start and np.random.default_rng((config.seed, step)).random() < config.small_share
-    return (config.small_batch, config.small_crop_px) if small else (config.batch, config.augmentation.crop_px)
+def fit(
+    run: Run,
+    config: Config,
+    plan: Plan,
+    data: Data,
+    process: Process,
+    recorder: "Recorder | None",
+    stopping: threading.Event,
+) -> None:
+    """The loop.  In several processes each takes its share of every step; the first alone checks and records."""
+    samples = training_samples(data.frames, config, process.world, plan.steps)
+    module = process.wrapped(quick(run.network).train())
+    todo = range(run.step, run.step if run.progress.is_over(config.early_stopping) else plan.steps)
+    for images, labels in batches(samples, todo, process.rank, process.world, config.workers):
+        loss = train_step(run, module, config, plan, process, images, labels)
+        figures: dict[str, float] = {}
+        better: list[str] = []
+        if plan.checks_after(run.step):
+            figures = process.from_first(lambda: check(run, config, data))
+            better = run.progress.add(figures, config.early_stopping)
+            run.learning_rate.after_check(figures)
+        stops = process.any(stopping.is_set())
+        ends = stops or run.step == plan.steps or run.progress.is_over(config.early_stopping)
+        if recorder:
+            recorder.add(run, loss, figures, better, ends)
+        if ends:
+            return
 
 
-def batches(sampler: Sampler, config: Config, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (N, 3, S, S) in 0..1 and labels (N, S, S) of each step to come, made by one thread ahead of time."""
-    ready: queue.Queue[list[tuple[Any, Any]] | Exception] = queue.Queue(maxsize=4)
-
-    def make() -> None:
-        try:
-            for step in range(start, config.steps):
-                count, crop_px = batch_shape(config, step)
-                ready.put([sampler.sample(step, index, crop_px) for index in range(count)])
-        except Exception as error:  # noqa: BLE001  (raised again where the batch is awaited)
-            ready.put(error)
-
-    threading.Thread(target=make, daemon=True).start()
-    for _ in range(start, config.steps):
-        made = ready.get()
-        if isinstance(made, Exception):
-            raise made
-        images = torch.from_numpy(np.stack([image for image, _ in made]))  # channels last, as the network likes it
-        yield images.permute(0, 3, 1, 2).float() / 255, torch.from_numpy(np.stack([labels for _, labels in made]))
-
-
-def train_step(run: Run, fused: FusedDASNet, config: Config, images: Tensor, labels: Tensor) -> Loss:
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(config, run.step)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.autocast):
-        logits, auxiliary = fused(images)
-    loss = segmentation_loss(logits, auxiliary, labels, config.augmentation.class_weights)
+def train_step(
+    run: Run, module: nn.Module, config: Config, plan: Plan, process: Process, images: Tensor, labels: Tensor
+) -> Loss:
+    """`module` computes what `run.network` does, faster, and shares gradients among processes."""
+    # Dropout depends on the seed, the step and the process alone, as the samples do: there is no state to save.
+    torch.manual_seed(int(np.random.SeedSequence((config.seed, run.step, process.rank)).generate_state(1)[0]))
+    run.learning_rate.before_step(run.step, plan.steps)
+    images, labels = images.to(process.device), labels.to(process.device)
+    with autocast(process.device, config.precision):
+        output = module(network_input(images))
+    logits, auxiliary = output if isinstance(output, tuple) else (output, [])
+    loss = segmentation_loss(config.loss, logits, auxiliary, labels, class_weights(config))
     run.optimizer.zero_grad()
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
-    run.optimizer.step()
-    keep = min(config.ema, (1 + run.step) / (10 + run.step))
-    with torch.no_grad():
-        torch._foreach_lerp_(list(run.average.parameters()), list(run.network.parameters()), 1 - keep)
+    run.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
+    run.scaler.unscale_(run.optimizer)
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    follow(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
     run.step += 1
     return loss
 
 
-def export(folder: Path, run: Run, config: Config, summary: dict[str, Any], checks: dict[str, float]) -> None:
-    scale = config.augmentation.sensor_scale
-    metadata = Metadata(
-        network="dasnet",
-        arguments=config.network,
-        classes=CLASSES,
-        preprocessing=Preprocessing(mode="scale", scale=scale),
-        training={
-            "config": {**asdict(config), "data": Path(config.data).name},
-            "data": summary,
-            "seed": config.seed,
-            "step": run.step,
-            "check": checks,
-        },
-    )
-    save(folder / "ema.safetensors", run.average, metadata)
+def class_weights(config: Config) -> Sequence[float]:
+    """Of the names of objects: those that are drawn seldom weigh more."""
+    return config.sampling.augmentation.class_weights if isinstance(config.sampling, Crops) else ()
 
 
-def check(run: Run, config: Config, sets: dict[str, Frames]) -> dict[str, float]:
-    """Of the averaged network, e.g. {"hard_recognised": 0.7, ...}."""
-    fused = FusedDASNet(run.average).eval()
-    scale = config.augmentation.sensor_scale
+def quick(network: nn.Module) -> nn.Module:
+    """The exact rewrite of a DAS-Net, which shares its weights; others as they are."""
+    return FusedDASNet(network) if isinstance(network, DASNet) else network
+
+
+def check(run: Run, config: Config, data: Data) -> dict[str, float]:
+    """Of the averaged network: {"val_loss": ..., "val_iou": ...}, or with crops {"hard_recognised": 0.7, ...}."""
+    network, how = quick(run.average).eval(), config.sampling
+    if not isinstance(how, Crops):
+        return validate(network, data.checks.values(), how.size_px, config)
+    scale = how.augmentation.sensor_scale
     return {
         f"{split}_{column}": round(value, 4)
-        for split, frames in sets.items()
-        for column, value in zip(CHECK_COLUMNS, run_check(fused, frames, scale, config.autocast).values, strict=True)
+        for split, frames in data.checks.items()
+        for column, value in zip(CHECK_COLUMNS, run_check(network, frames, scale, config.precision).values, strict=True)
     }
 
 
-def read_data(config: Config) -> tuple[Frames, dict[str, Frames], dict[str, Any]]:
-    """Training frames, check frames a split, and a summary for the checkpoint."""
-    clips = open_dataset(config.data, config.splits, config.clips)
-    print(describe(clips), flush=True)
-    frames = cached(config.cache, clips, every_nth(clips, config.every_drone_frame, config.every_other_frame))
-    sets = {}
-    for split in config.check_splits:
-        chosen = open_dataset(config.data, [split], config.check_clips)
-        numbers = check_frames(chosen, CHECK_DRONE_FRAMES.get(split, 1), CHECK_OTHER_FRAMES.get(split, 1))
-        sets[split] = cached(config.cache, chosen, numbers)
-    summary = {"folder": Path(config.data).name, "splits": config.splits, "clips": len(clips), "frames": len(frames)}
-    return frames, sets, summary
+def check_columns(config: Config) -> list[str]:
+    if not isinstance(config.sampling, Crops):
+        return ["val_loss", "val_iou"]
+    return [f"{split}_{column}" for split in config.check_splits for column in CHECK_COLUMNS]
 
 
-class Log:
-    """`log.csv`, and a line of progress on standard output."""
+@dataclass(frozen=True)
+class Recorder:
+    """Writes what a run leaves in its folder."""
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        checks = [f"{split}_{column}" for split in config.check_splits for column in CHECK_COLUMNS]
-        self.columns = ["step", "loss", "dice", "focal", "names", "auxiliary", "lr", "s_per_step", *checks]
-        self.path = folder / "log.csv"
-        if not self.path.exists():
-            self._append(self.columns)
-        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(5), 0
+    folder: Path
+    config: Config
+    plan: Plan
+    data: Data
+    log: Log
 
-    def add(self, loss: Loss) -> None:
-        self.sums += [float(part.detach()) for part in (loss.total, loss.dice, loss.focal, loss.names, loss.auxiliary)]
-        self.count += 1
+    @classmethod
+    def of(cls, folder: Path, config: Config, plan: Plan, data: Data, step: int) -> "Recorder":
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(snapshot(config), encoding="utf-8")
+        columns = [*part_names(config.loss, len(config.classes)), "lr", "s_per_step", *check_columns(config)]
+        log = Log(folder, columns, step, plan.steps, config.tensorboard)
+        log.say(data.description)
+        log.say(f"{data.summary}, from step {step} to {plan.steps}, pid {os.getpid()}")
+        return cls(folder, config, plan, data, log)
 
-    def write(self, step: int, lr: float, checks: dict[str, float]) -> None:
-        """The means since the last line."""
-        means = self.sums / max(1, self.count)
-        s_per_step = (time.monotonic() - self.started_s) / max(1, self.count)
-        row = [step, *(round(float(mean), 5) for mean in means), f"{lr:.3g}", round(s_per_step, 3)]
-        self._append([*row, *(checks.get(name, "") for name in self.columns[8:])])
-        print(f"step {step} loss {means[0]:.4f} lr {lr:.2g} {s_per_step:.2f} s/step {checks or ''}", flush=True)
-        self.started_s, self.sums, self.count = time.monotonic(), np.zeros(5), 0
+    def add(self, run: Run, loss: Loss, figures: dict[str, float], better: list[str], ends: bool) -> None:
+        self.log.add(loss)
+        if figures or ends or run.step % EVERY_STEPS == 0:
+            self.log.write(run.step, run.step / self.plan.epoch_steps, run.learning_rate.value, figures)
+        if figures:
+            for name in ("ema", *(f"best_{name}" for name in better)):
+                export(self.folder / f"{name}.safetensors", run, self.config, self.data.summary, figures)
+        if run.step == decay_start(self.config.schedule, self.plan.steps):
+            run.save(self.folder / "stable.pt", self.config, self.plan.steps)
+        if figures or ends or run.step % self.config.save_every_steps == 0:
+            run.save(self.folder / "state.pt", self.config, self.plan.steps)
 
-    def _append(self, row: list[Any]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(row)
 
-
-def train(config: Config, folder: Path, resume: bool) -> Run:
-    """Run to `config.steps`, or until SIGTERM."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(config.threads)
-    run = resume_run(folder, config) if resume else start_run(config)
-    frames, sets, summary = read_data(config)
-    print(f"{summary}, from step {run.step} to {config.steps}, pid {os.getpid()}", flush=True)
+@contextmanager
+def interruption() -> Iterator[threading.Event]:
+    """Set by the first SIGTERM or Ctrl-C; the second one acts as usual."""
     stopping = threading.Event()
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
 
-    before = signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    log, fused = Log(folder, config), FusedDASNet(run.network).train()
-    sampler = Sampler(frames, config.augmentation, config.seed)
-    for images, labels in batches(sampler, config, run.step):
-        log.add(train_step(run, fused, config, images, labels))
-        last = run.step == config.steps
-        if run.step == config.decay_start:
-            save_run(folder / "stable.pt", run, config)
-        if run.step % config.save_every_steps == 0 or last or stopping.is_set():
-            save_run(folder / "state.pt", run, config)
-        if run.step % config.check_every_steps == 0 or last:
-            checks = check(run, config, sets)
-            export(folder, run, config, summary, checks)
-            log.write(run.step, learning_rate(config, run.step - 1), checks)
-        elif run.step % LOG_EVERY_STEPS == 0:
-            log.write(run.step, learning_rate(config, run.step - 1), {})
-        if stopping.is_set():
-            print(f"stopped at step {run.step}; go on with --resume", flush=True)
-            break
-    signal.signal(signal.SIGTERM, before)
-    return run
+    def restore() -> None:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        restore()
+
+    for kind in kinds:
+        signal.signal(kind, stop)
+    try:
+        yield stopping
+    finally:
+        restore()
+
+
+def run_training(path: Path, out: Path | None, go_on: bool, changes: Sequence[str]) -> int:
+    """What the command line does.  The exit code: 0 done or stopped, 1 failed, 2 a wrong configuration or data."""
+    keep_memory()
+    try:
+        config = load_config(path, changes)
+        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), go_on)
+    except (DasnetError, ModelError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    keep_memory()
-    parser = argparse.ArgumentParser(prog="train", description="Train a network on labelled clips.")
-    parser.add_argument("config", type=Path, help="a YAML file, e.g. configs/training/dasnet_field.yaml")
+    parser = argparse.ArgumentParser(prog="train", description="Train a network.")
+    parser.add_argument("config", type=Path, help="a YAML file, e.g. configs/training/dasnet.yaml, or the original's")
     parser.add_argument("--out", type=Path, help="folder of the run (default: .cache/runs/<name of the config>)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pt")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. optimizer.lr=0.001")
     given = parser.parse_args(arguments)
-    try:
-        train(load_config(given.config), given.out or Path(".cache/runs") / given.config.stem, given.resume)
-    except (ConfigError, DataError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_training(given.config, given.out, given.resume, given.set)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""How a run goes: `log.csv`, TensorBoard if wanted, and progress for people.
+
+In: each step's loss, and the figures of each check.  Out: a row every few steps, means since the last one.  Progress is
+a bar where rich is installed and somebody looks, otherwise plain lines.
+"""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from training.losses import Loss
+
+EVERY_STEPS = 10
+
+
+class Log:
+    """Goes on with the rows up to `step` that it finds, and forgets later ones: their steps are taken again."""
+
+    def __init__(self, folder: Path, columns: list[str], step: int, steps: int, tensorboard: bool) -> None:
+        self.path, self.step, self.steps = folder / "log.csv", step, steps
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self.columns = ["step", "epoch", "loss", *columns]
+        self._write("w", dict(zip(self.columns, self.columns, strict=True)), *rows)
+        self._writer = _tensorboard(folder, step) if tensorboard else None
+        self._bar = _bar(steps)
+        self._sums: Tensor | None = None
+        self._names: list[str] = []
+        self._clear()
+
+    def add(self, loss: Loss) -> None:
+        parts = torch.stack([loss.total.detach(), *loss.parts.values()])
+        self._sums = parts if self._sums is None else self._sums + parts  # stays on the device: no waiting for it
+        self._names = ["loss", *loss.parts]
+        self._count += 1
+
+    def write(self, step: int, epoch: float, lr: float, figures: dict[str, float]) -> None:
+        """The means since the last row, and what a check found."""
+        means = [] if self._sums is None else (self._sums / self._count).tolist()
+        values = dict(zip(self._names, means, strict=True)) | {"lr": lr}
+        values["s_per_step"] = (time.monotonic() - self._started_s) / max(1, self._count)
+        values |= figures
+        rounded = {name: f"{value:.6g}" for name, value in values.items()}
+        self._write("a", {"step": step, "epoch": f"{epoch:.3f}"} | rounded)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        line = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.say(f"step {step}/{self.steps} {line}", step)
+        self._clear()
+
+    def say(self, line: str, step: int | None = None) -> None:
+        if self._bar is None:
+            print(line, flush=True)
+            return
+        self._bar.console.print(line, highlight=False)
+        if step is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _clear(self) -> None:
+        self._started_s, self._count, self._sums, self._names = time.monotonic(), 0, None, []
+
+    def _write(self, mode: str, *rows: dict[str, Any]) -> None:
+        with self.path.open(mode, newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="", extrasaction="ignore").writerows(rows)
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"tensorboard = True: needs the package tensorboard ({error}): pip install dasnet[tensorboard]"
+        ) from error
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+
+def _bar(steps: int) -> Any:
+    """A progress bar, or None."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    except ImportError:
+        return None
+    bar = Progress("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar.add_task("training", total=steps)
+    bar.start()
+    return bar

@@ -1,0 +1,117 @@
+"""What moves the weights: optimizer, learning rate, loss scaling, averaging, and when to stop.
+
+All of it but the average keeps a state, which `training.state` saves.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.config import Config, Cosine, EarlyStopping, Optimizer, Plateau, Trapezoid
+
+
+def build_optimizer(network: nn.Module, how: Optimizer) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only: biases and norms need none."""
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": how.weight_decay},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if how.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=how.lr)
+    if how.kind == "adam":
+        return torch.optim.Adam(groups, lr=how.lr)
+    return torch.optim.SGD(groups, lr=how.lr, momentum=how.momentum)
+
+
+def learning_rate(schedule: Cosine | Trapezoid, peak: float, step: int, steps: int) -> float:
+    """Of the step numbered `step`, the first being 0, of `steps`."""
+    rise = (step + 1) / max(1, schedule.warmup_steps)
+    if isinstance(schedule, Trapezoid):
+        return peak * min(1.0, rise, (steps - step) / max(1, schedule.decay_steps))
+    done = max(0, step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps)
+    return peak * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def decay_start(schedule: Plateau | Cosine | Trapezoid, steps: int) -> int:
+    """The step from which a trapezoid falls; `steps` for the others, which have no such moment."""
+    return steps - schedule.decay_steps if isinstance(schedule, Trapezoid) else steps
+
+
+class LearningRate:
+    """Sets the optimizer's, before each step or, for a plateau, after each check."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, config: Config) -> None:
+        self._optimizer, self._how, self._peak = optimizer, config.schedule, config.optimizer.lr
+        self._plateau = None
+        if isinstance(self._how, Plateau):
+            how = self._how
+            self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=how.factor, patience=how.patience, cooldown=how.cooldown
+            )
+
+    @property
+    def value(self) -> float:
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def before_step(self, step: int, steps: int) -> None:
+        if not isinstance(self._how, Plateau):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(self._how, self._peak, step, steps)
+
+    def after_check(self, figures: dict[str, float]) -> None:
+        if self._plateau is not None:
+            self._plateau.step(figures["val_loss"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._plateau.state_dict() if self._plateau is not None else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state)
+
+
+@dataclass
+class Progress:
+    """The best figures so far, and for how many checks the validation loss has not fallen."""
+
+    best: dict[str, float] = field(default_factory=dict)  # "loss" and "iou", where frames are checked whole
+    least_loss: float = math.inf  # from which the early stopping counts
+    checks_without: int = 0
+
+    def add(self, figures: dict[str, float], stopping: EarlyStopping) -> list[str]:
+        """Which of "loss" and "iou" is the best so far; checks without a loss change nothing."""
+        if "val_loss" not in figures:
+            return []
+        loss, iou = figures["val_loss"], figures["val_iou"]
+        is_better = {"loss": loss < self.best.get("loss", math.inf), "iou": iou > self.best.get("iou", -math.inf)}
+        better = [name for name, holds in is_better.items() if holds]
+        self.best |= {name: figures[f"val_{name}"] for name in better}
+        if loss < self.least_loss - stopping.min_delta:
+            self.least_loss, self.checks_without = loss, 0
+        else:
+            self.checks_without += 1
+        return better
+
+    def is_over(self, stopping: EarlyStopping) -> bool:
+        return 0 < stopping.patience <= self.checks_without
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Of the forward pass, in "bf16" or "fp16"; "fp32" leaves all as it is."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, keep: float) -> None:
+    """Move an exponential moving average of the weights (and of running statistics) by 1 - keep towards `network`."""
+    targets, sources = _floats(average), _floats(network)
+    torch._foreach_lerp_(targets, sources, 1 - keep)
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    buffers = [item for item in network.buffers() if item.is_floating_point()]
+    return [*network.parameters(), *buffers]

@@ -1,0 +1,194 @@
+"""What a run learns from and is checked on, as batches.
+
+In: the configuration.  Out: cached frames, and from them batches of images (N, 3, S, S) float32 in 0..1 and labels
+(N, S, S) uint8.  A sample depends on the seed, its step and its place in the step alone, so that a resumed run sees the
+same ones, and several processes the same as one with all of their batches together.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.metadata import Preprocessing
+from model.preprocess import prepare
+from pipeline.errors import ConfigError
+from training.augment import COVERAGE, Sampler
+from training.cache import CachedFrame, Frames, cached, every_nth
+from training.check import check_frames
+from training.config import Config, Crops, Whole
+from training.datasets import describe, open_dataset
+from training.masks import Image
+from training.optimisation import decay_start
+
+CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip, of crops
+AHEAD = 4  # batches made ahead of time
+
+Sample = tuple[Image, Image]
+
+
+@dataclass(frozen=True)
+class Data:
+    frames: Frames
+    checks: dict[str, Frames]  # a split
+    summary: dict[str, Any]  # for the checkpoint
+    description: str  # for people
+
+
+def read_data(config: Config) -> Data:
+    """Decoded, or found in the cache.  Raises DataError, and ConfigError where nothing is left to learn from."""
+    clips = open_dataset(config.data, config.splits, config.clips)
+    numbers = every_nth(clips, config.every_drone_frame, config.every_other_frame)
+    frames = cached(config.cache, clips, drawn(numbers, config.max_samples, config.seed))
+    if not len(frames):
+        raise ConfigError(f"data = {config.data!r}: no frames in {', '.join(config.splits)}; allowed: one or more")
+    checks = {split: _check_set(config, split) for split in config.check_splits}
+    summary = {"folder": Path(config.data).name, "splits": config.splits, "clips": len(clips), "frames": len(frames)}
+    return Data(frames, checks, summary, describe(clips))
+
+
+def _check_set(config: Config, split: str) -> Frames:
+    clips = open_dataset(config.data, [split], config.check_clips)
+    if isinstance(config.sampling, Crops):
+        numbers = check_frames(clips, CHECK_DRONE_FRAMES.get(split, 1), CHECK_OTHER_FRAMES.get(split, 1))
+    else:
+        numbers = every_nth(clips, config.every_drone_frame, config.every_other_frame)
+    frames = cached(config.cache, clips, drawn(numbers, config.max_check_samples, config.seed))
+    if isinstance(config.sampling, Whole) and not len(frames):
+        raise ConfigError(f"data = {config.data!r}: no frames in {split}; allowed: one or more to validate with")
+    return frames
+
+
+def drawn(numbers: dict[str, list[int]], count: int, seed: int) -> dict[str, list[int]]:
+    """`count` of all frames, drawn by the seed; 0, or not fewer than there are: all."""
+    every = [(name, number) for name, chosen in numbers.items() for number in chosen]
+    if not 0 < count < len(every):
+        return numbers
+    keep = np.sort(np.random.default_rng(seed).choice(len(every), count, replace=False))
+    subset: dict[str, list[int]] = {name: [] for name in numbers}
+    for index in keep:
+        name, number = every[index]
+        subset[name].append(number)
+    return subset
+
+
+class Samples(Protocol):
+    """`count` samples in a step, of all processes together."""
+
+    def count(self, step: int) -> int: ...
+
+    def sample(self, step: int, index: int) -> Sample: ...
+
+
+class WholeSamples:
+    """Each epoch shows every frame once, in an order of its own; its last batch is filled up from its beginning."""
+
+    def __init__(self, frames: Frames, size_px: int, batch: int, seed: int) -> None:
+        self.frames, self.size_px, self.batch, self.seed = frames, size_px, batch, seed
+        self._all = all_frames(frames)
+
+    def count(self, step: int) -> int:  # noqa: ARG002
+        return self.batch
+
+    def sample(self, step: int, index: int) -> Sample:
+        epoch, place = divmod(step, steps_per_epoch(len(self._all), self.batch))
+        order = _order(self.seed, epoch, len(self._all))
+        return stretched(*self.frames.read(self._all[order[(place * self.batch + index) % len(order)]]), self.size_px)
+
+
+class CropSamples:
+    """Small crops show more objects a second, but the last steps are as in use."""
+
+    def __init__(self, frames: Frames, crops: Crops, batch: int, processes: int, seed: int, decay_start: int) -> None:
+        self.crops, self.batch, self.processes, self.seed, self.decay_start = crops, batch, processes, seed, decay_start
+        self._sampler = Sampler(frames, crops.augmentation, seed)
+
+    def shape(self, step: int) -> tuple[int, int]:
+        """Crops in each process, and their size."""
+        crops = self.crops
+        small = step < self.decay_start and np.random.default_rng((self.seed, step)).random() < crops.small_share
+        return (crops.small_batch, crops.small_crop_px) if small else (self.batch, crops.augmentation.crop_px)
+
+    def count(self, step: int) -> int:
+        return self.shape(step)[0] * self.processes
+
+    def sample(self, step: int, index: int) -> Sample:
+        return self._sampler.sample(step, index, self.shape(step)[1])
+
+
+def training_samples(frames: Frames, config: Config, processes: int, steps: int) -> Samples:
+    """Raises ConfigError where crops find nothing to be cut around."""
+    if isinstance(config.sampling, Whole):
+        return WholeSamples(frames, config.sampling.size_px, config.batch * processes, config.seed)
+    try:
+        start = decay_start(config.schedule, steps)
+        return CropSamples(frames, config.sampling, config.batch, processes, config.seed, start)
+    except ValueError as error:
+        raise ConfigError(f"data = {config.data!r}: {error}") from error
+
+
+def steps_per_epoch(frames: int, batch: int) -> int:
+    """Of all processes together."""
+    return -(-frames // batch)
+
+
+def batches(samples: Samples, steps: range, rank: int, processes: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of each step: images (N, S, S, 3) and labels (N, S, S) uint8, made ahead by threads."""
+    ahead: deque[list[Future[Sample]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for step in range(steps.start, steps.stop + AHEAD):
+            if step < steps.stop:
+                share = samples.count(step) // processes
+                ahead.append([pool.submit(samples.sample, step, rank * share + index) for index in range(share)])
+            if step >= steps.start + AHEAD:
+                yield stacked([future.result() for future in ahead.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def stacked(made: list[Sample]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*made, strict=True)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def network_input(images: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in 0..1; channels last in memory, as the network likes it."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def all_frames(frames: Frames) -> list[CachedFrame]:
+    return [frame for clip in frames.clips for frame in clip.frames]
+
+
+def stretched(image: Image, labels: Image, size_px: int) -> Sample:
+    """Both as a square of `size_px`, the image exactly as in use; an object keeps at least its best covered pixel."""
+    image, _ = prepare(image, "", Preprocessing("stretch", size_px))
+    result = np.zeros((size_px, size_px), np.uint8)
+    for label in np.unique(labels[labels > 0]):
+        cover = _cover(labels == label, size_px)
+        result[cover > min(COVERAGE, 0.7 * float(cover.max()))] = label
+    return image, result
+
+
+def _cover(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.float32]:
+    """The share of each pixel that the mask covers, one axis after the other: one may shrink and the other grow."""
+    cover = mask.astype(np.float32)
+    for _ in range(2):
+        method = cv2.INTER_AREA if size_px < cover.shape[0] else cv2.INTER_LINEAR
+        cover = np.asarray(cv2.resize(cover, (cover.shape[1], size_px), interpolation=method), np.float32).T.copy()
+    return cover
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -1,0 +1,173 @@
+"""What changes while training, on disk and off.
+
+In: the configuration, and the folder of a run.  Out: a `Run` to go on with, in `state.pt`; and checkpoints that
+`model.load` rebuilds.  There is no state of random numbers: each step's come from the seed and its number (see
+`training.samples` and `training.train`), so that a run that goes on draws what it would have drawn.
+"""
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from model.blocks import OutputBlock
+from model.checkpoint import load, save
+from model.errors import ModelError
+from model.metadata import Metadata, Preprocessing
+from model.registry import build
+from pipeline.errors import ConfigError
+from training.config import Config, Crops
+from training.optimisation import LearningRate, Progress, build_optimizer
+
+FIXED = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # while a run goes on
+
+
+@dataclass
+class Run:
+    """All of it is in `state.pt`."""
+
+    network: nn.Module
+    average: nn.Module  # exponential moving average of the weights; a copy of them where ema is 0
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    step: int = 0
+
+    @property
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "scaler": self.scaler,
+        }
+
+    def save(self, path: Path, config: Config, steps: int) -> None:
+        """Whole or not at all; `steps` are those of the whole run."""
+        state = {name: part.state_dict() for name, part in self._stateful.items()}
+        state |= {"progress": asdict(self.progress), "step": self.step, "steps": steps}
+        state["config"] = asdict(config)
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, part in self._stateful.items():
+            part.load_state_dict(state[name])
+        self.progress, self.step = Progress(**state["progress"]), state["step"]
+
+
+def start_run(config: Config, device: torch.device | None = None) -> Run:
+    """A fresh run.  Raises ConfigError for a network or a checkpoint to start from that does not fit."""
+    device = device or torch.device("cpu")
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision = 'fp16'; allowed on a processor: fp32, bf16")
+    torch.manual_seed(config.seed)
+    try:
+        network = build(**config.network)
+    except ModelError as error:
+        raise ConfigError(f"network: {error}") from error
+    _check_side(network, config)
+    for layer in output_layers(network):
+        nn.init.constant_(cast(Tensor, layer.bias), config.output_bias)
+    if config.start_from:
+        _start_from(network, config)
+    if config.spread_first_class:
+        spread_first_class(network)
+    network.to(device)
+    average = deepcopy(network).eval().requires_grad_(False)
+    optimizer = build_optimizer(network, config.optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    return Run(network.train(), average, optimizer, LearningRate(optimizer, config), scaler, Progress())
+
+
+def resume(run: Run, folder: Path, config: Config, steps: int) -> None:
+    """Go on from the saved run; if its learning rate was already falling for other `steps`, from before it fell."""
+    path = folder / "state.pt"
+    if not path.exists():
+        raise ConfigError(f"--resume: {path} is missing; allowed: a folder holding the state of a run")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    old, new = state["config"], asdict(config)
+    for key in FIXED:
+        was, wanted = _at(old, key), _at(new, key)
+        if was != wanted:
+            raise ConfigError(f"--resume: {key} = {wanted!r}; allowed: that of {path}, {was!r}")
+    decay_steps = old["schedule"].get("decay_steps")
+    if decay_steps is not None and state["steps"] != steps and state["step"] > state["steps"] - decay_steps:
+        state = torch.load(folder / "stable.pt", map_location="cpu", weights_only=True)
+    run.restore(state)
+
+
+def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figures: dict[str, float]) -> None:
+    """The averaged weights as a checkpoint of their own."""
+    sampling = config.sampling
+    if isinstance(sampling, Crops):
+        preprocessing = Preprocessing(mode="scale", scale=sampling.augmentation.sensor_scale)
+    else:
+        preprocessing = Preprocessing(mode="stretch", size=sampling.size_px)
+    metadata = Metadata(
+        network=config.network["name"],
+        arguments={key: value for key, value in config.network.items() if key != "name"},
+        classes=config.classes,
+        preprocessing=preprocessing,
+        training={
+            "config": {**asdict(config), "data": Path(config.data).name},
+            "data": summary,
+            "seed": config.seed,
+            "step": run.step,
+            "check": figures,
+        },
+    )
+    save(path, run.average, metadata)
+
+
+def output_layers(network: nn.Module) -> list[nn.Conv2d]:
+    """The last convolutions of the output and of the auxiliary heads, one filter a class."""
+    layers = [module.output_block[1] for module in network.modules() if isinstance(module, OutputBlock)]
+    heads = getattr(network.decoder, "aux_heads", None)
+    layers += heads.values() if isinstance(heads, nn.ModuleDict) else []
+    outer = getattr(network, "segmentation_head", None)  # of the baselines
+    layers += [outer[0]] if isinstance(outer, nn.Sequential) else []
+    return cast(list[nn.Conv2d], layers)
+
+
+@torch.no_grad()
+def spread_first_class(network: nn.Module) -> None:
+    """Every class starts as a copy of the first.
+
+    Classes learned from nothing beside one that already finds all objects stay silent: their gradient vanishes where
+    their probability does.
+    """
+    for layer in output_layers(network):
+        for parameter in layer.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter).clone())
+
+
+def _start_from(network: nn.Module, config: Config) -> None:
+    loaded = load(config.start_from)
+    theirs = {"name": loaded.metadata.network, **loaded.metadata.arguments}
+    try:
+        network.load_state_dict(loaded.network.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"start_from = {config.start_from!r}: holds {theirs}; allowed: the weights of {config.network}"
+        ) from error
+
+
+def _check_side(network: nn.Module, config: Config) -> None:
+    if isinstance(config.sampling, Crops):
+        return
+    side_px, multiple = config.sampling.size_px, int(cast(Any, network).multiple)
+    if side_px % multiple:
+        raise ConfigError(f"sampling.size_px = {side_px}; allowed: multiples of {multiple} with {config.network}")
+
+
+def _at(content: dict[str, Any], key: str) -> Any:
+    for name in key.split("."):
+        content = content[name]
+    return content
