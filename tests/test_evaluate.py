@@ -35,7 +35,7 @@ SCALE = Preprocessing("scale")
 
 
 def write_clips(folder: Path) -> Path:
-    """Two lossless clips of three frames: a white square on dark grey; the last frame is empty.  In A a bird besides."""
+    """Two lossless clips of three frames: a white square on dark grey; the last is empty.  In A a bird besides."""
     (folder / "clips").mkdir(parents=True)
     described = {}
     for name, sensor in (("A", "infrared"), ("B", "visible")):
@@ -119,8 +119,16 @@ def test_a_perfect_checkpoint_counts_one(frames: Frames, tmp_path: Path):
     assert report["images"]["name"][:2] == ["A/0", "A/1"]
     sizes = {name: group["images"] for name, group in uav["groups"].items()}
     assert sizes == {
-        **{"all": 6, "infrared": 3, "visible": 3, "< 8 px": 2, "16-32 px": 2, "no target": 2},
-        **{"infrared, 16-32 px": 2, "infrared, no target": 1, "visible, < 8 px": 2, "visible, no target": 1},
+        "all": 6,
+        "infrared": 3,
+        "visible": 3,
+        "< 8 px": 2,
+        "16-32 px": 2,
+        "no target": 2,
+        "infrared, 16-32 px": 2,
+        "infrared, no target": 1,
+        "visible, < 8 px": 2,
+        "visible, no target": 1,
     }
 
 
@@ -177,7 +185,10 @@ def test_the_command_writes_figures_table_and_samples(data: Path, tmp_path: Path
     checkpoint = saved(tmp_path / "perfect.safetensors")
     result = subprocess.run(
         [*DASNET, "evaluate", "--checkpoint", str(checkpoint), "--json", "new/figures.json", "--out", "run"],
-        **{"cwd": tmp_path, "env": environment(DASNET_CLIPS=str(data)), "capture_output": True, "text": True},
+        cwd=tmp_path,
+        env=environment(DASNET_CLIPS=str(data)),
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     assert "dasnet, seed 42" in result.stdout and "in the paper 8.83" in result.stdout
