@@ -18,7 +18,7 @@ from training.compare import compare, read_run, run_compare
 from training.evaluation_report import Evaluation, ImageResult, as_json
 from training.figures import FOUND, MISSED, WRONG, judged, plot_samples, plot_training
 from training.mask_metrics import count, diameter_px, image_metrics, threshold_histogram
-from training.samples import Sample, write_samples
+from training.qualitative import Sample, write_samples
 
 SEEDS = (42, 2024, 8888)
 MISSES = {"dasnet": 0.2, "unet": 0.35, "pan": 0.2}  # the share of target pixels that each misses

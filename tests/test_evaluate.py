@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, DasnetError
 from training.cache import Frames
 from training.evaluate import EvaluateOptions, evaluate, evaluation_frames, run_evaluate
 from training.evaluation_report import as_json, table
-from training.samples import read_samples
+from training.qualitative import read_samples
 
 SMALL = {"start_out_channels": 16, "size": 3}
 SIZE_PX = {"A": 20, "B": 6}  # the square that each clip shows

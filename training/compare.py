@@ -22,7 +22,7 @@ from training.evaluate import EVALUATION_FILE, SAMPLES_FOLDER
 from training.evaluation_report import UAV
 from training.figures import can_plot, plot_parameters, plot_precision_recall, plot_samples, plot_training
 from training.mask_metrics import METRICS, image_metrics
-from training.samples import read_samples
+from training.qualitative import read_samples
 from training.statistics import Floats, holm, paired_test, spread
 
 DEFAULT_REFERENCE = "dasnet"

@@ -36,7 +36,7 @@ from training.figures import can_plot, plot_precision_recall
 from training.labels import LabelsError, read_clips
 from training.mask_metrics import THRESHOLD, Counts, Mask, count, diameter_px, threshold_histogram
 from training.masks import Image
-from training.samples import chosen_frames, crop, write_samples
+from training.qualitative import chosen_frames, crop, write_samples
 
 CACHE = Path(".cache/training")
 EVALUATION_FILE, SAMPLES_FOLDER = "evaluation.json", "samples"

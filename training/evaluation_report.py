@@ -25,7 +25,7 @@ from training.mask_metrics import (
     precision_recall,
     size_bin,
 )
-from training.samples import Sample
+from training.qualitative import Sample
 
 UAV, OBJECT = "uav", "object"  # targets: the class, and any class
 ALL = "all"
