@@ -28,13 +28,14 @@ from torch import nn
 from model.backend import Maps
 from model.checkpoint import Loaded, load
 from model.engine import Engine
+from model.metadata import CLASSES
 from model.preprocess import prepare
 from pipeline.errors import ConfigError, DasnetError
-from training.cache import CLASSES, CachedClip, CachedFrame, Frames, cached, every_nth
+from training.cache import CachedClip, CachedFrame, Frames, cached, every_nth
 from training.evaluation_report import OBJECT, UAV, Evaluation, ImageResult, Timing, as_json, table
 from training.figures import can_plot, plot_precision_recall
 from training.labels import LabelsError, read_clips
-from training.mask_metrics import THRESHOLD, Counts, Mask, count, diameter_px, threshold_histogram
+from training.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
 from training.masks import Image
 from training.qualitative import chosen_frames, crop, write_samples
 
@@ -119,7 +120,7 @@ def evaluate(
     with Engine(loaded, device=device, precision="fp32") as engine:
         for done, (clip, frame, image, labels, maps) in enumerate(_searched(engine, frames), 1):
             own = _at_frame_size(maps, labels.shape)
-            truths = {UAV: (own[0], labels == 1)}
+            truths = {UAV: (own[0], labels == UAV_LABEL)}
             if len(maps) > 1:
                 truths[OBJECT] = (own.max(axis=0), (labels > 0) & (labels <= len(CLASSES)))
             name, truth = f"{clip.name}/{frame.number}", truths[UAV][1]

@@ -18,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]  # (..., 3): true positive, false positive and false negative pixels
 Floats = npt.NDArray[np.float64]
 
+UAV_LABEL = 1  # of a label map: 1 + its index in model.metadata.CLASSES
 METRICS = ("precision", "recall", "dice", "iou")
 EPSILON = 1e-6
 THRESHOLD = 0.5  # a pixel is predicted where its probability is above

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.cache import LABEL_OF, Frames
-from training.mask_metrics import Mask
+from training.cache import Frames
+from training.mask_metrics import UAV_LABEL, Mask
 from training.masks import Image
 
 SAMPLES = 4
@@ -29,9 +29,7 @@ class Sample:
 
 def chosen_frames(frames: Frames) -> set[tuple[str, int]]:
     """Recording and number of SAMPLES frames with a uav, evenly spread over the data; they depend on nothing else."""
-    shown = [
-        (clip.name, frame.number) for clip in frames.clips for frame in clip.frames if LABEL_OF["drone"] in frame.labels
-    ]
+    shown = [(clip.name, frame.number) for clip in frames.clips for frame in clip.frames if UAV_LABEL in frame.labels]
     number = min(SAMPLES, len(shown))
     return {shown[(2 * k + 1) * len(shown) // (2 * number)] for k in range(number)}
 
