@@ -85,6 +85,17 @@ def test_a_known_effect_is_found_and_none_where_there_is_none(runs: list[Path]):
     assert comparison["tests"]["iou"]["seed"]["unet"]["wilcoxon_p"] == 0.25
 
 
+def test_images_without_a_target_do_not_hide_what_is_missed(tmp_path: Path):
+    """Two images of which the one without a target is right: 1 and 0 on average 0.5, but 0 of the targets."""
+    path = write_run(tmp_path / "unet-1", "unet", 1, misses=1.0)
+    report = json.loads((path / "evaluation.json").read_text())
+    images = {"name": ["A/0", "A/1"], "band": ["infrared"] * 2, "diameter_px": [None, 20.0]}
+    (path / "evaluation.json").write_text(json.dumps({**report, "images": {**images, "uav": [[0, 0, 0], [0, 0, 400]]}}))
+    metrics = compare([read_run(path)])["models"]["unet"]["metrics"]
+    assert metrics["iou"]["mean"] == pytest.approx(0.5, abs=1e-6)
+    assert metrics["iou, images with a target"]["mean"] == pytest.approx(0, abs=1e-6)
+
+
 def test_images_are_paired_by_their_mean_over_seeds(runs: list[Path]):
     """Recomputed from the files alone."""
     read = [json.loads((path / "evaluation.json").read_text()) for path in runs]

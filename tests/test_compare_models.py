@@ -27,7 +27,18 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_comparison_and_the_same_again(tmp_path: Path):
-    small = ("--networks", "thindyunet,mobileunet", "--seeds", "1,2", "--steps", "3", "--size", "128", "--images", "20")
+    small = (
+        "--networks",
+        "thindyunet,mobileunet",
+        "--seeds",
+        "1,2",
+        "--steps",
+        "3",
+        "--size",
+        "128",
+        "--images",
+        "100",
+    )
     first = run(tmp_path, *small)
     assert first.returncode == 0, first.stderr
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -120,11 +120,14 @@ def test_a_perfect_checkpoint_counts_one(frames: Frames, tmp_path: Path):
     sizes = {name: group["images"] for name, group in uav["groups"].items()}
     assert sizes == {
         "all": 6,
+        "with a target": 4,
         "infrared": 3,
         "visible": 3,
         "< 8 px": 2,
         "16-32 px": 2,
         "no target": 2,
+        "infrared, with a target": 2,
+        "visible, with a target": 2,
         "infrared, 16-32 px": 2,
         "infrared, no target": 1,
         "visible, < 8 px": 2,

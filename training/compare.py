@@ -28,6 +28,7 @@ from training.statistics import Floats, holm, paired_test, spread
 DEFAULT_REFERENCE = "dasnet"
 TESTED = ("dice", "iou")
 LOG_FILE = "log.csv"
+IOU_OF_TARGETS = "iou, images with a target"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]
 
 def _model(runs: list[Run], values: Floats) -> dict[str, Any]:
     rows = {metric: values[..., index].mean(axis=1).tolist() for index, metric in enumerate(METRICS)}
+    has_target = [diameter is not None for diameter in runs[0].report["images"]["diameter_px"]]
+    if 0 < sum(has_target) < len(has_target):  # empty images raise the mean of a network that finds nothing
+        rows[IOU_OF_TARGETS] = values[:, has_target, METRICS.index("iou")].mean(axis=1).tolist()
     averages = [run.report["targets"][UAV]["average_precision"] for run in runs]
     if None not in averages:
         rows["average precision"] = averages

@@ -28,10 +28,10 @@ from training.mask_metrics import (
 from training.qualitative import Sample
 
 UAV, OBJECT = "uav", "object"  # targets: the class, and any class
-ALL = "all"
+ALL, WITH_TARGET = "all", "with a target"
 DIGITS = 6
 WHAT_EMPTY_COUNTS = (
-    "An image without a target counts 1 where nothing is predicted; else precision, Dice and IoU 0, recall 1. "
+    "An image without a target counts 1 where nothing is predicted; else precision, Dice and IoU 0, recall 1.\n"
     "A target of which nothing is found: precision 1, the others 0."
 )
 
@@ -62,17 +62,17 @@ class Timing:
 
 
 def groups(images: Sequence[ImageResult], target: str) -> dict[str, list[ImageResult]]:
-    """All, each band, for UAV each size and each size of each band; those that are empty are left out."""
-    found = {ALL: list(images)}
+    """All, and each band where there are several; of these, for UAV, those with a target, each size, and those without.
+    Empty ones are left out."""
     bands = sorted({image.band for image in images})
-    found |= {band: [image for image in images if image.band == band] for band in bands}
-    if target == UAV:
-        for prefix, members in list(found.items()):
+    found: dict[str, list[ImageResult]] = {}
+    for band in (ALL, *(bands if len(bands) > 1 else ())):
+        members = found[band] = [image for image in images if band in (ALL, image.band)]
+        if target == UAV:
+            prefix = "" if band == ALL else f"{band}, "
+            found[prefix + WITH_TARGET] = [image for image in members if image.diameter_px is not None]
             for name in (*SIZE_BINS, NO_TARGET):
-                label = name if prefix == ALL else f"{prefix}, {name}"
-                found[label] = [image for image in members if size_bin(image.diameter_px) == name]
-    if len(bands) == 1:  # its groups are those of all
-        found = {name: members for name, members in found.items() if not name.startswith(bands[0])}
+                found[prefix + name] = [image for image in members if size_bin(image.diameter_px) == name]
     return {name: members for name, members in found.items() if members}
 
 
