@@ -65,6 +65,8 @@ def test_what_is_not_defined_is_none():
     assert same.d_pooled == 0
     shifted = paired_test([0.6, 0.35, 0.85], [0.5, 0.25, 0.75])  # by the same, but for rounding
     assert shifted.t_p is None and shifted.d_paired is None and shifted.wilcoxon_p is not None
+    nearly = paired_test([1.0, 1.0, 1.0], [1e-8, 3e-9, 5e-10])  # as the epsilon leaves what is all wrong
+    assert nearly.t_p is None and nearly.d_paired is None and nearly.difference == pytest.approx(1)
     one = paired_test([0.6], [0.5])
     assert (one.t_p, one.d_paired, one.d_pooled) == (None, None, None)
 
