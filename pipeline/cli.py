@@ -249,5 +249,43 @@ def bench(
     raise typer.Exit(run_bench(checkpoint, options))
 
 
+@app.command(epilog="Example: `dasnet evaluate --checkpoint best.pth --data FOLDER --split test --json best.json`")
+def evaluate(
+    data: Annotated[str, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled data.")],
+    checkpoint: CheckpointOption = None,
+    split: Annotated[str, typer.Option(help="Of the data.")] = "val",
+    every: Annotated[int, typer.Option(min=1, help="Take every n-th frame of a recording.")] = 1,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For `compare`: evaluation.json, sample masks, plots.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The network that the checkpoint must be of.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the training, where the checkpoint does not say.")] = None,
+    device: DeviceOption = "auto",
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time a frame too.")] = True,
+) -> None:
+    """Precision, recall, Dice and IoU of a checkpoint's masks, by target size and band; speed."""
+    from pipeline.checkpoints import checkpoint_path
+    from training.evaluate import EvaluateOptions, run_evaluate
+
+    run_evaluate(
+        EvaluateOptions(checkpoint_path(checkpoint), data, split, every, json, out, model, seed, device, timing)
+    )
+
+
+@app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders or JSON files of `evaluate`.")],
+    out: OutOption,
+    reference: Annotated[
+        str | None, typer.Option(help="What is tested against; default: dasnet, or the first.")
+    ] = None,
+) -> None:
+    """Several networks, each trained with several seeds: means, deviations, paired tests, effect sizes, figures."""
+    from training.compare import run_compare
+
+    run_compare(runs, out, reference)
+
+
 if __name__ == "__main__":
     main()
