@@ -15,14 +15,19 @@ from program import REPOSITORY
 TESTED_ELSEWHERE = {
     "make run": "test_run",
     "make test": "this is it",
+    "DASNET_CLIPS=tests/data dasnet train configs/training/tiny.yaml --out out/tiny": "test_training",
+    "dasnet evaluate --checkpoint out/field/ema.safetensors --data FOLDER --split val --out out/field": "test_evaluate",
+    "dasnet compare out/dasnet-42 out/dasnet-2024 out/unet-42 out/unet-2024 --out out/comparison": "test_compare",
+    "python3 scripts/compare_models.py --out out/comparison": "test_compare_models",
     "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",
     "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "test_export",
 }
 REPLACED = {  # what the README says -> what is run here
     "dasnet replay tests/data/clips --out out": "dasnet replay {repo}/tests/data/clips --out out --end 2",
-    "DASNET_CLIPS=FOLDER python3 -m training.train configs/training/dasnet_field.yaml --out out/field": (
-        "DASNET_CLIPS={repo}/tests/data python3 -m training.train {tiny} --out out/field"
+    "DASNET_CLIPS=FOLDER dasnet train configs/training/dasnet_field.yaml --out out/field": (
+        "DASNET_CLIPS={repo}/tests/data dasnet train {tiny} --out out/field"
     ),
+    "dasnet label tests/data --out labelled --stride 10": "dasnet label {repo}/tests/data --out labelled --stride 60",
     "python3 scripts/evaluate_clips.py hard --data FOLDER --checkpoint out/field/ema.safetensors": (
         "python3 {repo}/scripts/evaluate_clips.py hard --data {short} --checkpoint {shipped}"
     ),

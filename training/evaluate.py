@@ -30,11 +30,11 @@ from model.checkpoint import Loaded, load
 from model.engine import Engine
 from model.metadata import CLASSES
 from model.preprocess import prepare
-from pipeline.errors import ConfigError, DasnetError
+from pipeline.errors import ConfigError
 from training.cache import CachedClip, CachedFrame, Frames, cached, every_nth
+from training.datasets import open_dataset
 from training.evaluation_report import OBJECT, UAV, Evaluation, ImageResult, Timing, as_json, table
 from training.figures import can_plot, plot_precision_recall
-from training.labels import LabelsError, read_clips
 from training.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
 from training.masks import Image
 from training.qualitative import chosen_frames, crop, write_samples
@@ -97,18 +97,9 @@ def _checked_seed(loaded: Loaded, options: EvaluateOptions) -> int | None:
 
 
 def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> Frames:
-    """Every n-th labelled frame of a split.  Raises ConfigError for a wrong folder or split, DasnetError for recordings
-    that cannot be read."""
-    try:
-        clips = read_clips(folder, [split])
-    except LabelsError as error:
-        raise ConfigError(str(error)) from error
-    if not clips:
-        raise ConfigError(f"data {folder}: split {split!r} is empty; allowed: a split with recordings")
-    try:
-        return cached(cache, clips, every_nth(clips, every, every))
-    except (OSError, ValueError) as error:  # PyAV's own are of these
-        raise DasnetError(f"data {folder}: a recording cannot be read ({error})") from error
+    """Every n-th labelled frame of a split.  Raises DataError."""
+    recordings = open_dataset(folder, [split])
+    return cached(cache, recordings, every_nth(recordings, every, every))
 
 
 def evaluate(
