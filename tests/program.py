@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import av
 from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,6 +25,18 @@ def dasnet(*arguments: str | Path, timeout_s: float = 150, cwd: Path = REPOSITOR
     """A command that ends by itself."""
     command = [*DASNET, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
+
+
+def shortened(clip: Path, frames: int, path: Path) -> Path:
+    """The first frames of a clip, as a video of its own."""
+    with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
+        pictures = whole.streams.video[0]
+        stream = cut.add_stream("libx264", rate=pictures.average_rate)
+        stream.width, stream.height, stream.pix_fmt = pictures.width, pictures.height, "yuv420p"
+        for _, frame in zip(range(frames), whole.decode(video=0), strict=False):
+            cut.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        cut.mux(stream.encode(None))
+    return path
 
 
 class Running:

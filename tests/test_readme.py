@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from program import REPOSITORY
+from program import REPOSITORY, shortened
 
 TESTED_ELSEWHERE = {
     "make run": "test_run",
@@ -62,24 +62,12 @@ def short_set(folder: Path) -> Path:
     import gzip
     import json
 
-    import av
-
     source = REPOSITORY / "tests" / "data"
     (folder / "clips").mkdir(parents=True)
     labels = json.loads(gzip.decompress((source / "labels.json.gz").read_bytes()))["IR_DRONE_015"]
     labels |= {"split": "hard", "frames": labels["frames"][:40]}
     (folder / "labels.json.gz").write_bytes(gzip.compress(json.dumps({"IR_DRONE_015": labels}).encode()))
-    with (
-        av.open(str(source / "clips" / "IR_DRONE_015.mp4")) as whole,
-        av.open(str(folder / "clips" / "IR_DRONE_015.mp4"), "w") as cut,
-    ):
-        stream = cut.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 320, 256, "yuv420p"
-        for number, frame in enumerate(whole.decode(video=0)):
-            if number == 40:
-                break
-            cut.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
-        cut.mux(stream.encode(None))
+    shortened(source / "clips" / "IR_DRONE_015.mp4", 40, folder / "clips" / "IR_DRONE_015.mp4")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from program import CLIPS, Running, dasnet
+from program import CLIPS, Running, dasnet, shortened
 from rtsp import RtspCameras
 
 from pipeline import ledger
@@ -74,21 +74,23 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
 
 
 def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself(tmp_path: Path):
-    config = site(tmp_path, [{"id": "file", "uri": f"file:{DRONE}", "band": "infrared"}], run_dir="run")
+    clip = shortened(DRONE, 90, tmp_path / "clip.mp4")
+    config = site(tmp_path, [{"id": "file", "uri": "file:clip.mp4", "band": "infrared"}], run_dir="run")
     result = dasnet("run", config.name, cwd=tmp_path)  # all relative, as a person would write it
     assert result.returncode == 0, result.stderr
-    replayed = dasnet("replay", DRONE, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
+    replayed = dasnet("replay", clip, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
     assert replayed.returncode == 0, replayed.stderr
     live = [stored.event for stored in StoreReader(tmp_path / "run" / "store.sqlite").events(1000)]
-    again = [json.loads(line) for line in (tmp_path / "out" / DRONE.stem / "events.jsonl").read_text().splitlines()]
+    again = [json.loads(line) for line in (tmp_path / "out" / clip.stem / "events.jsonl").read_text().splitlines()]
     assert [(e.kind, e.frame, e.track.id, e.track.label, e.track.hits) for e in live if e.track] == [
         (e["kind"], e["frame"], e["track"]["id"], e["track"]["label"], e["track"]["hits"]) for e in again
     ]
+    assert any(event.kind is EventKind.TRACK_CONFIRMED for event in live)
     account = ledger.read(tmp_path / "run" / "ledgers" / "file.ledger")
     assert (
         account.captured
         == account.segmented
-        == json.loads((tmp_path / "out" / DRONE.stem / "summary.json").read_text())["frames"]
+        == json.loads((tmp_path / "out" / clip.stem / "summary.json").read_text())["frames"]
     )
 
 

@@ -21,7 +21,7 @@ from model.metadata import Decision
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
-LOG_RATIO_LIMIT = 4.0  # of one frame's evidence: a single sure frame must not decide
+EVIDENCE_LIMIT = 4.0  # of one frame's evidence: a single sure frame must not decide
 NO_MATCH = 1e6
 
 
@@ -65,7 +65,7 @@ class _Target:
         self.hits = 1
         self.missed = 0
         self.score_sum = float(detections.score[row])
-        self.evidence_sum = log_ratios(detections.class_scores[row])
+        self.evidence_sum = evidence_of(detections.class_scores[row])
         self.confirmed = False
         self.seen = True
 
@@ -83,13 +83,17 @@ def measurement_std(apparent_px: float) -> float:
     return max(0.7, 0.12 * apparent_px)
 
 
-def log_ratios(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """For each class, log(its score / the best other one), limited.  A single class has nothing to be held against."""
+def evidence_of(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """For each class, its log-odds less those of the best other one, limited.
+
+    A single class has nothing to be held against.
+    """
     if len(class_scores) == 1:
         return np.zeros(1)
-    scores = np.clip(class_scores.astype(float), 1e-4, 1.0)
-    best_other = np.array([np.delete(scores, index).max() for index in range(len(scores))])
-    limited: NDArray[np.float64] = np.clip(np.log(scores / best_other), -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    scores = np.clip(class_scores.astype(float), 1e-4, 1 - 1e-4)
+    odds = np.log(scores / (1 - scores))
+    best_other = np.array([np.delete(odds, index).max() for index in range(len(odds))])
+    limited: NDArray[np.float64] = np.clip(odds - best_other, -EVIDENCE_LIMIT, EVIDENCE_LIMIT)
     return limited
 
 
@@ -185,7 +189,7 @@ class Tracker:
             target.hits += 1
             target.missed = 0
             target.score_sum += float(detections.score[row])
-            target.evidence_sum = target.evidence_sum + log_ratios(detections.class_scores[row])
+            target.evidence_sum = target.evidence_sum + evidence_of(detections.class_scores[row])
             target.moved = target.moved or self._has_moved(target)
             enough = sum(target.recent) >= settings.confirm_hits
             target.confirmed = target.confirmed or (enough and target.moved)
