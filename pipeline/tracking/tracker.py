@@ -221,7 +221,8 @@ class Tracker:
         if uav > self._decision.uav_evidence:
             return UAV
         if uav < -self._decision.distractor_evidence:
-            return self._classes[int(evidence.argmax())]
+            others = [name for name in self._classes if name != UAV]
+            return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
         return UNKNOWN
 
     def _describe(self, target: _Target, state: TrackState | None = None) -> Track:
