@@ -4,6 +4,7 @@ In: heartbeats, and from the supervisor which workers ended.  Out: all samples, 
 replaced; and what the host is not ready for.  Gauges of a worker that is not up are left out: they tell of the past.
 """
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,12 +71,14 @@ class HostCollector(Collector):
         self._config = config
         self._workers = {name: _Worker() for name in workers}
         self._done: set[str] = set()
+        self._turn = threading.Lock()
         self._own = WorkerMetrics(SUPERVISOR)
         self._own.registry.register(DiskResources({"run": config.run_dir, "store": config.store_path.parent}))
 
     def receive(self, heartbeat: Heartbeat) -> None:
         if heartbeat.worker in self._workers:
-            self._workers[heartbeat.worker].receive(heartbeat)
+            with self._turn:
+                self._workers[heartbeat.worker].receive(heartbeat)
 
     def ended(self, worker: str) -> None:
         """Its process is gone, before its silence says so."""
@@ -91,7 +94,9 @@ class HostCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         own = _Worker(heard_s=time.monotonic(), families=families(self._own.registry))
-        yield from _merged([*self._workers.values(), own])
+        with self._turn:  # or what a replaced worker had counted might be seen twice
+            merged = list(_merged([*self._workers.values(), own]))
+        yield from merged
         yield from self._ledgers()
         yield from self._fates()
         objective = self._config.objective.capture_to_track_ms / 1e3

@@ -20,6 +20,7 @@ from pipeline.health import serve
 from pipeline.host_metrics import HostCollector
 from pipeline.ledger import Ledger
 from pipeline.metrics import STAGES, CaptureMetrics, TrackingMetrics, families, latency_buckets_s
+from pipeline.resources import GpuResources
 from pipeline.sinks.store import StoreReader
 from pipeline.transport.wire import Heartbeat, Stamps
 from pipeline.types import Cause, EventKind, FrameRef
@@ -240,3 +241,15 @@ def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(
     assert labels <= {
         "camera", "cause", "stage", "worker", "severity", "class", "sink", "le", "folder", "version", "model", "engine",
     }  # fmt: skip
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_its_memory():
+    import torch
+
+    registry = CollectorRegistry()
+    registry.register(GpuResources("cuda:0"))
+    held = torch.zeros(64 * 2**20, dtype=torch.uint8, device="cuda:0")
+    seen = values(registry)
+    assert held.nbytes < seen["dasnet_gpu_memory_used_bytescuda:0"] < seen["dasnet_gpu_memory_bytescuda:0"]
+    assert 0 <= seen.get("dasnet_gpu_utilisation_ratiocuda:0", 0) <= 1
