@@ -114,7 +114,7 @@ def test_every_figure_has_data_and_a_worker_that_hangs_is_reported_and_forgotten
         address = program.wait_for_line(r"^prometheus: (http://127\.0\.0\.1:\d+)/graph")[1]
         assert urlsplit(program.wait_for_line(r"^console: (\S+)$")[1]).hostname == "127.0.0.1"
         prometheus = Prometheus(address)
-        program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1)
+        program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1, timeout_s=100)
         until(lambda: prometheus.query("sum(rate(dasnet_capture_to_alert_seconds_count[1m])) > 0"))
         empty = {panel["title"] for panel in panels() if not all(map(prometheus.query, expressions(panel)))}
         assert empty <= ALLOWED_EMPTY

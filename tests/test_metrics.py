@@ -199,7 +199,7 @@ def demo_site(tmp_path: Path) -> Path:
 def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(tmp_path: Path):
     run_dir = tmp_path / "run"
     with Running("run", demo_site(tmp_path)) as program:
-        program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1)
+        program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1, timeout_s=100)
         program.wait_for_metric('dasnet_frames_segmented_total{camera="scene"}', 5)
         address = program.wait_for_line(r"metrics: (http\S+)/metrics")[1]
         assert get(f"{address}/readyz") == (200, '{"ready": true, "not_ready": []}')
