@@ -1,13 +1,16 @@
-# make run [CONFIG=site.yaml], make test, make install; see README.md
+# make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test, make install; see README.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 
-.PHONY: run test install check bench-gpu clean
+.PHONY: run dashboard test install check bench-gpu clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
+
+dashboard: install # the same, and a Prometheus beside it, which Debian's package `prometheus` brings
+	@exec $(BIN)/python scripts/dashboard.py $(CONFIG)
 
 install:
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV)

@@ -178,12 +178,17 @@ def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
     config: ConfigArgument,
     camera: Annotated[str | None, typer.Option(help="Which camera, for capture.")] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve its own metrics there; `run` serves those of all."),
+    ] = None,
 ) -> None:
     """Run one worker; `dasnet run` starts them all."""
-    from pipeline.config import load
+    from pipeline.config import Address, load
     from pipeline.workers import start_worker
 
     loaded = load(config)
+    served = None if metrics_port is None else Address(host=loaded.metrics.host, port=metrics_port)
     loaded.run_dir.mkdir(parents=True, exist_ok=True)
     os.chdir(loaded.run_dir)
     stop = start_worker(f"{role}-{camera}" if camera else role)
@@ -192,19 +197,19 @@ def worker(
 
         if camera is None:
             raise ConfigError("worker capture needs --camera ID")
-        run_capture(loaded, loaded.camera(camera), stop)
+        run_capture(loaded, loaded.camera(camera), stop, served)
     elif role == "segmentation":
         from pipeline.segmentation.worker import run as run_segmentation
 
-        run_segmentation(loaded, stop)
+        run_segmentation(loaded, stop, served)
     elif role == "tracking":
         from pipeline.tracking.worker import run as run_tracking
 
-        run_tracking(loaded, stop)
+        run_tracking(loaded, stop, served)
     elif role == "console":
         from pipeline.console.worker import run as run_console
 
-        run_console(loaded, stop)
+        run_console(loaded, stop, served)
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
 

@@ -1,85 +1,165 @@
-"""The metrics of a worker, and the one `/metrics` a host.
+"""The metrics of a worker: what each one counts, in a registry of its own.
 
-Each worker counts in a registry of its own and hands all samples over with its heartbeat.  The supervisor serves them
-together with what the ledgers say, and keeps counters monotonic when a worker is replaced.
+In: what the workers saw.  Out: samples, handed over with every heartbeat (`families`); `host_metrics` serves
+those of all workers.  Labels are bounded: camera, stage, cause, severity, class, sink, worker, each of a fixed set.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from pipeline import ledger
-from pipeline.config import Config
-from pipeline.errors import StoreError
-from pipeline.transport.wire import Heartbeat, Sample
+from pipeline.resources import ProcessResources
+from pipeline.transport.wire import Sample, Stamps
+from pipeline.types import FrameRef
 
-# Dense where a latency objective of some tenths of a second lies, so that quantiles read right there.
-LATENCY_BUCKETS_S = (
-    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15),
-    *(0.175, 0.2, 0.225, 0.25, 0.275, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0),
-    *(10.0, 30.0),
-)
+STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
+STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
+_SHORTEST_S, _LONGEST_S = 0.0002, 60.0
+# (up to this multiple of the objective, each boundary is so many times the one before): finest at the objective.
+_RATIOS = ((1 / 40, 1.6), (1 / 5, 1.25), (0.7, 1.12), (1.5, 1.05), (4, 1.12), (8, 1.25), (float("inf"), 1.6))
 
-class SegmentationMetrics:
-    def __init__(self, model: str, engine: str, version: str) -> None:
+
+def latency_buckets_s(objective_s: float) -> tuple[float, ...]:
+    """Upper boundaries in s; the objective is one of them.
+
+    Quantiles are interpolated in a bucket.  Close to the objective boundaries lie 5% apart, so that no distribution is
+    misread by more.  From a fifth to eight times of it they are close enough for the smooth distributions of
+    latencies.
+    """
+    below, above = [objective_s], [objective_s]
+    while below[-1] > _SHORTEST_S:
+        below.append(below[-1] / _ratio(below[-1] / objective_s * 0.999))
+    while above[-1] < max(_LONGEST_S, 8 * objective_s):
+        above.append(above[-1] * _ratio(above[-1] / objective_s * 1.001))
+    return tuple(sorted({float(f"{bound:.4g}") for bound in (*below, *above)} | {objective_s}))
+
+
+def _ratio(multiple: float) -> float:
+    return next(ratio for limit, ratio in _RATIOS if multiple < limit)
+
+
+class WorkerMetrics:
+    """What every worker has: its registry, its process, and when it last did its work."""
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
         self.registry = CollectorRegistry()
-        self.stage = stage_latency(self.registry)
+        self.registry.register(ProcessResources(worker))
+
+    def not_ready(self) -> list[str]:
+        """Why this worker is of no use now; empty: it is.  The console has nothing to wait for."""
+        return []
+
+    def _counter(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+
+class FrameWorkerMetrics(WorkerMetrics):
+    """Of a worker that frames pass through."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self._worked_s: float | None = None
+
+    def worked(self) -> None:
+        """A frame is done."""
+        self._worked_s = time.monotonic()
+
+    def not_ready(self) -> list[str]:
+        if self._worked_s is None:
+            return [f"worker {self.worker}: no frame yet"]
+        silent_s = time.monotonic() - self._worked_s
+        return [f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else []
+
+
+class CaptureMetrics(FrameWorkerMetrics):
+    def __init__(self, camera: str) -> None:
+        super().__init__(f"capture-{camera}")
+        self._camera = camera
+        self._offset = self._gauge(
+            "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of the packet included."
+        )
+
+    def captured(self, ref: FrameRef) -> None:
+        self.worked()
+        if ref.ntp_ns is not None:
+            self._offset.labels(self._camera).set((ref.received_utc_ns - ref.ntp_ns) / 1e9)
+
+
+class SegmentationMetrics(FrameWorkerMetrics):
+    def __init__(self, model: str, engine: str, version: str) -> None:
+        super().__init__("segmentation")
         self.batch_size = Histogram(
             "dasnet_batch_size", "Frames in a batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
-        self.refused = Counter("dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry)
-        info = Gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"], registry=self.registry)
+        self.refused = self._counter("dasnet_messages_refused", "Malformed messages.", ["worker"])
+        info = self._gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"])
         info.labels(version, model, engine).set(1)
 
 
-class TrackingMetrics:
-    def __init__(self, cameras: Iterable[str]) -> None:
-        self.registry = CollectorRegistry()
-        self.stage = stage_latency(self.registry)
+class TrackingMetrics(FrameWorkerMetrics):
+    """Knows all the times of a frame, since it is the last to have it."""
+
+    def __init__(self, cameras: Iterable[str], objective_s: float) -> None:
+        super().__init__("tracking")
+        self._objective_s = objective_s
+        self._buckets = latency_buckets_s(objective_s)
+        self._stage = self._latency("dasnet_stage_latency_seconds", "Time a tracked frame spent in a stage.", "stage")
         self.capture_to_track = self._latency("dasnet_capture_to_track_seconds", "From reception to its tracks.")
         self.capture_to_alert = self._latency("dasnet_capture_to_alert_seconds", "From reception to a stored alert.")
-        self.age = self._gauge("dasnet_frame_age_seconds", "Age of the newest tracked frame when it was tracked.")
+        self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the objective allows.")
+        self._age = self._gauge("dasnet_frame_age_seconds", "Age, now, of the newest frame that was tracked.")
+        self._received_ns: dict[str, int] = {}
         self.confirmed = self._counter("dasnet_tracks_confirmed", "Tracks confirmed as uav or unknown.")
         self.active = self._gauge("dasnet_tracks_active", "Confirmed tracks now.")
-        self.distractors = Counter(
-            "dasnet_distractor_tracks", "Tracks that are surely none.", ["camera", "class"], registry=self.registry
+        self.distractors = self._counter(
+            "dasnet_distractor_tracks", "Tracks that are surely none.", ["camera", "class"]
         )
-        self.alerts = Counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"], registry=self.registry)
-        self.backlog = Gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"], registry=self.registry)
-        self.refused = Counter("dasnet_messages_refused", "Malformed messages.", ["worker"], registry=self.registry)
+        self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
+        self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
+        self.refused = self._counter("dasnet_messages_refused", "Malformed messages.", ["worker"])
         for camera in cameras:  # a series that exists from the start shows its first increase
-            self.confirmed.labels(camera)
-            self.active.labels(camera)
+            for metric in (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert):
+                metric.labels(camera)
+        for stage in STAGES:
+            self._stage.labels(stage)
 
-    def _latency(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, ["camera"], registry=self.registry, buckets=LATENCY_BUCKETS_S)
+    def tracked(self, ref: FrameRef, stamps: Stamps, started_ns: int, tracked_ns: int) -> None:
+        """A frame has its tracks.  The stages up to here add up to its age: between two stamps lies one of them.
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ["camera"], registry=self.registry)
+        Waiting is for credit, in the camera's mailbox, and for the device; transport is to segmentation and on.
+        """
+        wait_ns = stamps.sent_ns - ref.received_mono_ns - stamps.decode_ns + stamps.started_ns - stamps.arrived_ns
+        transport_ns = stamps.arrived_ns - stamps.sent_ns + started_ns - stamps.masked_ns
+        self.stage("decode", stamps.decode_ns)
+        self.stage("wait", wait_ns)
+        self.stage("transport", transport_ns)
+        self.stage("inference", stamps.inferred_ns - stamps.started_ns)
+        self.stage("mask", stamps.masked_ns - stamps.inferred_ns)
+        self.stage("track", tracked_ns - started_ns)
+        age_s = (tracked_ns - ref.received_mono_ns) / 1e9
+        self.capture_to_track.labels(ref.camera).observe(age_s)
+        self.missed.labels(ref.camera).inc(age_s > self._objective_s)
+        if ref.camera not in self._received_ns:
+            self._age.labels(ref.camera).set_function(partial(self._age_s, ref.camera))
+        self._received_ns[ref.camera] = ref.received_mono_ns
+        self.worked()
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, ["camera"], registry=self.registry)
+    def stage(self, name: str, duration_ns: int) -> None:
+        self._stage.labels(name).observe(max(0, duration_ns) / 1e9)
 
+    def _age_s(self, camera: str) -> float:
+        return (time.monotonic_ns() - self._received_ns[camera]) / 1e9
 
-class CaptureMetrics:
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.stage = stage_latency(self.registry)
-
-
-def stage_latency(registry: CollectorRegistry) -> Histogram:
-    return Histogram(
-        "dasnet_stage_latency_seconds",
-        "Time a frame spent in a stage.",
-        ["stage"],
-        registry=registry,
-        buckets=LATENCY_BUCKETS_S,
-    )
+    def _latency(self, name: str, text: str, label: str = "camera") -> Histogram:
+        return Histogram(name, text, [label], registry=self.registry, buckets=self._buckets)
 
 
 def families(registry: CollectorRegistry) -> dict[str, tuple[str, str, list[Sample]]]:
@@ -96,90 +176,3 @@ def families(registry: CollectorRegistry) -> dict[str, tuple[str, str, list[Samp
         )
         for metric in registry.collect()
     }
-
-
-_Key = tuple[str, tuple[tuple[str, str], ...]]  # sample name, labels
-
-
-@dataclass
-class _Worker:
-    """The newest samples of a worker, and what its predecessors had counted."""
-
-    started_ns: int
-    families: dict[str, tuple[str, str, list[Sample]]]
-    before: dict[_Key, float] = field(default_factory=dict)
-
-
-def _key(sample: Sample) -> _Key:
-    return sample.name, tuple(sorted(sample.labels.items()))
-
-
-class HostCollector(Collector):
-    """Everything this host has to say: what its workers reported, and the ledgers of its cameras."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._workers: dict[str, _Worker] = {}
-        self.restarts: dict[str, int] = {}
-
-    def receive(self, heartbeat: Heartbeat) -> None:
-        known = self._workers.get(heartbeat.worker)
-        if known is None:
-            self._workers[heartbeat.worker] = _Worker(heartbeat.started_ns, heartbeat.families)
-            return
-        if known.started_ns != heartbeat.started_ns:
-            for kind, _, samples in known.families.values():
-                if kind in ("counter", "histogram"):
-                    for sample in samples:
-                        known.before[_key(sample)] = known.before.get(_key(sample), 0.0) + sample.value
-            known.started_ns = heartbeat.started_ns
-        known.families = heartbeat.families
-
-    def collect(self) -> Iterator[Metric]:
-        merged: dict[str, Metric] = {}
-        values: dict[str, dict[_Key, float]] = {}
-        for worker in list(self._workers.values()):
-            for name, (kind, text, samples) in worker.families.items():
-                merged.setdefault(name, Metric(name, text, kind))
-                totals = values.setdefault(name, {})
-                for sample in samples:
-                    key = _key(sample)
-                    totals[key] = totals.get(key, 0.0) + sample.value
-                    if kind in ("counter", "histogram"):
-                        totals[key] += worker.before.get(key, 0.0)
-        for name, metric in merged.items():
-            for (sample_name, labels), value in values[name].items():
-                metric.add_sample(sample_name, dict(labels), value)
-            yield metric
-        yield from self._ledgers()
-        restarts = CounterMetricFamily("dasnet_worker_restarts", "Workers replaced.", labels=["worker"])
-        for name, count in self.restarts.items():
-            restarts.add_metric([name], count)
-        yield restarts
-
-    def _ledgers(self) -> Iterator[Metric]:
-        camera, cause = ["camera"], ["camera", "cause"]
-        captured = CounterMetricFamily("dasnet_frames_captured", "Frames decoded.", labels=camera)
-        segmented = CounterMetricFamily("dasnet_frames_segmented", "Frames searched.", labels=camera)
-        dropped = CounterMetricFamily("dasnet_frames_dropped", "Frames not searched.", labels=cause)
-        failed = CounterMetricFamily("dasnet_frames_failed", "Frames whose search failed.", labels=cause)
-        flying = GaugeMetricFamily("dasnet_frames_in_flight", "Frames being searched.", labels=camera)
-        blind = CounterMetricFamily("dasnet_blind_seconds", "Time a camera was not searched.", labels=cause)
-        up = GaugeMetricFamily("dasnet_camera_up", "1 while the camera delivers.", labels=camera)
-        reconnects = CounterMetricFamily("dasnet_camera_reconnects", "Connections made again.", labels=camera)
-        for entry in self._config.cameras:
-            try:
-                account = ledger.read(self._config.ledger_path(entry.id))
-            except (OSError, ValueError, StoreError):  # not there yet
-                continue
-            name = [entry.id]
-            captured.add_metric(name, account.captured)
-            segmented.add_metric(name, account.segmented)
-            flying.add_metric(name, account.in_flight)
-            up.add_metric(name, float(account.up))
-            reconnects.add_metric(name, account.reconnects)
-            for reason in ledger.CAUSES:
-                dropped.add_metric([entry.id, reason], account.dropped[reason])
-                failed.add_metric([entry.id, reason], account.failed[reason])
-                blind.add_metric([entry.id, reason], account.blind_ns[reason] / 1e9)
-        yield from (captured, segmented, dropped, failed, flying, blind, up, reconnects)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import structlog
 import zmq
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
-from pipeline import ledger
+from pipeline import health, ledger
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
 from pipeline.errors import DasnetError, StoreError, WireError
-from pipeline.metrics import HostCollector
+from pipeline.host_metrics import HostCollector
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
@@ -79,7 +79,7 @@ class Supervisor:
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._exit_code = 0
-        self._collector = HostCollector(self.config)
+        self._collector = HostCollector(self.config, [process.name for process in self.table])
         self._log = structlog.get_logger()
 
     def run(self) -> int:
@@ -108,14 +108,8 @@ class Supervisor:
         registry = CollectorRegistry()
         registry.register(self._collector)
         address = self.config.metrics
-        try:
-            server, _ = start_http_server(address.port, address.host, registry)
-        except OSError as error:
-            raise DasnetError(
-                f"metrics: port {address.port} on {address.host} cannot be used ({error.strerror}); "
-                "allowed: another metrics.port, or 0 for any free one"
-            ) from error
-        print(f"metrics: http://{address.host}:{server.server_port}/metrics", flush=True)
+        port = health.serve(address, registry, self._collector.not_ready)
+        print(f"metrics: http://{address.host}:{port}/metrics", flush=True)
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
@@ -136,7 +130,7 @@ class Supervisor:
                 continue
             if process.child is None:
                 if now_s >= process.restart_s:
-                    self._collector.restarts[process.name] = self._collector.restarts.get(process.name, 0) + 1
+                    self._collector.restarted(process.name)
                     self._start(process)
                 continue
             code = process.child.poll()
@@ -144,6 +138,7 @@ class Supervisor:
                 self._check_alive(process, now_s)
             elif code == 0 or (code == DasnetError.exit_code and process.is_recording):
                 process.finished, process.broken, process.child = True, code != 0, None
+                self._collector.finished(process.name)
             elif code > 0 and not process.ever_heard:
                 # It told why; what never started will not by itself, and a person stands before it.
                 self._log.error("worker cannot start", worker=process.name, code=code)
@@ -159,6 +154,7 @@ class Supervisor:
             process.child.kill()
 
     def _failed(self, process: Process, code: int, now_s: float) -> None:
+        self._collector.ended(process.name)
         lived_s = now_s - process.started_s
         process.failures = 0 if lived_s > STABLE_S else process.failures + 1
         pause_s = RESTART_BACKOFF_S[min(process.failures, len(RESTART_BACKOFF_S) - 1)]

@@ -15,6 +15,7 @@ from program import REPOSITORY, shortened
 TESTED_ELSEWHERE = {
     "make run": "test_run",
     "make test": "this is it",
+    "make dashboard": "test_dashboard",
     "DASNET_CLIPS=tests/data dasnet train configs/training/tiny.yaml --out out/tiny": "test_training",
     "dasnet evaluate --checkpoint out/field/ema.safetensors --data FOLDER --split val --out out/field": "test_evaluate",
     "dasnet compare out/dasnet-42 out/dasnet-2024 out/unet-42 out/unet-2024 --out out/comparison": "test_compare",

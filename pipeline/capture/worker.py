@@ -15,7 +15,7 @@ import zmq
 
 from pipeline.capture.picture import Picture, Source
 from pipeline.capture.sources import open_source
-from pipeline.config import Camera, Config
+from pipeline.config import Address, Camera, Config
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.ledger import Ledger
 from pipeline.metrics import CaptureMetrics
@@ -31,13 +31,13 @@ CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
 FINISH_S = 60.0
 
 
-def run(config: Config, camera: Camera, stop: threading.Event) -> None:
+def run(config: Config, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
     """Until `stop`, or until a recording has ended."""
     endpoints = Endpoints()
-    metrics = CaptureMetrics()
+    metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
         worker = _CaptureWorker(camera, endpoints, ledger, metrics, stop)
-        with Heart(endpoints.heartbeat, f"capture-{camera.id}", metrics.registry):
+        with Heart(endpoints.heartbeat, metrics, served):
             worker.run()
 
 
@@ -135,7 +135,6 @@ class _CaptureWorker:
             yield self._frame(picture, max(pts_s, self._last_pts_s + 1e-4))
 
     def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
-        self._metrics.stage.labels("decode").observe(picture.decode_ns / 1e9)
         ref = FrameRef(
             camera=self._camera.id,
             session=self._session,
@@ -145,6 +144,7 @@ class _CaptureWorker:
             received_utc_ns=picture.received_utc_ns,
             ntp_ns=picture.ntp_ns,
         )
+        self._metrics.captured(ref)
         self._seq += 1
         self._last_pts_s = pts_s
         return Frame(ref, self._camera.band, picture.pixels), Stamps(decode_ns=picture.decode_ns)

@@ -2,19 +2,18 @@
 
 import threading
 
-from prometheus_client import CollectorRegistry
-
-from pipeline.config import Config
+from pipeline.config import Address, Config
 from pipeline.console.server import bind, run_console
+from pipeline.metrics import WorkerMetrics
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 
 
-def run(config: Config, stop: threading.Event) -> None:
+def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
     endpoints = Endpoints()
     host, metrics = config.console.host, config.metrics
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
-    with Heart(endpoints.heartbeat, "console", CollectorRegistry()):
+    with Heart(endpoints.heartbeat, WorkerMetrics("console"), served):
         run_console(
             config,
             endpoints.live,

@@ -23,9 +23,10 @@ from model.engine import Engine
 from model.errors import EngineLost
 from pipeline import __version__
 from pipeline.checkpoints import checkpoint_path
-from pipeline.config import Config
+from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.metrics import SegmentationMetrics
+from pipeline.resources import GpuResources
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
@@ -62,14 +63,16 @@ class _Camera:
     ended: bool = False
 
 
-def run(config: Config, stop: threading.Event) -> None:
+def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
     loaded = load(checkpoint_path(config.model.checkpoint))
     with Engine(loaded, device=config.model.device, kind=config.model.engine) as engine:
         views = {camera.id: CameraView(camera.scale, camera.ignore) for camera in config.cameras}
         segmenter = Segmenter(engine, config.model.threshold, views)
         metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
+        if engine.device.type == "cuda":
+            metrics.registry.register(GpuResources(str(engine.device)))
         endpoints = Endpoints()
-        with Heart(endpoints.heartbeat, "segmentation", metrics.registry):
+        with Heart(endpoints.heartbeat, metrics, served):
             _SegmentationWorker(segmenter, endpoints, metrics, stop).run()
 
 
@@ -151,9 +154,10 @@ class _SegmentationWorker:
             return
         self._metrics.batch_size.observe(len(chosen))
         stamps = {frame.ref: stamp for frame, stamp in chosen}
+        started_ns = time.monotonic_ns()  # preparing the pictures is part of inference
         for batch in self._segmenter.submit([frame for frame, _ in chosen]):
             for frame in batch.frames:
-                stamps[frame.ref].started_ns = batch.started_ns
+                stamps[frame.ref].started_ns = started_ns
             self._flying.append((batch, [stamps[frame.ref] for frame in batch.frames]))
             batch.future.add_done_callback(self._signal)
 
@@ -176,7 +180,7 @@ class _SegmentationWorker:
             for frame, found, stamp in zip(batch.frames, detections, stamps, strict=True):
                 stamp.inferred_ns = batch.inferred_ns
                 stamp.masked_ns = time.monotonic_ns()
-                self._observe(stamp)
+                self._metrics.worked()
                 if self._deliver(frame, found, stamp):
                     self._credit(frame.ref.camera, [frame.ref.seq], [])
                 else:
@@ -185,13 +189,6 @@ class _SegmentationWorker:
             if camera.ended and not camera.pending and not camera.flying:
                 camera.ended = False
                 self._send(encode(End(name, camera.session)))
-
-    def _observe(self, stamps: Stamps) -> None:
-        stage = self._metrics.stage
-        stage.labels("transport").observe(max(0, stamps.arrived_ns - stamps.sent_ns) / 1e9)
-        stage.labels("wait").observe((stamps.started_ns - stamps.arrived_ns) / 1e9)
-        stage.labels("inference").observe((stamps.inferred_ns - stamps.started_ns) / 1e9)
-        stage.labels("mask").observe((stamps.masked_ns - stamps.inferred_ns) / 1e9)
 
     def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
         camera = self._cameras.get(frame.ref.camera)

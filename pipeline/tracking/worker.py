@@ -18,7 +18,7 @@ import zmq
 from model.metadata import Decision, read_decision
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
-from pipeline.config import Config
+from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.metrics import TrackingMetrics
 from pipeline.sinks.outbox import Outbox
@@ -29,21 +29,21 @@ from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.sockets import bound
-from pipeline.transport.wire import CameraState, End, Result, decode, detections_of
+from pipeline.transport.wire import CameraState, End, Result, Stamps, decode, detections_of
 from pipeline.types import Detections, Event, EventKind, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
 
 
-def run(config: Config, stop: threading.Event) -> None:
+def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
     decision = read_decision(checkpoint_path(config.model.checkpoint))
-    metrics = TrackingMetrics(camera.id for camera in config.cameras)
+    metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     config.store_path.parent.mkdir(parents=True, exist_ok=True)
     with Store(config.store_path) as store:
         outbox = Outbox(config.store_path, configured(config))
         try:
-            with Heart(Endpoints().heartbeat, "tracking", metrics.registry):
+            with Heart(Endpoints().heartbeat, metrics, served):
                 _TrackWorker(config, decision, store, outbox, metrics, stop).run()
         finally:
             outbox.stop()
@@ -95,7 +95,7 @@ class _TrackWorker:
             message, buffers = decode(parts)
             match message:
                 case Result():
-                    self._track(detections_of(message), bytes(buffers[0]) if buffers else b"")
+                    self._track(detections_of(message), message.stamps, bytes(buffers[0]) if buffers else b"")
                 case CameraState():
                     self._camera_state(message)
                 case End():
@@ -107,7 +107,7 @@ class _TrackWorker:
             self._metrics.refused.labels("tracking").inc()
             self._log.warning("message refused", reason=str(error))
 
-    def _track(self, detections: Detections, jpeg: bytes) -> None:
+    def _track(self, detections: Detections, stamps: Stamps, jpeg: bytes) -> None:
         ref = detections.ref
         if self._stage.session(ref.camera) not in (None, ref.session):
             self._close(ref.camera)
@@ -117,17 +117,13 @@ class _TrackWorker:
         tracked_ns = time.monotonic_ns()
         events = self._stage.alert(ref, tracks)
         alerted_ns = time.monotonic_ns()
-        stage = self._metrics.stage
-        stage.labels("track").observe((tracked_ns - started_ns) / 1e9)
-        stage.labels("alert").observe((alerted_ns - tracked_ns) / 1e9)
-        age_s = (tracked_ns - ref.received_mono_ns) / 1e9
-        self._metrics.capture_to_track.labels(ref.camera).observe(age_s)
-        self._metrics.age.labels(ref.camera).set(age_s)
+        self._metrics.tracked(ref, stamps, started_ns, tracked_ns)
+        self._metrics.stage("alert", alerted_ns - tracked_ns)
         self._publish(detections, tracks, jpeg)
         events = [self._with_snapshot(event, detections, tracks, jpeg) for event in events]
         self._emit(Outcome(ref, tracks, events))
         if events:
-            stage.labels("sink").observe((time.monotonic_ns() - alerted_ns) / 1e9)
+            self._metrics.stage("sink", time.monotonic_ns() - alerted_ns)
 
     def _emit(self, outcome: Outcome) -> None:
         """Events to the store at once; running tracks with the next batch."""

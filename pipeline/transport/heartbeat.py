@@ -1,4 +1,4 @@
-"""A worker's sign of life: once a second, with all its metrics, to the supervisor."""
+"""A worker's sign of life: once a second, with all its metrics, to the supervisor; alone, it serves them itself."""
 
 import os
 import threading
@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Self
 
 import zmq
-from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import families
+from pipeline import health
+from pipeline.config import Address
+from pipeline.metrics import WorkerMetrics, families
 from pipeline.transport.sockets import connected
 from pipeline.transport.wire import Heartbeat, encode
 
@@ -18,17 +19,23 @@ PERIOD_S = 1.0
 
 
 class Heart:
-    """Beats from entry to exit, and once more at the end, so that no count is lost."""
+    """Beats from entry to exit, and once more at the end, so that no count is lost.
 
-    def __init__(self, endpoint: str, worker: str, registry: CollectorRegistry) -> None:
+    `served`: where a worker that runs alone has its own `/metrics`, `/healthz` and `/readyz`.
+    """
+
+    def __init__(self, endpoint: str, metrics: WorkerMetrics, served: Address | None = None) -> None:
         self._endpoint = endpoint
-        self._worker = worker
-        self._registry = registry
+        self._metrics = metrics
+        self._served = served
         self._started_ns = time.monotonic_ns()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._served is not None:
+            port = health.serve(self._served, self._metrics.registry, self._metrics.not_ready)
+            print(f"metrics: http://{self._served.host}:{port}/metrics", flush=True)
         self._thread.start()
         return self
 
@@ -40,7 +47,7 @@ class Heart:
         socket = connected(zmq.PUSH, self._endpoint, high_water=4, linger_ms=500)
         while True:
             last = self._stop.wait(PERIOD_S)
-            beat = Heartbeat(self._worker, os.getpid(), self._started_ns, families(self._registry))
+            beat = Heartbeat(self._metrics.worker, os.getpid(), self._started_ns, families(self._metrics.registry))
             with suppress(zmq.Again):  # the supervisor is gone or busy; the next beat says it all again
                 socket.send_multipart(encode(beat), flags=zmq.DONTWAIT)
             if last:
