@@ -7,6 +7,7 @@ between `://` and `@` in an address is replaced whether it is known or not.
 import json
 import re
 from collections.abc import Iterable
+from functools import partial
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 HIDDEN = "***"
@@ -29,7 +30,8 @@ class Redactor:
 
 def _spellings(secret: str) -> set[str]:
     written = {secret, secret.strip(), unquote(secret), quote(secret, safe=""), quote(secret)}
-    return written | {form[1:-1] for text in written for form in (json.dumps(text), repr(text))}
+    quoted = (json.dumps, partial(json.dumps, ensure_ascii=False), repr)
+    return written | {form(text)[1:-1] for text in written for form in quoted}
 
 
 def secrets_of(uri: str) -> set[str]:

@@ -23,6 +23,7 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
 from pipeline.errors import DasnetError, StoreError, WireError
 from pipeline.metrics import HostCollector
+from pipeline.notify import notify
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
@@ -79,6 +80,7 @@ class Supervisor:
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._exit_code = 0
+        self._ready = False
         self._collector = HostCollector(self.config)
         self._log = structlog.get_logger()
 
@@ -97,9 +99,11 @@ class Supervisor:
                     self._start(process)
                 while not self._stop.wait(0.1):
                     self._supervise()
+                    self._tell_systemd()
                     if self._all_read():
                         break
             finally:
+                notify("STOPPING=1")
                 self._stop_all()
         self._summarise()
         return self._exit_code or int(any(process.broken for process in self.table))
@@ -116,6 +120,13 @@ class Supervisor:
                 "allowed: another metrics.port, or 0 for any free one"
             ) from error
         print(f"metrics: http://{address.host}:{server.server_port}/metrics", flush=True)
+
+    def _tell_systemd(self) -> None:
+        """Alive while this loop turns; ready once every worker was heard."""
+        notify("WATCHDOG=1")
+        if not self._ready and all(process.ever_heard for process in self.table):
+            self._ready = True
+            notify("READY=1")
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
@@ -202,7 +213,8 @@ class Supervisor:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
+    inherited = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    return {**inherited, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
 
 
 class _Lock:
