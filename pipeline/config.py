@@ -155,10 +155,10 @@ def public_uri(uri: str) -> str:
     Without the query, too: some cameras take user and password there.  What has no known scheme may still hold them.
     """
     scheme, separator, rest = uri.partition("://")
-    if separator:
-        place, question, _ = rest.rpartition("@")[2].partition("?")
-        return f"{scheme}://{place}" + (f"?{HIDDEN}" if question else "")
-    return uri if uri.partition(":")[0] in SCHEMES else uri.rpartition("@")[2]
+    if not separator and uri.partition(":")[0] in SCHEMES:
+        return uri
+    place, question, _ = (rest if separator else uri).rpartition("@")[2].partition("?")
+    return (f"{scheme}://" if separator else "") + place + (f"?{HIDDEN}" if question else "")
 
 
 def load(path: Path) -> Config:

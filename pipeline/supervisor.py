@@ -32,6 +32,7 @@ RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 30.0  # a worker that lived this long starts again without delay
 SILENCE_S = 15.0  # without a heartbeat for so long, a worker hangs and is killed
 STARTING_S = 90.0  # the first heartbeat may take this long: torch is large
+SIGN_S = 1.0  # between signs of life to systemd
 STOP_S = 8.0  # from the request to stop until a worker is killed
 
 
@@ -80,7 +81,8 @@ class Supervisor:
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._exit_code = 0
-        self._ready = False
+        self._ready = False  # and systemd knows
+        self._next_sign_s = 0.0
         self._collector = HostCollector(self.config)
         self._log = structlog.get_logger()
 
@@ -123,10 +125,12 @@ class Supervisor:
 
     def _tell_systemd(self) -> None:
         """Alive while this loop turns; ready once every worker was heard."""
-        notify("WATCHDOG=1")
+        now_s = time.monotonic()
+        if now_s >= self._next_sign_s:
+            notify("WATCHDOG=1")
+            self._next_sign_s = now_s + SIGN_S
         if not self._ready and all(process.ever_heard for process in self.table):
-            self._ready = True
-            notify("READY=1")
+            self._ready = notify("READY=1")
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
