@@ -6,12 +6,17 @@ Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, DasnetError
+
+if TYPE_CHECKING:
+    import threading
+
+    from pipeline.config import Address, Config
 
 # Must be set before torch is imported: its CPU allocator then asks for huge pages, which halves inference time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -46,12 +51,12 @@ def main() -> None:
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
 def run(config: ConfigArgument) -> None:
     """Watch the cameras of a site until stopped."""
+    from pipeline import logs
     from pipeline.config import load
     from pipeline.supervisor import Supervisor
-    from pipeline.workers import configure_logging
 
-    configure_logging()
     loaded = load(config)
+    logs.configure(loaded)
     raise typer.Exit(Supervisor(config.resolve(), loaded).run())
 
 
@@ -121,12 +126,24 @@ def predict(
 
 @app.command(epilog="Example: `dasnet doctor`")
 def doctor() -> None:
-    """What is installed, which devices, processor features and codecs there are."""
+    """What is installed, and what this machine offers: devices, processor, codecs, memory, disk, clock, limits."""
     from pipeline.doctor import examine
 
-    report, healthy = examine()
+    report, healthy = examine(Path.cwd())
     print(report)
     raise typer.Exit(0 if healthy else 1)
+
+
+@app.command(epilog="Example: `dasnet support-bundle --out support.zip site.yaml`")
+def support_bundle(
+    config: ConfigArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
+) -> None:
+    """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
+    from pipeline.config import load
+    from pipeline.support_bundle import write
+
+    print(write(config, load(config), out))
 
 
 @app.command(epilog="Example: `dasnet models`")
@@ -184,6 +201,9 @@ def worker(
     ] = None,
 ) -> None:
     """Run one worker; `dasnet run` starts them all."""
+    import structlog
+
+    from model.errors import ModelError
     from pipeline.config import Address, load
     from pipeline.workers import start_worker
 
@@ -191,7 +211,17 @@ def worker(
     served = None if metrics_port is None else Address(host=loaded.metrics.host, port=metrics_port)
     loaded.run_dir.mkdir(parents=True, exist_ok=True)
     os.chdir(loaded.run_dir)
-    stop = start_worker(f"{role}-{camera}" if camera else role)
+    stop = start_worker(f"{role}-{camera}" if camera else role, loaded)
+    try:
+        _run_worker(role, loaded, camera, stop, served)
+    except (DasnetError, ModelError) as error:
+        structlog.get_logger().error("worker cannot go on", reason=str(error))
+        raise typer.Exit(error.exit_code) from None
+
+
+def _run_worker(
+    role: str, loaded: "Config", camera: str | None, stop: "threading.Event", served: "Address | None"
+) -> None:
     if role == "capture":
         from pipeline.capture.worker import run as run_capture
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.redaction import HIDDEN, Redactor, secrets_of
 from pipeline.types import Band
 
 SCHEMES = ("rtsp", "rtsps", "file", "v4l2", "demo")
@@ -47,7 +48,8 @@ class Camera(_Section):
     def _known_scheme(cls, uri: str) -> str:
         scheme = uri.partition(":")[0]
         if scheme not in SCHEMES:
-            raise ValueError(f"unknown scheme {scheme[:20]!r}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
+            shown = "" if "@" in scheme else f" {scheme[:20]!r}"  # a password may stand where the scheme should
+            raise ValueError(f"unknown scheme{shown}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
         if scheme.startswith("rtsp") and not urlsplit(uri).hostname:
             raise ValueError("an RTSP address needs a host, as in rtsp://user:password@host:554/path")
         return uri
@@ -92,6 +94,11 @@ class ConsoleAddress(Address):
         return host
 
 
+class Log(_Section):
+    format: Literal["console", "json"] = "console"  # of stderr; the file holds JSON
+    file: Path | None = None  # None: dasnet.log in the run folder
+
+
 class JsonlSink(_Section):
     type: Literal["jsonl"]
     path: Path | None = None  # None: events.jsonl in the run folder
@@ -107,7 +114,9 @@ class Config(_Section):
     metrics: Address = Address(port=9464)
     console: ConsoleAddress = ConsoleAddress(port=8470)
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
+    log: Log = Log()
     run_dir: Path = Path("run")
+    _secrets: frozenset[str] = PrivateAttr(frozenset())  # what stood in the environment and in secret files
 
     @model_validator(mode="after")
     def _unique_cameras(self) -> "Config":
@@ -121,6 +130,15 @@ class Config(_Section):
     def store_path(self) -> Path:
         return self.store.path or self.run_dir / "store.sqlite"
 
+    @property
+    def log_path(self) -> Path:
+        return self.log.file or self.run_dir / "dasnet.log"
+
+    @property
+    def redactor(self) -> Redactor:
+        """Hides every secret of this configuration in a text."""
+        return Redactor(self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras)))
+
     def ledger_path(self, camera: str) -> Path:
         return self.run_dir / "ledgers" / f"{camera}.ledger"
 
@@ -132,9 +150,15 @@ class Config(_Section):
 
 
 def public_uri(uri: str) -> str:
-    """Without user and password, also where they hold unescaped characters: all up to the last @ is taken for them."""
+    """Without user and password, also where they hold unescaped characters: all up to the last @ is taken for them.
+
+    Without the query, too: some cameras take user and password there.  What has no known scheme may still hold them.
+    """
     scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else uri
+    if not separator and uri.partition(":")[0] in SCHEMES:
+        return uri
+    place, question, _ = (rest if separator else uri).rpartition("@")[2].partition("?")
+    return (f"{scheme}://" if separator else "") + place + (f"?{HIDDEN}" if question else "")
 
 
 def load(path: Path) -> Config:
@@ -147,24 +171,39 @@ def load(path: Path) -> Config:
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: is not valid YAML: {_yaml_fault(error)}") from None  # its text quotes the line
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds no configuration; allowed: a mapping with at least 'cameras'")
-    expanded = _expand(raw, path, ())
+    secrets: set[str] = set()
+    expanded = _expand(raw, path, (), secrets)
     try:
         config = Config.model_validate(expanded)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, raw, fault) for fault in error.errors())) from None
-    return _resolve(config, path.resolve().parent)
+    config = _resolve(config, path.resolve().parent)
+    hosts = [urlsplit(camera.public_uri).netloc for camera in config.cameras if camera.uri.startswith("rtsp")]
+    config._secrets = frozenset(secret for secret in secrets if not any(secret in host for host in hosts))
+    return config
 
 
-def _expand(value: Any, path: Path, key: tuple[str | int, ...]) -> Any:
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without what is written there: it may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it holds characters that are not allowed"
+    problem = re.sub(r"'[^'<]{2,}'", "a name", error.problem or "")
+    return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+
+
+def _expand(value: Any, path: Path, key: tuple[str | int, ...], secrets: set[str]) -> Any:
+    """With every reference replaced; what replaced them is added to `secrets`."""
     if isinstance(value, dict):
-        return {name: _expand(item, path, (*key, name)) for name, item in value.items()}
+        return {name: _expand(item, path, (*key, name), secrets) for name, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, path, (*key, index)) for index, item in enumerate(value)]
+        return [_expand(item, path, (*key, index), secrets) for index, item in enumerate(value)]
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: _referenced(match[1], path, key), value)
+        values = {name: _referenced(name, path, key) for name in _REFERENCE.findall(value)}
+        secrets.update(values.values())
+        return _REFERENCE.sub(lambda match: values[match[1]], value)
     return value
 
 
@@ -216,6 +255,7 @@ def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
         "store": Store,
         "metrics": Address,
         "console": ConsoleAddress,
+        "log": Log,
         "sinks": JsonlSink,
     }
     section = sections.get(str(key[0]), Config) if key else Config
@@ -233,6 +273,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             "cameras": cameras,
             "sinks": sinks,
             "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
+            "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
             "run_dir": config.run_dir.expanduser().absolute(),
         }

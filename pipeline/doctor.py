@@ -1,17 +1,21 @@
-"""What `dasnet check` and `dasnet doctor` say."""
+"""What `dasnet check` and `dasnet doctor` say.
+
+In: a configuration; this machine.  Out: text for people, and whether all that is needed is there.
+"""
 
 import importlib.metadata
-import os
 import platform
+import re
 from pathlib import Path
 
 from model.processor import FEATURES, cpuinfo, features
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config import Config
+from pipeline.machine import machine
 
-PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "prometheus-client", "PyYAML", "scipy")
-CODECS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
+DECODERS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
+FORMATS = ("rtsp", "video4linux2,v4l2", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")  # FFmpeg's names
 
 
 def describe(path: Path, config: Config) -> str:
@@ -36,49 +40,93 @@ def describe(path: Path, config: Config) -> str:
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",
         f"  console: {config.console.host}:{config.console.port or 'any free port'}",
         f"  sinks: {', '.join(sink.type for sink in config.sinks) or 'none'}",
+        f"  log: {config.log_path}, {config.log.format} on stderr",
         f"  run folder: {config.run_dir}",
     ]
-    return "\n".join(lines)
+    return config.redactor("\n".join(lines))
 
 
-def examine() -> tuple[str, bool]:
-    """The report, and whether everything that is needed is there."""
-    import av.codec
-    import torch
-
-    from model import load
-    from model.choice import choose
-    from model.errors import ModelError
-
+def examine(folder: Path) -> tuple[str, bool]:
+    """The report, and whether everything that is needed is there.  `folder` is where a run writes."""
     lines = [f"dasnet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
-    healthy = True
-    for name in PACKAGES:
+    sections = (_packages, _processor, _devices, _media, _checkpoint)
+    results = [section() for section in sections]
+    lines += [line for found, _ in results for line in found]
+    lines += machine(folder)
+    healthy = all(good for _, good in results)
+    lines.append("all that is needed is there" if healthy else "something is missing, see above")
+    return "\n".join(lines), healthy
+
+
+def requirements() -> list[str]:
+    """The packages that dasnet declares, without extras and versions.  Raises PackageNotFoundError."""
+    declared = importlib.metadata.requires("dasnet") or []
+    return [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in declared if "extra ==" not in line]
+
+
+def _packages() -> tuple[list[str], bool]:
+    lines, healthy = [], True
+    try:
+        wanted = requirements()
+    except importlib.metadata.PackageNotFoundError:
+        return ["  MISSING  dasnet itself is not installed, so that what it needs is not known: pip install ."], False
+    for name in wanted:
         try:
             lines.append(f"  ok       {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             lines.append(f"  MISSING  {name}")
             healthy = False
-    processor = cpuinfo("model name") or platform.processor() or "unknown"
-    lines.append(f"processor: {processor}, {os.cpu_count()} cores visible, {torch.get_num_threads()} threads used")
-    lines.append(f"  features: {', '.join(sorted(features())) or 'none of ' + ', '.join(FEATURES)}")
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            lines.append(f"device: cuda:{index} {torch.cuda.get_device_name(index)}")
-    else:
-        lines.append("device: no CUDA device is usable; the network runs on the processor")
-    missing = [codec for codec in CODECS if codec not in av.codec.codecs_available]
-    lines.append(f"decoders: {', '.join(codec for codec in CODECS if codec not in missing)}")
-    if missing:
-        lines.append(f"  MISSING  {', '.join(missing)}")
-        healthy = False
+    return lines, healthy
+
+
+def _processor() -> tuple[list[str], bool]:
+    import torch
+
+    name = cpuinfo("model name") or platform.processor() or "unknown"
+    found = ", ".join(sorted(features())) or "none of " + ", ".join(FEATURES)
+    return [f"processor: {name}, {torch.get_num_threads()} threads used", f"  features: {found}"], True
+
+
+def _devices() -> tuple[list[str], bool]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return ["device: no CUDA device is usable; the network runs on the processor"], True
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [f"device: cuda:{index} {name}" for index, name in enumerate(names)], True
+
+
+def _media() -> tuple[list[str], bool]:
+    import av.codec
+    import av.format
+
+    lines, healthy = [], True
+    wanted = {
+        "decoders": (DECODERS, av.codec.codecs_available),
+        "formats": (FORMATS, av.format.formats_available),
+        "encoders": (("libx264",), av.codec.codecs_available),
+    }
+    for kind, (names, available) in wanted.items():
+        missing = [name for name in names if name not in available]
+        lines.append(f"{kind}: {', '.join(name.partition(',')[0] for name in names if name not in missing)}")
+        if missing:
+            lines.append(f"  MISSING  {', '.join(missing)}")
+            healthy = False
+    return lines, healthy
+
+
+def _checkpoint() -> tuple[list[str], bool]:
+    from model import load
+    from model.choice import choose
+    from model.errors import ModelError
+
     try:
         loaded = load(SHIPPED)
-        metadata = loaded.metadata
         choice = choose(loaded.network, 128, None)
-        lines.append(f"engine on the processor: {choice.kind} in {choice.precision} ({choice.reason})")
-        lines.append(f"checkpoint: {SHIPPED.name}, {metadata.network}, {', '.join(metadata.classes)}")
     except ModelError as error:
-        lines.append(f"  MISSING  {error}")
-        healthy = False
-    lines.append("all that is needed is there" if healthy else "something is missing, see above")
-    return "\n".join(lines), healthy
+        return [f"  MISSING  {error}"], False
+    metadata = loaded.metadata
+    return [
+        f"engine on the processor: {choice.kind} in {choice.precision} ({choice.reason})",
+        f"checkpoint: {SHIPPED.name}, {metadata.network}, {', '.join(metadata.classes)}",
+    ], True

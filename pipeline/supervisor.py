@@ -23,6 +23,7 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
 from pipeline.errors import DasnetError, StoreError, WireError
 from pipeline.host_metrics import HostCollector
+from pipeline.notify import notify
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
@@ -31,6 +32,7 @@ RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 30.0  # a worker that lived this long starts again without delay
 SILENCE_S = 15.0  # without a heartbeat for so long, a worker hangs and is killed
 STARTING_S = 90.0  # the first heartbeat may take this long: torch is large
+SIGN_S = 1.0  # between signs of life to systemd
 STOP_S = 8.0  # from the request to stop until a worker is killed
 
 
@@ -79,6 +81,8 @@ class Supervisor:
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._exit_code = 0
+        self._ready = False  # and systemd knows
+        self._next_sign_s = 0.0
         self._collector = HostCollector(self.config, [process.name for process in self.table])
         self._log = structlog.get_logger()
 
@@ -97,9 +101,11 @@ class Supervisor:
                     self._start(process)
                 while not self._stop.wait(0.1):
                     self._supervise()
+                    self._tell_systemd()
                     if self._all_read():
                         break
             finally:
+                notify("STOPPING=1")
                 self._stop_all()
         self._summarise()
         return self._exit_code or int(any(process.broken for process in self.table))
@@ -110,6 +116,15 @@ class Supervisor:
         address = self.config.metrics
         port = health.serve(address, registry, self._collector.not_ready)
         print(f"metrics: http://{address.host}:{port}/metrics", flush=True)
+
+    def _tell_systemd(self) -> None:
+        """Alive while this loop turns; ready once every worker was heard."""
+        now_s = time.monotonic()
+        if now_s >= self._next_sign_s:
+            notify("WATCHDOG=1")
+            self._next_sign_s = now_s + SIGN_S
+        if not self._ready and all(process.ever_heard for process in self.table):
+            self._ready = notify("READY=1")
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
@@ -198,7 +213,8 @@ class Supervisor:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
+    inherited = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    return {**inherited, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
 
 
 class _Lock:

@@ -58,6 +58,7 @@ class Cameras:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._redact = config.redactor
         self._turn = threading.Lock()
         self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {c.id: deque() for c in config.cameras}
 
@@ -73,7 +74,7 @@ class Cameras:
         return CameraStatus(
             id=camera.id,
             band=camera.band,
-            uri=camera.public_uri.partition("?")[0],  # some cameras take user and password in the query
+            uri=self._redact(camera.public_uri),
             state=state,
             cause=Cause.OFFLINE if state == "down" else cause,
             blind_share=round(share, 3),
