@@ -7,12 +7,22 @@ is allowed; a value that holds a secret is never shown.
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError
 from pipeline.types import Band
@@ -84,12 +94,18 @@ class Address(_Section):
 
 
 class ConsoleAddress(Address):
-    @field_validator("host")
+    password_file: Annotated[Path | None, Field(validate_default=True)] = None  # made by `dasnet password FILE`
+
+    @field_validator("password_file")
     @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host not in LOOPBACK:
-            raise ValueError(f"{host!r} would be reachable without a password; allowed: {', '.join(LOOPBACK)}")
-        return host
+    def _not_open_to_all(cls, path: Path | None, known: ValidationInfo) -> Path | None:
+        host = known.data.get("host", LOOPBACK[0])
+        if path is None and host not in LOOPBACK:
+            raise ValueError(
+                f"is required, for console.host {host!r} would be reachable without a password; make one with"
+                f" `dasnet password FILE`, or set console.host to one of {', '.join(LOOPBACK)}"
+            )
+        return path
 
 
 class JsonlSink(_Section):
@@ -108,6 +124,12 @@ class Config(_Section):
     console: ConsoleAddress = ConsoleAddress(port=8470)
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
     run_dir: Path = Path("run")
+    _references: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The texts with `${...}` in them, as written in the file, by dotted key: what they stand for may be secret."""
+        return self._references
 
     @model_validator(mode="after")
     def _unique_cameras(self) -> "Config":
@@ -155,7 +177,16 @@ def load(path: Path) -> Config:
         config = Config.model_validate(expanded)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, raw, fault) for fault in error.errors())) from None
+    config._references.update(_written(raw, ()))
     return _resolve(config, path.resolve().parent)
+
+
+def _written(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict | list):
+        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _written(item, (*key, part))
+    elif isinstance(value, str) and _REFERENCE.search(value):
+        yield dotted(key), value
 
 
 def _expand(value: Any, path: Path, key: tuple[str | int, ...]) -> Any:
@@ -169,7 +200,7 @@ def _expand(value: Any, path: Path, key: tuple[str | int, ...]) -> Any:
 
 
 def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
-    where = f"{path}: {_dotted(key)}"
+    where = f"{path}: {dotted(key)}"
     if name.startswith("file:"):
         secret = path.resolve().parent / name.removeprefix("file:")
         try:
@@ -181,7 +212,7 @@ def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
     return os.environ[name]
 
 
-def _dotted(key: tuple[str | int, ...]) -> str:
+def dotted(key: tuple[str | int, ...]) -> str:
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -201,11 +232,11 @@ def _explain(path: Path, raw: Any, fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed_keys(key[:-1]))
-        return f"{path}: {_dotted(key)}: unknown key; allowed: {allowed}"
+        return f"{path}: {dotted(key)}: unknown key; allowed: {allowed}"
     if fault["type"] == "missing":
-        return f"{path}: {_dotted(key)}: is required"
+        return f"{path}: {dotted(key)}: is required"
     shown = "" if isinstance(written, dict | list) or written is None else f" (given: {public_uri(str(written))!r})"
-    return f"{path}: {_dotted(key)}: {message}{shown}"
+    return f"{path}: {dotted(key)}: {message}{shown}"
 
 
 def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
@@ -233,6 +264,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             "cameras": cameras,
             "sinks": sinks,
             "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
+            "console": config.console.model_copy(update={"password_file": absolute(config.console.password_file)}),
             "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
             "run_dir": config.run_dir.expanduser().absolute(),
         }

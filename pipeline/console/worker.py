@@ -5,6 +5,7 @@ import threading
 from prometheus_client import CollectorRegistry
 
 from pipeline.config import Config
+from pipeline.console.password import load_password
 from pipeline.console.server import bind, run_console
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
@@ -14,6 +15,7 @@ def run(config: Config, stop: threading.Event) -> None:
     endpoints = Endpoints()
     host, metrics = config.console.host, config.metrics
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
+    load_password(config)  # the same
     with Heart(endpoints.heartbeat, "console", CollectorRegistry()):
         run_console(
             config,

@@ -1,7 +1,7 @@
 """What people say about alerts: seen, or nothing.
 
-In: an alert's id, and the verdict.  Out: it and its time in the alert's row of the store.  Any process may write it, beside
-the track worker, which writes all else and leaves these columns alone.
+In: an alert's id, and the verdict.  Out: it and its time in the alert's row of the store.  Any process may write it,
+beside the track worker, which writes all else and leaves these columns alone.
 """
 
 from contextlib import closing

@@ -202,6 +202,10 @@ class StoreReader:
         query = f"SELECT {_ALERT_FIELDS} FROM alerts {where} ORDER BY opened_utc_ns DESC, id DESC LIMIT ?"
         return [self._alert(row) for row in self._query(query, limit)]
 
+    def alert(self, alert_id: str) -> Alert | None:
+        rows = self._query(f"SELECT {_ALERT_FIELDS} FROM alerts WHERE id = ?", alert_id)
+        return self._alert(rows[0]) if rows else None
+
     def tracks(self, limit: int) -> list[Track]:
         """The last seen first."""
         query = "SELECT payload FROM tracks ORDER BY last_seen_utc_ns DESC, ulid DESC LIMIT ?"
