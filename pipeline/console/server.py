@@ -37,8 +37,8 @@ def run_console(
 ) -> None:
     """Blocks until `stop` is set; without one, for ever.
 
-    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the address
-    of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError where the
+    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
+    address of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError where the
     port is taken or the password file is none.
     """
     if not isinstance(listener, socket.socket):
