@@ -143,7 +143,7 @@ class History:
             column = int(((before.time_utc_s + after.time_utc_s) / 2 - start_s) // step_s)
             if 0 <= column < columns_count:
                 columns[column].add(before, after)
-        edges_s, rows = _heat_map(total, columns)
+        edges_s, rows = _heat_map(total, columns, self._objective_s)
         return LatencyReport(
             window_s=window_s,
             step_s=step_s,
@@ -229,13 +229,15 @@ def _losses(counts: dict[tuple[str, str, str], float]) -> list[Loss]:
     ]
 
 
-def _heat_map(total: _Total, columns: Sequence[_Total]) -> tuple[list[float | None], list[list[int] | None]]:
-    """Edges and columns of capture to track, without the rows in which nothing is at either end."""
+def _heat_map(
+    total: _Total, columns: Sequence[_Total], objective_s: float
+) -> tuple[list[float | None], list[list[int] | None]]:
+    """Edges and columns of capture to track, from the lowest row that is not empty to the highest, or the objective's."""
     whole = total.latency.get("capture_to_track")
     if whole is None or not whole.counts[-1]:
         return [], [[] if column.latency else None for column in columns]
     filled = np.flatnonzero(np.diff(whole.counts, prepend=0.0))
-    first, last = int(filled[0]), int(filled[-1])
+    first, last = int(filled[0]), max(int(filled[-1]), int(np.searchsorted(whole.bounds_s, objective_s)))
     rows = [_column(column.latency.get("capture_to_track"), whole, slice(first, last + 1)) for column in columns]
     edges_s = (0.0, *whole.bounds_s)[first : last + 2]
     return [edge if np.isfinite(edge) else None for edge in edges_s], rows

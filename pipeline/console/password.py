@@ -1,8 +1,8 @@
 """The console's password: its file, and the sessions of those who gave it.
 
 In: a password; a session's cookie.  Out: whether each is right.  The file holds an argon2id hash.  A session is its
-time of expiry, signed with a key that derives from that hash and from a random key in the run folder: so sessions outlive
-a restart of the console, and a new password ends all of them.
+time of expiry, signed with a key that derives from that hash and from a random key in the run folder: so sessions
+outlive a restart of the console, and a new password ends all of them.
 """
 
 import asyncio

@@ -38,8 +38,8 @@ def run_console(
     """Blocks until `stop` is set; without one, for ever.
 
     `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
-    address of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError where the
-    port is taken or the password file is none.
+    address of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError
+    where the port is taken or the password file is none.
     """
     if not isinstance(listener, socket.socket):
         listener = bind(config.console.host, config.console.port if listener is None else listener)

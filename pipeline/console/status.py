@@ -56,12 +56,12 @@ def status(config: Config, build: dict[str, str]) -> Status:
 
 def public(value: Any, references: dict[str, str], key: tuple[str | int, ...] = ()) -> Any:
     """A configuration as anybody may see it.  `references` holds, by dotted key, the texts as they are written."""
+    if value is not None and key and _is_secret(str(key[-1])) and not str(key[-1]).endswith("_file"):
+        return HIDDEN
     if isinstance(value, dict):
         return {name: public(item, references, (*key, name)) for name, item in value.items()}
     if isinstance(value, list):
         return [public(item, references, (*key, number)) for number, item in enumerate(value)]
-    if value is not None and _is_secret(str(key[-1])) and not dotted(key).endswith("_file"):
-        return HIDDEN
     value = references.get(dotted(key), value)
     if isinstance(value, str) and "://" in value:
         return public_uri(value).partition("?")[0]

@@ -21,7 +21,8 @@ export class Details {
     this.showCamera = showCamera;
   }
 
-  open(alert) {
+  // With the focus on what to dismiss it as, where that is what was asked for.
+  open(alert, isToDismiss = false) {
     this.#shown = alert;
     byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
     const picture = alert.snapshot
@@ -31,6 +32,7 @@ export class Details {
     this.#showReview();
     this.#showFacts();
     byId("details").showModal();
+    if (isToDismiss) byId("details-review").querySelector("[data-reason]").focus();
   }
 
   receive(alerts) {

@@ -18,7 +18,7 @@ export class Alerts {
 
   get active() {
     const active = this.#alerts.filter(isWaiting);
-    return active.sort((a, b) => rank(a) - rank(b)); // the newest first among equals, as they came
+    return active.sort((a, b) => isSeen(a) - isSeen(b) || rank(a) - rank(b)); // the newest first among equals, as they came
   }
 
   receive(alerts) {
@@ -58,12 +58,12 @@ export class Alerts {
         make("span", {className: "why"}),
       ),
     );
-    const open = () => this.details.open(this.#alerts.find((one) => one.id === alert.id));
-    button.addEventListener("click", open);
+    const open = (isToDismiss) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isToDismiss);
+    button.addEventListener("click", () => open(false));
     const seen = make("button", {type: "button", className: "acknowledge"}, "Acknowledge");
-    seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(open)); // the dialog says why, when tried
+    seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(() => open(false))); // there it can be tried again
     const dismiss = make("button", {type: "button", className: "dismiss"}, "Dismiss …");
-    dismiss.addEventListener("click", open);
+    dismiss.addEventListener("click", () => open(true));
     return make("li", {}, button, make("div", {className: "actions"}, seen, dismiss));
   }
 
@@ -78,12 +78,13 @@ export class Alerts {
   }
 }
 
+const isSeen = (alert) => alert.acknowledged_utc_ns !== null;
 const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.severity);
 
 function standing(alert) {
   if (alert.dismissed_utc_ns !== null) return `Dismissed: ${alert.dismissed_as}`;
-  if (alert.state === "ended") return alert.acknowledged_utc_ns === null ? "Ended · not seen" : "Ended";
-  return `${SEVERITIES[alert.severity]}${alert.acknowledged_utc_ns === null ? "" : " · seen"}`;
+  if (alert.state === "ended") return isSeen(alert) ? "Ended" : "Ended · not seen";
+  return `${SEVERITIES[alert.severity]}${isSeen(alert) ? " · seen" : ""}`;
 }
 
 function span(alert) {
@@ -94,11 +95,11 @@ function span(alert) {
 function fillAlert(item, alert) {
   item.dataset.severity = alert.severity;
   item.dataset.state = isWaiting(alert) ? "active" : "ended";
-  item.dataset.seen = alert.acknowledged_utc_ns !== null;
+  item.dataset.seen = isSeen(alert);
   item.style.setProperty("--label", colour(alert.label));
   item.querySelector("b").textContent = name(alert.label);
   item.querySelector(".severity").textContent = standing(alert);
-  item.querySelector(".acknowledge").hidden = alert.acknowledged_utc_ns !== null;
+  item.querySelector(".acknowledge").hidden = isSeen(alert);
   const why = evidence(alert.evidence).slice(0, 2).join(" ");
   item.querySelector(".why").textContent = `score ${score(alert.score)}${why ? ` · ${why}` : ""}`;
   const thumb = item.querySelector(".thumb");

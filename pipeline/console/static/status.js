@@ -39,6 +39,7 @@ function show(status) {
     ...Object.entries(status.packages),
   ]);
   const {network, classes, preprocessing, decision, training, evaluation} = checkpoint.described;
+  const trained = Object.entries(training ?? {}).filter(([key]) => key !== "config"); // which is long, and in the file
   const flat = (part) => part && Object.entries(part).map(([key, value]) => `${key} ${JSON.stringify(value)}`).join(", ");
   list(byId("checkpoint"), [
     ["File", checkpoint.file],
@@ -47,7 +48,7 @@ function show(status) {
     ["Classes", classes?.join(", ")],
     ["Input", flat(preprocessing)],
     ["Decision", flat(decision)],
-    ["Training", flat(training)],
+    ["Training", flat(Object.fromEntries(trained))],
     ["Evaluation", flat(evaluation)],
     ["Problem", checkpoint.error],
   ]);

@@ -40,7 +40,7 @@ function show(file, trial) {
   const parts = trial.kind === "picture" ? pictureParts(file, trial) : clipParts(file, trial);
   const links = trial.files.map(({name: part, url, bytes}) => {
     const saved = trial.kind === "picture" ? part.replace("input", stem) : `${stem}_${part}`;
-    return make("li", {}, make("a", {href: url, download: saved}, saved), ` ${(bytes / 1024).toFixed(bytes < 10240 ? 1 : 0)} kB`);
+    return make("li", {}, make("a", {href: url, download: saved}, saved), ` ${bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KiB`}`);
   });
   const downloads = make("section", {className: "panel"}, make("h3", {}, "Download"), make("ul", {className: "files"}, ...links));
   byId("result").replaceChildren(...parts, downloads);
@@ -75,7 +75,7 @@ function pictureParts(file, {result, time_s, files}) {
       "div",
       {className: "tiles"},
       tile(String(boxes.length), boxes.length === 1 ? "target" : "targets"),
-      tile(`${inference_ms.toFixed(0)} ms`, "in the network"),
+      tile(`${inference_ms.toFixed(0)} ms`, "in the network, as its first frame"),
       tile(duration(time_s), "with loading it"),
       tile(`${size_px[0]} × ${size_px[1]}`, `pixels, ${engine}`),
     ),
