@@ -1,6 +1,5 @@
 """The console's pages beside the wall, what people say of alerts, and who is let in: real server, store and browser."""
 
-import os
 import subprocess
 import tempfile
 import time
@@ -286,14 +285,22 @@ def test_the_wall_goes_on_when_the_pipeline_is_started_again(page: Page, site: S
     expect(page.locator("#link")).to_have_text("Live")
 
 
-def test_a_password_lets_in_and_keeps_out(browser: Browser, tmp_path: Path) -> None:
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    """A console off loopback, with a password."""
     file = tmp_path / "console.password"
     made = subprocess.run([*DASNET, "password", file], input=PASSWORD + "\n", text=True, cwd=REPOSITORY, check=True)
     assert made.returncode == 0 and file.stat().st_mode & 0o077 == 0 and PASSWORD not in file.read_text()
-    os.environ["CAM_PASSWORD"] = CANARY
+    monkeypatch.setenv("CAM_PASSWORD", CANARY)
     config = load(write_config(tmp_path, host="0.0.0.0", port=0, password_file=file))
     config.run_dir.mkdir()
     console = Process(config, f"ipc://{tmp_path}/x.sock")
+    yield console
+    console.stop()
+
+
+def test_a_password_lets_in_and_keeps_out(browser: Browser, guarded: Process) -> None:
+    console = guarded
     assert httpx.get(console.url("/api/v1/alerts")).status_code == 401
     assert httpx.get(console.url("/")).headers["location"] == "/login"
     assert httpx.get(console.url("/"), headers={"host": "any.example"}).status_code == 303, "any name, with a password"
@@ -324,7 +331,6 @@ def test_a_password_lets_in_and_keeps_out(browser: Browser, tmp_path: Path) -> N
     assert codes == [401] * 5 + [429]
     assert httpx.post(console.url("/api/v1/login"), json={"password": PASSWORD}).status_code == 429
     context.close()
-    console.stop()
 
 
 def test_off_loopback_it_does_not_start_without_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

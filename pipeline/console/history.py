@@ -232,7 +232,7 @@ def _losses(counts: dict[tuple[str, str, str], float]) -> list[Loss]:
 def _heat_map(
     total: _Total, columns: Sequence[_Total], objective_s: float
 ) -> tuple[list[float | None], list[list[int] | None]]:
-    """Edges and columns of capture to track, from the lowest row that is not empty to the highest, or the objective's."""
+    """Edges and columns of capture to track, from the lowest row with a frame to the highest, or the objective's."""
     whole = total.latency.get("capture_to_track")
     if whole is None or not whole.counts[-1]:
         return [], [[] if column.latency else None for column in columns]
