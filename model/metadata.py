@@ -48,13 +48,21 @@ class Metadata:
 
 def read_decision(path: Path) -> Decision:
     """The thresholds of a checkpoint, without reading its weights.  Raises CheckpointError."""
+    try:
+        return Decision(**read_description(path).get("decision", {}))
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path}: its metadata is not understood ({error})") from error
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What the header says, without reading the weights; empty for a file of the original.  Raises CheckpointError."""
     if path.suffix != ".safetensors":
-        return Decision()
+        return {}
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         described = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
-        return Decision(**described.get("decision", {}))
+        return dict(described)
     except (OSError, ValueError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
 

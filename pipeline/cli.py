@@ -118,7 +118,7 @@ def predict(
     engine: EngineOption = "auto",
     band: Annotated[str, typer.Option(help="visible, infrared, or auto.")] = "auto",
 ) -> None:
-    """Segment pictures: a mask and an overlay for each."""
+    """Segment pictures: a mask, an overlay and the boxes for each."""
     from pipeline.predict import run_predict
 
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
@@ -242,6 +242,15 @@ def _run_worker(
         run_console(loaded, stop, served)
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
+
+
+@app.command(epilog="Example: `dasnet password console.password`")
+def password(file: Annotated[Path, typer.Argument(metavar="FILE", help="Is written; only you can read it.")]) -> None:
+    """Make the password file of the console: asks twice, or reads one line that is piped in."""
+    from pipeline.console.password import ask, write_password_file
+
+    write_password_file(file, ask())
+    print(f"{file}: written; name it in the configuration as console.password_file")
 
 
 @app.command()

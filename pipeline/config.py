@@ -7,12 +7,22 @@ is allowed; a value that holds a secret is never shown.
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError
 from pipeline.redaction import HIDDEN, Redactor, secrets_of
@@ -86,12 +96,18 @@ class Address(_Section):
 
 
 class ConsoleAddress(Address):
-    @field_validator("host")
+    password_file: Annotated[Path | None, Field(validate_default=True)] = None  # made by `dasnet password FILE`
+
+    @field_validator("password_file")
     @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host not in LOOPBACK:
-            raise ValueError(f"{host!r} would be reachable without a password; allowed: {', '.join(LOOPBACK)}")
-        return host
+    def _not_open_to_all(cls, path: Path | None, known: ValidationInfo) -> Path | None:
+        host = known.data.get("host", LOOPBACK[0])
+        if path is None and host not in LOOPBACK:
+            raise ValueError(
+                f"is required, for console.host {host!r} would be reachable without a password; make one with"
+                f" `dasnet password FILE`, or set console.host to one of {', '.join(LOOPBACK)}"
+            )
+        return path
 
 
 class Log(_Section):
@@ -117,6 +133,12 @@ class Config(_Section):
     log: Log = Log()
     run_dir: Path = Path("run")
     _secrets: frozenset[str] = PrivateAttr(frozenset())  # what stood in the environment and in secret files
+    _references: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The texts with `${...}` in them, as written in the file, by dotted key: what they stand for may be secret."""
+        return self._references
 
     @model_validator(mode="after")
     def _unique_cameras(self) -> "Config":
@@ -183,6 +205,7 @@ def load(path: Path) -> Config:
     config = _resolve(config, path.resolve().parent)
     hosts = [urlsplit(camera.public_uri).netloc for camera in config.cameras if camera.uri.startswith("rtsp")]
     config._secrets = frozenset(secret for secret in secrets if not any(secret in host for host in hosts))
+    config._references.update(_written(raw, ()))
     return config
 
 
@@ -192,6 +215,14 @@ def _yaml_fault(error: yaml.YAMLError) -> str:
         return "it holds characters that are not allowed"
     problem = re.sub(r"'[^'<]{2,}'", "a name", error.problem or "")
     return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+
+
+def _written(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict | list):
+        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _written(item, (*key, part))
+    elif isinstance(value, str) and _REFERENCE.search(value):
+        yield dotted(key), value
 
 
 def _expand(value: Any, path: Path, key: tuple[str | int, ...], secrets: set[str]) -> Any:
@@ -208,7 +239,7 @@ def _expand(value: Any, path: Path, key: tuple[str | int, ...], secrets: set[str
 
 
 def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
-    where = f"{path}: {_dotted(key)}"
+    where = f"{path}: {dotted(key)}"
     if name.startswith("file:"):
         secret = path.resolve().parent / name.removeprefix("file:")
         try:
@@ -220,7 +251,7 @@ def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
     return os.environ[name]
 
 
-def _dotted(key: tuple[str | int, ...]) -> str:
+def dotted(key: tuple[str | int, ...]) -> str:
     text = ""
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -240,11 +271,11 @@ def _explain(path: Path, raw: Any, fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed_keys(key[:-1]))
-        return f"{path}: {_dotted(key)}: unknown key; allowed: {allowed}"
+        return f"{path}: {dotted(key)}: unknown key; allowed: {allowed}"
     if fault["type"] == "missing":
-        return f"{path}: {_dotted(key)}: is required"
+        return f"{path}: {dotted(key)}: is required"
     shown = "" if isinstance(written, dict | list) or written is None else f" (given: {public_uri(str(written))!r})"
-    return f"{path}: {_dotted(key)}: {message}{shown}"
+    return f"{path}: {dotted(key)}: {message}{shown}"
 
 
 def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
@@ -274,6 +305,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             "sinks": sinks,
             "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
+            "console": config.console.model_copy(update={"password_file": absolute(config.console.password_file)}),
             "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
             "run_dir": config.run_dir.expanduser().absolute(),
         }

@@ -1,11 +1,13 @@
-"""`dasnet predict`: pictures -> masks and overlays."""
+"""`dasnet predict`: pictures -> masks, overlays and boxes."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -19,9 +21,27 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
-from pipeline.types import Band, FrameRef
+from pipeline.types import Band, Detections, FrameRef
 
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
+
+
+class Box(msgspec.Struct, frozen=True):
+    """A target of a picture."""
+
+    xyxy: tuple[float, float, float, float]  # pixels
+    label: str  # the class that fits best
+    score: float
+    area_px: float
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """`<stem>_boxes.json`."""
+
+    size_px: tuple[int, int]  # width, height
+    boxes: list[Box]
+    inference_ms: float  # of the network alone; the first picture's also holds what is prepared once
+    engine: str
 
 
 def named_band(name: str) -> Band:
@@ -51,7 +71,7 @@ def run_predict(
     engine_kind: str,
     band: str,
 ) -> int:
-    """Write `<stem>_mask.png` (0/255, at the picture's own size) and `<stem>_overlay.png` for each.
+    """Write `<stem>_mask.png` (0/255, at the picture's size), `<stem>_overlay.png` and `<stem>_boxes.json` for each.
 
     Returns 1 where a picture could not be read; the others are done all the same.
     """
@@ -92,7 +112,9 @@ def _predict(
     used = metadata.decision.threshold if threshold is None else threshold
     height, width = pixels.shape[:2]
     picture, _ = prepare(pixels, band_of(pixels, band), metadata.preprocessing)
+    started_s = time.monotonic()
     small = engine.submit(picture[None]).result()[0]
+    inference_ms = round((time.monotonic() - started_s) * 1e3, 3)
     # Probabilities are brought to the picture's size before the threshold: its mask then has smooth edges.
     maps = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in small])
     mask = (maps.max(axis=0) > used).astype(np.uint8) * 255
@@ -102,3 +124,11 @@ def _predict(
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)
+    prediction = Prediction((width, height), _boxes(found), inference_ms, engine.name)
+    (out / f"{name}_boxes.json").write_bytes(msgspec.json.format(msgspec.json.encode(prediction)) + b"\n")
+
+
+def _boxes(found: Detections) -> list[Box]:
+    labels = [found.classes[int(number)] for number in found.class_scores.argmax(axis=1)] if len(found) else []
+    rows = zip(found.xyxy.tolist(), labels, found.score.tolist(), found.area_px.tolist(), strict=True)
+    return [Box(tuple(xyxy), label, round(score, 4), area) for xyxy, label, score, area in rows]

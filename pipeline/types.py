@@ -135,6 +135,16 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class DismissReason(StrEnum):
+    """What somebody who looked at an alert took it for instead."""
+
+    BIRD = "bird"
+    AIRCRAFT = "aircraft"
+    INSECT = "insect"
+    REFLECTION = "reflection"
+    OTHER = "other"
+
+
 class EventKind(StrEnum):
     TRACK_CONFIRMED = "track.confirmed"
     TRACK_LABELLED = "track.labelled"  # a sure distractor: kept, not alerted

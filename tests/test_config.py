@@ -60,7 +60,7 @@ FAULTS = {
     "cameras: [{id: a, uri: 'rtsp:///x'}]": "an RTSP address needs a host",
     f"cameras: [{CAMERA}, {CAMERA}]": "id 'a' is used twice",
     f"cameras: [{CAMERA}]\nmodel: {{threshold: 2}}": r"model.threshold: .*less than or equal to 1 \(given: '2'\)",
-    f"cameras: [{CAMERA}]\nconsole: {{host: 0.0.0.0}}": r"console.host: '0.0.0.0' would be reachable .*127.0.0.1",
+    f"cameras: [{CAMERA}]\nconsole: {{host: 0.0.0.0}}": r"password_file: is required.*0.0.0.0.*`dasnet password FILE`",
     f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"sinks\[0\].type: .*'jsonl' \(given: 'kafka'\)",
     "cameras: [{id: a, uri: 'rtsp://u:${NOT_SET_ANYWHERE}@h'}]": "variable NOT_SET_ANYWHERE is not set",
     "cameras: [{id: a, uri: 'rtsp://u:${file:none}@h'}]": r"secret file .*none cannot be read",

@@ -49,7 +49,7 @@ stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 config = Config.model_validate_json(Path(sys.argv[1]).read_bytes())
 run_console(config, sys.argv[2], int(sys.argv[3]), ready=lambda port: print(port, flush=True), stop=stop,
-            metrics="http://127.0.0.1:9464/metrics")
+            metrics=sys.argv[4])
 """
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -103,16 +103,17 @@ def in_a_thread(work: Callable[[], object]) -> None:
 class Process:
     """The console in a process of its own."""
 
-    def __init__(self, config: Config, endpoint: str) -> None:
+    def __init__(self, config: Config, endpoint: str, metrics: str = "http://127.0.0.1:9/metrics") -> None:
         self._file = config.run_dir / "config.json"
         self._file.write_text(config.model_dump_json())
         self._endpoint = endpoint
+        self._metrics = metrics
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", SERVER, str(self._file), self._endpoint, str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)})
+        command = [sys.executable, "-c", SERVER, str(self._file), self._endpoint, str(self.port), self._metrics]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert self.process.stdout
         self.port = int(self.process.stdout.readline())
 
@@ -335,6 +336,7 @@ def test_the_api_says_what_is_allowed(site: Site) -> None:
         assert answer.status_code == 400 and allowed in answer.json()["error"]
     assert site.get("/api/v1/nothing").json() == {"error": "Not Found"}
     assert httpx.post(site.console.url("/api/v1/events")).status_code == 405
+    assert site.get("/api/v1/latency?window=1y").json() == {"error": "window '1y'; allowed: 10m, 1h, 24h"}
 
 
 def test_cameras_and_pictures(site: Site) -> None:

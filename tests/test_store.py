@@ -11,9 +11,10 @@ import pytest
 from ulid import ULID
 
 from pipeline.errors import StoreError
+from pipeline.sinks.reviews import acknowledge, dismiss
 from pipeline.sinks.schema import VERSION
 from pipeline.sinks.store import Store, StoreReader
-from pipeline.types import Event, EventKind, FrameRef, Severity, Track, TrackState
+from pipeline.types import DismissReason, Event, EventKind, FrameRef, Severity, Track, TrackState
 
 START_NS = 1_790_000_000_000_000_000
 CONFIRMED, LOST, LABELLED = EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST, EventKind.TRACK_LABELLED
@@ -265,3 +266,40 @@ def test_readers_see_each_commit_while_it_is_being_written(path: Path) -> None:
             store.append([event(CONFIRMED, track(next(numbers)))])
             store.update_tracks([track(0, 3)])
             assert len(reader.events(1000)) == len(reader.alerts(1000)) == len(reader.tracks(1000))
+
+
+def test_what_people_say_of_an_alert_is_kept_with_its_time(path: Path) -> None:
+    first, second = event(CONFIRMED, track(1)), event(CONFIRMED, track(2))
+    with pytest.raises(StoreError, match="no store is there yet"):
+        acknowledge(path, first.id, 1)
+    with Store(path) as store, StoreReader(path) as reader:
+        store.append([first, second])
+        assert acknowledge(path, first.id, 100) and acknowledge(path, first.id, 200)
+        assert dismiss(path, second.id, DismissReason.BIRD, 300)
+        assert dismiss(path, second.id, DismissReason.INSECT, 400)
+        assert not acknowledge(path, "nobody", 1) and not dismiss(path, "nobody", DismissReason.OTHER, 1)
+        store.update_tracks([track(1, 5), track(2, 5)])
+        store.append([event(LOST, track(1, 6, state=TrackState.LOST), alert=first.id)])
+        alerts = {alert.id: alert for alert in reader.alerts(10)}
+        seen, dismissed = alerts[first.id], alerts[second.id]
+        assert (seen.acknowledged_utc_ns, seen.dismissed_utc_ns, seen.dismissed_as) == (100, None, None)
+        assert (dismissed.acknowledged_utc_ns, dismissed.dismissed_utc_ns) == (300, 400)
+        assert (dismissed.dismissed_as, dismissed.state) == (DismissReason.INSECT, "active")
+
+
+def test_a_store_of_version_1_is_brought_up_to_date_with_what_is_in_it(path: Path) -> None:
+    opened = event(CONFIRMED, track(1))
+    with Store(path) as store:
+        store.append([opened])
+    connection = sqlite3.connect(path)
+    for column in ("acknowledged_utc_ns", "dismissed_utc_ns", "dismissed_as"):
+        connection.execute(f"ALTER TABLE alerts DROP COLUMN {column}")  # as version 1 had it
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(StoreError, match=f"version 1; `dasnet run` brings it up to {VERSION}"):
+        StoreReader(path)
+    with Store(path), StoreReader(path) as reader:
+        assert acknowledge(path, opened.id, 100)
+        (alert,) = reader.alerts(10)
+        assert (alert.id, alert.state, alert.acknowledged_utc_ns) == (opened.id, "ended", 100)
+        assert [item.event for item in reader.events(10)] == [opened]

@@ -15,7 +15,9 @@ import uvicorn
 
 from pipeline.config import Config
 from pipeline.console.app import make_app
+from pipeline.console.password import Password, load_password
 from pipeline.console.site import Site
+from pipeline.console.trial import Trials
 from pipeline.errors import ConfigError
 
 STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
@@ -35,13 +37,15 @@ def run_console(
 ) -> None:
     """Blocks until `stop` is set; without one, for ever.
 
-    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` an address
-    to show; `ready` is called with the port when requests are answered.  Raises ConfigError where the port is taken.
+    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
+    address of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError
+    where the port is taken or the password file is none.
     """
     if not isinstance(listener, socket.socket):
         listener = bind(config.console.host, config.console.port if listener is None else listener)
     with listener:
-        asyncio.run(_serve(Site(config, metrics), live_endpoint, listener, ready, stop or threading.Event()))
+        password, site = load_password(config), Site(config, metrics)
+        asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -59,10 +63,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    site: Site, endpoint: str, listener: socket.socket, ready: Ready | None, stop: threading.Event
+    site: Site,
+    password: Password | None,
+    endpoint: str,
+    listener: socket.socket,
+    ready: Ready | None,
+    stop: threading.Event,
 ) -> None:
+    trials = Trials(site.config)
     config = uvicorn.Config(
-        make_app(site),
+        make_app(site, trials, password),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -79,17 +89,19 @@ async def _serve(
         asyncio.create_task(site.follow_store_and_cameras()),
         asyncio.create_task(_until(stop)),
     ]
+    metrics = asyncio.create_task(site.follow_metrics())  # ends by itself where there are none
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         site.hub.close()
+        trials.close()
         server.should_exit = True
         await tasks[0]
         for task in done:
             task.result()  # what failed, if something did
     finally:
-        for task in tasks:
+        for task in (*tasks, metrics):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, metrics, return_exceptions=True)
         site.close()
 
 

@@ -6,10 +6,12 @@ shown as one without alerts.
 """
 
 import asyncio
+import http.client
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -19,6 +21,7 @@ import zmq.asyncio
 from pipeline.config import Config
 from pipeline.console.cameras import Cameras, CameraStatus
 from pipeline.console.frames import LiveFrames
+from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.sinks.store import Alert, StoreReader
@@ -29,6 +32,8 @@ T = TypeVar("T")
 NEWS_S = 0.25  # how often the store is asked for a new event
 PERIOD_S = 1.0  # how often everything is looked at
 SHOWN = 50  # alerts, events and tracks in the page
+METRICS_TIMEOUT_S = 2.0
+MAX_METRICS_BYTES = 16 << 20
 LOGGED_EVERY_S = 10.0  # refused messages may come in thousands
 
 log = structlog.get_logger()
@@ -55,11 +60,13 @@ class Site:
         self.config = config
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
+        self.history = History(config.objective.capture_to_track_ms / 1e3)
         self.store_error: str | None = None
         self._metrics = metrics
         self._cameras = Cameras(config)
         self._reader: StoreReader | None = None
         self._reader_turn = threading.Lock()
+        self._store_turn = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
         self._refusal_logged_s = -LOGGED_EVERY_S
 
@@ -123,10 +130,28 @@ class Site:
             row = await asyncio.to_thread(self._newest_row)
             if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
                 last_row, looked_s = row, time.monotonic()
-                for topic, items in (await asyncio.to_thread(self._shown)).items():
-                    self._publish_change(topic, msgspec.json.encode(items))
+                await self.publish_stored()
                 self._publish_change("site", msgspec.json.encode(await asyncio.to_thread(self.status)))
             await asyncio.sleep(NEWS_S)
+
+    async def publish_stored(self) -> None:
+        """To all browsers, what changed of alerts, events and tracks."""
+        async with self._store_turn:  # else what was read first could be published last
+            for topic, items in (await asyncio.to_thread(self._shown)).items():
+                self._publish_change(topic, msgspec.json.encode(items))
+
+    async def follow_metrics(self) -> None:
+        """Asks the host's `/metrics` for ever."""
+        if self._metrics is None:
+            self.history.error = "the address of the metrics is not known: metrics.port is 0, any free one"
+            return
+        while True:
+            try:
+                text = await asyncio.to_thread(_fetch, self._metrics)
+                await asyncio.to_thread(self.history.receive, text, time.time())
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                self.history.error = f"{self._metrics} does not answer: {error or type(error).__name__}"
+            await asyncio.sleep(FINE_S)
 
     def _newest_row(self) -> int:
         try:
@@ -155,3 +180,18 @@ def _newest(reader: StoreReader) -> dict[str, list[Any]]:
         "events": [stored.event for stored in reader.events(SHOWN)],
         "tracks": reader.tracks(SHOWN),
     }
+
+
+def _fetch(address: str) -> str:
+    """Raises OSError, ValueError or HTTPException."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=METRICS_TIMEOUT_S)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        content = answer.read(MAX_METRICS_BYTES)
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise OSError(f"status {answer.status}")
+    return content.decode()

@@ -3,6 +3,7 @@
 import threading
 
 from pipeline.config import Address, Config
+from pipeline.console.password import load_password
 from pipeline.console.server import bind, run_console
 from pipeline.metrics import WorkerMetrics
 from pipeline.transport.endpoints import Endpoints
@@ -13,6 +14,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     endpoints = Endpoints()
     host, metrics = config.console.host, config.metrics
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
+    load_password(config)  # the same
     with Heart(endpoints.heartbeat, WorkerMetrics("console"), served):
         run_console(
             config,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x6461736E  # "dasn": no other program's file is taken for a store
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 64 << 20
@@ -55,12 +55,22 @@ CREATE TABLE alerts (
     opened_utc_ns INTEGER NOT NULL,
     last_seen_utc_ns INTEGER NOT NULL,
     ended_utc_ns INTEGER,
-    state TEXT NOT NULL
+    state TEXT NOT NULL,
+    acknowledged_utc_ns INTEGER,
+    dismissed_utc_ns INTEGER,
+    dismissed_as TEXT
 );
 CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
 CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
 """
+_MIGRATIONS = {  # from this version to the next
+    1: """
+ALTER TABLE alerts ADD COLUMN acknowledged_utc_ns INTEGER;
+ALTER TABLE alerts ADD COLUMN dismissed_utc_ns INTEGER;
+ALTER TABLE alerts ADD COLUMN dismissed_as TEXT;
+""",
+}
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
 
 
 def open_writable(path: Path) -> sqlite3.Connection:
-    """Creates folder, file and tables where they are missing."""
+    """Creates folder, file and tables where they are missing, and brings those of an older version up to this one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,8 +108,8 @@ def open_writable(path: Path) -> sqlite3.Connection:
     try:
         with failures(path):
             _prepare(connection, path)
-            if _version(connection, path) is None:
-                _create(connection, path)
+            if _version(connection, path) != VERSION:
+                _create_or_migrate(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -116,13 +126,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
+def _create_or_migrate(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection, path):
-        if _version(connection, path) is not None:
-            return  # another process was faster
-        for statement in _TABLES.split(";")[:-1]:
+        version = _version(connection, path)  # again: another process may have been faster
+        if version is None:
+            statements = _TABLES
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        else:
+            statements = "".join(_MIGRATIONS[older] for older in range(version, VERSION))
+        for statement in statements.split(";")[:-1]:
             connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -135,8 +148,11 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
     try:
         with failures(path):
-            if _version(connection, path) is None:
+            version = _version(connection, path)
+            if version is None:
                 raise StoreError(f"{path}: no store is there yet")
+            if version != VERSION:
+                raise StoreError(f"{path}: is a store of version {version}; `dasnet run` brings it up to {VERSION}")
     except BaseException:
         connection.close()
         raise
@@ -144,7 +160,7 @@ def open_readonly(path: Path) -> sqlite3.Connection:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int | None:
-    """None: an empty file."""
+    """This or an older one that can be brought up to it.  None: an empty file."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -152,6 +168,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int | None:
         raise StoreError(f"{path}: is a database, but not a store of dasnet; name another file")
     if not version:
         return None
-    if version != VERSION:
+    if version != VERSION and version not in _MIGRATIONS:
         raise StoreError(f"{path}: is a store of version {version}; this dasnet reads version {VERSION}; move it away")
     return int(version)

@@ -19,7 +19,7 @@ import msgspec
 
 from pipeline.errors import StoreError
 from pipeline.sinks.schema import failures, open_readonly, open_writable, transaction
-from pipeline.types import Event, EventKind, Severity, Track, TrackState
+from pipeline.types import DismissReason, Event, EventKind, Severity, Track, TrackState
 
 T = TypeVar("T")
 
@@ -40,6 +40,9 @@ class Alert(msgspec.Struct, frozen=True):
     last_seen_utc_ns: int
     ended_utc_ns: int | None
     state: Literal["active", "ended"]
+    acknowledged_utc_ns: int | None = None  # when somebody said that they had seen it
+    dismissed_utc_ns: int | None = None  # when somebody said that it is nothing, ...
+    dismissed_as: DismissReason | None = None  # ... but this
 
 
 class StoredEvent(NamedTuple):
@@ -198,6 +201,10 @@ class StoreReader:
         where = "WHERE state = 'active'" if active_only else ""
         query = f"SELECT {_ALERT_FIELDS} FROM alerts {where} ORDER BY opened_utc_ns DESC, id DESC LIMIT ?"
         return [self._alert(row) for row in self._query(query, limit)]
+
+    def alert(self, alert_id: str) -> Alert | None:
+        rows = self._query(f"SELECT {_ALERT_FIELDS} FROM alerts WHERE id = ?", alert_id)
+        return self._alert(rows[0]) if rows else None
 
     def tracks(self, limit: int) -> list[Track]:
         """The last seen first."""

@@ -1,24 +1,24 @@
 // Alerts, events and tracks, as the store has them.
 
 import {clock} from "./clock.js";
+import {Details, review, SEVERITIES, snapshotUrl} from "./details.js";
 import {clockTime, colour, duration, evidence, follow, happened, make, name, score, timeElement} from "./text.js";
+import {isWaiting} from "./top.js";
 
-const SEVERITIES = {alarm: "Alarm", warning: "Warning", info: "Information"};
 const byId = (id) => document.getElementById(id);
-const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
 
 export class Alerts {
   #known = null;
   #alerts = [];
 
   constructor(showCamera) {
-    this.showCamera = showCamera;
+    this.details = new Details(showCamera);
     setInterval(() => this.#tick(), 1000);
   }
 
   get active() {
-    const active = this.#alerts.filter((alert) => alert.state === "active");
-    return active.sort((a, b) => rank(a) - rank(b)); // the newest first among equals, as they came
+    const active = this.#alerts.filter(isWaiting);
+    return active.sort((a, b) => isSeen(a) - isSeen(b) || rank(a) - rank(b)); // the newest first among equals, as they came
   }
 
   receive(alerts) {
@@ -26,12 +26,13 @@ export class Alerts {
     const active = this.active;
     const create = (alert) => this.#make(alert);
     follow(byId("active"), active, (alert) => alert.id, create, fillAlert);
-    follow(byId("ended"), alerts.filter((alert) => alert.state === "ended"), (alert) => alert.id, create, fillAlert);
+    follow(byId("ended"), alerts.filter((alert) => !isWaiting(alert)), (alert) => alert.id, create, fillAlert);
     byId("ended-title").hidden = active.length === alerts.length;
     byId("alert-count").textContent = active.length ? String(active.length) : "";
     byId("no-alerts").hidden = active.length > 0;
     byId("no-alerts").textContent = "No active alert.";
     this.#announce(active);
+    this.details.receive(alerts);
     this.#tick();
   }
 
@@ -57,8 +58,13 @@ export class Alerts {
         make("span", {className: "why"}),
       ),
     );
-    button.addEventListener("click", () => this.#open(alert.id));
-    return make("li", {}, button);
+    const open = (isToDismiss) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isToDismiss);
+    button.addEventListener("click", () => open(false));
+    const seen = make("button", {type: "button", className: "acknowledge"}, "Acknowledge");
+    seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(() => open(false))); // there it can be tried again
+    const dismiss = make("button", {type: "button", className: "dismiss"}, "Dismiss …");
+    dismiss.addEventListener("click", () => open(true));
+    return make("li", {}, button, make("div", {className: "actions"}, seen, dismiss));
   }
 
   #tick() {
@@ -70,40 +76,16 @@ export class Alerts {
       }
     }
   }
-
-  #open(id) {
-    const alert = this.#alerts.find((one) => one.id === id);
-    if (!alert) return;
-    byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
-    const picture = alert.snapshot
-      ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
-      : make("p", {className: "empty"}, "No snapshot was taken.");
-    byId("details-picture").replaceChildren(picture);
-    const show = make("button", {type: "button"}, "Show the camera");
-    show.addEventListener("click", () => {
-      byId("details").close();
-      this.showCamera(alert.camera);
-    });
-    const rows = [
-      ["Severity", SEVERITIES[alert.severity] ?? alert.severity],
-      ["State", alert.state === "active" ? "Active" : "Ended"],
-      ["Opened", timeElement(alert.opened_utc_ns)],
-      ["Last seen", timeElement(alert.last_seen_utc_ns)],
-      ...(alert.ended_utc_ns === null ? [] : [["Ended", timeElement(alert.ended_utc_ns)]]),
-      ["Score", score(alert.score)],
-      ["Evidence", evidence(alert.evidence).join(", ") || "none"],
-      ["Alert", make("code", {}, alert.id)],
-      ["Track", make("code", {}, alert.track)],
-      ["Camera", make("span", {}, `${alert.camera} `, show)],
-    ];
-    byId("details-list").replaceChildren(
-      ...rows.flatMap(([term, what]) => [make("dt", {}, term), make("dd", {}, what)]),
-    );
-    byId("details").showModal();
-  }
 }
 
+const isSeen = (alert) => alert.acknowledged_utc_ns !== null;
 const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.severity);
+
+function standing(alert) {
+  if (alert.dismissed_utc_ns !== null) return `Dismissed: ${alert.dismissed_as}`;
+  if (alert.state === "ended") return isSeen(alert) ? "Ended" : "Ended · not seen";
+  return `${SEVERITIES[alert.severity]}${isSeen(alert) ? " · seen" : ""}`;
+}
 
 function span(alert) {
   if (alert.state === "active") return `for ${duration(clock.ageS(alert.opened_utc_ns))}`;
@@ -112,10 +94,12 @@ function span(alert) {
 
 function fillAlert(item, alert) {
   item.dataset.severity = alert.severity;
-  item.dataset.state = alert.state;
+  item.dataset.state = isWaiting(alert) ? "active" : "ended";
+  item.dataset.seen = isSeen(alert);
   item.style.setProperty("--label", colour(alert.label));
   item.querySelector("b").textContent = name(alert.label);
-  item.querySelector(".severity").textContent = alert.state === "active" ? SEVERITIES[alert.severity] : "Ended";
+  item.querySelector(".severity").textContent = standing(alert);
+  item.querySelector(".acknowledge").hidden = isSeen(alert);
   const why = evidence(alert.evidence).slice(0, 2).join(" ");
   item.querySelector(".why").textContent = `score ${score(alert.score)}${why ? ` · ${why}` : ""}`;
   const thumb = item.querySelector(".thumb");

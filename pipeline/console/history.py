@@ -1,0 +1,249 @@
+"""What the host's metrics were: latency, drops and blind time over the last ten minutes, hour and day.
+
+In: the text of the host's `/metrics`, every few seconds.  Out: a LatencyReport.  Kept in memory, in two rings: fine
+ones for ten minutes, coarse ones for a day.  Counters that went back (the host began anew) are counted from zero.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")
+END_TO_END = {
+    "dasnet_capture_to_track_seconds": "capture_to_track",
+    "dasnet_capture_to_alert_seconds": "capture_to_alert",
+}
+COUNTED = {
+    "dasnet_frames_dropped_total": "dropped",
+    "dasnet_frames_failed_total": "failed",
+    "dasnet_blind_seconds_total": "blind_s",
+}
+FINE_S, COARSE_S = 5.0, 60.0
+WINDOWS_S: dict[str, tuple[float, float]] = {  # how long, and how long a column of the heat map
+    "10m": (600.0, 10.0),
+    "1h": (3600.0, 60.0),
+    "24h": (86400.0, 900.0),
+}
+Window = Literal["10m", "1h", "24h"]
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """A histogram: how many were at most as long as each bound, the last of which is infinite; and their sum."""
+
+    bounds_s: tuple[float, ...]
+    counts: NDArray[np.float64]
+    sum_s: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The host's counters at one moment."""
+
+    time_utc_s: float
+    latency: dict[str, Buckets]  # by stage, or from where to where; of all cameras together
+    counts: dict[tuple[str, str, str], float]  # (what, camera, cause)
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """None: nothing was measured."""
+
+    name: str
+    count: int
+    mean_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """What a camera lost to one cause."""
+
+    camera: str
+    cause: str
+    dropped: int
+    failed: int
+    blind_s: float
+
+
+class LatencyReport(msgspec.Struct, frozen=True):
+    window_s: float
+    step_s: float  # of a column
+    from_utc_ns: int  # where the first column begins
+    sampled_utc_ns: int | None  # the newest sample; None: there is none
+    covered_s: float  # of the window, by samples
+    objective_s: float  # capture to track
+    end_to_end: list[Quantiles]
+    stages: list[Quantiles]
+    losses: list[Loss]  # only what there is
+    edges_s: list[float | None]  # of the heat map's rows, from below; None: infinite
+    columns: list[list[int] | None]  # capture to track: frames by row; None: not sampled
+    error: str | None  # why there is no newer sample
+
+
+@dataclass
+class _Total:
+    """Increases added up."""
+
+    latency: dict[str, Buckets] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def add(self, before: Sample, after: Sample) -> None:
+        for name, buckets in after.latency.items():
+            rise, known = increase(before.latency.get(name), buckets), self.latency.get(name)
+            if known is not None and known.bounds_s == rise.bounds_s:
+                rise = Buckets(rise.bounds_s, rise.counts + known.counts, rise.sum_s + known.sum_s)
+            self.latency[name] = rise
+        for key, value in after.counts.items():
+            old = before.counts.get(key, 0.0)
+            self.counts[key] = self.counts.get(key, 0.0) + (value - old if value >= old else value)
+
+
+class History:
+    """Thread-safe."""
+
+    def __init__(self, objective_s: float) -> None:
+        self.error: str | None = "not asked yet"
+        self.build: dict[str, str] = {}  # the labels of dasnet_build_info
+        self._objective_s = objective_s
+        self._turn = threading.Lock()
+        self._fine: deque[Sample] = deque(maxlen=int(WINDOWS_S["10m"][0] / FINE_S) + 1)
+        self._coarse: deque[Sample] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
+
+    def receive(self, text: str, time_utc_s: float) -> None:
+        """Raises ValueError for what is no metrics text."""
+        sample, build = parse(text, time_utc_s)
+        with self._turn:
+            self.build = build
+            self._fine.append(sample)
+            if not self._coarse or time_utc_s // COARSE_S != self._coarse[-1].time_utc_s // COARSE_S:
+                self._coarse.append(sample)
+            self.error = None
+
+    def report(self, window: Window, now_utc_s: float) -> LatencyReport:
+        window_s, step_s = WINDOWS_S[window]
+        with self._turn:
+            samples = list(self._fine if window == "10m" else self._coarse)
+            if self._fine and samples[-1] is not self._fine[-1]:
+                samples.append(self._fine[-1])
+        columns_count = int(window_s / step_s)
+        start_s = (np.floor(now_utc_s / step_s) + 1 - columns_count) * step_s
+        samples = [sample for sample in samples if sample.time_utc_s > start_s - step_s]
+        total, columns = _Total(), [_Total() for _ in range(columns_count)]
+        for before, after in pairwise(samples):
+            total.add(before, after)
+            column = int(((before.time_utc_s + after.time_utc_s) / 2 - start_s) // step_s)
+            if 0 <= column < columns_count:
+                columns[column].add(before, after)
+        edges_s, rows = _heat_map(total, columns, self._objective_s)
+        return LatencyReport(
+            window_s=window_s,
+            step_s=step_s,
+            from_utc_ns=int(start_s * 1e9),
+            sampled_utc_ns=int(samples[-1].time_utc_s * 1e9) if samples else None,
+            covered_s=samples[-1].time_utc_s - samples[0].time_utc_s if samples else 0.0,
+            objective_s=self._objective_s,
+            end_to_end=[_quantiles(name, total.latency.get(name)) for name in END_TO_END.values()],
+            stages=[_quantiles(name, total.latency.get(name)) for name in STAGES],
+            losses=_losses(total.counts),
+            edges_s=edges_s,
+            columns=rows,
+            error=self.error,
+        )
+
+
+def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
+    """The sample, and the labels of dasnet_build_info.  Raises ValueError."""
+    histograms: dict[str, dict[float, float]] = {}
+    sums: dict[str, float] = {}
+    counts: dict[tuple[str, str, str], float] = {}
+    build: dict[str, str] = {}
+    for family in text_string_to_metric_families(text):
+        for name, labels, value, *_ in family.samples:
+            stem, _, part = name.rpartition("_")
+            latency = labels.get("stage", "") if stem == "dasnet_stage_latency_seconds" else END_TO_END.get(stem)
+            if name in COUNTED:
+                counts[COUNTED[name], labels.get("camera", ""), labels.get("cause", "")] = value
+            elif name == "dasnet_build_info":
+                build = dict(labels)
+            elif latency and part == "bucket":
+                buckets, bound_s = histograms.setdefault(latency, {}), float(labels["le"])
+                buckets[bound_s] = buckets.get(bound_s, 0.0) + value
+            elif latency and part == "sum":
+                sums[latency] = sums.get(latency, 0.0) + value
+    latency_by_name = {
+        name: Buckets(
+            tuple(sorted(buckets)), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
+        )
+        for name, buckets in histograms.items()
+    }
+    return Sample(time_utc_s, latency_by_name, counts), build
+
+
+def increase(before: Buckets | None, after: Buckets) -> Buckets:
+    """What came in between; all of `after` where it began anew."""
+    if before is None or before.bounds_s != after.bounds_s or (after.counts < before.counts).any():
+        return after
+    return Buckets(after.bounds_s, after.counts - before.counts, max(0.0, after.sum_s - before.sum_s))
+
+
+def quantile(share: float, buckets: Buckets) -> float | None:
+    """Linear within its bucket, as Prometheus' `histogram_quantile`: above the last finite bound it is that bound."""
+    total = buckets.counts[-1] if len(buckets.counts) else 0.0
+    if total <= 0:
+        return None
+    rank = share * total
+    place = int(np.searchsorted(buckets.counts, rank))
+    if place >= len(buckets.bounds_s) - 1:
+        return buckets.bounds_s[-2] if len(buckets.bounds_s) > 1 else None
+    lower_s, below = (buckets.bounds_s[place - 1], buckets.counts[place - 1]) if place else (0.0, 0.0)
+    inside = buckets.counts[place] - below
+    return float(lower_s + (buckets.bounds_s[place] - lower_s) * (rank - below) / inside) if inside > 0 else lower_s
+
+
+def _quantiles(name: str, buckets: Buckets | None) -> Quantiles:
+    count = int(buckets.counts[-1]) if buckets is not None and len(buckets.counts) else 0
+    if buckets is None or not count:
+        return Quantiles(name, 0, None, None, None, None)
+    return Quantiles(name, count, buckets.sum_s / count, *(quantile(share, buckets) for share in (0.5, 0.95, 0.99)))
+
+
+def _losses(counts: dict[tuple[str, str, str], float]) -> list[Loss]:
+    keys = sorted({(camera, cause) for (_, camera, cause), value in counts.items() if value > 0})
+    return [
+        Loss(
+            *key,
+            dropped=int(counts.get(("dropped", *key), 0)),
+            failed=int(counts.get(("failed", *key), 0)),
+            blind_s=round(counts.get(("blind_s", *key), 0.0), 3),
+        )
+        for key in keys
+    ]
+
+
+def _heat_map(
+    total: _Total, columns: Sequence[_Total], objective_s: float
+) -> tuple[list[float | None], list[list[int] | None]]:
+    """Edges and columns of capture to track, from the lowest row with a frame to the highest, or the objective's."""
+    whole = total.latency.get("capture_to_track")
+    if whole is None or not whole.counts[-1]:
+        return [], [[] if column.latency else None for column in columns]
+    filled = np.flatnonzero(np.diff(whole.counts, prepend=0.0))
+    first, last = int(filled[0]), max(int(filled[-1]), int(np.searchsorted(whole.bounds_s, objective_s)))
+    rows = [_column(column.latency.get("capture_to_track"), whole, slice(first, last + 1)) for column in columns]
+    edges_s = (0.0, *whole.bounds_s)[first : last + 2]
+    return [edge if np.isfinite(edge) else None for edge in edges_s], rows
+
+
+def _column(buckets: Buckets | None, whole: Buckets, rows: slice) -> list[int] | None:
+    if buckets is None or buckets.bounds_s != whole.bounds_s:
+        return None
+    return [int(count) for count in np.diff(buckets.counts, prepend=0.0)[rows]]

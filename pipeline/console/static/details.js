@@ -1,0 +1,104 @@
+// The dialog of one alert: its picture, all that is known of it, and what somebody says about it.
+
+import {request} from "./request.js";
+import {evidence, make, name, score, timeElement} from "./text.js";
+
+export const SEVERITIES = {alarm: "Alarm", warning: "Warning", info: "Information"};
+const REASONS = {bird: "Bird", aircraft: "Aircraft", insect: "Insect", reflection: "Reflection", other: "Other"};
+const byId = (id) => document.getElementById(id);
+export const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
+
+// What becomes of it comes back through the stream of events, as to every browser.
+export function review(id, verdict, reason) {
+  const body = reason && JSON.stringify({reason});
+  return request(`/alerts/${encodeURIComponent(id)}/${verdict}`, {method: "POST", body});
+}
+
+export class Details {
+  #shown = null; // the alert
+
+  constructor(showCamera) {
+    this.showCamera = showCamera;
+  }
+
+  // With the focus on what to dismiss it as, where that is what was asked for.
+  open(alert, isToDismiss = false) {
+    this.#shown = alert;
+    byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
+    const picture = alert.snapshot
+      ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
+      : make("p", {className: "empty"}, "No snapshot was taken.");
+    byId("details-picture").replaceChildren(picture);
+    this.#showReview();
+    this.#showFacts();
+    byId("details").showModal();
+    if (isToDismiss) byId("details-review").querySelector("[data-reason]").focus();
+  }
+
+  receive(alerts) {
+    if (!byId("details").open) return;
+    const before = JSON.stringify(this.#shown);
+    this.#shown = alerts.find((alert) => alert.id === this.#shown.id) ?? this.#shown;
+    if (JSON.stringify(this.#shown) === before) return;
+    this.#markReview();
+    this.#showFacts();
+  }
+
+  #showReview() {
+    const problem = make("p", {className: "problem", hidden: true, role: "alert"});
+    const say = async (verdict, reason) => {
+      problem.hidden = true;
+      try {
+        await review(this.#shown.id, verdict, reason);
+      } catch (error) {
+        problem.textContent = error.message;
+        problem.hidden = false;
+      }
+    };
+    const acknowledge = make("button", {type: "button", data: {verdict: "acknowledge"}});
+    acknowledge.addEventListener("click", () => say("acknowledge"));
+    const reasons = Object.entries(REASONS).map(([reason, text]) => {
+      const button = make("button", {type: "button", data: {verdict: "dismiss", reason}}, text);
+      button.addEventListener("click", () => say("dismiss", reason));
+      return button;
+    });
+    const dismiss = make("div", {className: "reasons", role: "group", ariaLabel: "Dismiss as"}, "Dismiss as ", ...reasons);
+    byId("details-review").replaceChildren(acknowledge, dismiss, problem);
+    this.#markReview();
+  }
+
+  #markReview() {
+    const {acknowledged_utc_ns, dismissed_as} = this.#shown;
+    const [acknowledge, dismiss] = byId("details-review").children;
+    acknowledge.textContent = acknowledged_utc_ns === null ? "Acknowledge" : "Acknowledged";
+    acknowledge.disabled = acknowledged_utc_ns !== null;
+    for (const button of dismiss.children) button.ariaPressed = String(button.dataset.reason === dismissed_as);
+  }
+
+  #showFacts() {
+    const alert = this.#shown;
+    const show = make("button", {type: "button"}, "Show the camera");
+    show.addEventListener("click", () => {
+      byId("details").close();
+      this.showCamera(alert.camera);
+    });
+    const when = (term, ns) => (ns === null ? [] : [[term, timeElement(ns)]]);
+    const rows = [
+      ["Severity", SEVERITIES[alert.severity] ?? alert.severity],
+      ["State", alert.state === "active" ? "Active" : "Ended"],
+      ["Opened", timeElement(alert.opened_utc_ns)],
+      ["Last seen", timeElement(alert.last_seen_utc_ns)],
+      ...when("Ended", alert.ended_utc_ns),
+      ...when("Acknowledged", alert.acknowledged_utc_ns),
+      ...when("Dismissed", alert.dismissed_utc_ns),
+      ["Score", score(alert.score)],
+      ["Evidence", evidence(alert.evidence).join(", ") || "none"],
+      ["Alert", make("code", {}, alert.id)],
+      ["Track", make("code", {}, alert.track)],
+      ["Camera", make("span", {}, `${alert.camera} `, show)],
+    ];
+    byId("details-list").replaceChildren(
+      ...rows.flatMap(([term, what]) => [make("dt", {}, term), make("dd", {}, what)]),
+    );
+  }
+}

@@ -1,0 +1,20 @@
+// Requests to the API: JSON out, JSON in; what goes wrong is an Error whose message is fit to be shown.
+
+export async function request(path, {method = "GET", body, timeoutMs = 10_000} = {}) {
+  let response;
+  try {
+    response = await fetch(`/api/v1${path}`, {method, body, signal: AbortSignal.timeout(timeoutMs)});
+  } catch {
+    throw new Error("dasnet does not answer");
+  }
+  if (response.status === 401 && location.pathname !== "/login") location.assign("/login");
+  const text = await response.text();
+  let answer = null;
+  try {
+    answer = text ? JSON.parse(text) : null;
+  } catch {
+    // said below, by its status
+  }
+  if (!response.ok) throw new Error(answer?.error ?? `dasnet answers with status ${response.status}`);
+  return answer;
+}

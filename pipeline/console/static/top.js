@@ -1,0 +1,97 @@
+// The head of every page: how the cameras are, how many alerts wait, whether the page is connected, the time.
+
+import {clock} from "./clock.js";
+import {Live} from "./live.js";
+import {request} from "./request.js";
+import {mode} from "./wall.js";
+
+const byId = (id) => document.getElementById(id);
+const title = document.title;
+let storeError = null;
+let isLinked = false;
+let linkedUntil = null; // when the link was lost
+
+// `topics`: what else to call with the data of each event.  `linked(isLinked)`: at each change.
+export function connect(topics = {}, linked = () => {}) {
+  const own = {site: receiveSite, alerts: receiveAlerts};
+  const all = {};
+  for (const topic of new Set([...Object.keys(own), ...Object.keys(topics)])) {
+    all[topic] = (data) => {
+      own[topic]?.(data);
+      topics[topic]?.(data);
+    };
+  }
+  setInterval(showTime, 1000);
+  showTime();
+  new Live(all, (isLinkedNow) => {
+    setLink(isLinkedNow);
+    linked(isLinkedNow);
+  });
+}
+
+// What somebody has to look at: what is there now, and was not dismissed.
+export const isWaiting = (alert) => alert.state === "active" && alert.dismissed_utc_ns === null;
+
+function receiveSite(site) {
+  clock.learn(site.now_utc_ns);
+  storeError = site.store_error;
+  summarise(site.cameras);
+  const metrics = byId("metrics");
+  metrics.hidden = !site.metrics;
+  if (site.metrics) metrics.href = site.metrics;
+  showBanner();
+}
+
+function receiveAlerts(alerts) {
+  const waiting = alerts.filter(isWaiting).length;
+  document.title = waiting ? `(${waiting}) ${waiting === 1 ? "alert" : "alerts"} · dasnet` : title;
+  byId("badge").textContent = waiting ? String(waiting) : "";
+}
+
+function summarise(cameras) {
+  const worse = cameras.filter((camera) => mode(camera)[0] !== "good");
+  const bad = worse.filter((camera) => mode(camera)[0] === "bad");
+  const list = (some) => some.map((camera) => `${camera.id} (${mode(camera)[1].toLowerCase()})`).join(", ");
+  const summary = byId("summary");
+  summary.dataset.mood = bad.length ? "bad" : worse.length ? "late" : "good";
+  const text = worse.length
+    ? `${cameras.length - worse.length} of ${cameras.length} cameras searching. Not, or not fully: ${list(worse)}`
+    : cameras.length === 1 ? "1 camera, searching" : `${cameras.length} cameras, all searching`;
+  if (summary.textContent !== text) summary.textContent = text;
+}
+
+function setLink(linked) {
+  isLinked = linked;
+  if (!linked) {
+    linkedUntil = new Date();
+    request("/cameras").catch(() => {}); // leads to the login where the session has ended
+  }
+  byId("link").dataset.state = linked ? "good" : "bad";
+  byId("link").firstElementChild.textContent = linked ? "Live" : "Not connected";
+  document.body.classList.toggle("unlinked", !linked);
+  if (!linked) {
+    byId("summary").dataset.mood = "late";
+    byId("summary").textContent = "State of the cameras not known";
+  }
+  showBanner();
+}
+
+function showBanner() {
+  const banner = byId("banner");
+  let text = "";
+  if (!isLinked && linkedUntil) {
+    const since = linkedUntil.toLocaleTimeString("en-GB");
+    text = `Connection to dasnet lost at ${since}. What is below is from then. Connecting again …`;
+  } else if (storeError) {
+    text = `Alerts, events and tracks cannot be read: ${storeError}`;
+  }
+  if (banner.textContent !== text) banner.textContent = text;
+  banner.hidden = !text;
+}
+
+function showTime() {
+  const now = new Date(clock.nowMs);
+  byId("local").textContent = now.toLocaleTimeString("en-GB");
+  byId("local").dateTime = now.toISOString();
+  byId("utc").textContent = `${now.toISOString().slice(11, 19)} UTC`;
+}
