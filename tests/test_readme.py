@@ -15,6 +15,7 @@ from program import REPOSITORY, shortened
 TESTED_ELSEWHERE = {
     "make run": "test_run",
     "make test": "this is it",
+    "dasnet support-bundle --out support.zip site.yaml": "test_installed",
     "make dashboard": "test_dashboard",
     "DASNET_CLIPS=tests/data dasnet train configs/training/tiny.yaml --out out/tiny": "test_training",
     "dasnet evaluate --checkpoint out/field/ema.safetensors --data FOLDER --split val --out out/field": "test_evaluate",
