@@ -16,7 +16,6 @@ from pipeline.config import load
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "systemd" / "dasnet.service"
 MOST_EXPOSED = 20  # tenths, of 100; what systemd calls OK begins at 20 and below
-OTHERS = ("grafana/dashboard.json", "prometheus")  # made by the metrics' part
 
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="needs systemd-analyze (package systemd)"
@@ -87,8 +86,7 @@ def test_what_compose_names_is_there():
             source, target, *_ = mount.split(":")
             assert target.startswith("/")
             if source.startswith("./"):
-                ours = source.removeprefix("./") not in OTHERS
-                assert (DEPLOY / source).exists() or not ours, f"{name}: {source}"
+                assert (DEPLOY / source).exists(), f"{name}: {source}"
             else:
                 assert source in content["volumes"], f"{name}: {source}"
         if build := service.get("build"):
