@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -190,16 +191,23 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
+@contextmanager
+def faultless_page(browser: Browser) -> Iterator[Page]:
+    """A page on which no script fails, and which asks for nothing that it may not."""
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
-    page.goto(site.console.url("/"))
     yield page
     page.close()
     assert faults == []
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    with faultless_page(browser) as page:
+        page.goto(site.console.url("/"))
+        yield page
 
 
 def canvas_pixels(page: Page, camera: str) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from program import CLIPS, DASNET, REPOSITORY
 from prometheus_client import start_http_server
-from test_console import SECRET, Feed, Process, browser, picture, until
+from test_console import SECRET, Feed, Process, browser, faultless_page, picture, until
 from test_store import CONFIRMED, LOST, event, track
 
 from pipeline.config import load
@@ -87,14 +87,9 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1366, "height": 768})
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
-    yield page
-    page.close()
-    assert faults == []
+def page(browser: Browser) -> Iterator[Page]:
+    with faultless_page(browser) as page:
+        yield page
 
 
 def stored(site: Site, alert: str) -> Any:

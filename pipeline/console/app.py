@@ -11,13 +11,14 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from pipeline.console import api
 from pipeline.console.history import LatencyReport
+from pipeline.console.pages import PAGES, html
 from pipeline.console.password import Password
 from pipeline.console.security import Guard
 from pipeline.console.site import LiveUpdate, Site, SiteStatus
@@ -27,7 +28,6 @@ from pipeline.errors import StoreError
 from pipeline.sinks.store import Alert
 
 STATIC = Path(__file__).parent / "static"
-PAGES = {"/": "index", "/latency": "latency", "/try": "try", "/status": "status", "/login": "login"}
 REVALIDATE = {"cache-control": "no-cache"}  # after an update the page must not run old scripts
 
 
@@ -84,7 +84,7 @@ ENDPOINTS = (
 def make_app(site: Site, trials: Trials, password: Password | None) -> ASGIApp:
     handlers = api.Api(site, trials, password)
     routes = [
-        *(Route(path, _page(name)) for path, name in PAGES.items()),
+        *(Route(path, _page) for path in PAGES),
         Route("/healthz", handlers.health),
         Route("/api/v1", _index),
         *(Route(f"/api/v1{e.path}", getattr(handlers, e.handler), methods=[e.method]) for e in ENDPOINTS),
@@ -102,11 +102,8 @@ class _Static(StaticFiles):
         return response
 
 
-def _page(name: str) -> Any:
-    async def page(_: Request) -> Response:
-        return FileResponse(STATIC / f"{name}.html", headers=REVALIDATE)
-
-    return page
+async def _page(request: Request) -> Response:
+    return HTMLResponse(html(request.url.path), headers=REVALIDATE)
 
 
 async def _index(_request: Request) -> Response:

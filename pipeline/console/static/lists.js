@@ -42,7 +42,11 @@ export class Alerts {
     if (!fresh.length) return;
     const said = fresh.map((alert) => `${SEVERITIES[alert.severity]}: ${name(alert.label)} on ${alert.camera}`);
     byId("announce").textContent = said.join(". ");
-    for (const alert of fresh) byId("active").querySelector(`[data-key="${alert.id}"]`)?.classList.add("new");
+    for (const alert of fresh) {
+      const item = byId("active").querySelector(`[data-key="${alert.id}"]`);
+      item?.classList.add("new");
+      item?.addEventListener("animationend", () => item.classList.remove("new"), {once: true}); // or a move would show it anew
+    }
   }
 
   #make(alert) {
