@@ -8,30 +8,8 @@ This module is the reference; `model.fused` holds its exact, faster rewrite.
 import torch
 from torch import Tensor, nn
 
-from model.blocks import AttentionGate, DynamicConvBlock, OutputBlock, require_multiple, upsample
-
-AUX_HEADS = 3  # the last three decoder stages are supervised
-
-
-class Encoder(nn.Module):
-    """`size` dynamic blocks, each followed by 2x2 max pooling, and one more block at the bottom."""
-
-    def __init__(self, in_channels: int, channels: int, size: int, padding: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for level in range(size):
-            layers += [DynamicConvBlock(in_channels if level == 0 else channels, channels, padding), nn.MaxPool2d(2)]
-        layers.append(DynamicConvBlock(channels, channels, padding))
-        self.encoder_layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps of all levels, finest first; the last is the bottom."""
-        maps = []
-        for layer in self.encoder_layers:
-            x = layer(x)
-            if not isinstance(layer, nn.MaxPool2d):
-                maps.append(x)
-        return maps
+from model.blocks import AttentionGate, DynamicConvBlock, OutputBlock, upsample
+from model.dynamic_unet import AUX_HEADS, DynamicUNet
 
 
 class Decoder(nn.Module):
@@ -55,35 +33,11 @@ class Decoder(nn.Module):
         return self.output(x), auxiliary
 
 
-class DASNet(nn.Module):
-    """See the module's text.  Arguments are named as in the original."""
+class DASNet(DynamicUNet):
+    """See the module's text."""
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        start_out_channels: int = 64,
-        num_class: int = 1,
-        size: int = 7,
-        padding: int = 1,
-        upsample: bool = True,
-    ) -> None:
-        if not upsample:
-            raise ValueError("upsample=False: DAS-Net is defined with bilinear upsampling only; allowed: True")
-        if size < AUX_HEADS:
-            raise ValueError(f"size={size}: allowed: {AUX_HEADS} or more levels, one for each auxiliary head")
-        super().__init__()
-        self.size = size
-        self.num_class = num_class
-        self.in_channels = in_channels
-        self.encoder = Encoder(in_channels, start_out_channels, size, padding)
-        self.decoder = Decoder(start_out_channels, num_class, size, padding)
+    least_size = AUX_HEADS  # one level for each auxiliary head
+    decoder: Decoder
 
-    @property
-    def multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
-        return int(2**self.size)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        require_multiple(x, self.multiple)
-        logits, auxiliary = self.decoder(self.encoder(x))
-        return (logits, auxiliary) if self.training else logits
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        return Decoder(channels, num_class, size, padding)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import require_multiple
+from model.dynamic_unet import require_count
 from model.errors import ModelError
-from model.family import require_count
 
 LIBRARY = "segmentation_models_pytorch"
 

@@ -12,13 +12,11 @@ training, DeepSupDyUNet returns three auxiliary logit maps of the same shape bes
 Attribute names are those of the original implementation, so that its checkpoints load as they are.
 """
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor, nn
 
-from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, OutputBlock, require_multiple, upsample
-from model.dasnet import AUX_HEADS, Encoder
+from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, OutputBlock, upsample
+from model.dynamic_unet import AUX_HEADS, DynamicUNet
 
 
 class ConvBlock(nn.Module):
@@ -92,58 +90,6 @@ class DynamicDecoder(nn.Module):
         return self.output(x), []
 
 
-class DynamicUNet(nn.Module, ABC):
-    """What the siblings share: the checks, the dynamic encoder, and the order of things.
-
-    Arguments are named as in the original.  Raises ValueError for those that no network can be made from.
-    """
-
-    decoder: nn.Module
-    least_size = 1
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        start_out_channels: int = 64,
-        num_class: int = 1,
-        size: int = 7,
-        padding: int = 1,
-        upsample: bool = True,
-    ) -> None:
-        for name, value, least in (
-            ("in_channels", in_channels, 1),
-            ("start_out_channels", start_out_channels, 1),
-            ("num_class", num_class, 1),
-            ("size", size, self.least_size),
-        ):
-            require_count(name, value, least)
-        if padding != 1:
-            raise ValueError(f"padding={padding!r}: the maps of both sides would not fit each other; allowed: 1")
-        if not upsample:
-            raise ValueError(f"upsample={upsample!r}: defined with bilinear upsampling only; allowed: True")
-        super().__init__()
-        self.size = size
-        self.num_class = num_class
-        self.in_channels = in_channels
-        self.encoder = Encoder(in_channels, start_out_channels, size, padding)
-        self.decoder = self.make_decoder(start_out_channels, num_class, size, padding)
-
-    @abstractmethod
-    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module: ...
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
-        return int(2**self.size)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        require_multiple(x, self.multiple)
-        logits: Tensor
-        auxiliary: list[Tensor]
-        logits, auxiliary = self.decoder(self.encoder(x))
-        return (logits, auxiliary) if auxiliary else logits
-
-
 class ThinDyUNet(DynamicUNet):
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
         return PlainDecoder(channels, num_class, size, padding, supervised=False)
@@ -159,9 +105,3 @@ class DeepSupDyUNet(DynamicUNet):
 class FullDyUNet(DynamicUNet):
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
         return DynamicDecoder(channels, num_class, size, padding)
-
-
-def require_count(name: str, value: object, least: int) -> None:
-    """Raises ValueError naming the argument, its value and what is allowed."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r}: allowed: a whole number, {least} or more")
