@@ -14,6 +14,7 @@ from training.clip_metrics import Row, judge, read_rows
 from training.datasets import Clip, open_dataset
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
+FRAMES = 90
 SCENE_SEED = 4
 
 
@@ -26,14 +27,14 @@ def replay(*arguments: str | Path) -> str:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replay")
-    replay(DRONE, "--out", folder, "--end", "150")
+    replay(DRONE, "--out", folder, "--end", str(FRAMES))
     return folder / DRONE.stem
 
 
 def test_the_drone_of_a_real_clip_is_tracked(out: Path):
     (clip,) = open_dataset(CLIPS.parent, names=[DRONE.stem])
     assert isinstance(clip, Clip)
-    figures = judge(clip, read_rows((out / "tracks.txt").read_text().splitlines()), 150)
+    figures = judge(clip, read_rows((out / "tracks.txt").read_text().splitlines()), FRAMES)
     assert figures.found == 1
     assert figures.precision > 0.95 and figures.recall > 0.6
 
@@ -43,19 +44,19 @@ def test_outputs_agree_with_each_other(out: Path):
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     detections = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
     rows = read_rows((out / "tracks.txt").read_text().splitlines())
-    assert summary["frames"] == 150 and summary["complete"] and len(detections) == 151
-    assert [line["ref"]["seq"] for line in detections[1:]] == list(range(150))
+    assert summary["frames"] == FRAMES and summary["complete"] and len(detections) == FRAMES + 1
+    assert [line["ref"]["seq"] for line in detections[1:]] == list(range(FRAMES))
     opened = [event for event in events if event["kind"] == "track.confirmed"]
     assert summary["alerts"] == len(opened) == len({row.track for row in rows})
     for event in opened:
         assert min(row.frame for row in rows if row.track == event["track"]["id"]) == event["frame"]
     with av.open(str(out / "annotated.mp4")) as video:
-        assert sum(1 for _ in video.decode(video=0)) == 150
+        assert sum(1 for _ in video.decode(video=0)) == FRAMES
     assert (out.parent / "report.html").read_text().count(DRONE.stem)
 
 
 def test_a_second_replay_gives_the_same_bytes_and_stored_detections_give_the_same_tracks(out: Path, tmp_path: Path):
-    replay(DRONE, "--out", tmp_path, "--end", "150")
+    replay(DRONE, "--out", tmp_path, "--end", str(FRAMES))
     names = ("tracks.txt", "events.jsonl", "detections.jsonl", "annotated.mp4")
     for name in names:
         assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name

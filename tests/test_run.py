@@ -74,7 +74,7 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
 
 
 def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself(tmp_path: Path):
-    clip = shortened(DRONE, 90, tmp_path / "clip.mp4")
+    clip = shortened(DRONE, 60, tmp_path / "clip.mp4")
     config = site(tmp_path, [{"id": "file", "uri": "file:clip.mp4", "band": "infrared"}], run_dir="run")
     result = dasnet("run", config.name, cwd=tmp_path)  # all relative, as a person would write it
     assert result.returncode == 0, result.stderr
