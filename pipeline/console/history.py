@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")
+from pipeline.metrics import STAGES
+
 END_TO_END = {
     "dasnet_capture_to_track_seconds": "capture_to_track",
     "dasnet_capture_to_alert_seconds": "capture_to_alert",
