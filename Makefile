@@ -19,7 +19,7 @@ test:
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@sh scripts/system_packages.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile # a file's tests share what they start
 
 check:
 	@$(BIN)/ruff check .

@@ -28,7 +28,7 @@ FIELD_SMOOTHING_PX = 8.0
 AREA_OFFSET_PX = 200.0  # added to the target's area, by which the field loss divides its cross-entropy
 LABELLED_WEIGHT = 3.0
 NAME_OFFSET_PX = 10.0  # an object of so many pixels counts half: the smallest show little of what they are
-NAME_WEIGHT = 0.5
+NAME_WEIGHT = 1.5
 AUXILIARY_WEIGHT = 0.4  # of each auxiliary head, as in the original; in the field loss they share it
 
 Parts = dict[str, Tensor]
