@@ -231,6 +231,8 @@ def crops(**changes: Any) -> dict[str, Any]:
         ({"steps": 0}, r"steps = 0, epochs = 0; allowed: one of them"),
         ({"ema": 1.0}, r"ema = 1.0; allowed: 0 up to"),
         ({"splits": ["tset"]}, r"'tset'; allowed: train, val, hard"),
+        ({"sensors": ["radar"]}, r"sensors = 'radar'; allowed: infrared, visible"),
+        ({"sensors": []}, r"sensors = \[\]; allowed: at least one of infrared, visible"),
         ({"network": {"num_class": 9}}, r"network.num_class = 9; allowed: 1..4"),
         ({"sampling": {"kind": "crops"}}, r"schedule.kind = 'plateau'; allowed: cosine, trapezoid"),
         ({**CROPS, "early_stopping": {"patience": 3}}, r"early_stopping.patience = 3; allowed: 0 with crops"),

@@ -107,6 +107,7 @@ class Config:
     workers: int = 1  # threads that make samples
     splits: list[str] = field(default_factory=lambda: ["train"])
     clips: list[str] = field(default_factory=list)  # names; empty means all of the splits
+    sensors: list[str] = field(default_factory=lambda: list(SENSORS))  # to learn from; checks are of all
     check_splits: list[str] = field(default_factory=lambda: ["val"])
     check_clips: list[str] = field(default_factory=list)
     max_samples: int = 0  # frames, drawn by the seed; 0: all
@@ -160,10 +161,10 @@ def parse_config(content: object, source: str = "config") -> Config:
     if (config.steps > 0) == (config.epochs > 0):
         raise ConfigError(f"{source}: {given}; allowed: one of them, above 0")
     require(0 <= config.ema < 1, source, "ema", config.ema, "0 up to, not including, 1")
-    for key in ("splits", "check_splits"):
-        for split in getattr(config, key):
-            require(split in SPLITS, source, key, split, ", ".join(SPLITS))
-        require(bool(getattr(config, key)), source, key, [], f"at least one of {', '.join(SPLITS)}")
+    for key, known in {"splits": SPLITS, "check_splits": SPLITS, "sensors": SENSORS}.items():
+        for value in getattr(config, key):
+            require(value in known, source, key, value, ", ".join(known))
+        require(bool(getattr(config, key)), source, key, [], f"at least one of {', '.join(known)}")
     _check_optimisation(config, source)
     if isinstance(config.sampling, Crops):
         _check_crops(config.sampling, f"{source}: sampling")

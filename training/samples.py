@@ -46,13 +46,21 @@ class Data:
 
 def read_data(config: Config) -> Data:
     """Decoded, or found in the cache.  Raises DataError, and ConfigError where nothing is left to learn from."""
-    clips = open_dataset(config.data, config.splits, config.clips)
+    opened = open_dataset(config.data, config.splits, config.clips)
+    clips = [recording for recording in opened if recording.sensor in config.sensors]
     numbers = every_nth(clips, config.every_drone_frame, config.every_other_frame)
     frames = cached(config.cache, clips, drawn(numbers, config.max_samples, config.seed))
     if not len(frames):
-        raise ConfigError(f"data = {config.data!r}: no frames in {', '.join(config.splits)}; allowed: one or more")
+        wanted = f"{', '.join(config.splits)} of {', '.join(config.sensors)} cameras"
+        raise ConfigError(f"data = {config.data!r}: no frames in {wanted}; allowed: one or more")
     checks = {split: _check_set(config, split) for split in config.check_splits}
-    summary = {"folder": Path(config.data).name, "splits": config.splits, "clips": len(clips), "frames": len(frames)}
+    summary = {
+        "folder": Path(config.data).name,
+        "splits": config.splits,
+        "sensors": config.sensors,
+        "clips": len(clips),
+        "frames": len(frames),
+    }
     return Data(frames, checks, summary, describe(clips))
 
 
