@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.errors import CheckpointError, ModelError
-from model.metadata import CLASSES, METADATA_KEY, Decision, Metadata, Preprocessing, describe
+from model.metadata import CLASSES, METADATA_KEY, Metadata, Preprocessing, decisions, describe
 from model.registry import build, recognise
 
 
@@ -100,7 +100,7 @@ def _metadata(path: Path, described: dict[str, Any], tensors: dict[str, Tensor])
             arguments=described.get("arguments", {"num_class": outputs}),
             classes=classes,
             preprocessing=Preprocessing(**described.get("preprocessing", {})),
-            decision=Decision(**described.get("decision", {})),
+            decision=decisions(described.get("decision", {})),
             training=described.get("training", {}),
             evaluation=described.get("evaluation", {}),
         )

@@ -188,7 +188,7 @@ def _describe(proto: Any, loaded: Loaded, multiple: int) -> None:
         "sha256": metadata.sha256,
         "classes": json.dumps(metadata.classes),
         "preprocessing": json.dumps(asdict(metadata.preprocessing)),
-        "decision": json.dumps(asdict(metadata.decision)),
+        "decision": json.dumps(asdict(metadata)["decision"]),
         "multiple": str(multiple),
         "input": f"image: float32 (batch, 3, height, width), RGB in 0..1; height and width multiples of {multiple}",
         "output": "logits: float32 (batch, classes, height, width); the sigmoid of each is its class's probability",

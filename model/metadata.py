@@ -9,6 +9,7 @@ from model.errors import CheckpointError
 
 METADATA_KEY = "dasnet"
 CLASSES = ("uav", "bird", "airplane", "helicopter")
+BANDS = ("infrared", "visible")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Decision:
     distractor_evidence: float = 0.8  # ... and how far below zero it must be to be silenced
 
 
+Decisions = dict[str, Decision]  # a band
+
+
+def decisions(described: dict[str, dict[str, float]]) -> Decisions:
+    """One for each of BANDS, from what a checkpoint says of them.  Raises TypeError for other bands or keys."""
+    unknown = set(described) - set(BANDS)
+    if unknown:
+        raise TypeError(f"decision for {', '.join(sorted(unknown))}; allowed: for {', '.join(BANDS)}")
+    return {band: Decision(**described.get(band, {})) for band in BANDS}
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Everything about a checkpoint but its weights."""
@@ -40,16 +52,16 @@ class Metadata:
     arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("uav",)
     preprocessing: Preprocessing = Preprocessing()
-    decision: Decision = Decision()
+    decision: Decisions = field(default_factory=lambda: decisions({}))
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""  # of the file, set on loading
 
 
-def read_decision(path: Path) -> Decision:
+def read_decisions(path: Path) -> Decisions:
     """The thresholds of a checkpoint, without reading its weights.  Raises CheckpointError."""
     try:
-        return Decision(**read_description(path).get("decision", {}))
+        return decisions(read_description(path).get("decision", {}))
     except (TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path}: its metadata is not understood ({error})") from error
 

@@ -8,7 +8,7 @@ module in eager float32 under the stock allocator (under better ones too); error
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,18 +97,18 @@ def run_bench(checkpoint: Path | None, options: BenchOptions) -> int:
         _check_writable(written)
     settings = {**asdict(plan), "allocators": {candidate.name: candidate.allocator for candidate in CANDIDATES}}
     report = Report(machine(), describe_checkpoint(path, loaded.metadata), settings)
-    if options.frames is None and not CLIPS.is_dir():
+    comparable = options.frames is not None or CLIPS.is_dir()
+    if not comparable:
         report.remarks.append(f"no masks compared: there is no {CLIPS} here; name recordings with --frames")
     with tempfile.TemporaryDirectory(prefix="dasnet-bench-") as name:
         folder = Path(name)
-        if not report.remarks:
-            report.frames = save_frames(options.frames or CLIPS, loaded.metadata.preprocessing, folder)
-        decision = {"multiple": multiple, "threshold": loaded.metadata.decision.threshold}
+        frames = save_frames(options.frames or CLIPS, loaded.metadata, folder) if comparable else {}
+        report.frames = list(frames)
         with (
             Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
             Field(report, folder, path, progress) as field_,
         ):
-            _measure(plan, report, field_, _Comparisons(plan, report.frames, folder, decision))
+            _measure(plan, report, field_, _Comparisons(plan, frames, folder, multiple))
     return publish(report, options.json, options.plot)
 
 
@@ -231,14 +231,14 @@ def _race(plan: Plan, report: Report, field_: Field) -> None:
 class _Comparisons:
     """The logits and masks of the float64 module, in files, and how far from them the candidates are."""
 
-    def __init__(self, plan: Plan, frames: Sequence[str], folder: Path, decision: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, frames: dict[str, float], folder: Path, multiple: int) -> None:
         self._requests: list[tuple[str, str, dict[str, Any]]] = []
         for height, width in plan.sizes:
             request = {"height_px": height, "width_px": width, "batch": COMPARED_INPUTS, "seed": SEED}
             file = str(folder / f"logits-{height}x{width}.npy")
             self._requests.append((f"logits at {height}x{width}", "logits", {**request, "file": file}))
-        for number, name in enumerate(frames):
-            frame = {"frame": str(frame_file(folder, number)), **decision}
+        for number, (name, threshold) in enumerate(frames.items()):
+            frame = {"frame": str(frame_file(folder, number)), "multiple": multiple, "threshold": threshold}
             self._requests.append((f"mask of {name}", "mask", {**frame, "file": str(folder / f"mask{number}.npy")}))
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.metadata import Preprocessing
+from model.metadata import Metadata
 from model.preprocess import prepare
 from pipeline.capture.recordings import find_recordings, frame_count, open_recording
 from pipeline.predict import band_of
@@ -21,18 +21,19 @@ def frame_file(folder: Path, number: int) -> Path:
     return folder / f"frame{number}.npy"
 
 
-def save_frames(path: Path, preprocessing: Preprocessing, folder: Path) -> list[str]:
-    """Names of a few real frames, which are saved as the network gets them."""
+def save_frames(path: Path, metadata: Metadata, folder: Path) -> dict[str, float]:
+    """A few real frames, which are saved as the network gets them: by name, the threshold of their masks."""
     recordings = find_recordings(path)
     recordings = recordings[:: -(-len(recordings) // MAX_FRAMES)]
     each = max(1, min(MAX_FRAMES_PER_RECORDING, MAX_FRAMES // len(recordings)))
-    names: list[str] = []
+    saved: dict[str, float] = {}
     for recording in recordings:
         for number, pixels in _spread_frames(recording, each):
-            picture, _ = prepare(pixels, band_of(pixels), preprocessing)
-            np.save(frame_file(folder, len(names)), picture)
-            names.append(f"{recording.name} frame {number}")
-    return names
+            band = band_of(pixels)
+            picture, _ = prepare(pixels, band, metadata.preprocessing)
+            np.save(frame_file(folder, len(saved)), picture)
+            saved[f"{recording.name} frame {number}"] = metadata.decision[band].threshold
+    return saved
 
 
 def _spread_frames(path: Path, wanted: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -27,9 +27,9 @@ from pipeline.report import Percentiles as Percentiles
 from pipeline.report import Summary as Summary
 from pipeline.report import TrackSummary as TrackSummary
 from pipeline.report import printable
-from pipeline.types import Detections, Event, FrameRef, Mask, Track, TrackState
+from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
-VERSION = 1  # of detections.jsonl
+VERSION = 2  # of detections.jsonl
 LONGEST_LINE_BYTES = 1 << 26  # what is longer is no line of ours
 VIDEO_CLOCK = Fraction(1, 90_000)
 VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
@@ -44,6 +44,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     camera: str
     session: str
+    band: Band
     width: int
     height: int
     fps: float | None
@@ -139,13 +140,14 @@ class DetectionsWriter(_Lines):
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path)
-        self._header = header
+        self._told = header.camera, header.session, header.band, header.classes
         self._add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
 
     def write(self, detections: Detections) -> None:
-        ref, one, told = detections.ref, _shortest, (self._header.camera, self._header.session, self._header.classes)
-        if told != (ref.camera, ref.session, detections.classes):
-            raise ValueError(f"frame {ref.seq}: {ref.camera, ref.session, detections.classes}; the header has {told}")
+        ref, one, told = detections.ref, _shortest, self._told
+        own = ref.camera, ref.session, detections.band, detections.classes
+        if told != own:
+            raise ValueError(f"frame {ref.seq}: {own}; the header has {told}")
         line = _Line(
             _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns), detections.size_px,
             [one(row) for row in detections.xyxy], one(detections.score),
@@ -210,7 +212,7 @@ def _detections(line: _Line, header: Header) -> Detections:
         raise ValueError("the bits of a mask do not fit its width and height")
     times = (ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns)
     return Detections(
-        FrameRef(header.camera, header.session, ref.seq, *times), line.size_px, classes,
+        FrameRef(header.camera, header.session, ref.seq, *times), header.band, line.size_px, classes,
         _array("xyxy", line.xyxy, count, 4), _array("score", line.score, count),
         _array("class_scores", line.class_scores, count, len(classes)),
         _array("area", line.area, count), _array("centroid", line.centroid, count, 2),

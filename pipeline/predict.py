@@ -108,19 +108,20 @@ def _read(path: Path) -> NDArray[np.uint8] | None:
 def _predict(
     pixels: NDArray[np.uint8], name: str, out: Path, engine: Engine, threshold: float | None, band: str
 ) -> None:
-    metadata = engine.metadata
-    used = metadata.decision.threshold if threshold is None else threshold
+    metadata, seen = engine.metadata, band_of(pixels, band)
+    decision = metadata.decision[seen]
+    if threshold is not None:
+        decision = replace(decision, threshold=threshold)
     height, width = pixels.shape[:2]
-    picture, _ = prepare(pixels, band_of(pixels, band), metadata.preprocessing)
+    picture, _ = prepare(pixels, seen, metadata.preprocessing)
     started_s = time.monotonic()
     small = engine.submit(picture[None]).result()[0]
     inference_ms = round((time.monotonic() - started_s) * 1e3, 3)
     # Probabilities are brought to the picture's size before the threshold: its mask then has smooth edges.
     maps = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in small])
-    mask = (maps.max(axis=0) > used).astype(np.uint8) * 255
+    mask = (maps.max(axis=0) > decision.threshold).astype(np.uint8) * 255
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
-    decision = replace(metadata.decision, threshold=used)
-    found = detect(maps, ref, (width, height), metadata.classes, decision, (1.0, 1.0))
+    found = detect(maps, ref, seen, (width, height), metadata.classes, decision, (1.0, 1.0))
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

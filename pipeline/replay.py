@@ -182,11 +182,11 @@ class Replay:
             first = next(frames, None)
             if first is None:
                 raise SourceError(f"{self._path}: no frame from {self._options.start} on; allowed: a smaller --start")
-            width, height = self._size_px = first.size_px
+            self._size_px = first.size_px
             self._fps = source.fps or None
-            enlarge = -(-VIDEO_MIN_WIDTH_PX // width)
+            enlarge = -(-VIDEO_MIN_WIDTH_PX // first.size_px[0])
             with ExitStack() as stack:
-                header = self._header(width, height, self._fps, total)
+                header = self._header(first, self._fps, total)
                 writer = stack.enter_context(DetectionsWriter(self._folder / "detections.jsonl", header))
                 video = None
                 if self._options.video:
@@ -286,22 +286,23 @@ class Replay:
         end = count if options.end is None else min(count, options.end)
         return max(0, -(-(end - options.start) // options.stride))
 
-    def _header(self, width: int, height: int, fps: float | None, frames: int | None) -> Header:
+    def _header(self, first: Frame, fps: float | None, frames: int | None) -> Header:
         return Header(
             source=self._path.name,
             camera=self._name,
-            width=width,
-            height=height,
+            session=self._session,
+            band=first.band,
+            width=first.size_px[0],
+            height=first.size_px[1],
             fps=fps,
             frames=frames,
             classes=self._metadata.classes,
             checkpoint=self._metadata.sha256,
             engine=self._engine.name,
-            threshold=self._segmenter.decision.threshold,
+            threshold=self._segmenter.decision[first.band].threshold,
             start=self._options.start,
             end=self._options.end,
             stride=self._options.stride,
-            session=self._session,
         )
 
     def _summary(self, error: str | None) -> Summary:

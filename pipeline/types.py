@@ -84,6 +84,7 @@ class Detections:
     """All targets of one frame, as arrays of equal length N.  N = 0 says: searched, nothing found."""
 
     ref: FrameRef
+    band: Band
     size_px: tuple[int, int]  # of the frame: width, height
     classes: tuple[str, ...]
     xyxy: NDArray[np.float32]  # (N, 4) frame pixels

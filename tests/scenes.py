@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.types import Detections, FrameRef, Mask
+from pipeline.types import Band, Detections, FrameRef, Mask
 
 CLASSES = ("uav", "bird", "airplane", "helicopter")
 SURE_UAV = (0.9, 0.05, 0.05, 0.05)
@@ -21,12 +21,14 @@ def frame(
     shift: tuple[float, float] | None = (0.0, 0.0),
     camera: str = "north",
     session: str = "s1",
+    band: Band = Band.VISIBLE,
 ) -> Detections:
     pts_s = seq / 30 if pts_s is None else pts_s
     time_ns = round(pts_s * 1e9)
     n = len(targets)
     return Detections(
         ref=FrameRef(camera, session, seq, pts_s, time_ns, 1_700_000_000_000_000_000 + time_ns),
+        band=band,
         size_px=(640, 512),
         classes=CLASSES,
         xyxy=np.array([(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s, _ in targets], np.float32).reshape(

@@ -2,13 +2,13 @@
 
 from scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
-from model.metadata import Decision
+from model.metadata import Decision, decisions
 from pipeline.tracking.stage import TrackStage
-from pipeline.types import Event, EventKind, Severity
+from pipeline.types import Band, Event, EventKind, Severity
 
 
 def events_of(frames: list) -> list[Event]:
-    stage = TrackStage(Decision())
+    stage = TrackStage(decisions({}))
     events: list[Event] = []
     for detections in frames:
         events += stage.alert(detections.ref, stage.track(detections))
@@ -33,6 +33,15 @@ def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only
     assert [(e.kind, e.severity) for e in bird] == [(EventKind.TRACK_LABELLED, Severity.INFO)]
 
 
+def test_the_same_evidence_is_judged_by_the_cameras_band():
+    wary, sure = Decision(distractor_evidence=0.0), Decision(distractor_evidence=9.0)
+    for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
+        stage = TrackStage({"infrared": sure, "visible": wary})
+        frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
+        events = [event for seen in frames for event in stage.alert(seen.ref, stage.track(seen))]
+        assert [event.kind for event in events] == [kind]
+
+
 def test_a_bird_that_turns_out_to_be_a_uav_is_alerted_then():
     scores = [SURE_BIRD] * 6 + [SURE_UAV] * 30
     events = events_of([frame(seq, [(50 + 5 * seq, 100, 10, s)]) for seq, s in enumerate(scores)])
@@ -48,7 +57,7 @@ def test_ids_of_events_are_unique_and_the_same_every_time():
 
 
 def test_a_new_session_ends_what_the_old_one_left():
-    stage = TrackStage(Decision())
+    stage = TrackStage(decisions({}))
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
         stage.alert(detections.ref, stage.track(detections))

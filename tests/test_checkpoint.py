@@ -20,7 +20,7 @@ def test_ours_rebuilds_itself(tmp_path: Path):
         arguments={"num_class": 2, **SMALL},
         classes=("uav", "bird"),
         preprocessing=Preprocessing("scale", scale={"infrared": 1.0, "visible": 0.5}),
-        decision=Decision(threshold=0.4, box_margin_px=1.5),
+        decision={"infrared": Decision(threshold=0.4, box_margin_px=1.5), "visible": Decision(uav_evidence=0.5)},
         training={"seed": 7},
     )
     save(tmp_path / "a.safetensors", net, metadata)

@@ -9,7 +9,7 @@ from model.metadata import Decision, Preprocessing
 from model.preprocess import prepare
 from pipeline.segmentation.detect import MAX_DETECTIONS, detect
 from pipeline.segmentation.motion import CameraMotion
-from pipeline.types import FrameRef, Mask
+from pipeline.types import Band, FrameRef, Mask
 
 REF = FrameRef("north", "s", 0, 0.0, 0, 0)
 CLASSES = ("uav", "bird")
@@ -21,7 +21,7 @@ def maps(height: int = 40, width: int = 60) -> np.ndarray:
 
 def find(probabilities: np.ndarray, decision: Decision = Decision(), scale=(1.0, 1.0), ignore=()):
     size = (round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
-    return detect(probabilities, REF, size, CLASSES, decision, scale, ignore)
+    return detect(probabilities, REF, Band.VISIBLE, size, CLASSES, decision, scale, ignore)
 
 
 def test_a_target_is_measured_in_frame_pixels():

@@ -11,7 +11,7 @@ from model import build
 from model.checkpoint import Loaded, load, save
 from model.errors import ChoiceError, EngineError, ModelError
 from model.export import run_export
-from model.metadata import Decision, Metadata
+from model.metadata import BANDS, Decision, Metadata
 
 onnx = pytest.importorskip("onnx", reason="needs dasnet[export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs dasnet[export]")
@@ -31,7 +31,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if "attention.3" in name:  # the mix of the kernels must depend on the picture to be proved
                 parameter.mul_(200)
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    save(path, network, Metadata(arguments=ARGUMENTS, classes=("uav", "bird"), decision=Decision(threshold=0.4)))
+    save(
+        path,
+        network,
+        Metadata(
+            arguments=ARGUMENTS, classes=("uav", "bird"), decision={band: Decision(threshold=0.4) for band in BANDS}
+        ),
+    )
     return path
 
 
@@ -72,7 +78,7 @@ def test_the_file_says_how_it_is_run_and_nothing_of_this_machine(exported: Path,
     model = onnx.load(exported)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(texts["classes"]) == ["uav", "bird"]
-    assert json.loads(texts["decision"])["threshold"] == 0.4
+    assert json.loads(texts["decision"])["visible"]["threshold"] == 0.4
     assert json.loads(texts["preprocessing"])["mode"] == "stretch"
     assert texts["sha256"] == loaded.metadata.sha256
     assert texts["multiple"] == "8"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.metadata import decisions
 from pipeline.errors import DasnetError, SourceError
 from pipeline.outputs import (
     DetectionsWriter,
@@ -29,7 +30,7 @@ from pipeline.outputs import (
     read_detections,
     write_summary,
 )
-from pipeline.types import Detections, Event, EventKind, FrameRef, Mask, Severity, Track, TrackState
+from pipeline.types import Band, Detections, Event, EventKind, FrameRef, Mask, Severity, Track, TrackState
 
 CLASSES = ("uav", "bird", "airplane", "helicopter")
 ARRAYS = ("xyxy", "score", "class_scores", "area_px", "centroid")
@@ -41,7 +42,8 @@ def ref(seq: int) -> FrameRef:
 
 def header(**changes: Any) -> Header:
     told: dict[str, Any] = {
-        "source": "north.mp4", "camera": "north", "session": "0123abcd", "width": 640, "height": 512, "fps": 29.97,
+        "source": "north.mp4", "camera": "north", "session": "0123abcd", "band": "visible",
+        "width": 640, "height": 512, "fps": 29.97,
         "frames": None, "classes": CLASSES, "checkpoint": "ab" * 32, "engine": "torch-cpu", "threshold": 0.35,
     }  # fmt: skip
     return Header(**(told | changes))
@@ -51,6 +53,7 @@ def found(seq: int, count: int, rng: np.random.Generator) -> Detections:
     corner = rng.uniform(0, 500, (count, 2)).astype(np.float32)
     return Detections(
         ref(seq),
+        Band.VISIBLE,
         (640, 512),
         CLASSES,
         np.hstack([corner, corner + rng.uniform(1, 40, (count, 2)).astype(np.float32)]),
@@ -158,10 +161,9 @@ def test_numbers_are_stored_short_and_only_if_finite() -> None:
 
 def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
     stage = pytest.importorskip("pipeline.tracking.stage")
-    checkpoint = pytest.importorskip("model.checkpoint")
 
     def follow(frames: Iterator[Detections], folder: Path) -> tuple[bytes, bytes]:
-        tracker = stage.TrackStage(checkpoint.Decision())
+        tracker = stage.TrackStage(decisions({}))
         with TracksWriter(folder / "tracks.txt") as tracks, EventsWriter(folder / "events.jsonl") as events:
             for detections in frames:
                 told = tracker.track(detections)
@@ -180,7 +182,8 @@ def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
             one = rng.uniform(0.7, 0.95, 2).astype(np.float32)
             scores = np.stack([one, one / 9, one / 11, one / 13], axis=1).astype(np.float32)
             yield Detections(
-                ref(seq), (640, 512), CLASSES, box, one, scores, np.full(2, 80, np.float32), at.astype(np.float32),
+                ref(seq), Band.VISIBLE, (640, 512), CLASSES, box, one, scores,
+                np.full(2, 80, np.float32), at.astype(np.float32),
                 [Mask.pack(int(x), int(y), np.ones((9, 9), bool)) for x, y in at - 4], (1.0, 1.0), (0.0, 0.0),
             )  # fmt: skip
 
@@ -226,8 +229,8 @@ def test_a_file_that_is_cut_off_names_the_line(stored: Path) -> None:
         (b"1,1,10,10,5,5,0.9,-1,-1,-1\n", "line 1: "),
         (b'{"a": 1}\n', "line 1: .*version"),
         (b"\x00\x00\x00\x18ftypisom\xff\xfe\n", "line 1: "),
-        (b'{"version": 2, "new": []}\n', "line 1: version 2; .* version 1"),
-        (b'{"version": 1}\n', "line 1: "),
+        (b'{"version": 3, "new": []}\n', "line 1: version 3; .* version 2"),
+        (b'{"version": 2}\n', "line 1: "),
     ],
 )
 def test_a_foreign_file_is_refused_at_once(tmp_path: Path, content: bytes, text: str) -> None:

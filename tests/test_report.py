@@ -40,7 +40,16 @@ def seen(
     one = np.array([score], np.float32)
     mask = Mask.pack(left, top, np.ones((side, side), np.bool_))
     detections = Detections(
-        ref(5), (320, 256), ("uav", "bird"), box, one, np.stack([one, 1 - one], axis=1), one, box[:, :2], [mask]
+        ref(5),
+        Band.INFRARED,
+        (320, 256),
+        ("uav", "bird"),
+        box,
+        one,
+        np.stack([one, 1 - one], axis=1),
+        one,
+        box[:, :2],
+        [mask],
     )
     xyxy = (float(left), float(top), float(left + side), float(top + side))
     track = Track(

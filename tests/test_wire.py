@@ -36,13 +36,13 @@ def test_frames_arrive_as_they_were_sent(width: int, height: int, grey: bool):
 
 def test_results_arrive_as_they_were_sent():
     sent = frame(3, [(50, 60, 8, SURE_UAV), (200, 100, 20, UNSURE)], shift=(0.5, -1.0))
-    result, buffers = decode(result_message(sent, Band.VISIBLE, Stamps(), b"jpeg"))
+    result, buffers = decode(result_message(sent, Stamps(), b"jpeg"))
     assert isinstance(result, Result) and bytes(buffers[0]) == b"jpeg"
     got = detections_of(result)
     for name in ("xyxy", "score", "area_px", "centroid", "class_scores"):
         np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
     assert (got.ref, got.masks, got.camera_shift_px) == (sent.ref, sent.masks, sent.camera_shift_px)
-    empty = detections_of(decode(result_message(frame(4, []), Band.VISIBLE, Stamps(), b""))[0])  # type: ignore[arg-type]
+    empty = detections_of(decode(result_message(frame(4, []), Stamps(), b""))[0])  # type: ignore[arg-type]
     assert len(empty) == 0
 
 
@@ -75,7 +75,7 @@ def test_frames_whose_pixels_do_not_fit_their_shape_are_refused(shape: tuple[int
 
 
 def test_results_whose_numbers_do_not_fit_are_refused():
-    result, _ = decode(result_message(frame(3, [(50, 60, 8, SURE_UAV)]), Band.VISIBLE, Stamps(), b""))
+    result, _ = decode(result_message(frame(3, [(50, 60, 8, SURE_UAV)]), Stamps(), b""))
     assert isinstance(result, Result)
     result.boxes = result.boxes[:-4]
     with pytest.raises(WireError, match="a result of"):

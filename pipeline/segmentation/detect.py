@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.metadata import Decision
-from pipeline.types import Detections, FrameRef, Mask
+from pipeline.types import Band, Detections, FrameRef, Mask
 
 MAX_DETECTIONS = 256  # the strongest are kept: clutter must not cost unbounded time
 
@@ -19,6 +19,7 @@ MAX_DETECTIONS = 256  # the strongest are kept: clutter must not cost unbounded 
 def detect(
     probabilities: NDArray[np.float32],
     ref: FrameRef,
+    band: Band,
     size_px: tuple[int, int],
     classes: tuple[str, ...],
     decision: Decision,
@@ -52,6 +53,7 @@ def detect(
 
     return Detections(
         ref=ref,
+        band=band,
         size_px=size_px,
         classes=classes,
         xyxy=np.array([box(row[0]) for row in rows], np.float32).reshape(-1, 4),

@@ -63,8 +63,8 @@ class Segmenter:
         self, engine: Engine, threshold: float | None = None, views: dict[str, CameraView] | None = None
     ) -> None:
         self.engine = engine
-        decision = engine.metadata.decision
-        self.decision = decision if threshold is None else replace(decision, threshold=threshold)
+        changes = {} if threshold is None else {"threshold": threshold}
+        self.decision = {band: replace(one, **changes) for band, one in engine.metadata.decision.items()}
         self.classes = engine.metadata.classes
         self._views = views or {}
         self._motion: dict[tuple[str, str], CameraMotion] = {}
@@ -96,9 +96,10 @@ class Segmenter:
         return detect(
             probabilities,
             frame.ref,
+            frame.band,
             frame.size_px,
             self.classes,
-            self.decision,
+            self.decision[frame.band],
             scale,
             view.ignore,
             self._motion[key].update(frame.pixels),

@@ -197,7 +197,7 @@ class _SegmentationWorker:
         if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
             camera.preview_s = now_s
             jpeg = preview(frame)
-        return self._send(result_message(detections, frame.band, stamps, jpeg))
+        return self._send(result_message(detections, stamps, jpeg))
 
     def _send(self, message: list[Any]) -> bool:
         if not self._results.poll(RESULT_WAIT_MS, zmq.POLLOUT):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.metadata import Decision
+from model.metadata import Decisions
 from pipeline.alerting.alerts import Alerting
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Event, FrameRef, Track
@@ -27,7 +27,7 @@ class _Session:
 class TrackStage:
     """Keeps one tracker for each camera's current session."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Decisions) -> None:
         self._decision = decision
         self._sessions: dict[str, _Session] = {}
 
@@ -36,7 +36,7 @@ class TrackStage:
         ref = detections.ref
         current = self._sessions.get(ref.camera)
         if current is None or current.tracker.session != ref.session:
-            tracker = Tracker(ref.camera, ref.session, self._decision)
+            tracker = Tracker(ref.camera, ref.session, self._decision[detections.band])
             current = self._sessions[ref.camera] = _Session(tracker, Alerting(ref.camera, ref.session), ref)
         current.last = ref
         return current.tracker.update(detections)

@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 import zmq
 
-from model.metadata import Decision, read_decision
+from model.metadata import Decisions, read_decisions
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
@@ -37,7 +37,7 @@ STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written
 
 
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
-    decision = read_decision(checkpoint_path(config.model.checkpoint))
+    decision = read_decisions(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     config.store_path.parent.mkdir(parents=True, exist_ok=True)
     with Store(config.store_path) as store:
@@ -53,7 +53,7 @@ class _TrackWorker:
     def __init__(
         self,
         config: Config,
-        decision: Decision,
+        decision: Decisions,
         store: Store,
         outbox: Outbox,
         metrics: TrackingMetrics,

@@ -142,7 +142,7 @@ def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
     return Frame(header.ref, header.band, np.frombuffer(buffers[0], np.uint8).reshape(shape))
 
 
-def result_message(detections: Detections, band: Band, stamps: Stamps, jpeg: bytes) -> list[Any]:
+def result_message(detections: Detections, stamps: Stamps, jpeg: bytes) -> list[Any]:
     columns = (
         detections.xyxy,
         detections.score[:, None],
@@ -152,7 +152,7 @@ def result_message(detections: Detections, band: Band, stamps: Stamps, jpeg: byt
     )
     result = Result(
         ref=detections.ref,
-        band=band,
+        band=detections.band,
         size_px=detections.size_px,
         stamps=stamps,
         classes=detections.classes,
@@ -173,6 +173,7 @@ def detections_of(result: Result) -> Detections:
     rows = values.reshape(-1, width)
     return Detections(
         ref=result.ref,
+        band=result.band,
         size_px=result.size_px,
         classes=result.classes,
         xyxy=rows[:, :4],

@@ -13,11 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model.metadata import CLASSES
+from model.metadata import BANDS, CLASSES
 from pipeline.errors import ConfigError
 from training.masks import Box, Image, box_mask
 
-SENSORS = ("infrared", "visible")
+SENSORS = BANDS
 SPLITS = ("train", "val", "hard", "test")
 CLIP_CLASSES = ("drone", *CLASSES[1:])
 LABEL_OF = {name: label for label, name in enumerate(CLIP_CLASSES, 1)}
