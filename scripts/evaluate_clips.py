@@ -12,14 +12,13 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
 from pipeline.outputs import read_detections
 from pipeline.replay import Replay, ReplayOptions
-from training.clip_metrics import Figures, judge, read_rows, table
+from training.clip_metrics import Figures, judge, read_rows, size_table, table
 from training.datasets import SPLITS, Clip, DataError, open_dataset
 
 QUICK = 16
@@ -49,11 +48,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(groups))
+    print()
+    print(size_table(groups))
     total = groups["all"]
     print(f"missed: {', '.join(total.missed) or 'none'}")
     print(f"alarmed: {', '.join(total.alarmed) or 'none'}")
     if options.json:
-        options.json.write_text(json.dumps({name: asdict(figures) for name, figures in groups.items()}, indent=1))
+        options.json.write_text(json.dumps({name: vars(figures) for name, figures in groups.items()}, indent=1))
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.clip_metrics import Figures, Row, judge, read_rows, table
+from training.clip_metrics import Figures, Row, judge, read_rows, size_table, table
 from training.datasets import Clip, LabelledObject
 
 FRAMES = 60
@@ -54,6 +54,15 @@ def test_negatives_count_tracks_and_minutes():
     quiet = judge(clip("bird"), [], FRAMES)
     figures.add(quiet)
     assert (figures.negative_clips, figures.false_per_minute) == (2, 30.0)
+
+
+def test_recall_is_told_by_the_size_of_the_label():
+    figures = judge(clip(), [row(n) for n in range(10, 30)], FRAMES)
+    assert figures.labelled_of_size == {"20-32 px": 40} and figures.right_of_size == {"20-32 px": 20}
+    figures.add(figures)
+    lines = size_table({"all": figures, "birds": judge(clip("bird"), [], FRAMES)}).splitlines()
+    assert lines[0] == "| drones | < 8 px | 8-12 px | 12-20 px | 20-32 px | >= 32 px |"
+    assert lines[2:] == ["| all | - | - | - | 0.500 of 80 | - |"]
 
 
 def test_a_missed_clip_is_named_and_tables_hold_dashes_for_what_is_unknown():

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.cache import CachedClip, CachedFrame, Frames
-from training.datasets import LABEL_OF
+from training.datasets import CLIP_CLASSES, LABEL_OF
 from training.masks import Image
 from training.photometry import photometry
 from training.synthetic import add_decoys
@@ -21,6 +21,8 @@ from training.synthetic import add_decoys
 Random = np.random.Generator
 Floats = npt.NDArray[np.float32]
 
+PASTED_PX = (5, 44)  # how long a pasted object is ...
+MAX_PASTED_SCALE = 1.3  # ... unless it would have to be blown up
 COVERAGE = 0.45  # of a shrunken pixel by its object, for it to count
 
 
@@ -73,7 +75,7 @@ class Sampler:
         image, labels = self._crop(rng, clip, frame, image, labels, crop_px)
         if rng.random() < how.decoy_share:
             image, labels = add_decoys(rng, image, labels, clip.sensor == "infrared")
-        if rng.random() < (how.paste_share if clip.clip_class != "drone" else how.paste_share / 2):
+        if rng.random() < how.paste_share:
             for _ in range(int(rng.integers(1, 4))):
                 image, labels = self._paste(rng, image, labels)
         if rng.random() < 0.5:
@@ -125,16 +127,17 @@ class Sampler:
         return rotated(rng, image, labels, crop_px) if rotate else (image, labels)
 
     def _paste(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
-        """Add another clip's object, mostly a drone, as its difference to its own background."""
-        draw = rng.random()
-        clip_class = "drone" if draw < 0.65 else ("bird", "airplane", "helicopter")[int((draw - 0.65) / 0.35 * 3)]
-        if not self._clips[clip_class]:
-            return image, labels
+        """Add another clip's object as its difference to its own background, so that no class is known by where it is.
+
+        All classes alike, and in the same sizes: nothing about being pasted says what it is.
+        """
+        classes = [name for name in CLIP_CLASSES if self._clips[name]]
+        clip_class = classes[int(rng.integers(len(classes)))]
         _, frame = self._draw(rng, clip_class)
         lifted = lift(*self.frames.read(frame), frame, LABEL_OF[clip_class]) if frame.boxes else None
         if lifted is None:
             return image, labels
-        size_px = float(np.exp(rng.uniform(np.log(4 if clip_class == "drone" else 7), np.log(22))))
+        size_px = float(np.exp(rng.uniform(np.log(PASTED_PX[0]), np.log(PASTED_PX[1]))))
         return place(rng, image, labels, lifted, size_px, LABEL_OF[clip_class])
 
 
@@ -162,7 +165,7 @@ def place(
     """Add a lifted object, `size_px` long, where nothing is labelled, at a random contrast."""
     difference, mask = lifted
     rows, columns = np.nonzero(mask)
-    scale = size_px / max(np.ptp(rows) + 1, np.ptp(columns) + 1)
+    scale = min(size_px / max(np.ptp(rows) + 1, np.ptp(columns) + 1), MAX_PASTED_SCALE)
     width, height = (max(2, round(length * scale)) for length in mask.shape[::-1])
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     difference = np.asarray(cv2.resize(difference, (width, height), interpolation=interpolation), np.float32)

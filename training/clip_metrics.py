@@ -3,8 +3,12 @@
 In: a labelled clip and the rows of its `tracks.txt`.  Out: figures that add up over clips.  Pure.
 """
 
+import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -14,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from training.datasets import Clip
 
 DRONE = "drone"
+SIZES_PX = (8.0, 12.0, 20.0, 32.0)  # bounds of the bins of a label's size, the root of its area in the frame
 GROWN = 0.5  # a track is right when its centre lies in the label's box, grown by this share of its size
 
 
@@ -36,6 +41,8 @@ class Figures:
     rows: int = 0
     right_centre: int = 0
     right_iou: int = 0
+    labelled_of_size: Counter[str] = field(default_factory=Counter)  # boxes by bin, see `size_bins`
+    right_of_size: Counter[str] = field(default_factory=Counter)
     switches: int = 0
     delays_s: list[float] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
@@ -97,8 +104,11 @@ def judge(clip: Clip, rows: Sequence[Row], frames: int) -> Figures:
         seen = by_frame.get(number, [])
         boxes = np.array([row.xyxy for row in seen]).reshape(-1, 4)
         labels = np.array([item.xyxy for item in drones]).reshape(-1, 4)
+        sizes = [size_bin(item.xyxy) for item in drones]
+        figures.labelled_of_size.update(sizes)
         for label, row_index in _pairs(_centre_inside(labels, boxes)):
             figures.right_centre += 1
+            figures.right_of_size[sizes[label]] += 1
             first_right = number if first_right is None else first_right
             identity, track = drones[label].track_id, seen[row_index].track
             figures.switches += last_track.get(identity, track) != track
@@ -110,6 +120,17 @@ def judge(clip: Clip, rows: Sequence[Row], frames: int) -> Figures:
         figures.found = 1
         figures.delays_s.append((first_right - first_label) / clip.fps)
     return figures
+
+
+def size_bins() -> list[str]:
+    """The smallest first."""
+    between = [f"{low:g}-{high:g} px" for low, high in pairwise(SIZES_PX)]
+    return [f"< {SIZES_PX[0]:g} px", *between, f">= {SIZES_PX[-1]:g} px"]
+
+
+def size_bin(xyxy: tuple[float, float, float, float]) -> str:
+    x0, y0, x1, y1 = xyxy
+    return size_bins()[bisect_right(SIZES_PX, math.sqrt(max(0.0, (x1 - x0) * (y1 - y0))))]
 
 
 def _pairs(allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -161,6 +182,17 @@ def table(groups: dict[str, Figures]) -> str:
             _text(one.false_per_minute, 1),
         ]
         lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def size_table(groups: dict[str, Figures]) -> str:
+    """Recall by the size of the label, one line a group with drones."""
+    lines = ["drones | " + " | ".join(size_bins()), " | ".join(["---"] * (1 + len(size_bins())))]
+    for name, one in groups.items():
+        if one.drone_clips:
+            shares = [(one.right_of_size[size], one.labelled_of_size[size]) for size in size_bins()]
+            cells = [f"{_text(_ratio(*share))} of {share[1]}" if share[1] else "-" for share in shares]
+            lines.append(" | ".join([name, *cells]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
