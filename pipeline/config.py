@@ -164,6 +164,11 @@ class Config(_Section):
     def ledger_path(self, camera: str) -> Path:
         return self.run_dir / "ledgers" / f"{camera}.ledger"
 
+    @property
+    def metrics_address_path(self) -> Path:
+        """Where the running program says the URL of its metrics, whose port may be any free one."""
+        return self.run_dir / "metrics.address"
+
     def camera(self, name: str) -> Camera:
         for camera in self.cameras:
             if camera.id == name:

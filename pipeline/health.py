@@ -6,6 +6,7 @@ long as the process can answer; `/readyz` 200, or 503 with what does not do its 
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -29,6 +30,14 @@ def serve(address: Address, registry: CollectorRegistry, not_ready: NotReady) ->
     metrics: Any = server.get_app()
     server.set_app(_with_health(metrics, not_ready))
     return server.server_port
+
+
+def published(path: Path) -> str | None:
+    """The URL of the running program's metrics; None where no program runs."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None
 
 
 def _with_health(metrics: WSGIApplication, not_ready: NotReady) -> WSGIApplication:

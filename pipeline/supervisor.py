@@ -107,6 +107,7 @@ class Supervisor:
             finally:
                 notify("STOPPING=1")
                 self._stop_all()
+                self.config.metrics_address_path.unlink(missing_ok=True)
         self._summarise()
         return self._exit_code or int(any(process.broken for process in self.table))
 
@@ -115,7 +116,9 @@ class Supervisor:
         registry.register(self._collector)
         address = self.config.metrics
         port = health.serve(address, registry, self._collector.not_ready)
-        print(f"metrics: http://{address.host}:{port}/metrics", flush=True)
+        url = f"http://{address.host}:{port}/metrics"
+        self.config.metrics_address_path.write_text(url, encoding="utf-8")
+        print(f"metrics: {url}", flush=True)
 
     def _tell_systemd(self) -> None:
         """Alive while this loop turns; ready once every worker was heard."""

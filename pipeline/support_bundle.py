@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from pipeline import __version__, ledger
+from pipeline import __version__, health, ledger
 from pipeline.config import Config
 from pipeline.doctor import describe, examine
 from pipeline.errors import DasnetError
@@ -84,11 +84,10 @@ def _versions() -> str:
 
 
 def _metrics(config: Config) -> str:
-    address = config.metrics
-    if not address.port:
-        raise DasnetError("metrics.port is 0, so that its port is known to the running program alone")
-    host = "127.0.0.1" if address.host == "0.0.0.0" else address.host  # noqa: S104 - nothing is bound here
-    with urllib.request.urlopen(f"http://{host}:{address.port}/metrics", timeout=METRICS_TIMEOUT_S) as answer:
+    url = health.published(config.metrics_address_path)
+    if url is None:
+        raise DasnetError("dasnet is not running")
+    with urllib.request.urlopen(url, timeout=METRICS_TIMEOUT_S) as answer:
         return str(answer.read().decode(errors="replace"))
 
 

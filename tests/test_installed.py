@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ cameras:
   - {{id: wrong, uri: "rtsp://root:${{CAM_PASSWORD}}@127.0.0.1:{wrong}/stream"}}
   - {{id: served, uri: "rtsp://viewer:${{file:secret}}@127.0.0.1:{served}/stream", band: infrared, rate_fps: 6}}
 run_dir: {run_dir}
-metrics: {{port: {metrics}}}
+metrics: {{port: 0}}
 console: {{port: 0}}
 log: {{format: json}}
 """
@@ -64,17 +65,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         systemd.settimeout(30)
         environment.setenv("CAM_PASSWORD", FROM_ENVIRONMENT)
         environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
-        closed, metrics = free_port(), free_port()
+        closed = free_port()
         path = folder / "site.yaml"
-        text = SITE.format(
-            literal=LITERAL, query=IN_QUERY, closed=closed, metrics=metrics, run_dir=folder / "run", **rtsp.ports
-        )
+        text = SITE.format(literal=LITERAL, query=IN_QUERY, closed=closed, run_dir=folder / "run", **rtsp.ports)
         path.write_text(text)
         with Running("run", path) as program:
             program.wait_for_metric('dasnet_tracks_confirmed_total{camera="served"}', 1)
             program.wait_for_line("camera refused.*Connection refused")
             program.wait_for_line("camera wrong.*refuses the user or the password")
             console = program.wait_for_line(r"console: (http\S+)/")[1]
+            metrics = int(program.wait_for_line(r"metrics: http://127.0.0.1:(\d+)/metrics")[1])
             yield Site(path, folder / "run", metrics, console, program, systemd)
 
 
@@ -99,6 +99,15 @@ def test_the_container_s_health_check_tells_a_living_program_from_a_dead_one(sit
         command = [argument.replace(":9464/", f":{port}/") for argument in arguments]
         assert command != arguments
         assert subprocess.run([sys.executable, *command], capture_output=True, timeout=30).returncode == code
+
+
+def test_the_console_finds_the_metrics_at_whatever_port_they_are(site: Site):
+    for _ in range(60):  # asked for every few seconds
+        report = httpx.get(f"{site.console}/api/v1/latency", params={"window": "10m"}).json()
+        if report["error"] is None and report["end_to_end"][0]["count"]:
+            break
+        time.sleep(0.5)
+    assert report["error"] is None and report["end_to_end"][0]["p95_s"] > 0
 
 
 def test_no_secret_in_what_the_program_says_and_writes(site: Site):
@@ -198,6 +207,6 @@ def test_a_support_bundle_is_made_where_nothing_ran(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "support.zip") as bundle:
         missing = bundle.read("missing.txt").decode()
         assert {"doctor.txt", "config.yaml", "ledgers.json"} <= set(bundle.namelist())
-    assert "metrics.txt: URLError" in missing and "events.jsonl: StoreError" in missing
+    assert "metrics.txt: DasnetError: dasnet is not running" in missing and "events.jsonl: StoreError" in missing
     refused = dasnet("support-bundle", "--out", "/proc/support.zip", path)
     assert refused.returncode == 1 and "error: /proc/support.zip: cannot be written" in refused.stderr

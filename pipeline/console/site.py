@@ -143,7 +143,7 @@ class Site:
     async def follow_metrics(self) -> None:
         """Asks the host's `/metrics` for ever."""
         if self._metrics is None:
-            self.history.error = "the address of the metrics is not known: metrics.port is 0, any free one"
+            self.history.error = "the address of the metrics is not known: no supervisor runs here"
             return
         while True:
             try:

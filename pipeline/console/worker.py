@@ -2,6 +2,7 @@
 
 import threading
 
+from pipeline import health
 from pipeline.config import Address, Config
 from pipeline.console.password import load_password
 from pipeline.console.server import bind, run_console
@@ -12,7 +13,7 @@ from pipeline.transport.heartbeat import Heart
 
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
     endpoints = Endpoints()
-    host, metrics = config.console.host, config.metrics
+    host = config.console.host
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     load_password(config)  # the same
     with Heart(endpoints.heartbeat, WorkerMetrics("console"), served):
@@ -20,7 +21,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
             config,
             endpoints.live,
             listener,
-            metrics=f"http://{metrics.host}:{metrics.port}/metrics" if metrics.port else None,
+            metrics=health.published(config.metrics_address_path),
             ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
             stop=stop,
         )
