@@ -21,6 +21,10 @@ TESTED_ELSEWHERE = {
     "dasnet evaluate --checkpoint out/field/ema.safetensors --data FOLDER --split val --out out/field": "test_evaluate",
     "dasnet compare out/dasnet-42 out/dasnet-2024 out/unet-42 out/unet-2024 --out out/comparison": "test_compare",
     "python3 scripts/compare_models.py --out out/comparison": "test_compare_models",
+    "python3 scripts/failures_picture.py hard failures.jpg --data FOLDER --checkpoint out/field/ema.safetensors": (
+        "test_evaluate_clips"
+    ),
+    "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
     "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",
     "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "test_export",
 }

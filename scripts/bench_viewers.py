@@ -1,0 +1,141 @@
+"""What viewers of the console cost the pipeline: its frame rate without and with them, in turns.
+
+    python3 scripts/bench_viewers.py --viewers 20 --json viewers.json
+
+In: the demo (or `--config`).  Each viewer holds the live stream and fetches the picture of every frame that has one, as
+the page does.  They run on this machine, in one process, so that their own work is in the cost: other machines would
+take it away from here.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.bench_report import machine
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTLE_S = 5.0  # before each measurement
+START_S = 60.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    viewers: int
+    frames_per_s: float  # segmented, of all cameras
+    console_cpu: float  # cores
+    updates_per_s: float  # live messages that the viewers took, all together
+    pictures_per_s: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "demo.yaml")
+    parser.add_argument("--viewers", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="each without and with viewers")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    about = machine()
+    command = [sys.executable, "-m", "pipeline", "run", str(options.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as program:
+        try:
+            console, metrics = addresses(program)
+            turns = asyncio.run(measure(console, metrics, options.viewers, options.rounds, options.seconds))
+        finally:
+            program.terminate()
+    print("| viewers | frames/s | console, cores | updates/s | pictures/s |\n| --- | --- | --- | --- | --- |")
+    for turn in turns:
+        print("| " + " | ".join(f"{value:.4g}" for value in asdict(turn).values()) + " |")
+    alone = statistics.median(turn.frames_per_s for turn in turns if not turn.viewers)
+    watched = statistics.median(turn.frames_per_s for turn in turns if turn.viewers)
+    print(f"\n{options.viewers} viewers cost {1 - watched / alone:.1%} of {alone:.1f} frames/s")
+    if options.json:
+        report = {"machine": about, "cost": 1 - watched / alone, "turns": [asdict(turn) for turn in turns]}
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def addresses(program: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Of the console and the metrics."""
+    found: dict[str, str] = {}
+    assert program.stdout is not None
+    for line in program.stdout:
+        if match := re.match(r"(console|metrics): (http\S+)", line):
+            found[match[1]] = match[2].rstrip("/")
+        if len(found) == 2:
+            return found["console"], found["metrics"]
+    raise SystemExit("dasnet ended before it said where its console and metrics are")
+
+
+async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds: float) -> list[Turn]:
+    deadline_s = time.monotonic() + START_S
+    while (await asyncio.to_thread(read, metrics))[0] < 1:
+        if time.monotonic() > deadline_s:
+            raise SystemExit(f"no frame was searched within {START_S:g} s")
+        await asyncio.sleep(0.5)
+    turns = []
+    for number in [0, viewers] * rounds:
+        taken = [0, 0]
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=10, limits=limits, base_url=console) as client:
+            watching = [asyncio.create_task(watch(client, taken)) for _ in range(number)]
+            await asyncio.sleep(SETTLE_S)
+            before, began_s, taken_before = await asyncio.to_thread(read, metrics), time.monotonic(), list(taken)
+            await asyncio.sleep(seconds)
+            after, took_s = await asyncio.to_thread(read, metrics), time.monotonic() - began_s
+            rates = [(b - a) / took_s for a, b in zip((*before, *taken_before), (*after, *taken), strict=True)]
+            for task in watching:
+                task.cancel()
+            ended = await asyncio.gather(*watching, return_exceptions=True)
+            broken = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
+            if broken:
+                raise SystemExit(f"{len(broken)} viewers lost the console: {broken[0]!r}")
+        turns.append(Turn(number, *rates))
+    return turns
+
+
+async def watch(client: httpx.AsyncClient, taken: list[int]) -> None:
+    """For ever; `taken` counts updates and pictures."""
+    async with client.stream("GET", "/api/v1/live", timeout=None) as stream:
+        topic = ""
+        async for line in stream.aiter_lines():
+            if line.startswith("event:"):
+                topic = line.partition(":")[2].strip()
+            elif line.startswith("data:") and topic == "frame":
+                taken[0] += 1
+                update = json.loads(line[5:])
+                if update["picture"]:
+                    frame = update["frame"]
+                    place = f"/api/v1/cameras/{quote(frame['camera'])}/frames/{frame['seq']}.jpg"
+                    await client.get(place, params={"session": frame["session"]})
+                    taken[1] += 1
+
+
+def read(metrics: str) -> tuple[float, float]:
+    """Frames segmented so far, and seconds of processor time of the console."""
+    with urllib.request.urlopen(metrics, timeout=5) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples]
+    frames = sum(sample.value for sample in samples if sample.name == "dasnet_frames_segmented_total")
+    cpu_s = sum(
+        sample.value
+        for sample in samples
+        if sample.name == "dasnet_process_cpu_seconds_total" and sample.labels.get("worker") == "console"
+    )
+    return frames, cpu_s
+
+
+if __name__ == "__main__":
+    sys.exit(main())
