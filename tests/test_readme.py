@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "python3 scripts/failures_picture.py hard failures.jpg --data FOLDER --checkpoint out/field/ema.safetensors": (
         "test_evaluate_clips"
     ),
+    "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": "test_class_evidence",
     "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
     "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",
     "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "test_export",
