@@ -34,7 +34,7 @@ class _Worker:
     started_ns: int = 0
     heard_s: float | None = None  # None: it is not up
     families: _Families = field(default_factory=dict)
-    before: dict[_Key, float] = field(default_factory=dict)
+    before: dict[_Key, tuple[str, str, str, float]] = field(default_factory=dict)  # metric, type, help, count
     restarts: int = 0
 
     @property
@@ -43,21 +43,30 @@ class _Worker:
 
     def receive(self, heartbeat: Heartbeat) -> None:
         if self.started_ns != heartbeat.started_ns:
-            for kind, _, samples in self.families.values():
+            for name, (kind, text, samples) in self.families.items():
                 if kind in ("counter", "histogram"):
                     for sample in samples:
-                        self.before[_key(sample)] = self.before.get(_key(sample), 0.0) + sample.value
+                        key = _key(sample)
+                        self.before[key] = (name, kind, text, self._counted(key) + sample.value)
             self.started_ns = heartbeat.started_ns
         self.families = heartbeat.families
         self.heard_s = time.monotonic()
 
+    def _counted(self, key: _Key) -> float:
+        return self.before[key][3] if key in self.before else 0.0
+
     def samples(self) -> Iterator[tuple[str, str, str, _Key, float]]:
         """Metric, type, help, key and value of everything that is still true."""
+        told = set()
         for name, (kind, text, samples) in self.families.items():
             counts = kind in ("counter", "histogram")
             for sample in samples if counts or self.is_up else ():
                 key = _key(sample)
-                yield name, kind, text, key, sample.value + (self.before.get(key, 0.0) if counts else 0.0)
+                told.add(key)
+                yield name, kind, text, key, sample.value + (self._counted(key) if counts else 0.0)
+        for key, (name, kind, text, count) in self.before.items():
+            if key not in told:  # nothing of it has happened yet since the worker was replaced
+                yield name, kind, text, key, count
 
 
 def _key(sample: Sample) -> _Key:

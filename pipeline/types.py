@@ -152,10 +152,14 @@ class EventKind(StrEnum):
     TRACK_LOST = "track.lost"
     CAMERA_UP = "camera.up"
     CAMERA_DOWN = "camera.down"
+    CAMERA_BLIND = "camera.blind"  # pictures come, but show nothing
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that happened, at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it."""
+    """Something that happened, at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it.
+
+    `camera.blind` ends with the next `camera.up` or `camera.down`.
+    """
 
     id: str  # ULID
     kind: EventKind
@@ -167,4 +171,5 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     session: str
     track: Track | None = None
     alert: str | None = None  # id of the event that opened the alert
+    cause: Cause | None = None  # of a camera's blindness
     snapshot: str | None = None  # file name in the run folder's `snapshots`

@@ -7,6 +7,8 @@ import socket
 import threading
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import yaml
 from program import CLIPS, Running, dasnet, shortened
@@ -14,7 +16,7 @@ from rtsp import RtspCameras
 
 from pipeline import ledger
 from pipeline.sinks.store import StoreReader
-from pipeline.types import EventKind
+from pipeline.types import Cause, EventKind, Severity
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 PASSWORD = "s3cret-canary"
@@ -49,7 +51,7 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
             program.wait_for_metric(confirmed("north"), 1)
             assert program.metrics()['dasnet_camera_up{camera="north"}'] == 1
             cameras.command("down cam")
-            program.wait_for_line("camera down")
+            program.wait_for_line("camera.down")
             program.wait_for_line("track.lost")
             assert program.metrics()['dasnet_camera_up{camera="north"}'] == 0
             before = program.metrics()[confirmed("north")]
@@ -94,6 +96,30 @@ def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself
     )
 
 
+def test_a_camera_whose_picture_freezes_is_said_to_be_blind(tmp_path: Path):
+    with av.open(str(tmp_path / "still.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        still = np.random.default_rng(1).integers(60, 120, (128, 160, 3), np.uint8)
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(still, format="rgb24")))
+        container.mux(stream.encode(None))
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{tmp_path / 'still.mp4'}", "band": "infrared"}])
+    with Running("run", config) as program:
+        # Counted from the first still picture on, though it is known to be one seconds later only.
+        program.wait_for_metric('dasnet_blind_seconds_total{camera="cam",cause="frozen"}', 5)
+        program.wait_for_line("camera.blind.*cause=frozen")
+        with StoreReader(tmp_path / "run" / "store.sqlite") as reader:
+            events = [stored.event for stored in reader.events(10)]
+        assert [(event.kind, event.cause, event.severity) for event in sorted(events, key=lambda event: event.id)] == [
+            (EventKind.CAMERA_UP, None, Severity.INFO),
+            (EventKind.CAMERA_BLIND, Cause.FROZEN, Severity.WARNING),
+        ]
+        assert program.metrics()['dasnet_camera_up{camera="cam"}'] == 1
+    account = ledger.read(tmp_path / "run" / "ledgers" / "cam.ledger")
+    assert account.balanced and account.segmented > 0  # it was searched all the same
+
+
 def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
@@ -117,7 +143,7 @@ def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path
 def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
-        program.wait_for_line("camera up")
+        program.wait_for_line("camera.up")
         descriptors = [os.pidfd_open(pid) for pid in program.children() if pid != program.process.pid]
         assert len(descriptors) == 4
         program.process.kill()
@@ -151,7 +177,7 @@ def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
 def test_two_programs_in_one_run_folder_are_refused(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
-        program.wait_for_line("camera up")
+        program.wait_for_line("camera.up")
         second = dasnet("run", config)
         assert second.returncode == 1
         assert "another dasnet runs in this folder" in second.stderr

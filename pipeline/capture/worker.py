@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 import zmq
 
+from pipeline.capture.condition import ConditionWatch
 from pipeline.capture.picture import Picture, Source
 from pipeline.capture.sources import open_source
 from pipeline.config import Address, Camera, Config
@@ -55,6 +56,9 @@ class _CaptureWorker:
         self._seq = 0
         self._last_pts_s = -1.0
         self._blind_since_ns = self._started_ns
+        self._condition = ConditionWatch()
+        self._fault: Cause | None = None  # of the picture, as it was last told
+        self._blind_until_s = 0.0  # counted so far, while there is one
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500, patient=True)
@@ -98,6 +102,8 @@ class _CaptureWorker:
                 channel.count(partial(Ledger.connection, up=True, reconnect=again))
                 channel.count(self._count_blind)
                 self._tell(up=True)
+            if source.live:
+                self._look(frame)
             channel.offer(frame, stamps, self._stop.is_set)
             channel.count(lambda ledger: ledger.touch(time.time_ns()))
             if self._stop.is_set():
@@ -106,6 +112,20 @@ class _CaptureWorker:
             raise SourceError(f"camera {self._camera.id}: the stream ended")
         self._finish()
         return True
+
+    def _look(self, frame: Frame) -> None:
+        """Tell, and count as blind, when pictures come that show nothing; they are searched all the same."""
+        pts_s = frame.ref.pts_s
+        fault = self._condition.update(frame.pixels, pts_s)
+        cause = fault.cause if fault else None
+        if cause is not self._fault:
+            self._blind_until_s = fault.since_s if fault else pts_s
+            self._fault = cause
+            self._tell(up=True)
+            self._log.warning("the camera's picture is " + (cause or "good again"))
+        if cause is not None:
+            self._count(partial(Ledger.blind, cause=cause, duration_ns=round((pts_s - self._blind_until_s) * 1e9)))
+            self._blind_until_s = pts_s
 
     def _finish(self) -> None:
         """A recording ended, or is broken from here on: what was read is still searched."""
@@ -152,6 +172,7 @@ class _CaptureWorker:
     def _down(self, error: SourceError) -> None:
         if self._ledger.is_up:
             self._blind_since_ns = time.monotonic_ns()
+            self._condition, self._fault = ConditionWatch(), None
             self._count(lambda ledger: ledger.connection(up=False))
             self._tell(up=False)
         self._log.warning("camera lost", reason=str(error))
@@ -171,7 +192,9 @@ class _CaptureWorker:
             self._channel.count(change)
 
     def _tell(self, *, up: bool) -> None:
-        state = CameraState(self._camera.id, self._session, up, time.time_ns())
+        fault = self._fault if up else None
+        number = max(0, self._seq - 1)
+        state = CameraState(self._camera.id, self._session, up, fault, time.time_ns(), self._last_pts_s, number)
         try:
             self._states.send_multipart(encode(state), flags=zmq.DONTWAIT)
         except zmq.Again:

@@ -25,12 +25,13 @@ from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
 from pipeline.sinks.store import Store
 from pipeline.tracking.stage import Outcome, TrackStage
+from pipeline.tracking.tracker import derived_ulid
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import CameraState, End, Result, Stamps, decode, detections_of
-from pipeline.types import Detections, Event, EventKind, Track, TrackState
+from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
@@ -133,21 +134,18 @@ class _TrackWorker:
         self._metrics.active.labels(camera).set(
             sum(track.state in (TrackState.CONFIRMED, TrackState.COASTING) for track in confirmed)
         )
-        if not outcome.events:
-            return
-        self._store.append(outcome.events)
+        if outcome.events:
+            self._store_events(camera, outcome.events)
+
+    def _store_events(self, camera: str, events: Sequence[Event]) -> None:
+        self._store.append(events)
         self._outbox.wake()
-        for event in outcome.events:
+        for event in events:
             self._count(event)
-            name = event.track.label if event.track else ""
-            self._log.info(
-                event.kind,
-                camera=camera,
-                severity=event.severity,
-                track=event.track and event.track.id,
-                label=name,
-                frame=event.frame,
-            )
+            about = {"track": event.track.id, "label": event.track.label} if event.track else {}
+            if event.cause is not None:
+                about = {"cause": event.cause}
+            self._log.info(event.kind, camera=camera, severity=event.severity, frame=event.frame, **about)
 
     def _count(self, event: Event) -> None:
         metrics, camera = self._metrics, event.camera
@@ -175,9 +173,9 @@ class _TrackWorker:
         self._metrics.active.labels(camera).set(0)
 
     def _camera_state(self, state: CameraState) -> None:
-        self._log.info("camera up" if state.up else "camera down", camera=state.camera)
         if not state.up:
             self._close(state.camera)
+        self._store_events(state.camera, [camera_event(state)])
 
     def _publish(self, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> None:
         if not jpeg:
@@ -195,6 +193,22 @@ class _TrackWorker:
         path = self._snapshots / f"{event.id}.jpg"
         write_snapshot(path, jpeg, detections, tracks)
         return msgspec.structs.replace(event, snapshot=path.name)
+
+
+def camera_event(state: CameraState) -> Event:
+    seen = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
+    kind = seen if state.up else EventKind.CAMERA_DOWN
+    return Event(
+        id=derived_ulid(state.time_utc_ns, state.camera, state.session, kind, str(state.time_utc_ns)),
+        kind=kind,
+        severity=Severity.INFO if kind is EventKind.CAMERA_UP else Severity.WARNING,
+        camera=state.camera,
+        time_utc_ns=state.time_utc_ns,
+        pts_s=state.pts_s,
+        frame=state.frame,
+        session=state.session,
+        cause=state.cause,
+    )
 
 
 def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequence[Track]) -> None:

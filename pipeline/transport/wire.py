@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from pipeline.errors import WireError
-from pipeline.types import Band, Detections, Frame, FrameRef, Mask
+from pipeline.types import Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 1
 MAX_PIXELS = 64 * 1024 * 1024  # of one frame, in bytes
@@ -78,12 +78,15 @@ class Result(msgspec.Struct, tag="result"):
 
 
 class CameraState(msgspec.Struct, tag="camera"):
-    """capture -> track worker: a camera came up or went down."""
+    """capture -> track worker: a camera came up, went down, or went blind: `cause` says why it shows nothing."""
 
     camera: str
     session: str
     up: bool
+    cause: Cause | None
     time_utc_ns: int
+    pts_s: float  # of the newest frame, and its number
+    frame: int
 
 
 class Sample(msgspec.Struct, array_like=True):

@@ -9,6 +9,7 @@ const KINDS = {
   "track.lost": "lost",
   "camera.up": "Camera up",
   "camera.down": "Camera down",
+  "camera.blind": "Camera blind",
 };
 
 export function colour(label) {
@@ -25,6 +26,7 @@ export function isTarget(label) {
 
 export function happened(event) {
   const kind = KINDS[event.kind] ?? event.kind;
+  if (event.cause) return `${kind}: ${event.cause}`;
   return event.track ? `${name(event.track.label)} #${event.track.id} ${kind}` : kind;
 }
 
