@@ -39,6 +39,7 @@ REPLACED = {  # what the README says -> what is run here
         "python3 {repo}/scripts/evaluate_clips.py hard --data {short} --checkpoint {shipped}"
     ),
     "python3 scripts/readme_picture.py .github/annotated.png": "python3 -m py_compile {repo}/scripts/readme_picture.py",
+    "python3 scripts/console_pictures.py .github": "python3 -m py_compile {repo}/scripts/console_pictures.py",
 }
 TINY = """
 data: ${DASNET_CLIPS}
