@@ -99,3 +99,12 @@ def test_the_cameras_motion_is_measured_and_does_not_drift(dx: int, dy: int):
     still = [motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx]) for _ in range(50)]
     total = np.sum([shift for shift in still if shift is not None], axis=0)
     assert np.abs(total).max() < 0.2
+
+
+def test_what_is_faint_is_left_out_by_the_least_score():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    probabilities[0, 30:34, 40:46] = 0.55
+    assert len(find(probabilities)) == 2
+    (score,) = find(probabilities, Decision(min_score=0.6)).score
+    assert score == pytest.approx(0.9)

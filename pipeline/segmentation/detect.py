@@ -36,7 +36,8 @@ def detect(
     count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
     found = [index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= decision.min_area_px]
     found.sort(key=lambda index: (-int(stats[index, cv2.CC_STAT_AREA]), index))
-    rows = [_measure(probabilities, objects, labels, stats[index], index) for index in found[:MAX_DETECTIONS]]
+    measured = [_measure(probabilities, objects, labels, stats[index], index) for index in found[:MAX_DETECTIONS]]
+    rows = [row for row in measured if row[1] >= decision.min_score]
     sx, sy = scale
     polygons = [np.asarray(polygon, np.float32) for polygon in ignore]
     rows = [row for row in rows if not _ignored((row[3][0] * sx, row[3][1] * sy), polygons)]
