@@ -30,14 +30,15 @@ def reference(frames: np.ndarray) -> np.ndarray:
         return engine.submit(frames).result()
 
 
-@pytest.mark.parametrize(("precision", "least"), [("fp32", 1.0), ("bf16", 0.97)])
-def test_masks_agree_with_the_modules(frames: np.ndarray, reference: np.ndarray, precision: str, least: float):
+@pytest.mark.parametrize(("precision", "share", "px"), [("fp32", 0.0, 0), ("bf16", 0.03, 1)])
+def test_masks_agree_with_the_modules(frames: np.ndarray, reference: np.ndarray, precision: str, share: float, px: int):
+    """But for a share of the pixels in either, or single pixels: a target may have twenty."""
     with Engine(SHIPPED, device="cpu", kind="torch", precision=precision) as engine:
         maps = engine.submit(frames).result()
     seen = 0
     for ours, theirs in zip(maps.max(axis=1) > 0.5, reference.max(axis=1) > 0.5, strict=True):
         seen += theirs.any()
-        assert (ours & theirs).sum() >= least * (ours | theirs).sum()
+        assert (ours ^ theirs).sum() <= max(px, share * (ours | theirs).sum())
     assert seen >= 2  # or the test could not fail
 
 
@@ -61,7 +62,7 @@ def test_logits_are_exact_where_a_picture_is_even():
         got = engine.logits(batch)
     with torch.inference_mode():
         exact = copy.deepcopy(loaded.network).double()(batch.double())
-    assert (got - exact).abs().max() <= 2e-3
+    assert (got - exact).abs().max() <= 5e-4 * exact.abs().max()
 
 
 def test_batches_in_flight_come_back_in_order_from_several_threads(frames: np.ndarray, reference: np.ndarray):
