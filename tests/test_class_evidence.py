@@ -17,7 +17,7 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order(tmp_path: Path):
-    ended = run(tmp_path, CHECKPOINT, "--frames", "1", "--json", "evidence.json")
+    ended = run(tmp_path, CHECKPOINT, "--frames", "4", "--json", "evidence.json")
     assert ended.returncode == 0, ended.stderr
     (rows,) = json.loads((tmp_path / "evidence.json").read_text()).values()
     drones = [row["mean"] for row in rows if row["clip_class"] == "drone"]
