@@ -149,7 +149,7 @@ def _version(package: str) -> str | None:
 
 def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
     return {
-        "path": str(path),
+        "file": path.name,  # not where it lies: results are shared
         "sha256": metadata.sha256,
         "network": metadata.network,
         "arguments": metadata.arguments,
