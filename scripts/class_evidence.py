@@ -53,12 +53,13 @@ def main() -> int:
     if options.data is None:
         parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
     try:
+        frames = {split: frames_of(options.data, split, options.frames) for split in options.splits}
         measured = {}
-        for split in options.splits:
-            recordings = open_dataset(options.data, [split])
-            frames = cached(CACHE, recordings, check_frames(recordings, options.frames, options.frames))
-            for path in options.checkpoints:
-                measured[str(path), split] = list(measure(path, frames))
+        for path in options.checkpoints:
+            with Engine(load(path)) as engine:
+                segmenter = Segmenter(engine)
+                for split in options.splits:
+                    measured[str(path), split] = list(measure(segmenter, frames[split]))
     except (DasnetError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -69,14 +70,17 @@ def main() -> int:
     return 0
 
 
-def measure(path: Path, frames: Frames) -> Iterator[Evidence]:
+def frames_of(data: str, split: str, count: int) -> Frames:
+    recordings = open_dataset(data, [split])
+    return cached(CACHE, recordings, check_frames(recordings, count, count))
+
+
+def measure(segmenter: Segmenter, frames: Frames) -> Iterator[Evidence]:
     """Of the clips whose object was found in a frame at least."""
-    with Engine(load(path)) as engine:
-        segmenter = Segmenter(engine)
-        for clip in frames.clips:
-            found = list(_evidence(segmenter, clip, frames))
-            if found:
-                yield Evidence(clip.name, clip.sensor, clip.clip_class, float(np.mean(found)))
+    for clip in frames.clips:
+        found = list(_evidence(segmenter, clip, frames))
+        if found:
+            yield Evidence(clip.name, clip.sensor, clip.clip_class, float(np.mean(found)))
 
 
 def _evidence(segmenter: Segmenter, clip: CachedClip, frames: Frames) -> Iterator[float]:

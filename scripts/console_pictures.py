@@ -14,12 +14,12 @@ import urllib.request
 from pathlib import Path
 
 import cv2
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from pipeline.config import load
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
-VIEW = {"width": 1366, "height": 768}
+VIEW: ViewportSize = {"width": 1366, "height": 768}
 SHOWN_PX = 900  # wide, in the README
 WATCHED_S = 60  # for the latency page to have something to show
 START_S = 60
@@ -59,7 +59,7 @@ def take(console: str, page_name: str, path: Path, at_s: float) -> None:
     taken = path.with_suffix(".png")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": VIEW["width"], "height": VIEW["height"]})
+        page = browser.new_page(viewport=VIEW)
         page.goto(console + page_name)
         page.wait_for_timeout(4000)  # pictures of both cameras; figures of the page
         page.screenshot(path=taken)
