@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.resources import ProcessResources
 from pipeline.transport.wire import Sample, Stamps
-from pipeline.types import FrameRef
+from pipeline.types import FrameRef, Severity
 
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
 STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
@@ -128,6 +128,8 @@ class TrackingMetrics(FrameWorkerMetrics):
         for camera in cameras:  # a series that exists from the start shows its first increase
             for metric in (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert):
                 metric.labels(camera)
+            for severity in (Severity.ALARM, Severity.WARNING):
+                self.alerts.labels(camera, severity)
         for stage in STAGES:
             self._stage.labels(stage)
 

@@ -131,18 +131,24 @@ def test_a_replaced_worker_steps_no_counter_back_and_leaves_no_old_gauge(tmp_pat
     assert "dasnet_worker_uptracking" not in values(registry)
 
 
+def test_the_first_alert_is_an_increase():
+    """Prometheus sees none where a series begins at 1."""
+    seen = values(TrackingMetrics(["north"], 0.5).registry)
+    assert seen["dasnet_alerts_totalalarmnorth"] == seen["dasnet_alerts_totalnorthwarning"] == 0
+
+
 def test_what_a_replaced_worker_has_not_counted_yet_keeps_its_count(tmp_path: Path):
     host = HostCollector(site(tmp_path), ["tracking"])
     registry = CollectorRegistry()
     registry.register(host)
     first, second, third = (TrackingMetrics(["north"], 0.5) for _ in range(3))
-    first.alerts.labels("north", "alarm").inc(2)
+    first.distractors.labels("north", "bird").inc(2)
     first.capture_to_alert.labels("north").observe(0.1)
-    third.alerts.labels("north", "alarm").inc(1)
+    third.distractors.labels("north", "bird").inc(1)
     for started_ns, metrics, total in ((1, first, 2), (2, second, 2), (3, third, 3)):
         host.receive(beat("tracking", started_ns, metrics.registry))
         seen = values(registry)
-        assert seen["dasnet_alerts_totalalarmnorth"] == total
+        assert seen["dasnet_distractor_tracks_totalbirdnorth"] == total
         assert seen["dasnet_capture_to_alert_seconds_countnorth"] == 1
 
 
