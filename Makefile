@@ -19,7 +19,8 @@ test:
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@sh scripts/system_packages.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -n 2 --dist loadfile # a file's tests share what they start
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not live" -n 2 --dist loadfile # a file's tests share a server
+	@$(BIN)/python -m pytest -m "live and not slow"
 
 check:
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """The real program as a child process, for tests: started, read, asked, stopped; nothing of it may be left."""
 
+import ctypes
 import os
 import queue
 import re
@@ -16,9 +17,16 @@ from typing import Self
 import av
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.workers import PR_SET_PDEATHSIG
+
 REPOSITORY = Path(__file__).parents[1]
 CLIPS = Path(__file__).parent / "data" / "clips"
 DASNET = [sys.executable, "-m", "pipeline"]
+
+
+def die_with_parent() -> None:
+    """In a child that is being started: a process of tests that is ended because it overran leaves none."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def dasnet(*arguments: str | Path, timeout_s: float = 150, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -56,6 +64,7 @@ class Running:
             text=True,
             cwd=self._cwd,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
         threading.Thread(target=self._read, daemon=True).start()
         return self

@@ -25,6 +25,7 @@ import pytest
 import zmq
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from program import die_with_parent
 from test_store import CONFIRMED, LOST, event, track
 
 from pipeline.config import Config
@@ -114,7 +115,9 @@ class Process:
 
     def start(self) -> None:
         command = [sys.executable, "-c", SERVER, str(self._file), self._endpoint, str(self.port), self._metrics]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=die_with_parent
+        )
         assert self.process.stdout
         self.port = int(self.process.stdout.readline())
 

@@ -102,6 +102,7 @@ def until(true: Callable[[], object], timeout_s: float = 40.0) -> None:
 
 
 @needs_prometheus
+@pytest.mark.live
 def test_every_figure_has_data_and_a_worker_that_hangs_is_reported_and_forgotten(tmp_path: Path):
     quick = tmp_path / "deploy" / "prometheus"  # alerts after a second instead of half a minute
     shutil.copytree(RULES, quick)

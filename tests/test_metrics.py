@@ -217,6 +217,7 @@ def demo_site(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.live
 def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(tmp_path: Path):
     run_dir = tmp_path / "run"
     with Running("run", demo_site(tmp_path)) as program:

@@ -18,6 +18,7 @@ from pipeline import ledger
 from pipeline.sinks.store import StoreReader
 from pipeline.types import Cause, EventKind, Severity
 
+pytestmark = pytest.mark.live
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 PASSWORD = "s3cret-canary"
 

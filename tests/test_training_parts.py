@@ -329,7 +329,7 @@ def test_single_keys_are_changed_from_the_command_line() -> None:
             r"network: network dasnet: size=1: allowed: a whole number, 3 or more",
         ),
         ({"sampling": {"kind": "whole", "size_px": 100}}, r"sampling.size_px = 100; allowed: multiples of 128"),
-        ({"precision": "fp16"}, r"precision = 'fp16'; allowed on a processor: fp32, bf16"),
+        ({"precision": "fp16"}, r"precision = 'fp16'; allowed on a processor: auto, fp32, bf16"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_data_is_read(changes: dict[str, Any], message: str) -> None:

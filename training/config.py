@@ -95,7 +95,7 @@ class Config:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     clip_norm: float = 0.0  # of the gradient; 0: not clipped
     ema: float = 0.0  # weight averaging; 0: none
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: bf16 where the device computes in it
     output_bias: float = 0.0  # with which the outputs begin; below 0 where few pixels are targets
     start_from: str = ""  # a checkpoint whose weights to begin with
     spread_first_class: bool = (

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.processor import has_fast_bf16
 from training.config import Config, Cosine, EarlyStopping, Optimizer, Plateau, Trapezoid
 
 
@@ -100,7 +101,10 @@ class Progress:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Of the forward pass, in "bf16" or "fp16"; "fp32" leaves all as it is."""
+    """Of the forward pass, in "bf16" or "fp16"; "fp32" leaves all as it is, "auto" is bf16 where it is fast."""
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else has_fast_bf16()
+        precision = "bf16" if fast else "fp32"
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 

@@ -66,7 +66,7 @@ def start_run(config: Config, device: torch.device | None = None) -> Run:
     """A fresh run.  Raises ConfigError for a network or a checkpoint to start from that does not fit."""
     device = device or torch.device("cpu")
     if config.precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision = 'fp16'; allowed on a processor: fp32, bf16")
+        raise ConfigError("precision = 'fp16'; allowed on a processor: auto, fp32, bf16")
     torch.manual_seed(config.seed)
     try:
         network = build(**config.network)

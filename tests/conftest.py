@@ -1,0 +1,7 @@
+"""What all tests share; a `live` test runs the program in real time and wants the machine to itself (see Makefile)."""
+
+import os
+
+# Two processes of tests with as many threads as cores each would wait for one another at every loop.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
