@@ -21,9 +21,10 @@ from model.choice import choose
 from model.dasnet import DASNet
 from model.errors import ChoiceError, EngineError
 from model.metadata import Metadata
+from model.native_backend import NativeBackend
 from model.torch_backend import DTYPES, TorchBackend
 
-KINDS = ("auto", "torch", "module", "cuda")
+KINDS = ("auto", "native", "torch", "module", "cuda")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -31,7 +32,8 @@ class Engine:
     """Thread-safe; several may live in one process.
 
     device: "auto", "cpu", "cuda" or "cuda:N".  precision: "auto", "fp32", "bf16", on CUDA also "fp16".
-    kind: "torch" is the exact rewrite on a processor, "cuda" that on a GPU, "module" the readable network as it is.
+    kind: "native" is our own code for a processor, "torch" the exact rewrite on one, "cuda" that on a GPU, "module" the
+    readable network as it is.
     threads: of the CPU, None: torch's own number.
     """
 
@@ -86,7 +88,7 @@ def _choose(network: nn.Module, multiple: int, device: str, precision: str, kind
 
         return CudaBackend(network, where, "fp16" if precision == "auto" else precision, multiple)
     if kind == "cuda":
-        raise ChoiceError("engine 'cuda' needs device cuda; allowed: auto, torch, module")
+        raise ChoiceError("engine 'cuda' needs device cuda; allowed: auto, native, torch, module")
     if precision not in ("auto", *DTYPES):
         raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(DTYPES)}")
     if kind == "torch" and not isinstance(network, DASNet):
@@ -94,9 +96,11 @@ def _choose(network: nn.Module, multiple: int, device: str, precision: str, kind
     if kind == "module":
         precision = "fp32" if precision == "auto" else precision
     if "auto" in (kind, precision):
-        choice = choose(network, multiple, threads)
+        choice = choose(network, multiple, threads, kind)
         kind = choice.kind if kind == "auto" else kind
         precision = choice.precision if precision == "auto" else precision
+    if kind == "native":
+        return NativeBackend(network, precision, multiple, threads)
     return TorchBackend(network, kind, precision, multiple, threads)
 
 

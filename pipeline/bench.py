@@ -62,6 +62,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(REFERENCES["stock"], f"{_WORKER}:readable", allocator="stock", always=True),
     Candidate(REFERENCES["thp"], f"{_WORKER}:readable", allocator="thp", always=True),
     Candidate(REFERENCES["kept"], f"{_WORKER}:readable", allocator="kept", always=True),
+    Candidate("native", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "native"}),
     Candidate("torch", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "torch"}),
     Candidate("cuda", f"{_WORKER}:engine", PRECISIONS, {"kind": "cuda", "device": "cuda"}),
     Candidate("onnxruntime", f"{_WORKER}:onnx_runtime", packages=PACKAGES, allocator="stock"),

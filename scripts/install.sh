@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
     exit 2
 }
 stamp=$venv/.installed-${extra:-run}
-state=$(cat pyproject.toml constraints.txt | cksum)
+state=$(cat pyproject.toml constraints.txt model/native/*.h model/native/*.cpp | cksum)
 # What the tests install includes what a run needs.
 for have in "$stamp" "$venv/.installed-test"; do
     [ "$(cat "$have" 2>/dev/null)" = "$state" ] && exit 0
@@ -26,4 +26,5 @@ log=$venv/install.log
     exit 1
 }
 "$venv/bin/python" -c 'import pipeline, model, torch'
+"$venv/bin/python" -m model.native_library
 printf '%s' "$state" >"$stamp"

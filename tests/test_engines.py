@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from program import CLIPS
+from test_native import needs_native
 
 from model import Engine, load
 from pipeline.checkpoints import SHIPPED
@@ -30,10 +31,13 @@ def reference(frames: np.ndarray) -> np.ndarray:
         return engine.submit(frames).result()
 
 
+@pytest.mark.parametrize("kind", ["torch", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize(("precision", "share", "px"), [("fp32", 0.0, 0), ("bf16", 0.03, 1)])
-def test_masks_agree_with_the_modules(frames: np.ndarray, reference: np.ndarray, precision: str, share: float, px: int):
+def test_masks_agree_with_the_modules(
+    frames: np.ndarray, reference: np.ndarray, kind: str, precision: str, share: float, px: int
+):
     """But for a share of the pixels in either, or single pixels: a target may have twenty."""
-    with Engine(SHIPPED, device="cpu", kind="torch", precision=precision) as engine:
+    with Engine(SHIPPED, device="cpu", kind=kind, precision=precision) as engine:
         maps = engine.submit(frames).result()
     seen = 0
     for ours, theirs in zip(maps.max(axis=1) > 0.5, reference.max(axis=1) > 0.5, strict=True):
@@ -48,6 +52,19 @@ def test_logits_of_the_rewrite_are_exact_on_fresh_inputs():
     with Engine(loaded, device="cpu", kind="torch", precision="fp32") as engine, torch.inference_mode():
         difference = (engine.logits(batch) - loaded.network(batch)).abs().max()
     assert difference <= 1e-3
+
+
+@needs_native
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", 0.6)])
+def test_logits_of_the_native_engine_with_the_shipped_weights(precision: str, bound: float):
+    """Against float64, on noise, on an even picture, and on a ramp."""
+    loaded = load(SHIPPED)
+    ramp = torch.linspace(0, 1, 256).expand(1, 3, 128, 256)
+    pictures = (torch.rand(1, 3, 128, 384), torch.full((1, 3, 128, 128), 0.5), ramp)
+    reference = copy.deepcopy(loaded.network).double()
+    with Engine(loaded, device="cpu", kind="native", precision=precision) as engine, torch.inference_mode():
+        for picture in pictures:
+            assert (engine.logits(picture) - reference(picture.double())).abs().max() <= bound
 
 
 def test_logits_are_exact_where_a_picture_is_even():

@@ -1,0 +1,120 @@
+// A dynamic convolution block's parameters, the filter that it mixes for one picture, and its norm.
+//
+// Chen et al., "Dynamic Convolution: Attention over Convolution Kernels", CVPR 2020; two kernels, temperature 30.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "gemm.h"
+#include "map.h"
+#include "winograd.h"
+
+constexpr int KERNELS = 2, TAPS = 9;
+constexpr float TEMPERATURE = 30, EPSILON = 1e-5f;
+
+struct Block {
+    int inputs = 0, hidden = 0;
+    std::vector<float> reduce, expand, bias;      // (hidden, inputs), (KERNELS, hidden), (KERNELS)
+    std::vector<float> kernels;                   // (KERNELS, inputs, TAPS, CHANNELS): output channels side by side
+    std::vector<float> gain, offset;              // of the norm, (CHANNELS)
+};
+
+// The weight of each kernel for a picture whose input has these spatial averages.
+inline void attend(const Block &block, const double *averages, float mix[KERNELS]) {
+    std::vector<float> hidden(block.hidden);
+    for (int j = 0; j < block.hidden; j++) {
+        double sum = 0;
+        for (int i = 0; i < block.inputs; i++) sum += block.reduce[(size_t)j * block.inputs + i] * averages[i];
+        hidden[j] = (float)std::max(sum, 0.0);
+    }
+    float scores[KERNELS];
+    for (int k = 0; k < KERNELS; k++) {
+        float sum = block.bias[k];
+        for (int j = 0; j < block.hidden; j++) sum += block.expand[(size_t)k * block.hidden + j] * hidden[j];
+        scores[k] = sum / TEMPERATURE;
+    }
+    const float most = std::max(scores[0], scores[1]);
+    const float first = std::exp(scores[0] - most), second = std::exp(scores[1] - most);
+    mix[0] = first / (first + second);
+    mix[1] = second / (first + second);
+}
+
+// LANES output channels from `column` on of one tap of input channel i.
+INLINE Vec mixed(const Block &block, const float mix[KERNELS], int i, int tap, int column) {
+    const size_t at = ((size_t)i * TAPS + tap) * CHANNELS + column;
+    return load(&block.kernels[at]) * mix[0] + load(&block.kernels[at + (size_t)block.inputs * TAPS * CHANNELS]) * mix[1];
+}
+
+INLINE void keep(float *filters, int point, int i, int depth, int column, Vec value) {
+    store(filters + (size_t)point * depth * CHANNELS + packed(i, column, depth, CHANNELS), value);
+}
+
+INLINE void keep(bfloat16 *filters, int point, int i, int depth, int column, Vec value) {
+    uint16_t halves[LANES];
+    const HalfVec rounded_value = rounded(value);
+    std::memcpy(halves, &rounded_value, sizeof(halves));
+    bfloat16 *of_point = filters + (size_t)point * depth * CHANNELS;
+    for (int lane = 0; lane < LANES; lane++)
+        of_point[packed_pairs(i, column + lane, depth, CHANNELS)].bits = halves[lane];
+}
+
+// G g G^T of input channel i: filters[point] is a packed (inputs x CHANNELS) matrix.
+template <class Element>
+inline void transform_filters(const Block &block, const float mix[KERNELS], int i, Element *filters) {
+    using namespace winograd;
+    for (int column = 0; column < CHANNELS; column += LANES) {
+        Vec taps[TAPS], rows[3][PATCH];
+        for (int tap = 0; tap < TAPS; tap++) taps[tap] = mixed(block, mix, i, tap, column);
+        for (int x = 0; x < 3; x++) filter(taps[x], taps[3 + x], taps[6 + x], rows[x]);
+        for (int y = 0; y < PATCH; y++) {
+            Vec out[PATCH];
+            filter(rows[0][y], rows[1][y], rows[2][y], out);
+            for (int x = 0; x < PATCH; x++) keep(filters, y * PATCH + x, i, block.inputs, column, out[x]);
+        }
+    }
+}
+
+// Sums and sums of squares a channel, kept an index of a shared loop and added up in order.
+class Sums {
+  public:
+    explicit Sums(int indices, int width = 2 * CHANNELS) : width_(width), parts_((size_t)indices * width, 0.0) {}
+
+    double *of(int index) { return &parts_[(size_t)index * width_]; }
+
+    std::vector<double> total() const {
+        std::vector<double> sums(width_, 0.0);
+        for (size_t at = 0; at < parts_.size(); at++) sums[at % width_] += parts_[at];
+        return sums;
+    }
+
+  private:
+    int width_;
+    std::vector<double> parts_;
+};
+
+INLINE void add_lanes(double *to, Vec value, double factor = 1) {
+    float lanes[LANES];
+    store(lanes, value);
+    for (int lane = 0; lane < LANES; lane++) to[lane] += lanes[lane] * factor;
+}
+
+// GroupNorm as one scale and shift a channel (Wu and He, "Group Normalization", ECCV 2018).
+template <class Storage> void set_norm(const Block &block, const std::vector<double> &sums, Map<Storage> &map) {
+    constexpr int size = CHANNELS / GROUPS;
+    const double count = (double)size * map.height * map.width;
+    for (int first = 0; first < CHANNELS; first += size) {
+        double mean = 0, square = 0;
+        for (int c = first; c < first + size; c++) {
+            mean += sums[c];
+            square += sums[CHANNELS + c];
+        }
+        mean /= count;
+        const double inverse = 1 / std::sqrt(std::max(square / count - mean * mean, 0.0) + EPSILON);
+        for (int c = first; c < first + size; c++) {
+            map.scale[c] = (float)(inverse * block.gain[c]);
+            map.shift[c] = (float)(block.offset[c] - mean * inverse * block.gain[c]);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+// The encoder's own stages: the first convolution, from three planes, and the pooling between blocks.
+#pragma once
+
+#include "block.h"
+#include "pool.h"
+#include "convolve.h"
+
+constexpr int COLOURS = 3;
+constexpr int STRIP = 48;  // pixels that are multiplied at a time; a multiple of every kernel's rows
+
+inline std::vector<double> plane_averages(Pool &pool, const float *image, int height, int width) {
+    Sums sums(height, COLOURS);
+    pool.run(height, [&](int y, int) {
+        for (int colour = 0; colour < COLOURS; colour++) {
+            const float *row = image + ((size_t)colour * height + y) * width;
+            double sum = 0;
+            for (int x = 0; x < width; x++) sum += row[x];
+            sums.of(y)[colour] = sum;
+        }
+    });
+    std::vector<double> averages = sums.total();
+    for (double &average : averages) average /= (double)height * width;
+    return averages;
+}
+
+// Planes (3, height, width) -> map: 27 inputs a pixel are too few for Winograd's form to pay.
+template <class Storage>
+void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const float *image, Map<Storage> &map) {
+    constexpr int depth = COLOURS * TAPS;
+    const int height = map.height, width = map.width;
+    const std::vector<double> averages = plane_averages(pool, image, height, width);
+    float mix[KERNELS];
+    attend(block, averages.data(), mix);
+    std::vector<float> filters((size_t)depth * CHANNELS);
+    for (int i = 0; i < COLOURS; i++)
+        for (int tap = 0; tap < TAPS; tap++)
+            for (int column = 0; column < CHANNELS; column += LANES)
+                store(&filters[packed(i * TAPS + tap, column, depth, CHANNELS)], mixed(block, mix, i, tap, column));
+    Sums sums(height);
+    pool.run(height, [&](int y, int worker) {
+        float *patches = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        for (int x0 = 0; x0 < width; x0 += STRIP) {
+            const int count = std::min(STRIP, width - x0);
+            for (int x = 0; x < count; x++)
+                for (int i = 0, at = 0; i < COLOURS; i++)
+                    for (int dy = -1; dy <= 1; dy++)
+                        for (int dx = -1; dx <= 1; dx++, at++) {
+                            const int row = y + dy, column = x0 + x + dx;
+                            const bool in = row >= 0 && row < height && column >= 0 && column < width;
+                            patches[x * depth + at] = in ? image[((size_t)i * height + row) * width + column] : 0;
+                        }
+            multiply<CHANNELS>(patches, depth, filters.data(), depth, products, count);
+            for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                Vec sum{}, squares{};
+                for (int x = 0; x < count; x++) {
+                    const Vec value = load(products + x * CHANNELS + channel);
+                    store(map.at(y, x0 + x) + channel, value);
+                    sum += value;
+                    squares += value * value;
+                }
+                add_lanes(sums.of(y) + channel, sum);
+                add_lanes(sums.of(y) + CHANNELS + channel, squares);
+            }
+        }
+    });
+    set_norm(block, sums.total(), map);
+}
+
+// Normalised, and the largest of 2x2; returns the averages of the result.  Leaky ReLU grows, so it can come last.
+template <class Storage>
+std::vector<double> pool_halves(Pool &pool, const Map<Storage> &map, Map<Storage> &half) {
+    Sums sums(half.height, CHANNELS);
+    pool.run(half.height, [&](int y, int) {
+        for (int channel = 0; channel < CHANNELS; channel += LANES) {
+            const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
+            Vec sum{};
+            for (int x = 0; x < half.width; x++) {
+                const Storage *above = map.at(2 * y, 2 * x) + channel, *below = above + map.stride();
+                const Vec upper = larger(load(above) * scale + shift, load(above + CHANNELS) * scale + shift);
+                const Vec lower = larger(load(below) * scale + shift, load(below + CHANNELS) * scale + shift);
+                const Vec value = leaky(larger(upper, lower));
+                store(half.at(y, x) + channel, value);
+                sum += value;
+            }
+            add_lanes(sums.of(y) + channel, sum);
+        }
+    });
+    std::vector<double> averages = sums.total();
+    for (double &average : averages) average /= (double)half.height * half.width;
+    return averages;
+}

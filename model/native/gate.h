@@ -1,0 +1,89 @@
+// The attention gate on a skip connection (Oktay et al., "Attention U-Net", 2018):
+// gate = sigmoid(psi . relu(W_g g + W_x x)), a number a pixel, with g the decoder's map, upsampled.
+//
+// W_g is a 1x1 convolution and commutes with the upsampling, so it runs on the small map.
+#pragma once
+
+#include "convolve.h"
+#include "encode.h"
+
+struct Gate {
+    std::vector<float> of_guide, of_skip;  // packed (CHANNELS x HIDDEN)
+    std::vector<float> psi;                // (HIDDEN)
+};
+
+// W_g of a small map, into guide (height, width, HIDDEN); returns the averages of the map once upsampled.
+template <class Storage>
+std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
+                             const Axis &rows, const Axis &columns, float *guide) {
+    Sums sums(map.height, CHANNELS);
+    pool.run(map.height, [&](int y, int worker) {
+        float *pixels = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        for (int x0 = 0; x0 < map.width; x0 += STRIP) {
+            const int count = std::min(STRIP, map.width - x0);
+            for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
+                Vec sum{};
+                for (int x = 0; x < count; x++) {
+                    const Vec value = leaky(load(map.at(y, x0 + x) + channel) * scale + shift);
+                    store(pixels + x * CHANNELS + channel, value);
+                    sum += value * columns.weight[x0 + x];
+                }
+                add_lanes(sums.of(y) + channel, sum, rows.weight[y]);
+            }
+            multiply<HIDDEN>(pixels, CHANNELS, gate.of_guide.data(), CHANNELS, products, count);
+            std::memcpy(guide + ((size_t)y * map.width + x0) * HIDDEN, products, sizeof(float) * count * HIDDEN);
+        }
+    });
+    return sums.total();
+}
+
+// The gate of every pixel of a skip; returns the averages of the skip times its gate.
+template <class Storage>
+std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
+                              const float *guide, const Axis &rows, const Axis &columns, float *gates) {
+    const int small = map.width / 2;
+    Sums sums(map.height, CHANNELS);
+    pool.run(map.height, [&](int y, int worker) {
+        float *pixels = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        float *line = scratch[worker].rows.data();
+        // The guide's two rows nearest to y, blended; pixel `small` is read with weight 0 where the map is one wide.
+        const float *upper = guide + (size_t)rows.low[y] * small * HIDDEN, *lower = upper + (size_t)small * HIDDEN;
+        const float down = rows.fraction[y];
+        for (int at = 0; at < small * HIDDEN; at += LANES) {
+            const Vec first = load(upper + at);
+            store(line + at, down == 0 ? first : first + (load(lower + at) - first) * down);
+        }
+        for (int x0 = 0; x0 < map.width; x0 += STRIP) {
+            const int count = std::min(STRIP, map.width - x0);
+            for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
+                for (int x = 0; x < count; x++)
+                    store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
+            }
+            multiply<HIDDEN>(pixels, CHANNELS, gate.of_skip.data(), CHANNELS, products, count);
+            float *opened = gates + (size_t)y * map.width + x0;
+            float scores[STRIP + LANES];
+            for (int x = 0; x < count; x++) {
+                const float *left = line + (size_t)columns.low[x0 + x] * HIDDEN, right = columns.fraction[x0 + x];
+                Vec score{};
+                for (int at = 0; at < HIDDEN; at += LANES) {
+                    const Vec first = load(left + at), guided = first + (load(left + HIDDEN + at) - first) * right;
+                    score += larger(guided + load(products + x * HIDDEN + at), Vec{}) * load(&gate.psi[at]);
+                }
+                scores[x] = sum_of(score);
+            }
+            for (int x = count; x < count + LANES; x++) scores[x] = 0;
+            for (int x = 0; x < count; x += LANES) store(scores + x, sigmoid(load(scores + x)));
+            std::memcpy(opened, scores, sizeof(float) * count);
+            for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                Vec sum{};
+                for (int x = 0; x < count; x++) sum += load(pixels + x * CHANNELS + channel) * scores[x];
+                add_lanes(sums.of(y) + channel, sum);
+            }
+        }
+    });
+    std::vector<double> averages = sums.total();
+    for (double &average : averages) average /= (double)map.height * map.width;
+    return averages;
+}

@@ -1,0 +1,108 @@
+// C = A * B on small blocks that stay in the caches; everything that multiplies matrices goes through here.
+//
+// A: `rows` x K, row by row.  B: K x columns, packed in blocks of NV vectors so that the innermost loop reads it in order.
+// C: rows x columns of floats.  Rows are computed ROWS at a time: A and C must have room for the last of them.
+#pragma once
+
+#include <vector>
+
+#include "vector.h"
+
+// As many rows as leave the accumulators, one row of B and one broadcast in the registers.
+constexpr int REGISTERS = LANES == 16 ? 32 : 16;
+constexpr int MOST_NV = LANES == 16 ? 5 : 2;
+constexpr int rows_of(int nv) {
+    int rows = (REGISTERS - 2 - nv) / nv;
+    return rows > 12 ? 12 : rows;
+}
+
+constexpr int vectors_of_block(int columns) {  // columns: a multiple of 16
+    int vectors = columns / LANES;
+    for (int nv = MOST_NV; nv > 1; nv--)
+        if (vectors % nv == 0) return nv;
+    return 1;
+}
+
+constexpr int ROOM = 12;  // rows that A and C need beyond those asked for
+
+// Where B's element (k, column) lies in its packed form.
+INLINE size_t packed(int k, int column, int depth, int columns) {
+    int width = vectors_of_block(columns) * LANES;
+    return ((size_t)(column / width) * depth + k) * width + column % width;
+}
+
+// The same for bfloat16: two consecutive k side by side, as the dot-product instruction takes them.
+INLINE size_t packed_pairs(int k, int column, int depth, int columns) {
+    int width = vectors_of_block(columns) * LANES;
+    return ((size_t)(column / width) * (depth / 2) + k / 2) * width * 2 + column % width * 2 + k % 2;
+}
+
+template <int ROWS, int NV>
+INLINE void multiply_block(const float *a, int stride, const float *b, int depth, float *c, int columns) {
+    Vec sum[ROWS][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) sum[i][j] = Vec{};
+    for (int k = 0; k < depth; k++, b += NV * LANES) {
+        Vec row[NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) row[j] = load(b + j * LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; i++) {
+            Vec factor = splat(a[(size_t)i * stride + k]);
+#pragma GCC unroll 8
+            for (int j = 0; j < NV; j++) sum[i][j] += factor * row[j];
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) store(c + (size_t)i * columns + j * LANES, sum[i][j]);
+}
+
+// sum + a.first * b.first + a.second * b.second in each lane, in float32.
+INLINE Vec dot_pairs(Vec sum, uint32_t a, WordVec b) {
+#if defined(__AVX512BF16__) && !defined(DASNET_LANES)
+    return bits_of<Vec>(_mm512_dpbf16_ps(bits_of<__m512>(sum), bits_of<__m512bh>(_mm512_set1_epi32((int)a)),
+                                         bits_of<__m512bh>(b)));
+#else  // what the instruction does, for tests on processors that lack it
+    const uint32_t low = a << 16, high = a & 0xffff0000u;
+    sum += splat(bits_of<float>(high)) * bits_of<Vec>(b & 0xffff0000u);
+    return sum + splat(bits_of<float>(low)) * bits_of<Vec>(b << 16);
+#endif
+}
+
+template <int ROWS, int NV>
+INLINE void multiply_block(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c, int columns) {
+    Vec sum[ROWS][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) sum[i][j] = Vec{};
+    for (int k = 0; k < depth; k += 2, b += NV * LANES * 2) {
+        WordVec row[NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) std::memcpy(&row[j], b + j * LANES * 2, sizeof(WordVec));
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; i++) {
+            uint32_t pair;
+            std::memcpy(&pair, a + (size_t)i * stride + k, sizeof(pair));
+#pragma GCC unroll 8
+            for (int j = 0; j < NV; j++) sum[i][j] = dot_pairs(sum[i][j], pair, row[j]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) store(c + (size_t)i * columns + j * LANES, sum[i][j]);
+}
+
+template <int COLUMNS, class Element>
+INLINE void multiply(const Element *a, int stride, const Element *b, int depth, float *c, int rows) {
+    constexpr int NV = vectors_of_block(COLUMNS), WIDTH = NV * LANES, ROWS = rows_of(NV);
+    for (int row = 0; row < rows; row += ROWS)
+        for (int column = 0; column < COLUMNS; column += WIDTH)
+            multiply_block<ROWS, NV>(a + (size_t)row * stride, stride, b + (size_t)column * depth,
+                                     depth, c + (size_t)row * COLUMNS + column, COLUMNS);
+}

@@ -1,0 +1,55 @@
+// Feature maps and the memory that they live in.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
+
+// Zeroed memory, aligned for vectors; large blocks ask for huge pages, without which page faults and TLB misses show.
+template <class T> class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(size_t count) {
+        constexpr size_t huge = 2u << 20;
+        size_t bytes = count * sizeof(T), step = bytes >= huge ? huge : 64;
+        bytes = (bytes + step - 1) / step * step;
+        void *memory = std::aligned_alloc(step, bytes);
+        if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+        if (step == huge) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+        std::memset(memory, 0, bytes);
+        memory_.reset(static_cast<T *>(memory));
+    }
+    T *data() const { return memory_.get(); }
+    T &operator[](size_t index) const { return memory_.get()[index]; }
+
+  private:
+    struct Free {
+        void operator()(T *memory) const { std::free(memory); }
+    };
+    std::unique_ptr<T, Free> memory_;
+};
+
+// A convolution's output as it comes, height x width x 64, and the norm that whoever reads it applies:
+// leaky(value * scale + shift), a channel each.  A normalised map is never written.
+//
+// A row has one pixel more than the width: rows of a power of two in bytes would fall into the same sets of the caches.
+template <class Storage> struct Map {
+    int height = 0, width = 0;
+    Buffer<Storage> memory;
+    alignas(64) float scale[CHANNELS] = {}, shift[CHANNELS] = {};
+
+    Map() = default;
+    // The composed upsampling always reads 4x4 pixels: on smaller maps past the edge, zeros with weight 0.
+    Map(int h, int w) : height(h), width(w), memory((size_t)CHANNELS * ((h < 4 ? 4 : h) * (w + 1) + 4)) {}
+
+    size_t stride() const { return (size_t)(width + 1) * CHANNELS; }
+    Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }
+};

@@ -1,0 +1,113 @@
+// DAS-Net: which stage follows which, and the memory between them, for one size of picture at a time.
+#pragma once
+
+#include <memory>
+
+#include "gate.h"
+#include "output.h"
+
+struct Weights {
+    std::vector<Block> encoder, decoder;  // levels + 1, levels
+    std::vector<Gate> gates;              // levels
+    Output output;
+    int levels() const { return (int)decoder.size(); }
+};
+
+class Network {
+  public:
+    virtual ~Network() = default;
+    virtual void run(const float *image, float *logits) = 0;
+};
+
+// Storage is what maps are kept in.  With bfloat16 the products are too, but not on the smallest maps: they cost nothing
+// and everything depends on them.
+template <class Storage> class SizedNetwork : public Network {
+  public:
+    SizedNetwork(const Weights &weights, Pool &pool, int height, int width) : weights_(weights), pool_(pool) {
+        const int levels = weights.levels();
+        for (int level = 0; level <= levels; level++) {
+            encoded_.emplace_back(height >> level, width >> level);
+            pooled_.emplace_back(level ? height >> level : 0, level ? width >> level : 0);
+        }
+        for (int stage = 0; stage < levels; stage++) {
+            const int level = levels - stage;
+            decoded_.emplace_back(height >> (level - 1), width >> (level - 1));
+            rows_.emplace_back(height >> level);
+            columns_.emplace_back(width >> level);
+        }
+        guide_ = Buffer<float>(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
+        opened_ = Buffer<float>((size_t)height * width);
+        filters_ = Buffer<float>((size_t)winograd::POINTS * 2 * CHANNELS * CHANNELS);
+        for (int worker = 0; worker < pool.size(); worker++) {
+            Scratch &scratch = scratch_.emplace_back();
+            scratch.tiles = Buffer<float>(TILES_SIZE * 2 * CHANNELS);
+            scratch.products = Buffer<float>(TILES_SIZE * CHANNELS);
+            scratch.rows = Buffer<float>(3 * (size_t)(width + 2) * MOST_COLUMNS);
+        }
+    }
+
+    void run(const float *image, float *logits) override {
+        const int levels = weights_.levels();
+        convolve_planes(pool_, scratch_, weights_.encoder[0], image, encoded_[0]);
+        for (int level = 1; level <= levels; level++) {
+            const auto averages = pool_halves(pool_, encoded_[level - 1], pooled_[level]);
+            const Map<Storage> &in = pooled_[level];
+            dynamic(weights_.encoder[level], averages.data(), encoded_[level],
+                    [&in](int ty, int tx, const auto &tiles, int tile) { load_plain(in, ty, tx, tiles, tile); });
+        }
+        for (int stage = 0; stage < levels; stage++) decode(stage);
+        classify(logits);
+    }
+
+  private:
+    static constexpr int LEAST_HEIGHT_IN_BF16 = 32;
+
+    void decode(int stage) {
+        const int levels = weights_.levels();
+        const Map<Storage> &low = stage ? decoded_[stage - 1] : encoded_[levels], &skip = encoded_[levels - 1 - stage];
+        const Axis &rows = rows_[stage], &columns = columns_[stage];
+        const Gate &gate = weights_.gates[stage];
+        auto averages = guide_of(pool_, scratch_, gate, low, rows, columns, guide_.data());
+        const auto gated = open_gate(pool_, scratch_, gate, skip, guide_.data(), rows, columns, opened_.data());
+        averages.insert(averages.end(), gated.begin(), gated.end());
+        dynamic(weights_.decoder[stage], averages.data(), decoded_[stage],
+                [&, this](int ty, int tx, const auto &tiles, int tile) {
+                    load_upsampled(low, rows, columns, ty, tx, tiles, tile);
+                    load_gated(skip, opened_.data(), ty, tx, tiles, tile, CHANNELS);
+                });
+    }
+
+    template <class Load> void dynamic(const Block &block, const double *averages, Map<Storage> &map, Load load) {
+        float mix[KERNELS];
+        attend(block, averages, mix);
+        if (map.height >= LEAST_HEIGHT_IN_BF16)
+            dynamic_in<Storage>(block, mix, map, load);
+        else
+            dynamic_in<float>(block, mix, map, load);
+    }
+
+    template <class Element, class Load>
+    void dynamic_in(const Block &block, const float *mix, Map<Storage> &map, Load load) {
+        Element *filters = reinterpret_cast<Element *>(filters_.data());
+        pool_.run(block.inputs, [&](int i, int) { transform_filters(block, mix, i, filters); });
+        convolve<Element>(pool_, scratch_, block, filters, map, load);
+    }
+
+    void classify(float *logits) {
+        const Map<Storage> &map = decoded_.back();
+        switch (weights_.output.columns()) {
+            case 16: return ::classify<16>(pool_, scratch_, weights_.output, map, logits);
+            case 32: return ::classify<32>(pool_, scratch_, weights_.output, map, logits);
+            case 48: return ::classify<48>(pool_, scratch_, weights_.output, map, logits);
+            case 64: return ::classify<64>(pool_, scratch_, weights_.output, map, logits);
+            default: return ::classify<80>(pool_, scratch_, weights_.output, map, logits);
+        }
+    }
+
+    const Weights &weights_;
+    Pool &pool_;
+    std::vector<Map<Storage>> encoded_, pooled_, decoded_;
+    std::vector<Axis> rows_, columns_;  // of each decoder stage's upsampling
+    Buffer<float> guide_, opened_, filters_;
+    std::vector<Scratch> scratch_;
+};

@@ -1,0 +1,111 @@
+// One vector of floats, as wide as the processor's registers.  Everything else is written in terms of it.
+//
+// GCC's vector extensions give the arithmetic (a * b + c becomes a fused multiply-add), so that the same source serves
+// AVX-512 (16 lanes) and AVX2 (8).  DASNET_LANES overrides the width: a test runs the 16-lane form on a processor that
+// has no AVX-512.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include <immintrin.h>
+
+#if defined(DASNET_LANES)
+constexpr int LANES = DASNET_LANES;
+#elif defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+#error "AVX2 or AVX-512 is needed"
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t WordVec __attribute__((vector_size(4 * LANES)));
+typedef uint16_t HalfVec __attribute__((vector_size(2 * LANES)));
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+template <class To, class From> INLINE To bits_of(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+INLINE Vec splat(float value) { return value - Vec{}; }  // a broadcast; `Vec{} + value` would turn -0 into 0
+
+INLINE Vec load(const float *from) {
+    Vec value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+}
+
+INLINE void store(float *to, Vec value) { std::memcpy(to, &value, sizeof(value)); }
+
+INLINE Vec widen(WordVec low_halves) { return bits_of<Vec>(low_halves << 16); }
+
+INLINE Vec load(const bfloat16 *from) {
+    HalfVec halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return widen(__builtin_convertvector(halves, WordVec));
+}
+
+INLINE HalfVec rounded(Vec value) {  // to nearest, ties to even; a NaN stays one only by luck, and there are none
+#if defined(__AVX512BF16__) && !defined(DASNET_LANES)
+    return bits_of<HalfVec>(_mm512_cvtneps_pbh(bits_of<__m512>(value)));
+#else
+    WordVec word = bits_of<WordVec>(value);
+    word += 0x7fff + ((word >> 16) & 1);
+    return __builtin_convertvector(word >> 16, HalfVec);
+#endif
+}
+
+INLINE void store(bfloat16 *to, Vec value) {
+    HalfVec halves = rounded(value);
+    std::memcpy(to, &halves, sizeof(halves));
+}
+
+INLINE Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__) && !defined(DASNET_LANES)
+    return bits_of<Vec>(_mm512_max_ps(bits_of<__m512>(a), bits_of<__m512>(b)));
+#elif !defined(DASNET_LANES)
+    return bits_of<Vec>(_mm256_max_ps(bits_of<__m256>(a), bits_of<__m256>(b)));
+#else
+    return a > b ? a : b;
+#endif
+}
+
+INLINE float sum_of(Vec value) {
+    float lanes[LANES], sum = 0;
+    store(lanes, value);
+    for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
+    return sum;
+}
+
+INLINE Vec leaky(Vec x) { return larger(x, x * 0.01f); }  // LeakyReLU(0.01), the blocks' own slope
+
+// exp(x) within 2 units in the last place: x = n ln 2 + r, a polynomial for exp(r) (Cephes, expf.c), 2^n by its bits.
+INLINE Vec exponential(Vec x) {
+    x = larger(x, splat(-87.0f));
+    x = -larger(-x, splat(-88.0f));
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    Vec n = (x * 1.44269504f + magic) - magic;
+    Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    IntVec exponent = __builtin_convertvector(n, IntVec);
+    return p * bits_of<Vec>((exponent + 127) << 23);
+}
+
+INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }

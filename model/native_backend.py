@@ -1,0 +1,119 @@
+"""DAS-Net on a CPU through our own code in `model/native`: every stage in the caches, no map written twice."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.backend import Frames, Maps, padded
+from model.blocks import DynamicConvBlock
+from model.dasnet import DASNet
+from model.errors import ChoiceError, EngineError
+from model.fused import folded_output
+from model.native_library import NativeError, library
+
+CHANNELS = 64
+MOST_CLASSES = 8
+PRECISIONS = ("fp32", "bf16")
+
+
+def why_not(network: nn.Module) -> str:
+    """Why this network cannot run natively here; empty where it can."""
+    if not isinstance(network, DASNet):
+        return f"it runs DAS-Net only, not {type(network).__name__}"
+    blocks = _blocks(network)
+    shapes = {tuple(block.weights.shape[1:3]) for block in blocks}
+    allowed = {(CHANNELS, 3), (CHANNELS, CHANNELS), (CHANNELS, 2 * CHANNELS)}
+    if shapes != allowed or any(block.padding != 1 for block in blocks):
+        return "it runs networks of 3 colours, 64 channels and a padding of 1 only"
+    if _classes(network) > MOST_CLASSES:
+        return f"it runs networks of 1 to {MOST_CLASSES} classes only"
+    try:
+        library()
+    except NativeError as error:
+        return str(error)
+    return ""
+
+
+def _blocks(network: DASNet) -> list[DynamicConvBlock]:
+    encoder = [layer for layer in network.encoder.encoder_layers if isinstance(layer, DynamicConvBlock)]
+    return encoder + [block for block in network.decoder.dy_blocks if isinstance(block, DynamicConvBlock)]
+
+
+def _classes(network: DASNet) -> int:
+    return len(folded_output(network.decoder.output)[1])
+
+
+def packed_weights(network: DASNet) -> NDArray[np.float32]:
+    """All of them, in the order in which `model/native/engine.cpp` reads them."""
+    parts: list[Tensor] = []
+    for block in _blocks(network):
+        reduce, expand, norm = block.attention[1], block.attention[3], block.gn
+        parts += [*reduce.parameters(), *expand.parameters(), block.weights, *norm.parameters()]  # weight, then bias
+    for gate in network.decoder.attention_gates:
+        parts += [*gate.parameters()]  # W_g, W_x, psi
+    parts += folded_output(network.decoder.output)
+    weights: NDArray[np.float32] = torch.cat([part.detach().float().flatten() for part in parts]).numpy()
+    return np.ascontiguousarray(weights)
+
+
+class NativeBackend:
+    """Weights are copied: what changes in the network later is not seen."""
+
+    kind = "native"
+    device = torch.device("cpu")
+
+    def __init__(self, network: nn.Module, precision: str, multiple: int, threads: int | None) -> None:
+        if reason := why_not(network):
+            raise ChoiceError(f"engine 'native': {reason}; allowed: torch, module")
+        assert isinstance(network, DASNet)
+        self.precision = precision
+        self._multiple = multiple
+        self._library = library()
+        self._classes = _classes(network)
+        weights, levels = packed_weights(network), len(network.decoder.dy_blocks)
+        self._handle = self._library.dasnet_create(
+            weights.ctypes.data,
+            weights.size,
+            levels,
+            self._classes,
+            threads or torch.get_num_threads(),
+            precision == "bf16",
+        )
+        if not self._handle:
+            raise EngineError(f"engine 'native': {self._said()}")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    def _said(self) -> str:
+        return str(self._library.dasnet_error().decode())
+
+    def logits(self, batch: Tensor) -> Tensor:
+        return self._executor.submit(self._logits, batch).result()
+
+    def submit(self, frames: Frames) -> "Future[Maps]":
+        return self._executor.submit(self._probabilities, frames)
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        if self._handle:
+            self._library.dasnet_destroy(self._handle)
+            self._handle = None
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        images = np.ascontiguousarray(batch.numpy(), np.float32)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise EngineError(f"a batch of {tuple(images.shape)}; allowed: (N, 3, H, W)")
+        count, _, height, width = images.shape
+        logits = np.empty((count, self._classes, height, width), np.float32)
+        if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, logits.ctypes.data):
+            raise EngineError(f"a batch of {tuple(images.shape)}: {self._said()}")
+        return torch.from_numpy(logits)
+
+    @torch.inference_mode()
+    def _probabilities(self, frames: Frames) -> Maps:
+        height, width = frames.shape[1:3]
+        image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255, self._multiple)
+        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid().numpy()
+        return maps

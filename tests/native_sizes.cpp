@@ -1,0 +1,41 @@
+// Runs the native engine over many sizes on random weights, for the sanitizers: see test_native.py.
+#include "../model/native/engine.cpp"
+
+#include <cmath>
+#include <cstdio>
+#include <random>
+
+namespace {
+
+size_t weights_of(int levels, int classes) {
+    auto block = [](size_t in, size_t hidden) { return hidden * in + 2 * hidden + 2 + 2 * 64 * in * 9 + 128; };
+    return block(3, 2) + levels * block(64, 17) + levels * block(128, 33) + levels * (2 * 32 * 64 + 32) + classes * 577;
+}
+
+}  // namespace
+
+int main() {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal(0, 0.1f);
+    std::uniform_real_distribution<float> uniform(0, 1);
+    for (int bf16 = 0; bf16 < 2; bf16++)
+        for (int classes : {1, 4, 8}) {
+            const int levels = 3;
+            std::vector<float> weights(weights_of(levels, classes));
+            for (float &weight : weights) weight = normal(random);
+            void *engine = dasnet_create(weights.data(), weights.size(), levels, classes, 1 + classes % 3, bf16);
+            if (!engine) return std::fprintf(stderr, "%s\n", dasnet_error()), 1;
+            for (int rows : {1, 2, 3, 4, 5, 7, 9})
+                for (int columns : {1, 2, 3, 5, 6, 7, 10, 13}) {
+                    const int height = rows << levels, width = columns << levels;
+                    // Exactly as large as it must be, so that one step further is a fault.
+                    std::vector<float> image((size_t)3 * height * width), logits((size_t)classes * height * width);
+                    for (float &value : image) value = uniform(random);
+                    if (dasnet_run(engine, image.data(), 1, height, width, logits.data())) return 2;
+                    for (float value : logits)
+                        if (!std::isfinite(value)) return 3;
+                }
+            dasnet_destroy(engine);
+        }
+    std::puts("done");
+}

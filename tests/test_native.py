@@ -1,0 +1,192 @@
+"""The native engine against float64: any size, class count and number of threads; and what it refuses."""
+
+import copy
+import ctypes
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from program import REPOSITORY
+
+from model import DASNet, Engine, build, native_backend, native_library
+from model.errors import ChoiceError, EngineError
+from model.native_backend import NativeBackend, packed_weights
+from model.native_library import NativeError, opened
+
+needs_native = pytest.mark.skipif(
+    not native_library.usable_forms(), reason="the processor has neither AVX2 nor AVX-512"
+)
+pytestmark = needs_native
+
+
+@pytest.fixture(scope="module")
+def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """As on a processor with AVX-512, which this one need not have."""
+    folder = tmp_path_factory.mktemp("lanes")
+    (path,) = native_library.build(["avx2"], folder, ["-DDASNET_LANES=16", "-O2"])
+    library = opened(path)
+    assert library.dasnet_lanes() == 16
+    return library
+
+
+def network(seed: int, levels: int, classes: int) -> DASNet:
+    """Random, with norms that do not merely pass on what they get."""
+    torch.manual_seed(seed)
+    made = build("dasnet", size=levels, num_class=classes).eval()
+    for name, parameter in made.named_parameters():
+        if ".gn." in name:
+            torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.3)
+    return made
+
+
+def exact(net: DASNet, batch: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return copy.deepcopy(net).double()(batch.double())
+
+
+def error(net: DASNet, batch: torch.Tensor, precision: str, threads: int = 2) -> float:
+    backend = NativeBackend(net, precision, 2 ** len(net.decoder.dy_blocks), threads)
+    try:
+        wanted = exact(net, batch)
+        return float((backend.logits(batch) - wanted).abs().max() / max(1.0, wanted.abs().max()))
+    finally:
+        backend.close()
+
+
+# Deep maps of every remainder by 4 and by the kernels' rows, odd ones and single pixels among them.
+shapes = st.tuples(st.integers(3, 5), st.integers(1, 9), st.integers(1, 9))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=shapes, classes=st.integers(1, 8), batch=st.integers(1, 2), threads=st.integers(1, 3), seed=st.integers(0, 99)
+)
+def test_float32_is_as_near_to_float64_as_float32_can_be(
+    shape: tuple[int, int, int], classes: int, batch: int, threads: int, seed: int
+):
+    levels, rows, columns = shape
+    net = network(seed, levels, classes)
+    images = torch.rand(batch, 3, rows << levels, columns << levels)
+    assert error(net, images, "fp32", threads) < 2e-5
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shape=shapes, classes=st.integers(1, 8), precision=st.sampled_from(["fp32", "bf16"]), seed=st.integers(0, 99))
+def test_sixteen_lanes_compute_the_same(
+    sixteen_lanes: ctypes.CDLL, shape: tuple[int, int, int], classes: int, precision: str, seed: int
+):
+    levels, rows, columns = shape
+    net = network(seed, levels, classes)
+    images = torch.rand(1, 3, rows << levels, columns << levels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_backend, "library", lambda: sixteen_lanes)
+        assert error(net, images, precision) < (2e-5 if precision == "fp32" else 0.1)
+
+
+def test_bfloat16_keeps_the_maps_in_half_the_memory_and_is_near():
+    assert 0 < error(network(1, 5, 4), torch.rand(1, 3, 160, 96), "bf16") < 0.1
+
+
+def test_the_result_does_not_depend_on_threads_nor_on_what_ran_before():
+    net = network(5, 5, 4)
+    images, others = torch.rand(2, 3, 96, 160), torch.rand(1, 3, 64, 32)
+    with Engine(net, device="cpu", kind="native", precision="fp32", threads=1) as one:
+        wanted = one.logits(images)
+    with Engine(net, device="cpu", kind="native", precision="fp32", threads=3) as three:
+        for _ in range(3):
+            assert torch.equal(three.logits(images), wanted)
+            three.logits(others)
+        assert torch.equal(three.logits(images[1:]), wanted[1:])
+
+
+def test_the_whole_depth_at_its_least_size():
+    assert error(network(2, 7, 1), torch.rand(1, 3, 128, 256), "fp32") < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (lambda: build("dasnet", start_out_channels=16), "networks of 3 colours, 64 channels"),
+        (lambda: build("dasnet", num_class=9), "1 to 8 classes only"),
+        (lambda: build("thindyunet"), "DAS-Net only, not"),
+    ],
+)
+def test_what_it_cannot_run_is_said(made: object, text: str):
+    with pytest.raises(ChoiceError, match=f"engine 'native': .*{text}.*allowed: torch, module"):
+        Engine(made(), device="cpu", kind="native")  # type: ignore[operator]
+
+
+def test_wrong_shapes_are_errors_and_the_engine_goes_on():
+    with Engine(network(3, 3, 1), device="cpu", kind="native", precision="fp32") as engine:
+        for shape in ((1, 3, 12, 16), (1, 3, 16, 4), (1, 1, 16, 16)):
+            with pytest.raises(EngineError, match="allowed"):
+                engine.logits(torch.rand(shape))
+        assert engine.logits(torch.rand(1, 3, 16, 16)).isfinite().all()
+        assert engine.logits(torch.rand(0, 3, 16, 16)).shape == (0, 1, 16, 16)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    library, weights = native_library.library(), packed_weights(network(3, 3, 1))
+    for count, levels, classes, text in (
+        (weights.size - 1, 3, 1, b"too few"),
+        (weights.size, 3, 2, b"too few"),
+        (weights.size, 2, 1, b"too many"),
+        (weights.size, 3, 0, b"allowed"),
+        (weights.size, 99, 1, b"allowed"),
+    ):
+        assert not library.dasnet_create(weights.ctypes.data, count, levels, classes, 1, 0)
+        assert text in library.dasnet_error()
+
+
+def test_without_a_compiler_torch_runs_the_network_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from model.choice import choose
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(native_library, "LIBRARIES", tmp_path)
+    with pytest.raises(NativeError, match="no C\\+\\+ compiler is installed"):
+        native_library.build(["avx2"], tmp_path)
+    native_library.library.cache_clear()
+    try:
+        with Engine(network(3, 3, 1), device="cpu", threads=1) as engine:
+            assert engine.kind == "torch"
+        assert "not built here" in choose(network(3, 3, 1), 8, 1).reason
+    finally:
+        native_library.library.cache_clear()
+
+
+def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(NativeError, match="false failed"):
+        native_library.build(["avx2"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["-mavx2", "-mfma"], ["-mavx2", "-mfma", "-DDASNET_LANES=16"]], ids=["8", "16"])
+def test_no_access_beyond_memory_and_no_undefined_behaviour(tmp_path: Path, flags: list[str]):
+    """Under the address and undefined-behaviour sanitizers, which end the program at the first fault."""
+    program = tmp_path / "sanitized"
+    source = REPOSITORY / "tests" / "native_sizes.cpp"
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = ["g++", "-O1", "-g", "-std=c++17", "-Wno-psabi", "-pthread", *sanitizers, *flags, str(source)]
+    subprocess.run([*command, "-o", str(program)], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "done"
+
+
+def test_libraries_of_other_sources_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = native_library.path_of("avx2").name
+    sources = tmp_path / "native"
+    sources.mkdir()
+    (sources / "engine.cpp").write_text("// another version\n")
+    monkeypatch.setattr(native_library, "SOURCES", sources)
+    assert native_library.path_of("avx2").name != before
+    np.testing.assert_equal(len(native_library.version()), 12)
