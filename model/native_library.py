@@ -72,6 +72,9 @@ def build(forms: Sequence[str], folder: Path = LIBRARIES, extra_flags: Sequence[
             if done.returncode:
                 raise NativeError(f"{compiler} failed: {done.stderr.strip()[-400:]}")
             partial.replace(target)
+        for old in folder.glob(f"libdasnet-{form}-*.so"):
+            if old != target:
+                old.unlink()
     return made
 
 

@@ -39,16 +39,19 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
     Sums sums(height);
     pool.run(height, [&](int y, int worker) {
         float *patches = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        float *lines = scratch[worker].rows.data();  // the nine rows that this one looks at, a zero pixel at either side
+        const int line = width + 2;
+        std::memset(lines, 0, sizeof(float) * COLOURS * 3 * line);
+        for (int i = 0; i < COLOURS; i++)
+            for (int dy = 0; dy < 3; dy++)
+                if (y + dy - 1 >= 0 && y + dy - 1 < height)
+                    std::memcpy(lines + (size_t)(i * 3 + dy) * line + 1, image + ((size_t)i * height + y + dy - 1) * width,
+                                sizeof(float) * width);
         for (int x0 = 0; x0 < width; x0 += STRIP) {
             const int count = std::min(STRIP, width - x0);
             for (int x = 0; x < count; x++)
-                for (int i = 0, at = 0; i < COLOURS; i++)
-                    for (int dy = -1; dy <= 1; dy++)
-                        for (int dx = -1; dx <= 1; dx++, at++) {
-                            const int row = y + dy, column = x0 + x + dx;
-                            const bool in = row >= 0 && row < height && column >= 0 && column < width;
-                            patches[x * depth + at] = in ? image[((size_t)i * height + row) * width + column] : 0;
-                        }
+                for (int row = 0; row < COLOURS * 3; row++)
+                    std::memcpy(patches + (size_t)x * depth + row * 3, lines + (size_t)row * line + x0 + x, sizeof(float) * 3);
             multiply<CHANNELS>(patches, depth, filters.data(), depth, products, count);
             for (int channel = 0; channel < CHANNELS; channel += LANES) {
                 Vec sum{}, squares{};

@@ -1,0 +1,21 @@
+"""What `pip install` does beside copying files: it builds the native engine where a C++ compiler is installed."""
+
+import sys
+from pathlib import Path
+
+from setuptools.command.build_py import build_py
+
+
+class BuildPy(build_py):
+    def run(self) -> None:
+        super().run()
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from model import native_library
+
+        folder = native_library.LIBRARIES
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / folder.relative_to(Path(__file__).parents[1])
+        try:
+            native_library.build(native_library.usable_forms()[:1], folder)
+        except native_library.NativeError as error:
+            self.warn(f"the native engine is left out: {error}")
