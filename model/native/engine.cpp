@@ -79,19 +79,20 @@ Weights read_weights(Reader &reader, int levels, int classes) {
 struct Engine {
     Weights weights;
     Pool pool;
-    bool bf16;
-    int height = 0, width = 0;
     std::unique_ptr<Network> network;
+    int height = 0, width = 0;
 
-    Engine(Weights w, int threads, bool in_bf16) : weights(std::move(w)), pool(threads), bf16(in_bf16) {}
+    Engine(Weights w, int threads, bool bf16) : weights(std::move(w)), pool(threads) {
+        if (bf16)
+            network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
+        else
+            network = std::make_unique<StoredNetwork<float>>(weights, pool);
+    }
 
     void resize(int h, int w) {
         if (h == height && w == width) return;
-        network.reset();  // before the next one is made: both need hundreds of megabytes
-        if (bf16)
-            network = std::make_unique<SizedNetwork<bfloat16>>(weights, pool, h, w);
-        else
-            network = std::make_unique<SizedNetwork<float>>(weights, pool, h, w);
+        height = width = 0;  // should memory be short, the next call starts anew
+        network->resize(h, w);
         height = h;
         width = w;
     }

@@ -11,14 +11,17 @@
 
 constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
 
-// Zeroed memory, aligned for vectors; large blocks ask for huge pages, without which page faults and TLB misses show.
+// Aligned memory that only grows; new memory is zeroed.  Large blocks ask for huge pages, without which page faults and TLB
+// misses show.
 template <class T> class Buffer {
   public:
-    Buffer() = default;
-    explicit Buffer(size_t count) {
+    void reserve(size_t count) {
+        if (count <= count_) return;
         constexpr size_t huge = 2u << 20;
         size_t bytes = count * sizeof(T), step = bytes >= huge ? huge : 64;
         bytes = (bytes + step - 1) / step * step;
+        memory_.reset();  // before the next: both at once may be too much
+        count_ = 0;
         void *memory = std::aligned_alloc(step, bytes);
         if (!memory) throw std::bad_alloc();
 #if defined(__linux__)
@@ -26,15 +29,16 @@ template <class T> class Buffer {
 #endif
         std::memset(memory, 0, bytes);
         memory_.reset(static_cast<T *>(memory));
+        count_ = count;
     }
     T *data() const { return memory_.get(); }
-    T &operator[](size_t index) const { return memory_.get()[index]; }
 
   private:
     struct Free {
         void operator()(T *memory) const { std::free(memory); }
     };
     std::unique_ptr<T, Free> memory_;
+    size_t count_ = 0;
 };
 
 // A convolution's output as it comes, height x width x 64, and the norm that whoever reads it applies:
@@ -46,9 +50,13 @@ template <class Storage> struct Map {
     Buffer<Storage> memory;
     alignas(64) float scale[CHANNELS] = {}, shift[CHANNELS] = {};
 
-    Map() = default;
-    // The composed upsampling always reads 4x4 pixels: on smaller maps past the edge, zeros with weight 0.
-    Map(int h, int w) : height(h), width(w), memory((size_t)CHANNELS * ((h < 4 ? 4 : h) * (w + 1) + 4)) {}
+    // The composed upsampling always reads 4x4 pixels: on smaller maps past the edge, with weight 0, where there may be
+    // anything but infinities.
+    void resize(int h, int w) {
+        height = h;
+        width = w;
+        memory.reserve((size_t)CHANNELS * ((h < 4 ? 4 : h) * (size_t)(w + 1) + 4));
+    }
 
     size_t stride() const { return (size_t)(width + 1) * CHANNELS; }
     Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }

@@ -16,34 +16,39 @@ struct Weights {
 class Network {
   public:
     virtual ~Network() = default;
+    virtual void resize(int height, int width) = 0;  // memory is kept for smaller pictures: cameras differ, and take turns
     virtual void run(const float *image, float *logits) = 0;
 };
 
 // Storage is what maps are kept in.  With bfloat16 the products are too, but not on the smallest maps: they cost nothing
 // and everything depends on them.
-template <class Storage> class SizedNetwork : public Network {
+template <class Storage> class StoredNetwork : public Network {
   public:
-    SizedNetwork(const Weights &weights, Pool &pool, int height, int width) : weights_(weights), pool_(pool) {
-        const int levels = weights.levels();
+    StoredNetwork(const Weights &weights, Pool &pool)
+        : weights_(weights), pool_(pool), encoded_(weights.levels() + 1), pooled_(weights.levels() + 1),
+          decoded_(weights.levels()), rows_(weights.levels()), columns_(weights.levels()), scratch_(pool.size()) {
+        filters_.reserve((size_t)winograd::POINTS * 2 * CHANNELS * CHANNELS);
+        for (Scratch &scratch : scratch_) {
+            scratch.tiles.reserve(TILES_SIZE * 2 * CHANNELS);
+            scratch.products.reserve(TILES_SIZE * CHANNELS);
+        }
+    }
+
+    void resize(int height, int width) override {
+        const int levels = weights_.levels();
         for (int level = 0; level <= levels; level++) {
-            encoded_.emplace_back(height >> level, width >> level);
-            pooled_.emplace_back(level ? height >> level : 0, level ? width >> level : 0);
+            encoded_[level].resize(height >> level, width >> level);
+            if (level) pooled_[level].resize(height >> level, width >> level);
         }
         for (int stage = 0; stage < levels; stage++) {
             const int level = levels - stage;
-            decoded_.emplace_back(height >> (level - 1), width >> (level - 1));
-            rows_.emplace_back(height >> level);
-            columns_.emplace_back(width >> level);
+            decoded_[stage].resize(height >> (level - 1), width >> (level - 1));
+            rows_[stage] = Axis(height >> level);
+            columns_[stage] = Axis(width >> level);
         }
-        guide_ = Buffer<float>(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
-        opened_ = Buffer<float>((size_t)height * width);
-        filters_ = Buffer<float>((size_t)winograd::POINTS * 2 * CHANNELS * CHANNELS);
-        for (int worker = 0; worker < pool.size(); worker++) {
-            Scratch &scratch = scratch_.emplace_back();
-            scratch.tiles = Buffer<float>(TILES_SIZE * 2 * CHANNELS);
-            scratch.products = Buffer<float>(TILES_SIZE * CHANNELS);
-            scratch.rows = Buffer<float>(3 * (size_t)(width + 2) * MOST_COLUMNS);
-        }
+        guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
+        opened_.reserve((size_t)height * width);
+        for (Scratch &scratch : scratch_) scratch.rows.reserve(3 * (size_t)(width + 2) * MOST_COLUMNS);
     }
 
     void run(const float *image, float *logits) override {
