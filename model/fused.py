@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from model.blocks import NEGATIVE_SLOPE, TEMPERATURE, AttentionGate, DynamicConvBlock, OutputBlock, upsample
 from model.dasnet import DASNet
 
+LONGEST_SUM = 1 << 16  # float32 numbers that are summed one after the other without harm
+STRIP_ROWS = 8  # divides the height of every map that is larger
+TINY = 1e-12  # keeps the inverse deviation of an even strip finite
+
 
 def mixed_kernels(block: DynamicConvBlock, average: Tensor) -> Tensor:
     """Each sample's kernel (N, out, in, 3, 3) from the spatial average (N, in) of its input."""
@@ -59,8 +63,33 @@ def _spread(small: int, large: int, device: torch.device) -> Tensor:
 
 def activate(block: DynamicConvBlock, x: Tensor) -> Tensor:
     norm = block.gn
-    x = F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+    if torch.is_grad_enabled() or x.dtype is not torch.float32 or x.shape[2] * x.shape[3] <= LONGEST_SUM:
+        x = F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
+    else:
+        x = torch.addcmul(*shift_and_scale(block, x))
     return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=not torch.is_grad_enabled())
+
+
+def shift_and_scale(block: DynamicConvBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The norm of a large map: `shift + x * scale`, each (N, C, 1, 1).
+
+    In channels_last torch sums a whole map's float32 numbers one after the other, which costs a large one its last
+    digits.  Strips of a few rows are summed apart here (torch's norm gives its moments), and those sums put together.
+    """
+    norm, (count, channels, height, width) = block.gn, x.shape
+    strips = height // STRIP_ROWS
+    folded = x.permute(0, 2, 3, 1).reshape(count * strips, STRIP_ROWS, width, channels).permute(0, 3, 1, 2)
+    size = STRIP_ROWS * width
+    _, mean, inverse = torch.native_group_norm(folded, None, None, len(folded), channels, size, norm.num_groups, TINY)
+    means = mean.double().unflatten(0, (count, strips))
+    squares = inverse.double().pow(-2).unflatten(0, (count, strips)) + means.square()
+    centre = means.mean(dim=1)
+    deviation = (squares.mean(dim=1) - centre.square() + norm.eps).sqrt()
+    of_channel = channels // norm.num_groups
+    centre, deviation = (one.repeat_interleave(of_channel, dim=1)[..., None, None] for one in (centre, deviation))
+    scale = norm.weight.double()[:, None, None] / deviation
+    shift = norm.bias.double()[:, None, None] - centre * scale
+    return shift.float(), x, scale.float()
 
 
 def centring(kernels: Tensor, averages: Tensor, groups: int) -> Tensor:

@@ -47,6 +47,20 @@ INLINE Vec mixed(const Block &block, const float mix[KERNELS], int i, int tap, i
     return load(&block.kernels[at]) * mix[0] + load(&block.kernels[at + (size_t)block.inputs * TAPS * CHANNELS]) * mix[1];
 }
 
+// About the mean of each output channel: its kernel's sum times the mean of its input, but for the borders.  Sums are taken
+// of what differs from it, or the variance of a map that is nearly even would be a small difference of large numbers.
+inline void expect(const Block &block, const float mix[KERNELS], const double *averages, float means[CHANNELS]) {
+    for (int column = 0; column < CHANNELS; column += LANES) {
+        Vec mean{};
+        for (int i = 0; i < block.inputs; i++) {
+            Vec sum{};
+            for (int tap = 0; tap < TAPS; tap++) sum += mixed(block, mix, i, tap, column);
+            mean += sum * (float)averages[i];
+        }
+        store(means + column, mean);
+    }
+}
+
 INLINE void keep(float *filters, int point, int i, int depth, int column, Vec value) {
     store(filters + (size_t)point * depth * CHANNELS + packed(i, column, depth, CHANNELS), value);
 }
@@ -100,18 +114,20 @@ INLINE void add_lanes(double *to, Vec value, double factor = 1) {
     for (int lane = 0; lane < LANES; lane++) to[lane] += lanes[lane] * factor;
 }
 
-// GroupNorm as one scale and shift a channel (Wu and He, "Group Normalization", ECCV 2018).
-template <class Storage> void set_norm(const Block &block, const std::vector<double> &sums, Map<Storage> &map) {
+// GroupNorm as one scale and shift a channel (Wu and He, "Group Normalization", ECCV 2018), from sums of what differs from
+// `expected`, and of its squares.
+template <class Storage>
+void set_norm(const Block &block, const float *expected, const std::vector<double> &sums, Map<Storage> &map) {
     constexpr int size = CHANNELS / GROUPS;
-    const double count = (double)size * map.height * map.width;
+    const double pixels = (double)map.height * map.width;
     for (int first = 0; first < CHANNELS; first += size) {
-        double mean = 0, square = 0;
+        double mean = 0, variance = 0;
+        for (int c = first; c < first + size; c++) mean += (expected[c] + sums[c] / pixels) / size;
         for (int c = first; c < first + size; c++) {
-            mean += sums[c];
-            square += sums[CHANNELS + c];
+            const double off = expected[c] - mean;  // the mean of (x - mean)^2 from that of (x - expected)^2
+            variance += (sums[CHANNELS + c] / pixels + 2 * off * sums[c] / pixels + off * off) / size;
         }
-        mean /= count;
-        const double inverse = 1 / std::sqrt(std::max(square / count - mean * mean, 0.0) + EPSILON);
+        const double inverse = 1 / std::sqrt(std::max(variance, 0.0) + EPSILON);
         for (int c = first; c < first + size; c++) {
             map.scale[c] = (float)(inverse * block.gain[c]);
             map.shift[c] = (float)(block.offset[c] - mean * inverse * block.gain[c]);

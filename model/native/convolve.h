@@ -120,8 +120,8 @@ void load_upsampled(const Map<Storage> &map, const Axis &rows, const Axis &colum
 
 // A^T m A of one tile, written to the map where it lies inside, and added to the sums.
 template <class Storage>
-INLINE void store_tile(const float *products, const Map<Storage> &map, int ty, int tx, int tile, int channel, Vec &sum,
-                       Vec &squares) {
+INLINE void store_tile(const float *products, const Map<Storage> &map, int ty, int tx, int tile, int channel, Vec expected,
+                       Vec &sum, Vec &squares) {
     using namespace winograd;
     constexpr size_t step = (size_t)(BLOCK_TILES + ROOM) * CHANNELS;
     const float *from = products + (size_t)tile * CHANNELS + channel;
@@ -142,8 +142,9 @@ INLINE void store_tile(const float *products, const Map<Storage> &map, int ty, i
         Storage *to = map.at(TILE * ty + y, TILE * tx) + channel;
         for (int x = 0; x < wide; x++) {
             store(to + x * CHANNELS, out[x]);
-            sum += out[x];
-            squares += out[x] * out[x];
+            const Vec difference = out[x] - expected;
+            sum += difference;
+            squares += difference * difference;
         }
     }
 }
@@ -153,10 +154,11 @@ struct Scratch {
     Buffer<float> tiles, products, rows;
 };
 
-// load(ty, tx, tiles, tile) brings a tile's transformed input; filters as `transform_filters` makes them.
+// load(ty, tx, tiles, tile) brings a tile's transformed input; filters as `transform_filters` makes them; expected as
+// `expect` does.
 template <class Element, class Storage, class Load>
-void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters, Map<Storage> &map,
-              Load load) {
+void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+              const float *expected, Map<Storage> &map, Load load) {
     using namespace winograd;
     const int across = (map.width + TILE - 1) / TILE, count = across * ((map.height + TILE - 1) / TILE);
     // Small maps are cut in two, whatever the number of threads: sums are to be the same with any.
@@ -172,12 +174,14 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + (size_t)point * block.inputs * CHANNELS,
                                block.inputs, products + (size_t)point * (BLOCK_TILES + ROOM) * CHANNELS, tiles);
         for (int channel = 0; channel < CHANNELS; channel += LANES) {
+            const Vec expectation = ::load(expected + channel);
             Vec sum{}, squares{};
             for (int tile = 0; tile < tiles; tile++)
-                store_tile(products, map, (first + tile) / across, (first + tile) % across, tile, channel, sum, squares);
+                store_tile(products, map, (first + tile) / across, (first + tile) % across, tile, channel,
+                           expectation, sum, squares);
             add_lanes(sums.of(index) + channel, sum);
             add_lanes(sums.of(index) + CHANNELS + channel, squares);
         }
     });
-    set_norm(block, sums.total(), map);
+    set_norm(block, expected, sums.total(), map);
 }

@@ -31,6 +31,8 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
     const std::vector<double> averages = plane_averages(pool, image, height, width);
     float mix[KERNELS];
     attend(block, averages.data(), mix);
+    float expected[CHANNELS];
+    expect(block, mix, averages.data(), expected);
     std::vector<float> filters((size_t)depth * CHANNELS);
     for (int i = 0; i < COLOURS; i++)
         for (int tap = 0; tap < TAPS; tap++)
@@ -54,19 +56,20 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
                     std::memcpy(patches + (size_t)x * depth + row * 3, lines + (size_t)row * line + x0 + x, sizeof(float) * 3);
             multiply<CHANNELS>(patches, depth, filters.data(), depth, products, count);
             for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                const Vec expectation = load(expected + channel);
                 Vec sum{}, squares{};
                 for (int x = 0; x < count; x++) {
-                    const Vec value = load(products + x * CHANNELS + channel);
+                    const Vec value = load(products + x * CHANNELS + channel), difference = value - expectation;
                     store(map.at(y, x0 + x) + channel, value);
-                    sum += value;
-                    squares += value * value;
+                    sum += difference;
+                    squares += difference * difference;
                 }
                 add_lanes(sums.of(y) + channel, sum);
                 add_lanes(sums.of(y) + CHANNELS + channel, squares);
             }
         }
     });
-    set_norm(block, sums.total(), map);
+    set_norm(block, expected, sums.total(), map);
 }
 
 // Normalised, and the largest of 2x2; returns the averages of the result.  Leaky ReLU grows, so it can come last.

@@ -83,19 +83,20 @@ template <class Storage> class StoredNetwork : public Network {
     }
 
     template <class Load> void dynamic(const Block &block, const double *averages, Map<Storage> &map, Load load) {
-        float mix[KERNELS];
+        float mix[KERNELS], expected[CHANNELS];
         attend(block, averages, mix);
+        expect(block, mix, averages, expected);
         if (map.height >= LEAST_HEIGHT_IN_BF16)
-            dynamic_in<Storage>(block, mix, map, load);
+            dynamic_in<Storage>(block, mix, expected, map, load);
         else
-            dynamic_in<float>(block, mix, map, load);
+            dynamic_in<float>(block, mix, expected, map, load);
     }
 
     template <class Element, class Load>
-    void dynamic_in(const Block &block, const float *mix, Map<Storage> &map, Load load) {
+    void dynamic_in(const Block &block, const float *mix, const float *expected, Map<Storage> &map, Load load) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
         pool_.run(block.inputs, [&](int i, int) { transform_filters(block, mix, i, filters); });
-        convolve<Element>(pool_, scratch_, block, filters, map, load);
+        convolve<Element>(pool_, scratch_, block, filters, expected, map, load);
     }
 
     void classify(float *logits) {
