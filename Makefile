@@ -16,8 +16,8 @@ install:
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV)
 
 test:
-	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@sh scripts/system_packages.sh
+	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -m "not slow and not gpu and not live" -n 2 --dist loadfile # a file's tests share a server
 	@$(BIN)/python -m pytest -m "live and not slow"
