@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from model.checkpoint import load
 from model.export import PACKAGES
+from model.processor import has_fast_bf16
 from pipeline.bench_frames import CLIPS, frame_file, save_frames
 from pipeline.bench_report import (
     REFERENCES,
@@ -167,6 +168,8 @@ class Field:
                 raise Unavailable("takes minutes to compile; ask for it with --compile")
             if missing:
                 raise Unavailable(f"not installed: {', '.join(missing)}")
+            if precision == "bf16" and candidate.arguments.get("device") != "cuda" and not has_fast_bf16():
+                raise Unavailable("the processor does not compute in bfloat16: a frame would take minutes")
             task = Task(candidate.build, candidate.arguments, *arguments)
             self._workers[entrant] = Worker(task, entrant.slug)
         except Unavailable as reason:
