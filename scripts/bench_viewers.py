@@ -18,9 +18,8 @@ import time
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.bench_report import machine
@@ -88,39 +87,59 @@ async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds
     turns = []
     for number in [0, viewers] * rounds:
         taken = [0, 0]
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(timeout=10, limits=limits, base_url=console) as client:
-            watching = [asyncio.create_task(watch(client, taken)) for _ in range(number)]
-            await asyncio.sleep(SETTLE_S)
-            before, began_s, taken_before = await asyncio.to_thread(read, metrics), time.monotonic(), list(taken)
-            await asyncio.sleep(seconds)
-            after, took_s = await asyncio.to_thread(read, metrics), time.monotonic() - began_s
-            rates = [(b - a) / took_s for a, b in zip((*before, *taken_before), (*after, *taken), strict=True)]
-            for task in watching:
-                task.cancel()
-            ended = await asyncio.gather(*watching, return_exceptions=True)
-            broken = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
-            if broken:
-                raise SystemExit(f"{len(broken)} viewers lost the console: {broken[0]!r}")
+        watching = [asyncio.create_task(watch(console, taken)) for _ in range(number)]
+        await asyncio.sleep(SETTLE_S)
+        before, began_s, taken_before = await asyncio.to_thread(read, metrics), time.monotonic(), list(taken)
+        await asyncio.sleep(seconds)
+        after, took_s = await asyncio.to_thread(read, metrics), time.monotonic() - began_s
+        rates = [(b - a) / took_s for a, b in zip((*before, *taken_before), (*after, *taken), strict=True)]
+        for task in watching:
+            task.cancel()
+        ended = await asyncio.gather(*watching, return_exceptions=True)
+        broken = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
+        if broken:
+            raise SystemExit(f"{len(broken)} viewers lost the console: {broken[0]!r}")
         turns.append(Turn(number, *rates))
     return turns
 
 
-async def watch(client: httpx.AsyncClient, taken: list[int]) -> None:
-    """For ever; `taken` counts updates and pictures."""
-    async with client.stream("GET", "/api/v1/live", timeout=None) as stream:
+async def watch(console: str, taken: list[int]) -> None:
+    """For ever; `taken` counts updates and pictures.
+
+    Plain sockets: a client library would take more of the processor than the console does, and a browser is elsewhere.
+    """
+    address = urlsplit(console)
+    live, pictures = [await asyncio.open_connection(address.hostname, address.port) for _ in range(2)]
+    try:
+        await request(live, "/api/v1/live")
         topic = ""
-        async for line in stream.aiter_lines():
-            if line.startswith("event:"):
-                topic = line.partition(":")[2].strip()
-            elif line.startswith("data:") and topic == "frame":
+        while line := await live[0].readline():  # one message a chunk: the chunks' lengths lie between messages
+            if line.startswith(b"event:"):
+                topic = line[6:].strip().decode()
+            elif line.startswith(b"data:") and topic == "frame":
                 taken[0] += 1
                 update = json.loads(line[5:])
                 if update["picture"]:
                     frame = update["frame"]
                     place = f"/api/v1/cameras/{quote(frame['camera'])}/frames/{frame['seq']}.jpg"
-                    await client.get(place, params={"session": frame["session"]})
+                    length = await request(pictures, f"{place}?session={quote(frame['session'])}")
+                    await pictures[0].readexactly(length)
                     taken[1] += 1
+        raise ConnectionError("the live stream ended")
+    finally:
+        for _, writer in (live, pictures):
+            writer.close()
+
+
+async def request(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> int:
+    """Asks, and reads the head of the answer; the length of its body, 0 where it is not told."""
+    reader, writer = connection
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status, _, fields = head.partition("\r\n")
+    if " 200 " not in f"{status} " and " 404 " not in f"{status} ":  # a frame may be forgotten by now
+        raise ConnectionError(f"{path}: {status}")
+    return int((re.search(r"content-length: (\d+)", fields) or [0, 0])[1])
 
 
 def read(metrics: str) -> tuple[float, float]:
