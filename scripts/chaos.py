@@ -46,6 +46,7 @@ from pipeline.sinks.store import StoreReader
 RECOVERY_S = 5.0  # the bar on the 95th percentile, from the end of the cause
 SLOW = "wrong_password"  # tried again every half minute only, on purpose: not in that percentile
 LIMIT_S = 90.0  # what has not recovered then is a violation
+END_S = 40.0
 SYNC_S = 15.0  # until the sink has what the store has
 SLACK_S = 12.0  # blindness that began before a fault may be counted after it
 SPARE_DESCRIPTORS = 8  # a connection or a file may be open for a moment
@@ -83,11 +84,7 @@ def main() -> int:
     rng = random.Random(options.seed)
     with target(rng, library if "clock_step" in kinds else None) as hit:
         findings = list(run(hit, sequence(kinds, options.faults, rng)))
-        code = hit.program.stop()
-        ended = [f"dasnet ended with {code}"] * bool(code)
-        ended += [
-            f"{name}: not balanced at the end" for name, each in accounts(hit.run_dir).items() if not each.balanced
-        ]
+        ended = end(hit)
     report = summary(findings, ended, options.seed)
     print(json.dumps(report), flush=True)
     return int(report["violations"] != 0 or float(str(report["recovery_p95_s"])) > RECOVERY_S)
@@ -178,7 +175,7 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
         finding = Finding(kind, taken_s)
         if taken_s >= LIMIT_S:
             finding.violations.append(f"no recovery within {LIMIT_S:g} s")
-        finding.violations += [*unbalanced(hit), *events(hit), *left(hit, opened)]
+        finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir), *left(hit, opened)]
         elapsed_s = time.monotonic() - start_s
         for name, account in accounts(hit.run_dir).items():
             grown = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
@@ -222,18 +219,30 @@ def answers(port: int) -> bool:
         return False
 
 
-def unbalanced(hit: Target) -> list[str]:
-    readings = [accounts(hit.run_dir) for _ in range(20)]
+def end(hit: Target) -> list[str]:
+    """What was wrong when the program was told to stop."""
+    try:
+        code = hit.program.stop(timeout_s=END_S)
+        wrong = [f"at the end: exit code {code}"] if code else []
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        wrong = [f"at the end: {error}, exit code {hit.program.process.poll()}"]
+    if wrong:
+        print("\n".join(f"    {line}" for line in hit.program.lines[-15:]), flush=True)
+    return wrong + [f"at the end: {fault}" for fault in unbalanced(hit.run_dir)]
+
+
+def unbalanced(run_dir: Path) -> list[str]:
+    readings = [accounts(run_dir) for _ in range(20)]
     wrong = {name for reading in readings for name, account in reading.items() if not account.balanced}
     return [f"{name}: ledger not balanced" for name in sorted(wrong)]
 
 
-def events(hit: Target) -> list[str]:
+def events(run_dir: Path, sync_s: float = SYNC_S) -> list[str]:
     """What the store holds and what the sink was given: the same, in the same order, each once."""
-    deadline_s = time.monotonic() + SYNC_S
+    deadline_s = time.monotonic() + sync_s
     while True:
-        lines = (hit.run_dir / "events.jsonl").read_bytes().splitlines()  # first: the store is never behind it
-        with StoreReader(hit.run_dir / "store.sqlite") as reader:
+        lines = (run_dir / "events.jsonl").read_bytes().splitlines()  # first: the store is never behind it
+        with StoreReader(run_dir / "store.sqlite") as reader:
             stored = [each.event.id for each in reader.events(1_000_000, after=0)]
         sent = [json.loads(line)["id"] for line in lines]
         if sent == stored:

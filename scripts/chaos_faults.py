@@ -97,11 +97,9 @@ def restart(target: Target, name: str) -> None:
 
 
 def packet_loss(_: Target) -> None:
-    rules = (
-        "table inet chaos { chain input { type filter hook input priority 0; "
-        f"numgen random mod 100 < {PACKET_LOSS_PERCENT} drop; }} }}"
-    )
-    subprocess.run(["nft", rules], check=True)
+    chain = "type filter hook input priority 0;"
+    rule = f"numgen random mod 100 < {PACKET_LOSS_PERCENT} drop"
+    subprocess.run(["nft", f"table inet chaos {{ chain input {{ {chain} {rule}\n}}\n}}"], check=True)
     time.sleep(HOLD_S["loss"])
     subprocess.run(["nft", "delete table inet chaos"], check=True)
 
