@@ -36,7 +36,7 @@ soak: install # many cameras for long, then ten times as many frames; the machin
 	@sh scripts/system_packages.sh
 	@$(BIN)/python scripts/soak.py --minutes $(MINUTES) --seed $(SEED)
 
-chaos: install # faults, one after the other; as root also packet loss, a full disk and a clock that steps
+chaos: install # faults, one after the other; as root also packet loss and a full disk
 	@sh scripts/system_packages.sh
 	@$(BIN)/python scripts/chaos.py --faults $(FAULTS) --seed $(SEED)
 

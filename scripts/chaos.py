@@ -6,8 +6,8 @@ Real RTSP cameras, real processes; the seed chooses the faults and whom they hit
 camera is searched again, ledgers exact, events in the store and in events.jsonl the same, no process too many, no
 descriptor left open.  The last line is one JSON object; the exit code is 1 where a bar is missed.
 
-Run as root it has a network and mounts of its own (`unshare`), which packet loss and the full disk need; the clock's
-step needs Debian's `faketime`, packet loss `nftables`.  What is not to be had is left out, and said.
+Run as root it has a network and mounts of its own (`unshare`), which packet loss and the full disk need; packet loss
+needs `nftables` too.  What is not to be had is left out, and said.
 """
 
 import argparse
@@ -52,7 +52,18 @@ SLACK_S = 12.0  # blindness that began before a fault may be counted after it
 SPARE_DESCRIPTORS = 8  # a connection or a file may be open for a moment
 CAMERAS, FPS = 3, 5
 TMPFS_MB = 96
-FAKETIME = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+STEPPED_CLOCK = """import time
+
+true_ns = time.time_ns
+
+
+def time_ns() -> int:
+    with open({clock!r}) as file:
+        return true_ns() + int(file.read() or 0) * 10**9
+
+
+time.time_ns, time.time = time_ns, lambda: time_ns() / 1e9
+"""  # in the program's Python: Debian's libfaketime makes every time.sleep of Python 3.11 fail
 OWN = "DASNET_CHAOS_NAMESPACE"  # set where this runs in namespaces of its own
 
 
@@ -76,13 +87,12 @@ def main() -> int:
     if unknown:
         parser.error(f"--kinds {unknown[0]!r}; allowed: {', '.join(FAULTS)}")
     enter_namespaces()
-    library = next(FAKETIME, None)
-    missing = left_out(OWN in os.environ, library is not None)
+    missing = left_out(OWN in os.environ)
     for kind in sorted(set(wanted) & set(missing)):
         print(f"left out: {kind}, {missing[kind]}", flush=True)
     kinds = [kind for kind in wanted if kind not in missing]
     rng = random.Random(options.seed)
-    with target(rng, library if "clock_step" in kinds else None) as hit:
+    with target(rng) as hit:
         findings = list(run(hit, sequence(kinds, options.faults, rng)))
         ended = end(hit)
     report = summary(findings, ended, options.seed)
@@ -108,7 +118,7 @@ def sequence(kinds: Sequence[str], count: int, rng: random.Random) -> Iterator[s
 
 
 @contextmanager
-def target(rng: random.Random, faketime: Path | None) -> Iterator[Target]:
+def target(rng: random.Random) -> Iterator[Target]:
     """Cameras and the program, every camera searched."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, disk(Path(name)):
         folder = Path(name)
@@ -123,25 +133,18 @@ def target(rng: random.Random, faketime: Path | None) -> Iterator[Target]:
             watched = [{"id": camera, "uri": servers.uri(camera)} for camera in settings]
             watched[-1]["transport"] = "udp"
             config = write_site(folder, watched, metrics={"port": ports[0]}, console={"port": ports[1]})
-            with Running("run", config, command=command(clock, faketime)) as program:
+            with Running("run", config, command=command(folder, clock)) as program:
                 hit = Target(program, servers, folder / "run", shapes, rng, ports, clock)
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
                     raise SystemExit("not every camera was searched:\n" + "\n".join(program.lines[-20:]))
                 yield hit
 
 
-def command(clock: Path, faketime: Path | None) -> list[str]:
-    """The program, with a clock that goes wrong by what is written in a file."""
-    if faketime is None:
-        return DASNET
-    fake = {
-        "LD_PRELOAD": faketime,
-        "FAKETIME_TIMESTAMP_FILE": clock,
-        "FAKETIME_CACHE_DURATION": 1,
-        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-        "NO_FAKE_STAT": 1,
-    }
-    return ["env", *(f"{key}={value}" for key, value in fake.items()), *DASNET]
+def command(folder: Path, clock: Path) -> list[str]:
+    """The program, with a clock of the day that is wrong by what is written in a file."""
+    (folder / "python").mkdir()
+    (folder / "python" / "sitecustomize.py").write_text(STEPPED_CLOCK.format(clock=str(clock)))
+    return ["env", f"PYTHONPATH={folder / 'python'}", *DASNET]
 
 
 @contextmanager

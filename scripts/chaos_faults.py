@@ -181,13 +181,11 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def left_out(own_namespace: bool, faketime: bool) -> dict[str, str]:
+def left_out(own_namespace: bool) -> dict[str, str]:
     """Which faults cannot be made here, and why."""
     missing = {}
     if not own_namespace:
         missing["disk_full"] = missing["packet_loss"] = "needs root and unshare"
     elif shutil.which("nft") is None:
         missing["packet_loss"] = "needs nftables"
-    if not faketime:
-        missing["clock_step"] = "needs faketime"
     return missing
