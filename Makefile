@@ -1,10 +1,14 @@
-# make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test, make install; see README.md
+# make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test, make install,
+# make soak [MINUTES=n SEED=n], make chaos [FAULTS=n SEED=n]; see README.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
+MINUTES ?= 10
+FAULTS ?= 200
+SEED ?= 1
 
-.PHONY: run dashboard test install check bench-gpu clean
+.PHONY: run dashboard test install check soak chaos bench-gpu clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
@@ -27,6 +31,14 @@ check:
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+soak: install # many cameras for long, then ten times as many frames; the machine should have nothing else to do
+	@sh scripts/system_packages.sh
+	@$(BIN)/python scripts/soak.py --minutes $(MINUTES) --seed $(SEED)
+
+chaos: install # faults, one after the other; as root also packet loss and a full disk
+	@sh scripts/system_packages.sh
+	@$(BIN)/python scripts/chaos.py --faults $(FAULTS) --seed $(SEED)
 
 bench-gpu: # checks and measures the CUDA engine; needs a GPU, torch and numpy alone
 	@$(PYTHON) scripts/bench_gpu.py

@@ -124,6 +124,15 @@ def predict(
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
 
 
+@app.command(epilog="Example: `dasnet status site.yaml`")
+def status(config: ConfigArgument) -> None:
+    """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
+    from pipeline.config import load
+    from pipeline.status import show
+
+    raise typer.Exit(show(load(config)))
+
+
 @app.command(epilog="Example: `dasnet doctor`")
 def doctor() -> None:
     """What is installed, and what this machine offers: devices, processor, codecs, memory, disk, clock, limits."""

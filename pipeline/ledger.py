@@ -110,6 +110,7 @@ class Ledger:
             self._words[0] = MAGIC
         self._sequence = self._words[1] + self._words[1] % 2  # a writer that died in the middle left it odd
         self._values = dict(zip(_FIELDS, self._words[_HEADER_WORDS:].tolist(), strict=True))
+        self.searched_ns = 0  # when the last frame was segmented, on the monotonic clock; 0: not yet by this writer
         with self._change() as values:
             _settle(values)
             values["credits"] = credits
@@ -139,6 +140,7 @@ class Ledger:
         with self._change() as values:
             values["in_flight"] -= 1
             values["segmented"] += 1
+        self.searched_ns = time.monotonic_ns()
 
     def failed(self, cause: Cause = Cause.FAILED, frames: int = 1) -> None:
         """Frames in flight came to nothing."""
@@ -159,6 +161,10 @@ class Ledger:
         """The worker lives: what is later than this was not watched."""
         with self._change() as values:
             values["updated_utc_ns"] = utc_ns
+
+    def lost(self) -> dict[Cause, int]:
+        """Frames dropped or failed so far."""
+        return {cause: self._values[f"dropped.{cause}"] + self._values[f"failed.{cause}"] for cause in CAUSES}
 
     @property
     def is_up(self) -> bool:

@@ -83,7 +83,10 @@ class RtspCameras:
         return f"rtsp://{authority}127.0.0.1:{self.ports[name]}/stream"
 
     def command(self, line: str) -> None:
-        """`freeze NAME`, `resume NAME`, `drop NAME N`, `down NAME`, `up NAME`.  Returns once it is done."""
+        """`freeze NAME`, `resume NAME`, `drop NAME N`, `down NAME`, `up NAME`, `set NAME KEY VALUE`.
+
+        Returns once it is done.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()

@@ -6,6 +6,7 @@ In: argv[1], JSON: {"host": "127.0.0.1", "cameras": {"cam0": {"file": PATH, "fps
     freeze NAME   the camera stalls, the connection stays        resume NAME
     drop NAME N   the next N access units are lost
     down NAME     clients are cut off, the port is closed        up NAME     the same port again
+    set NAME KEY VALUE   another setting (file, fps, user, password), from the next `up` on
 Out: "READY {"cam0": PORT}" once all can be reached at rtsp://HOST:PORT/stream, then "OK COMMAND" as each is done.
 The end of standard input ends it, so that it cannot outlive the test.  Runs with Debian's Python, which has `gi`.
 """
@@ -110,13 +111,13 @@ class Camera:
 
     def __init__(self, host: str, settings: dict[str, str | int]) -> None:
         self.host, self.settings = host, settings
-        self.fps = int(settings.get("fps", 30))
-        self.codec, self.units = access_units(Path(str(settings["file"])))
         self.frozen, self.units_to_drop = False, 0
         self.port = 0  # any, and from then on the same
         self.up()
 
     def up(self) -> None:
+        self.fps = int(self.settings.get("fps", 30))
+        self.codec, self.units = access_units(Path(str(self.settings["file"])))
         self.server = GstRtspServer.RTSPServer(address=self.host, service=str(self.port))
         factory = self.factory()
         if "user" in self.settings:
@@ -165,7 +166,7 @@ class Camera:
 
 
 def obey(line: str, cameras: dict[str, Camera]) -> None:
-    verb, name, *rest = line.split()
+    verb, name, *rest = line.split(maxsplit=3)
     camera = cameras[name]
     if verb in ("freeze", "resume"):
         camera.frozen = verb == "freeze"
@@ -173,8 +174,10 @@ def obey(line: str, cameras: dict[str, Camera]) -> None:
         camera.units_to_drop = int(rest[0])
     elif verb in ("down", "up"):
         getattr(camera, verb)()
+    elif verb == "set":
+        camera.settings[rest[0]] = rest[1]
     else:
-        raise SystemExit(f"unknown command {verb!r}; allowed: freeze, resume, drop, down, up")
+        raise SystemExit(f"unknown command {verb!r}; allowed: freeze, resume, drop, down, up, set")
     print("OK", line, flush=True)
 
 

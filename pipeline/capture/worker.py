@@ -15,6 +15,7 @@ import zmq
 
 from pipeline.capture.condition import ConditionWatch
 from pipeline.capture.picture import Picture, Source
+from pipeline.capture.search_watch import SearchWatch
 from pipeline.capture.sources import open_source
 from pipeline.config import Address, Camera, Config
 from pipeline.errors import CredentialsError, SourceError
@@ -57,8 +58,10 @@ class _CaptureWorker:
         self._last_pts_s = -1.0
         self._blind_since_ns = self._started_ns
         self._condition = ConditionWatch()
-        self._fault: Cause | None = None  # of the picture, as it was last told
+        self._fault: Cause | None = None  # of the camera, as it was last told
+        self._picture: Cause | None = None  # of its picture
         self._blind_until_s = 0.0  # counted so far, while there is one
+        self._search: SearchWatch | None = None  # from the first picture of a connection on
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500, patient=True)
@@ -114,18 +117,30 @@ class _CaptureWorker:
         return True
 
     def _look(self, frame: Frame) -> None:
-        """Tell, and count as blind, when pictures come that show nothing; they are searched all the same."""
+        """Tell, and count as blind, when pictures come that show nothing, which are searched all the same, or when
+        they are not searched."""
         pts_s = frame.ref.pts_s
         fault = self._condition.update(frame.pixels, pts_s)
-        cause = fault.cause if fault else None
-        if cause is not self._fault:
+        picture = fault.cause if fault else None
+        self._count(partial(self._count_unsearched, now_s=frame.ref.received_mono_ns / 1e9))
+        cause = picture or (self._search.cause if self._search else None)
+        if picture is not self._picture:
             self._blind_until_s = fault.since_s if fault else pts_s
+            self._picture = picture
+        if picture is not None:
+            self._count(partial(Ledger.blind, cause=picture, duration_ns=round((pts_s - self._blind_until_s) * 1e9)))
+            self._blind_until_s = pts_s
+        if cause is not self._fault:
             self._fault = cause
             self._tell(up=True)
-            self._log.warning("the camera's picture is " + (cause or "good again"))
-        if cause is not None:
-            self._count(partial(Ledger.blind, cause=cause, duration_ns=round((pts_s - self._blind_until_s) * 1e9)))
-            self._blind_until_s = pts_s
+            self._log.warning("the camera sees nothing" if cause else "the camera sees again", cause=cause)
+
+    def _count_unsearched(self, ledger: Ledger, now_s: float) -> None:
+        lost = ledger.lost()
+        if self._search is None:
+            self._search = SearchWatch(now_s, lost)
+        for blindness in self._search.update(ledger.searched_ns / 1e9, lost, now_s):
+            ledger.blind(blindness.cause, round(blindness.duration_s * 1e9))
 
     def _finish(self) -> None:
         """A recording ended, or is broken from here on: what was read is still searched."""
@@ -172,7 +187,8 @@ class _CaptureWorker:
     def _down(self, error: SourceError) -> None:
         if self._ledger.is_up:
             self._blind_since_ns = time.monotonic_ns()
-            self._condition, self._fault = ConditionWatch(), None
+            self._condition, self._search = ConditionWatch(), None
+            self._fault = self._picture = None
             self._count(lambda ledger: ledger.connection(up=False))
             self._tell(up=False)
         self._log.warning("camera lost", reason=str(error))

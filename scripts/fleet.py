@@ -1,0 +1,102 @@
+"""What `soak.py` and `chaos.py` share: real RTSP cameras, the site that watches them, and what its processes hold.
+
+The cameras and the running program are those of the tests (`tests/rtsp.py`, `tests/program.py`).
+"""
+
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from program import CLIPS, DASNET, Running  # noqa: E402
+from rtsp import RtspCameras  # noqa: E402
+
+from pipeline import ledger  # noqa: E402
+
+__all__ = ["CLIPS", "DASNET", "ROOT", "RtspCameras", "Running"]
+
+Settings = dict[str, str | int]
+CLIP_FRAMES = 150
+
+
+def cameras(count: int, fps: int, rng: random.Random, folder: Path) -> dict[str, Settings]:
+    """Clips of 320x256, chosen by `rng`, for cameras `cam00`, `cam01`, ...; `folder` takes the clips."""
+    clips = [encoded(clip, folder / clip.name, fps) for clip in sorted(CLIPS.glob("*.mp4"))]
+    return {f"cam{number:02}": {"file": str(rng.choice(clips)), "fps": fps} for number in range(count)}
+
+
+def encoded(clip: Path, path: Path, fps: int, scale: float = 1.0) -> Path:
+    """The first frames as a camera sends them: with a keyframe every second, and without B-frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
+        source = whole.streams.video[0]
+        stream = cut.add_stream("libx264", rate=fps, options={"bf": "0", "g": str(fps), "preset": "veryfast"})
+        stream.width, stream.height = round(source.width * scale), round(source.height * scale)
+        stream.pix_fmt = "yuv420p"
+        for number, frame in zip(range(CLIP_FRAMES), whole.decode(video=0), strict=False):
+            picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, fps)
+            cut.mux(stream.encode(picture))
+        cut.mux(stream.encode(None))
+    return path
+
+
+def write_site(folder: Path, watched: Sequence[Mapping[str, object]], **sections: object) -> Path:
+    """The configuration of a site whose run folder is `folder/run`; ports are free ones unless `sections` says more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "site.yaml"
+    content = {
+        "cameras": [{"band": "infrared", **camera} for camera in watched],
+        "run_dir": str(folder / "run"),
+        "metrics": {"port": 0},
+        "console": {"port": 0},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def accounts(run_dir: Path) -> dict[str, ledger.Account]:
+    """By camera."""
+    return {path.stem: ledger.read(path) for path in sorted((run_dir / "ledgers").glob("*.ledger"))}
+
+
+def processes(program: Running) -> dict[str, list[int]]:
+    """Process ids by worker, `supervisor` included.  More than one of a name: one of them should be gone."""
+    found: dict[str, list[int]] = {}
+    for pid, command in program.children().items():
+        words = command.split()
+        name = words[words.index("worker") + 1] if "worker" in words else "supervisor"
+        if "--camera" in words:
+            name += "-" + words[words.index("--camera") + 1]
+        found.setdefault(name, []).append(pid)
+    return found
+
+
+def descriptors(pid: int) -> int:
+    """Open ones; 0 where the process is gone."""
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
+
+
+def resident_bytes(pid: int) -> int:
+    """0 where the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except OSError:
+        return 0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that is not below `share` (0..1) of all; 0 where there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

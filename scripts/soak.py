@@ -1,0 +1,183 @@
+"""Many cameras for long, then ten times as many frames: what the program does when it is left alone.
+
+    make soak MINUTES=10 SEED=1
+
+Real RTSP servers, the real program.  Two thirds of the time every camera sends `--rate` frames a second; the rest ten
+times as many, which is more than can be searched.  The last line is one JSON object; the exit code is 1 where a bar is
+missed, and the line before says which.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fleet import RtspCameras, Running, accounts, cameras, descriptors, processes, resident_bytes, write_site
+
+from pipeline.config import Objective
+from pipeline.ledger import Account
+
+OVERLOAD = 10  # times the rate
+READS = 200  # of all ledgers, spread over the overload
+LOOK_S = 2.0  # between looks at memory and descriptors
+START_S = 180.0  # until every camera was searched
+FAIRNESS = 1.1
+ENDED_S = 60.0
+
+
+@dataclass
+class Phase:
+    """What one run of the program showed."""
+
+    seconds: float = 0.0
+    before: dict[str, Account] = field(default_factory=dict)
+    after: dict[str, Account] = field(default_factory=dict)
+    violations: int = 0  # ledgers that did not balance
+    samples: dict[str, float] = field(default_factory=dict)  # growth of each of /metrics
+    memory: list[tuple[float, float]] = field(default_factory=list)  # s, MB of all processes
+    opened: dict[str, list[int]] = field(default_factory=dict)  # descriptors of each process, look by look
+
+    def grown(self, name: str) -> dict[str, float]:
+        return {labels: value for labels, value in self.samples.items() if labels.startswith(name + "{")}
+
+    def frames(self, name: str) -> dict[str, int]:
+        """By camera: `captured`, `segmented`."""
+        return {cam: getattr(self.after[cam], name) - getattr(self.before[cam], name) for cam in self.after}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cameras", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=0.5, help="frames/s of a camera, before the overload")
+    options = parser.parse_args()
+    seconds = options.minutes * 60
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder, rng = Path(name), random.Random(options.seed)
+        clips = cameras(options.cameras, round(OVERLOAD * options.rate), rng, folder / "clips")
+        with RtspCameras(clips) as servers:
+            calm = watch(folder / "calm", servers, list(clips), options.rate, seconds * 2 / 3)
+            busy = watch(folder / "busy", servers, list(clips), options.rate * OVERLOAD, seconds / 3)
+    report = summary(calm, busy, options.minutes)
+    missed = bars_missed(report, busy)
+    print("missed: " + "; ".join(missed) if missed else "all bars are met")
+    print(json.dumps(report), flush=True)
+    return int(bool(missed))
+
+
+def watch(folder: Path, servers: RtspCameras, names: Sequence[str], rate_fps: float, seconds: float) -> Phase:
+    """Run the program until every camera was searched, then for so long, and look at it."""
+    config = write_site(folder, [{"id": name, "uri": servers.uri(name), "rate_fps": rate_fps} for name in names])
+    phase, run_dir = Phase(seconds), folder / "run"
+    with Running("run", config) as program:
+        wait_until_searched(program, run_dir, names)
+        start_s, began = time.monotonic(), program.metrics()
+        phase.before = accounts(run_dir)
+        next_look_s = 0.0
+        while (elapsed_s := time.monotonic() - start_s) < seconds:
+            phase.violations += sum(not account.balanced for account in accounts(run_dir).values())
+            if elapsed_s >= next_look_s:
+                look(phase, program, elapsed_s)
+                next_look_s = elapsed_s + LOOK_S
+            time.sleep(min(LOOK_S, seconds / READS))
+        look(phase, program, seconds)
+        phase.after = accounts(run_dir)
+        ended = program.metrics()
+        phase.samples = {name: value - began.get(name, 0.0) for name, value in ended.items()}
+        code = program.stop(timeout_s=ENDED_S)
+    phase.violations += sum(not account.balanced or account.in_flight > 0 for account in accounts(run_dir).values())
+    if code:
+        raise SystemExit(f"dasnet ended with {code}:\n" + "\n".join(program.lines[-20:]))
+    return phase
+
+
+def wait_until_searched(program: Running, run_dir: Path, names: Sequence[str]) -> None:
+    deadline_s = time.monotonic() + START_S
+    while {name for name, account in accounts(run_dir).items() if account.segmented} < set(names):
+        if program.process.poll() is not None or time.monotonic() > deadline_s:
+            raise SystemExit(f"not every camera was searched within {START_S:g} s:\n" + "\n".join(program.lines[-20:]))
+        time.sleep(0.5)
+
+
+def look(phase: Phase, program: Running, elapsed_s: float) -> None:
+    """At memory and descriptors of every process."""
+    pids = {name: pids[0] for name, pids in processes(program).items()}
+    phase.memory.append((elapsed_s, sum(resident_bytes(pid) for pid in pids.values()) / 1e6))
+    for name, pid in pids.items():
+        phase.opened.setdefault(name, []).append(descriptors(pid))
+
+
+def summary(calm: Phase, busy: Phase, minutes: float) -> dict[str, float]:
+    tracked = calm.grown("dasnet_capture_to_track_seconds_bucket")
+    track = [1e3 * quantile_s(tracked, share) for share in (0.5, 0.95, 0.99)]
+    transport = [name for name in calm.grown("dasnet_stage_latency_seconds_bucket") if 'stage="transport"' in name]
+    cpu_s = [
+        value for name, value in calm.grown("dasnet_process_cpu_seconds_total").items() if 'worker="capture-' in name
+    ]
+    served = busy.frames("segmented").values()
+    return {
+        "minutes": minutes,
+        "cameras": len(calm.after),
+        "captured": sum(calm.frames("captured").values()) + sum(busy.frames("captured").values()),
+        "accounting_violations": calm.violations + busy.violations,
+        "age_p99_ms": round(1e3 * quantile_s(busy.grown("dasnet_capture_to_track_seconds_bucket"), 0.99), 1),
+        "capture_to_track_p50_ms": round(track[0], 1),
+        "p95": round(track[1], 1),
+        "p99": round(track[2], 1),
+        "transport_p99_ms": round(1e3 * quantile_s({name: calm.samples[name] for name in transport}, 0.99), 2),
+        "fairness": round(max(served) / max(1, min(served)), 3),
+        "rss_slope_mb_per_hour": round(slope(calm.memory) * 3600, 1),
+        "fd_growth": max(growth(opened) for opened in (*calm.opened.values(), *busy.opened.values())),
+        "cpu_percent_per_camera": round(100 * statistics.mean(cpu_s) / calm.seconds, 2),
+    }
+
+
+def bars_missed(report: Mapping[str, float], busy: Phase) -> list[str]:
+    objective_ms = Objective().capture_to_track_ms
+    dropped = sum(sum(busy.after[c].dropped.values()) - sum(busy.before[c].dropped.values()) for c in busy.after)
+    bars = {
+        "accounting_violations is not 0": report["accounting_violations"] == 0,
+        f"fairness is above {FAIRNESS}": report["fairness"] <= FAIRNESS,
+        f"age_p99_ms is above the objective, {objective_ms:g}": report["age_p99_ms"] <= objective_ms,
+        "no drop was counted in overload": dropped > 0,
+        "fd_growth is not 0": report["fd_growth"] <= 0,
+    }
+    return [text for text, met in bars.items() if not met]
+
+
+def quantile_s(buckets: Mapping[str, float], share: float) -> float:
+    """Interpolated in the bucket that holds it, from cumulative counts by `name{...le="BOUND"...}` of any cameras."""
+    counts: dict[float, float] = {}
+    for name, count in buckets.items():
+        bound = float(name.partition('le="')[2].partition('"')[0])
+        counts[bound] = counts.get(bound, 0.0) + count
+    wanted, lower, below = share * max(counts.values(), default=0.0), 0.0, 0.0
+    for bound, count in sorted(counts.items()):
+        if count >= wanted and count > below:
+            return lower if bound == float("inf") else lower + (bound - lower) * (wanted - below) / (count - below)
+        lower, below = bound, count
+    return 0.0
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the second half, where everything has been loaded, by Theil and Sen: the median slope of pairs of points."""
+    settled = points[len(points) // 2 :]
+    slopes = [(b - a) / (t - s) for i, (s, a) in enumerate(settled) for t, b in settled[i + 1 :] if t > s]
+    return statistics.median(slopes) if slopes else 0.0
+
+
+def growth(opened: Sequence[int]) -> int:
+    """From the first third's most to the last third's most: a single file that is open for a moment is none."""
+    third = max(1, len(opened) // 3)
+    return max(opened[-third:]) - max(opened[:third])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
