@@ -77,6 +77,7 @@ def shift_and_scale(block: DynamicConvBlock, x: Tensor) -> tuple[Tensor, Tensor,
     digits.  Strips of a few rows are summed apart here (torch's norm gives its moments), and those sums put together.
     """
     norm, (count, channels, height, width) = block.gn, x.shape
+    x = x.contiguous(memory_format=torch.channels_last)  # as it is already where the engine runs it
     strips = height // STRIP_ROWS
     folded = x.permute(0, 2, 3, 1).reshape(count * strips, STRIP_ROWS, width, channels).permute(0, 3, 1, 2)
     size = STRIP_ROWS * width

@@ -123,6 +123,6 @@ def test_the_image_is_made_from_files_that_are_there_and_let_through():
     for target in ("cpu", "cuda"):
         assert re.search(rf"^FROM run AS {target}$", text, re.MULTILINE)
         assert f"COPY --from=build-{target} /opt/dasnet /opt/dasnet" in stages[target]
-        assert "pip" not in stages[target] + run and "apt-get" not in text
+        assert not re.search("pip|apt-get|g[+][+]", stages[target] + run), "no compiler and no installer in what runs"
     entry, command = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", run, re.MULTILINE))
     assert [*entry, *command] == ["dasnet", "run", "/etc/dasnet/site.yaml"]

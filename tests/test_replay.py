@@ -14,7 +14,7 @@ from training.clip_metrics import Row, judge, read_rows
 from training.datasets import Clip, open_dataset
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
-FRAMES = 90
+FRAMES = 60
 SCENE_SEED = 4
 
 
