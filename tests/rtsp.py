@@ -83,7 +83,7 @@ class RtspCameras:
         return f"rtsp://{authority}127.0.0.1:{self.ports[name]}/stream"
 
     def command(self, line: str) -> None:
-        """`freeze NAME`, `resume NAME`, `drop NAME N`, `down NAME`, `up NAME`, `set NAME KEY VALUE`.
+        """`freeze NAME`, `resume NAME`, `drop NAME N`, `lose NAME N`, `down NAME`, `up NAME`, `set NAME KEY VALUE`.
 
         Returns once it is done.
         """

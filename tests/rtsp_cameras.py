@@ -5,6 +5,7 @@ In: argv[1], JSON: {"host": "127.0.0.1", "cameras": {"cam0": {"file": PATH, "fps
     "transport": "tcp|udp|any"}}}; user and transport may be left out.  Then commands, one a line, on standard input:
     freeze NAME   the camera stalls, the connection stays        resume NAME
     drop NAME N   the next N access units are lost
+    lose NAME N   the packets of the next N slices are lost on the way: their numbers are missing
     down NAME     clients are cut off, the port is closed        up NAME     the same port again
     set NAME KEY VALUE   another setting (file, fps, user, password), from the next `up` on
 Out: "READY {"cam0": PORT}" once all can be reached at rtsp://HOST:PORT/stream, then "OK COMMAND" as each is done.
@@ -111,7 +112,7 @@ class Camera:
 
     def __init__(self, host: str, settings: dict[str, str | int]) -> None:
         self.host, self.settings = host, settings
-        self.frozen, self.units_to_drop = False, 0
+        self.frozen, self.units_to_drop, self.slices_to_lose = False, 0, 0
         self.port = 0  # any, and from then on the same
         self.up()
 
@@ -149,9 +150,17 @@ class Camera:
     def configure(self, _factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_child_by_name("source")
         source.set_property("caps", Gst.Caps.from_string(f"video/x-{self.codec},{LAYOUT},framerate={self.fps}/1"))
+        kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
+        media.get_element().get_child_by_name("pay0").get_static_pad("src").add_probe(kinds, self.lose)
         feed = Feed(self, source)
         media.connect("unprepared", feed.stop)
         GLib.timeout_add(max(5, 500 // self.fps), feed.push_due)
+
+    def lose(self, _pad: Gst.Pad, _info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        if self.slices_to_lose == 0:
+            return Gst.PadProbeReturn.OK
+        self.slices_to_lose -= 1
+        return Gst.PadProbeReturn.DROP
 
     def require_password(self, factory: GstRtspServer.RTSPMediaFactory) -> None:
         auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
@@ -172,12 +181,14 @@ def obey(line: str, cameras: dict[str, Camera]) -> None:
         camera.frozen = verb == "freeze"
     elif verb == "drop":
         camera.units_to_drop = int(rest[0])
+    elif verb == "lose":
+        camera.slices_to_lose = int(rest[0])
     elif verb in ("down", "up"):
         getattr(camera, verb)()
     elif verb == "set":
         camera.settings[rest[0]] = rest[1]
     else:
-        raise SystemExit(f"unknown command {verb!r}; allowed: freeze, resume, drop, down, up, set")
+        raise SystemExit(f"unknown command {verb!r}; allowed: freeze, resume, drop, lose, down, up, set")
     print("OK", line, flush=True)
 
 

@@ -35,8 +35,8 @@ else:
 def quiet_log() -> None:
     """Let FFmpeg's warnings reach the logger `libav` and go no further.
 
-    They are the only report of lost packets, so whoever counts those adds a handler to that logger.  They must not be
-    printed as they are: they can hold an address with its password.
+    They are the only report of lost packets: see LossLog.  They must not be printed as they are: they can hold an
+    address with its password.
     """
     logger = logging.getLogger("libav")
     logger.propagate = False
@@ -44,6 +44,33 @@ def quiet_log() -> None:
         logger.addHandler(logging.NullHandler())
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)
+
+
+class LossLog(logging.Handler):
+    """Hears FFmpeg say, to the thread that made this, that data was lost or that a picture is not what was sent.
+
+    The pictures do not tell: FFmpeg conceals what is missing and seldom marks it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = threading.get_ident()  # others in this process read other streams
+        self._heard = False
+        logging.getLogger("libav").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            lost = "missed" in (text := record.getMessage()) or "bad cseq" in text
+            self._heard = self._heard or lost or record.levelno >= logging.ERROR
+
+    def take(self) -> bool:
+        """Whether anything was heard since this was last asked."""
+        heard, self._heard = self._heard, False
+        return heard
+
+    def close(self) -> None:
+        logging.getLogger("libav").removeHandler(self)
+        super().close()
 
 
 def nominal_fps(stream: VideoStream) -> float:
@@ -64,13 +91,17 @@ def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
 class Decoder:
     """Turns the packets of one stream into pictures, and gives each the receipt of its own packet.
 
+    From one with data missing to the next whole keyframe, pictures are not intact: each is made from those before.
     `by_count`: presentation times are picture number / fps, whatever the stream says.
+    `losses`: where decoding errors are heard, if the stream is decoded in this thread.
     """
 
-    def __init__(self, stream: VideoStream, fps: float, by_count: bool = False) -> None:
+    def __init__(self, stream: VideoStream, fps: float, by_count: bool = False, losses: LossLog | None = None) -> None:
         self._stream = stream
         self._period_s = 1 / (fps or ASSUMED_FPS)
         self._by_count = by_count
+        self._losses = losses
+        self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None
         self._zero_s: Fraction | None = None  # the stream's time at the first picture
@@ -91,9 +122,12 @@ class Decoder:
             return []
         except FFmpegError:
             self.bad_packets += 1
+            self._intact = False
             return []
+        concealed = self._losses is not None and self._losses.take()
+        self._intact = self._intact and not concealed
         decode_ns = (time.perf_counter_ns() - started_ns) // max(1, len(frames))
-        made = (self._picture(frame, decode_ns) for frame in frames)
+        made = (self._picture(frame, decode_ns, concealed) for frame in frames)
         return [picture for picture in made if picture is not None]
 
     def restart(self) -> None:
@@ -106,19 +140,23 @@ class Decoder:
         if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become pictures
             del self._receipts[next(iter(self._receipts))]
 
-    def _picture(self, frame: VideoFrame, decode_ns: int) -> Picture | None:
+    def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
         pts_s = self._pts_s(frame)
         self.count += 1
         self.damaged += frame.is_corrupt
         self._last_s = pts_s
         self.next_s = pts_s + self._period_s
         receipt = self._receipts.pop(frame.pts, self._newest)
+        if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
+            self._intact = False
+        elif frame.key_frame:
+            self._intact = True
         if receipt is None:
             return None
         started_ns = time.perf_counter_ns()
         image = pixels(frame)
         decode_ns += time.perf_counter_ns() - started_ns
-        return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns)
+        return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 
     def _pts_s(self, frame: VideoFrame) -> float:
         if self._by_count:

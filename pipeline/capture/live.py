@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
 from av.error import TimeoutError as NetworkTimeout
 
-from pipeline.capture.decoding import Decoder, OpenVideo, VideoPacket, nominal_fps, open_container, quiet_log
+from pipeline.capture.decoding import Decoder, LossLog, OpenVideo, VideoPacket, nominal_fps, open_container, quiet_log
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
@@ -53,19 +53,27 @@ class LiveVideo(OpenVideo):
         super().__init__(container, stream)
         stream.thread_count = 1  # several would hold back as many pictures
         self.fps = nominal_fps(stream)
-        self._decoder = Decoder(stream, self.fps)
         self._keyframe_seen = False
+        self._lost = False  # something, while the packet before was read
         self._last_picture_s = time.monotonic()
 
     def pictures(self) -> Iterator[Picture]:
         self._last_picture_s = time.monotonic()
-        return self._steps(self._step)
+        self._losses = LossLog()  # of the thread that reads
+        self._decoder = Decoder(self._stream, self.fps, losses=self._losses)
+        try:
+            yield from self._steps(self._step)
+        finally:
+            self._losses.close()
 
     def _step(self) -> list[Picture]:
         packet = self._read()
         if isinstance(packet, SourceError):
             raise packet
-        receipt = Receipt.now(_camera_utc_ns(packet))
+        lost_before, self._lost = self._lost, self._losses.take()
+        # FFmpeg knows the end of a packet from the beginning of the next: what is lost of one, it can report with the
+        # one before.
+        receipt = Receipt.now(_camera_utc_ns(packet), whole=not (self._lost or lost_before))
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders show what they cannot know.
         pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []

@@ -22,6 +22,7 @@ class Picture:
     received_utc_ns: int
     ntp_ns: int | None  # the camera's own UTC, where it tells
     decode_ns: int  # time spent decoding, conversion to RGB included
+    intact: bool = True  # False: data is missing from it, or from one that it was decoded from
 
 
 class Source(Protocol):
@@ -49,10 +50,11 @@ class Receipt(NamedTuple):
     mono_ns: int
     utc_ns: int
     ntp_ns: int | None = None
+    whole: bool = True  # False: something was lost on the way, perhaps of this
 
     @classmethod
-    def now(cls, ntp_ns: int | None = None) -> Self:
-        return cls(time.monotonic_ns(), time.time_ns(), ntp_ns)
+    def now(cls, ntp_ns: int | None = None, *, whole: bool = True) -> Self:
+        return cls(time.monotonic_ns(), time.time_ns(), ntp_ns, whole)
 
     @classmethod
     def at(cls, mono_ns: int) -> Self:

@@ -99,15 +99,18 @@ class _CaptureWorker:
                 self._endpoints.segmentation, self._camera.id, self._session, live=source.live, ledger=self._ledger
             )
         channel = self._channel
-        for frame, stamps in self._frames(source):
+        for frame, stamps, intact in self._frames(source):
             if not self._ledger.is_up:
                 again = frame.ref.seq > 0
                 channel.count(partial(Ledger.connection, up=True, reconnect=again))
                 channel.count(self._count_blind)
                 self._tell(up=True)
+            if not intact:
+                channel.count(partial(Ledger.dropped, cause=Cause.CORRUPT))
             if source.live:
-                self._look(frame)
-            channel.offer(frame, stamps, self._stop.is_set)
+                self._look(frame, intact)
+            if intact:
+                channel.offer(frame, stamps, self._stop.is_set)
             channel.count(lambda ledger: ledger.touch(time.time_ns()))
             if self._stop.is_set():
                 return False
@@ -116,24 +119,28 @@ class _CaptureWorker:
         self._finish()
         return True
 
-    def _look(self, frame: Frame) -> None:
+    def _look(self, frame: Frame, intact: bool) -> None:
         """Tell, and count as blind, when pictures come that show nothing, which are searched all the same, or when
         they are not searched."""
+        self._count(partial(self._count_unsearched, now_s=frame.ref.received_mono_ns / 1e9))
+        if intact:  # what another shows says nothing of the camera
+            self._look_at_picture(frame)
+        cause = self._picture or (self._search.cause if self._search else None)
+        if cause is not self._fault:
+            self._fault = cause
+            self._tell(up=True)
+            self._log.warning("the camera sees nothing" if cause else "the camera sees again", cause=cause)
+
+    def _look_at_picture(self, frame: Frame) -> None:
         pts_s = frame.ref.pts_s
         fault = self._condition.update(frame.pixels, pts_s)
         picture = fault.cause if fault else None
-        self._count(partial(self._count_unsearched, now_s=frame.ref.received_mono_ns / 1e9))
-        cause = picture or (self._search.cause if self._search else None)
         if picture is not self._picture:
             self._blind_until_s = fault.since_s if fault else pts_s
             self._picture = picture
         if picture is not None:
             self._count(partial(Ledger.blind, cause=picture, duration_ns=round((pts_s - self._blind_until_s) * 1e9)))
             self._blind_until_s = pts_s
-        if cause is not self._fault:
-            self._fault = cause
-            self._tell(up=True)
-            self._log.warning("the camera sees nothing" if cause else "the camera sees again", cause=cause)
 
     def _count_unsearched(self, ledger: Ledger, now_s: float) -> None:
         lost = ledger.lost()
@@ -154,8 +161,11 @@ class _CaptureWorker:
         ledger.touch(time.time_ns())
         self._blind_since_ns = now_ns
 
-    def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps]]:
-        """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many."""
+    def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps, bool]]:
+        """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many.
+
+        True: intact.
+        """
         offset_s: float | None = None
         next_s = 0.0
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
@@ -167,7 +177,7 @@ class _CaptureWorker:
             if pts_s < next_s - period_s / 2:
                 continue
             next_s = max(next_s + period_s, pts_s)
-            yield self._frame(picture, max(pts_s, self._last_pts_s + 1e-4))
+            yield *self._frame(picture, max(pts_s, self._last_pts_s + 1e-4)), picture.intact
 
     def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
         ref = FrameRef(

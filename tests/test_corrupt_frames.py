@@ -1,0 +1,114 @@
+"""What was decoded with data missing is withheld, up to the next keyframe: the real capture worker, a real camera that
+loses packets, a real damaged file, and a stand-in for segmentation that compares every pixel with the whole video."""
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import yaml
+import zmq
+from av.video.stream import VideoStream
+from program import Running
+from rtsp import RtspCameras
+
+from pipeline import ledger
+from pipeline.capture.sources import open_recording
+from pipeline.transport.sockets import bound
+from pipeline.transport.wire import Credit, End, FrameHeader, Hello, decode, encode, frame_of
+from pipeline.types import Cause
+
+FPS = 30
+KEYFRAME_EVERY = 15
+FRAMES = 60
+
+
+def encode_noise(path: Path) -> Path:
+    """Noise that moves, four slices a picture, so that whatever is missing shows."""
+    noise = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
+    options = {"g": str(KEYFRAME_EVERY), "bf": "0", "sc_threshold": "0", "slices": "4", "crf": "30"}
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=FPS, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for index in range(FRAMES):
+            picture = np.roll(noise, (3 * index, 5 * index), axis=(0, 1))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def searched(run_dir: Path) -> Iterator[tuple[int, bytes]]:
+    """Sequence number and pixels of all that the capture worker sends to segmentation, until its recording ends."""
+    with bound(zmq.ROUTER, f"ipc://{run_dir}/segmentation.sock", high_water=16) as socket:
+        while True:
+            assert socket.poll(20_000), "the capture worker sends nothing"
+            sender, *parts = socket.recv_multipart()
+            message, buffers = decode(parts)
+            if isinstance(message, End):
+                return
+            assert isinstance(message, Hello | FrameHeader)
+            done = [message.ref.seq] if isinstance(message, FrameHeader) else []
+            session = message.ref.session if isinstance(message, FrameHeader) else message.session
+            if isinstance(message, FrameHeader):
+                yield message.ref.seq, frame_of(message, buffers).pixels.tobytes()
+            socket.send_multipart([sender, *encode(Credit("here", session, segmented=done))])
+
+
+def site(tmp_path: Path, uri: str) -> tuple[Path, Path]:
+    config, run_dir = tmp_path / "site.yaml", tmp_path / "run"
+    run_dir.mkdir()
+    camera = {"id": "cam", "uri": uri, "band": "infrared", "transport": "udp"}
+    config.write_text(yaml.safe_dump({"cameras": [camera], "run_dir": str(run_dir)}))
+    return config, run_dir
+
+
+def whole_frames(clip: Path) -> dict[bytes, int]:
+    frames = {picture.pixels.tobytes(): index for index, picture in enumerate(open_recording(clip).pictures())}
+    assert len(frames) == FRAMES
+    return frames
+
+
+def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_wrong(tmp_path: Path) -> None:
+    clip = encode_noise(tmp_path / "clip.mp4")
+    whole = whole_frames(clip)
+    losses, numbers = 0, []
+    with RtspCameras({"cam": {"file": str(clip), "fps": FPS, "transport": "udp"}}) as cameras:
+        config, run_dir = site(tmp_path, cameras.uri("cam"))
+        with Running("worker", "capture", config, "--camera", "cam"):
+            for seq, pixels in searched(run_dir):
+                assert pixels in whole, f"frame {seq} is none of the video's, after {losses} losses"
+                numbers.append((seq, whole[pixels]))
+                if len(numbers) % 20 == 0 and losses < 8:
+                    cameras.command("lose cam 1")
+                    losses += 1
+                if len(numbers) == 200:
+                    break
+    gaps = [(before, after) for before, after in pairwise(numbers) if (after[1] - before[1]) % FRAMES != 1]
+    assert len(gaps) >= losses / 2
+    assert all(after[1] % KEYFRAME_EVERY == 0 for _, after in gaps)  # each ends with a keyframe
+    account = ledger.read(run_dir / "ledgers" / "cam.ledger")
+    assert account.dropped[Cause.CORRUPT] >= len(gaps) and account.balanced
+
+
+def test_a_damaged_recording_is_searched_only_where_it_is_whole(tmp_path: Path) -> None:
+    clip = encode_noise(tmp_path / "clip.mp4")
+    whole = whole_frames(clip)
+    with av.open(str(clip)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    place, size = packets[20].pos, packets[20].size
+    assert place is not None
+    damaged = bytearray(clip.read_bytes())
+    damaged[place + size // 4 : place + size // 2] = bytes(size // 2 - size // 4)
+    broken = tmp_path / "damaged.mp4"
+    broken.write_bytes(damaged)
+    config, run_dir = site(tmp_path, f"file:{broken}")
+    with Running("worker", "capture", config, "--camera", "cam"):
+        frames = [whole.get(pixels) for _, pixels in searched(run_dir)]
+    assert frames == [*range(20), *range(30, FRAMES)]
+    deadline_s = time.monotonic() + 5
+    while not (account := ledger.read(run_dir / "ledgers" / "cam.ledger")).balanced and time.monotonic() < deadline_s:
+        time.sleep(0.05)  # a file can only be read again
+    assert account.balanced and 1 <= account.dropped[Cause.CORRUPT] <= 10
