@@ -101,7 +101,9 @@ class _TrackWorker:
             self._check_camera(message)
             match message:
                 case Result():
-                    self._track(detections_of(message), message.stamps, bytes(buffers[0]) if buffers else b"")
+                    jpeg = bytes(buffers[0]) if buffers else b""
+                    live.check_picture(jpeg)
+                    self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
                 case End():

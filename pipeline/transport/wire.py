@@ -8,7 +8,7 @@ and drop it.
 
 import re
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import msgspec
@@ -200,7 +200,7 @@ def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
     shape = header.shape
     if len(buffers) != 1 or len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] != 3):
         raise WireError(f"a frame of shape {shape} with {len(buffers)} buffers; allowed: HxW or HxWx3 and one buffer")
-    size = int(np.prod(shape, dtype=np.int64))
+    size = prod(shape)
     if max(shape) > MAX_SIDE_PX:
         raise WireError(f"a frame of shape {shape}; allowed: sides up to {MAX_SIDE_PX}")
     if size != buffers[0].nbytes or size > MAX_PIXELS:
