@@ -50,6 +50,8 @@ from pipeline.types import Detections, Frame, FrameRef
 PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
 PREVIEW_WIDTH_PX = 1280
 JPEG_QUALITY = 82
+BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
+HANG_S = 30.0  # a device that is still busy with it then is lost
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
 
 
@@ -86,8 +88,10 @@ class _SegmentationWorker:
         endpoints: Endpoints,
         metrics: SegmentationMetrics,
         stop: threading.Event,
+        deadline_s: float = BATCH_DEADLINE_S,
     ) -> None:
         self._segmenter = segmenter
+        self._deadline_s = deadline_s
         self._site = site  # ids of its cameras
         self._metrics = metrics
         self._refusals = Refusals("segmentation", metrics.refused)
@@ -95,6 +99,7 @@ class _SegmentationWorker:
         self._id = secrets.token_hex(8)
         self._cameras: OrderedDict[str, _Camera] = OrderedDict()
         self._flying: list[tuple[Batch, list[Stamps]]] = []
+        self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         on_gpu = segmenter.engine.device.type == "cuda"
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
         self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
@@ -114,6 +119,7 @@ class _SegmentationWorker:
             while self._router in ready and self._router.poll(0):
                 self._receive(self._router.recv_multipart(copy=False))
             self._finish()
+            self._expire()
             self._submit()
         self._router.close()
         self._results.close()
@@ -188,6 +194,9 @@ class _SegmentationWorker:
         """Take what the device has done: results on, credit back."""
         while self._flying and self._flying[0][0].future.done():
             batch, stamps = self._flying.pop(0)
+            if batch in self._overdue:
+                self._overdue.remove(batch)
+                continue  # its frames have failed already
             try:
                 detections = batch.detections()
             except EngineLost:
@@ -204,6 +213,21 @@ class _SegmentationWorker:
             if camera.ended and not camera.pending and not camera.flying:
                 camera.ended = False
                 self._send(encode(End(name, camera.session)))
+
+    def _expire(self) -> None:
+        """A batch that overruns has failed, and so have frames that waited for the device as long."""
+        now_ns = time.monotonic_ns()
+        late_ns = now_ns - round(self._deadline_s * 1e9)
+        for batch, _ in self._flying:
+            if batch not in self._overdue and batch.started_ns < late_ns:
+                self._overdue.append(batch)
+                self._fail(batch.frames, f"not done after {self._deadline_s} s")
+            if now_ns - batch.started_ns > HANG_S * 1e9:
+                raise EngineLost(f"the device has been busy with one batch for {HANG_S:.0f} s")
+        for camera in self._cameras.values():
+            while camera.pending and camera.pending[0][1].arrived_ns < late_ns:
+                frame, _ = camera.pending.popleft()
+                self._fail([frame], f"the device was not free for {self._deadline_s} s")
 
     def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
         camera = self._cameras.get(frame.ref.camera)

@@ -20,7 +20,8 @@ from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 1
 MAX_PIXELS = 64 * 1024 * 1024  # of one frame, in bytes
-MAX_SIDE_PX = 16384  # of one frame: a line of pixels would be padded to far more
+MAX_SIDE_PX = 16384  # of one frame
+MAX_ASPECT = 32  # a line of pixels would be padded and scaled to far more
 MAX_NUMBER = 2**63 - 1  # what the store can hold
 MAX_TIME_S = 1e9  # of presentation
 MAX_SESSION = 64  # characters
@@ -201,8 +202,8 @@ def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
     if len(buffers) != 1 or len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] != 3):
         raise WireError(f"a frame of shape {shape} with {len(buffers)} buffers; allowed: HxW or HxWx3 and one buffer")
     size = prod(shape)
-    if max(shape) > MAX_SIDE_PX:
-        raise WireError(f"a frame of shape {shape}; allowed: sides up to {MAX_SIDE_PX}")
+    if max(shape) > MAX_SIDE_PX or max(shape[:2]) > MAX_ASPECT * min(shape[:2]):
+        raise WireError(f"a frame of shape {shape}; allowed: sides up to {MAX_SIDE_PX}, 1 : {MAX_ASPECT}")
     if size != buffers[0].nbytes or size > MAX_PIXELS:
         raise WireError(f"a frame of shape {shape} with {buffers[0].nbytes} bytes; allowed: {min(size, MAX_PIXELS)}")
     return Frame(header.ref, header.band, np.frombuffer(buffers[0], np.uint8).reshape(shape))
