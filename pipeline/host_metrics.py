@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from pipeline import ledger
 from pipeline.config import Camera, Config
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, WireError
 from pipeline.metrics import STALE_S, WorkerMetrics, families
 from pipeline.resources import DiskResources
 from pipeline.transport.wire import Heartbeat, Sample
@@ -82,12 +82,15 @@ class HostCollector(Collector):
         self._done: set[str] = set()
         self._turn = threading.Lock()
         self._own = WorkerMetrics(SUPERVISOR)
+        self.refused = self._own.refused
         self._own.registry.register(DiskResources({"run": config.run_dir, "store": config.store_path.parent}))
 
     def receive(self, heartbeat: Heartbeat) -> None:
-        if heartbeat.worker in self._workers:
-            with self._turn:
-                self._workers[heartbeat.worker].receive(heartbeat)
+        """Raises WireError for a worker that is none of this host's."""
+        if heartbeat.worker not in self._workers:
+            raise WireError(f"a heartbeat of {heartbeat.worker[:80]!r}, which is no worker here")
+        with self._turn:
+            self._workers[heartbeat.worker].receive(heartbeat)
 
     def ended(self, worker: str) -> None:
         """Its process is gone, before its silence says so."""
@@ -132,7 +135,7 @@ class HostCollector(Collector):
         tracking = self._workers["tracking"]
         _, _, samples = tracking.families.get(AGE, ("", "", []))
         since_s = time.monotonic() - (tracking.heard_s or 0.0)
-        return {sample.labels["camera"]: sample.value + since_s for sample in samples}
+        return {sample.labels.get("camera", ""): sample.value + since_s for sample in samples}
 
     def _account(self, camera: Camera) -> ledger.Account | None:
         try:

@@ -49,6 +49,9 @@ class WorkerMetrics:
         self.worker = worker
         self.registry = CollectorRegistry()
         self.registry.register(ProcessResources(worker))
+        self.refused = self._counter(
+            "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
+        ).labels(worker)
 
     def not_ready(self) -> list[str]:
         """Why this worker is of no use now; empty: it is.  The console has nothing to wait for."""
@@ -99,7 +102,6 @@ class SegmentationMetrics(FrameWorkerMetrics):
         self.batch_size = Histogram(
             "dasnet_batch_size", "Frames in a batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
-        self.refused = self._counter("dasnet_messages_refused", "Malformed messages.", ["worker"])
         info = self._gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"])
         info.labels(version, model, engine).set(1)
 
@@ -124,7 +126,6 @@ class TrackingMetrics(FrameWorkerMetrics):
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
         self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
-        self.refused = self._counter("dasnet_messages_refused", "Malformed messages.", ["worker"])
         for camera in cameras:  # a series that exists from the start shows its first increase
             for metric in (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert):
                 metric.labels(camera)

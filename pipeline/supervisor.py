@@ -25,6 +25,7 @@ from pipeline.errors import DasnetError, StoreError, WireError
 from pipeline.host_metrics import HostCollector
 from pipeline.notify import notify
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
 
@@ -244,6 +245,7 @@ class _Heartbeats:
 
     def __init__(self, collector: HostCollector, heard: Callable[[Heartbeat], None]) -> None:
         self._collector = collector
+        self._refusals = Refusals("heartbeat", collector.refused)
         self._heard = heard
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
@@ -262,9 +264,10 @@ class _Heartbeats:
                 continue
             try:
                 message, _ = decode(self._socket.recv_multipart())
-            except WireError:
-                continue
-            if isinstance(message, Heartbeat):
+                if not isinstance(message, Heartbeat):
+                    raise WireError(f"a {type(message).__name__} sent to the supervisor")
                 self._collector.receive(message)
                 self._heard(message)
+            except WireError as error:
+                self._refusals.refuse(error)
         self._socket.close(0)

@@ -96,7 +96,12 @@ class _CaptureWorker:
         """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""
         if self._channel is None:
             self._channel = Channel(
-                self._endpoints.segmentation, self._camera.id, self._session, live=source.live, ledger=self._ledger
+                self._endpoints.segmentation,
+                self._camera.id,
+                self._session,
+                live=source.live,
+                ledger=self._ledger,
+                refused=self._metrics.refused,
             )
         channel = self._channel
         for frame, stamps, intact in self._frames(source):

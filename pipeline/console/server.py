@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from prometheus_client import Counter
 
 from pipeline.config import Config
 from pipeline.console.app import make_app
@@ -34,17 +35,18 @@ def run_console(
     metrics: str | None = None,
     ready: Ready | None = None,
     stop: threading.Event | None = None,
+    refused: Counter | None = None,
 ) -> None:
     """Blocks until `stop` is set; without one, for ever.
 
     `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
-    address of the host's metrics; `ready` is called with the port when requests are answered.  Raises ConfigError
-    where the port is taken or the password file is none.
+    address of the host's metrics; `ready` is called with the port when requests are answered; `refused` counts live
+    messages that are malformed.  Raises ConfigError where the port is taken or the password file is none.
     """
     if not isinstance(listener, socket.socket):
         listener = bind(config.console.host, config.console.port if listener is None else listener)
     with listener:
-        password, site = load_password(config), Site(config, metrics)
+        password, site = load_password(config), Site(config, metrics, refused)
         asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
 
 

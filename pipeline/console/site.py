@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-import structlog
 import zmq
 import zmq.asyncio
+from prometheus_client import Counter
 
 from pipeline.config import Config
 from pipeline.console.cameras import Cameras, CameraStatus
@@ -24,8 +24,10 @@ from pipeline.console.frames import LiveFrames
 from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
+from pipeline.metrics import WorkerMetrics
 from pipeline.sinks.store import Alert, StoreReader
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
+from pipeline.transport.refusals import Refusals
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
@@ -34,9 +36,6 @@ PERIOD_S = 1.0  # how often everything is looked at
 SHOWN = 50  # alerts, events and tracks in the page
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
-LOGGED_EVERY_S = 10.0  # refused messages may come in thousands
-
-log = structlog.get_logger()
 
 
 class LiveUpdate(msgspec.Struct, frozen=True):
@@ -56,7 +55,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
 
 
 class Site:
-    def __init__(self, config: Config, metrics: str | None = None) -> None:
+    def __init__(self, config: Config, metrics: str | None = None, refused: Counter | None = None) -> None:
         self.config = config
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
@@ -68,7 +67,7 @@ class Site:
         self._reader_turn = threading.Lock()
         self._store_turn = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
-        self._refusal_logged_s = -LOGGED_EVERY_S
+        self._refusals = Refusals("live", refused or WorkerMetrics("console").refused)
 
     def status(self) -> SiteStatus:
         """Blocks; from any thread."""
@@ -117,9 +116,7 @@ class Site:
         try:
             frame, picture = self.frames.receive(message)
         except WireError as error:
-            if time.monotonic() - self._refusal_logged_s >= LOGGED_EVERY_S:
-                self._refusal_logged_s = time.monotonic()
-                log.warning("live message refused", error=str(error)[:300], refused=self.frames.refused)
+            self._refusals.refuse(error)
             return
         self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
 

@@ -16,7 +16,8 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     host = config.console.host
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     load_password(config)  # the same
-    with Heart(endpoints.heartbeat, WorkerMetrics("console"), served):
+    own = WorkerMetrics("console")
+    with Heart(endpoints.heartbeat, own, served):
         run_console(
             config,
             endpoints.live,
@@ -24,4 +25,5 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
             metrics=health.published(config.metrics_address_path),
             ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
             stop=stop,
+            refused=own.refused,
         )

@@ -28,8 +28,10 @@ from pipeline.errors import WireError
 from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import (
     Credit,
@@ -43,11 +45,13 @@ from pipeline.transport.wire import (
     frame_of,
     result_message,
 )
-from pipeline.types import Detections, Frame
+from pipeline.types import Detections, Frame, FrameRef
 
 PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
 PREVIEW_WIDTH_PX = 1280
 JPEG_QUALITY = 82
+BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
+HANG_S = 30.0  # a device that is still busy with it then is lost
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
 
 
@@ -73,19 +77,29 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
             metrics.registry.register(GpuResources(str(engine.device)))
         endpoints = Endpoints()
         with Heart(endpoints.heartbeat, metrics, served):
-            _SegmentationWorker(segmenter, endpoints, metrics, stop).run()
+            _SegmentationWorker(segmenter, frozenset(views), endpoints, metrics, stop).run()
 
 
 class _SegmentationWorker:
     def __init__(
-        self, segmenter: Segmenter, endpoints: Endpoints, metrics: SegmentationMetrics, stop: threading.Event
+        self,
+        segmenter: Segmenter,
+        site: frozenset[str],
+        endpoints: Endpoints,
+        metrics: SegmentationMetrics,
+        stop: threading.Event,
+        deadline_s: float = BATCH_DEADLINE_S,
     ) -> None:
         self._segmenter = segmenter
+        self._deadline_s = deadline_s
+        self._site = site  # ids of its cameras
         self._metrics = metrics
+        self._refusals = Refusals("segmentation", metrics.refused)
         self._stop = stop
         self._id = secrets.token_hex(8)
         self._cameras: OrderedDict[str, _Camera] = OrderedDict()
         self._flying: list[tuple[Batch, list[Stamps]]] = []
+        self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         on_gpu = segmenter.engine.device.type == "cuda"
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
         self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
@@ -105,6 +119,7 @@ class _SegmentationWorker:
             while self._router in ready and self._router.poll(0):
                 self._receive(self._router.recv_multipart(copy=False))
             self._finish()
+            self._expire()
             self._submit()
         self._router.close()
         self._results.close()
@@ -115,27 +130,31 @@ class _SegmentationWorker:
             message, buffers = decode([part.buffer for part in parts[1:]])
             self._handle(identity, message, buffers)
         except WireError as error:
-            self._metrics.refused.labels("segmentation").inc()
-            self._log.warning("message refused", reason=str(error))
+            self._refusals.refuse(error, identity.hex())
 
     def _handle(self, identity: bytes, message: Message, buffers: list[memoryview]) -> None:
         match message:
             case Hello():
+                if message.camera not in self._site:
+                    raise WireError(f"camera {message.camera[:64]!r}, which is none of this site")
                 camera = self._cameras.get(message.camera)
                 if camera is None or camera.session != message.session or camera.identity != identity:
                     camera = self._cameras[message.camera] = _Camera(identity, message.session)
                 if not camera.pending and not camera.flying:
-                    self._credit(message.camera, [], [])
+                    self._credit(camera, [], [])
             case FrameHeader():
                 frame = frame_of(message, buffers)
                 known = self._cameras.get(frame.ref.camera)
                 if known is None or known.identity != identity:
                     return  # of a session that has ended
+                if known.session != frame.ref.session or len(known.pending) + known.flying >= CREDITS:
+                    raise WireError(f"a frame of {frame.ref.camera!r} that it had no credit for")
                 message.stamps.arrived_ns = time.monotonic_ns()
                 known.pending.append((frame, message.stamps))
             case End():
-                if message.camera in self._cameras:
-                    self._cameras[message.camera].ended = True
+                ending = self._cameras.get(message.camera)
+                if ending is not None and (ending.identity, ending.session) == (identity, message.session):
+                    ending.ended = True
             case _:
                 raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
 
@@ -155,7 +174,14 @@ class _SegmentationWorker:
         self._metrics.batch_size.observe(len(chosen))
         stamps = {frame.ref: stamp for frame, stamp in chosen}
         started_ns = time.monotonic_ns()  # preparing the pictures is part of inference
-        for batch in self._segmenter.submit([frame for frame, _ in chosen]):
+        try:
+            batches = self._segmenter.submit([frame for frame, _ in chosen])
+        except EngineLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_finish`
+            self._fail([frame for frame, _ in chosen], str(error))
+            return
+        for batch in batches:
             for frame in batch.frames:
                 stamps[frame.ref].started_ns = started_ns
             self._flying.append((batch, [stamps[frame.ref] for frame in batch.frames]))
@@ -168,27 +194,40 @@ class _SegmentationWorker:
         """Take what the device has done: results on, credit back."""
         while self._flying and self._flying[0][0].future.done():
             batch, stamps = self._flying.pop(0)
+            if batch in self._overdue:
+                self._overdue.remove(batch)
+                continue  # its frames have failed already
             try:
                 detections = batch.detections()
             except EngineLost:
                 raise  # this process can do nothing more; the supervisor starts another
             except Exception as error:  # noqa: BLE001 - whatever the device raises costs this batch, not the worker
-                self._log.error("batch failed", reason=str(error), frames=len(batch.frames))
-                for frame in batch.frames:
-                    self._credit(frame.ref.camera, [], [frame.ref.seq])
+                self._fail(batch.frames, str(error))
                 continue
             for frame, found, stamp in zip(batch.frames, detections, stamps, strict=True):
                 stamp.inferred_ns = batch.inferred_ns
                 stamp.masked_ns = time.monotonic_ns()
                 self._metrics.worked()
-                if self._deliver(frame, found, stamp):
-                    self._credit(frame.ref.camera, [frame.ref.seq], [])
-                else:
-                    self._credit(frame.ref.camera, [], [frame.ref.seq])
+                self._end(frame.ref, segmented=self._deliver(frame, found, stamp))
         for name, camera in self._cameras.items():
             if camera.ended and not camera.pending and not camera.flying:
                 camera.ended = False
                 self._send(encode(End(name, camera.session)))
+
+    def _expire(self) -> None:
+        """A batch that overruns has failed, and so have frames that waited for the device as long."""
+        now_ns = time.monotonic_ns()
+        late_ns = now_ns - round(self._deadline_s * 1e9)
+        for batch, _ in self._flying:
+            if batch not in self._overdue and batch.started_ns < late_ns:
+                self._overdue.append(batch)
+                self._fail(batch.frames, f"not done after {self._deadline_s} s")
+            if now_ns - batch.started_ns > HANG_S * 1e9:
+                raise EngineLost(f"the device has been busy with one batch for {HANG_S:.0f} s")
+        for camera in self._cameras.values():
+            while camera.pending and camera.pending[0][1].arrived_ns < late_ns:
+                frame, _ = camera.pending.popleft()
+                self._fail([frame], f"the device was not free for {self._deadline_s} s")
 
     def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
         camera = self._cameras.get(frame.ref.camera)
@@ -206,11 +245,20 @@ class _SegmentationWorker:
         self._results.send_multipart(message)
         return True
 
-    def _credit(self, name: str, segmented: list[int], failed: list[int]) -> None:
-        camera = self._cameras.get(name)
-        if camera is None:
-            return
-        camera.flying = max(0, camera.flying - len(segmented) - len(failed))
+    def _fail(self, frames: list[Frame], reason: str) -> None:
+        self._log.error("batch failed", reason=reason, frames=len(frames))
+        for frame in frames:
+            self._end(frame.ref, segmented=False)
+
+    def _end(self, ref: FrameRef, *, segmented: bool) -> None:
+        """A frame has met its fate: its camera is told, and may send another."""
+        camera = self._cameras.get(ref.camera)
+        if camera is None or camera.session != ref.session:
+            return  # numbers of another session would be taken for its own
+        camera.flying = max(0, camera.flying - 1)
+        self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq])
+
+    def _credit(self, camera: _Camera, segmented: list[int], failed: list[int]) -> None:
         credit = Credit(self._id, camera.session, segmented, failed)
         self._router.send_multipart([camera.identity, *encode(credit)])
 

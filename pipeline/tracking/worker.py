@@ -29,8 +29,9 @@ from pipeline.tracking.tracker import derived_ulid
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import bound
-from pipeline.transport.wire import CameraState, End, Result, Stamps, decode, detections_of
+from pipeline.transport.wire import CameraState, End, Message, Result, Stamps, decode, detections_of
 from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
@@ -66,6 +67,9 @@ class _TrackWorker:
         self._store = store
         self._outbox = outbox
         self._metrics = metrics
+        self._refusals = Refusals("results", metrics.refused)
+        self._site = frozenset(camera.id for camera in config.cameras)
+        self._classes: dict[str, tuple[str, ...]] = {}  # camera -> of its session
         self._stop = stop
         self._heard_s: dict[str, float] = {}  # camera -> when its last result came
         self._stored_s = 0.0
@@ -94,9 +98,12 @@ class _TrackWorker:
     def _receive(self, parts: list[bytes]) -> None:
         try:
             message, buffers = decode(parts)
+            self._check_camera(message)
             match message:
                 case Result():
-                    self._track(detections_of(message), message.stamps, bytes(buffers[0]) if buffers else b"")
+                    jpeg = bytes(buffers[0]) if buffers else b""
+                    live.check_picture(jpeg)
+                    self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
                 case End():
@@ -105,13 +112,21 @@ class _TrackWorker:
                 case _:
                     raise WireError(f"a {type(message).__name__} sent to the track worker")
         except WireError as error:
-            self._metrics.refused.labels("tracking").inc()
-            self._log.warning("message refused", reason=str(error))
+            self._refusals.refuse(error)
+
+    def _check_camera(self, message: Message) -> None:
+        """Whose memory and metrics would be kept for ever.  Raises WireError."""
+        camera = message.ref.camera if isinstance(message, Result) else getattr(message, "camera", None)
+        if camera is not None and camera not in self._site:
+            raise WireError(f"camera {camera[:64]!r}, which is none of this site")
 
     def _track(self, detections: Detections, stamps: Stamps, jpeg: bytes) -> None:
         ref = detections.ref
         if self._stage.session(ref.camera) not in (None, ref.session):
             self._close(ref.camera)
+        if self._stage.session(ref.camera) is not None and self._classes[ref.camera] != detections.classes:
+            raise WireError(f"a result of {ref.camera!r} whose classes are not those of its session")
+        self._classes[ref.camera] = detections.classes
         self._heard_s[ref.camera] = time.monotonic()
         started_ns = time.monotonic_ns()
         tracks = self._stage.track(detections)
@@ -191,7 +206,11 @@ class _TrackWorker:
         if event.kind is not EventKind.TRACK_CONFIRMED or not jpeg:
             return event
         path = self._snapshots / f"{event.id}.jpg"
-        write_snapshot(path, jpeg, detections, tracks)
+        try:
+            write_snapshot(path, jpeg, detections, tracks)
+        except WireError as error:  # the alert is worth more than its picture
+            self._refusals.refuse(error, "picture")
+            return event
         return msgspec.structs.replace(event, snapshot=path.name)
 
 
@@ -212,7 +231,10 @@ def camera_event(state: CameraState) -> Event:
 
 
 def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequence[Track]) -> None:
-    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # it says that it is larger than any picture may be
+        pixels = None
     if pixels is None:
         raise WireError("a result whose picture is no JPEG")
     width, height = detections.size_px

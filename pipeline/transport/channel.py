@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
+from prometheus_client import Counter
 
 from pipeline.errors import WireError
 from pipeline.ledger import Ledger
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import connected
 from pipeline.transport.wire import Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
@@ -27,11 +29,14 @@ DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as fai
 class Channel:
     """`open` connects; `offer` hands a frame over; `close` ends.  All methods but `run` are called by the decoder."""
 
-    def __init__(self, endpoint: str, camera: str, session: str, *, live: bool, ledger: Ledger) -> None:
+    def __init__(
+        self, endpoint: str, camera: str, session: str, *, live: bool, ledger: Ledger, refused: Counter
+    ) -> None:
         self._camera = camera
         self._session = session
         self._live = live
         self._ledger = ledger
+        self._refusals = Refusals("credit", refused)
         self._lock = threading.Condition()
         self._mailbox: tuple[Frame, Stamps] | None = None
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
@@ -104,9 +109,10 @@ class Channel:
     def _receive(self, parts: list[bytes]) -> None:
         try:
             message, _ = decode(parts)
-        except WireError:
-            return
-        if not isinstance(message, Credit) or message.session != self._session:
+            if not isinstance(message, Credit) or message.session != self._session:
+                raise WireError(f"a {type(message).__name__} that is no credit of this session")
+        except WireError as error:
+            self._refusals.refuse(error)
             return
         with self._lock:
             if message.worker != self._worker:  # a new segmentation worker: what the old one had is lost

@@ -50,10 +50,7 @@ def decode(parts: Sequence[bytes]) -> tuple[LiveFrame, bytes]:
     if len(parts) != 3 or parts[0] != TOPIC:
         raise WireError(f"live message of {len(parts)} parts; allowed: {TOPIC.decode()}, frame, JPEG")
     jpeg = parts[2]
-    if len(jpeg) > MAX_JPEG_BYTES:
-        raise WireError(f"live picture of {len(jpeg)} bytes; allowed: up to {MAX_JPEG_BYTES}")
-    if jpeg and not jpeg.startswith(_JPEG_START):
-        raise WireError("live picture is no JPEG")
+    check_picture(jpeg)
     try:
         frame = _DECODER.decode(parts[1])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -66,6 +63,14 @@ def decode(parts: Sequence[bytes]) -> tuple[LiveFrame, bytes]:
     if not isfinite(frame.pts_s):
         raise WireError(f"live frame of {frame.camera!r}: pts_s is not finite")
     return frame, jpeg
+
+
+def check_picture(jpeg: bytes) -> None:
+    """Of none, b"", too.  Raises WireError."""
+    if len(jpeg) > MAX_JPEG_BYTES:
+        raise WireError(f"live picture of {len(jpeg)} bytes; allowed: up to {MAX_JPEG_BYTES}")
+    if jpeg and not jpeg.startswith(_JPEG_START):
+        raise WireError("live picture is no JPEG")
 
 
 def _numbers(track: Track) -> Iterator[float]:

@@ -2,7 +2,10 @@
 
 import zmq
 
+from pipeline.transport.wire import MAX_PIXELS
+
 Socket = zmq.Socket[bytes]
+MAX_PART_BYTES = MAX_PIXELS + (1 << 20)  # a peer that sends more is cut off
 
 
 def bound(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
@@ -26,4 +29,5 @@ def _socket(kind: int, high_water: int, linger_ms: int) -> Socket:
     socket.setsockopt(zmq.LINGER, linger_ms)
     socket.setsockopt(zmq.SNDHWM, high_water)
     socket.setsockopt(zmq.RCVHWM, high_water)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
     return socket

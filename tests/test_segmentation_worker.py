@@ -1,0 +1,178 @@
+"""The segmentation worker with real sockets and channels of cameras; only the network is a stand-in, of set time."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from model.errors import EngineLost
+from model.metadata import Metadata
+from pipeline.ledger import Ledger, read
+from pipeline.metrics import CaptureMetrics, SegmentationMetrics
+from pipeline.segmentation import worker as segmentation
+from pipeline.segmentation.segmenter import Segmenter
+from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.sockets import bound, connected
+from pipeline.transport.wire import Hello, Result, Stamps, decode, encode
+from pipeline.types import Band, Cause, Frame, FrameRef
+
+PIXELS = np.zeros((64, 64, 3), np.uint8)
+
+
+class TimedEngine:
+    """Takes a set time for each batch, one after the other; finds nothing."""
+
+    metadata = Metadata()
+    device = SimpleNamespace(type="cpu")
+
+    def __init__(self, time_s: float = 0.0) -> None:
+        self.time_s = time_s
+        self.free = threading.Event()  # while it is not set, batches hang
+        self.free.set()
+        self._threads = ThreadPoolExecutor(1)
+
+    def submit(self, pictures: np.ndarray) -> "Future[Any]":
+        return self._threads.submit(self._work, len(pictures))
+
+    def _work(self, count: int) -> np.ndarray:
+        time.sleep(self.time_s)
+        self.free.wait()
+        return np.zeros((count, 1, 64, 64), np.float32)
+
+
+@contextmanager
+def running(engine: TimedEngine, cameras: list[str], deadline_s: float = 5.0) -> Iterator["Future[None]"]:
+    stop = threading.Event()
+    worker = segmentation._SegmentationWorker(
+        Segmenter(engine), frozenset(cameras), Endpoints(), SegmentationMetrics("m", "e", "v"), stop, deadline_s
+    )
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(worker.run)
+        try:
+            yield ended
+        finally:
+            stop.set()
+            engine.free.set()
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["zmq.Socket[bytes]"]:
+    """The track worker's end, in whose folder all sockets are."""
+    monkeypatch.chdir(tmp_path)
+    socket = bound(zmq.PULL, Endpoints().results, high_water=1000)
+    yield socket
+    socket.close()
+
+
+class FakeCamera:
+    """A camera's real channel and ledger."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.path, self.count = name, Path(f"{name}.ledger"), 0
+        self.ledger = Ledger(self.path, CREDITS)
+        refused = CaptureMetrics(name).refused
+        self.channel = Channel(Endpoints().segmentation, name, "s1", live=True, ledger=self.ledger, refused=refused)
+
+    def offer(self) -> None:
+        ref = FrameRef(self.name, "s1", self.count, self.count / 10, time.monotonic_ns(), time.time_ns())
+        self.channel.offer(Frame(ref, Band.VISIBLE, PIXELS), Stamps())
+        self.count += 1
+
+    def close(self) -> None:
+        self.channel.close()
+        self.ledger.close()
+
+
+def received(results: "zmq.Socket[bytes]") -> list[FrameRef]:
+    refs = []
+    while results.poll(200):
+        message, _ = decode(results.recv_multipart())
+        assert isinstance(message, Result)
+        refs.append(message.ref)
+    return refs
+
+
+def test_a_batch_that_overruns_its_deadline_has_failed_and_is_never_a_result(results: "zmq.Socket[bytes]"):
+    engine = TimedEngine()
+    engine.free.clear()
+    with running(engine, ["north", "south"], deadline_s=0.3):
+        cameras = [FakeCamera("north"), FakeCamera("south")]
+        for camera in cameras:  # one hangs in the device, the other waits for it
+            camera.offer()
+        assert all(camera.channel.drain(10) for camera in cameras)
+        for camera in cameras:
+            account = read(camera.path)
+            assert account.failed[Cause.FAILED] == 1 and account.segmented == 0 and account.balanced
+        assert received(results) == []
+        engine.free.set()
+        for camera in cameras:
+            camera.offer()
+        assert all(camera.channel.drain(10) for camera in cameras)
+        assert all(read(camera.path).segmented == 1 for camera in cameras)
+        assert sorted((ref.camera, ref.seq) for ref in received(results)) == [("north", 1), ("south", 1)]
+        for camera in cameras:
+            camera.close()
+
+
+def test_a_device_that_stays_busy_ends_the_worker_which_is_then_started_again(
+    results: "zmq.Socket[bytes]", monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(segmentation, "HANG_S", 0.5)
+    engine = TimedEngine()
+    engine.free.clear()
+    with running(engine, ["north"], deadline_s=0.2) as ended:
+        camera = FakeCamera("north")
+        camera.offer()
+        with pytest.raises(EngineLost, match="busy with one batch"):
+            ended.result(20)
+        camera.close()
+        assert read(camera.path).failed[Cause.FAILED] == 1
+        engine.free.set()
+
+
+def test_a_network_that_refuses_a_picture_costs_the_frame_and_not_the_worker(results: "zmq.Socket[bytes]"):
+    engine = TimedEngine()
+    good = engine.submit
+    engine.submit = lambda pictures: 1 / 0  # type: ignore[assignment,method-assign]
+    with running(engine, ["north"]):
+        camera = FakeCamera("north")
+        camera.offer()
+        assert camera.channel.drain(10) and read(camera.path).failed[Cause.FAILED] == 1
+        engine.submit = good  # type: ignore[method-assign]
+        camera.offer()
+        assert camera.channel.drain(10) and read(camera.path).segmented == 1
+        camera.close()
+
+
+def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: "zmq.Socket[bytes]"):
+    """At 20 ms a frame four cameras take turns of 80 ms: those of 5 frames/s lose nothing."""
+    seconds, slow_names = 2.0, ["a", "b", "c"]
+    with running(TimedEngine(0.02), [*slow_names, "fast", "hung"]):
+        hung = connected(zmq.DEALER, Endpoints().segmentation, high_water=4)
+        hung.send_multipart(encode(Hello("hung", "s1", True)))  # is given credit, and never sends
+        fast, slow = FakeCamera("fast"), [FakeCamera(name) for name in slow_names]
+        start_s = time.monotonic()
+        for tick in range(round(seconds * 120)):
+            time.sleep(max(0.0, start_s + tick / 120 - time.monotonic()))  # cameras keep time by the clock
+            fast.offer()
+            if tick % 24 == 0:
+                for camera in slow:
+                    camera.offer()
+        assert all(camera.channel.drain(10) for camera in [fast, *slow])
+        for camera in slow:
+            account = read(camera.path)
+            assert account.segmented >= account.captured - 1, account  # at the start one may wait for credit
+        fast_account = read(fast.path)
+        assert fast_account.dropped[Cause.OVERLOAD] > fast_account.segmented > 10 and fast_account.balanced
+        for camera in [fast, *slow]:
+            camera.close()
+        hung.close()
