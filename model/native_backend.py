@@ -1,14 +1,14 @@
 """DAS-Net on a CPU through our own code in `model/native`: every stage in the caches, no map written twice."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.backend import Frames, Maps, padded
 from model.blocks import DynamicConvBlock
+from model.cpu_backend import CpuBackend
 from model.dasnet import DASNet
 from model.errors import ChoiceError, EngineError
 from model.fused import folded_output
@@ -59,18 +59,17 @@ def packed_weights(network: DASNet) -> NDArray[np.float32]:
     return np.ascontiguousarray(weights)
 
 
-class NativeBackend:
+class NativeBackend(CpuBackend):
     """Weights are copied: what changes in the network later is not seen."""
 
     kind = "native"
-    device = torch.device("cpu")
 
     def __init__(self, network: nn.Module, precision: str, multiple: int, threads: int | None) -> None:
         if reason := why_not(network):
             raise ChoiceError(f"engine 'native': {reason}; allowed: torch, module")
         assert isinstance(network, DASNet)
+        super().__init__(multiple)
         self.precision = precision
-        self._multiple = multiple
         self._library = library()
         self._classes = _classes(network)
         weights, levels = packed_weights(network), len(network.decoder.dy_blocks)
@@ -84,22 +83,15 @@ class NativeBackend:
         )
         if not self._handle:
             raise EngineError(f"engine 'native': {self._said()}")
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # Also for who forgets to close: it holds hundreds of megabytes and its threads.
+        self._destroy = weakref.finalize(self, self._library.dasnet_destroy, self._handle)
 
     def _said(self) -> str:
         return str(self._library.dasnet_error().decode())
 
-    def logits(self, batch: Tensor) -> Tensor:
-        return self._executor.submit(self._logits, batch).result()
-
-    def submit(self, frames: Frames) -> "Future[Maps]":
-        return self._executor.submit(self._probabilities, frames)
-
     def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
-        if self._handle:
-            self._library.dasnet_destroy(self._handle)
-            self._handle = None
+        super().close()
+        self._destroy()  # once, however often it is called
 
     def _logits(self, batch: Tensor) -> Tensor:
         images = np.ascontiguousarray(batch.numpy(), np.float32)
@@ -110,10 +102,3 @@ class NativeBackend:
         if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, logits.ctypes.data):
             raise EngineError(f"a batch of {tuple(images.shape)}: {self._said()}")
         return torch.from_numpy(logits)
-
-    @torch.inference_mode()
-    def _probabilities(self, frames: Frames) -> Maps:
-        height, width = frames.shape[1:3]
-        image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255, self._multiple)
-        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid().numpy()
-        return maps

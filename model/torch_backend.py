@@ -1,46 +1,32 @@
 """The network on a CPU through torch: the exact rewrite in channels_last, or the readable module as it is."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import torch
 from torch import Tensor, nn
 
 from model.allocator import keep_memory
-from model.backend import Frames, Maps, padded
+from model.cpu_backend import CpuBackend
 from model.dasnet import DASNet
 from model.fused import FusedDASNet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class TorchBackend:
+class TorchBackend(CpuBackend):
     """kind "torch": the rewrite, DAS-Net only; "module": any network, for proofs and comparison."""
-
-    device = torch.device("cpu")
 
     def __init__(self, network: nn.Module, kind: str, precision: str, multiple: int, threads: int | None) -> None:
         keep_memory()
+        super().__init__(multiple, self._set_threads)
         self.kind = kind
         self.precision = precision
-        self._multiple = multiple
         self._dtype = DTYPES[precision]
         self._threads = threads
         network = network.eval()
         self._network = FusedDASNet(network).eval() if kind == "torch" and isinstance(network, DASNet) else network
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=self._set_threads)
 
     def _set_threads(self) -> None:
         if self._threads is not None:  # OpenMP keeps it for each calling thread: engines do not disturb each other
             torch.set_num_threads(self._threads)
-
-    def logits(self, batch: Tensor) -> Tensor:
-        return self._executor.submit(self._logits, batch).result()
-
-    def submit(self, frames: Frames) -> "Future[Maps]":
-        return self._executor.submit(self._probabilities, frames)
-
-    def close(self) -> None:
-        self._executor.shutdown(cancel_futures=True)
 
     @torch.inference_mode()
     def _logits(self, batch: Tensor) -> Tensor:
@@ -51,10 +37,3 @@ class TorchBackend:
         with torch.autocast("cpu", dtype=self._dtype, enabled=self._dtype is not torch.float32):
             logits = self._network(image)
         return logits.float()
-
-    @torch.inference_mode()
-    def _probabilities(self, frames: Frames) -> Maps:
-        height, width = frames.shape[1:3]
-        image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255, self._multiple)
-        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid().numpy()
-        return maps

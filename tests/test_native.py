@@ -103,6 +103,26 @@ def test_the_result_does_not_depend_on_threads_nor_on_what_ran_before():
         assert torch.equal(three.logits(images[1:]), wanted[1:])
 
 
+def test_an_engine_that_is_forgotten_leaves_no_thread_behind():
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    def made() -> Engine:
+        return Engine(network(4, 3, 1), device="cpu", kind="native", precision="fp32", threads=4)
+
+    made().close()  # torch has started its own threads by now
+    before = threads()
+    engine = made()
+    assert threads() == before + 3  # the caller is the fourth
+    engine.close()
+    engine.close()
+    assert threads() == before
+    forgotten = made()
+    assert threads() == before + 3
+    del forgotten
+    assert threads() == before
+
+
 def test_the_whole_depth_at_its_least_size():
     assert error(network(2, 7, 1), torch.rand(1, 3, 128, 256), "fp32") < 2e-5
 
