@@ -5,6 +5,7 @@ table that is kept up to date in a terminal, or one reading elsewhere.
 """
 
 import json
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -74,6 +75,7 @@ def show(config: Config) -> int:
         console.width = max(console.width, 160)  # of a file or a pipe nobody knows the width
         console.print(_screen(reading))
         return 0 if reading.good else 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background with it ignored
     try:
         with Live(_screen(reading), console=console, auto_refresh=False) as live:
             while True:

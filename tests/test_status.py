@@ -89,13 +89,18 @@ def in_a_terminal(command: list[str], until: str, times: int) -> str:
                 if select.select([ours], [], [], 1.0)[0]:
                     drawn += os.read(ours, 1 << 16)
             process.send_signal(signal.SIGINT)
-            while select.select([ours], [], [], 10.0)[0]:
+            while time.monotonic() < deadline_s + 10 and select.select([ours], [], [], 10.0)[0]:
                 try:
                     drawn += os.read(ours, 1 << 16)
                 except OSError:  # the other end is closed
                     break
         finally:
-            code = process.wait(20)
-            os.close(ours)
+            try:
+                code = process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            finally:
+                os.close(ours)
     assert code == 0 and drawn.count(until.encode()) >= times, drawn.decode(errors="replace")
     return drawn.decode(errors="replace")
