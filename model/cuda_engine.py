@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.backend import Frames, Maps
-from model.cuda_network import CudaDASNet, CudaModule
+from model.cuda_fused import prepared
 from model.cuda_plans import Network, Parts, Plan, Plans, Slot, failure_of, shaped
-from model.dasnet import DASNet
 from model.device import COMPUTE, COPY_IN, COPY_OUT, CudaDevice, Device, Event
 from model.errors import ChoiceError, EngineError, EngineLost
 
@@ -79,8 +78,7 @@ class CudaBackend:
             raise ChoiceError(f"precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
         self._device: Device = CudaDevice(device) if isinstance(device, torch.device | str) else device
         self.device, self.precision = self._device.torch_device, precision
-        kind = CudaDASNet if isinstance(network, DASNet) else CudaModule
-        self._network: Network = kind(network.eval(), self.device, PRECISIONS[precision])  # type: ignore[arg-type]
+        self._network: Network = prepared(network.eval(), self.device, PRECISIONS[precision])
         self._maps_dtype = torch.float32 if precision == "fp32" else torch.float16
         self._plans = Plans(self._device, self._network, multiple, self._maps_dtype, plans, graphs, tune)
         self._parts = Parts(sizes, self._make_room)

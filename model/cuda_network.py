@@ -7,10 +7,10 @@ first is taken.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,8 @@ from model.dasnet import DASNet
 from model.fused import folded_output
 
 Forms = dict[str, Callable[[], Tensor]]
-Timer = Callable[[Callable[[], Tensor]], float]  # seconds
+Timer = Callable[[Callable[[], Any]], float]  # seconds
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,13 @@ class CudaDASNet:
         x = self._fastest(f"convolution {name}", convolution_forms(block, inputs))
         return self._fastest(f"norm {tuple(x.shape)}", norm_forms(block, x))
 
-    def _fastest(self, step: str, forms: Forms) -> Tensor:
+    def _fastest(self, step: str, forms: Mapping[str, Callable[[], T]]) -> T:
         if step not in self.choices and self._timer is not None:
             self.choices[step] = _measured(forms, self._timer)
         return forms[self.choices.get(step, next(iter(forms)))]()
 
 
-def _measured(forms: Forms, timer: Timer) -> str:
+def _measured(forms: Mapping[str, Callable[[], object]], timer: Timer) -> str:
     times_s: dict[str, float] = {}
     failure: RuntimeError | None = None
     for name, form in forms.items() if len(forms) > 1 else ():
