@@ -26,6 +26,7 @@ sys.path.insert(0, str(CHECKPOINT.parents[2]))
 
 from model.backend import padded  # noqa: E402
 from model.cuda_engine import CudaBackend  # noqa: E402
+from model.cuda_fused import prepared  # noqa: E402
 from model.cuda_network import CudaDASNet  # noqa: E402
 from model.cuda_plans import Plan, Plans  # noqa: E402
 from model.dasnet import DASNet  # noqa: E402
@@ -82,10 +83,14 @@ class Bench:
         }
         self.module = copy.deepcopy(self.net).cuda()
         self.device = CudaDevice()
-        self.fast = CudaDASNet(self.net, self.device.torch_device, torch.float16)
-        self.report["forms"] = self.fast.choices
-        common = (self.device, self.fast, self.net.multiple, torch.float16, 64)
-        self.plans = {"graph": Plans(*common, graphs=True), "no graph": Plans(*common, graphs=False)}
+        place = (self.device.torch_device, torch.float16)
+        self.fast, plain = prepared(self.net, *place), CudaDASNet(self.net, *place)
+        self.report["forms"], self.report["kernels"] = self.fast.choices, type(self.fast) is not CudaDASNet
+        ways = {"graph": (self.fast, True), "no graph": (self.fast, False), "torch's operations": (plain, True)}
+        self.plans = {
+            name: Plans(self.device, net, self.net.multiple, torch.float16, 64, graphs)
+            for name, (net, graphs) in ways.items()
+        }
 
     def late(self, what: str) -> bool:
         late = time.monotonic() > self.deadline_s

@@ -1,5 +1,6 @@
 """The loop: all eight networks, exact resumption, when it stops, and several processes."""
 
+import contextlib
 import csv
 import gzip
 import json
@@ -242,6 +243,24 @@ def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Co
     run = train(config, tmp_path / "run", go_on=True)
     assert run.step == 12 and run.scaler.get_scale() > 0
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
+
+
+def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Config], tmp_path: Path) -> None:
+    """It reaches the processes that make samples too."""
+    (tmp_path / "run.yaml").write_text(snapshot(configured(epochs=0, steps=100_000, workers=2, save_every_steps=1)))
+    command = [sys.executable, "-m", "training.train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        try:
+            assert process.stdout is not None
+            next(line for line in process.stdout if line.startswith("step "))
+            os.killpg(process.pid, signal.SIGINT)
+            told = process.stdout.read()
+            assert process.wait(60) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert "go on with --resume" in told
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] > 0
 
 
 # --- several processes ---

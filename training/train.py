@@ -90,7 +90,7 @@ def fit(
 ) -> None:
     """The loop.  In several processes each takes its share of every step; the first alone checks and records."""
     samples = training_samples(data.frames, config, process.world, plan.steps)
-    module = process.wrapped(quick(run.network).train())
+    module = process.wrapped(quick(run.network, process.device).train())
     todo = range(run.step, run.step if run.progress.is_over(config.early_stopping) else plan.steps)
     for images, labels in batches(samples, todo, process.rank, process.world, config.workers):
         loss = train_step(run, module, config, plan, process, images, labels)
@@ -137,14 +137,18 @@ def class_weights(config: Config) -> Sequence[float]:
     return config.sampling.augmentation.class_weights if isinstance(config.sampling, Crops) else ()
 
 
-def quick(network: nn.Module) -> nn.Module:
-    """The exact rewrite of a DAS-Net, which shares its weights; others as they are."""
-    return FusedDASNet(network) if isinstance(network, DASNet) else network
+def quick(network: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """On a processor the exact rewrite of a DAS-Net, which shares its weights; others as they are.
+
+    On a GPU the module itself: the rewrite's loop over samples took 217 ms for a step of 32, the module 60 (H200).
+    """
+    on_processor = device is None or device.type == "cpu"
+    return FusedDASNet(network) if isinstance(network, DASNet) and on_processor else network
 
 
 def check(run: Run, config: Config, data: Data) -> dict[str, float]:
     """Of the averaged network: {"val_loss": ..., "val_iou": ...}, or with crops {"hard_recognised": 0.7, ...}."""
-    network, how = quick(run.average).eval(), config.sampling
+    network, how = quick(run.average, next(run.average.parameters()).device).eval(), config.sampling
     if not isinstance(how, Crops):
         return validate(network, data.checks.values(), how.size_px, config)
     scale = how.augmentation.sensor_scale
