@@ -18,12 +18,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.capture.picture import Picture, Receipt
+from pipeline.capture.stream_clock import StreamClock
 from pipeline.errors import SourceError
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
 MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
-JUMP_S = 1.0  # a time that falls back by more is another clock, by less an unordered picture
-SMALLEST_STEP_S = 0.001
 MAX_RECEIPTS = 256  # of packets whose pictures may still come
 
 if TYPE_CHECKING:
@@ -93,23 +92,24 @@ class Decoder:
 
     From one with data missing to the next whole keyframe, pictures are not intact: each is made from those before.
     `by_count`: presentation times are picture number / fps, whatever the stream says.
-    `losses`: where decoding errors are heard, if the stream is decoded in this thread.
+    `losses`: of a camera, whose stream is decoded in this thread: where decoding errors are heard.
     """
 
     def __init__(self, stream: VideoStream, fps: float, by_count: bool = False, losses: LossLog | None = None) -> None:
         self._stream = stream
-        self._period_s = 1 / (fps or ASSUMED_FPS)
-        self._by_count = by_count
+        self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
         self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None
-        self._zero_s: Fraction | None = None  # the stream's time at the first picture
-        self._last_s = -1.0
         self.count = 0  # pictures decoded, those left out included
         self.bad_packets = 0
         self.damaged = 0  # pictures decoded with data missing
-        self.next_s = 0.0  # when the picture after the newest one is expected
+
+    @property
+    def next_s(self) -> float:
+        """When the picture after the newest one is expected."""
+        return self._clock.next_s
 
     def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[Picture]:
         """The pictures that this packet completes, but for those without a receipt.  No packet: all that remain."""
@@ -135,18 +135,25 @@ class Decoder:
         self._stream.codec_context.flush_buffers()
         self._receipts.clear()
 
+    def leave_out(self) -> None:
+        """A picture passes that is not decoded."""
+        self.count += 1
+        self._clock.leave_out()
+
     def _expect(self, pts: int | None, receipt: Receipt | None) -> None:
         self._receipts[pts] = self._newest = receipt
         if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become pictures
             del self._receipts[next(iter(self._receipts))]
 
     def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
-        pts_s = self._pts_s(frame)
         self.count += 1
         self.damaged += frame.is_corrupt
-        self._last_s = pts_s
-        self.next_s = pts_s + self._period_s
         receipt = self._receipts.pop(frame.pts, self._newest)
+        stamp_s = _stamp_s(frame, self._stream.time_base)
+        if self._losses is not None and receipt is not None:
+            pts_s = self._clock.live(stamp_s, receipt.mono_ns / 1e9)
+        else:
+            pts_s = self._clock.recorded(stamp_s)
         if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
             self._intact = False
         elif frame.key_frame:
@@ -158,22 +165,10 @@ class Decoder:
         decode_ns += time.perf_counter_ns() - started_ns
         return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 
-    def _pts_s(self, frame: VideoFrame) -> float:
-        if self._by_count:
-            return self.count * self._period_s
-        stamp = frame.dts if frame.pts is None else frame.pts
-        if stamp is None or self._stream.time_base is None:
-            return self.count * self._period_s if self._zero_s is None else self.next_s
-        stamp_s = stamp * self._stream.time_base
-        if self._zero_s is None:
-            self._zero_s = stamp_s - Fraction(self.next_s)
-        pts_s = float(stamp_s - self._zero_s)
-        if pts_s > self._last_s:
-            return pts_s
-        if self._last_s - pts_s < JUMP_S:
-            return self._last_s + SMALLEST_STEP_S
-        self._zero_s = stamp_s - Fraction(self.next_s)  # the camera set its clock back: go on from where it was
-        return self.next_s
+
+def _stamp_s(frame: VideoFrame, unit_s: Fraction | None) -> Fraction | None:
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return None if stamp is None or unit_s is None else stamp * unit_s
 
 
 class OpenVideo:

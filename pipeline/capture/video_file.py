@@ -111,7 +111,7 @@ class VideoFile(OpenVideo):
         elif time.monotonic() - self._late_since_s > PATIENCE_S:
             self._lost = True
         if self._lost:
-            self._decoder.count += 1
+            self._decoder.leave_out()
         return self._lost
 
     def _faults(self) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.capture.condition import ConditionWatch
 from pipeline.capture.picture import Picture, Source
 from pipeline.capture.search_watch import SearchWatch
 from pipeline.capture.sources import open_source
+from pipeline.capture.stream_clock import SMALLEST_STEP_S
 from pipeline.config import Address, Camera, Config
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.ledger import Ledger
@@ -62,6 +63,7 @@ class _CaptureWorker:
         self._picture: Cause | None = None  # of its picture
         self._blind_until_s = 0.0  # counted so far, while there is one
         self._search: SearchWatch | None = None  # from the first picture of a connection on
+        self._reason = ""  # for which it was lost, until it is up again
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500, patient=True)
@@ -106,7 +108,7 @@ class _CaptureWorker:
         channel = self._channel
         for frame, stamps, intact in self._frames(source):
             if not self._ledger.is_up:
-                again = frame.ref.seq > 0
+                again, self._reason = frame.ref.seq > 0, ""
                 channel.count(partial(Ledger.connection, up=True, reconnect=again))
                 channel.count(self._count_blind)
                 self._tell(up=True)
@@ -176,13 +178,13 @@ class _CaptureWorker:
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
         for picture in source.pictures():
             if offset_s is None:
-                elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9
-                offset_s = (elapsed_s if source.live else 0.0) - picture.pts_s
+                elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
+                offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
             pts_s = picture.pts_s + offset_s
             if pts_s < next_s - period_s / 2:
                 continue
             next_s = max(next_s + period_s, pts_s)
-            yield *self._frame(picture, max(pts_s, self._last_pts_s + 1e-4)), picture.intact
+            yield *self._frame(picture, pts_s), picture.intact
 
     def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
         ref = FrameRef(
@@ -206,7 +208,18 @@ class _CaptureWorker:
             self._fault = self._picture = None
             self._count(lambda ledger: ledger.connection(up=False))
             self._tell(up=False)
-        self._log.warning("camera lost", reason=str(error))
+        self._log_loss(error)
+
+    def _log_loss(self, error: SourceError) -> None:
+        """Loud once; the tries that fail for the same reason are for those who look closer."""
+        reason, before = str(error), self._reason
+        self._reason = reason
+        if reason == before:
+            self._log.debug("camera still lost", reason=reason)
+        elif isinstance(error, CredentialsError):
+            self._log.error("camera lost until its user or password is put right", reason=reason)
+        else:
+            self._log.warning("camera lost", reason=reason)
 
     def _pause(self, error: SourceError, attempt: int) -> None:
         """Jittered, so that a site's cameras do not all come back at one moment."""
