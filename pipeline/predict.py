@@ -21,6 +21,7 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
+from pipeline.thermal import GainControl, decoded
 from pipeline.types import Band, Detections, FrameRef
 
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
@@ -88,12 +89,14 @@ def run_predict(
         )
         for path, name in pairs:
             encoded = _read(path)
-            picture = None if encoded is None else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            picture = None if encoded is None else decoded(encoded)
             if picture is None:
                 print(f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP", file=sys.stderr)
                 failed += 1
                 continue
-            _predict(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8), name, out, engine, threshold, band)
+            shown = GainControl()(picture)
+            pixels = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
+            _predict(pixels, name, out, engine, threshold, band)
     return 1 if failed else 0
 
 

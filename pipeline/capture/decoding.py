@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.capture.stream_clock import StreamClock
 from pipeline.errors import SourceError
+from pipeline.thermal import GainControl
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
 MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
@@ -80,11 +81,13 @@ def nominal_fps(stream: VideoStream) -> float:
     return 0.0
 
 
-def pixels(frame: VideoFrame) -> NDArray[np.uint8]:
-    """HxWx3 RGB; HxW of a grey frame, whose 10 to 16 bits become the upper 8."""
-    layout = "gray" if frame.format.name.startswith("gray") else "rgb24"
-    array = frame.reformat(format=layout, threads=1).to_ndarray()
-    return np.ascontiguousarray(array, dtype=np.uint8)
+def pixels(frame: VideoFrame) -> NDArray[Any]:
+    """HxWx3 uint8 RGB; HxW uint8 of a grey frame, or uint16 if it has more than 8 bits."""
+    if not frame.format.name.startswith("gray"):
+        layout = "rgb24"
+    else:
+        layout = "gray" if frame.format.components[0].bits == 8 else "gray16le"
+    return np.ascontiguousarray(frame.reformat(format=layout, threads=1).to_ndarray())
 
 
 class Decoder:
@@ -99,6 +102,7 @@ class Decoder:
         self._stream = stream
         self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
+        self._gain = GainControl()
         self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None
@@ -161,7 +165,7 @@ class Decoder:
         if receipt is None:
             return None
         started_ns = time.perf_counter_ns()
-        image = pixels(frame)
+        image = self._gain(pixels(frame), pts_s)
         decode_ns += time.perf_counter_ns() - started_ns
         return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.capture.picture import Gate, Picture, ungated
 from pipeline.errors import SourceError
+from pipeline.thermal import GainControl, decoded
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 NUMBER = re.compile(r"%(?:0(\d+))?d")
@@ -60,6 +60,7 @@ class ImageSequence:
 
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
+        gain = GainControl()
         for index, image in enumerate(self._images):
             if self._closed:
                 return
@@ -72,6 +73,7 @@ class ImageSequence:
             if pixels is None:
                 broken.append(image.name)
                 continue
+            pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
             yield Picture(pixels, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
@@ -82,12 +84,9 @@ class ImageSequence:
         self._closed = True
 
 
-def _read_image(path: Path) -> NDArray[np.uint8] | None:
-    """HxWx3 RGB, or HxW of a grey image; 16 bits become the upper 8.  None: not an image, or a broken one."""
+def _read_image(path: Path) -> NDArray[Any] | None:
+    """As `decoded`."""
     try:
-        image: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYCOLOR)
-    except (OSError, cv2.error):  # cannot be read; is empty or too large
+        return decoded(np.fromfile(path, np.uint8))
+    except OSError:
         return None
-    if image is None or image.ndim == 2:
-        return image  # type: ignore[no-any-return]
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,6 +1,6 @@
 """Image files as a recording: each labelled by a mask, by a label map, or by boxes and polygons.
 
-The bytes of a file go through unchanged, so that a cache can keep them as they are.
+The bytes of a file of 8 bits go through unchanged, so that a cache can keep them as they are.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.thermal import GainControl, decoded
 from training.datasets.recording import (
     LABEL_OF,
     BrokenDataError,
@@ -117,8 +118,8 @@ def read_picture(picture: Picture, number: int) -> LabelledFrame:
     """Raises BrokenDataError for a broken image, a mask that is none or does not fit, and boxes outside the frame."""
     if picture.fault:
         raise BrokenDataError(picture.fault)
-    encoded = _content(picture.image)
-    image = np.asarray(_decoded(picture.image, encoded, cv2.IMREAD_COLOR_RGB), np.uint8)
+    content = _content(picture.image)
+    image, encoded = _shown(picture.image, content)
     height_px, width_px = image.shape[:2]
     if picture.mask is not None or picture.label_map is not None:
         path = picture.label_map or picture.mask
@@ -157,6 +158,16 @@ def _decoded(path: Path, content: bytes, flags: int) -> npt.NDArray[Any]:
     if image is None:
         raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
     return np.asarray(image)
+
+
+def _shown(path: Path, content: bytes) -> tuple[Image, bytes]:
+    """The RGB picture as a camera's worker would show it, and the file's bytes if they say the same."""
+    picture = decoded(np.frombuffer(content, np.uint8))
+    if picture is None:
+        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
+    shown = GainControl()(picture)
+    shown = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
+    return shown, content if picture.dtype == np.uint8 else b""
 
 
 def _mask_of(path: Path, levels: npt.NDArray[Any]) -> Image:
@@ -220,7 +231,7 @@ def sensor_of(place: Path, images: Iterable[Path]) -> str:
     if named or first is None:
         return named or "visible"
     try:
-        image = _decoded(first, _content(first), cv2.IMREAD_COLOR_RGB)
+        image, _ = _shown(first, _content(first))
     except BrokenDataError:  # which `validate` will name
         return "visible"
     spread = image.max(axis=2).astype(np.int16) - image.min(axis=2)
