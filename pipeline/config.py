@@ -28,7 +28,8 @@ from pipeline.errors import ConfigError
 from pipeline.redaction import HIDDEN, Redactor, secrets_of
 from pipeline.types import Band
 
-SCHEMES = ("rtsp", "rtsps", "file", "v4l2", "demo")
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+SCHEMES = (*NETWORK_SCHEMES, "sdp", "file", "v4l2", "demo")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
@@ -60,14 +61,19 @@ class Camera(_Section):
         if scheme not in SCHEMES:
             shown = "" if "@" in scheme else f" {scheme[:20]!r}"  # a password may stand where the scheme should
             raise ValueError(f"unknown scheme{shown}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
-        if scheme.startswith("rtsp") and not urlsplit(uri).hostname:
-            raise ValueError("an RTSP address needs a host, as in rtsp://user:password@host:554/path")
+        if scheme in NETWORK_SCHEMES and not urlsplit(uri).hostname:
+            raise ValueError(f"a camera's address needs a host, as in {scheme}://user:password@host/path")
         return uri
 
     @property
     def is_live(self) -> bool:
         """Its newest frame is what counts; of a recording every frame counts."""
         return not self.uri.startswith("file:")
+
+    @property
+    def is_networked(self) -> bool:
+        """Its address names a host, and perhaps user and password."""
+        return self.uri.partition(":")[0] in NETWORK_SCHEMES
 
     @property
     def public_uri(self) -> str:
@@ -208,7 +214,7 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, raw, fault) for fault in error.errors())) from None
     config = _resolve(config, path.resolve().parent)
-    hosts = [urlsplit(camera.public_uri).netloc for camera in config.cameras if camera.uri.startswith("rtsp")]
+    hosts = [urlsplit(camera.public_uri).netloc for camera in config.cameras if camera.is_networked]
     config._secrets = frozenset(secret for secret in secrets if not any(secret in host for host in hosts))
     config._references.update(_written(raw, ()))
     return config
@@ -319,8 +325,8 @@ def _resolve(config: Config, folder: Path) -> Config:
 
 def _absolute_uri(uri: str, folder: Path) -> str:
     scheme, _, rest = uri.partition(":")
-    if scheme == "file":
-        return f"file:{folder / rest.removeprefix('//')}"
+    if scheme in ("file", "sdp"):
+        return f"{scheme}:{folder / rest.removeprefix('//')}"
     if scheme == "demo" and rest.startswith("clips/"):
         return f"demo:clips/{folder / rest.removeprefix('clips/')}"
     return uri

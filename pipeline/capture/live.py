@@ -1,4 +1,4 @@
-"""Live cameras: an RTSP address or a V4L2 device in, pictures out, each stamped when its packet arrived.
+"""Live cameras: RTSP, HTTP, RTP by an SDP file, or a V4L2 device in, pictures out, stamped as their packets arrive.
 
 A stream that ends, stalls or shows nothing is a SourceError.  No text made here holds a user, a password or a path.
 """
@@ -30,6 +30,23 @@ def open_rtsp(camera: Camera) -> "LiveVideo":
     options = LOW_LATENCY | {"rtsp_transport": camera.transport, "allowed_media_types": "video"}
     container = _open(camera, camera.uri, None, options)
     return LiveVideo(camera, container)
+
+
+def open_http(camera: Camera) -> "LiveVideo":
+    """A JPEG after the other, as simple cameras send them: such a stream has no times but those of its arrival."""
+    quiet_log()
+    return LiveVideo(
+        camera, _open(camera, camera.uri, None, {"fflags": "nobuffer", "use_wallclock_as_timestamps": "1"})
+    )
+
+
+def open_sdp(camera: Camera) -> "LiveVideo":
+    """RTP, to one or to many (multicast), as a session description file says."""
+    quiet_log()
+    place = camera.uri.partition(":")[2]
+    if not Path(place).is_file():
+        raise SourceError(f"{_named(camera)}: {place} does not exist; allowed: a session description (.sdp)")
+    return LiveVideo(camera, _open(camera, place, "sdp", LOW_LATENCY | {"protocol_whitelist": "file,udp,rtp"}))
 
 
 def open_v4l2(camera: Camera) -> "LiveVideo":
@@ -121,7 +138,7 @@ def _named(camera: Camera) -> str:
     """Camera and host.  Not the path: cameras take passwords there, and one with a slash in it is taken for a path."""
     name = f"camera {camera.id}"
     address = urlsplit(camera.uri)
-    if not camera.uri.startswith("rtsp") or "@" in address.path + address.query + address.fragment:
+    if not camera.is_networked or "@" in address.path + address.query + address.fragment:
         return name
     return f"{name} at {address.netloc.rpartition('@')[2]}"
 

@@ -2,6 +2,8 @@
 
 `open_source` opens what a configuration names, by the scheme of its address:
     rtsp://  rtsps://         a camera; live
+    http://  https://         a camera that sends JPEGs; live
+    sdp:PATH                  RTP, also multicast, as a session description says; live
     v4l2:/dev/videoN          a device of this machine; live
     file:PATH                 recordings, every picture, as fast as they are taken
     demo:scene?seed=3&fps=15  a procedural scene, sent as a live camera would
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from pipeline.capture import demo
 from pipeline.capture.demo import DemoClips, DemoScene
-from pipeline.capture.live import open_rtsp, open_v4l2
+from pipeline.capture.live import open_http, open_rtsp, open_sdp, open_v4l2
 from pipeline.capture.picture import Picture, Source
 from pipeline.capture.recordings import Playlist, find_recordings, frame_count, open_recording
 from pipeline.config import SCHEMES, Camera
@@ -28,6 +30,10 @@ def open_source(camera: Camera) -> Source:
     match scheme:
         case "rtsp" | "rtsps":
             return open_rtsp(camera)
+        case "http" | "https":
+            return open_http(camera)
+        case "sdp":
+            return open_sdp(camera)
         case "v4l2":
             return open_v4l2(camera)
         case "file":
