@@ -57,7 +57,7 @@ FAULTS = {
     "cameras: [{id: a, uri: 'demo:scene', band: radar}]": r"band: .*'visible' or 'infrared' \(given: 'radar'\)",
     "cameras: [{id: 'a b', uri: 'demo:scene'}]": r"cameras\[0\].id: .*pattern.*\(given: 'a b'\)",
     "cameras: [{id: a, uri: 'ftp://h'}]": r"cameras\[0\].uri: unknown scheme 'ftp'; allowed: rtsp:",
-    "cameras: [{id: a, uri: 'rtsp:///x'}]": "an RTSP address needs a host",
+    "cameras: [{id: a, uri: 'rtsp:///x'}]": "a camera's address needs a host",
     f"cameras: [{CAMERA}, {CAMERA}]": "id 'a' is used twice",
     f"cameras: [{CAMERA}]\nmodel: {{threshold: 2}}": r"model.threshold: .*less than or equal to 1 \(given: '2'\)",
     f"cameras: [{CAMERA}]\nconsole: {{host: 0.0.0.0}}": r"password_file: is required.*0.0.0.0.*`dasnet password FILE`",
