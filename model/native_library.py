@@ -23,6 +23,10 @@ SOURCES = Path(__file__).parent / "native"
 LIBRARIES = SOURCES / "lib"
 # Best first: what the compiler is told, and the processor's features that it takes.
 FORMS: dict[str, tuple[list[str], set[str]]] = {
+    "amx": (
+        ["-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512"],
+        {"avx512f", "avx512_bf16", "amx_bf16"},
+    ),
     "avx512bf16": (["-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"], {"avx512f", "avx512_bf16"}),
     "avx512": (["-march=x86-64-v4", "-mprefer-vector-width=512"], {"avx512f"}),
     "avx2": (["-march=x86-64-v3"], {"avx2"}),
@@ -84,8 +88,8 @@ def library() -> ctypes.CDLL:
     if not usable_forms():
         raise NativeError("the native engine needs AVX2 or AVX-512")
     for form in usable_forms():
-        if path_of(form).exists():
-            return opened(path_of(form))
+        if path_of(form).exists() and (found := opened(path_of(form))).dasnet_usable():
+            return found
     raise NativeError("the native engine is not built here (python -m model.native_library builds it)")
 
 

@@ -15,6 +15,7 @@ size_t weights_of(int levels, int classes) {
 }  // namespace
 
 int main() {
+    if (!dasnet_usable()) return std::fprintf(stderr, "the system does not let this program use the registers\n"), 1;
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.1f);
     std::uniform_real_distribution<float> uniform(0, 1);

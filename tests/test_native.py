@@ -4,6 +4,7 @@ import copy
 import ctypes
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = opened(path)
     assert library.dasnet_lanes() == 16
     return library
+
+
+@pytest.fixture(scope="module", params=native_library.usable_forms()[1:])
+def other_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """What this processor could run too, and a lesser one would."""
+    (path,) = native_library.build([request.param], tmp_path_factory.mktemp("forms"))
+    return opened(path)
 
 
 def network(seed: int, levels: int, classes: int) -> DASNet:
@@ -72,6 +80,13 @@ def test_float32_is_as_near_to_float64_as_float32_can_be(
     net = network(seed, levels, classes)
     images = torch.rand(batch, 3, rows << levels, columns << levels)
     assert error(net, images, "fp32", threads) < 2e-5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_form_that_runs_here_computes_the_same(other_form: ctypes.CDLL, precision: str, monkeypatch: Any):
+    net = network(3, 3, 4)
+    monkeypatch.setattr(native_backend, "library", lambda: other_form)
+    assert error(net, torch.rand(1, 3, 72, 264), precision) < (2e-5 if precision == "fp32" else 3e-2)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -188,8 +203,15 @@ def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+FORM_FLAGS = {
+    "8": ["-mavx2", "-mfma"],
+    "16": ["-mavx2", "-mfma", "-DDASNET_LANES=16"],
+    **{form: native_library.FORMS[form][0] for form in native_library.usable_forms()},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [["-mavx2", "-mfma"], ["-mavx2", "-mfma", "-DDASNET_LANES=16"]], ids=["8", "16"])
+@pytest.mark.parametrize("flags", FORM_FLAGS.values(), ids=FORM_FLAGS)
 def test_no_access_beyond_memory_and_no_undefined_behaviour(tmp_path: Path, flags: list[str]):
     """Under the address and undefined-behaviour sanitizers, which end the program at the first fault."""
     program = tmp_path / "sanitized"

@@ -6,7 +6,12 @@
 #include "pool.h"
 #include "upsample.h"
 
-constexpr int BLOCK_TILES = 18;  // 36 inputs and outputs of so many tiles about fill the second-level cache
+// 36 inputs and outputs of so many tiles about fill the second-level cache, which is larger where there are tile registers.
+#if defined(DASNET_AMX)
+constexpr int BLOCK_TILES = 32;
+#else
+constexpr int BLOCK_TILES = 18;
+#endif
 
 // Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).
 template <class Element> struct Tiles {
@@ -170,6 +175,7 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
         const Tiles<Element> inputs{reinterpret_cast<Element *>(scratch[worker].tiles.data()), block.inputs};
         float *products = scratch[worker].products.data();
         for (int tile = 0; tile < tiles; tile++) load((first + tile) / across, (first + tile) % across, inputs, tile);
+        [[maybe_unused]] const TileRegisters registers;
         for (int point = 0; point < POINTS; point++)
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + (size_t)point * block.inputs * CHANNELS,
                                block.inputs, products + (size_t)point * (BLOCK_TILES + ROOM) * CHANNELS, tiles);

@@ -43,13 +43,6 @@ Block read_block(Reader &reader, int inputs) {
     return block;
 }
 
-std::vector<float> pack(const std::vector<float> &rows, int outputs, int columns) {  // (outputs, CHANNELS) -> B
-    std::vector<float> b((size_t)CHANNELS * columns, 0.0f);
-    for (int out = 0; out < outputs; out++)
-        for (int c = 0; c < CHANNELS; c++) b[packed(c, out, CHANNELS, columns)] = rows[(size_t)out * CHANNELS + c];
-    return b;
-}
-
 Weights read_weights(Reader &reader, int levels, int classes) {
     Weights weights;
     for (int level = 0; level <= levels; level++)
@@ -57,21 +50,22 @@ Weights read_weights(Reader &reader, int levels, int classes) {
     for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS));
     for (int stage = 0; stage < levels; stage++) {
         Gate gate;
-        gate.of_guide = pack(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, HIDDEN);
-        gate.of_skip = pack(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, HIDDEN);
+        gate.of_guide = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
+        gate.of_skip = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
         gate.psi = reader.take(HIDDEN);
         weights.gates.push_back(gate);
     }
     Output &output = weights.output;
     output.classes = classes;
     const std::vector<float> taps = reader.take((size_t)classes * CHANNELS * TAPS);  // (classes, CHANNELS, TAPS)
-    output.taps.assign((size_t)CHANNELS * output.columns(), 0.0f);
+    std::vector<float> rows(taps.size());  // (TAPS, classes, CHANNELS)
     for (int k = 0; k < classes; k++)
         for (int c = 0; c < CHANNELS; c++)
             for (int tap = 0; tap < TAPS; tap++)
-                output.taps[packed(c, k * TAPS + tap, CHANNELS, output.columns())] =
-                    taps[((size_t)k * CHANNELS + c) * TAPS + tap];
+                rows[((size_t)tap * classes + k) * CHANNELS + c] = taps[((size_t)k * CHANNELS + c) * TAPS + tap];
+    output.taps = Matrix(rows, classes * TAPS, CHANNELS, output.columns());
     output.bias = reader.take(classes);
+    output.bias.resize(CLASS_LANES, 0.0f);
     if (!reader.is_at_end()) throw std::length_error("too many weights");
     return weights;
 }
@@ -116,6 +110,15 @@ extern "C" {
 const char *dasnet_error() { return last_error.c_str(); }
 
 int dasnet_lanes() { return LANES; }
+
+// Whether the system lets this process use what the library was built for.
+int dasnet_usable() {
+#if defined(DASNET_AMX)
+    return may_use_tiles();
+#else
+    return 1;
+#endif
+}
 
 // Null where it fails; dasnet_error says why.
 void *dasnet_create(const float *weights, size_t count, int levels, int classes, int threads, int bf16) {

@@ -8,17 +8,21 @@
 #include "encode.h"
 
 struct Gate {
-    std::vector<float> of_guide, of_skip;  // packed (CHANNELS x HIDDEN)
-    std::vector<float> psi;                // (HIDDEN)
+    Matrix of_guide, of_skip;  // (CHANNELS x HIDDEN)
+    std::vector<float> psi;    // (HIDDEN)
 };
 
+// Element is what the products are computed in.
+
 // W_g of a small map, into guide (height, width, HIDDEN); returns the averages of the map once upsampled.
-template <class Storage>
+template <class Element, class Storage>
 std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
                              const Axis &rows, const Axis &columns, float *guide) {
     Sums sums(map.height, CHANNELS);
     pool.run(map.height, [&](int y, int worker) {
-        float *pixels = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
+        float *products = scratch[worker].products.data();
+        [[maybe_unused]] const TileRegisters registers;
         for (int x0 = 0; x0 < map.width; x0 += STRIP) {
             const int count = std::min(STRIP, map.width - x0);
             for (int channel = 0; channel < CHANNELS; channel += LANES) {
@@ -31,7 +35,7 @@ std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Ga
                 }
                 add_lanes(sums.of(y) + channel, sum, rows.weight[y]);
             }
-            multiply<HIDDEN>(pixels, CHANNELS, gate.of_guide.data(), CHANNELS, products, count);
+            multiply<HIDDEN>(pixels, CHANNELS, gate.of_guide.as(Element{}), CHANNELS, products, count);
             std::memcpy(guide + ((size_t)y * map.width + x0) * HIDDEN, products, sizeof(float) * count * HIDDEN);
         }
     });
@@ -39,13 +43,15 @@ std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Ga
 }
 
 // The gate of every pixel of a skip; returns the averages of the skip times its gate.
-template <class Storage>
+template <class Element, class Storage>
 std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
                               const float *guide, const Axis &rows, const Axis &columns, float *gates) {
     const int small = map.width / 2;
     Sums sums(map.height, CHANNELS);
     pool.run(map.height, [&](int y, int worker) {
-        float *pixels = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
+        float *products = scratch[worker].products.data();
+        [[maybe_unused]] const TileRegisters registers;
         float *line = scratch[worker].rows.data();
         // The guide's two rows nearest to y, blended; pixel `small` is read with weight 0 where the map is one wide.
         const float *upper = guide + (size_t)rows.low[y] * small * HIDDEN, *lower = upper + (size_t)small * HIDDEN;
@@ -61,7 +67,7 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
                 for (int x = 0; x < count; x++)
                     store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
             }
-            multiply<HIDDEN>(pixels, CHANNELS, gate.of_skip.data(), CHANNELS, products, count);
+            multiply<HIDDEN>(pixels, CHANNELS, gate.of_skip.as(Element{}), CHANNELS, products, count);
             float *opened = gates + (size_t)y * map.width + x0;
             float scores[STRIP + LANES];
             for (int x = 0; x < count; x++) {

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "amx.h"
 #include "vector.h"
 
 // As many rows as leave the accumulators, one row of B and one broadcast in the registers.
@@ -23,7 +24,11 @@ constexpr int vectors_of_block(int columns) {  // columns: a multiple of 16
     return 1;
 }
 
-constexpr int ROOM = 12;  // rows that A and C need beyond those asked for
+#if defined(DASNET_AMX)
+constexpr int ROOM = TILE_ROWS;  // rows that A and C need beyond those asked for
+#else
+constexpr int ROOM = 12;
+#endif
 
 // Where B's element (k, column) lies in its packed form.
 INLINE size_t packed(int k, int column, int depth, int columns) {
@@ -106,3 +111,45 @@ INLINE void multiply(const Element *a, int stride, const Element *b, int depth, 
             multiply_block<ROWS, NV>(a + (size_t)row * stride, stride, b + (size_t)column * depth,
                                      depth, c + (size_t)row * COLUMNS + column, COLUMNS);
 }
+
+#if defined(DASNET_AMX)
+template <int COLUMNS, bool TALL>
+INLINE void multiply_strip(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c) {
+    int column = 0;
+    for (; column + 32 <= COLUMNS; column += 32)
+        multiply_tiles<TALL, true>(a, stride, b + column * 2, depth, c + column, COLUMNS);
+    if (column < COLUMNS) multiply_tiles<TALL, false>(a, stride, b + column * 2, depth, c + column, COLUMNS);
+}
+
+// Where TileRegisters are alive.
+template <int COLUMNS>
+INLINE void multiply(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c, int rows) {
+    static_assert(vectors_of_block(COLUMNS) * LANES == COLUMNS, "B is one block");
+    for (int row = 0; row < rows; row += 2 * TILE_ROWS, a += (size_t)2 * TILE_ROWS * stride, c += 2 * TILE_ROWS * COLUMNS)
+        if (rows - row > TILE_ROWS)
+            multiply_strip<COLUMNS, true>(a, stride, b, depth, c);
+        else
+            multiply_strip<COLUMNS, false>(a, stride, b, depth, c);
+}
+#endif
+
+// B, for products of either kind.
+struct Matrix {
+    std::vector<float> whole;
+    std::vector<bfloat16> halves;
+
+    // rows: (outputs, depth); outputs beyond are 0.
+    Matrix() = default;
+    Matrix(const std::vector<float> &rows, int outputs, int depth, int columns)
+        : whole((size_t)depth * columns, 0.0f), halves((size_t)depth * columns, bfloat16{0}) {
+        for (int out = 0; out < outputs; out++)
+            for (int k = 0; k < depth; k++) {
+                const float value = rows[(size_t)out * depth + k];
+                whole[packed(k, out, depth, columns)] = value;
+                halves[packed_pairs(k, out, depth, columns)] = rounded(value);
+            }
+    }
+
+    const float *as(float) const { return whole.data(); }
+    const bfloat16 *as(bfloat16) const { return halves.data(); }
+};

@@ -72,8 +72,12 @@ template <class Storage> class StoredNetwork : public Network {
         const Map<Storage> &low = stage ? decoded_[stage - 1] : encoded_[levels], &skip = encoded_[levels - 1 - stage];
         const Axis &rows = rows_[stage], &columns = columns_[stage];
         const Gate &gate = weights_.gates[stage];
-        auto averages = guide_of(pool_, scratch_, gate, low, rows, columns, guide_.data());
-        const auto gated = open_gate(pool_, scratch_, gate, skip, guide_.data(), rows, columns, opened_.data());
+        auto averages = in_products_for(low, [&](auto element) {
+            return guide_of<decltype(element)>(pool_, scratch_, gate, low, rows, columns, guide_.data());
+        });
+        const auto gated = in_products_for(skip, [&](auto element) {
+            return open_gate<decltype(element)>(pool_, scratch_, gate, skip, guide_.data(), rows, columns, opened_.data());
+        });
         averages.insert(averages.end(), gated.begin(), gated.end());
         dynamic(weights_.decoder[stage], averages.data(), decoded_[stage],
                 [&, this](int ty, int tx, const auto &tiles, int tile) {
@@ -86,10 +90,12 @@ template <class Storage> class StoredNetwork : public Network {
         float mix[KERNELS], expected[CHANNELS];
         attend(block, averages, mix);
         expect(block, mix, averages, expected);
-        if (map.height >= LEAST_HEIGHT_IN_BF16)
-            dynamic_in<Storage>(block, mix, expected, map, load);
-        else
-            dynamic_in<float>(block, mix, expected, map, load);
+        in_products_for(map, [&](auto element) { dynamic_in<decltype(element)>(block, mix, expected, map, load); });
+    }
+
+    // work with an Element, to be taken for the products of a map.
+    template <class Work> auto in_products_for(const Map<Storage> &map, Work work) {
+        return map.height >= LEAST_HEIGHT_IN_BF16 ? work(Storage{}) : work(float{});
     }
 
     template <class Element, class Load>
@@ -100,14 +106,20 @@ template <class Storage> class StoredNetwork : public Network {
     }
 
     void classify(float *logits) {
-        const Map<Storage> &map = decoded_.back();
         switch (weights_.output.columns()) {
-            case 16: return ::classify<16>(pool_, scratch_, weights_.output, map, logits);
-            case 32: return ::classify<32>(pool_, scratch_, weights_.output, map, logits);
-            case 48: return ::classify<48>(pool_, scratch_, weights_.output, map, logits);
-            case 64: return ::classify<64>(pool_, scratch_, weights_.output, map, logits);
-            default: return ::classify<80>(pool_, scratch_, weights_.output, map, logits);
+            case 16: return classify_in<16>(logits);
+            case 32: return classify_in<32>(logits);
+            case 48: return classify_in<48>(logits);
+            case 64: return classify_in<64>(logits);
+            default: return classify_in<80>(logits);
         }
+    }
+
+    template <int COLUMNS> void classify_in(float *logits) {
+        const Map<Storage> &map = decoded_.back();
+        in_products_for(map, [&](auto element) {
+            ::classify<COLUMNS, decltype(element)>(pool_, scratch_, weights_.output, map, logits);
+        });
     }
 
     const Weights &weights_;

@@ -6,19 +6,30 @@
 
 struct Output {
     int classes = 0;
-    std::vector<float> taps;  // packed (CHANNELS x columns), column = class * TAPS + tap
-    std::vector<float> bias;  // (classes)
+    Matrix taps;              // (CHANNELS x columns), column = tap * classes + class
+    std::vector<float> bias;  // (CLASS_LANES), the last ones 0
     int columns() const { return (classes * TAPS + 15) / 16 * 16; }
 };
-constexpr int MOST_CLASSES = 8, MOST_COLUMNS = 80;
+constexpr int CLASS_LANES = 8, MOST_CLASSES = CLASS_LANES, MOST_COLUMNS = 80;
 constexpr int OUTPUT_ROWS = 32;  // a thread's share; the rows above and below it are computed twice
 
-template <int COLUMNS, class Storage>
+typedef float ClassVec __attribute__((vector_size(4 * CLASS_LANES)));  // a number for each class
+
+INLINE ClassVec load_classes(const float *from) {
+    ClassVec value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+}
+
+// Element is what the products are computed in.
+template <int COLUMNS, class Element, class Storage>
 void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, const Map<Storage> &map, float *logits) {
     const int height = map.height, width = map.width;
     const size_t line = (size_t)(width + 2) * COLUMNS;  // a zero pixel at either side
     pool.run((height + OUTPUT_ROWS - 1) / OUTPUT_ROWS, [&](int index, int worker) {
-        float *pixels = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
+        Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
+        float *products = scratch[worker].products.data();
+        [[maybe_unused]] const TileRegisters registers;
         float *lines = scratch[worker].rows.data();
         auto at = [&](int y) { return lines + (size_t)((y + 3) % 3) * line; };
         auto fill = [&](int y) {
@@ -33,7 +44,7 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
                     for (int x = 0; x < count; x++)
                         store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
                 }
-                multiply<COLUMNS>(pixels, CHANNELS, output.taps.data(), CHANNELS, products, count);
+                multiply<COLUMNS>(pixels, CHANNELS, output.taps.as(Element{}), CHANNELS, products, count);
                 std::memcpy(to + (size_t)(1 + x0) * COLUMNS, products, sizeof(float) * count * COLUMNS);
             }
         };
@@ -42,13 +53,16 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
         fill(from);
         for (int y = from; y < until; y++) {
             fill(y + 1);
-            for (int k = 0; k < output.classes; k++) {
-                const float *above = at(y - 1) + k * TAPS, *here = at(y) + k * TAPS, *below = at(y + 1) + k * TAPS;
-                float *to = logits + ((size_t)k * height + y) * width;
-                for (int x = 0; x < width; x++, above += COLUMNS, here += COLUMNS, below += COLUMNS)
-                    to[x] = output.bias[k] + above[0] + above[COLUMNS + 1] + above[2 * COLUMNS + 2] + here[3] +
-                            here[COLUMNS + 4] + here[2 * COLUMNS + 5] + below[6] + below[COLUMNS + 7] +
-                            below[2 * COLUMNS + 8];
+            const float *above = at(y - 1), *here = at(y), *below = at(y + 1);
+            const ClassVec bias = load_classes(output.bias.data());
+            for (int x = 0; x < width; x++, above += COLUMNS, here += COLUMNS, below += COLUMNS) {
+                ClassVec sum = bias;
+                for (int dx = 0; dx < 3; dx++) {
+                    const int tap = dx * (COLUMNS + output.classes);  // of the pixel at dx, its own column
+                    sum += load_classes(above + tap) + load_classes(here + tap + 3 * output.classes) +
+                           load_classes(below + tap + 6 * output.classes);
+                }
+                for (int k = 0; k < output.classes; k++) logits[((size_t)k * height + y) * width + x] = sum[k];
             }
         }
     });

@@ -66,6 +66,11 @@ INLINE HalfVec rounded(Vec value) {  // to nearest, ties to even; a NaN stays on
 #endif
 }
 
+INLINE bfloat16 rounded(float value) {
+    const uint32_t word = bits_of<uint32_t>(value);
+    return {(uint16_t)((word + 0x7fff + ((word >> 16) & 1)) >> 16)};
+}
+
 INLINE void store(bfloat16 *to, Vec value) {
     HalfVec halves = rounded(value);
     std::memcpy(to, &halves, sizeof(halves));
@@ -82,6 +87,9 @@ INLINE Vec larger(Vec a, Vec b) {
 }
 
 INLINE float sum_of(Vec value) {
+#if defined(__AVX512F__) && !defined(DASNET_LANES)
+    return _mm512_reduce_add_ps(bits_of<__m512>(value));
+#endif
     float lanes[LANES], sum = 0;
     store(lanes, value);
     for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
