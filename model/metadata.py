@@ -20,6 +20,9 @@ class Preprocessing:
     mode: Literal["stretch", "scale"] = "stretch"
     size: int = 512
     scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
+    closer: dict[str, float] = field(
+        default_factory=dict
+    )  # the scale at which what was found is looked at again, if any
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.thermal import GainControl, decoded
-from pipeline.types import Band, Detections, FrameRef
+from pipeline.types import Band, Detections, Frame, FrameRef
 
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
 
@@ -125,6 +126,7 @@ def _predict(
     mask = (maps.max(axis=0) > decision.threshold).astype(np.uint8) * 255
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
     found = detect(maps, ref, seen, (width, height), metadata.classes, decision, (1.0, 1.0))
+    [found] = Segmenter(engine, threshold).look_closer([Frame(ref, seen, pixels)], [found])
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

@@ -1,4 +1,4 @@
-"""Frames -> Detections: preprocessing, the network, masks and measurements, with two batches in flight.
+"""Frames -> Detections: preprocessing, the network, masks, measurements and a closer look, with two batches in flight.
 
 The same code serves the segmentation worker and the replay; it knows no sockets.
 """
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from model.engine import Engine
 from model.preprocess import prepare
+from pipeline.segmentation.closer_look import Look, looks, told_apart
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.motion import CameraMotion
 from pipeline.types import Detections, Frame
+
+LOOK_TIMEOUT_S = 8.0  # a device that hangs must not hang who waits for it
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,11 @@ class Batch:
     def detections(self) -> list[Detections]:
         """In the order of `frames`; waits for the network.  Raises what it raised."""
         maps = self.future.result()
-        return [
+        found = [
             self._segmenter.measure(frame, probabilities, scale)
             for frame, probabilities, scale in zip(self.frames, maps, self._scales, strict=True)
         ]
+        return self._segmenter.look_closer(self.frames, found)
 
 
 class Segmenter:
@@ -104,6 +108,29 @@ class Segmenter:
             view.ignore,
             self._motion[key].update(frame.pixels),
         )
+
+    def look_closer(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Detections]:
+        """What was found, told apart at a finer scale where the checkpoint has one.
+
+        Raises TimeoutError, and what the network raises.
+        """
+        seen = [self._looks(frame, detections) for frame, detections in zip(frames, found, strict=True)]
+        crops = [look.crop for of_frame in seen for look in of_frame]
+        if not crops:
+            return list(found)
+        maps = iter(self.engine.submit(np.stack(crops)).result(LOOK_TIMEOUT_S))
+        return [
+            told_apart(detections, of_frame, [next(maps) for _ in of_frame], self.decision[detections.band].threshold)
+            for detections, of_frame in zip(found, seen, strict=True)
+        ]
+
+    def _looks(self, frame: Frame, detections: Detections) -> list[Look]:
+        how = self.engine.metadata.preprocessing
+        if frame.band not in how.closer:
+            return []
+        usual = how.scale[frame.band]
+        searched = self._views.get(frame.ref.camera, CameraView()).scale or usual
+        return looks(frame.pixels, detections, searched, how.closer[frame.band] * searched / usual)
 
     def forget(self, camera: str) -> None:
         """Drop what is remembered of a camera's earlier sessions."""
