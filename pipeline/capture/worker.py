@@ -3,6 +3,7 @@
 It opens the camera again and again, without end, after each loss, and is the only writer of the camera's ledger.
 """
 
+import math
 import random
 import secrets
 import threading
@@ -31,6 +32,7 @@ from pipeline.types import Cause, Frame, FrameRef
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
+PATIENCE_S = 60.0  # longer than any pause and time limit here: a library that takes longer never comes back
 FINISH_S = 60.0
 
 
@@ -39,20 +41,29 @@ def run(config: Config, camera: Camera, stop: threading.Event, served: Address |
     endpoints = Endpoints()
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
-        worker = _CaptureWorker(camera, endpoints, ledger, metrics, stop)
-        with Heart(endpoints.heartbeat, metrics, served):
+        patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
+        heart = Heart(endpoints.heartbeat, metrics, served, patience_s)
+        worker = _CaptureWorker(camera, endpoints, ledger, metrics, stop, heart.moved)
+        with heart:
             worker.run()
 
 
 class _CaptureWorker:
     def __init__(
-        self, camera: Camera, endpoints: Endpoints, ledger: Ledger, metrics: CaptureMetrics, stop: threading.Event
+        self,
+        camera: Camera,
+        endpoints: Endpoints,
+        ledger: Ledger,
+        metrics: CaptureMetrics,
+        stop: threading.Event,
+        moved: Callable[[], None],
     ) -> None:
         self._camera = camera
         self._endpoints = endpoints
         self._ledger = ledger
         self._metrics = metrics
         self._stop = stop
+        self._moved = moved  # called while it goes on: see PATIENCE_S
         self._session = secrets.token_hex(8)
         self._started_ns = time.monotonic_ns()
         self._seq = 0
@@ -74,6 +85,7 @@ class _CaptureWorker:
         attempt = 0
         try:
             while not self._stop.is_set():
+                self._moved()
                 try:
                     source = open_source(self._camera)
                     try:
@@ -177,6 +189,7 @@ class _CaptureWorker:
         next_s = 0.0
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
         for picture in source.pictures():
+            self._moved()
             if offset_s is None:
                 elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
                 offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s

@@ -1,5 +1,6 @@
 """A worker's sign of life: once a second, with all its metrics, to the supervisor; alone, it serves them itself."""
 
+import math
 import os
 import threading
 import time
@@ -22,9 +23,15 @@ class Heart:
     """Beats from entry to exit, and once more at the end, so that no count is lost.
 
     `served`: where a worker that runs alone has its own `/metrics`, `/healthz` and `/readyz`.
+    `patience_s`: without `moved` for so long it stops beating, so that the supervisor starts the worker again: what
+    hangs in a library can be ended by nobody else.
     """
 
-    def __init__(self, endpoint: str, metrics: WorkerMetrics, served: Address | None = None) -> None:
+    def __init__(
+        self, endpoint: str, metrics: WorkerMetrics, served: Address | None = None, patience_s: float = math.inf
+    ) -> None:
+        self._patience_s = patience_s
+        self._moved_s = time.monotonic()
         self._endpoint = endpoint
         self._metrics = metrics
         self._served = served
@@ -43,10 +50,16 @@ class Heart:
         self._stop.set()
         self._thread.join()
 
+    def moved(self) -> None:
+        """The worker's own loop goes on."""
+        self._moved_s = time.monotonic()
+
     def _run(self) -> None:
         socket = connected(zmq.PUSH, self._endpoint, high_water=4, linger_ms=500)
         while True:
             last = self._stop.wait(PERIOD_S)
+            if not last and time.monotonic() - self._moved_s > self._patience_s:
+                continue
             beat = Heartbeat(self._metrics.worker, os.getpid(), self._started_ns, families(self._metrics.registry))
             with suppress(zmq.Again):  # the supervisor is gone or busy; the next beat says it all again
                 socket.send_multipart(encode(beat), flags=zmq.DONTWAIT)
