@@ -16,7 +16,7 @@ from pipeline.types import Detections
 
 SIDE_PX = 128  # of a crop, in pixels of the network's input
 MOST = 4  # targets of a frame that are looked at again, the largest
-FILLED = 0.5  # of a crop's side, by a target: a large one needs no finer scale
+FILLED = 0.25  # of a crop's side, by a target: a larger one needs no finer scale, and was learned at none
 NEAR_PX = 16.0  # what lies further from a crop's middle, beyond its own size, is something else
 
 
