@@ -82,6 +82,15 @@ def build(forms: Sequence[str], folder: Path = LIBRARIES, extra_flags: Sequence[
     return made
 
 
+def build_best(folder: Path = LIBRARIES) -> list[Path]:
+    """The best one that the system lets this processor run.  Raises NativeError."""
+    for form in usable_forms():
+        made = build([form], folder)
+        if opened(made[0]).dasnet_usable():
+            return made
+    return []
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The best one that is there and runs on this processor.  Raises NativeError."""
@@ -113,7 +122,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="for every processor, not this one alone")
     options = parser.parse_args()
     try:
-        for path in build(list(FORMS) if options.all else usable_forms()[:1]):
+        for path in build(list(FORMS)) if options.all else build_best():
             print(f"native engine: {path.name}")
     except NativeError as error:
         print(f"native engine: left out, {error}; the network runs through torch", file=sys.stderr)

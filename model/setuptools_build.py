@@ -16,6 +16,6 @@ class BuildPy(build_py):
         if not self.editable_mode:
             folder = Path(self.build_lib) / folder.relative_to(Path(__file__).parents[1])
         try:
-            native_library.build(native_library.usable_forms()[:1], folder)
+            native_library.build_best(folder)
         except native_library.NativeError as error:
             self.warn(f"the native engine is left out: {error}")
