@@ -1,7 +1,12 @@
 """What all tests share; a `live` test runs the program in real time and wants the machine to itself (see Makefile)."""
 
 import os
+from pathlib import Path
 
 # Two processes of tests with as many threads as cores each would wait for one another at every loop.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Read when Triton is imported, which torch does whenever it likes: without a GPU its kernels are interpreted.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,11 +1,9 @@
-"""The GPU's Triton kernels, run by Triton's interpreter on the CPU, against the operations of torch that they replace.
+"""The GPU's Triton kernels, run by Triton's interpreter (see conftest.py), against the operations of torch.
 
 What only a GPU can show is in `test_gpu.py`.
 """
 
 import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 
 import pytest
 import torch
@@ -13,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 pytest.importorskip("triton", reason="triton is made for Linux alone")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("there is a GPU: test_gpu.py runs the kernels on it", allow_module_level=True)
 
 from model import build
 from model.cuda_fused import FusedCudaDASNet

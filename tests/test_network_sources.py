@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.capture.sources import open_source
+from pipeline.capture.sources import Picture, Source, open_source
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
 
@@ -25,6 +25,12 @@ USER, PASSWORD = "viewer", "s3cret-word"
 
 def camera(uri: str) -> Camera:
     return Camera.model_validate({"id": "gate", "uri": uri})
+
+
+def first(count: int, source: Source) -> list[Picture]:
+    pictures = list(islice(source.pictures(), count))
+    source.close()
+    return pictures
 
 
 class Multipart(BaseHTTPRequestHandler):
@@ -72,12 +78,7 @@ def served() -> Iterator[str]:
 def test_jpegs_over_http(served: str) -> None:
     source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/video"))
     assert source.live
-    pictures = []
-    for picture in source.pictures():
-        pictures.append(picture)
-        if len(pictures) == 12:
-            break
-    source.close()
+    pictures = first(12, source)
     assert pictures[0].pixels.shape == (120, 160, 3) and all(picture.intact for picture in pictures)
     steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(pictures[2:])]
     assert np.median(steps) == pytest.approx(1 / FPS, rel=0.3), "the times are those of arrival, not a nominal rate's"
@@ -151,12 +152,7 @@ def test_rtp_by_a_session_description(tmp_path: Path) -> None:
     with RtpSender(port):
         source = open_source(camera(f"sdp:{description}"))
         started_s = time.monotonic()
-        pictures = []
-        for picture in source.pictures():
-            pictures.append(picture)
-            if len(pictures) == 12:
-                break
-        source.close()
+        pictures = first(12, source)
     assert time.monotonic() - started_s < 12 / FPS + 3
     assert pictures[0].pixels.shape == (120, 160, 3)
     steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(pictures[2:])]
