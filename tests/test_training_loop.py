@@ -246,7 +246,6 @@ def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Co
 
 
 def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Config], tmp_path: Path) -> None:
-    """It reaches the processes that make samples too."""
     (tmp_path / "run.yaml").write_text(snapshot(configured(epochs=0, steps=100_000, workers=2, save_every_steps=1)))
     command = [sys.executable, "-m", "training.train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:

@@ -5,8 +5,9 @@ In: the configuration.  Out: cached frames, and from them batches of images (N, 
 same ones, and several processes the same as one with all of their batches together.
 """
 
-import signal
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
@@ -31,7 +31,7 @@ from training.masks import Image
 from training.optimisation import decay_start
 
 CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip, of crops
-AHEAD = 4  # batches that each worker makes ahead of time
+AHEAD = 4  # batches made ahead of time
 
 Sample = tuple[Image, Image]
 
@@ -149,39 +149,19 @@ def steps_per_epoch(frames: int, batch: int) -> int:
     return -(-frames // batch)
 
 
-class _Shares(Dataset[tuple[Tensor, Tensor]]):
-    """A process's share of each step."""
-
-    def __init__(self, samples: Samples, steps: range, rank: int, processes: int) -> None:
-        self._samples, self._steps, self._rank, self._processes = samples, steps, rank, processes
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        step = self._steps[place]
-        count = self._samples.count(step) // self._processes
-        return stacked([self._samples.sample(step, self._rank * count + index) for index in range(count)])
-
-
 def batches(samples: Samples, steps: range, rank: int, processes: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of each step: images (N, S, S, 3) and labels (N, S, S) uint8, made ahead by `workers`."""
-    shares = _Shares(samples, steps, rank, processes)
-    yield from DataLoader(
-        shares,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=AHEAD,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_begin_worker,
-    )
-
-
-def _begin_worker(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal: this one goes on until its trainer needs no more samples."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
+    """This process's share of each step: images (N, S, S, 3) and labels (N, S, S) uint8, made ahead by threads."""
+    ahead: deque[list[Future[Sample]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for step in range(steps.start, steps.stop + AHEAD):
+            if step < steps.stop:
+                share = samples.count(step) // processes
+                ahead.append([pool.submit(samples.sample, step, rank * share + index) for index in range(share)])
+            if step >= steps.start + AHEAD:
+                yield stacked([future.result() for future in ahead.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def stacked(made: list[Sample]) -> tuple[Tensor, Tensor]:
