@@ -72,8 +72,7 @@ def test_logits_of_the_native_engine_with_the_shipped_weights(precision: str, bo
 def test_logits_are_exact_where_a_picture_is_even():
     """Fog, a clear sky: the norm's variance is then a small difference of large numbers.
 
-    Torch sums channels_last maps one number after the other, which on equal numbers rounds the same way each time: what
-    is left after `centring` is that.
+    Torch sums channels_last maps one number after the other, which on equal numbers rounds the same way each time.
     """
     loaded = load(SHIPPED)
     batch = torch.full((1, 3, 256, 256), 0.5)
@@ -81,7 +80,7 @@ def test_logits_are_exact_where_a_picture_is_even():
         got = engine.logits(batch)
     with torch.inference_mode():
         exact = copy.deepcopy(loaded.network).double()(batch.double())
-    assert (got - exact).abs().max() <= 5e-4 * exact.abs().max()
+    assert (got - exact).abs().max() <= 1e-3
 
 
 def test_batches_in_flight_come_back_in_order_from_several_threads(frames: np.ndarray, reference: np.ndarray):
