@@ -249,7 +249,7 @@ def test_an_alert_appears_with_its_snapshot_is_followed_and_ends(page: Page, sit
     alert = page.locator("#active li")
     expect(alert).to_contain_text("Unknown", timeout=1500)
     expect(page).to_have_title("(1) alert · dasnet")
-    assert page.wait_for_function("document.querySelector('#active img')?.naturalWidth") is not None
+    assert page.locator("#active img").evaluate("async image => (await image.decode(), image.naturalWidth)") > 0
     expect(page.locator("#events li").first).to_contain_text("Unknown #41 confirmed")
     site.store.update_tracks([track(41, 9, label="uav")])
     expect(alert).to_contain_text("UAV")
