@@ -28,6 +28,7 @@ from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
+from pipeline.workers import set_on
 
 RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 30.0  # a worker that lived this long starts again without delay
@@ -90,7 +91,7 @@ class Supervisor:
     def run(self) -> int:
         # make and shells may start us with SIGINT ignored: both signals get handlers of our own.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stop.set())
+            set_on(number, self._stop)
         checkpoint_path(self.config.model.checkpoint)
         run_dir = self.config.run_dir
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -162,8 +162,9 @@ class Channel:
             self._lock.notify_all()
 
     def _try(self, message: list[Any]) -> bool:
+        """Copied, 0.1 ms a picture: what pyzmq needs to send without a copy can hang as the process ends."""
         try:
-            self._socket.send_multipart(message, flags=zmq.DONTWAIT, copy=False)
+            self._socket.send_multipart(message, flags=zmq.DONTWAIT)
         except zmq.Again:  # no segmentation worker is there
             return False
         return True

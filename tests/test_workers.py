@@ -1,0 +1,22 @@
+"""A worker ends when it is told to, whatever its threads are doing."""
+
+import subprocess
+import sys
+
+SET_ON = "import os, signal, threading, time; from pipeline.workers import set_on; stop = threading.Event()\n"
+
+
+def ended(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", SET_ON + code], capture_output=True, text=True, timeout=30)
+
+
+def test_a_signal_that_comes_while_the_event_is_locked_sets_it() -> None:
+    code = "set_on(signal.SIGTERM, stop)\nwith stop._cond: os.kill(os.getpid(), signal.SIGTERM); pass\nassert stop.wait(20)"
+    done = ended(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_process_that_does_not_end_says_where_it_hangs_and_is_ended() -> None:
+    done = ended("set_on(signal.SIGTERM, stop, 0.2); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr and "<string>" in done.stderr
