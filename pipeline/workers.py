@@ -29,7 +29,10 @@ def start_worker(name: str, config: Config) -> threading.Event:
 
 
 def set_on(number: int, event: threading.Event, end_within_s: float | None = None) -> None:
-    """Set the event when the signal comes, in a thread of its own: the main thread may just be holding its lock."""
+    """Set the event when the signal comes, in a thread of its own: the main thread may just be holding its lock.
+
+    `end_within_s`: how long the process may go on after that; see `start_worker`.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if end_within_s is not None:

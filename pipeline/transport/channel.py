@@ -162,7 +162,7 @@ class Channel:
             self._lock.notify_all()
 
     def _try(self, message: list[Any]) -> bool:
-        """Copied, 0.1 ms a picture: what pyzmq needs to send without a copy can hang as the process ends."""
+        """Copied: without, pyzmq releases a picture through a thread of its own, which races with the process's end."""
         try:
             self._socket.send_multipart(message, flags=zmq.DONTWAIT)
         except zmq.Again:  # no segmentation worker is there
