@@ -34,6 +34,9 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the
 CheckpointOption = Annotated[Path | None, typer.Option(help="A checkpoint; default: the shipped one.")]
 ThresholdOption = Annotated[float | None, typer.Option(min=0, max=1, help="Default: the checkpoint's.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+HostOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The cameras of that host alone; default: the host that searches.")
+]
 EngineOption = Annotated[str, typer.Option(help="auto, torch, module.")]
 
 
@@ -49,7 +52,7 @@ def main() -> None:
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
-def run(config: ConfigArgument) -> None:
+def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
     from pipeline import logs
     from pipeline.config import load
@@ -57,7 +60,7 @@ def run(config: ConfigArgument) -> None:
 
     loaded = load(config)
     logs.configure(loaded)
-    raise typer.Exit(Supervisor(config.resolve(), loaded).run())
+    raise typer.Exit(Supervisor(config.resolve(), loaded, host).run())
 
 
 @app.command(epilog="Example: `dasnet check site.yaml`")
@@ -125,12 +128,12 @@ def predict(
 
 
 @app.command(epilog="Example: `dasnet status site.yaml`")
-def status(config: ConfigArgument) -> None:
+def status(config: ConfigArgument, host: HostOption = None) -> None:
     """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
     from pipeline.config import load
     from pipeline.status import show
 
-    raise typer.Exit(show(load(config)))
+    raise typer.Exit(show(load(config).at(host)))
 
 
 @app.command(epilog="Example: `dasnet doctor`")
@@ -260,6 +263,23 @@ def password(file: Annotated[Path, typer.Argument(metavar="FILE", help="Is writt
 
     write_password_file(file, ask())
     print(f"{file}: written; name it in the configuration as console.password_file")
+
+
+@app.command(epilog="Example: `dasnet keys keys edge1 edge2`")
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the keys; made if needed.")],
+    hosts: Annotated[list[str], typer.Argument(metavar="HOST...", help="Hosts, as the cameras name them.")],
+) -> None:
+    """Make the keys with which cameras on other hosts reach the one that searches; existing ones are kept."""
+    from pipeline.transport.keys import SERVER, make_keys
+
+    made = make_keys(folder, hosts)
+    for path in made:
+        print(f"{path}: made")
+    print(
+        f"the searching host needs {folder}/{SERVER}.key_secret and {folder}/hosts/*.key; "
+        f"each other host {folder}/{SERVER}.key and its own {folder}/hosts/NAME.key_secret"
+    )
 
 
 @app.command()

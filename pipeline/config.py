@@ -53,6 +53,7 @@ class Camera(_Section):
     rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None  # upper limit; None: as the camera sends
     scale: Annotated[float, Field(gt=0, le=8)] | None = None  # None: as the checkpoint says for the band
     ignore: list[Annotated[list[Point], Field(min_length=3)]] = []  # polygons in frame pixels, never searched
+    host: Identifier | None = None  # where it is decoded, with `dasnet run --host`; None: on the host that searches
 
     @field_validator("uri")
     @classmethod
@@ -116,6 +117,32 @@ class ConsoleAddress(Address):
         return path
 
 
+class Link(_Section):
+    """How cameras on other hosts reach the one that searches."""
+
+    host: str  # its address, as the others reach it
+    port: Annotated[int, Field(ge=1, le=65534)] = 5570  # for frames; what is said of cameras goes to the next one
+    pixels: Literal["raw", "jpeg"] = "raw"  # on the way: jpeg needs a tenth, and costs time and small targets
+    encrypted: bool = True
+    keys: Annotated[Path | None, Field(validate_default=True)] = None  # folder, made by `dasnet keys FOLDER HOST...`
+
+    @property
+    def results_port(self) -> int:
+        return self.port + 1
+
+    @field_validator("keys")
+    @classmethod
+    def _not_open_to_all(cls, path: Path | None, known: ValidationInfo) -> Path | None:
+        if path is None and known.data.get("encrypted", True):
+            raise ValueError(
+                "is required; make them with `dasnet keys FOLDER HOST...`, or set link.encrypted to false where nobody "
+                "else can reach that network"
+            )
+        if path is not None and not known.data.get("encrypted", True):
+            raise ValueError("link.encrypted is false, so that keys would not be used; allowed: one of the two")
+        return path
+
+
 class Log(_Section):
     format: Literal["console", "json"] = "console"  # of stderr; the file holds JSON
     file: Path | None = None  # None: dasnet.log in the run folder
@@ -132,6 +159,7 @@ class Config(_Section):
     cameras: Annotated[list[Camera], Field(min_length=1)]
     model: Model = Model()
     objective: Objective = Objective()
+    link: Link | None = None
     store: Store = Store()
     metrics: Address = Address(port=9464)
     console: ConsoleAddress = ConsoleAddress(port=8470)
@@ -153,6 +181,23 @@ class Config(_Section):
         if twice:
             raise ValueError(f"cameras: id {twice[0]!r} is used twice; every camera needs its own")
         return self
+
+    @model_validator(mode="after")
+    def _linked(self) -> "Config":
+        away = [camera for camera in self.cameras if camera.host is not None]
+        if away and self.link is None:
+            raise ValueError(f"link: is required, for camera {away[0].id!r} is on host {away[0].host!r}")
+        return self
+
+    def at(self, host: str | None) -> "Config":
+        """With the cameras of that host alone; None: all, as the host that searches knows them.  Raises ConfigError."""
+        if host is None:
+            return self
+        cameras = [camera for camera in self.cameras if camera.host == host]
+        if not cameras:
+            hosts = sorted({camera.host for camera in self.cameras if camera.host is not None})
+            raise ConfigError(f"no camera is on host {host!r}; allowed: {', '.join(hosts) or 'none is named'}")
+        return self.model_copy(update={"cameras": cameras})
 
     @property
     def store_path(self) -> Path:
@@ -294,6 +339,7 @@ def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
         "cameras": Camera,
         "model": Model,
         "objective": Objective,
+        "link": Link,
         "store": Store,
         "metrics": Address,
         "console": ConsoleAddress,
@@ -318,6 +364,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "console": config.console.model_copy(update={"password_file": absolute(config.console.password_file)}),
             "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
+            "link": config.link and config.link.model_copy(update={"keys": absolute(config.link.keys)}),
             "run_dir": config.run_dir.expanduser().absolute(),
         }
     )

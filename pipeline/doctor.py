@@ -29,9 +29,15 @@ def describe(path: Path, config: Config) -> str:
             details.append(f"at most {camera.rate_fps:g} frames/s")
         if camera.scale:
             details.append(f"scale {camera.scale:g}")
+        if camera.host:
+            details.append(f"on host {camera.host}")
         if camera.ignore:
             details.append(f"{len(camera.ignore)} ignored areas")
         lines.append(f"  camera {camera.id}: {', '.join(details)}")
+    if config.link:
+        how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
+        place = f"{config.link.host}:{config.link.port} and {config.link.results_port}"
+        lines.append(f"  other hosts send to {place}, {config.link.pixels} pixels, {how}")
     lines += [
         f"  checkpoint: {checkpoint_path(config.model.checkpoint)}",
         f"  engine: {config.model.engine} on {config.model.device}",

@@ -22,6 +22,7 @@ from pipeline.transport.wire import Heartbeat, Sample
 SILENT_S = 5.0  # without a heartbeat for so long a worker counts as down; it beats once a second
 AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
+TRACKING = "tracking"
 
 _Families = dict[str, tuple[str, str, list[Sample]]]
 _Key = tuple[str, tuple[tuple[str, str], ...]]  # sample name, labels
@@ -118,10 +119,12 @@ class HostCollector(Collector):
         """What does not do its work: workers that are not up, cameras that are up and yet not searched."""
         waited_for = {name: worker for name, worker in self._workers.items() if name not in self._done}
         faults = [f"worker {name}: is not up" for name, worker in waited_for.items() if not worker.is_up]
-        cameras = [camera for camera in self._config.cameras if f"capture-{camera.id}" in waited_for]
+        cameras = [c for c in self._config.cameras if self._is_elsewhere(c) or f"capture-{c.id}" in waited_for]
         up = [camera for camera in cameras if self._is_up(camera)]
         if not up:
             faults.append("no camera is up")
+        if TRACKING not in self._workers:  # another host searches
+            return faults
         ages_s = self._ages_s()
         for camera in up:
             age_s = ages_s.get(camera.id)
@@ -132,7 +135,7 @@ class HostCollector(Collector):
         return faults
 
     def _ages_s(self) -> dict[str, float]:
-        tracking = self._workers["tracking"]
+        tracking = self._workers[TRACKING]
         _, _, samples = tracking.families.get(AGE, ("", "", []))
         since_s = time.monotonic() - (tracking.heard_s or 0.0)
         return {sample.labels.get("camera", ""): sample.value + since_s for sample in samples}
@@ -146,7 +149,14 @@ class HostCollector(Collector):
     def _is_up(self, camera: Camera) -> bool:
         """As its worker says, if that lives: a dead one leaves behind what it said last."""
         account = self._account(camera)
-        return account is not None and account.up and self._workers[f"capture-{camera.id}"].is_up
+        if account is None or not account.up:
+            return False
+        if self._is_elsewhere(camera):  # its ledger is a copy, which is renewed once a second
+            return time.time_ns() - account.updated_utc_ns < SILENT_S * 1e9
+        return self._workers[f"capture-{camera.id}"].is_up
+
+    def _is_elsewhere(self, camera: Camera) -> bool:
+        return f"capture-{camera.id}" not in self._workers
 
     def _fates(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("dasnet_worker_up", "1 while the worker shows that it lives.", labels=["worker"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, WireError
 from pipeline.types import Cause
 
 MAGIC = 0x6461736E_65740001  # changes with the layout below
@@ -76,6 +76,10 @@ def read(path: Path) -> Account:
     values = dict(zip(_FIELDS, array("Q", body), strict=True))
     if not whole_entry:  # its writer died in the middle of an entry
         _settle(values)
+    return _account(values)
+
+
+def _account(values: dict[str, int]) -> Account:
     return Account(
         **{name: values[name] for name in _COUNTERS if name != "up"},
         up=bool(values["up"]),
@@ -92,10 +96,10 @@ def _settle(values: dict[str, int]) -> None:
     values["in_flight"] = 0
 
 
-class Ledger:
-    """The writer's side.  One a camera at a time; not thread-safe: the caller serialises."""
+class _Memory:
+    """The file as its one writer has it."""
 
-    def __init__(self, path: Path, credits: int) -> None:
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -109,7 +113,52 @@ class Ledger:
             self._memory[:] = bytes(SIZE_BYTES)
             self._words[0] = MAGIC
         self._sequence = self._words[1] + self._words[1] % 2  # a writer that died in the middle left it odd
-        self._values = dict(zip(_FIELDS, self._words[_HEADER_WORDS:].tolist(), strict=True))
+
+    def read(self) -> dict[str, int]:
+        return dict(zip(_FIELDS, self._words[_HEADER_WORDS:].tolist(), strict=True))
+
+    def write(self, values: dict[str, int]) -> None:
+        self._words[1] = self._sequence + 1
+        self._words[_HEADER_WORDS:] = memoryview(array("Q", values.values()))
+        self._sequence += 2
+        self._words[1] = self._sequence
+
+    def close(self) -> None:
+        if not self._memory.closed:
+            self._words.release()
+            self._memory.flush()
+            self._memory.close()
+
+
+class Copies:
+    """What the ledgers of cameras on other hosts say, as ledgers of this host."""
+
+    def __init__(self) -> None:
+        self._memories: dict[Path, _Memory] = {}
+
+    def write(self, path: Path, words: bytes) -> None:
+        """`words`: as of `Ledger.words`.  Its time becomes this host's.  Raises WireError for what is no account."""
+        if len(words) != len(_FIELDS) * _WORD_BYTES:
+            raise WireError(f"a ledger of {len(words)} bytes; allowed: {len(_FIELDS) * _WORD_BYTES}")
+        values = dict(zip(_FIELDS, array("Q", words), strict=True))
+        if max(values.values()) >= 2**63 or not _account(values).balanced:
+            raise WireError("a ledger whose account does not balance")
+        values["updated_utc_ns"] = time.time_ns()
+        if path not in self._memories:
+            self._memories[path] = _Memory(path)
+        self._memories[path].write(values)
+
+    def close(self) -> None:
+        for memory in self._memories.values():
+            memory.close()
+
+
+class Ledger:
+    """The writer's side.  One a camera at a time; not thread-safe: the caller serialises."""
+
+    def __init__(self, path: Path, credits: int) -> None:
+        self._memory = _Memory(path)
+        self._values = self._memory.read()
         self.searched_ns = 0  # when the last frame was segmented, on the monotonic clock; 0: not yet by this writer
         with self._change() as values:
             _settle(values)
@@ -119,10 +168,7 @@ class Ledger:
     @contextmanager
     def _change(self) -> Iterator[dict[str, int]]:
         yield self._values
-        self._words[1] = self._sequence + 1
-        self._words[_HEADER_WORDS:] = memoryview(array("Q", self._values.values()))
-        self._sequence += 2
-        self._words[1] = self._sequence
+        self._memory.write(self._values)
 
     def sent(self) -> None:
         """A frame was captured and went to segmentation."""
@@ -167,6 +213,11 @@ class Ledger:
         return {cause: self._values[f"dropped.{cause}"] + self._values[f"failed.{cause}"] for cause in CAUSES}
 
     @property
+    def words(self) -> bytes:
+        """All of it, for another host: see `Copies`."""
+        return array("Q", self._values.values()).tobytes()
+
+    @property
     def is_up(self) -> bool:
         return bool(self._values["up"])
 
@@ -181,7 +232,4 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        if not self._memory.closed:
-            self._words.release()
-            self._memory.flush()
-            self._memory.close()
+        self._memory.close()

@@ -56,15 +56,19 @@ class Process:
     broken: bool = False  # ... or as far as it can be
 
 
-def processes(config: Config) -> list[Process]:
-    """Everything that runs."""
-    return [
+def processes(config: Config, host: str | None = None) -> list[Process]:
+    """Everything that runs on a host; None: on the one that searches."""
+    searching = [
         Process("segmentation", ["segmentation"], 1),
         Process("tracking", ["tracking"], 2),
         Process("console", ["console"], 3),
+    ]
+    return [
+        *(searching if host is None else []),
         *(
             Process(f"capture-{camera.id}", ["capture", "--camera", camera.id], 0, is_recording=not camera.is_live)
             for camera in config.cameras
+            if camera.host == host
         ),
     ]
 
@@ -72,14 +76,19 @@ def processes(config: Config) -> list[Process]:
 @dataclass
 class Supervisor:
     """`run` returns the exit code: 0 after a stop or when all recordings were read, 1 where one of them was broken, and
-    that of a worker which could not start."""
+    that of a worker which could not start.
+
+    `host`: run the cameras of that host alone, which send to the one that searches.
+    """
 
     config_path: Path
     config: Config
+    host: str | None = None
     table: list[Process] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.table = processes(self.config)
+        self.config = self.config.at(self.host)
+        self.table = processes(self.config, self.host)
         self._folder = Path.cwd()  # the workers read the configuration from where it was read here
         self._stop = threading.Event()
         self._exit_code = 0
@@ -92,7 +101,8 @@ class Supervisor:
         # make and shells may start us with SIGINT ignored: both signals get handlers of our own.
         for number in (signal.SIGINT, signal.SIGTERM):
             set_on(number, self._stop)
-        checkpoint_path(self.config.model.checkpoint)
+        if self.host is None:
+            checkpoint_path(self.config.model.checkpoint)
         run_dir = self.config.run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chdir(run_dir)
@@ -182,8 +192,9 @@ class Supervisor:
         self._log.error("worker ended", worker=process.name, code=code, restart_in_s=pause_s)
 
     def _all_read(self) -> bool:
+        """Cameras on other hosts are never done."""
         captures = [process for process in self.table if process.name.startswith("capture-")]
-        return all(process.finished for process in captures)
+        return len(captures) == len(self.config.cameras) and all(process.finished for process in captures)
 
     def _stop_all(self) -> None:
         """Cameras first, then what they feed, so that every frame under way meets its fate."""

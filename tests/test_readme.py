@@ -26,6 +26,8 @@ TESTED_ELSEWHERE = {
     ),
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": "test_class_evidence",
     "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
+    "dasnet keys keys edge1 edge2": "test_link",
+    "dasnet run site.yaml --host edge1": "test_link",
     "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",
     "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "test_export",
 }

@@ -21,11 +21,14 @@ from pipeline.errors import WireError
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.wire import (
+    Answer,
+    Ask,
     CameraState,
     Credit,
     End,
     Heartbeat,
     Hello,
+    LedgerCopy,
     Result,
     Sample,
     Stamps,
@@ -44,6 +47,8 @@ FRAMES = [
     as_bytes(encode(Hello("spare", "s1", True))),
     as_bytes(frame_message(Frame(REF, Band.VISIBLE, PIXELS), Stamps(), True)),
     as_bytes(encode(End("spare", "s1"))),
+    as_bytes(encode(Ask("spare", "s1", 123))),
+    as_bytes(frame_message(Frame(REF, Band.VISIBLE, PIXELS), Stamps(), True, jpeg=True)),
 ]
 RESULTS = [
     as_bytes(
@@ -51,6 +56,7 @@ RESULTS = [
     ),
     as_bytes(encode(CameraState("spare", "s1", True, Cause.FROZEN, 1, 1.0, 3))),
     as_bytes(encode(End("spare", "s1"))),
+    as_bytes(encode(LedgerCopy("spare", "s1", bytes(64)))),
 ]
 BEATS = [
     as_bytes(
@@ -61,7 +67,7 @@ BEATS = [
         )
     )
 ]
-CREDITS = [as_bytes(encode(Credit("w", "s1", [1], [2])))]
+CREDITS = [as_bytes(encode(Credit("w", "s1", [1], [2]))), as_bytes(encode(Answer("s1", 1, 2)))]
 LIVE = [live.encode(live.LiveFrame("spare", "s1", 3, 0.1, 1, 64, 64, []), b"\xff\xd8jpeg")]
 COUNT = 400
 

@@ -21,6 +21,7 @@ from pipeline.segmentation import worker as segmentation
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.link import Uplink
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import Hello, Result, Stamps, decode, encode
 from pipeline.types import Band, Cause, Frame, FrameRef
@@ -52,8 +53,9 @@ class TimedEngine:
 @contextmanager
 def running(engine: TimedEngine, cameras: list[str], deadline_s: float = 5.0) -> Iterator["Future[None]"]:
     stop = threading.Event()
+    doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     worker = segmentation._SegmentationWorker(
-        Segmenter(engine), frozenset(cameras), Endpoints(), SegmentationMetrics("m", "e", "v"), stop, deadline_s
+        Segmenter(engine), frozenset(cameras), doors, SegmentationMetrics("m", "e", "v"), stop, deadline_s
     )
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(worker.run)
@@ -80,7 +82,7 @@ class FakeCamera:
         self.name, self.path, self.count = name, Path(f"{name}.ledger"), 0
         self.ledger = Ledger(self.path, CREDITS)
         refused = CaptureMetrics(name).refused
-        self.channel = Channel(Endpoints().segmentation, name, "s1", live=True, ledger=self.ledger, refused=refused)
+        self.channel = Channel(Uplink(), name, "s1", live=True, ledger=self.ledger, refused=refused)
 
     def offer(self) -> None:
         ref = FrameRef(self.name, "s1", self.count, self.count / 10, time.monotonic_ns(), time.time_ns())

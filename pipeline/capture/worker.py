@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -26,24 +27,25 @@ from pipeline.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
-from pipeline.transport.sockets import connected
-from pipeline.transport.wire import CameraState, Stamps, encode
+from pipeline.transport.link import Uplink, uplink
+from pipeline.transport.wire import CameraState, LedgerCopy, Stamps, encode
 from pipeline.types import Cause, Frame, FrameRef
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
 PATIENCE_S = 60.0  # longer than any pause and time limit here: a library that takes longer never comes back
 FINISH_S = 60.0
+COPY_S = 1.0  # how often another host is told what the ledger says
 
 
 def run(config: Config, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
     """Until `stop`, or until a recording has ended."""
-    endpoints = Endpoints()
+    link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
         patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
-        heart = Heart(endpoints.heartbeat, metrics, served, patience_s)
-        worker = _CaptureWorker(camera, endpoints, ledger, metrics, stop, heart.moved)
+        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
+        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved)
         with heart:
             worker.run()
 
@@ -52,14 +54,14 @@ class _CaptureWorker:
     def __init__(
         self,
         camera: Camera,
-        endpoints: Endpoints,
+        link: Uplink,
         ledger: Ledger,
         metrics: CaptureMetrics,
         stop: threading.Event,
         moved: Callable[[], None],
     ) -> None:
         self._camera = camera
-        self._endpoints = endpoints
+        self._link = link
         self._ledger = ledger
         self._metrics = metrics
         self._stop = stop
@@ -76,8 +78,9 @@ class _CaptureWorker:
         self._search: SearchWatch | None = None  # from the first picture of a connection on
         self._reason = ""  # for which it was lost, until it is up again
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
+        self._copied_s = 0.0  # when another host was last told of the ledger
         self._log = structlog.get_logger().bind(camera=camera.id)
-        self._states = connected(zmq.PUSH, endpoints.results, high_water=16, linger_ms=500, patient=True)
+        self._states = link.connected(zmq.PUSH, link.results, high_water=16, linger_ms=500, patient=True)
 
     def run(self) -> None:
         if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
@@ -110,7 +113,7 @@ class _CaptureWorker:
         """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""
         if self._channel is None:
             self._channel = Channel(
-                self._endpoints.segmentation,
+                self._link,
                 self._camera.id,
                 self._session,
                 live=source.live,
@@ -131,6 +134,7 @@ class _CaptureWorker:
             if intact:
                 channel.offer(frame, stamps, self._stop.is_set)
             channel.count(lambda ledger: ledger.touch(time.time_ns()))
+            self._copy_ledger()
             if self._stop.is_set():
                 return False
         if source.live:
@@ -241,12 +245,26 @@ class _CaptureWorker:
             pause_s = CREDENTIALS_BACKOFF_S
         self._stop.wait(pause_s * random.uniform(0.75, 1.25))
         self._count(self._count_blind)
+        self._copy_ledger()
 
     def _count(self, change: Callable[[Ledger], None]) -> None:
         if self._channel is None:
             change(self._ledger)
         else:
             self._channel.count(change)
+
+    def _copy_ledger(self) -> None:
+        """To the host that searches, so that it can account for all cameras of the site."""
+        now_s = time.monotonic()
+        if not self._link.away or now_s - self._copied_s < COPY_S:
+            return
+        self._copied_s = now_s
+        words: list[bytes] = []
+        self._count(lambda ledger: words.append(ledger.words))
+        with suppress(zmq.Again):  # the next one says it all again
+            self._states.send_multipart(
+                encode(LedgerCopy(self._camera.id, self._session, words[0])), flags=zmq.DONTWAIT
+            )
 
     def _tell(self, *, up: bool) -> None:
         fault = self._fault if up else None

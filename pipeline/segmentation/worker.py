@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,15 +32,19 @@ from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.link import Gate
 from pipeline.transport.refusals import Refusals
-from pipeline.transport.sockets import bound, connected
+from pipeline.transport.sockets import Socket, bound, connected
 from pipeline.transport.wire import (
+    Answer,
+    Ask,
     Credit,
     End,
     FrameHeader,
     Hello,
     Message,
     Stamps,
+    camera_of,
     decode,
     encode,
     frame_of,
@@ -59,12 +64,16 @@ RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results
 class _Camera:
     """What is known of one capture worker's session."""
 
+    door: Socket  # where it comes in: from this host, or from others
     identity: bytes
     session: str
     pending: deque[tuple[Frame, Stamps]] = field(default_factory=deque)
     flying: int = 0
     preview_s: float = 0.0
     ended: bool = False
+
+    def is_of(self, door: Socket, identity: bytes, session: str) -> bool:
+        return (self.door, self.identity, self.session) == (door, identity, session)
 
 
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
@@ -76,8 +85,14 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         if engine.device.type == "cuda":
             metrics.registry.register(GpuResources(str(engine.device)))
         endpoints = Endpoints()
+        gate = Gate(config, config.link) if config.link else None
+        doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
+        if gate is not None and config.link is not None:
+            doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
         with Heart(endpoints.heartbeat, metrics, served):
-            _SegmentationWorker(segmenter, frozenset(views), endpoints, metrics, stop).run()
+            _SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, gate=gate).run()
+        if gate is not None:
+            gate.close()
 
 
 class _SegmentationWorker:
@@ -85,11 +100,13 @@ class _SegmentationWorker:
         self,
         segmenter: Segmenter,
         site: frozenset[str],
-        endpoints: Endpoints,
+        doors: Sequence[Socket],
         metrics: SegmentationMetrics,
         stop: threading.Event,
         deadline_s: float = BATCH_DEADLINE_S,
+        gate: Gate | None = None,
     ) -> None:
+        """`doors`: of this host's cameras, and behind the `gate` that of those on other hosts."""
         self._segmenter = segmenter
         self._deadline_s = deadline_s
         self._site = site  # ids of its cameras
@@ -104,48 +121,56 @@ class _SegmentationWorker:
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
         self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._router = bound(zmq.ROUTER, endpoints.segmentation, high_water=64)
-        self._results = connected(zmq.PUSH, endpoints.results, high_water=64, linger_ms=500)
+        self._doors = doors
+        self._gate = gate
+        self._results = connected(zmq.PUSH, Endpoints.results, high_water=64, linger_ms=500)
         self._log = structlog.get_logger()
 
     def run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._done, zmq.POLLIN)
+        for socket in (*self._doors, self._done):
+            poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
             ready = dict(poller.poll(200))
             if self._done in ready:
                 os.eventfd_read(self._done)
-            while self._router in ready and self._router.poll(0):
-                self._receive(self._router.recv_multipart(copy=False))
+            for door in self._doors:
+                while door in ready and door.poll(0):
+                    self._receive(door, door.recv_multipart(copy=False))
             self._finish()
             self._expire()
             self._submit()
-        self._router.close()
+        for door in self._doors:
+            door.close()
         self._results.close()
 
-    def _receive(self, parts: list[zmq.Frame]) -> None:
+    def _receive(self, door: Socket, parts: list[zmq.Frame]) -> None:
         identity = parts[0].bytes
         try:
             message, buffers = decode([part.buffer for part in parts[1:]])
-            self._handle(identity, message, buffers)
+            if door is not self._doors[0] and self._gate is not None:
+                self._gate.check(camera_of(message), parts[1])
+            self._handle(door, identity, message, buffers)
         except WireError as error:
             self._refusals.refuse(error, identity.hex())
 
-    def _handle(self, identity: bytes, message: Message, buffers: list[memoryview]) -> None:
+    def _handle(self, door: Socket, identity: bytes, message: Message, buffers: list[memoryview]) -> None:
         match message:
+            case Ask():
+                answer = Answer(message.session, message.asked_ns, time.monotonic_ns())
+                door.send_multipart([identity, *encode(answer)])
             case Hello():
                 if message.camera not in self._site:
                     raise WireError(f"camera {message.camera[:64]!r}, which is none of this site")
                 camera = self._cameras.get(message.camera)
-                if camera is None or camera.session != message.session or camera.identity != identity:
-                    camera = self._cameras[message.camera] = _Camera(identity, message.session)
+                if camera is None or not camera.is_of(door, identity, message.session):
+                    camera = self._cameras[message.camera] = _Camera(door, identity, message.session)
                 if not camera.pending and not camera.flying:
                     self._credit(camera, [], [])
             case FrameHeader():
                 frame = frame_of(message, buffers)
                 known = self._cameras.get(frame.ref.camera)
-                if known is None or known.identity != identity:
+                if known is None or (known.door, known.identity) != (door, identity):
                     return  # of a session that has ended
                 if known.session != frame.ref.session or len(known.pending) + known.flying >= CREDITS:
                     raise WireError(f"a frame of {frame.ref.camera!r} that it had no credit for")
@@ -153,7 +178,7 @@ class _SegmentationWorker:
                 known.pending.append((frame, message.stamps))
             case End():
                 ending = self._cameras.get(message.camera)
-                if ending is not None and (ending.identity, ending.session) == (identity, message.session):
+                if ending is not None and ending.is_of(door, identity, message.session):
                     ending.ended = True
             case _:
                 raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
@@ -260,7 +285,7 @@ class _SegmentationWorker:
 
     def _credit(self, camera: _Camera, segmented: list[int], failed: list[int]) -> None:
         credit = Credit(self._id, camera.session, segmented, failed)
-        self._router.send_multipart([camera.identity, *encode(credit)])
+        camera.door.send_multipart([camera.identity, *encode(credit)])
 
 
 def preview(frame: Frame) -> bytes:

@@ -20,6 +20,7 @@ from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
 from pipeline.errors import WireError
+from pipeline.ledger import Copies
 from pipeline.metrics import TrackingMetrics
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
@@ -29,9 +30,19 @@ from pipeline.tracking.tracker import derived_ulid
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.transport.link import Gate
 from pipeline.transport.refusals import Refusals
-from pipeline.transport.sockets import bound
-from pipeline.transport.wire import CameraState, End, Message, Result, Stamps, decode, detections_of
+from pipeline.transport.sockets import Socket, bound
+from pipeline.transport.wire import (
+    CameraState,
+    End,
+    LedgerCopy,
+    Result,
+    Stamps,
+    camera_of,
+    decode,
+    detections_of,
+)
 from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
@@ -75,30 +86,51 @@ class _TrackWorker:
         self._stored_s = 0.0
         self._running: dict[str, Track] = {}  # tracks to be written at the next occasion, by ULID
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
+        self._gate = Gate(config, config.link) if config.link else None
+        self._from_hosts: Socket | None = None  # camera states of other hosts
+        if self._gate is not None and config.link is not None:
+            self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)
+        self._copies = Copies()
+        self._ledger_path = config.ledger_path
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._log = structlog.get_logger()
 
     def run(self) -> None:
+        poller = zmq.Poller()
+        for socket in self._sources():
+            poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
-            if self._results.poll(200):
-                self._receive(self._results.recv_multipart())
+            for socket, _ in poller.poll(200):
+                self._receive(socket)
             now_s = time.monotonic()
             for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
                 self._close(camera)
             if now_s - self._stored_s >= STORE_PERIOD_S:
                 self._write_running()
-        while self._results.poll(0):  # what was already segmented is not thrown away
-            self._receive(self._results.recv_multipart())
+        for socket in self._sources():
+            while socket.poll(0):  # what was already segmented is not thrown away
+                self._receive(socket)
         for camera in list(self._heard_s):
             self._close(camera)
         self._write_running()
-        self._results.close()
-        self._live.close()
+        for socket in (*self._sources(), self._live):
+            socket.close()
+        self._copies.close()
+        if self._gate is not None:
+            self._gate.close()
 
-    def _receive(self, parts: list[bytes]) -> None:
+    def _sources(self) -> list[Socket]:
+        return [self._results, *([self._from_hosts] if self._from_hosts is not None else [])]
+
+    def _receive(self, socket: Socket) -> None:
+        parts = socket.recv_multipart(copy=False)
         try:
-            message, buffers = decode(parts)
-            self._check_camera(message)
+            message, buffers = decode([part.buffer for part in parts])
+            self._check_camera(camera_of(message))
+            if socket is self._from_hosts and self._gate is not None:
+                self._gate.check(camera_of(message), parts[0])
+                if not isinstance(message, CameraState | LedgerCopy):
+                    raise WireError(f"a {type(message).__name__} from another host")
             match message:
                 case Result():
                     jpeg = bytes(buffers[0]) if buffers else b""
@@ -106,6 +138,8 @@ class _TrackWorker:
                     self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
+                case LedgerCopy() if socket is self._from_hosts:
+                    self._copies.write(self._ledger_path(message.camera), message.words)
                 case End():
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
@@ -114,10 +148,9 @@ class _TrackWorker:
         except WireError as error:
             self._refusals.refuse(error)
 
-    def _check_camera(self, message: Message) -> None:
+    def _check_camera(self, camera: str) -> None:
         """Whose memory and metrics would be kept for ever.  Raises WireError."""
-        camera = message.ref.camera if isinstance(message, Result) else getattr(message, "camera", None)
-        if camera is not None and camera not in self._site:
+        if camera and camera not in self._site:
             raise WireError(f"camera {camera[:64]!r}, which is none of this site")
 
     def _track(self, detections: Detections, stamps: Stamps, jpeg: bytes) -> None:

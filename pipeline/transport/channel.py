@@ -11,26 +11,32 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import zmq
 from prometheus_client import Counter
 
 from pipeline.errors import WireError
 from pipeline.ledger import Ledger
+from pipeline.transport.clock_offset import ClockOffset
+from pipeline.transport.link import Uplink
 from pipeline.transport.refusals import Refusals
-from pipeline.transport.sockets import connected
-from pipeline.transport.wire import Credit, End, Hello, Stamps, decode, encode, frame_message
+from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
 
 CREDITS = 1  # frames of a camera that may be under way; more would only wait in a queue and age
 HELLO_S = 0.5  # how often a camera asks for credit while it has none
+ASK_S = 1.0  # how often another host is asked for its time
 DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as failed
 
 
 class Channel:
-    """`open` connects; `offer` hands a frame over; `close` ends.  All methods but `run` are called by the decoder."""
+    """`offer` hands a frame over; `close` ends.  Called by the decoder.
+
+    To another host, times leave as that host's: it is asked for its monotonic clock, and no frame leaves before.
+    """
 
     def __init__(
-        self, endpoint: str, camera: str, session: str, *, live: bool, ledger: Ledger, refused: Counter
+        self, uplink: Uplink, camera: str, session: str, *, live: bool, ledger: Ledger, refused: Counter
     ) -> None:
         self._camera = camera
         self._session = session
@@ -45,7 +51,11 @@ class Channel:
         self._closing = False
         self._ended = False
         self._told_s = 0.0  # when the last Hello was sent
-        self._socket = connected(zmq.DEALER, endpoint, high_water=4, linger_ms=500)
+        self._asked_s = 0.0
+        self._away = uplink.away
+        self._jpeg = uplink.jpeg
+        self._clock = ClockOffset()
+        self._socket = uplink.connected(zmq.DEALER, uplink.frames, high_water=4, linger_ms=500)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
         self._thread.start()
@@ -109,6 +119,9 @@ class Channel:
     def _receive(self, parts: list[bytes]) -> None:
         try:
             message, _ = decode(parts)
+            if isinstance(message, Answer) and message.session == self._session:
+                self._clock.update(message.asked_ns, message.said_ns, time.monotonic_ns())
+                return
             if not isinstance(message, Credit) or message.session != self._session:
                 raise WireError(f"a {type(message).__name__} that is no credit of this session")
         except WireError as error:
@@ -143,6 +156,12 @@ class Channel:
         if self._ended and self._try(encode(End(self._camera, self._session))):
             self._ended = False
         now_s = time.monotonic()
+        if self._away and now_s - self._asked_s >= ASK_S:
+            self._asked_s = now_s
+            self._try(encode(Ask(self._camera, self._session, time.monotonic_ns())))
+        offset_ns = self._clock.ns if self._away else 0
+        if offset_ns is None:
+            return
         if self._credits <= 0:
             if now_s - self._told_s >= HELLO_S:
                 self._told_s = now_s
@@ -152,8 +171,10 @@ class Channel:
             if self._mailbox is None:
                 return
             frame, stamps = self._mailbox
-            stamps.sent_ns = time.monotonic_ns()
-            if not self._try(frame_message(frame, stamps, self._live)):
+            stamps.sent_ns = time.monotonic_ns() + offset_ns
+            sent = msgspec.structs.replace(frame.ref, received_mono_ns=frame.ref.received_mono_ns + offset_ns)
+            message = frame_message(Frame(sent, frame.band, frame.pixels), stamps, self._live, jpeg=self._jpeg)
+            if not self._try(message):
                 return
             self._mailbox = None
             self._credits -= 1

@@ -10,20 +10,21 @@ MAX_PART_BYTES = MAX_PIXELS + (1 << 20)  # a peer that sends more is cut off
 
 def bound(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
     """`high_water`: messages that may wait for each peer; `linger_ms`: how long closing waits for them to leave."""
-    socket = _socket(kind, high_water, linger_ms)
+    socket = made(kind, high_water, linger_ms)
     socket.bind(endpoint)
     return socket
 
 
 def connected(kind: int, endpoint: str, high_water: int, linger_ms: int = 0, *, patient: bool = False) -> Socket:
     """Nothing waits in it for a peer that is not there, but in a `patient` one, up to its high water."""
-    socket = _socket(kind, high_water, linger_ms)
+    socket = made(kind, high_water, linger_ms)
     socket.setsockopt(zmq.IMMEDIATE, int(not patient))
     socket.connect(endpoint)
     return socket
 
 
-def _socket(kind: int, high_water: int, linger_ms: int) -> Socket:
+def made(kind: int, high_water: int, linger_ms: int) -> Socket:
+    """Neither bound nor connected yet."""
     context: zmq.Context[Socket] = zmq.Context.instance()
     socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, linger_ms)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WireError
+from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 1
@@ -56,6 +57,7 @@ class FrameHeader(msgspec.Struct, tag="frame"):
     shape: tuple[int, ...]
     stamps: Stamps
     live: bool
+    jpeg: bool = False  # the pixels are a JPEG
 
 
 class Credit(msgspec.Struct, tag="credit"):
@@ -72,6 +74,30 @@ class End(msgspec.Struct, tag="end"):
 
     camera: str
     session: str
+
+
+class Ask(msgspec.Struct, tag="ask"):
+    """capture -> segmentation on another host: what time is it there?"""
+
+    camera: str
+    session: str
+    asked_ns: int  # monotonic
+
+
+class Answer(msgspec.Struct, tag="answer"):
+    """segmentation -> capture."""
+
+    session: str
+    asked_ns: int
+    said_ns: int  # monotonic, of the host that answers
+
+
+class LedgerCopy(msgspec.Struct, tag="ledger"):
+    """capture -> track worker on another host: what the camera's ledger says."""
+
+    camera: str
+    session: str
+    words: bytes
 
 
 class Result(msgspec.Struct, tag="result"):
@@ -115,7 +141,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     families: dict[str, tuple[str, str, list[Sample]]]  # metric -> type, help, samples
 
 
-Message = Hello | FrameHeader | Credit | End | Result | CameraState | Heartbeat
+Message = Hello | FrameHeader | Credit | End | Ask | Answer | LedgerCopy | Result | CameraState | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
@@ -143,6 +169,13 @@ def decode(parts: Sequence[Any]) -> tuple[Message, list[memoryview]]:
     return message, views[2:]
 
 
+def camera_of(message: Message) -> str:
+    """Which camera it speaks of; "": none."""
+    if isinstance(message, FrameHeader | Result):
+        return message.ref.camera
+    return getattr(message, "camera", "")
+
+
 def _check(message: Message) -> None:
     """Types are right by now; values need not be.  Raises WireError."""
     match message:
@@ -158,7 +191,10 @@ def _check(message: Message) -> None:
             _check_numbers(message.time_utc_ns, message.frame)
         case Heartbeat():
             _check_families(message)
-        case Hello() | Credit() | End():
+        case Ask() | Answer():
+            _check_session(message.session)
+            _check_numbers(message.asked_ns, message.said_ns if isinstance(message, Answer) else 0)
+        case Hello() | Credit() | End() | LedgerCopy():
             _check_session(message.session)
 
 
@@ -191,9 +227,11 @@ def _check_families(heartbeat: Heartbeat) -> None:
                 raise WireError(f"a metric or label {one[:40]!r}; allowed: {_METRIC_NAME.pattern}")
 
 
-def frame_message(frame: Frame, stamps: Stamps, live: bool) -> list[Any]:
+def frame_message(frame: Frame, stamps: Stamps, live: bool, *, jpeg: bool = False) -> list[Any]:
+    """`jpeg`: the pixels are compressed, as a thin link needs it."""
     pixels = np.ascontiguousarray(frame.pixels)
-    return encode(FrameHeader(frame.ref, frame.band, pixels.shape, stamps, live), pixels.data)
+    header = FrameHeader(frame.ref, frame.band, pixels.shape, stamps, live, jpeg)
+    return encode(header, jpeg_bytes(pixels) if jpeg else pixels.data)
 
 
 def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
@@ -204,8 +242,10 @@ def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
     size = prod(shape)
     if max(shape) > MAX_SIDE_PX or max(shape[:2]) > MAX_ASPECT * min(shape[:2]):
         raise WireError(f"a frame of shape {shape}; allowed: sides up to {MAX_SIDE_PX}, 1 : {MAX_ASPECT}")
-    if size != buffers[0].nbytes or size > MAX_PIXELS:
+    if size > MAX_PIXELS or not (header.jpeg or size == buffers[0].nbytes):
         raise WireError(f"a frame of shape {shape} with {buffers[0].nbytes} bytes; allowed: {min(size, MAX_PIXELS)}")
+    if header.jpeg:
+        return Frame(header.ref, header.band, pixels_of_jpeg(buffers[0], shape))
     return Frame(header.ref, header.band, np.frombuffer(buffers[0], np.uint8).reshape(shape))
 
 

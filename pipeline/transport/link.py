@@ -1,0 +1,117 @@
+"""From the hosts that have cameras to the one that searches: TCP, with CURVE keys, each host for its own cameras.
+
+Here are both ends: `Uplink` says how a camera's worker reaches the host that searches, its own or another; `Gate` is
+that host's door for the others.
+"""
+
+from dataclasses import dataclass
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from pipeline.config import Camera, Config, Link
+from pipeline.errors import ConfigError, WireError
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
+from pipeline.transport.sockets import Socket, made
+from pipeline.transport.sockets import connected as connected_here
+
+ALIVE_MS, DEAD_MS = 1000, 5000  # a peer is asked so often whether it lives, and given up after so long
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """Where a capture worker sends frames and camera states.  `away`: to another host, with other clocks."""
+
+    frames: str = Endpoints.segmentation
+    results: str = Endpoints.results
+    away: bool = False
+    keys: ClientKeys | None = None
+    jpeg: bool = False  # pixels are compressed on the way
+
+    def connected(
+        self, kind: int, endpoint: str, high_water: int, linger_ms: int = 0, *, patient: bool = False
+    ) -> Socket:
+        if not self.away:
+            return connected_here(kind, endpoint, high_water, linger_ms, patient=patient)
+        socket = made(kind, high_water, linger_ms)
+        _watched(socket)
+        socket.setsockopt(zmq.IMMEDIATE, int(not patient))
+        if self.keys is not None:
+            socket.curve_publickey, socket.curve_secretkey = self.keys.own.public, self.keys.own.secret
+            socket.curve_serverkey = self.keys.server
+        socket.connect(endpoint)
+        return socket
+
+
+def uplink(config: Config, camera: Camera) -> Uplink:
+    """Raises ConfigError where keys are missing."""
+    if camera.host is None or config.link is None:
+        return Uplink()
+    link = config.link
+    keys = client_keys(link.keys, camera.host) if link.keys else None
+    return Uplink(_address(link, link.port), _address(link, link.results_port), True, keys, link.pixels == "jpeg")
+
+
+class Gate:
+    """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
+
+    def __init__(self, config: Config, link: Link) -> None:
+        self._link = link
+        self._host_of = {camera.id: camera.host for camera in config.cameras}
+        self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
+        self._authenticator: ThreadAuthenticator | None = None
+        if self._keys is not None:
+            self._authenticator = ThreadAuthenticator(zmq.Context.instance())
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback("*", credentials_provider=self)
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Asked by the authenticator: may the owner of this public key come in?"""
+        return self._keys is not None and key in self._keys.hosts
+
+    def bound(self, kind: int, port: int, high_water: int) -> Socket:
+        """Raises ConfigError."""
+        socket = made(kind, high_water, 0)
+        _watched(socket)
+        if self._keys is not None:
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = self._keys.own.public, self._keys.own.secret
+        try:
+            socket.bind(_address(self._link, port))
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"link: {self._link.host}:{port} cannot be listened at ({error.strerror}); "
+                "allowed: an address of this host, and a port whose next one is free too"
+            ) from error
+        return socket
+
+    def check(self, camera: str, part: zmq.Frame) -> None:
+        """That the message which `part` is of comes from this camera's own host.  Raises WireError."""
+        host = self._host_of.get(camera)
+        if host is None:
+            raise WireError(f"camera {camera[:64]!r}, which is on no other host")
+        sender = self._keys.hosts.get(_user(part)) if self._keys is not None else host
+        if sender != host:
+            raise WireError(f"camera {camera!r} of host {host!r} from host {sender!r}")
+
+    def close(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.stop()
+
+
+def _user(part: zmq.Frame) -> bytes:
+    """The sender's public key: what the authenticator made its user."""
+    return str(part.get("User-Id")).encode()
+
+
+def _address(link: Link, port: int) -> str:
+    host = f"[{link.host}]" if ":" in link.host else link.host
+    return f"tcp://{host}:{port}"
+
+
+def _watched(socket: Socket) -> None:
+    """A peer that is gone without a word, as when a cable is pulled, is noticed."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, ALIVE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+    socket.setsockopt(zmq.IPV6, 1)
