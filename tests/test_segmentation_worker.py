@@ -37,11 +37,13 @@ class TimedEngine:
 
     def __init__(self, time_s: float = 0.0) -> None:
         self.time_s = time_s
+        self.batches: list[int] = []  # frames in each
         self.free = threading.Event()  # while it is not set, batches hang
         self.free.set()
         self._threads = ThreadPoolExecutor(1)
 
     def submit(self, pictures: np.ndarray) -> "Future[Any]":
+        self.batches.append(len(pictures))
         return self._threads.submit(self._work, len(pictures))
 
     def _work(self, count: int) -> np.ndarray:
@@ -51,11 +53,13 @@ class TimedEngine:
 
 
 @contextmanager
-def running(engine: TimedEngine, cameras: list[str], deadline_s: float = 5.0) -> Iterator["Future[None]"]:
+def running(
+    engine: TimedEngine, cameras: list[str], deadline_s: float = 5.0, objective_s: float = 0.5
+) -> Iterator["Future[None]"]:
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     worker = segmentation._SegmentationWorker(
-        Segmenter(engine), frozenset(cameras), doors, SegmentationMetrics("m", "e", "v"), stop, deadline_s
+        Segmenter(engine), frozenset(cameras), doors, SegmentationMetrics("m", "e", "v"), stop, objective_s, deadline_s
     )
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(worker.run)
@@ -178,3 +182,26 @@ def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: 
         for camera in [fast, *slow]:
             camera.close()
         hung.close()
+
+
+def test_what_a_busy_gpu_cannot_begin_yet_waits_for_the_frames_of_other_cameras(results: "zmq.Socket[bytes]"):
+    engine = TimedEngine(0.3)
+    engine.device = SimpleNamespace(type="cuda")
+    names = ["a", "b", "c"]
+    with running(engine, names, objective_s=5.0):
+        cameras = {name: FakeCamera(name) for name in names}
+        for _ in range(2):  # the first round tells how long a batch takes
+            for camera in cameras.values():
+                camera.offer()
+            assert all(camera.channel.drain(10) for camera in cameras.values())
+        engine.batches.clear()
+        cameras["a"].offer()
+        while not engine.batches:  # the device has begun
+            time.sleep(0.005)
+        cameras["b"].offer()
+        time.sleep(0.05)  # the second camera's frame is there, the third's not yet
+        cameras["c"].offer()
+        assert all(camera.channel.drain(10) for camera in cameras.values())
+        assert engine.batches == [1, 2]
+        for camera in cameras.values():
+            camera.close()

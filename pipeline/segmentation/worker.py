@@ -4,6 +4,7 @@ It holds at most one frame of a live camera, so no queue of old frames can build
 segmented is reported as failed, never as empty.
 """
 
+import math
 import os
 import secrets
 import threading
@@ -28,6 +29,7 @@ from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
+from pipeline.segmentation.batch_window import BatchWindow
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
@@ -57,6 +59,7 @@ PREVIEW_WIDTH_PX = 1280
 JPEG_QUALITY = 82
 BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
 HANG_S = 30.0  # a device that is still busy with it then is lost
+IDLE_S = 0.2
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
 
 
@@ -90,7 +93,8 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         if gate is not None and config.link is not None:
             doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
         with Heart(endpoints.heartbeat, metrics, served):
-            _SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, gate=gate).run()
+            objective_s = config.objective.capture_to_track_ms / 1e3
+            _SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()
         if gate is not None:
             gate.close()
 
@@ -103,6 +107,7 @@ class _SegmentationWorker:
         doors: Sequence[Socket],
         metrics: SegmentationMetrics,
         stop: threading.Event,
+        objective_s: float,
         deadline_s: float = BATCH_DEADLINE_S,
         gate: Gate | None = None,
     ) -> None:
@@ -120,6 +125,7 @@ class _SegmentationWorker:
         on_gpu = segmenter.engine.device.type == "cuda"
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
         self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
+        self._window = BatchWindow(objective_s, self._max_batch)
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._doors = doors
         self._gate = gate
@@ -130,8 +136,9 @@ class _SegmentationWorker:
         poller = zmq.Poller()
         for socket in (*self._doors, self._done):
             poller.register(socket, zmq.POLLIN)
+        wait_s = IDLE_S
         while not self._stop.is_set():
-            ready = dict(poller.poll(200))
+            ready = dict(poller.poll(math.ceil(wait_s * 1e3)))
             if self._done in ready:
                 os.eventfd_read(self._done)
             for door in self._doors:
@@ -139,7 +146,7 @@ class _SegmentationWorker:
                     self._receive(door, door.recv_multipart(copy=False))
             self._finish()
             self._expire()
-            self._submit()
+            wait_s = self._submit()
         for door in self._doors:
             door.close()
         self._results.close()
@@ -183,19 +190,37 @@ class _SegmentationWorker:
             case _:
                 raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
 
-    def _submit(self) -> None:
-        """Give the device its next batch: at most one frame of each camera, those that waited longest first."""
+    def _submit(self) -> float:
+        """Give the device its next batch: at most one frame of each camera, those that waited longest first.
+
+        Returns in how many seconds to try again, if nothing happens before.
+        """
         if len(self._flying) >= self._depth:
-            return
+            return IDLE_S
+        waiting = [name for name, camera in self._cameras.items() if camera.pending]
+        if not waiting:
+            return IDLE_S
+        wait_s = self._wait_s(waiting)
+        if wait_s > 0:
+            return min(wait_s, IDLE_S)
         chosen: list[tuple[Frame, Stamps]] = []
-        for name in list(self._cameras):
+        for name in waiting[: self._max_batch]:
             camera = self._cameras[name]
-            if camera.pending and len(chosen) < self._max_batch:
-                chosen.append(camera.pending.popleft())
-                camera.flying += 1
-                self._cameras.move_to_end(name)
-        if not chosen:
-            return
+            chosen.append(camera.pending.popleft())
+            camera.flying += 1
+            self._cameras.move_to_end(name)
+        self._start(chosen)
+        return IDLE_S
+
+    def _wait_s(self, waiting: list[str]) -> float:
+        now_ns = time.monotonic_ns()
+        expected = sum(not camera.pending and not camera.flying for camera in self._cameras.values())
+        running_s = (now_ns - self._flying[-1][0].started_ns) / 1e9 if self._flying else 0.0
+        received_ns = min(self._cameras[name].pending[0][0].ref.received_mono_ns for name in waiting)
+        age_s = (now_ns - received_ns) / 1e9
+        return self._window.wait_s(len(self._flying), len(waiting), expected, running_s, age_s)
+
+    def _start(self, chosen: list[tuple[Frame, Stamps]]) -> None:
         self._metrics.batch_size.observe(len(chosen))
         stamps = {frame.ref: stamp for frame, stamp in chosen}
         started_ns = time.monotonic_ns()  # preparing the pictures is part of inference
@@ -219,6 +244,7 @@ class _SegmentationWorker:
         """Take what the device has done: results on, credit back."""
         while self._flying and self._flying[0][0].future.done():
             batch, stamps = self._flying.pop(0)
+            self._window.done((batch.inferred_ns - batch.started_ns) / 1e9)
             if batch in self._overdue:
                 self._overdue.remove(batch)
                 continue  # its frames have failed already
