@@ -82,6 +82,12 @@ def replay(
     engine: EngineOption = "auto",
     band: Annotated[str, typer.Option(help="visible, infrared, or auto: infrared where there is no colour.")] = "auto",
     scale: Annotated[float | None, typer.Option(min=0.05, max=8, help="Default: the checkpoint's.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="'X,Y X,Y X,Y'", help="A polygon in which nothing is reported.")
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option("--region", metavar="X0,Y0,X1,Y1", help="Search this part of the frame alone.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of image sequences; default 25.")] = None,
     start: Annotated[int, typer.Option(min=0, help="First frame, 0-based.")] = 0,
     end: Annotated[int | None, typer.Option(min=1, help="Frame to stop before.")] = None,
@@ -92,7 +98,7 @@ def replay(
     ] = False,
 ) -> None:
     """Search recordings: every frame, none dropped, the same result every time."""
-    from pipeline.replay import ReplayOptions, run_replay
+    from pipeline.replay import ReplayOptions, polygon, region, run_replay
 
     options = ReplayOptions(
         checkpoint=checkpoint,
@@ -101,6 +107,8 @@ def replay(
         engine=engine,
         band=band,
         scale=scale,
+        ignore=tuple(polygon(text) for text in ignore or ()),
+        region=region(within) if within else None,
         fps=fps,
         start=start,
         end=end,

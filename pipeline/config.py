@@ -30,6 +30,7 @@ from pipeline.types import Band
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SCHEMES = (*NETWORK_SCHEMES, "sdp", "file", "v4l2", "demo")
+MIN_REGION_PX = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
@@ -37,6 +38,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Point = tuple[float, float]
+Side = Annotated[int, Field(ge=0, le=16384)]
 
 
 class _Section(BaseModel):
@@ -50,9 +52,11 @@ class Camera(_Section):
     uri: str
     band: Band = Band.VISIBLE
     transport: Literal["tcp", "udp"] = "tcp"
+    decode: Literal["auto", "cpu", "cuda", "vaapi"] = "cpu"  # where; auto: on a graphics card that can
     rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None  # upper limit; None: as the camera sends
     scale: Annotated[float, Field(gt=0, le=8)] | None = None  # None: as the checkpoint says for the band
     ignore: list[Annotated[list[Point], Field(min_length=3)]] = []  # polygons in frame pixels, never searched
+    region: tuple[Side, Side, Side, Side] | None = None  # x0, y0, x1, y1 in frame pixels: nothing else is searched
     host: Identifier | None = None  # where it is decoded, with `dasnet run --host`; None: on the host that searches
 
     @field_validator("uri")
@@ -65,6 +69,13 @@ class Camera(_Section):
         if scheme in NETWORK_SCHEMES and not urlsplit(uri).hostname:
             raise ValueError(f"a camera's address needs a host, as in {scheme}://user:password@host/path")
         return uri
+
+    @field_validator("region")
+    @classmethod
+    def _is_an_area(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if region is not None and (region[2] - region[0] < MIN_REGION_PX or region[3] - region[1] < MIN_REGION_PX):
+            raise ValueError(f"x0, y0, x1, y1 must span {MIN_REGION_PX} pixels or more in both directions")
+        return region
 
     @property
     def is_live(self) -> bool:

@@ -31,6 +31,10 @@ def describe(path: Path, config: Config) -> str:
             details.append(f"scale {camera.scale:g}")
         if camera.host:
             details.append(f"on host {camera.host}")
+        if camera.decode != "cpu":
+            details.append(f"decoded by {camera.decode}")
+        if camera.region:
+            details.append("searched within {}, {} to {}, {}".format(*camera.region))
         if camera.ignore:
             details.append(f"{len(camera.ignore)} ignored areas")
         lines.append(f"  camera {camera.id}: {', '.join(details)}")

@@ -23,6 +23,7 @@ from model.engine import Engine
 from pipeline.capture.picture import Source
 from pipeline.capture.recordings import find_recordings, frame_count, open_recording
 from pipeline.checkpoints import checkpoint_path
+from pipeline.config import MIN_REGION_PX
 from pipeline.errors import ConfigError, DasnetError, SourceError
 from pipeline.outputs import (
     DetectionsWriter,
@@ -45,6 +46,9 @@ IN_FLIGHT = 2  # batches: decoding and drawing overlap the network
 VIDEO_MIN_WIDTH_PX = 640  # smaller pictures are enlarged for people
 
 
+Polygon = tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True)
 class ReplayOptions:
     """What the command line says; see `dasnet replay --help`."""
@@ -55,6 +59,8 @@ class ReplayOptions:
     engine: str = "auto"
     band: str = "auto"
     scale: float | None = None
+    ignore: tuple[Polygon, ...] = ()
+    region: tuple[int, int, int, int] | None = None
     fps: float | None = None
     start: int = 0
     end: int | None = None
@@ -71,6 +77,8 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
         named_band(options.band)
     if options.from_detections and options.threshold is not None:
         raise ConfigError("--threshold cannot be changed with --from-detections: the masks are already cut")
+    if options.from_detections and (options.ignore or options.region):
+        raise ConfigError("--ignore and --region cannot be changed with --from-detections: the masks are already cut")
     inputs, failures = _find(paths)
     loaded = load(checkpoint_path(options.checkpoint))
     out.mkdir(parents=True, exist_ok=True)
@@ -90,6 +98,28 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     alerts = sum(summary.alerts for summary, _ in summaries)
     print(f"{len(summaries)} recordings, {frames} frames, {alerts} alerts: {out / 'report.html'}")
     return 1 if failures else 0
+
+
+def polygon(text: str) -> Polygon:
+    """`0,0 100,0 100,50`.  Raises ConfigError."""
+    try:
+        points = tuple((float(x), float(y)) for x, y in (point.split(",") for point in text.split()))
+    except ValueError:
+        points = ()
+    if len(points) < 3:
+        raise ConfigError(f"--ignore {text!r}; allowed: three or more points in frame pixels, as in '0,0 100,0 100,50'")
+    return points
+
+
+def region(text: str) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1`.  Raises ConfigError."""
+    try:
+        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+    except ValueError:
+        x0 = y0 = x1 = y1 = 0
+    if not (0 <= x0 <= x1 - MIN_REGION_PX and 0 <= y0 <= y1 - MIN_REGION_PX):
+        raise ConfigError(f"--region {text!r}; allowed: x0,y0,x1,y1 in frame pixels, {MIN_REGION_PX} or more apart")
+    return x0, y0, x1, y1
 
 
 def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
@@ -132,7 +162,9 @@ class Replay:
         self._folder = folder
         self._engine = engine
         self._options = options
-        self._segmenter = Segmenter(engine, options.threshold, {name: CameraView(options.scale)})
+        self._segmenter = Segmenter(
+            engine, options.threshold, {name: CameraView(options.scale, options.ignore, options.region)}
+        )
         self._metadata = loaded.metadata
         self._stage = TrackStage(self._segmenter.decision)
         self._latencies: dict[str, list[float]] = {}

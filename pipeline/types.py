@@ -73,6 +73,9 @@ class Mask(msgspec.Struct, frozen=True, array_like=True):
         height, width = mask.shape
         return cls(left, top, width, height, np.packbits(mask).tobytes())
 
+    def moved(self, right: int, down: int) -> "Mask":
+        return Mask(self.left + right, self.top + down, self.width, self.height, self.bits)
+
     def unpack(self) -> NDArray[np.bool_]:
         """bool (height, width)."""
         bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.width * self.height)

@@ -9,6 +9,7 @@ from model.metadata import Decision, Preprocessing
 from model.preprocess import prepare
 from pipeline.segmentation.detect import MAX_DETECTIONS, detect
 from pipeline.segmentation.motion import CameraMotion
+from pipeline.segmentation.segmenter import CameraView
 from pipeline.types import Band, FrameRef, Mask
 
 REF = FrameRef("north", "s", 0, 0.0, 0, 0)
@@ -58,6 +59,33 @@ def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_t
     found = find(probabilities, Decision(min_area_px=2, box_margin_px=2))
     np.testing.assert_allclose(found.xyxy, [[0, 0, 5, 5]])
     assert len(find(probabilities, ignore=[[(0, 0), (10, 0), (10, 10), (0, 10)]])) == 1
+
+
+def test_of_a_region_boxes_masks_and_ignored_areas_are_in_pixels_of_the_whole_frame():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    args = (probabilities, REF, Band.VISIBLE, (640, 512), CLASSES, Decision(box_margin_px=12), (2.0, 2.0))
+    area = (100, 50, 220, 130)  # the maps' 60x40
+    found = detect(*args, searched=area)
+    np.testing.assert_allclose(found.xyxy, [[116, 50, 176, 102]])  # grown no further than the region
+    np.testing.assert_allclose(found.centroid, [[146, 74]], atol=1e-4)
+    assert (found.masks[0].left, found.masks[0].top) == (70, 35) and found.size_px == (640, 512)
+    around = [(140, 70), (150, 70), (150, 80), (140, 80)]
+    assert len(detect(*args, ignore=[around], searched=area)) == 0
+    assert len(detect(*args, ignore=[[(x - 100, y - 50) for x, y in around]], searched=area)) == 1
+
+
+@pytest.mark.parametrize(
+    ("region", "searched"),
+    [
+        (None, (0, 0, 320, 256)),
+        ((100, 50, 200, 150), (100, 50, 200, 150)),
+        ((100, 50, 1000, 1000), (100, 50, 320, 256)),
+        ((400, 50, 500, 150), (0, 0, 320, 256)),  # of another camera: better all than nothing
+    ],
+)
+def test_the_part_of_a_frame_that_is_searched(region: tuple | None, searched: tuple):
+    assert CameraView(region=region).of((320, 256)) == searched
 
 
 def test_clutter_is_bounded_and_the_largest_are_kept():

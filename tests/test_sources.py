@@ -223,6 +223,24 @@ def test_images_grey_and_broken(tmp_path: Path) -> None:
     assert fault == f"{tmp_path}: not images: 2.png, 3.png; 2 frames were read"
 
 
+def test_the_pages_of_a_tiff_are_pictures(tmp_path: Path) -> None:
+    """Thermal counts of 14 bits, as recorders write them; the page before a cut is kept."""
+    pages = [np.full((64, 80), 8000, np.uint16) + 100 * n for n in range(5)]
+    for number, page in enumerate(pages):
+        page[10 * number : 10 * number + 5] += 2000  # a hot bar that moves down
+    assert cv2.imwritemulti(str(tmp_path / "thermal.tiff"), pages)
+    assert frame_count(tmp_path / "thermal.tiff") == 5
+    read = list(open_recording(tmp_path / "thermal.tiff").pictures())
+    assert [picture.pts_s for picture in read] == pytest.approx([n / 25 for n in range(5)])
+    for number, picture in enumerate(read):
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels[10 * number : 10 * number + 5].min() > picture.pixels[55:].max()
+    whole = (tmp_path / "thermal.tiff").read_bytes()
+    (tmp_path / "cut.tiff").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"cut.tiff: not images: cut.tiff page \d; [1-4] frames were read"):
+        list(open_recording(tmp_path / "cut.tiff").pictures())
+
+
 def test_a_folder_as_a_camera_is_read_clip_after_clip(tmp_path: Path) -> None:
     for name in ("1.mp4", "2.mp4"):
         encode(tmp_path / name, 10)

@@ -1,11 +1,16 @@
 """A sequence of images in (a folder, a printf pattern, or one image), every picture out, with times by its number.
 
+A TIFF with several pages, as thermal cameras write, is as many pictures.
+
 Broken images are left out; after the last one a SourceError names them.
 """
 
+import os
 import re
+import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.capture.picture import Gate, Picture, ungated
 from pipeline.errors import SourceError
-from pipeline.thermal import GainControl, decoded
+from pipeline.thermal import GainControl, decoded, decoded_page
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+TIFF_SUFFIXES = (".tif", ".tiff")
+BIG_TIFF = 43
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -51,8 +58,9 @@ class ImageSequence:
     live = False
 
     def __init__(self, path: Path, images: list[Path], fps: float) -> None:
-        self._path, self._images, self.fps = path, images, fps
-        self.length_s = len(images) / fps
+        self._path, self.fps = path, fps
+        self._pages = [(image, page) for image in images for page in range(_page_count(image))]
+        self.length_s = len(self._pages) / fps
         self._closed = False
 
     def pictures(self) -> Iterator[Picture]:
@@ -61,7 +69,7 @@ class ImageSequence:
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
         gain = GainControl()
-        for index, image in enumerate(self._images):
+        for index, (image, page) in enumerate(self._pages):
             if self._closed:
                 return
             pts_s = index / self.fps
@@ -69,23 +77,53 @@ class ImageSequence:
             if receipt is None:
                 continue
             started_ns = time.perf_counter_ns()
-            pixels = _read_image(image)
+            pixels = _read_image(image, page)
             if pixels is None:
-                broken.append(image.name)
+                broken.append(image.name + (f" page {page + 1}" if page else ""))
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
             yield Picture(pixels, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
-            read = len(self._images) - len(broken)
+            read = len(self._pages) - len(broken)
             raise SourceError(f"{self._path}: not images: {', '.join(broken[:5])}; {read} frames were read")
+
+    @property
+    def stated_count(self) -> int:
+        return len(self._pages)
 
     def close(self) -> None:
         self._closed = True
 
 
-def _read_image(path: Path) -> NDArray[Any] | None:
+def _page_count(path: Path) -> int:
+    """A page that the file promises and does not hold counts too: it is missed, which shall be said.
+
+    OpenCV counts only what it can read, hence this walk along the directories (TIFF 6.0, section 2; BigTIFF).
+    """
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return 1
+    pages: set[int] = set()
+    with suppress(OSError, struct.error, KeyError), path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}[file.read(2)]
+        is_big = struct.unpack(f"{order}H", file.read(2))[0] == BIG_TIFF
+        entries, entry_bytes, offset = ("Q", 20, "Q") if is_big else ("H", 12, "I")
+
+        def number(layout: str) -> int:
+            return int(struct.unpack(order + layout, file.read(struct.calcsize(order + layout)))[0])
+
+        file.seek(8 if is_big else 4)
+        while (place := number(offset)) and place not in pages:
+            pages.add(place)
+            file.seek(place)
+            file.seek(number(entries) * entry_bytes, os.SEEK_CUR)
+    return max(1, len(pages))
+
+
+def _read_image(path: Path, page: int) -> NDArray[Any] | None:
     """As `decoded`."""
+    if page:
+        return decoded_page(path, page)
     try:
         return decoded(np.fromfile(path, np.uint8))
     except OSError:

@@ -8,13 +8,14 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
 from av.error import TimeoutError as NetworkTimeout
 
 from pipeline.capture.decoding import Decoder, LossLog, OpenVideo, VideoPacket, nominal_fps, open_container, quiet_log
+from pipeline.capture.hardware import hardware
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
@@ -22,6 +23,7 @@ from pipeline.errors import CredentialsError, SourceError
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s
 PICTURE_TIMEOUT_S = 20.0  # longer than cameras wait between keyframes
+V4L2_OPTIONS = {"format": "input_format", "size": "video_size", "fps": "framerate"}  # ours -> FFmpeg's
 LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "32", "analyzeduration": "0"}
 
 
@@ -50,12 +52,18 @@ def open_sdp(camera: Camera) -> "LiveVideo":
 
 
 def open_v4l2(camera: Camera) -> "LiveVideo":
+    """`v4l2:/dev/video0?format=gray16le&size=640x512&fps=30`: what is left out is as the device is set."""
     quiet_log()
-    device = camera.uri.partition(":")[2]
+    device, _, query = camera.uri.partition(":")[2].partition("?")
+    options = {"fflags": "nobuffer"}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in V4L2_OPTIONS:
+            raise SourceError(f"{_named(camera)}: unknown {name[:40]!r}; allowed: {', '.join(V4L2_OPTIONS)}")
+        options[V4L2_OPTIONS[name]] = value
     if not Path(device).exists():
         found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none on this machine"
         raise SourceError(f"{_named(camera)}: there is no device {device}; allowed: {found}")
-    return LiveVideo(camera, _open(camera, device, "v4l2", {"fflags": "nobuffer"}))
+    return LiveVideo(camera, _open(camera, device, "v4l2", options))
 
 
 class LiveVideo(OpenVideo):
@@ -116,7 +124,13 @@ class LiveVideo(OpenVideo):
 def _open(camera: Camera, place: str, layout: str | None, options: dict[str, str]) -> InputContainer:
     started_s = time.monotonic()
     try:
-        return open_container(place, format=layout, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
+        return open_container(
+            place,
+            format=layout,
+            options=options,
+            timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S),
+            hwaccel=hardware(camera.decode),
+        )
     except FFmpegError as error:
         fault = _fault(camera, error, time.monotonic() - started_s)
     raise fault  # here, so that it is not raised in the context of FFmpeg's, which holds the address

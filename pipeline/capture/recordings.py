@@ -49,7 +49,7 @@ def frame_count(path: Path) -> int | None:
     """How many pictures a recording says it has; None: it does not say."""
     images = sequence(path)
     if images:
-        return len(images)
+        return ImageSequence(path, images, ASSUMED_FPS).stated_count
     video = VideoFile(path)
     try:
         return video.stated_count

@@ -26,10 +26,12 @@ def detect(
     scale: tuple[float, float],
     ignore: Sequence[Sequence[tuple[float, float]]] = (),
     camera_shift_px: tuple[float, float] | None = None,
+    searched: tuple[int, int, int, int] | None = None,
 ) -> Detections:
     """probabilities: float32 (len(classes), h, w) in 0..1; `scale`: (x, y) frame pixels per map pixel.
 
     `ignore`: polygons in frame pixels; a target whose centroid lies in one is not reported.
+    `searched`: x0, y0, x1, y1 of the part of the frame that the maps show; None: all of it.
     """
     objects = probabilities.max(axis=0)
     binary = (objects > decision.threshold).astype(np.uint8)
@@ -39,17 +41,17 @@ def detect(
     measured = [_measure(probabilities, objects, labels, stats[index], index) for index in found[:MAX_DETECTIONS]]
     rows = [row for row in measured if row[1] >= decision.min_score]
     sx, sy = scale
+    left, top, right, bottom = searched or (0, 0, *size_px)
     polygons = [np.asarray(polygon, np.float32) for polygon in ignore]
-    rows = [row for row in rows if not _ignored((row[3][0] * sx, row[3][1] * sy), polygons)]
+    rows = [row for row in rows if not _ignored((left + row[3][0] * sx, top + row[3][1] * sy), polygons)]
     margin = decision.box_margin_px
-    width, height = size_px
 
     def box(mask: Mask) -> tuple[float, float, float, float]:
         return (
-            max(0.0, (mask.left - margin) * sx),
-            max(0.0, (mask.top - margin) * sy),
-            min(float(width), (mask.left + mask.width + margin) * sx),
-            min(float(height), (mask.top + mask.height + margin) * sy),
+            max(float(left), left + (mask.left - margin) * sx),
+            max(float(top), top + (mask.top - margin) * sy),
+            min(float(right), left + (mask.left + mask.width + margin) * sx),
+            min(float(bottom), top + (mask.top + mask.height + margin) * sy),
         )
 
     return Detections(
@@ -61,8 +63,8 @@ def detect(
         score=np.array([row[1] for row in rows], np.float32),
         class_scores=np.array([row[2] for row in rows], np.float32).reshape(-1, len(classes)),
         area_px=np.array([row[4] * sx * sy for row in rows], np.float32),
-        centroid=np.array([(row[3][0] * sx, row[3][1] * sy) for row in rows], np.float32).reshape(-1, 2),
-        masks=[row[0] for row in rows],
+        centroid=np.array([(left + row[3][0] * sx, top + row[3][1] * sy) for row in rows], np.float32).reshape(-1, 2),
+        masks=[row[0].moved(round(left / sx), round(top / sy)) for row in rows],
         mask_scale=scale,
         camera_shift_px=camera_shift_px,
     )

@@ -27,6 +27,14 @@ class CameraView:
 
     scale: float | None = None
     ignore: Sequence[Sequence[tuple[float, float]]] = ()
+    region: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in frame pixels
+
+    def of(self, size_px: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The part of a frame of that size that is searched: all of it where the region lies outside."""
+        width, height = size_px
+        x0, y0, x1, y1 = self.region or (0, 0, width, height)
+        inside = x0, y0, min(x1, width), min(y1, height)
+        return inside if x0 < inside[2] and y0 < inside[3] else (0, 0, width, height)
 
 
 class Batch:
@@ -78,7 +86,9 @@ class Segmenter:
         groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], tuple[float, float]]]] = {}
         for frame in frames:
             view = self._views.get(frame.ref.camera, CameraView())
-            picture, scale = prepare(frame.pixels, frame.band, self.engine.metadata.preprocessing, view.scale)
+            x0, y0, x1, y1 = view.of(frame.size_px)
+            searched = frame.pixels[y0:y1, x0:x1]
+            picture, scale = prepare(searched, frame.band, self.engine.metadata.preprocessing, view.scale)
             groups.setdefault(picture.shape, []).append((frame, picture, scale))
         return [
             Batch(
@@ -107,6 +117,7 @@ class Segmenter:
             scale,
             view.ignore,
             self._motion[key].update(frame.pixels),
+            view.of(frame.size_px),
         )
 
     def look_closer(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Detections]:

@@ -82,7 +82,7 @@ class _Camera:
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
     loaded = load(checkpoint_path(config.model.checkpoint))
     with Engine(loaded, device=config.model.device, kind=config.model.engine) as engine:
-        views = {camera.id: CameraView(camera.scale, camera.ignore) for camera in config.cameras}
+        views = {camera.id: CameraView(camera.scale, camera.ignore, camera.region) for camera in config.cameras}
         segmenter = Segmenter(engine, config.model.threshold, views)
         metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
         if engine.device.type == "cuda":
