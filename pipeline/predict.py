@@ -19,10 +19,11 @@ from model.preprocess import prepare
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
+from pipeline.image_file import decoded
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.segmenter import Segmenter
-from pipeline.thermal import GainControl, decoded
+from pipeline.thermal import GainControl
 from pipeline.types import Band, Detections, Frame, FrameRef
 
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour

@@ -85,6 +85,8 @@ def rises(times: Sequence[float]) -> bool:
 def test_a_camera_costs_neither_torch_nor_zmq() -> None:
     code = "import sys, pipeline.capture.sources; assert not {'torch', 'zmq', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    code = "import sys, pipeline.capture.worker; assert not {'torch', 'cv2', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
 # Recordings.

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.capture.sources import open_recording
-from pipeline.thermal import LEAST_SPAN, SMOOTHING_S, GainControl, decoded
+from pipeline.image_file import decoded
+from pipeline.thermal import LEAST_SPAN, SMOOTHING_S, GainControl
 from training.datasets import open_dataset
 
 FPS = 25

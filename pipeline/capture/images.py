@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.capture.picture import Gate, Picture, ungated
 from pipeline.errors import SourceError
-from pipeline.thermal import GainControl, decoded, decoded_page
+from pipeline.thermal import GainControl
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -122,6 +122,8 @@ def _page_count(path: Path) -> int:
 
 def _read_image(path: Path, page: int) -> NDArray[Any] | None:
     """As `decoded`."""
+    from pipeline.image_file import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
+
     if page:
         return decoded_page(path, page)
     try:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WireError
-from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 1
@@ -231,7 +230,11 @@ def frame_message(frame: Frame, stamps: Stamps, live: bool, *, jpeg: bool = Fals
     """`jpeg`: the pixels are compressed, as a thin link needs it."""
     pixels = np.ascontiguousarray(frame.pixels)
     header = FrameHeader(frame.ref, frame.band, pixels.shape, stamps, live, jpeg)
-    return encode(header, jpeg_bytes(pixels) if jpeg else pixels.data)
+    if not jpeg:
+        return encode(header, pixels.data)
+    from pipeline.transport.jpeg import jpeg_bytes  # here: OpenCV is large, and most cameras do not need it
+
+    return encode(header, jpeg_bytes(pixels))
 
 
 def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
@@ -245,6 +248,8 @@ def frame_of(header: FrameHeader, buffers: Sequence[memoryview]) -> Frame:
     if size > MAX_PIXELS or not (header.jpeg or size == buffers[0].nbytes):
         raise WireError(f"a frame of shape {shape} with {buffers[0].nbytes} bytes; allowed: {min(size, MAX_PIXELS)}")
     if header.jpeg:
+        from pipeline.transport.jpeg import pixels_of_jpeg  # as above
+
         return Frame(header.ref, header.band, pixels_of_jpeg(buffers[0], shape))
     return Frame(header.ref, header.band, np.frombuffer(buffers[0], np.uint8).reshape(shape))
 

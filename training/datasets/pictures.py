@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.thermal import GainControl, decoded
+from pipeline.image_file import decoded
+from pipeline.thermal import GainControl
 from training.datasets.recording import (
     LABEL_OF,
     BrokenDataError,
