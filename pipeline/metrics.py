@@ -10,6 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from pipeline.capture.camera_clock import CameraClock
 from pipeline.resources import ProcessResources
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import FrameRef, Severity
@@ -86,14 +87,22 @@ class CaptureMetrics(FrameWorkerMetrics):
     def __init__(self, camera: str) -> None:
         super().__init__(f"capture-{camera}")
         self._camera = camera
+        self._clock = CameraClock()
         self._offset = self._gauge(
-            "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of the packet included."
+            "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of a packet included."
+        )
+        self._drift = self._gauge(
+            "dasnet_clock_drift_ratio", "Seconds by which that offset grows each second, over the last five minutes."
         )
 
     def captured(self, ref: FrameRef) -> None:
         self.worked()
         if ref.ntp_ns is not None:
-            self._offset.labels(self._camera).set((ref.received_utc_ns - ref.ntp_ns) / 1e9)
+            self._clock.update((ref.received_utc_ns - ref.ntp_ns) / 1e9, ref.received_mono_ns / 1e9)
+            if self._clock.offset_s is not None:
+                self._offset.labels(self._camera).set(self._clock.offset_s)
+            if self._clock.drift is not None:
+                self._drift.labels(self._camera).set(self._clock.drift)
 
 
 class SegmentationMetrics(FrameWorkerMetrics):
