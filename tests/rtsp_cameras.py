@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Fake IP cameras: looped H.264/H.265 clips without B-frames over RTSP, from GStreamer's server.  See `rtsp.py`.
+"""Fake IP cameras: looped H.264, H.265 or MJPEG clips without B-frames over RTSP, by GStreamer.  See `rtsp.py`.
 
 In: argv[1], JSON: {"host": "127.0.0.1", "cameras": {"cam0": {"file": PATH, "fps": 30, "user": TEXT, "password": TEXT,
     "transport": "tcp|udp|any"}}}; user and transport may be left out.  Then commands, one a line, on standard input:
@@ -26,24 +26,28 @@ from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E40
 Gst.init(None)
 
 DEMUXERS = {".mp4": "qtdemux", ".mov": "qtdemux", ".mkv": "matroskademux", ".ts": "tsdemux"}
-LAYOUT = "stream-format=byte-stream,alignment=au"
+CAPS = {
+    "h264": "video/x-h264,stream-format=byte-stream,alignment=au",
+    "h265": "video/x-h265,stream-format=byte-stream,alignment=au",
+    "jpeg": "image/jpeg",
+}
+OPTIONS = {"h264": "config-interval=-1", "h265": "config-interval=-1", "jpeg": ""}  # of the parser
 ROLE = "viewer"
 
 
 def access_units(path: Path) -> tuple[str, list[bytes]]:
-    """The codec (h264 | h265) and all access units of a clip."""
+    """The codec (h264 | h265 | jpeg) and all access units of a clip."""
     demuxer = DEMUXERS.get(path.suffix)
     if demuxer is None:
         raise SystemExit(f"{path}: unknown container; allowed: {', '.join(DEMUXERS)}")
-    for codec in ("h264", "h265"):
+    for codec, caps in CAPS.items():
         pipeline = Gst.parse_launch(
-            f'filesrc location="{path}" ! {demuxer} ! {codec}parse ! '
-            f'appsink name=sink sync=false caps="video/x-{codec},{LAYOUT}"'
+            f'filesrc location="{path}" ! {demuxer} ! {codec}parse ! appsink name=sink sync=false caps="{caps}"'
         )
         units = drain(pipeline)
         if units:
             return codec, units
-    raise SystemExit(f"{path}: holds no H.264 or H.265")
+    raise SystemExit(f"{path}: holds no H.264, H.265 or MJPEG")
 
 
 def drain(pipeline: Gst.Pipeline) -> list[bytes]:
@@ -141,7 +145,7 @@ class Camera:
         factory.set_protocols(transports[str(self.settings.get("transport", "any"))])
         factory.set_shared(True)  # all clients see the same moment, as with a real camera
         factory.set_launch(
-            f"( appsrc name=source is-live=true format=time block=false ! {self.codec}parse config-interval=-1 ! "
+            f"( appsrc name=source is-live=true format=time block=false ! {self.codec}parse {OPTIONS[self.codec]} ! "
             f"rtp{self.codec}pay name=pay0 pt=96 mtu=1400 )"
         )
         factory.connect("media-configure", self.configure)
@@ -149,7 +153,7 @@ class Camera:
 
     def configure(self, _factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_child_by_name("source")
-        source.set_property("caps", Gst.Caps.from_string(f"video/x-{self.codec},{LAYOUT},framerate={self.fps}/1"))
+        source.set_property("caps", Gst.Caps.from_string(f"{CAPS[self.codec]},framerate={self.fps}/1"))
         kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
         media.get_element().get_child_by_name("pay0").get_static_pad("src").add_probe(kinds, self.lose)
         feed = Feed(self, source)
