@@ -70,7 +70,7 @@ def searched(run_dir: Path) -> Iterator[tuple[int, bytes]]:
             session = message.ref.session if isinstance(message, FrameHeader) else message.session
             if isinstance(message, FrameHeader):
                 yield message.ref.seq, frame_of(message, buffers).pixels.tobytes()
-            socket.send_multipart([sender, *encode(Credit("here", session, segmented=done))])
+            socket.send_multipart([sender, *encode(Credit("here", session, segmented=done, granted=True))])
 
 
 def site(tmp_path: Path, uri: str, transport: str = "udp") -> tuple[Path, Path]:

@@ -124,5 +124,5 @@ def received(socket: Socket, size_px: tuple[int, int], count: int) -> list[Frame
             frames.append(message.ref)
         session = message.ref.session if is_frame else message.session
         done = [message.ref.seq] if is_frame else []
-        socket.send_multipart([sender, *encode(Credit("here", session, segmented=done))])
+        socket.send_multipart([sender, *encode(Credit("here", session, segmented=done, granted=True))])
     return frames

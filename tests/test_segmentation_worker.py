@@ -184,6 +184,30 @@ def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: 
         hung.close()
 
 
+def test_in_overload_frames_are_young_however_many_cameras_there_are(results: "zmq.Socket[bytes]"):
+    """Twenty cameras of 25 frames/s, of which 50 a second can be searched: a turn of all of them takes 0.4 s."""
+    names = [f"cam{number}" for number in range(20)]
+    with running(TimedEngine(0.02), names):
+        cameras = [FakeCamera(name) for name in names]
+        start_s = time.monotonic()
+        for tick in range(50):
+            time.sleep(max(0.0, start_s + tick / 25 - time.monotonic()))
+            for camera in cameras:
+                camera.offer()
+        assert all(camera.channel.drain(10) for camera in cameras)
+        ages_s, counts = [], dict.fromkeys(names, 0)
+        while results.poll(200):
+            message, _ = decode(results.recv_multipart())
+            assert isinstance(message, Result)
+            ages_s.append((message.stamps.inferred_ns - message.ref.received_mono_ns) / 1e9)
+            counts[message.ref.camera] += 1
+        for camera in cameras:
+            camera.close()
+            assert read(camera.path).balanced and read(camera.path).dropped[Cause.OVERLOAD]
+        assert np.percentile(ages_s[20:-20], 90) < 0.2  # 40 ms between frames, and at most two of 20 ms of inference
+        assert max(counts.values()) - min(counts.values()) <= 2
+
+
 def test_what_a_busy_gpu_cannot_begin_yet_waits_for_the_frames_of_other_cameras(results: "zmq.Socket[bytes]"):
     engine = TimedEngine(0.3)
     engine.device = SimpleNamespace(type="cuda")

@@ -1,7 +1,8 @@
 """The segmentation worker: Frames from all cameras -> Detections to the track worker, credit back to the cameras.
 
-It holds at most one frame of a live camera, so no queue of old frames can build up.  A frame that could not be
-segmented is reported as failed, never as empty.
+It takes no more frames than its next batch holds, in turns, each the newest of its camera: so no queue of old frames
+can build up, however many cameras there are.  A frame that could not be segmented is reported as failed, never as
+empty.
 """
 
 import math
@@ -31,7 +32,6 @@ from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
 from pipeline.segmentation.batch_window import BatchWindow
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
-from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -60,6 +60,7 @@ JPEG_QUALITY = 82
 BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
 HANG_S = 30.0  # a device that is still busy with it then is lost
 IDLE_S = 0.2
+GRANT_S = 0.1  # a place in the next batch is kept for so long
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
 
 
@@ -74,6 +75,9 @@ class _Camera:
     flying: int = 0
     preview_s: float = 0.0
     ended: bool = False
+    asks: bool = False  # for credit, with a frame that waits there
+    granted: bool = False  # it may send a frame
+    place_s: float = 0.0  # when a place in the next batch was kept for that; 0: there was room for all
 
     def is_of(self, door: Socket, identity: bytes, session: str) -> bool:
         return (self.door, self.identity, self.session) == (door, identity, session)
@@ -120,6 +124,7 @@ class _SegmentationWorker:
         self._stop = stop
         self._id = secrets.token_hex(8)
         self._cameras: OrderedDict[str, _Camera] = OrderedDict()
+        self._asking: deque[str] = deque()  # those that wait for credit, the longest first
         self._flying: list[tuple[Batch, list[Stamps]]] = []
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         on_gpu = segmenter.engine.device.type == "cuda"
@@ -146,6 +151,7 @@ class _SegmentationWorker:
                     self._receive(door, door.recv_multipart(copy=False))
             self._finish()
             self._expire()
+            self._grant()
             wait_s = self._submit()
         for door in self._doors:
             door.close()
@@ -172,15 +178,17 @@ class _SegmentationWorker:
                 camera = self._cameras.get(message.camera)
                 if camera is None or not camera.is_of(door, identity, message.session):
                     camera = self._cameras[message.camera] = _Camera(door, identity, message.session)
-                if not camera.pending and not camera.flying:
-                    self._credit(camera, [], [])
+                if not camera.asks and not camera.pending and not camera.flying:
+                    camera.asks = True  # also where credit is on its way to it just now
+                    self._asking.append(message.camera)
             case FrameHeader():
                 frame = frame_of(message, buffers)
                 known = self._cameras.get(frame.ref.camera)
                 if known is None or (known.door, known.identity) != (door, identity):
                     return  # of a session that has ended
-                if known.session != frame.ref.session or len(known.pending) + known.flying >= CREDITS:
+                if known.session != frame.ref.session or not known.granted:
                     raise WireError(f"a frame of {frame.ref.camera!r} that it had no credit for")
+                known.granted = False
                 message.stamps.arrived_ns = time.monotonic_ns()
                 known.pending.append((frame, message.stamps))
             case End():
@@ -189,6 +197,18 @@ class _SegmentationWorker:
                     ending.ended = True
             case _:
                 raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
+
+    def _grant(self) -> None:
+        """Ask for as many frames as the next batch has places, from those that waited longest."""
+        now_s = time.monotonic()
+        coming = sum(camera.granted and now_s - camera.place_s < GRANT_S for camera in self._cameras.values())
+        room = self._max_batch - coming - sum(len(camera.pending) for camera in self._cameras.values())
+        while self._asking and room > 0:
+            camera = self._cameras[self._asking.popleft()]
+            if camera.asks and not camera.pending and not camera.flying:
+                camera.asks, camera.place_s = False, now_s
+                self._credit(camera, [], [], granted=True)
+                room -= 1
 
     def _submit(self) -> float:
         """Give the device its next batch: at most one frame of each camera, those that waited longest first.
@@ -307,10 +327,13 @@ class _SegmentationWorker:
         if camera is None or camera.session != ref.session:
             return  # numbers of another session would be taken for its own
         camera.flying = max(0, camera.flying - 1)
-        self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq])
+        camera.place_s = 0.0
+        is_alone = not self._asking and not camera.pending and not camera.flying  # it need not ask
+        self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq], granted=is_alone)
 
-    def _credit(self, camera: _Camera, segmented: list[int], failed: list[int]) -> None:
-        credit = Credit(self._id, camera.session, segmented, failed)
+    def _credit(self, camera: _Camera, segmented: list[int], failed: list[int], *, granted: bool) -> None:
+        camera.granted = granted
+        credit = Credit(self._id, camera.session, segmented, failed, granted)
         camera.door.send_multipart([camera.identity, *encode(credit)])
 
 

@@ -1,8 +1,10 @@
 """The capture worker's end of the credit flow.
 
-One thread decodes and offers frames; another owns the socket.  A live camera has one mailbox slot that always holds its
-newest frame: without credit, the newer frame replaces the older, which is counted as dropped by overload.  A recording
-blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere else.
+One thread decodes and offers frames; another owns the socket.  A frame that waits asks for credit, and leaves when it
+is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  A live camera has one
+mailbox slot that always holds its newest frame: a newer one replaces it, and the older is counted as dropped by
+overload.  A recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere
+else.
 """
 
 import os
@@ -24,7 +26,7 @@ from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, dec
 from pipeline.types import Cause, Frame
 
 CREDITS = 1  # frames of a camera that may be under way; more would only wait in a queue and age
-HELLO_S = 0.5  # how often a camera asks for credit while it has none
+HELLO_S = 0.5  # how often credit is asked for again: the segmentation worker may be another by then
 ASK_S = 1.0  # how often another host is asked for its time
 DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as failed
 
@@ -46,7 +48,7 @@ class Channel:
         self._lock = threading.Condition()
         self._mailbox: tuple[Frame, Stamps] | None = None
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
-        self._credits = 0
+        self._granted = False
         self._worker = ""  # the segmentation worker that gave the credit
         self._closing = False
         self._ended = False
@@ -135,7 +137,9 @@ class Channel:
                 if self._flying.pop(seq, None) is not None:
                     self._ledger.segmented()
             self._fail(message.failed)
-            self._credits = CREDITS - len(self._flying)
+            self._granted = message.granted and len(self._flying) < CREDITS
+            if not self._flying:
+                self._told_s = 0.0  # the next frame asks at once
             self._lock.notify_all()
 
     def _expire(self) -> None:
@@ -144,7 +148,7 @@ class Channel:
             lost = [seq for seq, sent_s in self._flying.items() if sent_s < late]
             if lost:
                 self._fail(lost)
-                self._credits = 0  # to be asked for again
+                self._granted = False  # to be asked for again
 
     def _fail(self, sequence_numbers: list[int]) -> None:
         for seq in sequence_numbers:
@@ -162,12 +166,12 @@ class Channel:
         offset_ns = self._clock.ns if self._away else 0
         if offset_ns is None:
             return
-        if self._credits <= 0:
-            if now_s - self._told_s >= HELLO_S:
-                self._told_s = now_s
-                self._try(encode(Hello(self._camera, self._session, self._live)))
-            return
         with self._lock:
+            if not self._granted:
+                if (self._mailbox or self._flying) and now_s - self._told_s >= HELLO_S:
+                    self._told_s = now_s
+                    self._try(encode(Hello(self._camera, self._session, self._live)))
+                return
             if self._mailbox is None:
                 return
             frame, stamps = self._mailbox
@@ -177,7 +181,7 @@ class Channel:
             if not self._try(message):
                 return
             self._mailbox = None
-            self._credits -= 1
+            self._granted, self._told_s = False, now_s
             self._flying[frame.ref.seq] = now_s
             self._ledger.sent()
             self._lock.notify_all()

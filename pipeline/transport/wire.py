@@ -41,7 +41,7 @@ class Stamps(msgspec.Struct, array_like=True):
 
 
 class Hello(msgspec.Struct, tag="hello"):
-    """capture -> segmentation: this camera's session is here.  Repeated while no credit comes."""
+    """capture -> segmentation: a frame of this camera's session waits for credit.  Repeated until it comes."""
 
     camera: str
     session: str
@@ -60,12 +60,13 @@ class FrameHeader(msgspec.Struct, tag="frame"):
 
 
 class Credit(msgspec.Struct, tag="credit"):
-    """segmentation -> capture: `worker` will take frames; the fates of earlier ones."""
+    """segmentation -> capture: the fates of frames, and whether `worker` takes another."""
 
     worker: str  # new at each start of the segmentation worker
     session: str
     segmented: list[int] = []  # sequence numbers
     failed: list[int] = []
+    granted: bool = False
 
 
 class End(msgspec.Struct, tag="end"):
