@@ -33,7 +33,7 @@ class Decision:
     min_area_px: float = 1.0  # of a detection, in pixels of the network's input
     min_score: float = 0.0  # of a detection: its mean probability
     box_margin_px: float = 0.0  # added to each side of a box, in pixels of the network's input
-    uav_evidence: float = 0.0  # mean difference of log-odds over the track above which it is a uav ...
+    uav_evidence: float = 0.0  # mean difference of log-odds, over the last seconds, above which it is a uav ...
     distractor_evidence: float = 0.8  # ... and how far below zero it must be to be silenced
 
 

@@ -119,7 +119,7 @@ class Track(msgspec.Struct, frozen=True):
     session: str
     state: TrackState
     label: str  # uav, unknown, or a distractor's class
-    evidence: dict[str, float]  # per class: mean over the track of log(class / best other)
+    evidence: dict[str, float]  # per class: mean over the last seconds of log-odds less the best other's
     xyxy: tuple[float, float, float, float]
     velocity_px_s: tuple[float, float]
     score: float

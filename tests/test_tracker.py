@@ -112,9 +112,36 @@ def test_where_the_cameras_motion_is_unknown_nothing_is_held_against_a_still_tar
     assert confirmed(follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=None) for seq in range(30)))
 
 
-def test_labels_follow_the_evidence_of_the_whole_track():
-    def label(scores: list[tuple[float, ...]]) -> str:
-        return follow(frame(seq, [(*flight(seq)[:3], s)]) for seq, s in enumerate(scores))[-1][0].label
+def label(scores: list[tuple[float, ...]], speed_px_s: float = 90) -> str:
+    """Of a target that looks like this, frame by frame, in the end."""
+    frames = (frame(seq, [(*flight(seq, speed_px_s=speed_px_s)[:3], s)]) for seq, s in enumerate(scores))
+    return follow(frames)[-1][0].label
+
+
+def odds(evidence: float) -> tuple[float, ...]:
+    """Class scores that say so much for a uav, against a bird."""
+    return (1 / (1 + math.exp(-evidence)), 0.5, 0.1, 0.1)
+
+
+def test_what_comes_closer_is_named_anew_within_seconds():
+    """Evidence of 2.5 s counts; over a whole track of ten seconds the bird would stay one for ten more."""
+    assert label([SURE_BIRD] * 150 + [SURE_UAV] * 15) == "bird"
+    assert label([SURE_BIRD] * 150 + [SURE_UAV] * 75) == "uav"
+
+
+def test_a_slow_camera_forgets_as_fast():
+    history = follow(frame(n, [(20 + 4 * n, 200, 12, SURE_BIRD if n < 20 else SURE_UAV)], n / 4) for n in range(32))
+    assert history[19][0].label == "bird" and history[31][0].label == "uav"
+
+
+def test_what_was_reported_takes_more_to_be_silenced_than_what_never_was():
+    """The decision silences below -0.8; what was alerted on, below -1.8: it would only flicker."""
+    assert label([odds(-1.3)] * 90) == "bird"
+    assert label([odds(0.0)] * 30 + [odds(-1.3)] * 60) == "unknown"
+    assert label([odds(0.0)] * 30 + [odds(-3.0)] * 60) == "bird"
+
+
+def test_labels_follow_the_evidence():
 
     assert label([SURE_BIRD] * 30) == "bird"
     assert label([SURE_UAV] * 30) == "uav"

@@ -2,7 +2,8 @@
 
 Each frame: predict every track to the frame's presentation time, assign detections to tracks at the least total cost
 within a Mahalanobis gate, update, start tentative tracks from what is left, confirm by M of N frames, and let tracks
-coast for a bounded time.  Evidence for each class is gathered over the whole track.  On a camera whose motion is known,
+coast for a bounded time.  Evidence for each class is gathered over the last seconds of a track, so that a target which
+comes closer is named anew; what was reported as a target takes more to be silenced.  On a camera whose motion is known,
 what has not moved against its background since it was first seen is a fixed object (a cloud, a lamp) and is not
 confirmed; a target that arrived and then hovers stays one.
 """
@@ -44,6 +45,8 @@ class TrackerSettings:
     size_gain: float = 0.25  # how quickly the box follows
     moved_d: float = 0.15  # a target has moved when it left its first place by this many D ...
     moved_px: float = 2.0  # ... and by as many pixels
+    evidence_s: float = 2.5  # a frame's evidence counts 1/e after so long
+    silence_margin: float = 1.0  # of evidence, beyond the decision's, for what was reported as a target
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
 
 
@@ -66,7 +69,9 @@ class _Target:
         self.missed = 0
         self.score_sum = float(detections.score[row])
         self.evidence_sum = evidence_of(detections.class_scores[row])
+        self.evidence_weight = 1.0
         self.confirmed = False
+        self.reported = False  # as a target: confirmed, and no sure distractor
         self.seen = True
 
     @property
@@ -75,7 +80,7 @@ class _Target:
 
     @property
     def evidence(self) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = self.evidence_sum / self.hits
+        mean: NDArray[np.float64] = self.evidence_sum / self.evidence_weight
         return mean
 
 
@@ -185,14 +190,17 @@ class Tracker:
             target.size += settings.size_gain * (box[2:] - box[:2] - target.size)
             target.motion.update(center, measurement_std(target.apparent_px))
             target.box = box
+            kept = math.exp(-(detections.ref.pts_s - target.last.pts_s) / settings.evidence_s)
+            target.evidence_sum = kept * target.evidence_sum + evidence_of(detections.class_scores[row])
+            target.evidence_weight = kept * target.evidence_weight + 1
             target.last = detections.ref
             target.hits += 1
             target.missed = 0
             target.score_sum += float(detections.score[row])
-            target.evidence_sum = target.evidence_sum + evidence_of(detections.class_scores[row])
             target.moved = target.moved or self._has_moved(target)
             enough = sum(target.recent) >= settings.confirm_hits
             target.confirmed = target.confirmed or (enough and target.moved)
+            target.reported = target.reported or (target.confirmed and self._label(target) in (UAV, UNKNOWN))
 
     def _has_moved(self, target: _Target) -> bool:
         """Against its background; where the picture's own motion is mostly unknown, nothing can be said against it."""
@@ -220,7 +228,8 @@ class Tracker:
         uav = float(evidence[self._classes.index(UAV)])
         if uav > self._decision.uav_evidence:
             return UAV
-        if uav < -self._decision.distractor_evidence:
+        margin = self._settings.silence_margin if target.reported else 0.0
+        if uav < -(self._decision.distractor_evidence + margin):
             others = [name for name in self._classes if name != UAV]
             return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
         return UNKNOWN
