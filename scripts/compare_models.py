@@ -64,6 +64,7 @@ def training_config(data: str, network: str, seed: int, steps: int, size_px: int
         "optimizer": {"kind": "adamw", "lr": 0.001, "weight_decay": 0.01},
         "schedule": {"kind": "cosine", "warmup_steps": steps // 10},
         "clip_norm": 2.0,
+        "precision": "auto",
         "seed": seed,
         "check_splits": ["val"],
         "max_check_samples": 40,
