@@ -149,7 +149,7 @@ def nothing_in(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
-    segmentation.preview = lambda frame: b""  # it is for people, and no part of the transport
+    segmentation.preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
