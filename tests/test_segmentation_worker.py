@@ -23,7 +23,7 @@ from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink
 from pipeline.transport.sockets import bound, connected
-from pipeline.transport.wire import Hello, Result, Stamps, decode, encode
+from pipeline.transport.wire import Credit, Hello, Result, Stamps, decode, encode, frame_message
 from pipeline.types import Band, Cause, Frame, FrameRef
 
 PIXELS = np.zeros((64, 64, 3), np.uint8)
@@ -206,6 +206,39 @@ def test_in_overload_frames_are_young_however_many_cameras_there_are(results: "z
             assert read(camera.path).balanced and read(camera.path).dropped[Cause.OVERLOAD]
         assert np.percentile(ages_s[20:-20], 90) < 0.2  # 40 ms between frames, and at most two of 20 ms of inference
         assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_a_camera_that_asks_while_its_credit_is_on_the_way_may_ask_again_later(results: "zmq.Socket[bytes]"):
+    engine = TimedEngine()
+    engine.free.clear()
+    with running(engine, ["a", "b", "c"]):
+        sockets = {name: connected(zmq.DEALER, Endpoints.segmentation, high_water=4) for name in "abc"}
+
+        def ask(name: str) -> None:
+            sockets[name].send_multipart(encode(Hello(name, "s1", True)))
+
+        def answer(name: str) -> Credit:
+            assert sockets[name].poll(5000), f"{name} is given no credit"
+            message, _ = decode(sockets[name].recv_multipart())
+            assert isinstance(message, Credit)
+            return message
+
+        ask("a")
+        assert answer("a").granted
+        ask("a")  # as if the credit had not come yet
+        ref = FrameRef("a", "s1", 0, 0.0, time.monotonic_ns(), time.time_ns())
+        sockets["a"].send_multipart(frame_message(Frame(ref, Band.VISIBLE, PIXELS), Stamps(), True))
+        ask("b")
+        assert answer("b").granted  # so the frame of a is with the device
+        ask("c")  # has to wait for the place of b, which never sends
+        engine.free.set()
+        fate = answer("a")
+        assert fate.segmented == [0]
+        if not fate.granted:
+            ask("a")
+            assert answer("a").granted
+        for socket in sockets.values():
+            socket.close(0)
 
 
 def test_what_a_busy_gpu_cannot_begin_yet_waits_for_the_frames_of_other_cameras(results: "zmq.Socket[bytes]"):

@@ -205,8 +205,9 @@ class _SegmentationWorker:
         room = self._max_batch - coming - sum(len(camera.pending) for camera in self._cameras.values())
         while self._asking and room > 0:
             camera = self._cameras[self._asking.popleft()]
-            if camera.asks and not camera.pending and not camera.flying:
-                camera.asks, camera.place_s = False, now_s
+            asks, camera.asks = camera.asks, False
+            if asks and not camera.pending and not camera.flying:
+                camera.place_s = now_s
                 self._credit(camera, [], [], granted=True)
                 room -= 1
 
