@@ -10,10 +10,8 @@ import os
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -32,6 +30,7 @@ from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
 from pipeline.segmentation.batch_window import BatchWindow
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.segmentation.turns import Camera, Turns
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -60,27 +59,7 @@ JPEG_QUALITY = 82
 BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
 HANG_S = 30.0  # a device that is still busy with it then is lost
 IDLE_S = 0.2
-GRANT_S = 0.1  # a place in the next batch is kept for so long
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
-
-
-@dataclass
-class _Camera:
-    """What is known of one capture worker's session."""
-
-    door: Socket  # where it comes in: from this host, or from others
-    identity: bytes
-    session: str
-    pending: deque[tuple[Frame, Stamps]] = field(default_factory=deque)
-    flying: int = 0
-    preview_s: float = 0.0
-    ended: bool = False
-    asks: bool = False  # for credit, with a frame that waits there
-    granted: bool = False  # it may send a frame
-    place_s: float = 0.0  # when a place in the next batch was kept for that; 0: there was room for all
-
-    def is_of(self, door: Socket, identity: bytes, session: str) -> bool:
-        return (self.door, self.identity, self.session) == (door, identity, session)
 
 
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
@@ -123,14 +102,13 @@ class _SegmentationWorker:
         self._refusals = Refusals("segmentation", metrics.refused)
         self._stop = stop
         self._id = secrets.token_hex(8)
-        self._cameras: OrderedDict[str, _Camera] = OrderedDict()
-        self._asking: deque[str] = deque()  # those that wait for credit, the longest first
         self._flying: list[tuple[Batch, list[Stamps]]] = []
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         on_gpu = segmenter.engine.device.type == "cuda"
         self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
-        self._max_batch = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
-        self._window = BatchWindow(objective_s, self._max_batch)
+        most = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
+        self._turns = Turns(most)
+        self._window = BatchWindow(objective_s, most)
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._doors = doors
         self._gate = gate
@@ -151,7 +129,8 @@ class _SegmentationWorker:
                     self._receive(door, door.recv_multipart(copy=False))
             self._finish()
             self._expire()
-            self._grant()
+            for camera in self._turns.grants(time.monotonic()):
+                self._credit(camera)
             wait_s = self._submit()
         for door in self._doors:
             door.close()
@@ -175,71 +154,40 @@ class _SegmentationWorker:
             case Hello():
                 if message.camera not in self._site:
                     raise WireError(f"camera {message.camera[:64]!r}, which is none of this site")
-                camera = self._cameras.get(message.camera)
-                if camera is None or not camera.is_of(door, identity, message.session):
-                    camera = self._cameras[message.camera] = _Camera(door, identity, message.session)
-                if not camera.asks and not camera.pending and not camera.flying:
-                    camera.asks = True  # also where credit is on its way to it just now
-                    self._asking.append(message.camera)
+                self._turns.ask(message.camera, door, identity, message.session)
             case FrameHeader():
                 frame = frame_of(message, buffers)
-                known = self._cameras.get(frame.ref.camera)
+                known = self._turns.cameras.get(frame.ref.camera)
                 if known is None or (known.door, known.identity) != (door, identity):
                     return  # of a session that has ended
                 if known.session != frame.ref.session or not known.granted:
                     raise WireError(f"a frame of {frame.ref.camera!r} that it had no credit for")
-                known.granted = False
                 message.stamps.arrived_ns = time.monotonic_ns()
-                known.pending.append((frame, message.stamps))
+                self._turns.arrived(known, frame, message.stamps)
             case End():
-                ending = self._cameras.get(message.camera)
+                ending = self._turns.cameras.get(message.camera)
                 if ending is not None and ending.is_of(door, identity, message.session):
                     ending.ended = True
             case _:
                 raise WireError(f"a {type(message).__name__} sent to the segmentation worker")
 
-    def _grant(self) -> None:
-        """Ask for as many frames as the next batch has places, from those that waited longest."""
-        now_s = time.monotonic()
-        coming = sum(camera.granted and now_s - camera.place_s < GRANT_S for camera in self._cameras.values())
-        room = self._max_batch - coming - sum(len(camera.pending) for camera in self._cameras.values())
-        while self._asking and room > 0:
-            camera = self._cameras[self._asking.popleft()]
-            asks, camera.asks = camera.asks, False
-            if asks and not camera.pending and not camera.flying:
-                camera.place_s = now_s
-                self._credit(camera, [], [], granted=True)
-                room -= 1
-
     def _submit(self) -> float:
-        """Give the device its next batch: at most one frame of each camera, those that waited longest first.
+        """Give the device its next batch: at most one frame of each camera.
 
         Returns in how many seconds to try again, if nothing happens before.
         """
-        if len(self._flying) >= self._depth:
+        waiting = self._turns.waiting()
+        if not waiting or len(self._flying) >= self._depth:
             return IDLE_S
-        waiting = [name for name, camera in self._cameras.items() if camera.pending]
-        if not waiting:
-            return IDLE_S
-        wait_s = self._wait_s(waiting)
+        now_ns = time.monotonic_ns()
+        running_s = (now_ns - self._flying[-1][0].started_ns) / 1e9 if self._flying else 0.0
+        received_ns = min(camera.waiting[0].ref.received_mono_ns for camera in waiting if camera.waiting)
+        age_s = (now_ns - received_ns) / 1e9
+        wait_s = self._window.wait_s(len(self._flying), len(waiting), self._turns.expected(), running_s, age_s)
         if wait_s > 0:
             return min(wait_s, IDLE_S)
-        chosen: list[tuple[Frame, Stamps]] = []
-        for name in waiting[: self._max_batch]:
-            camera = self._cameras[name]
-            chosen.append(camera.pending.popleft())
-            camera.flying += 1
-            self._cameras.move_to_end(name)
-        self._start(chosen)
+        self._start([self._turns.take(camera) for camera in waiting])
         return IDLE_S
-
-    def _wait_s(self, waiting: list[str]) -> float:
-        now_ns = time.monotonic_ns()
-        expected = sum(not camera.pending and not camera.flying for camera in self._cameras.values())
-        running_s = (now_ns - self._flying[-1][0].started_ns) / 1e9 if self._flying else 0.0
-        received_ns = min(self._cameras[name].pending[0][0].ref.received_mono_ns for name in waiting)
-        age_s = (now_ns - received_ns) / 1e9
-        return self._window.wait_s(len(self._flying), len(waiting), expected, running_s, age_s)
 
     def _start(self, chosen: list[tuple[Frame, Stamps]]) -> None:
         self._metrics.batch_size.observe(len(chosen))
@@ -265,10 +213,10 @@ class _SegmentationWorker:
         """Take what the device has done: results on, credit back."""
         while self._flying and self._flying[0][0].future.done():
             batch, stamps = self._flying.pop(0)
-            self._window.done((batch.inferred_ns - batch.started_ns) / 1e9)
             if batch in self._overdue:
                 self._overdue.remove(batch)
                 continue  # its frames have failed already
+            self._window.done((batch.inferred_ns - batch.started_ns) / 1e9)
             try:
                 detections = batch.detections()
             except EngineLost:
@@ -281,10 +229,10 @@ class _SegmentationWorker:
                 stamp.masked_ns = time.monotonic_ns()
                 self._metrics.worked()
                 self._end(frame.ref, segmented=self._deliver(frame, found, stamp))
-        for name, camera in self._cameras.items():
-            if camera.ended and not camera.pending and not camera.flying:
+        for camera in self._turns.cameras.values():
+            if camera.ended and camera.is_idle:
                 camera.ended = False
-                self._send(encode(End(name, camera.session)))
+                self._send(encode(End(camera.name, camera.session)))
 
     def _expire(self) -> None:
         """A batch that overruns has failed, and so have frames that waited for the device as long."""
@@ -296,13 +244,12 @@ class _SegmentationWorker:
                 self._fail(batch.frames, f"not done after {self._deadline_s} s")
             if now_ns - batch.started_ns > HANG_S * 1e9:
                 raise EngineLost(f"the device has been busy with one batch for {HANG_S:.0f} s")
-        for camera in self._cameras.values():
-            while camera.pending and camera.pending[0][1].arrived_ns < late_ns:
-                frame, _ = camera.pending.popleft()
-                self._fail([frame], f"the device was not free for {self._deadline_s} s")
+        for camera in self._turns.waiting():
+            if camera.waiting and camera.waiting[1].arrived_ns < late_ns:
+                self._fail([camera.waiting[0]], f"the device was not free for {self._deadline_s} s")
 
     def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
-        camera = self._cameras.get(frame.ref.camera)
+        camera = self._turns.cameras.get(frame.ref.camera)
         now_s = time.monotonic()
         jpeg = b""
         if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
@@ -323,18 +270,15 @@ class _SegmentationWorker:
             self._end(frame.ref, segmented=False)
 
     def _end(self, ref: FrameRef, *, segmented: bool) -> None:
-        """A frame has met its fate: its camera is told, and may send another."""
-        camera = self._cameras.get(ref.camera)
+        """A frame has met its fate: its camera is told."""
+        camera = self._turns.cameras.get(ref.camera)
         if camera is None or camera.session != ref.session:
             return  # numbers of another session would be taken for its own
-        camera.flying = max(0, camera.flying - 1)
-        camera.place_s = 0.0
-        is_alone = not self._asking and not camera.pending and not camera.flying  # it need not ask
-        self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq], granted=is_alone)
+        self._turns.ended(camera)
+        self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq])
 
-    def _credit(self, camera: _Camera, segmented: list[int], failed: list[int], *, granted: bool) -> None:
-        camera.granted = granted
-        credit = Credit(self._id, camera.session, segmented, failed, granted)
+    def _credit(self, camera: Camera, segmented: Sequence[int] = (), failed: Sequence[int] = ()) -> None:
+        credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted)
         camera.door.send_multipart([camera.identity, *encode(credit)])
 
 

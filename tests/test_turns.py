@@ -1,0 +1,88 @@
+"""Turns: who is given credit, in which order, and how many at a time."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.segmentation.turns import GRANT_S, Camera, Turns
+from pipeline.transport.wire import Stamps
+from pipeline.types import Band, Frame, FrameRef
+
+DOOR: Any = object()
+
+
+def ask(turns: Turns, *names: str, session: str = "s1") -> None:
+    for name in names:
+        turns.ask(name, DOOR, name.encode(), session)
+
+
+def granted(turns: Turns, now_s: float = 0.0) -> list[str]:
+    return [camera.name for camera in turns.grants(now_s)]
+
+
+def send(turns: Turns, name: str) -> Camera:
+    camera = turns.cameras[name]
+    assert camera.granted
+    ref = FrameRef(name, camera.session, 0, 0.0, 0, 0)
+    turns.arrived(camera, Frame(ref, Band.VISIBLE, np.zeros((2, 2), np.uint8)), Stamps())
+    return camera
+
+
+def test_places_are_given_in_the_order_of_asking_and_not_before_one_is_free():
+    turns = Turns(2)
+    ask(turns, "a", "b", "c", "a")
+    assert granted(turns) == ["a", "b"] and granted(turns) == []
+    a, b = send(turns, "a"), send(turns, "b")
+    assert granted(turns) == [] and turns.waiting() == [a, b]
+    turns.take(a)
+    assert granted(turns) == ["c"] and turns.waiting() == [b]
+
+
+def test_a_place_is_not_kept_for_ever():
+    turns = Turns(1)
+    ask(turns, "hung", "b")
+    assert granted(turns, 1.0) == ["hung"] and granted(turns, 1.0 + GRANT_S / 2) == []
+    assert granted(turns, 1.0 + GRANT_S) == ["b"]
+    late = send(turns, "hung")  # is taken all the same
+    send(turns, "b")
+    assert turns.waiting() == [late]
+
+
+def test_who_is_alone_need_not_ask_again_and_who_is_not_waits_for_his_turn():
+    turns = Turns(1)
+    ask(turns, "a")
+    assert granted(turns) == ["a"]
+    turns.take(send(turns, "a"))
+    turns.ended(turns.cameras["a"])
+    assert turns.cameras["a"].granted
+    turns.take(send(turns, "a"))
+    ask(turns, "b", "c")
+    turns.ended(turns.cameras["a"])
+    assert not turns.cameras["a"].granted
+    ask(turns, "a")
+    assert granted(turns) == ["b"]
+
+
+def test_asking_again_while_credit_is_on_the_way_or_the_frame_is_here_leaves_nothing_behind():
+    turns = Turns(1)
+    ask(turns, "a")
+    assert granted(turns) == ["a"]
+    ask(turns, "a")  # it had not come yet
+    a = send(turns, "a")
+    ask(turns, "a")
+    turns.take(a)
+    assert granted(turns) == []
+    ask(turns, "b", "c")
+    turns.ended(a)
+    ask(turns, "a")
+    assert [granted(turns, 10.0 * n) for n in (1, 2, 3)] == [["b"], ["c"], ["a"]]
+
+
+def test_a_new_session_takes_the_place_of_the_old_one():
+    turns = Turns(1)
+    ask(turns, "a", "b")
+    assert granted(turns) == ["a"]
+    old = send(turns, "a")
+    ask(turns, "a", session="s2")
+    assert turns.waiting() == [] and turns.cameras["a"] is not old
+    assert granted(turns, 1.0) == ["b"] and granted(turns, 2.0) == ["a"]
