@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
 
 FPS = 10
+GROUP = "239.255.77.7"
 USER, PASSWORD = "viewer", "s3cret-word"
 
 
@@ -116,10 +118,10 @@ def free_port() -> int:
 
 
 class RtpSender:
-    """H.264 to a port of this host, a keyframe every half second."""
+    """H.264, a keyframe every half second."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._place = f"rtp://{host}:{port}?pkt_size=1200&ttl=0"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send)
 
@@ -132,7 +134,7 @@ class RtpSender:
         self._thread.join()
 
     def _send(self) -> None:
-        with av.open(f"rtp://127.0.0.1:{self._port}?pkt_size=1200", "w", format="rtp") as out:
+        with av.open(self._place, "w", format="rtp") as out:
             stream: Any = out.add_stream("libx264", rate=FPS, options={"g": "5", "bf": "0", "tune": "zerolatency"})
             stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
             number = 0
@@ -142,13 +144,40 @@ class RtpSender:
                 number += 1
 
 
-def test_rtp_by_a_session_description(tmp_path: Path) -> None:
-    port = free_port()
-    description = tmp_path / "camera.sdp"
-    description.write_text(
-        f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 127.0.0.1\nt=0 0\n"
+def described(path: Path, port: int, host: str = "127.0.0.1") -> Path:
+    path.write_text(
+        f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 {host}\nt=0 0\n"
         f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
     )
+    return path
+
+
+def test_a_multicast_has_several_receivers(tmp_path: Path) -> None:
+    """The same pictures reach both, as where a recorder and dasnet watch one camera."""
+    if not joins_groups():
+        pytest.skip(f"the network of this machine joins no multicast group such as {GROUP}")
+    port = free_port()
+    description = described(tmp_path / "camera.sdp", port, f"{GROUP}/1")
+    with RtpSender(port, GROUP), ThreadPoolExecutor(2) as receivers:
+        sources = [open_source(camera(f"sdp:{description}")) for _ in range(2)]
+        one, other = receivers.map(lambda source: first(12, source), sources)
+    levels = [{round(float(picture.pixels.mean())) for picture in pictures} for pictures in (one, other)]
+    assert len(levels[0] & levels[1]) >= 6
+
+
+def joins_groups() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + bytes(4))
+            probe.connect((GROUP, 9))
+        except OSError:
+            return False
+    return True
+
+
+def test_rtp_by_a_session_description(tmp_path: Path) -> None:
+    port = free_port()
+    description = described(tmp_path / "camera.sdp", port)
     with RtpSender(port):
         source = open_source(camera(f"sdp:{description}"))
         started_s = time.monotonic()
