@@ -13,6 +13,7 @@ import pytest
 import yaml
 import zmq
 from program import DASNET, Running, dasnet
+from prometheus_client import Counter
 
 from pipeline.config import Config, load
 from pipeline.errors import ConfigError, WireError
@@ -21,6 +22,7 @@ from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.transport.keys import client_keys, make_keys, server_keys
 from pipeline.transport.link import Gate, uplink
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import Socket
 from pipeline.transport.wire import Hello, camera_of, decode, encode
 from pipeline.types import Cause
@@ -89,14 +91,24 @@ def loaded(tmp_path: Path, **link: object) -> Config:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[tuple[Config, Gate, Socket]]:
+def door(tmp_path: Path) -> Iterator[tuple[Config, Gate, Socket, Counter]]:
     config = loaded(tmp_path, port=5590)
     assert config.link is not None
-    gate = Gate(config, config.link)
+    gate, counter = gate_of(config)
     socket = gate.bound(zmq.ROUTER, config.link.port, high_water=8)
-    yield config, gate, socket
+    yield config, gate, socket, counter
     socket.close()
     gate.close()
+
+
+def gate_of(config: Config) -> tuple[Gate, Counter]:
+    counter = Counter("refused", "Text.", registry=None)
+    assert config.link is not None
+    return Gate(config, config.link, Refusals("link", counter)), counter
+
+
+def count(counter: Counter) -> float:
+    return counter.collect()[0].samples[0].value
 
 
 def arrived(gate: Gate, socket: Socket) -> str:
@@ -107,8 +119,8 @@ def arrived(gate: Gate, socket: Socket) -> str:
     return camera_of(message)
 
 
-def test_a_host_sends_for_its_own_cameras_alone(door: tuple[Config, Gate, Socket]):
-    config, gate, socket = door
+def test_a_host_sends_for_its_own_cameras_alone(door: tuple[Config, Gate, Socket, Counter]):
+    config, gate, socket, _ = door
     up = uplink(config, config.camera("far"))
     sender = up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)
     try:
@@ -127,8 +139,10 @@ def test_a_host_sends_for_its_own_cameras_alone(door: tuple[Config, Gate, Socket
 
 
 @pytest.mark.parametrize("known", ["no key", "the server's key, and one of its own", "a key of another site"])
-def test_nobody_comes_in_without_a_key_of_the_site(door: tuple[Config, Gate, Socket], tmp_path: Path, known: str):
-    config, gate, socket = door
+def test_nobody_comes_in_without_a_key_of_the_site(
+    door: tuple[Config, Gate, Socket, Counter], tmp_path: Path, known: str
+):
+    config, gate, socket, counter = door
     stranger = zmq.Context.instance().socket(zmq.DEALER)
     if known != "no key":
         stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
@@ -145,6 +159,7 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: tuple[Config, Gate, Soc
         sender.send_multipart(encode(Hello("other", "s1", True)))
         assert arrived(gate, socket) == "other"
         assert not socket.poll(300)
+        assert (count(counter) > 0) == (known != "no key")  # without any it does not come so far
         sender.close(0)
     finally:
         stranger.close(0)
@@ -152,8 +167,7 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: tuple[Config, Gate, Soc
 
 def test_an_address_that_is_not_of_this_host_is_told(tmp_path: Path):
     config = loaded(tmp_path, host="192.0.2.1")
-    assert config.link is not None
-    gate = Gate(config, config.link)
+    gate, _ = gate_of(config)
     try:
         with pytest.raises(ConfigError, match=r"link: 192.0.2.1:5570 cannot be listened at"):
             gate.bound(zmq.ROUTER, 5570, high_water=8)

@@ -71,7 +71,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         if engine.device.type == "cuda":
             metrics.registry.register(GpuResources(str(engine.device)))
         endpoints = Endpoints()
-        gate = Gate(config, config.link) if config.link else None
+        gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))

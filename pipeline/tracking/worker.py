@@ -86,7 +86,7 @@ class _TrackWorker:
         self._stored_s = 0.0
         self._running: dict[str, Track] = {}  # tracks to be written at the next occasion, by ULID
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
-        self._gate = Gate(config, config.link) if config.link else None
+        self._gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         self._from_hosts: Socket | None = None  # camera states of other hosts
         if self._gate is not None and config.link is not None:
             self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)

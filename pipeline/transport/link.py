@@ -6,6 +6,7 @@ that host's door for the others.
 
 from dataclasses import dataclass
 
+import structlog
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
@@ -13,6 +14,7 @@ from pipeline.config import Camera, Config, Link
 from pipeline.errors import ConfigError, WireError
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
+from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import Socket, made
 from pipeline.transport.sockets import connected as connected_here
 
@@ -56,8 +58,9 @@ def uplink(config: Config, camera: Camera) -> Uplink:
 class Gate:
     """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
 
-    def __init__(self, config: Config, link: Link) -> None:
+    def __init__(self, config: Config, link: Link, refusals: Refusals) -> None:
         self._link = link
+        self._refusals = refusals
         self._host_of = {camera.id: camera.host for camera in config.cameras}
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
         self._authenticator: ThreadAuthenticator | None = None
@@ -65,10 +68,15 @@ class Gate:
             self._authenticator = ThreadAuthenticator(zmq.Context.instance())
             self._authenticator.start()
             self._authenticator.configure_curve_callback("*", credentials_provider=self)
+        else:
+            structlog.get_logger().warning("the link to other hosts is not encrypted, and open to all that reach it")
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Asked by the authenticator: may the owner of this public key come in?"""
-        return self._keys is not None and key in self._keys.hosts
+        known = self._keys is not None and key in self._keys.hosts
+        if not known:
+            self._refusals.refuse(WireError("a connection with a key that is none of this site"), "stranger")
+        return known
 
     def bound(self, kind: int, port: int, high_water: int) -> Socket:
         """Raises ConfigError."""
