@@ -27,6 +27,7 @@ from pipeline.transport.sockets import Socket
 from pipeline.transport.wire import Hello, camera_of, decode, encode
 from pipeline.types import Cause
 
+Door = tuple[Config, Gate, Socket, Counter]
 CAMERAS = [
     {"id": "near", "uri": "demo:scene?seed=1&fps=4"},
     {"id": "far", "uri": "demo:scene?seed=2&fps=4", "host": "edge"},
@@ -91,7 +92,7 @@ def loaded(tmp_path: Path, **link: object) -> Config:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[tuple[Config, Gate, Socket, Counter]]:
+def door(tmp_path: Path) -> Iterator[Door]:
     config = loaded(tmp_path, port=5590)
     assert config.link is not None
     gate, counter = gate_of(config)
@@ -119,7 +120,7 @@ def arrived(gate: Gate, socket: Socket) -> str:
     return camera_of(message)
 
 
-def test_a_host_sends_for_its_own_cameras_alone(door: tuple[Config, Gate, Socket, Counter]):
+def test_a_host_sends_for_its_own_cameras_alone(door: Door):
     config, gate, socket, _ = door
     up = uplink(config, config.camera("far"))
     sender = up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)
@@ -139,9 +140,7 @@ def test_a_host_sends_for_its_own_cameras_alone(door: tuple[Config, Gate, Socket
 
 
 @pytest.mark.parametrize("known", ["no key", "the server's key, and one of its own", "a key of another site"])
-def test_nobody_comes_in_without_a_key_of_the_site(
-    door: tuple[Config, Gate, Socket, Counter], tmp_path: Path, known: str
-):
+def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, known: str):
     config, gate, socket, counter = door
     stranger = zmq.Context.instance().socket(zmq.DEALER)
     if known != "no key":

@@ -26,6 +26,8 @@ TESTED_ELSEWHERE = {
     ),
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": "test_class_evidence",
     "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
+    "python3 scripts/bench_live.py --fps 25 --seconds 60": "test_soak_and_chaos",
+    "python3 scripts/bench_transport.py": "test_bench_transport",
     "dasnet keys keys edge1 edge2": "test_link",
     "dasnet run site.yaml --host edge1": "test_link",
     "dasnet bench --sizes 512x512 --batches 1 --json bench.json": "test_bench",

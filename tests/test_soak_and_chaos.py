@@ -44,6 +44,15 @@ def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_d
 
 
 @pytest.mark.live
+def test_a_live_camera_s_frames_are_all_accounted_for():
+    told, output = report("bench_live.py", "--fps", "4", "--seconds", "4")
+    assert told["captured"] >= 10 and told["engine"], output
+    lost = sum(told["dropped"].values())
+    assert abs(told["captured"] - told["segmented"] - lost) <= 2  # one may be under way at each end
+    assert 0 < told["capture_to_track_p50_ms"] <= told["capture_to_track_p99_ms"]
+
+
+@pytest.mark.live
 def test_short_chaos_recovers_from_every_fault_without_a_violation():
     kinds = ["kill_segmentation", "camera_changed", "garbage"]
     told, output = report("chaos.py", "--faults", "3", "--seed", "4", "--kinds", ",".join(kinds))
