@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from model.allocator import keep_memory
 from model.backend import Frames, Maps, padded
 
 
@@ -16,6 +17,7 @@ class CpuBackend(ABC):
     device = torch.device("cpu")
 
     def __init__(self, multiple: int, prepare: Callable[[], None] | None = None) -> None:
+        keep_memory()
         self._multiple = multiple
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=prepare)
 

@@ -28,6 +28,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from model.allocator import keep_memory
 from pipeline.bench_report import machine
 from pipeline.ledger import Ledger
 from pipeline.metrics import CaptureMetrics, SegmentationMetrics
@@ -150,6 +151,7 @@ def nothing_in(frame: Frame) -> Detections:
 
 def _segmentation(there: Connection) -> None:
     segmentation.preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
+    keep_memory()  # as an engine on a processor does
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
