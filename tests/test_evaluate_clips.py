@@ -1,4 +1,4 @@
-"""scripts/evaluate_clips.py and failures_picture.py, with a network that finds nothing: what it misses."""
+"""scripts/evaluate_clips.py, failures_picture.py and decision_curve.py, with a network that finds nothing: what it misses."""
 
 import gzip
 import json
@@ -56,7 +56,19 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
 
 
+def test_the_curve_of_the_decision(folder: Path):
+    assert script("evaluate_clips.py", folder).returncode == 0
+    drawn = script("decision_curve.py", folder, "curve.png")
+    assert drawn.returncode == 0, drawn.stderr
+    rows = [line for line in drawn.stdout.splitlines() if line.startswith("| hard | infrared | -")]
+    assert len(rows) == 13 and all("| 0 of 1 | 0.000 | 0 of 1 |" in row for row in rows)
+    picture = cv2.imread(str(folder / "curve.png"))
+    assert picture is not None and picture.std() > 5
+
+
 def test_without_an_evaluation_there_is_nothing_to_show(folder: Path):
     shown = script("failures_picture.py", folder, "failures.png")
     assert shown.returncode == 1 and "no replay of hard" in shown.stdout
+    undrawn = script("decision_curve.py", folder, "curve.png")
+    assert undrawn.returncode == 2 and "holds no IR_BIRD_003; run `evaluate_clips.py hard` first" in undrawn.stderr
     assert not (folder / "failures.png").exists()
