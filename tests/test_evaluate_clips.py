@@ -1,4 +1,4 @@
-"""scripts/evaluate_clips.py, failures_picture.py and decision_curve.py, with a network that finds nothing: what it misses."""
+"""scripts/evaluate_clips.py and what shows its results, with a network that finds nothing: what it misses."""
 
 import gzip
 import json
