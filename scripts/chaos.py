@@ -244,7 +244,8 @@ def events(run_dir: Path, sync_s: float = SYNC_S) -> list[str]:
     """What the store holds and what the sink was given: the same, in the same order, each once."""
     deadline_s = time.monotonic() + sync_s
     while True:
-        lines = (run_dir / "events.jsonl").read_bytes().splitlines()  # first: the store is never behind it
+        written = (run_dir / "events.jsonl").read_bytes()  # first: the store is never behind it
+        lines = written[: written.rfind(b"\n") + 1].splitlines()  # one may just be being written
         with StoreReader(run_dir / "store.sqlite") as reader:
             stored = [each.event.id for each in reader.events(1_000_000, after=0)]
         sent = [json.loads(line)["id"] for line in lines]
