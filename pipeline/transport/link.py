@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from pipeline.config import Camera, Config, Link
 from pipeline.errors import ConfigError, WireError
-from pipeline.transport.admission import Admission
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
 from pipeline.transport.refusals import Refusals
@@ -56,18 +56,23 @@ def uplink(config: Config, camera: Camera) -> Uplink:
 
 
 class Gate:
-    """The searching host's door, one a process.  What it bound is closed before it."""
+    """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
 
     def __init__(self, config: Config, link: Link, refusals: Refusals) -> None:
         self._link = link
         self._refusals = refusals
         self._host_of = {camera.id: camera.host for camera in config.cameras}
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
-        self._admission = Admission(self._admit) if self._keys is not None else None
-        if self._admission is None:
+        self._authenticator: ThreadAuthenticator | None = None
+        if self._keys is not None:
+            self._authenticator = ThreadAuthenticator(zmq.Context.instance())
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback("*", credentials_provider=self)
+        else:
             structlog.get_logger().warning("the link to other hosts is not encrypted, and open to all that reach it")
 
-    def _admit(self, key: bytes) -> bool:
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Asked by the authenticator: may the owner of this public key come in?"""
         known = self._keys is not None and key in self._keys.hosts
         if not known:
             self._refusals.refuse(WireError("a connection with a key that is none of this site"), "stranger")
@@ -99,12 +104,12 @@ class Gate:
             raise WireError(f"camera {camera!r} of host {host!r} from host {sender!r}")
 
     def close(self) -> None:
-        if self._admission is not None:
-            self._admission.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
 
 
 def _user(part: zmq.Frame) -> bytes:
-    """The sender's public key."""
+    """The sender's public key: what the authenticator made its user."""
     return str(part.get("User-Id")).encode()
 
 
