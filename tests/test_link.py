@@ -271,7 +271,7 @@ def other_host() -> Iterator[list[str]]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("pixels", ["raw", "jpeg"])
+@pytest.mark.parametrize("pixels", ["jpeg", pytest.param("raw", marks=pytest.mark.slow)])
 def test_cameras_of_another_host_are_searched_accounted_for_and_come_back(
     other_host: list[str], tmp_path: Path, pixels: str
 ):
