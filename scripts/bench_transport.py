@@ -156,7 +156,7 @@ def _segmentation(there: Connection) -> None:
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
     segmenter: Any = Nothing()
-    worker = segmentation._SegmentationWorker(segmenter, frozenset([CAMERA]), doors, metrics, stop, objective_s=0.5)
+    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), doors, metrics, stop, objective_s=0.5)
     thread = threading.Thread(target=worker.run)
     thread.start()
     there.send("there")

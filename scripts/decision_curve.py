@@ -8,12 +8,14 @@ The decision that the checkpoint holds is marked.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluate_clips import parsed_of_evaluation
+
+from model.checkpoint import load
 from model.metadata import Decision
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
@@ -31,15 +33,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="SET", choices=SPLITS, help=f"of {', '.join(SPLITS)}")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DASNET_CLIPS"))
-    parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation"), help="as evaluate_clips.py left it")
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    options = parsed_of_evaluation(parser)
     try:
-        from model.checkpoint import load
-
         metadata = load(checkpoint_path(options.checkpoint)).metadata
         replays = options.evaluation / metadata.sha256[:12]
         curves = {}

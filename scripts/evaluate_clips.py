@@ -22,22 +22,17 @@ from training.clip_metrics import Figures, judge, read_rows, size_table, table
 from training.datasets import SPLITS, Clip, DataError, open_dataset
 
 QUICK = 16
+KEPT = Path("out/evaluation")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=[*SPLITS, "all"], help="which split")
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips"
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="where replays are kept")
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    parser.add_argument("--out", type=Path, default=KEPT, help="where replays are kept")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} fixed clips")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    options = parsed(parser)
     try:
         recordings = open_dataset(options.data, SPLITS if options.set == "all" else [options.set])
         clips = [recording for recording in recordings if isinstance(recording, Clip)]
@@ -56,6 +51,24 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps({name: vars(figures) for name, figures in groups.items()}, indent=1))
     return 0
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What whoever evaluates, or shows an evaluation, is told besides: data and checkpoint."""
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    return options
+
+
+def parsed_of_evaluation(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The same, and where this script left its replays."""
+    parser.add_argument("--evaluation", type=Path, default=KEPT, help="as evaluate_clips.py left it")
+    return parsed(parser)
 
 
 def quick(clips: list[Clip]) -> list[Clip]:

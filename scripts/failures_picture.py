@@ -8,12 +8,12 @@ in red.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from evaluate_clips import parsed_of_evaluation
 from numpy.typing import NDArray
 
 from model.checkpoint import load
@@ -33,12 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=SPLITS)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--data", type=Path, default=os.environ.get("DASNET_CLIPS"))
-    parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation"), help="as evaluate_clips.py left it")
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    options = parsed_of_evaluation(parser)
     try:
         sha256 = load(checkpoint_path(options.checkpoint)).metadata.sha256
         replays = {path.parent.name: path for path in (options.evaluation / sha256[:12]).glob("*/*/tracks.txt")}

@@ -38,3 +38,13 @@ def test_a_clock_that_is_set_begins_anew(step_s: float):
     watched(clock, 10, step_s, 0.0, 60.0)
     assert clock.offset_s == pytest.approx(step_s, abs=0.01)
     assert clock.drift is None
+
+
+def test_frames_that_are_late_for_a_moment_say_nothing_of_the_clock():
+    clock = CameraClock()
+    watched(clock, 60, 3.2, 0.0)
+    for frame in range(50):
+        clock.update(3.2 + 2.0, 60 + frame / 25)  # the network stalls for two seconds
+    assert clock.offset_s == pytest.approx(3.202, abs=0.003) and clock.drift is not None
+    watched(clock, 20, 3.2, 0.0, 62.0)
+    assert clock.offset_s == pytest.approx(3.202, abs=0.003) and clock.drift == pytest.approx(0.0, abs=50e-6)

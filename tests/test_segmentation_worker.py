@@ -58,7 +58,7 @@ def running(
 ) -> Iterator["Future[None]"]:
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
-    worker = segmentation._SegmentationWorker(
+    worker = segmentation.SegmentationWorker(
         Segmenter(engine), frozenset(cameras), doors, SegmentationMetrics("m", "e", "v"), stop, objective_s, deadline_s
     )
     with ThreadPoolExecutor(1) as thread:

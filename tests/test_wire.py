@@ -63,8 +63,8 @@ def test_random_bytes_behind_a_right_prefix_are_refused(body: bytes):
 
 def test_another_version_is_refused():
     parts = encode(Credit("w", "s"))
-    with pytest.raises(WireError, match="version da02; allowed: da01"):
-        decode([bytes([0xDA, 2]), *parts[1:]])
+    with pytest.raises(WireError, match="version da01; allowed: da02"):
+        decode([bytes([0xDA, 1]), *parts[1:]])
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4), (1 << 20, 1 << 20, 3), (-2, -2), (4, 4, 3)])

@@ -26,13 +26,14 @@ class CameraClock:
 
     def update(self, offset_s: float, now_s: float) -> None:
         """`offset_s` of one frame, which came at `now_s` (monotonic)."""
-        if self._since_s is None or abs(offset_s - self._least_s) > STEP_S:
-            self._offsets.clear()
-            self._since_s, self._least_s = now_s, offset_s
-            self.offset_s, self.drift = offset_s, None
+        if self._since_s is None or offset_s < self._least_s - STEP_S:
+            self._begin(offset_s, now_s)
             return
         self._least_s = min(self._least_s, offset_s)
         if now_s - self._since_s < WHILE_S:
+            return
+        if self.offset_s is not None and self._least_s > self.offset_s + STEP_S:  # all of a while: not merely late
+            self._begin(self._least_s, now_s)
             return
         self._offsets.append((now_s, self._least_s))
         self.offset_s = self._least_s
@@ -40,3 +41,8 @@ class CameraClock:
         if len(self._offsets) >= ENOUGH:
             pairs = combinations(self._offsets, 2)
             self.drift = median((later - earlier) / (late_s - early_s) for (early_s, earlier), (late_s, later) in pairs)
+
+    def _begin(self, offset_s: float, now_s: float) -> None:
+        self._offsets.clear()
+        self._since_s, self._least_s = now_s, offset_s
+        self.offset_s, self.drift = offset_s, None

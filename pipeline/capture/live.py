@@ -30,9 +30,8 @@ LOW_LATENCY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "32", "a
 def open_rtsp(camera: Camera) -> "LiveVideo":
     quiet_log()
     options = LOW_LATENCY | {"rtsp_transport": camera.transport, "allowed_media_types": "video"}
-    if (
-        camera.transport == "tcp"
-    ):  # nothing arrives out of order, but only with a queue does FFmpeg tell what is missing
+    # Nothing arrives out of order over TCP, but only with a queue does FFmpeg tell what is missing.
+    if camera.transport == "tcp":
         options["reorder_queue_size"] = "2"
     container = _open(camera, camera.uri, None, options)
     return LiveVideo(camera, container)

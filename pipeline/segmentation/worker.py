@@ -77,12 +77,12 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
             doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
         with Heart(endpoints.heartbeat, metrics, served):
             objective_s = config.objective.capture_to_track_ms / 1e3
-            _SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()
+            SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()
         if gate is not None:
             gate.close()
 
 
-class _SegmentationWorker:
+class SegmentationWorker:
     def __init__(
         self,
         segmenter: Segmenter,

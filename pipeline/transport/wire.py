@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import WireError
 from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
-VERSION = 1
+VERSION = 2
 MAX_PIXELS = 64 * 1024 * 1024  # of one frame, in bytes
 MAX_SIDE_PX = 16384  # of one frame
 MAX_ASPECT = 32  # a line of pixels would be padded and scaled to far more
