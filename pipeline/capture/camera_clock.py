@@ -19,20 +19,20 @@ STEP_S = 0.5  # a clock that jumps by more was set: what was known before says n
 class CameraClock:
     def __init__(self) -> None:
         self._offsets: deque[tuple[float, float]] = deque(maxlen=KEPT)  # when, how much; s
-        self._since_s: float | None = None
+        self._since_s = 0.0
         self._least_s = 0.0
         self.offset_s: float | None = None  # this host's clock less the camera's; None: not known
         self.drift: float | None = None  # s by which that grows each s; None: not known yet
 
     def update(self, offset_s: float, now_s: float) -> None:
         """`offset_s` of one frame, which came at `now_s` (monotonic)."""
-        if self._since_s is None or offset_s < self._least_s - STEP_S:
+        if self.offset_s is None or offset_s < self.offset_s - STEP_S:
             self._begin(offset_s, now_s)
             return
         self._least_s = min(self._least_s, offset_s)
         if now_s - self._since_s < WHILE_S:
             return
-        if self.offset_s is not None and self._least_s > self.offset_s + STEP_S:  # all of a while: not merely late
+        if self._least_s > self.offset_s + STEP_S:  # all of a while: not merely late
             self._begin(self._least_s, now_s)
             return
         self._offsets.append((now_s, self._least_s))
