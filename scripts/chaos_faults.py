@@ -17,6 +17,8 @@ from pathlib import Path
 import zmq
 from fleet import RtspCameras, Running, processes
 
+from pipeline.transport.wire import VERSION
+
 PASSWORD, WRONG = "right", "wrong"
 PACKET_LOSS_PERCENT = 2
 HOLD_S = {"network": 3.0, "frozen": 6.0, "loss": 8.0, "disk": 5.0, "stopped": 10.0}
@@ -140,7 +142,7 @@ def garbage(target: Target) -> None:
                 sender.setsockopt(zmq.LINGER, 500)
                 sender.connect(f"ipc://{target.run_dir}/{name}.sock")
                 for _ in range(GARBAGE):
-                    known = [b"\xda\x01"] if rng.random() < 0.5 else []  # as a message of the program begins
+                    known = [bytes([0xDA, VERSION])] if rng.random() < 0.5 else []  # as a message of the program begins
                     parts = known + [rng.randbytes(rng.randrange(100)) for _ in range(rng.randrange(1, 4))]
                     if sender.poll(200, zmq.POLLOUT):
                         sender.send_multipart(parts)
