@@ -140,11 +140,11 @@ def target(rng: random.Random) -> Iterator[Target]:
                 yield hit
 
 
-def command(folder: Path, clock: Path) -> list[str]:
+def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[str]:
     """The program, with a clock of the day that is wrong by what is written in a file."""
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(STEPPED_CLOCK.format(clock=str(clock)))
-    return ["env", f"PYTHONPATH={folder / 'python'}", *DASNET]
+    return ["env", f"PYTHONPATH={folder / 'python'}", *program]
 
 
 @contextmanager

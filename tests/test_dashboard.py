@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -101,16 +101,24 @@ def until(true: Callable[[], object], timeout_s: float = 40.0) -> None:
         time.sleep(0.2)  # an HTTP endpoint can only be asked again
 
 
+def hasty_dashboard(folder: Path, shorter: Mapping[str, str]) -> Path:
+    """A copy of `scripts/dashboard.py` whose rules are changed: patterns and what replaces them."""
+    rules = folder / "deploy" / "prometheus"
+    shutil.copytree(RULES, rules)
+    for file in (rules / "alerts.rules.yml", rules / "recording.rules.yml"):
+        text = file.read_text()
+        for pattern, value in shorter.items():
+            text = re.sub(pattern, value, text)
+        file.write_text(text)
+    script = folder / "scripts" / "dashboard.py"
+    script.parent.mkdir()
+    return Path(shutil.copy(REPOSITORY / "scripts" / "dashboard.py", script))
+
+
 @needs_prometheus
 @pytest.mark.live
 def test_every_figure_has_data_and_a_worker_that_hangs_is_reported_and_forgotten(tmp_path: Path):
-    quick = tmp_path / "deploy" / "prometheus"  # alerts after a second instead of half a minute
-    shutil.copytree(RULES, quick)
-    file = quick / "alerts.rules.yml"
-    file.write_text(re.sub(r"for: \w+", "for: 1s", file.read_text()))
-    script = tmp_path / "scripts" / "dashboard.py"
-    script.parent.mkdir()
-    shutil.copy(REPOSITORY / "scripts" / "dashboard.py", script)
+    script = hasty_dashboard(tmp_path, {r"for: \w+": "for: 1s"})
     with Running(demo_site(tmp_path), command=[sys.executable, str(script)]) as program:
         address = program.wait_for_line(r"^prometheus: (http://127\.0\.0\.1:\d+)/graph")[1]
         assert urlsplit(program.wait_for_line(r"^console: (\S+)$")[1]).hostname == "127.0.0.1"
