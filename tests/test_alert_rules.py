@@ -7,7 +7,6 @@ tested by `promtool` in `test_dashboard.py`.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,14 +19,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from program import CLIPS, REPOSITORY, Running
+from program import CLIPS, REPOSITORY, Running, free_port
 from rtsp import RtspCameras
 from test_dashboard import Prometheus, hasty_dashboard, needs_prometheus, until
 
 sys.path.append(str(REPOSITORY / "scripts"))
 
-import chaos  # noqa: E402
-from fleet import encoded, processes  # noqa: E402
+import chaos
+from fleet import encoded, processes
 
 SHORTER = {
     r"for: \w+": "for: 1s",
@@ -183,11 +182,6 @@ def small_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_every_rule_has_its_fault():

@@ -277,6 +277,9 @@ def test_a_camera_is_enlarged_and_its_state_is_told(page: Page, site: Site) -> N
     site.ledgers[1].connection(up=False)
     expect(card.locator(".state")).to_have_text("Down")
     expect(page.locator("#summary")).to_contain_text("south (down)")
+    names = [page.locator(f'[data-camera="{camera}"] .chips b').first for camera in ("north", "south")]
+    colours = {name.evaluate("b => getComputedStyle(b).color") for name in names}
+    assert len(colours) == 1, "a camera's state colours no target's name"
     page.get_by_role("button", name="south", exact=True).click()
     width = card.locator(".view").bounding_box()
     assert width and width["width"] > 900

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from program import CLIPS, REPOSITORY, Running, dasnet
+from program import CLIPS, REPOSITORY, Running, dasnet, free_port
 from rtsp import RtspCameras
 
 LITERAL, FROM_ENVIRONMENT, FROM_FILE, IN_QUERY = (
@@ -76,11 +76,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             console = program.wait_for_line(r"console: (http\S+)/")[1]
             metrics = int(program.wait_for_line(r"metrics: http://127.0.0.1:(\d+)/metrics")[1])
             yield Site(path, folder / "run", metrics, console, program, systemd)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_systemd_hears_that_it_is_ready_and_alive(site: Site):

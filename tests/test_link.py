@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 import zmq
-from program import DASNET, Running, dasnet
+from program import DASNET, Running, dasnet, free_port
 from prometheus_client import Counter
 
 from pipeline.config import Config, load
@@ -112,12 +111,6 @@ def gate_of(config: Config) -> tuple[Gate, Counter]:
 
 def count(counter: Counter) -> float:
     return counter.collect()[0].samples[0].value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def arrived(gate: Gate, entrance: Socket) -> str:
