@@ -125,6 +125,9 @@ class TrackingMetrics(FrameWorkerMetrics):
         self._stage = self._latency("dasnet_stage_latency_seconds", "Time a tracked frame spent in a stage.", "stage")
         self.capture_to_track = self._latency("dasnet_capture_to_track_seconds", "From reception to its tracks.")
         self.capture_to_alert = self._latency("dasnet_capture_to_alert_seconds", "From reception to a stored alert.")
+        self._camera_to_track = self._latency(
+            "dasnet_camera_to_track_seconds", "From when the camera took a frame, by its own clock, to its tracks."
+        )
         self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the objective allows.")
         self._age = self._gauge("dasnet_frame_age_seconds", "Age, now, of the newest frame that was tracked.")
         self._received_ns: dict[str, int] = {}
@@ -159,6 +162,9 @@ class TrackingMetrics(FrameWorkerMetrics):
         age_s = (tracked_ns - ref.received_mono_ns) / 1e9
         self.capture_to_track.labels(ref.camera).observe(age_s)
         self.missed.labels(ref.camera).inc(age_s > self._objective_s)
+        if ref.ntp_ns is not None:  # as right as the two clocks agree
+            way_s = (ref.received_utc_ns - ref.ntp_ns) / 1e9
+            self._camera_to_track.labels(ref.camera).observe(max(0.0, way_s + age_s))
         if ref.camera not in self._received_ns:
             self._age.labels(ref.camera).set_function(partial(self._age_s, ref.camera))
         self._received_ns[ref.camera] = ref.received_mono_ns

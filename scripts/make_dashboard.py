@@ -69,6 +69,12 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure("Capture to alert", "From reception of a frame to the stored alert.", "s", quantiles(_ALERT, CAMERA)),
         Figure(
+            "Camera to track",
+            "From when the camera took a frame to its tracks; as right as the camera's clock and this host's agree.",
+            "s",
+            quantiles("dasnet_camera_to_track_seconds", CAMERA),
+        ),
+        Figure(
             "Objective missed",
             "Share of tracked frames that came later than the objective.",
             "percentunit",

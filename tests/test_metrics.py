@@ -98,6 +98,16 @@ def test_the_clock_offset_is_told_only_where_the_camera_has_a_clock():
     assert values(metrics.registry)["dasnet_clock_offset_secondsnorth"] == 0.25
 
 
+def test_latency_from_the_camera_s_own_clock_is_told_only_where_it_has_one():
+    metrics = TrackingMetrics(["north", "gate"], objective_s=0.5)
+    stamps = Stamps(1, 2, 3, 4, 5, 6)
+    metrics.tracked(reference("gate"), stamps, started_ns=6, tracked_ns=90 * MS)
+    taken = reference(received_utc_ns=10_250 * MS, ntp_ns=10_000 * MS)
+    metrics.tracked(taken, stamps, started_ns=6, tracked_ns=90 * MS)
+    seen = {name: value for name, value in values(metrics.registry).items() if "camera_to_track_seconds_sum" in name}
+    assert seen == {"dasnet_camera_to_track_seconds_sumnorth": pytest.approx(0.34)}
+
+
 def site(tmp_path: Path) -> Config:
     return Config(cameras=[Camera(id="north", uri="demo:scene")], run_dir=tmp_path)
 

@@ -61,6 +61,11 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
             assert program.metrics()['dasnet_camera_reconnects_total{camera="north"}'] >= 1
             assert program.metrics()['dasnet_blind_seconds_total{camera="north",cause="offline"}'] > 0
 
+            program.wait_for_metric('dasnet_camera_to_track_seconds_count{camera="north"}', 1)  # by RTCP
+            sums = [f'dasnet_{way}_to_track_seconds_sum{{camera="north"}}' for way in ("camera", "capture")]
+            told = program.metrics()
+            assert 0 < told[sums[0]] < told[sums[1]] + told[sums[1].replace("sum", "count")]  # one clock: much alike
+
             accounts = [ledger.read(ledger_file) for _ in range(200)]
             assert all(account.balanced for account in accounts)
             assert PASSWORD not in "\n".join(program.children().values())
