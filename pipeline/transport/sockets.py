@@ -7,6 +7,8 @@ from pipeline.transport.wire import MAX_PIXELS
 Socket = zmq.Socket[bytes]
 MAX_PART_BYTES = MAX_PIXELS + (1 << 20)  # a peer that sends more is cut off
 
+FRAME_BUFFER_BYTES = 2 << 20  # of the kernel, which may allow less: a frame then crosses in fewer turns of two threads
+
 
 def bound(kind: int, endpoint: str, high_water: int, linger_ms: int = 0) -> Socket:
     """`high_water`: messages that may wait for each peer; `linger_ms`: how long closing waits for them to leave."""
@@ -31,4 +33,7 @@ def made(kind: int, high_water: int, linger_ms: int) -> Socket:
     socket.setsockopt(zmq.SNDHWM, high_water)
     socket.setsockopt(zmq.RCVHWM, high_water)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_PART_BYTES)
+    if kind in (zmq.DEALER, zmq.ROUTER):  # frames
+        socket.setsockopt(zmq.SNDBUF, FRAME_BUFFER_BYTES)
+        socket.setsockopt(zmq.RCVBUF, FRAME_BUFFER_BYTES)
     return socket
