@@ -5,8 +5,8 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,19 @@ import yaml
 import zmq
 from program import DASNET, Running, dasnet, free_port
 from prometheus_client import Counter
+from structlog.testing import capture_logs
 
 from pipeline.config import Config, load
 from pipeline.errors import ConfigError, WireError
 from pipeline.ledger import Copies, Ledger, read
+from pipeline.transport import channel
 from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.transport.keys import client_keys, make_keys, server_keys
-from pipeline.transport.link import Gate, uplink
+from pipeline.transport.link import Gate, Uplink, uplink
 from pipeline.transport.refusals import Refusals
-from pipeline.transport.sockets import Socket
-from pipeline.transport.wire import Hello, camera_of, decode, encode
+from pipeline.transport.sockets import Socket, bound
+from pipeline.transport.wire import Answer, Ask, Hello, camera_of, decode, encode
 from pipeline.types import Cause
 
 Door = tuple[Config, Gate, Socket, Counter]
@@ -230,6 +232,32 @@ def test_a_ledger_s_copy_is_one_and_what_does_not_balance_is_refused(tmp_path: P
             copies.write(tmp_path / "copy.ledger", words)
     copies.close()
     ledger.close()
+
+
+def test_a_host_says_that_it_is_not_heard_and_that_it_is_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(channel, "SILENCE_S", 0.3)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    refused = Counter("refused", "Text.", registry=None)
+
+    def heard(logs: Sequence[Mapping[str, object]], what: str) -> None:
+        deadline_s = time.monotonic() + 10
+        while not (said := [entry for entry in logs if what in str(entry["event"])]):
+            assert time.monotonic() < deadline_s, logs
+            time.sleep(0.05)  # written by a thread
+        assert [(entry["camera"], entry["address"]) for entry in said] == [("far", address)]
+
+    with Ledger(tmp_path / "far.ledger", 1) as ledger, capture_logs() as logs:
+        sender = channel.Channel(
+            Uplink(frames=address, away=True), "far", "s1", live=True, ledger=ledger, refused=refused
+        )
+        heard(logs, "does not answer")
+        with closing(bound(zmq.ROUTER, address, high_water=8)) as searching:
+            name, *parts = searching.recv_multipart()
+            asked, _ = decode(parts)
+            assert isinstance(asked, Ask)
+            searching.send_multipart([name, *encode(Answer("s1", asked.asked_ns, time.monotonic_ns()))])
+            heard(logs, "host that searches answers")
+        sender.close()
 
 
 AHEAD_S = 100_000  # of the other host's clock

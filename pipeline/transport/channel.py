@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 import zmq
 from prometheus_client import Counter
 
@@ -28,6 +29,7 @@ from pipeline.types import Cause, Frame
 CREDITS = 1  # frames of a camera that may be under way; more would only wait in a queue and age
 HELLO_S = 0.5  # how often credit is asked for again: the segmentation worker may be another by then
 ASK_S = 1.0  # how often another host is asked for its time
+SILENCE_S = 5.0  # without an answer from it for so long, that is told
 DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as failed
 
 
@@ -55,6 +57,9 @@ class Channel:
         self._told_s = 0.0  # when the last Hello was sent
         self._asked_s = 0.0
         self._away = uplink.away
+        self._answered_s = time.monotonic()  # when another host was last heard of
+        self._silent = False  # and whether it was told that it is not
+        self._log = structlog.get_logger().bind(camera=camera, address=uplink.frames)
         self._jpeg = uplink.jpeg
         self._clock = ClockOffset()
         self._socket = uplink.connected(zmq.DEALER, uplink.frames, high_water=4, linger_ms=500)
@@ -123,6 +128,7 @@ class Channel:
             message, _ = decode(parts)
             if isinstance(message, Answer) and message.session == self._session:
                 self._clock.update(message.asked_ns, message.said_ns, time.monotonic_ns())
+                self._hear(time.monotonic())
                 return
             if not isinstance(message, Credit) or message.session != self._session:
                 raise WireError(f"a {type(message).__name__} that is no credit of this session")
@@ -142,6 +148,21 @@ class Channel:
                 self._told_s = 0.0  # the next frame asks at once
             self._lock.notify_all()
 
+    def _hear(self, now_s: float) -> None:
+        self._answered_s = now_s
+        if self._silent:
+            self._silent = False
+            self._log.info("the host that searches answers")
+
+    def _ask(self, now_s: float) -> None:
+        """Another host, for its time."""
+        if now_s - self._asked_s >= ASK_S:
+            self._asked_s = now_s
+            self._try(encode(Ask(self._camera, self._session, time.monotonic_ns())))
+        if not self._silent and now_s - self._answered_s >= SILENCE_S:
+            self._silent = True
+            self._log.warning("the host that searches does not answer: it is not there, or refuses this host's key")
+
     def _expire(self) -> None:
         late = time.monotonic() - DEADLINE_S
         with self._lock:
@@ -160,9 +181,8 @@ class Channel:
         if self._ended and self._try(encode(End(self._camera, self._session))):
             self._ended = False
         now_s = time.monotonic()
-        if self._away and now_s - self._asked_s >= ASK_S:
-            self._asked_s = now_s
-            self._try(encode(Ask(self._camera, self._session, time.monotonic_ns())))
+        if self._away:
+            self._ask(now_s)
         offset_ns = self._clock.ns if self._away else 0
         if offset_ns is None:
             return
@@ -175,16 +195,17 @@ class Channel:
             if self._mailbox is None:
                 return
             frame, stamps = self._mailbox
-            stamps.sent_ns = time.monotonic_ns() + offset_ns
-            sent = msgspec.structs.replace(frame.ref, received_mono_ns=frame.ref.received_mono_ns + offset_ns)
-            message = frame_message(Frame(sent, frame.band, frame.pixels), stamps, self._live, jpeg=self._jpeg)
-            if not self._try(message):
-                return
             self._mailbox = None
             self._granted, self._told_s = False, now_s
             self._flying[frame.ref.seq] = now_s
             self._ledger.sent()
             self._lock.notify_all()
+        stamps.sent_ns = time.monotonic_ns() + offset_ns
+        sent = msgspec.structs.replace(frame.ref, received_mono_ns=frame.ref.received_mono_ns + offset_ns)
+        message = frame_message(Frame(sent, frame.band, frame.pixels), stamps, self._live, jpeg=self._jpeg)
+        if not self._try(message):  # the segmentation worker is gone, and its credit with it
+            with self._lock:
+                self._fail([frame.ref.seq])
 
     def _try(self, message: list[Any]) -> bool:
         """Copied: without, pyzmq releases a picture through a thread of its own, which races with the process's end."""
