@@ -8,8 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -172,7 +173,7 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
             stem, _, part = name.rpartition("_")
             latency = labels.get("stage", "") if stem == "dasnet_stage_latency_seconds" else END_TO_END.get(stem)
             if name in COUNTED:
-                counts[COUNTED[name], labels.get("camera", ""), labels.get("cause", "")] = value
+                counts[_one((COUNTED[name], labels.get("camera", ""), labels.get("cause", "")))] = value
             elif name == "dasnet_build_info":
                 build = dict(labels)
             elif latency and part == "bucket":
@@ -182,11 +183,17 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
                 sums[latency] = sums.get(latency, 0.0) + value
     latency_by_name = {
         name: Buckets(
-            tuple(sorted(buckets)), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
+            _one(tuple(sorted(buckets))), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
         )
         for name, buckets in histograms.items()
     }
     return Sample(time_utc_s, latency_by_name, counts), build
+
+
+@lru_cache(4096)
+def _one(key: Any) -> Any:
+    """The same object for all that are equal: a day of samples would hold thousands of copies of their keys."""
+    return key
 
 
 def increase(before: Buckets | None, after: Buckets) -> Buckets:
