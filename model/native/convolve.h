@@ -6,20 +6,26 @@
 #include "pool.h"
 #include "upsample.h"
 
-// 36 inputs and outputs of so many tiles about fill the second-level cache, which is larger where there are tile registers.
+// 36 inputs and outputs of so many tiles, and the filters, about fill the second-level cache, which is larger where there
+// are tile registers.
 #if defined(DASNET_AMX)
 constexpr int BLOCK_TILES = 32;
 #else
-constexpr int BLOCK_TILES = 18;
+constexpr int BLOCK_TILES = 12;
 #endif
 
-// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).
+// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  A line of the caches lies
+// between them, or the same element of all of them would fall into the same few sets.
+template <class Element> constexpr size_t matrix_size(int depth) {
+    return (size_t)(BLOCK_TILES + ROOM) * depth + 64 / sizeof(Element);
+}
 template <class Element> struct Tiles {
     Element *memory;
     int depth;
-    Element *at(int point, int tile) const { return memory + ((size_t)point * (BLOCK_TILES + ROOM) + tile) * depth; }
+    Element *at(int point, int tile) const { return memory + point * matrix_size<Element>(depth) + (size_t)tile * depth; }
 };
-constexpr size_t TILES_SIZE = (size_t)winograd::POINTS * (BLOCK_TILES + ROOM);  // times the depth
+constexpr size_t TILES_SIZE = winograd::POINTS * matrix_size<float>(2 * CHANNELS);
+constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
 // B^T d B for LANES channels; d(row, column) gives a pixel of the patch.
 template <class Element, class Pixel>
@@ -123,34 +129,71 @@ void load_upsampled(const Map<Storage> &map, const Axis &rows, const Axis &colum
     }
 }
 
-// A^T m A of one tile, written to the map where it lies inside, and added to the sums.
-template <class Storage>
-INLINE void store_tile(const float *products, const Map<Storage> &map, int ty, int tx, int tile, int channel, Vec expected,
-                       Vec &sum, Vec &squares) {
+// A^T m A of one tile, for LANES channels.
+INLINE void transform_products(const float *products, int tile, int channel, Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
-    constexpr size_t step = (size_t)(BLOCK_TILES + ROOM) * CHANNELS;
     const float *from = products + (size_t)tile * CHANNELS + channel;
     Vec rows[TILE][PATCH];
 #pragma GCC unroll 6
     for (int x = 0; x < PATCH; x++) {
-        Vec in[PATCH], out[TILE];
+        Vec in[PATCH], column[TILE];
 #pragma GCC unroll 6
-        for (int y = 0; y < PATCH; y++) in[y] = load(from + (size_t)(y * PATCH + x) * step);
-        output(in, out);
+        for (int y = 0; y < PATCH; y++) in[y] = load(from + (y * PATCH + x) * matrix_size<float>(CHANNELS));
+        output(in, column);
 #pragma GCC unroll 4
-        for (int y = 0; y < TILE; y++) rows[y][x] = out[y];
+        for (int y = 0; y < TILE; y++) rows[y][x] = column[y];
     }
+#pragma GCC unroll 4
+    for (int y = 0; y < TILE; y++) output(rows[y], out[y]);
+}
+
+// The sums for a norm, of LANES channels.
+struct Moments {
+    Vec expected, sum{}, squares{};
+
+    explicit Moments(const float *of) : expected(load(of)) {}
+    INLINE void add(Vec value) {
+        const Vec difference = value - expected;
+        sum += difference;
+        squares += difference * difference;
+    }
+    void add_to(double *sums) const {
+        add_lanes(sums, sum);
+        add_lanes(sums + CHANNELS, squares);
+    }
+};
+
+// Tile (ty, tx), LANES channels, written to the map where it lies inside, and added to the sums.
+template <class Storage>
+INLINE void store_tile(const float *products, const Map<Storage> &map, int ty, int tx, int tile, int channel,
+                       Moments &moments) {
+    using namespace winograd;
+    Vec out[TILE][TILE];
+    transform_products(products, tile, channel, out);
     const int high = std::min(TILE, map.height - TILE * ty), wide = std::min(TILE, map.width - TILE * tx);
-    for (int y = 0; y < high; y++) {
-        Vec out[TILE];
-        output(rows[y], out);
-        Storage *to = map.at(TILE * ty + y, TILE * tx) + channel;
+    for (int y = 0; y < high; y++)
         for (int x = 0; x < wide; x++) {
-            store(to + x * CHANNELS, out[x]);
-            const Vec difference = out[x] - expected;
-            sum += difference;
-            squares += difference * difference;
+            store(map.at(TILE * ty + y, TILE * tx + x) + channel, out[y][x]);
+            moments.add(out[y][x]);
         }
+}
+
+// The same for 2 * LANES channels of a tile that lies inside, around the caches.
+template <class Storage>
+INLINE void stream_tile(const float *products, const Map<Storage> &map, int ty, int tx, int tile, int channel,
+                        Moments moments[2]) {
+    using namespace winograd;
+    Vec out[2][TILE][TILE];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        transform_products(products, tile, channel + half * LANES, out[half]);
+#pragma GCC unroll 16
+        for (int at = 0; at < TILE * TILE; at++) moments[half].add(out[half][at / TILE][at % TILE]);
+    }
+#pragma GCC unroll 16
+    for (int at = 0; at < TILE * TILE; at++) {
+        const int y = at / TILE, x = at % TILE;
+        store_line(map.at(TILE * ty + y, TILE * tx + x) + channel, out[0][y][x], out[1][y][x], true);
     }
 }
 
@@ -170,6 +213,7 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
     const int blocks = (count + size - 1) / size;
     Sums sums(blocks);
+    const bool streams = map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0;
     pool.run(blocks, [&](int index, int worker) {
         const int first = index * size, tiles = std::min(size, count - first);
         const Tiles<Element> inputs{reinterpret_cast<Element *>(scratch[worker].tiles.data()), block.inputs};
@@ -178,15 +222,23 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
         [[maybe_unused]] const TileRegisters registers;
         for (int point = 0; point < POINTS; point++)
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + (size_t)point * block.inputs * CHANNELS,
-                               block.inputs, products + (size_t)point * (BLOCK_TILES + ROOM) * CHANNELS, tiles);
-        for (int channel = 0; channel < CHANNELS; channel += LANES) {
-            const Vec expectation = ::load(expected + channel);
-            Vec sum{}, squares{};
-            for (int tile = 0; tile < tiles; tile++)
-                store_tile(products, map, (first + tile) / across, (first + tile) % across, tile, channel,
-                           expectation, sum, squares);
-            add_lanes(sums.of(index) + channel, sum);
-            add_lanes(sums.of(index) + CHANNELS + channel, squares);
+                               block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
+        auto each_tile = [&](auto work) {
+            for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
+        };
+        if (streams) {
+            for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
+                Moments moments[2] = {Moments(expected + channel), Moments(expected + channel + LANES)};
+                each_tile([&](int ty, int tx, int tile) { stream_tile(products, map, ty, tx, tile, channel, moments); });
+                for (int half = 0; half < 2; half++) moments[half].add_to(sums.of(index) + channel + half * LANES);
+            }
+            fence();
+        } else {
+            for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                Moments moments(expected + channel);
+                each_tile([&](int ty, int tx, int tile) { store_tile(products, map, ty, tx, tile, channel, moments); });
+                moments.add_to(sums.of(index) + channel);
+            }
         }
     });
     set_norm(block, expected, sums.total(), map);

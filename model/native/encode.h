@@ -6,7 +6,7 @@
 #include "convolve.h"
 
 constexpr int COLOURS = 3;
-constexpr int STRIP = 48;  // pixels that are multiplied at a time; a multiple of every kernel's rows
+constexpr int STRIP = 72;  // pixels that are multiplied at a time; a multiple of nearly every kernel's rows
 
 inline std::vector<double> plane_averages(Pool &pool, const float *image, int height, int width) {
     Sums sums(height, COLOURS);
@@ -38,6 +38,7 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
         for (int tap = 0; tap < TAPS; tap++)
             for (int column = 0; column < CHANNELS; column += LANES)
                 store(&filters[packed(i * TAPS + tap, column, depth, CHANNELS)], mixed(block, mix, i, tap, column));
+    const bool streams = map.outgrows_caches();
     Sums sums(height);
     pool.run(height, [&](int y, int worker) {
         float *patches = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
@@ -55,19 +56,20 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
                 for (int row = 0; row < COLOURS * 3; row++)
                     std::memcpy(patches + (size_t)x * depth + row * 3, lines + (size_t)row * line + x0 + x, sizeof(float) * 3);
             multiply<CHANNELS>(patches, depth, filters.data(), depth, products, count);
-            for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                const Vec expectation = load(expected + channel);
-                Vec sum{}, squares{};
+            for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
+                Moments low(expected + channel), high(expected + channel + LANES);
                 for (int x = 0; x < count; x++) {
-                    const Vec value = load(products + x * CHANNELS + channel), difference = value - expectation;
-                    store(map.at(y, x0 + x) + channel, value);
-                    sum += difference;
-                    squares += difference * difference;
+                    const float *from = products + x * CHANNELS + channel;
+                    const Vec values[2] = {load(from), load(from + LANES)};
+                    store_line(map.at(y, x0 + x) + channel, values[0], values[1], streams);
+                    low.add(values[0]);
+                    high.add(values[1]);
                 }
-                add_lanes(sums.of(y) + channel, sum);
-                add_lanes(sums.of(y) + CHANNELS + channel, squares);
+                low.add_to(sums.of(y) + channel);
+                high.add_to(sums.of(y) + channel + LANES);
             }
         }
+        if (streams) fence();
     });
     set_norm(block, expected, sums.total(), map);
 }

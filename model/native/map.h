@@ -12,13 +12,13 @@
 constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
 
 // Aligned memory that only grows; new memory is zeroed.  Large blocks ask for huge pages, without which page faults and TLB
-// misses show.
+// misses show; so do those of a thread's scratch memory, whose 36 matrices lie far apart.
 template <class T> class Buffer {
   public:
     void reserve(size_t count) {
         if (count <= count_) return;
-        constexpr size_t huge = 2u << 20;
-        size_t bytes = count * sizeof(T), step = bytes >= huge ? huge : 64;
+        constexpr size_t huge = 2u << 20, large = huge / 8;
+        size_t bytes = count * sizeof(T), step = bytes >= large ? huge : 64;
         bytes = (bytes + step - 1) / step * step;
         memory_.reset();  // before the next: both at once may be too much
         count_ = 0;
@@ -59,5 +59,6 @@ template <class Storage> struct Map {
     }
 
     size_t stride() const { return (size_t)(width + 1) * CHANNELS; }
+    bool outgrows_caches() const { return (size_t)height * width >= 1u << 16; }
     Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }
 };

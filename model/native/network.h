@@ -29,8 +29,8 @@ template <class Storage> class StoredNetwork : public Network {
           decoded_(weights.levels()), rows_(weights.levels()), columns_(weights.levels()), scratch_(pool.size()) {
         filters_.reserve((size_t)winograd::POINTS * 2 * CHANNELS * CHANNELS);
         for (Scratch &scratch : scratch_) {
-            scratch.tiles.reserve(TILES_SIZE * 2 * CHANNELS);
-            scratch.products.reserve(TILES_SIZE * CHANNELS);
+            scratch.tiles.reserve(TILES_SIZE);
+            scratch.products.reserve(PRODUCTS_SIZE);
         }
     }
 
@@ -48,7 +48,7 @@ template <class Storage> class StoredNetwork : public Network {
         }
         guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
         opened_.reserve((size_t)height * width);
-        for (Scratch &scratch : scratch_) scratch.rows.reserve(3 * (size_t)(width + 2) * MOST_COLUMNS);
+        for (Scratch &scratch : scratch_) scratch.rows.reserve(3 * (size_t)(width + 2 + ROOM) * MOST_COLUMNS);
     }
 
     void run(const float *image, float *logits) override {

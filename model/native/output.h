@@ -25,10 +25,9 @@ INLINE ClassVec load_classes(const float *from) {
 template <int COLUMNS, class Element, class Storage>
 void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, const Map<Storage> &map, float *logits) {
     const int height = map.height, width = map.width;
-    const size_t line = (size_t)(width + 2) * COLUMNS;  // a zero pixel at either side
+    const size_t line = (size_t)(width + 2 + ROOM) * COLUMNS;  // a zero pixel at either side, and what products overrun
     pool.run((height + OUTPUT_ROWS - 1) / OUTPUT_ROWS, [&](int index, int worker) {
         Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
-        float *products = scratch[worker].products.data();
         [[maybe_unused]] const TileRegisters registers;
         float *lines = scratch[worker].rows.data();
         auto at = [&](int y) { return lines + (size_t)((y + 3) % 3) * line; };
@@ -36,7 +35,6 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
             float *to = at(y);
             if (y < 0 || y >= height) return (void)std::memset(to, 0, line * sizeof(float));
             std::memset(to, 0, COLUMNS * sizeof(float));
-            std::memset(to + (size_t)(width + 1) * COLUMNS, 0, COLUMNS * sizeof(float));
             for (int x0 = 0; x0 < width; x0 += STRIP) {
                 const int count = std::min(STRIP, width - x0);
                 for (int channel = 0; channel < CHANNELS; channel += LANES) {
@@ -44,9 +42,9 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
                     for (int x = 0; x < count; x++)
                         store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
                 }
-                multiply<COLUMNS>(pixels, CHANNELS, output.taps.as(Element{}), CHANNELS, products, count);
-                std::memcpy(to + (size_t)(1 + x0) * COLUMNS, products, sizeof(float) * count * COLUMNS);
+                multiply<COLUMNS>(pixels, CHANNELS, output.taps.as(Element{}), CHANNELS, to + (1 + x0) * COLUMNS, count);
             }
+            std::memset(to + (size_t)(width + 1) * COLUMNS, 0, COLUMNS * sizeof(float));
         };
         const int from = index * OUTPUT_ROWS, until = std::min(height, from + OUTPUT_ROWS);
         fill(from - 1);

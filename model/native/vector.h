@@ -76,6 +76,32 @@ INLINE void store(bfloat16 *to, Vec value) {
     std::memcpy(to, &halves, sizeof(halves));
 }
 
+// 2 * LANES neighbours; around the caches if `streams`: for maps that would not stay there until they are read, and whose
+// lines need not be fetched to be overwritten.  `to` is aligned to 64 bytes.  Before another thread reads: fence().
+INLINE void store_line(bfloat16 *to, Vec low, Vec high, [[maybe_unused]] bool streams) {
+#if defined(__AVX512BF16__) && !defined(DASNET_LANES)
+    if (streams) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(bits_of<__m512>(high), bits_of<__m512>(low));
+        return _mm512_stream_si512(reinterpret_cast<__m512i *>(to), bits_of<__m512i>(both));
+    }
+#endif
+    store(to, low);
+    store(to + LANES, high);
+}
+
+INLINE void store_line(float *to, Vec low, Vec high, [[maybe_unused]] bool streams) {
+#if defined(__AVX512F__) && !defined(DASNET_LANES)
+    if (streams) {
+        _mm512_stream_ps(to, bits_of<__m512>(low));
+        return _mm512_stream_ps(to + LANES, bits_of<__m512>(high));
+    }
+#endif
+    store(to, low);
+    store(to + LANES, high);
+}
+
+INLINE void fence() { _mm_sfence(); }
+
 INLINE Vec larger(Vec a, Vec b) {
 #if defined(__AVX512F__) && !defined(DASNET_LANES)
     return bits_of<Vec>(_mm512_max_ps(bits_of<__m512>(a), bits_of<__m512>(b)));
