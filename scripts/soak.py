@@ -67,6 +67,9 @@ def main() -> int:
             busy = watch(folder / "busy", servers, list(clips), options.rate * OVERLOAD, seconds / 3)
     report = summary(calm, busy, options.minutes)
     missed = bars_missed(report, busy)
+    for name, opened in (*calm.opened.items(), *busy.opened.items()):
+        if growth(opened) > 0:
+            print(f"{name} keeps {growth(opened)} more descriptors open")
     print("missed: " + "; ".join(missed) if missed else "all bars are met")
     print(json.dumps(report), flush=True)
     return int(bool(missed))
@@ -174,9 +177,9 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def growth(opened: Sequence[int]) -> int:
-    """From the first third's most to the last third's most: a single file that is open for a moment is none."""
+    """From the first third's least to the last third's least: what is open for a moment is none."""
     third = max(1, len(opened) // 3)
-    return max(opened[-third:]) - max(opened[:third])
+    return min(opened[-third:]) - min(opened[:third])
 
 
 if __name__ == "__main__":
