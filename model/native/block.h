@@ -61,32 +61,40 @@ inline void expect(const Block &block, const float mix[KERNELS], const double *a
     }
 }
 
-INLINE void keep(float *filters, int point, int i, int depth, int column, Vec value) {
-    store(filters + (size_t)point * depth * CHANNELS + packed(i, column, depth, CHANNELS), value);
+// LANES output channels from `column` on, at one point, of input channels i and i + 1.
+INLINE void keep(float *of_point, int i, int depth, int column, Vec first, Vec second) {
+    store(of_point + packed(i, column, depth, CHANNELS), first);
+    store(of_point + packed(i + 1, column, depth, CHANNELS), second);
 }
 
-INLINE void keep(bfloat16 *filters, int point, int i, int depth, int column, Vec value) {
-    uint16_t halves[LANES];
-    const HalfVec rounded_value = rounded(value);
-    std::memcpy(halves, &rounded_value, sizeof(halves));
-    bfloat16 *of_point = filters + (size_t)point * depth * CHANNELS;
-    for (int lane = 0; lane < LANES; lane++)
-        of_point[packed_pairs(i, column + lane, depth, CHANNELS)].bits = halves[lane];
+INLINE void keep(bfloat16 *of_point, int i, int depth, int column, Vec first, Vec second) {
+    const WordVec low = __builtin_convertvector(rounded(first), WordVec);
+    const WordVec high = __builtin_convertvector(rounded(second), WordVec);
+    const WordVec pairs = low | high << 16;
+    std::memcpy(of_point + packed_pairs(i, column, depth, CHANNELS), &pairs, sizeof(pairs));
 }
 
-// G g G^T of input channel i: filters[point] is a packed (inputs x CHANNELS) matrix.
+// G g G^T of input channel i.
+INLINE void transform_filter(const Block &block, const float mix[KERNELS], int i, int column,
+                             Vec out[winograd::PATCH][winograd::PATCH]) {
+    using namespace winograd;
+    Vec taps[TAPS], rows[3][PATCH];
+    for (int tap = 0; tap < TAPS; tap++) taps[tap] = mixed(block, mix, i, tap, column);
+    for (int x = 0; x < 3; x++) filter(taps[x], taps[3 + x], taps[6 + x], rows[x]);
+    for (int y = 0; y < PATCH; y++) filter(rows[0][y], rows[1][y], rows[2][y], out[y]);
+}
+
+// Of input channels i and i + 1, i being even: filters[point] is a packed (inputs x CHANNELS) matrix.
 template <class Element>
 inline void transform_filters(const Block &block, const float mix[KERNELS], int i, Element *filters) {
     using namespace winograd;
     for (int column = 0; column < CHANNELS; column += LANES) {
-        Vec taps[TAPS], rows[3][PATCH];
-        for (int tap = 0; tap < TAPS; tap++) taps[tap] = mixed(block, mix, i, tap, column);
-        for (int x = 0; x < 3; x++) filter(taps[x], taps[3 + x], taps[6 + x], rows[x]);
-        for (int y = 0; y < PATCH; y++) {
-            Vec out[PATCH];
-            filter(rows[0][y], rows[1][y], rows[2][y], out);
-            for (int x = 0; x < PATCH; x++) keep(filters, y * PATCH + x, i, block.inputs, column, out[x]);
-        }
+        Vec first[PATCH][PATCH], second[PATCH][PATCH];
+        transform_filter(block, mix, i, column, first);
+        transform_filter(block, mix, i + 1, column, second);
+        for (int point = 0; point < POINTS; point++)
+            keep(filters + (size_t)point * block.inputs * CHANNELS, i, block.inputs, column,
+                 first[point / PATCH][point % PATCH], second[point / PATCH][point % PATCH]);
     }
 }
 

@@ -101,7 +101,7 @@ template <class Storage> class StoredNetwork : public Network {
     template <class Element, class Load>
     void dynamic_in(const Block &block, const float *mix, const float *expected, Map<Storage> &map, Load load) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
-        pool_.run(block.inputs, [&](int i, int) { transform_filters(block, mix, i, filters); });
+        pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, mix, 2 * pair, filters); });
         convolve<Element>(pool_, scratch_, block, filters, expected, map, load);
     }
 
