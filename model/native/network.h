@@ -20,8 +20,8 @@ class Network {
     virtual void run(const float *image, float *logits) = 0;
 };
 
-// Storage is what maps are kept in.  With bfloat16 the products are too, but not on the smallest maps: they cost nothing
-// and everything depends on them.
+// Storage is what maps are kept in.  With bfloat16 the products are too, but not on smaller maps: they cost little, and the
+// masks of small targets depend on them.
 template <class Storage> class StoredNetwork : public Network {
   public:
     StoredNetwork(const Weights &weights, Pool &pool)
@@ -65,7 +65,7 @@ template <class Storage> class StoredNetwork : public Network {
     }
 
   private:
-    static constexpr int LEAST_HEIGHT_IN_BF16 = 32;
+    static constexpr int LEAST_HEIGHT_IN_BF16 = 128;
 
     void decode(int stage) {
         const int levels = weights_.levels();
