@@ -28,7 +28,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 import chaos
 from fleet import encoded, processes
 
-SHORTER = {
+SHORTER = {  # one after the other: what became [1m] must not become [5s] too
     r"for: \w+": "for: 1s",
     r"\[1m\]": "[5s]",
     r"\[5m\]": "[5s]",

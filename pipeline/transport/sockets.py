@@ -6,7 +6,6 @@ from pipeline.transport.wire import MAX_PIXELS
 
 Socket = zmq.Socket[bytes]
 MAX_PART_BYTES = MAX_PIXELS + (1 << 20)  # a peer that sends more is cut off
-
 FRAME_BUFFER_BYTES = 2 << 20  # of the kernel, which may allow less: a frame then crosses in fewer turns of two threads
 
 
