@@ -115,9 +115,11 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
                     break
     gaps = [(before, after) for before, after in pairwise(numbers) if (after[1] - before[1]) % FRAMES != 1]
     assert len(gaps) >= losses / 2
-    assert all(after[1] % keyframe_every == 0 for _, after in gaps)  # each ends with a keyframe
     account = ledger.read(run_dir / "ledgers" / "cam.ledger")
-    assert account.dropped[Cause.CORRUPT] >= len(gaps) and account.balanced
+    replaced = account.dropped[Cause.OVERLOAD]  # a newer frame took its place while this busy machine took none
+    elsewhere = [after for _, after in gaps if after[1] % keyframe_every]
+    assert len(elsewhere) <= replaced, elsewhere  # every other gap ends with a keyframe
+    assert account.dropped[Cause.CORRUPT] >= len(gaps) - replaced and account.balanced
 
 
 def test_a_damaged_recording_is_searched_only_where_it_is_whole(tmp_path: Path) -> None:
