@@ -2,7 +2,8 @@
 
 Ours are safetensors files whose header holds the metadata as JSON (architecture, classes, preprocessing, decision
 thresholds, training configuration, evaluation).  The original's are `.pth` files with a "model_state_dict"; they have
-one class and are fed frames stretched to 512x512.  Nothing is ever unpickled.
+one class and are fed frames stretched to 512x512.  Nothing is ever unpickled.  The classifier of found targets, where
+there is one, lies in the same file, its tensors' names after "classifier.".
 """
 
 import hashlib
@@ -16,9 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from model.classifier import TargetClassifier
 from model.errors import CheckpointError, ModelError
-from model.metadata import CLASSES, METADATA_KEY, Metadata, Preprocessing, decisions, describe
+from model.metadata import CLASSES, METADATA_KEY, CloserLook, Metadata, Preprocessing, decisions, describe
 from model.registry import build, recognise
+
+CLASSIFIER_PREFIX = "classifier."
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Loaded:
     network: nn.Module
     metadata: Metadata
     path: Path
+    classifier: TargetClassifier | None = None
 
 
 def load(path: str | Path) -> Loaded:
@@ -49,21 +54,26 @@ def load(path: str | Path) -> Loaded:
             f"checkpoint {path}: is damaged or no checkpoint ({type(error).__name__}); allowed: a .safetensors file "
             "written by dasnet, or a .pth file of plain tensors with a 'model_state_dict'"
         ) from error
-    metadata = _metadata(path, described, tensors)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_PREFIX)}
+    metadata = _metadata(path, described, own)
     try:
         network = build(metadata.network, **metadata.arguments)
     except ModelError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
-    _fill(path, network, tensors)
+    _fill(path, network, own)
+    beside = {name.removeprefix(CLASSIFIER_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
     digest = hashlib.sha256(content).hexdigest()
-    return Loaded(network.eval(), replace(metadata, sha256=digest), path)
+    return Loaded(network.eval(), replace(metadata, sha256=digest), path, _classifier(path, metadata, beside))
 
 
-def save(path: str | Path, network: nn.Module, metadata: Metadata) -> None:
+def save(path: str | Path, network: nn.Module, metadata: Metadata, classifier: TargetClassifier | None = None) -> None:
     """Write weights (float32) and metadata as one safetensors file, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights: dict[str, Tensor] = dict(network.state_dict())
+    if classifier is not None:
+        weights |= {CLASSIFIER_PREFIX + name: tensor for name, tensor in classifier.state_dict().items()}
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
     partial = path.with_suffix(path.suffix + ".partial")
     save_file(tensors, partial, metadata={METADATA_KEY: describe(metadata)})
     partial.replace(path)
@@ -100,12 +110,32 @@ def _metadata(path: Path, described: dict[str, Any], tensors: dict[str, Tensor])
             arguments=described.get("arguments", {"num_class": outputs}),
             classes=classes,
             preprocessing=Preprocessing(**described.get("preprocessing", {})),
+            closer_look=_closer_look(described.get("closer_look")),
             decision=decisions(described.get("decision", {})),
             training=described.get("training", {}),
             evaluation=described.get("evaluation", {}),
         )
     except TypeError as error:
         raise CheckpointError(f"checkpoint {path}: metadata not understood by this version ({error})") from error
+
+
+def _closer_look(described: dict[str, Any] | None) -> CloserLook | None:
+    if described is None:
+        return None
+    tuples: dict[str, Any] = {key: tuple(value) for key, value in described.items() if isinstance(value, list)}
+    return CloserLook(**(described | tuples))
+
+
+def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> TargetClassifier | None:
+    """Raises CheckpointError where the file holds weights and no description of them, or the other way round."""
+    how = metadata.closer_look
+    if how is None:
+        if tensors:
+            raise CheckpointError(f"checkpoint {path}: holds a classifier; allowed: with `closer_look` in its metadata")
+        return None
+    classifier = TargetClassifier(len(how.classes), how.widths)
+    _fill(path, classifier, tensors)
+    return classifier.eval()
 
 
 def _fill(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:

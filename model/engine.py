@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model.backend import Backend, Frames, Maps
 from model.checkpoint import Loaded, load
 from model.choice import choose
+from model.classifier import FusedClassifier
 from model.dasnet import DASNet
 from model.errors import ChoiceError, EngineError
 from model.metadata import Metadata
@@ -48,6 +49,8 @@ class Engine:
         loaded = load(source) if isinstance(source, str | Path) else source
         network = loaded.network if isinstance(loaded, Loaded) else loaded
         self.metadata = loaded.metadata if isinstance(loaded, Loaded) else Metadata()
+        beside = loaded.classifier if isinstance(loaded, Loaded) else None
+        self.classify = FusedClassifier(beside) if beside else None  # of found targets; None: the network names them
         self.multiple = int(getattr(network, "multiple", 32))
         self._backend = _choose(network, self.multiple, device, precision, kind, threads)
         self.kind, self.device, self.precision = self._backend.kind, self._backend.device, self._backend.precision

@@ -9,6 +9,7 @@ from model.errors import CheckpointError
 
 METADATA_KEY = "dasnet"
 CLASSES = ("uav", "bird", "airplane", "helicopter")
+CLUTTER = "clutter"  # what was found and is none of these: a cloud's edge, a lamp, a mast
 BANDS = ("infrared", "visible")
 
 
@@ -20,9 +21,17 @@ class Preprocessing:
     mode: Literal["stretch", "scale"] = "stretch"
     size: int = 512
     scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
-    closer: dict[str, float] = field(
-        default_factory=dict
-    )  # the scale at which what was found is looked at again, if any
+
+
+@dataclass(frozen=True)
+class CloserLook:
+    """How a found target is cut out, and what the classifier beside the network tells it from."""
+
+    classes: tuple[str, ...] = (*CLASSES, CLUTTER)
+    widths: tuple[int, ...] = (24, 48, 80, 112)  # of the classifier, see model/classifier.py
+    crop_px: int = 64
+    context: float = 2.125  # a crop's side in lengths of the target's box, ...
+    least_px: dict[str, float] = field(default_factory=lambda: {"infrared": 24.0, "visible": 32.0})  # ... and at least
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,16 @@ class Metadata:
     arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("uav",)
     preprocessing: Preprocessing = Preprocessing()
+    closer_look: CloserLook | None = None  # a checkpoint without a classifier has none
     decision: Decisions = field(default_factory=lambda: decisions({}))
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""  # of the file, set on loading
+
+    @property
+    def detected_classes(self) -> tuple[str, ...]:
+        """Those that detections are told apart into."""
+        return self.closer_look.classes if self.closer_look else self.classes
 
 
 def read_decisions(path: Path) -> Decisions:

@@ -1,29 +1,29 @@
-"""What was found is cut out at a finer scale, judged again, and told apart by that."""
+"""What was found is cut out, enlarged, and told apart by the classifier beside the network."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from model.engine import Engine
+from model.metadata import CLASSES, CLUTTER, CloserLook
 from pipeline.capture.sources import open_recording
-from pipeline.segmentation.closer_look import MOST, SIDE_PX, class_scores, looks, told_apart
+from pipeline.segmentation.closer_look import MOST, crops, cut_out, told_apart
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
 
 REF = FrameRef("north", "session", 0, 0.0, 0, 0)
-CLASSES = ("uav", "bird", "airplane", "helicopter")
 CLIPS = Path(__file__).parent / "data" / "clips"
+HOW = CloserLook(context=2.0, least_px={"infrared": 24.0, "visible": 32.0})
+SIDE = HOW.crop_px
 
 
-def found(*boxes: tuple[float, float, float, float]) -> Detections:
+def found(*boxes: tuple[float, float, float, float], band: Band = Band.INFRARED) -> Detections:
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     return Detections(
         ref=REF,
-        band=Band.INFRARED,
+        band=band,
         size_px=(320, 256),
         classes=CLASSES,
         xyxy=xyxy,
@@ -40,81 +40,100 @@ def square(x: int, y: int, side_px: int, shape: tuple[int, ...] = (256, 320, 3))
     return frame
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0])
-@pytest.mark.parametrize("place", [(150, 100), (0, 0), (311, 247)], ids=["inside", "corner", "other corner"])
+@pytest.mark.parametrize("side_px", [9, 16, 50, 120])
+@pytest.mark.parametrize("place", [(100, 60), (0, 0)], ids=["inside", "corner"])
 @pytest.mark.parametrize("shape", [(256, 320, 3), (256, 320)], ids=["colour", "grey"])
-def test_a_target_is_in_the_middle_of_its_crop_at_the_finer_scale(
-    scale: float, place: tuple[int, int], shape: tuple[int, ...]
+def test_a_target_is_in_the_middle_of_its_crop_and_fills_as_much_of_it_at_any_size(
+    side_px: int, place: tuple[int, int], shape: tuple[int, ...]
 ) -> None:
     x, y = place
-    [look] = looks(square(x, y, 9, shape), found((x, y, x + 9, y + 9)), 0.5, scale)
-    assert look.row == 0 and look.crop.shape == (SIDE_PX, SIDE_PX, 3) and look.crop.dtype == np.uint8
-    if place == (150, 100):  # at an edge its mirror image is there too
-        rows, columns = np.nonzero(look.crop[..., 0] > 100)
-        assert rows.mean() == columns.mean() == (SIDE_PX - 1) / 2
-        assert np.ptp(rows) + 1 == pytest.approx(9 * scale, abs=1)
-    assert look.crop[SIDE_PX // 2, SIDE_PX // 2, 0] == 200
+    [crop] = crops(square(x, y, side_px, shape), found((x, y, x + side_px, y + side_px)), HOW)
+    assert crop.shape == (SIDE, SIDE, 3) and crop.dtype == np.uint8
+    assert crop[SIDE // 2, SIDE // 2, 0] == 200
+    if place == (100, 60):  # at an edge its mirror image is there too
+        rows, columns = np.nonzero(crop[..., 0] > 100)
+        assert rows.mean() == pytest.approx((SIDE - 1) / 2, abs=0.6) == columns.mean()
+        filled = min(1 / HOW.context, side_px / HOW.least_px["infrared"])  # the smallest are not blown up as far
+        assert np.ptp(rows) + 1 == pytest.approx(filled * SIDE, abs=1.5)
 
 
-def test_what_is_large_already_is_not_looked_at_again() -> None:
-    frame = square(100, 60, 120)
-    assert looks(frame, found((100, 60, 220, 180)), 1.0, 2.0) == []
-    [look] = looks(square(100, 60, 20), found((100, 60, 120, 80)), 1.0, 2.0)  # at less than the finer scale
-    assert np.ptp(np.nonzero(look.crop[..., 0] > 100)[0]) + 1 == pytest.approx(32, abs=1)
-    assert looks(frame, found((10, 10, 14, 14)), 1.0, 1.0) == [], "no finer scale"
-    assert looks(frame, found(), 1.0, 2.0) == []
+def test_the_smallest_targets_are_enlarged_by_what_their_band_says() -> None:
+    frame = square(100, 60, 4)
+    for band, least_px in HOW.least_px.items():
+        [crop] = crops(frame, found((100, 60, 104, 64), band=Band(band)), HOW)
+        rows = np.nonzero(crop[..., 0] > 100)[0]
+        assert np.ptp(rows) + 1 == pytest.approx(4 * SIDE / least_px, abs=1)
+
+
+def test_a_large_target_is_averaged_not_sampled() -> None:
+    frame = np.zeros((1080, 1920, 3), np.uint8)
+    frame[:, ::2] = 200  # stripes finer than the crop's pixels
+    [crop] = crops(frame, found((400, 200, 1000, 800)), HOW)
+    assert crop.min() > 50 and crop.max() < 150  # a sampled one would be black and white
+
+
+def test_more_room_shows_the_same_middle() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (256, 320, 3), np.uint8)
+    box = (100.0, 60.0, 130.0, 80.0)
+    close, wide = (cut_out(frame, box, "infrared", HOW, margin) for margin in (1.0, 1.5))
+    middle = wide[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
+    np.testing.assert_allclose(middle.astype(int), close.astype(int), atol=1)
 
 
 def test_a_flock_costs_no_more_than_the_bound() -> None:
     boxes = [(10.0 * n, 20.0, 10.0 * n + 5, 25.0) for n in range(20)]
-    assert [look.row for look in looks(square(0, 0, 1), found(*boxes), 1.0, 2.0)] == list(range(MOST))
+    assert len(crops(square(0, 0, 1), found(*boxes), HOW)) == MOST
+    assert crops(square(0, 0, 1), found(), HOW).shape == (0, SIDE, SIDE, 3)
 
 
-def maps(**areas: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    """0.9 where a class is, 0.02 elsewhere; areas (y, x, height, width)."""
-    made = np.full((len(CLASSES), SIDE_PX, SIDE_PX), 0.02, np.float32)
-    for name, (y, x, height, width) in areas.items():
-        made[CLASSES.index(name), y : y + height, x : x + width] = 0.9
-    return made
-
-
-def test_what_counts_is_in_the_middle() -> None:
-    both = maps(uav=(60, 60, 8, 8), bird=(10, 10, 30, 30))
-    np.testing.assert_allclose(class_scores(both, 0.5), [0.9, 0.02, 0.02, 0.02], rtol=1e-6)
-    assert class_scores(maps(bird=(2, 2, 4, 4)), 0.5) is None, "that is something else"
-    assert class_scores(maps(), 0.5) is None
-
-
-def test_only_what_was_seen_again_changes() -> None:
+def test_only_what_was_seen_changes_and_all_have_the_classifiers_classes() -> None:
     detections = found((10, 10, 14, 14), (30, 30, 34, 34), (50, 50, 54, 54))
-    seen = looks(square(0, 0, 1), detections, 1.0, 2.0)
-    judged = [maps(uav=(60, 60, 8, 8)), maps(), maps(airplane=(60, 60, 8, 8))]
-    after = told_apart(detections, seen, judged, 0.5)
-    assert after.class_scores.argmax(axis=1).tolist() == [0, 1, 2]
-    assert detections.class_scores.argmax(axis=1).tolist() == [1, 1, 1]
+    seen = np.array([[0.9, 0.0, 0.1, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.9]], np.float32)
+    after = told_apart(detections, HOW.classes, seen)
+    assert [after.classes[best] for best in after.class_scores.argmax(axis=1)] == ["uav", "clutter", "bird"]
+    assert detections.class_scores.shape == (3, 4)
+    assert told_apart(found(), HOW.classes, []).class_scores.shape == (0, len(HOW.classes))
 
 
 @pytest.fixture(scope="module")
-def engine() -> Any:
+def engine() -> Engine:
     with Engine("model/weights/dasnet.safetensors", threads=1) as made:
         yield made
 
 
-def test_the_shipped_checkpoint_looks_again_and_finds_the_same_places(engine: Engine) -> None:
-    source = open_recording(CLIPS / "IR_DRONE_015.mp4")
-    pixels = next(iter(source.pictures())).pixels
+def frames_of(clip: str, numbers: range) -> list[Frame]:
+    source, kept = open_recording(CLIPS / f"{clip}.mp4"), []
+    for number, picture in enumerate(source.pictures()):
+        if number in numbers:
+            kept.append(Frame(FrameRef(clip, clip, number, picture.pts_s, 0, 0), Band.INFRARED, picture.pixels))
     source.close()
-    frame = Frame(REF, Band.INFRARED, pixels)
-    [batch] = Segmenter(engine).submit([frame])
-    [again] = batch.detections()
-    metadata = engine.metadata
-    engine.metadata = replace(metadata, preprocessing=replace(metadata.preprocessing, closer={}))
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("clip", "name"), [("IR_DRONE_015", "uav"), ("IR_BIRD_003", "bird"), ("IR_HELICOPTER_010", "helicopter")]
+)
+def test_the_shipped_checkpoint_tells_real_targets_apart_where_it_finds_them(
+    engine: Engine, clip: str, name: str
+) -> None:
+    told, segmenter = [], Segmenter(engine)
+    for frame in frames_of(clip, range(0, 120, 20)):
+        [batch] = segmenter.submit([frame])
+        [once] = batch.found()
+        [again] = segmenter.look_closer([frame], [once])
+        np.testing.assert_array_equal(again.xyxy, once.xyxy)
+        assert once.classes == engine.metadata.classes and again.classes == engine.metadata.detected_classes
+        told += [again.classes[best] for best in again.class_scores.argmax(axis=1)]
+    told = [label for label in told if label != CLUTTER]  # of the helicopter's flight
+    assert len(told) >= 3 and told.count(name) > len(told) / 2, told
+
+
+def test_without_a_classifier_the_network_names_what_it_finds(engine: Engine) -> None:
+    [frame] = frames_of("IR_DRONE_015", range(1))
+    classify, engine.classify = engine.classify, None
     try:
         [batch] = Segmenter(engine).submit([frame])
-        [once] = batch.detections()
+        [detections] = batch.detections()
     finally:
-        engine.metadata = metadata
-    assert len(once)
-    np.testing.assert_array_equal(again.xyxy, once.xyxy)
-    assert not np.array_equal(again.class_scores, once.class_scores)
-    assert again.class_scores[0].argmax() == 0
+        engine.classify = classify
+    assert detections.classes == CLASSES and len(detections)

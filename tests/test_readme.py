@@ -27,6 +27,9 @@ TESTED_ELSEWHERE = {
     "python3 scripts/decision_curve.py hard decision.png --data FOLDER --checkpoint out/field/ema.safetensors": (
         "test_evaluate_clips"
     ),
+    "python3 scripts/train_classifier.py out/field/ema.safetensors --data FOLDER --out out/field/dasnet.safetensors": (
+        "test_classifier"
+    ),
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": "test_class_evidence",
     "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
     "python3 scripts/bench_live.py --fps 25 --seconds 60": "test_soak_and_chaos",

@@ -32,7 +32,7 @@ PIXELS = np.zeros((64, 64, 3), np.uint8)
 class TimedEngine:
     """Takes a set time for each batch, one after the other; finds nothing."""
 
-    metadata = Metadata()
+    metadata, classify = Metadata(), None
     device = SimpleNamespace(type="cpu")
 
     def __init__(self, time_s: float = 0.0) -> None:

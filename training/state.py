@@ -22,7 +22,6 @@ from pipeline.errors import ConfigError
 from training.config import Config, Crops
 from training.optimisation import LearningRate, Progress, build_optimizer
 
-CLOSER = 2.0  # times the scale of the search, to tell apart what was found: see the model card
 FIXED = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # while a run goes on
 
 
@@ -108,9 +107,7 @@ def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figure
     """The averaged weights as a checkpoint of their own."""
     sampling = config.sampling
     if isinstance(sampling, Crops):
-        scale = sampling.augmentation.sensor_scale
-        closer = {sensor: CLOSER * usual for sensor, usual in scale.items()} if len(config.classes) > 1 else {}
-        preprocessing = Preprocessing(mode="scale", scale=scale, closer=closer)
+        preprocessing = Preprocessing(mode="scale", scale=sampling.augmentation.sensor_scale)
     else:
         preprocessing = Preprocessing(mode="stretch", size=sampling.size_px)
     metadata = Metadata(

@@ -7,18 +7,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.engine import Engine
 from model.preprocess import prepare
-from pipeline.segmentation.closer_look import Look, looks, told_apart
+from pipeline.segmentation.closer_look import crops, told_apart
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.motion import CameraMotion
 from pipeline.types import Detections, Frame
-
-LOOK_TIMEOUT_S = 8.0  # a device that hangs must not hang who waits for it
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,17 @@ class Batch:
     def _inferred(self, _: object) -> None:
         self.inferred_ns = time.monotonic_ns()
 
-    def detections(self) -> list[Detections]:
-        """In the order of `frames`; waits for the network.  Raises what it raised."""
+    def found(self) -> list[Detections]:
+        """In the order of `frames`, without the closer look; waits for the network.  Raises what it raised."""
         maps = self.future.result()
-        found = [
+        return [
             self._segmenter.measure(frame, probabilities, scale)
             for frame, probabilities, scale in zip(self.frames, maps, self._scales, strict=True)
         ]
-        return self._segmenter.look_closer(self.frames, found)
+
+    def detections(self) -> list[Detections]:
+        """The same, told apart."""
+        return self._segmenter.look_closer(self.frames, self.found())
 
 
 class Segmenter:
@@ -121,27 +123,17 @@ class Segmenter:
         )
 
     def look_closer(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Detections]:
-        """What was found, told apart at a finer scale where the checkpoint has one.
-
-        Raises TimeoutError, and what the network raises.
-        """
-        seen = [self._looks(frame, detections) for frame, detections in zip(frames, found, strict=True)]
-        crops = [look.crop for of_frame in seen for look in of_frame]
-        if not crops:
+        """What was found, told apart by the checkpoint's classifier, where it has one."""
+        classify, how = self.engine.classify, self.engine.metadata.closer_look
+        if classify is None or how is None:
             return list(found)
-        maps = iter(self.engine.submit(np.stack(crops)).result(LOOK_TIMEOUT_S))
+        seen = [crops(frame.pixels, detections, how) for frame, detections in zip(frames, found, strict=True)]
+        together = np.concatenate(seen)
+        scores = iter(classify(together) if len(together) else ())
         return [
-            told_apart(detections, of_frame, [next(maps) for _ in of_frame], self.decision[detections.band].threshold)
+            told_apart(detections, how.classes, islice(scores, len(of_frame)))
             for detections, of_frame in zip(found, seen, strict=True)
         ]
-
-    def _looks(self, frame: Frame, detections: Detections) -> list[Look]:
-        how = self.engine.metadata.preprocessing
-        if frame.band not in how.closer:
-            return []
-        usual = how.scale[frame.band]
-        searched = self._views.get(frame.ref.camera, CameraView()).scale or usual
-        return looks(frame.pixels, detections, searched, how.closer[frame.band] * searched / usual)
 
     def forget(self, camera: str) -> None:
         """Drop what is remembered of a camera's earlier sessions."""

@@ -1,8 +1,8 @@
 """The procedural scenes of `pipeline.scene` as a data set without end, with exact masks.
 
 `scene:count=500,seed=1,size=640x512` gives 500 frames a split: day, dusk, fog and both infrared polarities with gain
-steps in turn, clouds from none to dense, targets of about 3 to 45 pixels; every fifth round
-of looks has birds and airplanes alone.
+steps in turn, clouds from none to dense, targets of about 3 to 45 pixels in 640x512 and in proportion in others, times
+`targets=1`; every fifth round of looks has birds and airplanes alone.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PREFIX = "scene:"
 SPLITS = ("train", "val", "test")
 FRAMES_A_SCENE = 10
 LENGTH_S = 600.0  # of a scene; its frames are drawn from it
-FORMS = {"count": r"[1-9]\d*", "seed": r"\d+", "size": r"\d+x\d+"}
+FORMS = {"count": r"[1-9]\d*", "seed": r"\d+", "size": r"\d+x\d+", "targets": r"[1-9]\d*"}
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,24 @@ def read(address: str, splits: Collection[str]) -> list[SceneRecording]:
     given = [part.partition("=") for part in address.removeprefix(PREFIX).split(",") if part]
     for key, _, value in given:
         if key not in FORMS or not re.fullmatch(FORMS[key], value):
-            raise DataError(f"data {address}: {key} is {value!r}; allowed: count=500, seed=1, size=640x512")
-    values = {"count": "500", "seed": "0", "size": "640x512"} | {key: value for key, _, value in given}
+            raise DataError(f"data {address}: {key} is {value!r}; allowed: count=500, seed=1, size=640x512, targets=1")
+    values = {"count": "500", "seed": "0", "size": "640x512", "targets": "1"} | {key: value for key, _, value in given}
     width_px, height_px = map(int, values["size"].split("x"))
     if min(width_px, height_px) < 64:
         raise DataError(f"data {address}: size is {values['size']!r}; allowed: 64x64 or larger")
-    seed, count = int(values["seed"]), int(values["count"])
+    seed, count, targets = int(values["seed"]), int(values["count"]), int(values["targets"])
     starts = range(0, count, FRAMES_A_SCENE)
     return [
-        _scene(split, place, seed, width_px, height_px, min(FRAMES_A_SCENE, count - start))
+        _scene(split, place, seed, width_px, height_px, targets, min(FRAMES_A_SCENE, count - start))
         for split in SPLITS
         if split in splits
         for place, start in enumerate(starts)
     ]
 
 
-def _scene(split: str, place: int, seed: int, width_px: int, height_px: int, frames: int) -> SceneRecording:
+def _scene(
+    split: str, place: int, seed: int, width_px: int, height_px: int, targets: int, frames: int
+) -> SceneRecording:
     from pipeline.scene import Look
 
     rng = np.random.default_rng((seed, SPLITS.index(split), place))
@@ -107,7 +109,7 @@ def _scene(split: str, place: int, seed: int, width_px: int, height_px: int, fra
         look=str(look),
         cast=cast,
         clouds=round(float(rng.uniform(0, 0.9)), 3),
-        scale=round(float(np.exp(rng.uniform(np.log(0.2), np.log(1.1)))), 3),
+        scale=round(targets * float(np.exp(rng.uniform(np.log(0.2), np.log(1.1)))), 3),
         width_px=width_px,
         height_px=height_px,
         times_s=tuple(np.sort(rng.uniform(0, LENGTH_S, frames)).round(3).tolist()),
