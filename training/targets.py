@@ -17,7 +17,7 @@ import numpy.typing as npt
 from model.checkpoint import Loaded
 from model.engine import Engine
 from model.metadata import CLUTTER, CloserLook
-from pipeline.segmentation.closer_look import cut_out
+from pipeline.segmentation.closer_look import MOST, cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import UAV, Band, Frame, FrameRef
 from training.datasets import CLIP_CLASSES, LabelledFrame, LabelledObject, Recording
@@ -76,7 +76,7 @@ def _shown(
     whole = Frame(ref, Band(recording.sensor), frame.image)
     (batch,) = segmenter.submit([whole])
     (detections,) = batch.found()
-    for box, centre in zip(detections.xyxy.tolist(), detections.centroid.tolist(), strict=True):
+    for box, centre in zip(detections.xyxy[:MOST].tolist(), detections.centroid[:MOST].tolist(), strict=True):
         item = _nearest(frame.objects, *centre)
         yield cut_out(frame.image, box, recording.sensor, how, ROOM), _class_name(item) if item else CLUTTER
 
