@@ -101,6 +101,6 @@ def test_the_latency_page_of_a_running_program_whose_network_is_slow(browser: Br
         assert 0.6 * mean_ms < shown_ms < 1.6 * mean_ms
         others_ms = [
             float(page.locator(f'[data-stage="{stage}"] td').nth(3).inner_text().removesuffix(" ms"))
-            for stage in ("decode", "transport", "track")  # masks hold the closer look, which is the network again
+            for stage in ("decode", "transport", "track")  # masks hold the closer look
         ]
         assert shown_ms > 5 * max(others_ms)

@@ -48,7 +48,7 @@ def targets_of(
 
     Raises BrokenDataError for what cannot be decoded.
     """
-    about = [VERSION, loaded.metadata.sha256, asdict(how), every, [recording.settings() for recording in recordings]]
+    about = [VERSION, _finding(loaded), asdict(how), every, [recording.settings() for recording in recordings]]
     digest = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:16]
     path = cache / f"targets-{digest}.npz"
     if not path.exists():
@@ -64,6 +64,14 @@ def targets_of(
         partial.replace(path)
     with np.load(path) as kept:
         return Targets(kept["crops"], kept["classes"], kept["recordings"], kept["infrared"])
+
+
+def _finding(loaded: Loaded) -> list[object]:
+    """All of a checkpoint that decides what it finds; a classifier that it has already does not."""
+    weights = hashlib.sha256()
+    for tensor in loaded.network.state_dict().values():
+        weights.update(tensor.numpy().tobytes())
+    return [weights.hexdigest(), asdict(loaded.metadata.preprocessing), str(loaded.metadata.decision)]
 
 
 def _shown(
