@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("out/comparison_runs"))
     options = parser.parse_args()
     data = f"scene:count={options.images},seed=1,size={options.size}x{options.size},targets={options.targets}"
-    place = options.runs / f"{options.size}px-{options.targets}-{options.steps}steps-{options.images}images"
+    place = options.runs / f"{options.size}px-targets{options.targets}-{options.steps}steps-{options.images}images"
     folders = [(place / f"{network}-{seed}", network, seed) for seed in options.seeds for network in options.networks]
     try:
         for number, (folder, network, seed) in enumerate(folders, 1):

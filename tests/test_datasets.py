@@ -156,6 +156,17 @@ def test_every_fifth_round_of_scenes_has_no_uav() -> None:
     assert [shown == "drone" for shown in classes] == [place // 5 % 5 != 4 for place in range(50)]
 
 
+def test_targets_of_scenes_can_be_larger() -> None:
+    def lengths(address: str) -> list[float]:
+        frames = [frame for one in open_dataset(address, ["train"]) for frame in one.read([0])]
+        drones = [item.xyxy for frame in frames for item in frame.objects if item.object_class == "drone"]
+        return sorted(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in drones)
+
+    scenes = "scene:count=200,seed=3,size=128x128"
+    usual, larger = lengths(scenes), lengths(f"{scenes},targets=4")
+    assert 3 < np.median(larger) / np.median(usual) < 5
+
+
 # --- opening what cannot be opened ---
 
 
@@ -225,7 +236,9 @@ def test_a_folder_that_is_not_there() -> None:
         open_dataset("/not/here")
 
 
-@pytest.mark.parametrize("arguments", ["count=0", "count=many", "seeds=1", "seed", "size=640", "size=20x20"])
+@pytest.mark.parametrize(
+    "arguments", ["count=0", "count=many", "seeds=1", "seed", "size=640", "size=20x20", "targets=0"]
+)
 def test_wrong_arguments_of_scenes(arguments: str) -> None:
     with pytest.raises(DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; allowed: "):
         open_dataset(f"scene:{arguments}")
