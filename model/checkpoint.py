@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.classifier import TargetClassifier
 from model.errors import CheckpointError, ModelError
-from model.metadata import CLASSES, METADATA_KEY, CloserLook, Metadata, Preprocessing, decisions, describe
+from model.metadata import BANDS, CLASSES, METADATA_KEY, CloserLook, Metadata, Preprocessing, decisions, describe
 from model.registry import build, recognise
 
 CLASSIFIER_PREFIX = "classifier."
@@ -127,12 +127,17 @@ def _closer_look(described: dict[str, Any] | None) -> CloserLook | None:
 
 
 def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> TargetClassifier | None:
-    """Raises CheckpointError where the file holds weights and no description of them, or the other way round."""
+    """Raises CheckpointError where weights and description are not both there, or do not fit."""
     how = metadata.closer_look
     if how is None:
         if tensors:
             raise CheckpointError(f"checkpoint {path}: holds a classifier; allowed: with `closer_look` in its metadata")
         return None
+    if not set(metadata.classes) <= set(how.classes) or set(how.least_px) != set(BANDS):
+        raise CheckpointError(
+            f"checkpoint {path}: its classifier knows {', '.join(how.classes)} in {', '.join(how.least_px)}; allowed: "
+            f"all of {', '.join(metadata.classes)} in {', '.join(BANDS)}"
+        )
     classifier = TargetClassifier(len(how.classes), how.widths)
     _fill(path, classifier, tensors)
     return classifier.eval()

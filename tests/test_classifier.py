@@ -63,6 +63,10 @@ def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> No
         ("without weights", r"does not fit the network \(missing: blocks.0.first.conv.weight"),
         ("other widths", r"does not fit the network \(.*wrong shape: "),
         ("not finite", r"does not fit the network \(not finite: head.bias\)"),
+        (
+            "without birds",
+            r"its classifier knows uav, fish, clutter in .*; allowed: all of uav, bird in",
+        ),
         ("unknown key", r"metadata not understood by this version \(.*colour"),
     ],
 )
@@ -77,6 +81,8 @@ def test_what_does_not_fit_is_explained(tmp_path: Path, fault: str, reason: str)
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     elif fault == "other widths":
         described = described.replace("[8, 12, 16]", "[8, 12, 24]")
+    elif fault == "without birds":
+        described = described.replace('["uav", "bird", "clutter"]', '["uav", "fish", "clutter"]')
     elif fault == "not finite":
         tensors["classifier.head.bias"][0] = float("nan")
     else:
@@ -166,3 +172,12 @@ def test_data_without_a_target_to_learn_from_is_told(tmp_path: Path) -> None:
     ended = run_script(tmp_path, tmp_path / "a.safetensors", "--cache", str(tmp_path / "cache"), "--sensors", "visible")
     assert ended.returncode == 2 and "holds no targets" in ended.stderr, ended.stderr
     assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [("--every", "0", "1 or more"), ("--steps", "-1", "1 or more"), ("--sensors", "thermal", "infrared, visible")],
+)
+def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, allowed: str) -> None:
+    ended = run_script(REPOSITORY / "tests" / "data", tmp_path / "a.safetensors", option, value)
+    assert ended.returncode == 2 and f"error: {option} {value}; allowed: {allowed}" in ended.stderr, ended.stderr

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from model.checkpoint import load, save
 from model.classifier import TargetClassifier
-from model.engine import Engine
 from model.errors import ModelError
 from model.metadata import CLUTTER, CloserLook
-from pipeline.errors import DasnetError
+from pipeline.errors import ConfigError, DasnetError
 from pipeline.types import UAV
 from training.crop_augment import augmented
 from training.datasets import SENSORS, DataError, open_dataset
@@ -138,13 +137,20 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Raises DataError where there is nothing to learn from, and what reading raises."""
+    """Raises ConfigError for options that make no sense, DataError where there is nothing to learn from, and what
+    reading raises."""
+    for name in ("every", "steps"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"--{name} {getattr(options, name)}; allowed: 1 or more")
+    for sensor in options.sensors:
+        if sensor not in SENSORS:
+            raise ConfigError(f"--sensors {sensor}; allowed: {', '.join(SENSORS)}")
     loaded, how, found = load(options.checkpoint), CloserLook(), {}
-    with Engine(loaded) as engine:
-        for split in ("train", "val"):
-            recordings = [one for one in open_dataset(options.data, [split]) if one.sensor in options.sensors]
-            found[split] = targets_of(recordings, loaded, engine, how, options.every, options.cache)
-            print(f"{split}: {len(found[split])} crops of {len(recordings)} recordings", flush=True)
+    opened = [one for one in open_dataset(options.data, ["train", "val"]) if one.sensor in options.sensors]
+    for split in ("train", "val"):
+        recordings = [one for one in opened if one.split == split]
+        found[split] = targets_of(recordings, loaded, how, options.every, options.cache)
+        print(f"{split}: {len(found[split])} crops of {len(recordings)} recordings", flush=True)
     if not len(found["train"]):
         raise DataError(f"data {options.data}: holds no targets to learn from; allowed: one or more")
     settings = Settings(steps=options.steps, seed=options.seed)

@@ -7,8 +7,9 @@ finding takes minutes.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ import numpy.typing as npt
 
 from model.checkpoint import Loaded
 from model.engine import Engine
-from model.metadata import CLUTTER, CloserLook
+from model.metadata import CLASSES, CLUTTER, CloserLook
 from pipeline.segmentation.closer_look import MOST, cut_out
 from pipeline.segmentation.segmenter import Segmenter
-from pipeline.types import UAV, Band, Frame, FrameRef
-from training.datasets import CLIP_CLASSES, LabelledFrame, LabelledObject, Recording
+from pipeline.types import Band, Frame, FrameRef
+from training.datasets import LABEL_OF, LabelledFrame, LabelledObject, Recording
 from training.masks import Image
 
 ROOM = 1.5  # how much more a kept crop shows on each axis than one in use
@@ -41,9 +42,7 @@ class Targets:
         return len(self.crops)
 
 
-def targets_of(
-    recordings: Sequence[Recording], loaded: Loaded, engine: Engine, how: CloserLook, every: int, cache: Path
-) -> Targets:
+def targets_of(recordings: Sequence[Recording], loaded: Loaded, how: CloserLook, every: int, cache: Path) -> Targets:
     """Of every `every`-th frame, from the cache where an earlier call with the same settings left them.
 
     Raises BrokenDataError for what cannot be decoded.
@@ -53,13 +52,15 @@ def targets_of(
     path = cache / f"targets-{digest}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        segmenter, found = Segmenter(engine), []
-        for number, recording in enumerate(recordings):
-            for frame in recording.read(range(0, len(recording), every)):
-                for crop, name in _shown(frame, recording, segmenter, how):
-                    found.append((crop, how.classes.index(name), number, recording.sensor == "infrared"))
+        found = []
+        with Engine(loaded) as engine:
+            segmenter = Segmenter(engine)
+            for number, recording in enumerate(recordings):
+                for frame in recording.read(range(0, len(recording), every)):
+                    for crop, name in _shown(frame, recording, segmenter, how):
+                        found.append((crop, how.classes.index(name), number, recording.sensor == "infrared"))
         crops, classes, numbers, infrared = zip(*found, strict=True) if found else ([], [], [], [])
-        partial = path.with_suffix(".partial.npz")
+        partial = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(partial, crops=np.array(crops), classes=classes, recordings=numbers, infrared=infrared)
         partial.replace(path)
     with np.load(path) as kept:
@@ -67,11 +68,14 @@ def targets_of(
 
 
 def _finding(loaded: Loaded) -> list[object]:
-    """All of a checkpoint that decides what it finds; a classifier that it has already does not."""
+    """All of a checkpoint that decides what it finds, not what it calls it."""
     weights = hashlib.sha256()
     for tensor in loaded.network.state_dict().values():
         weights.update(tensor.numpy().tobytes())
-    return [weights.hexdigest(), asdict(loaded.metadata.preprocessing), str(loaded.metadata.decision)]
+    found = {
+        band: replace(one, uav_evidence=0.0, distractor_evidence=0.0) for band, one in loaded.metadata.decision.items()
+    }
+    return [weights.hexdigest(), asdict(loaded.metadata.preprocessing), str(found)]
 
 
 def _shown(
@@ -79,14 +83,14 @@ def _shown(
 ) -> Iterator[tuple[Image, str]]:
     """Crops of a frame, and the classes of what they show."""
     for labelled in frame.objects:
-        yield cut_out(frame.image, labelled.xyxy, recording.sensor, how, ROOM), _class_name(labelled)
+        yield cut_out(frame.image, labelled.xyxy, recording.sensor, how, ROOM), _class_of(labelled)
     ref = FrameRef(recording.name, recording.name, frame.number, float(frame.number), 0, 0)
     whole = Frame(ref, Band(recording.sensor), frame.image)
     (batch,) = segmenter.submit([whole])
     (detections,) = batch.found()
     for box, centre in zip(detections.xyxy[:MOST].tolist(), detections.centroid[:MOST].tolist(), strict=True):
         item = _nearest(frame.objects, *centre)
-        yield cut_out(frame.image, box, recording.sensor, how, ROOM), _class_name(item) if item else CLUTTER
+        yield cut_out(frame.image, box, recording.sensor, how, ROOM), _class_of(item) if item else CLUTTER
 
 
 def _nearest(objects: Sequence[LabelledObject], x: float, y: float) -> LabelledObject | None:
@@ -100,5 +104,5 @@ def _nearest(objects: Sequence[LabelledObject], x: float, y: float) -> LabelledO
     return nearest if nearest is not None and apart(nearest) <= NEAR else None
 
 
-def _class_name(item: LabelledObject) -> str:
-    return UAV if item.object_class == CLIP_CLASSES[0] else item.object_class
+def _class_of(item: LabelledObject) -> str:
+    return CLASSES[LABEL_OF[item.object_class] - 1]
