@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -312,7 +313,12 @@ class Norm:
         return self._activated(maps, mix, pool=False)[0]
 
     def pooled(self, maps: Tensor, mix: Tensor | None) -> tuple[Tensor, Tensor, Sums]:
-        """The same, its 2x2 maxima (N, C, H / 2, W / 2), and their sums."""
+        """The same, its 2x2 maxima (N, C, H / 2, W / 2), rounded up, and their sums."""
+        if maps.shape[2] % 2 or maps.shape[3] % 2:  # small, deep maps only
+            activated = self(maps, mix)
+            pooled = F.max_pool2d(activated, 2, ceil_mode=True)
+            averages = pooled.mean(dim=(2, 3), dtype=torch.float32)
+            return activated, pooled, Sums(averages[:, None], 1)
         activated, pooled, sums = self._activated(maps, mix, pool=True)
         return activated, pooled, Sums(sums, pooled.shape[2] * pooled.shape[3])
 

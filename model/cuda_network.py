@@ -186,7 +186,7 @@ class CudaDASNet:
             x = self._block(block, [x])
             if level + 1 < len(self._encoder):
                 skips.append(x)
-                x = F.max_pool2d(x, 2)
+                x = F.max_pool2d(x, 2, ceil_mode=True)
         for block, gate in self._decoder:
             skip = skips.pop()
             x = self._block(block, [upsample(x, skip.shape[-2:]), gate.skip(x, skip, self._fastest)])

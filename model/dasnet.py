@@ -1,6 +1,6 @@
 """DAS-Net: symmetric dynamic convolutions, attention gates, deep supervision (Kim & Kim, Appl. Sci. 2026, 16, 5688).
 
-In: float32 images (N, 3, H, W) in 0..1, H and W multiples of 2**size.  Out: logits (N, num_class, H, W);
+In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W);
 while training, also three auxiliary logit maps of the same shape, coarse to fine.
 This module is the reference; `model.fused` holds its exact, faster rewrite.
 """

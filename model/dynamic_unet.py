@@ -1,6 +1,6 @@
 """What the networks of the DAS-Net family share: the dynamic encoder, the checks, and the order of things.
 
-In: float32 images (N, 3, H, W) in 0..1, H and W multiples of 2**size.  Out: logits (N, num_class, H, W); while
+In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W); while
 training, those with auxiliary heads return their logit maps of the same shape besides, coarse to fine.
 """
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from model.blocks import DynamicConvBlock, require_multiple
 
 AUX_HEADS = 3  # the last three decoder stages are supervised
+# Deeper maps may have odd sides: they are halved upwards, and the decoder goes back to the size of its skip.  At multiples
+# of 2**size, all that the original takes, nothing differs from it, and other pictures need less padding.
+MOST_MULTIPLE = 32
 
 
 class Encoder(nn.Module):
@@ -20,7 +23,8 @@ class Encoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for level in range(size):
-            layers += [DynamicConvBlock(in_channels if level == 0 else channels, channels, padding), nn.MaxPool2d(2)]
+            layers.append(DynamicConvBlock(in_channels if level == 0 else channels, channels, padding))
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         layers.append(DynamicConvBlock(channels, channels, padding))
         self.encoder_layers = nn.ModuleList(layers)
 
@@ -76,7 +80,7 @@ class DynamicUNet(nn.Module, ABC):
     @property
     def multiple(self) -> int:
         """Height and width of an input must be multiples of this."""
-        return int(2**self.size)
+        return int(min(2**self.size, MOST_MULTIPLE))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
         require_multiple(x, self.multiple)

@@ -1,8 +1,8 @@
 """`dasnet export`: a checkpoint in; an ONNX file out that computes the same logits, checked in ONNX Runtime, or from it
 a TensorRT plan (`model.tensorrt`).
 
-The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of the network's
-`multiple`, 128 for the shipped one; its output "logits" is float32 (batch, classes, height, width).  Batch, height and
+The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of 128 for
+the shipped network, so that all its maps can be halved; its output "logits" is float32 (batch, classes, height, width).  Batch, height and
 width are free.  Its metadata_props say all that is needed to run it: classes, preprocessing, thresholds, the
 checkpoint's sha256.
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from model.blocks import NEGATIVE_SLOPE, TEMPERATURE, AttentionGate, DynamicConvBlock
 from model.checkpoint import Loaded, load
 from model.dasnet import DASNet
+from model.dynamic_unet import DynamicUNet
 from model.errors import ChoiceError, EngineError, ModelError
 from model.fused import folded_output
 from model.metadata import METADATA_KEY, describe
@@ -108,7 +109,7 @@ def run_export(
     if out.suffix == ".plan":
         require_tensorrt()
     loaded = load(checkpoint)
-    multiple = int(getattr(loaded.network, "multiple", 32))
+    multiple = _multiple(loaded.network)
     partial = out.with_suffix(f"{out.suffix}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,14 @@ def run_export(
     return worst
 
 
+def _multiple(network: nn.Module) -> int:
+    """Of sides at which no map is odd: what the file computes must not depend on the sizes of its maps."""
+    return int(2**network.size if isinstance(network, DynamicUNet) else getattr(network, "multiple", 32))
+
+
 def _static(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.MaxPool2d):
+        return nn.MaxPool2d(2)
     return StaticKernels(layer) if isinstance(layer, DynamicConvBlock) else layer
 
 

@@ -1,6 +1,6 @@
 """The three smaller siblings of DAS-Net, which its authors measure it against.
 
-In: float32 images (N, 3, H, W) in 0..1, H and W multiples of 2**size.  Out: logits (N, num_class, H, W); while
+In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W); while
 training, DeepSupDyUNet returns three auxiliary logit maps of the same shape besides, coarse to fine.
 
     network         encoder    decoder                         gates   auxiliary heads

@@ -313,7 +313,7 @@ def export(
 @app.command(epilog="Example: `dasnet bench --sizes 256x256,512x512 --json bench.json --plot bench.png`")
 def bench(
     checkpoint: CheckpointOption = None,
-    sizes: Annotated[str, typer.Option(help="HEIGHTxWIDTH, multiples of 128.")] = "256x256,512x512",
+    sizes: Annotated[str, typer.Option(help="HEIGHTxWIDTH, multiples of 32.")] = "256x256,512x512",
     batches: Annotated[str, typer.Option(help="Frames in a batch.")] = "1,4",
     precisions: Annotated[str, typer.Option(help="Of fp32, bf16, fp16.")] = "fp32,bf16,fp16",
     threads: Annotated[str | None, typer.Option(help="Of the processor; default: every usable core.")] = None,

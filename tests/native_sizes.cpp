@@ -7,6 +7,10 @@
 
 namespace {
 
+struct Depth {
+    int levels, classes;
+};
+
 size_t weights_of(int levels, int classes) {
     auto block = [](size_t in, size_t hidden) { return hidden * in + 2 * hidden + 2 + 2 * 64 * in * 9 + 128; };
     return block(3, 2) + levels * block(64, 17) + levels * block(128, 33) + levels * (2 * 32 * 64 + 32) + classes * 577;
@@ -20,14 +24,14 @@ int main() {
     std::normal_distribution<float> normal(0, 0.1f);
     std::uniform_real_distribution<float> uniform(0, 1);
     for (int bf16 = 0; bf16 < 2; bf16++)
-        for (int classes : {1, 4, 8}) {
-            const int levels = 3;
+        for (const Depth depth : {Depth{3, 1}, Depth{3, 4}, Depth{3, 8}, Depth{7, 2}}) {
+            const auto [levels, classes] = depth;
             std::vector<float> weights(weights_of(levels, classes));
             for (float &weight : weights) weight = normal(random);
             void *engine = dasnet_create(weights.data(), weights.size(), levels, classes, 1 + classes % 3, bf16);
             if (!engine) return std::fprintf(stderr, "%s\n", dasnet_error()), 1;
             auto run = [&](int rows, int columns) {
-                const int height = rows << levels, width = columns << levels;
+                const int multiple = std::min(1 << levels, MOST_MULTIPLE), height = rows * multiple, width = columns * multiple;
                 // Exactly as large as it must be, so that one step further is a fault.
                 std::vector<float> image((size_t)3 * height * width), logits((size_t)classes * height * width);
                 for (float &value : image) value = uniform(random);
@@ -38,8 +42,8 @@ int main() {
             };
             for (int rows : {1, 2, 3, 4, 5, 7, 9})
                 for (int columns : {1, 2, 3, 5, 6, 7, 10, 13})
-                    if (const int wrong = run(rows, columns)) return wrong;
-            if (const int wrong = run(32, 33)) return wrong;  // large enough to be written around the caches
+                    if (const int wrong = levels == 3 || rows < 6 ? run(rows, columns) : 0) return wrong;
+            if (const int wrong = levels == 3 ? run(32, 33) : 0) return wrong;  // large enough to be written around the caches
             dasnet_destroy(engine);
         }
     std::puts("done");

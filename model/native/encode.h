@@ -83,9 +83,12 @@ std::vector<double> pool_halves(Pool &pool, const Map<Storage> &map, Map<Storage
             const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
             Vec sum{};
             for (int x = 0; x < half.width; x++) {
-                const Storage *above = map.at(2 * y, 2 * x) + channel, *below = above + map.stride();
-                const Vec upper = larger(load(above) * scale + shift, load(above + CHANNELS) * scale + shift);
-                const Vec lower = larger(load(below) * scale + shift, load(below + CHANNELS) * scale + shift);
+                // At the end of an odd side the same pixels twice.
+                const int right = 2 * x + 1 < map.width ? CHANNELS : 0;
+                const Storage *above = map.at(2 * y, 2 * x) + channel;
+                const Storage *below = 2 * y + 1 < map.height ? above + map.stride() : above;
+                const Vec upper = larger(load(above) * scale + shift, load(above + right) * scale + shift);
+                const Vec lower = larger(load(below) * scale + shift, load(below + right) * scale + shift);
                 const Vec value = leaky(larger(upper, lower));
                 store(half.at(y, x) + channel, value);
                 sum += value;

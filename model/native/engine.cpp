@@ -137,7 +137,7 @@ int dasnet_run(void *handle, const float *images, int count, int height, int wid
     return guarded(
         [&] {
             Engine &engine = *static_cast<Engine *>(handle);
-            const int multiple = 1 << engine.weights.levels();
+            const int multiple = std::min(1 << engine.weights.levels(), MOST_MULTIPLE);
             if (count < 0 || height < multiple || width < multiple || height % multiple || width % multiple)
                 throw std::invalid_argument("sides that are multiples of " + std::to_string(multiple) + " are allowed");
             engine.resize(height, width);

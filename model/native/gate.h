@@ -46,7 +46,7 @@ std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Ga
 template <class Element, class Storage>
 std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
                               const float *guide, const Axis &rows, const Axis &columns, float *gates) {
-    const int small = map.width / 2;
+    const int small = halved(map.width);
     Sums sums(map.height, CHANNELS);
     pool.run(map.height, [&](int y, int worker) {
         Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());

@@ -41,6 +41,9 @@ template <class T> class Buffer {
     size_t count_ = 0;
 };
 
+// The side of a pooled map: of an odd one, what remains at the end counts too.
+constexpr int halved(int side) { return (side + 1) / 2; }
+
 // A convolution's output as it comes, height x width x 64, and the norm that whoever reads it applies:
 // leaky(value * scale + shift), a channel each.  A normalised map is never written.
 //

@@ -13,6 +13,8 @@ struct Weights {
     int levels() const { return (int)decoder.size(); }
 };
 
+constexpr int MOST_MULTIPLE = 32;  // sides are multiples of 2^levels, or of this if it is less
+
 class Network {
   public:
     virtual ~Network() = default;
@@ -36,15 +38,15 @@ template <class Storage> class StoredNetwork : public Network {
 
     void resize(int height, int width) override {
         const int levels = weights_.levels();
-        for (int level = 0; level <= levels; level++) {
-            encoded_[level].resize(height >> level, width >> level);
-            if (level) pooled_[level].resize(height >> level, width >> level);
+        for (int level = 0, h = height, w = width; level <= levels; level++, h = halved(h), w = halved(w)) {
+            encoded_[level].resize(h, w);
+            if (level) pooled_[level].resize(h, w);
         }
         for (int stage = 0; stage < levels; stage++) {
-            const int level = levels - stage;
-            decoded_[stage].resize(height >> (level - 1), width >> (level - 1));
-            rows_[stage] = Axis(height >> level);
-            columns_[stage] = Axis(width >> level);
+            const Map<Storage> &low = encoded_[levels - stage], &skip = encoded_[levels - stage - 1];
+            decoded_[stage].resize(skip.height, skip.width);
+            rows_[stage] = Axis(low.height, skip.height);
+            columns_[stage] = Axis(low.width, skip.width);
         }
         guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
         opened_.reserve((size_t)height * width);

@@ -1,26 +1,28 @@
-// Bilinear upsampling by 2, corners aligned, along one axis; and composed with the Winograd input transform.
+// Bilinear upsampling to twice the size, or one less, corners aligned, along one axis; and composed with the Winograd input
+// transform.
 //
 // Both are linear, so a 6-pixel patch of the large map, transformed, is a 6x4 matrix times 4 pixels of the small one: the
 // upsampled map is never made.  The matrix depends on where the tile lies.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "winograd.h"
 
 struct Axis {
-    std::vector<int> low;           // (2n) the first of the two small pixels of each large one
-    std::vector<float> fraction;    // (2n) the second one's weight
-    std::vector<float> weight;      // (n) how much of the large map's average each small pixel is
+    std::vector<int> low;           // (large) the first of the two small pixels of each large one
+    std::vector<float> fraction;    // (large) the second one's weight
+    std::vector<float> weight;      // (small) how much of the large map's average each small pixel is
     std::vector<int> base;          // (tiles) the first of the 4 small pixels that a tile needs
     std::vector<float> matrix;      // (tiles, 6, 4)
 
     Axis() = default;
 
-    explicit Axis(int small) {
+    Axis(int small, int large) {
         using namespace winograd;
-        const int large = 2 * small, tiles = (large + TILE - 1) / TILE;
+        const int tiles = (large + TILE - 1) / TILE;
         low.assign(large, 0);
         fraction.assign(large, 0.0f);
         weight.assign(small, 0.0f);
@@ -29,7 +31,8 @@ struct Axis {
         std::vector<double> share(small, 0.0);
         for (int at = 0; at < large && small > 1; at++) {
             const double position = (double)at * (small - 1) / (large - 1);  // in double: a float has 15 bits left at 512
-            low[at] = std::min((int)position, small - 2);
+            // Where it is a pixel, that is the second of the two: a tile's patch then never needs a fifth.
+            low[at] = std::min(std::max((int)std::ceil(position) - 1, 0), small - 2);
             fraction[at] = (float)(position - low[at]);
         }
         for (int at = 0; at < large; at++) {
