@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.classifier import TargetClassifier
+from model.classifier import STAGES, TargetClassifier
 from model.errors import CheckpointError, ModelError
 from model.metadata import BANDS, CLASSES, METADATA_KEY, CloserLook, Metadata, Preprocessing, decisions, describe
 from model.registry import build, recognise
@@ -138,7 +138,9 @@ def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> T
             f"checkpoint {path}: its classifier knows {', '.join(how.classes)} in {', '.join(how.least_px)}; allowed: "
             f"all of {', '.join(metadata.classes)} in {', '.join(BANDS)}"
         )
-    classifier = TargetClassifier(len(how.classes), how.widths)
+    if not 1 <= how.stages <= len(STAGES):
+        raise CheckpointError(f"checkpoint {path}: a classifier of {how.stages} stages; allowed: 1 to {len(STAGES)}")
+    classifier = TargetClassifier(len(how.classes), how.stages, how.enlarged_px)
     _fill(path, classifier, tensors)
     return classifier.eval()
 

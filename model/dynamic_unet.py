@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from model.blocks import DynamicConvBlock, require_multiple
 
 AUX_HEADS = 3  # the last three decoder stages are supervised
-# Deeper maps may have odd sides: they are halved upwards, and the decoder goes back to the size of its skip.  At multiples
-# of 2**size, all that the original takes, nothing differs from it, and other pictures need less padding.
+# Deeper maps may have odd sides: they are halved upwards, and the decoder goes back to the size of its skip.  At
+# multiples of 2**size, all that the original takes, nothing differs from it; other pictures need less padding.
 MOST_MULTIPLE = 32
 
 

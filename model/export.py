@@ -1,9 +1,9 @@
 """`dasnet export`: a checkpoint in; an ONNX file out that computes the same logits, checked in ONNX Runtime, or from it
 a TensorRT plan (`model.tensorrt`).
 
-The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of 128 for
-the shipped network, so that all its maps can be halved; its output "logits" is float32 (batch, classes, height, width).  Batch, height and
-width are free.  Its metadata_props say all that is needed to run it: classes, preprocessing, thresholds, the
+The file's input "image" is float32 (batch, 3, height, width), RGB in 0..1, both sides multiples of 128 for the shipped
+network, so that all its maps can be halved; its output "logits" is float32 (batch, classes, height, width).  Batch,
+height and width are free.  Its metadata_props say all that is needed to run it: classes, preprocessing, thresholds, the
 checkpoint's sha256.
 
 DAS-Net is written exactly, in a form that holds for any batch: a convolution is linear in its kernel, so that by a mix

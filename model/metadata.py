@@ -28,8 +28,9 @@ class CloserLook:
     """How a found target is cut out, and what the classifier beside the network tells it from."""
 
     classes: tuple[str, ...] = (*CLASSES, CLUTTER)
-    widths: tuple[int, ...] = (24, 48, 80, 112)  # of the classifier, see model/classifier.py
+    stages: int = 5  # of the classifier, see model/classifier.py
     crop_px: int = 64
+    enlarged_px: int = 96  # what a crop is enlarged to for the classifier
     context: float = 2.125  # a crop's side in lengths of the target's box, ...
     least_px: dict[str, float] = field(default_factory=lambda: {"infrared": 24.0, "visible": 32.0})  # ... and at least
 
@@ -40,6 +41,7 @@ class Decision:
 
     threshold: float = 0.5  # of the object map, the largest class probability of a pixel
     min_area_px: float = 1.0  # of a detection, in pixels of the network's input
+    keep_share: float = 1.0  # of that area: enough for what continues a confirmed track, and starts none
     min_score: float = 0.0  # of a detection: its mean probability
     box_margin_px: float = 0.0  # added to each side of a box, in pixels of the network's input
     uav_evidence: float = 0.0  # mean difference of log-odds, over the last seconds, above which it is a uav ...

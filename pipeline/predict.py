@@ -115,6 +115,7 @@ def _predict(
 ) -> None:
     metadata, seen = engine.metadata, band_of(pixels, band)
     decision = metadata.decision[seen]
+    decision = replace(decision, keep_share=1.0)  # a single picture has no tracks to continue
     if threshold is not None:
         decision = replace(decision, threshold=threshold)
     height, width = pixels.shape[:2]
@@ -127,7 +128,7 @@ def _predict(
     mask = (maps.max(axis=0) > decision.threshold).astype(np.uint8) * 255
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
     found = detect(maps, ref, seen, (width, height), metadata.classes, decision, (1.0, 1.0))
-    [found] = Segmenter(engine, threshold).look_closer([Frame(ref, seen, pixels)], [found])
+    [found] = Segmenter(engine, threshold, most_looks=len(found)).look_closer([Frame(ref, seen, pixels)], [found])
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

@@ -25,14 +25,15 @@ from training.crop_augment import augmented
 from training.targets import Targets
 
 SMALL = {"start_out_channels": 16, "size": 3}
-HOW = CloserLook(classes=("uav", "bird", "clutter"), widths=(8, 12, 16), crop_px=32)
-SETTINGS = Settings(steps=60, batch=32, seed=3)
+HOW = CloserLook(classes=("uav", "bird", "clutter"), stages=2, crop_px=32, enlarged_px=32)
+SETTINGS = Settings(steps=200, batch=32, rate=5e-3, seed=3)
 
 
 def saved(path: Path) -> tuple[Path, TargetClassifier]:
     torch.manual_seed(0)
-    classifier = TargetClassifier(len(HOW.classes), HOW.widths)
-    classifier(torch.rand(16, 3, 32, 32) * 255)  # moves the running statistics
+    classifier = TargetClassifier(len(HOW.classes), HOW.stages, HOW.enlarged_px)
+    for _ in range(50):
+        classifier(torch.rand(16, 3, 32, 32) * 255)  # moves the running statistics
     network = build("dasnet", num_class=2, **SMALL)
     metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"), closer_look=HOW)
     save(path, network, metadata, classifier)
@@ -60,8 +61,9 @@ def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> No
     ("fault", "reason"),
     [
         ("undescribed", r"holds a classifier; allowed: with `closer_look` in its metadata"),
-        ("without weights", r"does not fit the network \(missing: blocks.0.first.conv.weight"),
-        ("other widths", r"does not fit the network \(.*wrong shape: "),
+        ("without weights", r"does not fit the network \(missing: blocks.0.filter.conv.weight"),
+        ("other stages", r"does not fit the network \(.*wrong shape: "),
+        ("no stages", r"a classifier of 0 stages; allowed: 1 to 6"),
         ("not finite", r"does not fit the network \(not finite: head.bias\)"),
         (
             "without birds",
@@ -79,8 +81,8 @@ def test_what_does_not_fit_is_explained(tmp_path: Path, fault: str, reason: str)
         described = described[: described.index('"closer_look": {')] + described[described.index('"decision"') :]
     elif fault == "without weights":
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-    elif fault == "other widths":
-        described = described.replace("[8, 12, 16]", "[8, 12, 24]")
+    elif fault.endswith("stages"):
+        described = described.replace('"stages": 2', f'"stages": {3 if fault == "other stages" else 0}')
     elif fault == "without birds":
         described = described.replace('["uav", "bird", "clutter"]', '["uav", "fish", "clutter"]')
     elif fault == "not finite":

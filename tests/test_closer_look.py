@@ -1,5 +1,6 @@
 """What was found is cut out, enlarged, and told apart by the classifier beside the network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from model.engine import Engine
 from model.metadata import CLASSES, CLUTTER, CloserLook
 from pipeline.capture.sources import open_recording
-from pipeline.segmentation.closer_look import MOST, crops, cut_out, told_apart
+from pipeline.segmentation.closer_look import AGAIN_S, FIRST_LOOKS, MOST, Looks, crops, cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
 
@@ -47,7 +48,7 @@ def test_a_target_is_in_the_middle_of_its_crop_and_fills_as_much_of_it_at_any_si
     side_px: int, place: tuple[int, int], shape: tuple[int, ...]
 ) -> None:
     x, y = place
-    [crop] = crops(square(x, y, side_px, shape), found((x, y, x + side_px, y + side_px)), HOW)
+    [crop] = crops(square(x, y, side_px, shape), found((x, y, x + side_px, y + side_px)), [0], HOW)
     assert crop.shape == (SIDE, SIDE, 3) and crop.dtype == np.uint8
     assert crop[SIDE // 2, SIDE // 2, 0] == 200
     if place == (100, 60):  # at an edge its mirror image is there too
@@ -60,7 +61,7 @@ def test_a_target_is_in_the_middle_of_its_crop_and_fills_as_much_of_it_at_any_si
 def test_the_smallest_targets_are_enlarged_by_what_their_band_says() -> None:
     frame = square(100, 60, 4)
     for band, least_px in HOW.least_px.items():
-        [crop] = crops(frame, found((100, 60, 104, 64), band=Band(band)), HOW)
+        [crop] = crops(frame, found((100, 60, 104, 64), band=Band(band)), [0], HOW)
         rows = np.nonzero(crop[..., 0] > 100)[0]
         assert np.ptp(rows) + 1 == pytest.approx(4 * SIDE / least_px, abs=1)
 
@@ -68,7 +69,7 @@ def test_the_smallest_targets_are_enlarged_by_what_their_band_says() -> None:
 def test_a_large_target_is_averaged_not_sampled() -> None:
     frame = np.zeros((1080, 1920, 3), np.uint8)
     frame[:, ::2] = 200  # stripes finer than the crop's pixels
-    [crop] = crops(frame, found((400, 200, 1000, 800)), HOW)
+    [crop] = crops(frame, found((400, 200, 1000, 800)), [0], HOW)
     assert crop.min() > 50 and crop.max() < 150  # a sampled one would be black and white
 
 
@@ -80,19 +81,55 @@ def test_more_room_shows_the_same_middle() -> None:
     np.testing.assert_allclose(middle.astype(int), close.astype(int), atol=1)
 
 
+def test_crops_are_of_the_rows_that_were_asked_for() -> None:
+    frame, boxes = square(50, 50, 4), found((10, 10, 14, 14), (50, 50, 54, 54))
+    assert crops(frame, boxes, [], HOW).shape == (0, SIDE, SIDE, 3)
+    dark, light = crops(frame, boxes, [0, 1], HOW)
+    assert dark.max() == 0 and light.max() == 200
+
+
+def at(detections: Detections, pts_s: float) -> Detections:
+    return replace(detections, ref=FrameRef("north", "session", 0, pts_s, 0, 0))
+
+
 def test_a_flock_costs_no_more_than_the_bound() -> None:
-    boxes = [(10.0 * n, 20.0, 10.0 * n + 5, 25.0) for n in range(20)]
-    assert len(crops(square(0, 0, 1), found(*boxes), HOW)) == MOST
-    assert crops(square(0, 0, 1), found(), HOW).shape == (0, SIDE, SIDE, 3)
+    boxes = [(20.0 * n, 20.0, 20.0 * n + 5, 25.0) for n in range(20)]
+    looks = Looks(MOST)
+    assert looks.due(found(*boxes)) == list(range(MOST)) and looks.due(found()) == []
 
 
 def test_only_what_was_seen_changes_and_all_have_the_classifiers_classes() -> None:
     detections = found((10, 10, 14, 14), (30, 30, 34, 34), (50, 50, 54, 54))
     seen = np.array([[0.9, 0.0, 0.1, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.9]], np.float32)
-    after = told_apart(detections, HOW.classes, seen)
+    after = Looks(MOST).told_apart(detections, HOW.classes, dict(enumerate(seen)))
     assert [after.classes[best] for best in after.class_scores.argmax(axis=1)] == ["uav", "clutter", "bird"]
     assert detections.class_scores.shape == (3, 4)
-    assert told_apart(found(), HOW.classes, []).class_scores.shape == (0, len(HOW.classes))
+    assert Looks(MOST).told_apart(found(), HOW.classes, {}).class_scores.shape == (0, len(HOW.classes))
+
+
+def test_a_target_that_stays_is_looked_at_less_often_and_keeps_its_names_meanwhile() -> None:
+    looks, looked = Looks(MOST), []
+    for number in range(30):  # 25 frames a second; it moves by half its length a frame
+        target = at(found((10 + 2 * number, 10, 14 + 2 * number, 14)), number / 25)
+        due = looks.due(target)
+        looked += [number] * len(due)
+        names = np.full(len(HOW.classes), number, np.float32)
+        after = looks.told_apart(target, HOW.classes, dict.fromkeys(due, names))
+        assert after.class_scores[0, 0] == looked[-1]
+    assert looked[:FIRST_LOOKS] == list(range(FIRST_LOOKS))
+    apart = np.diff(looked[FIRST_LOOKS - 1 :])
+    assert set(apart) == {int(AGAIN_S * 25) + 1}
+
+
+@pytest.mark.parametrize(
+    ("pts_s", "x"), [(0.02, 60), (5.0, 10), (-3.0, 10)], ids=["far from it", "long after", "time ran backwards"]
+)
+def test_what_may_be_another_is_looked_at(pts_s: float, x: float) -> None:
+    looks, names = Looks(MOST), np.ones(len(HOW.classes), np.float32)
+    for _ in range(FIRST_LOOKS):
+        looks.told_apart(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: names})
+    assert looks.due(at(found((10, 10, 14, 14)), 0.02)) == []
+    assert looks.due(at(found((x, 10, x + 4, 14)), pts_s)) == [0]
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,17 @@ def test_a_missed_target_coasts_for_a_bounded_time_and_is_then_lost_once():
     assert states[-1] is None
 
 
+def test_what_is_too_small_to_start_a_track_continues_a_confirmed_one():
+    one = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    sizes = [2] * 20 + [3] * 8 + [2] * 20  # 4, 9 and 4 px
+    history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
+    assert history[:20] == [[]] * 20
+    (track,) = confirmed(history).values()
+    assert [seen.last_seen.seq for seen in track] == list(range(24, 48))
+    tentative = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 4 else 2, 60)])) for seq in range(30)])
+
+
 def test_crossing_targets_keep_their_ids():
     def pair(seq: int) -> list[Target]:
         return [(50 + 6 * seq, 100 + 2 * seq, 10, SURE_UAV), (50 + 6 * seq, 220 - 2 * seq, 10, SURE_BIRD)]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from model.checkpoint import Loaded
 from model.engine import Engine
 from model.metadata import CLASSES, CLUTTER, CloserLook
-from pipeline.segmentation.closer_look import MOST, cut_out
+from pipeline.segmentation.closer_look import cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Frame, FrameRef
 from training.datasets import LABEL_OF, LabelledFrame, LabelledObject, Recording
@@ -26,6 +26,7 @@ from training.masks import Image
 
 ROOM = 1.5  # how much more a kept crop shows on each axis than one in use
 NEAR = 1.0  # box lengths; a detection farther from a label's middle is something else
+MOST = 8  # of what is found in a frame, the largest
 VERSION = 1  # raise when the crops change
 
 
@@ -47,7 +48,8 @@ def targets_of(recordings: Sequence[Recording], loaded: Loaded, how: CloserLook,
 
     Raises BrokenDataError for what cannot be decoded.
     """
-    about = [VERSION, _finding(loaded), asdict(how), every, [recording.settings() for recording in recordings]]
+    cut = how.classes, how.crop_px, how.context, how.least_px
+    about = [VERSION, _finding(loaded), cut, every, [recording.settings() for recording in recordings]]
     digest = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:16]
     path = cache / f"targets-{digest}.npz"
     if not path.exists():

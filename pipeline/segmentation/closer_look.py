@@ -2,11 +2,11 @@
 
 The scale at which a whole frame is searched shows where something is, often too small to tell a drone from a bird or an
 airplane.  In: a frame's pixels and its detections.  Out: crops for the classifier, and with its scores the detections
-anew.  Pure.
+anew.  What was looked at a moment ago keeps its names.  Pure.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 import cv2
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from model.metadata import CloserLook
 from pipeline.types import Detections
 
-MOST = 8  # targets of a frame that are looked at, the largest
+MOST = 4  # targets of a frame of a video that are looked at, the largest of those that are due
+FIRST_LOOKS = 5  # at a new target, frame after frame; ...
+AGAIN_S = 0.1  # ... then its names are kept for so long: evidence is gathered over seconds
+REACH = 1.0  # box lengths; what is found so near to an earlier target is taken for the same
 
 
-def crops(pixels: NDArray[np.uint8], detections: Detections, how: CloserLook) -> NDArray[np.uint8]:
-    """Of the first MOST detections: (N, crop_px, crop_px, 3).  pixels: HxWx3 RGB or HxW."""
-    made = [cut_out(pixels, box, detections.band, how) for box in detections.xyxy[:MOST].tolist()]
+def crops(pixels: NDArray[np.uint8], detections: Detections, rows: Sequence[int], how: CloserLook) -> NDArray[np.uint8]:
+    """Of these detections: (N, crop_px, crop_px, 3).  pixels: HxWx3 RGB or HxW."""
+    made = [cut_out(pixels, detections.xyxy[row].tolist(), detections.band, how) for row in rows]
     return np.stack(made) if made else np.zeros((0, how.crop_px, how.crop_px, 3), np.uint8)
 
 
@@ -45,11 +48,61 @@ def cut_out(
     return np.asarray(shown, np.uint8)
 
 
-def told_apart(detections: Detections, classes: tuple[str, ...], scores: Iterable[NDArray[np.float32]]) -> Detections:
-    """With the classifier's classes; what it did not see keeps its scores."""
-    known = np.zeros((len(detections), len(classes)), np.float32)
-    for column, name in enumerate(detections.classes):
-        known[:, classes.index(name)] = detections.class_scores[:, column]
-    for row, seen in enumerate(scores):
-        known[row] = seen
-    return replace(detections, classes=classes, class_scores=known)
+@dataclass
+class Looked:
+    """A target as it was last seen, and named."""
+
+    centre: NDArray[np.float32]  # x, y
+    length: float  # of its box, the longer side
+    scores: NDArray[np.float32]
+    looks: int
+    looked_s: float  # when that was
+
+
+class Looks:
+    """What is remembered of one camera's targets, so that not every one is looked at in every frame."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._looked: list[Looked] = []
+
+    def due(self, detections: Detections) -> list[int]:
+        """Rows to look at now, `most` of them at most."""
+        now_s, known = detections.ref.pts_s, self._known(detections)
+        return [
+            row
+            for row, looked in enumerate(known)
+            if looked is None or looked.looks < FIRST_LOOKS or not 0 <= now_s - looked.looked_s < AGAIN_S
+        ][: self._most]
+
+    def told_apart(
+        self, detections: Detections, classes: tuple[str, ...], seen: Mapping[int, NDArray[np.float32]]
+    ) -> Detections:
+        """With the classifier's classes: `seen` now, by row, or as remembered; the rest keep the network's scores."""
+        scores = np.zeros((len(detections), len(classes)), np.float32)
+        for column, name in enumerate(detections.classes):
+            scores[:, classes.index(name)] = detections.class_scores[:, column]
+        kept = []
+        for row, looked in enumerate(self._known(detections)):
+            x0, y0, x1, y1 = detections.xyxy[row].tolist()
+            centre, length = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32), max(x1 - x0, y1 - y0)
+            if row in seen:
+                looks = looked.looks + 1 if looked else 1
+                kept.append(Looked(centre, length, seen[row], looks, detections.ref.pts_s))
+            elif looked is not None:
+                kept.append(replace(looked, centre=centre, length=length))
+            else:
+                continue
+            scores[row] = kept[-1].scores
+        self._looked = kept
+        return replace(detections, classes=classes, class_scores=scores)
+
+    def _known(self, detections: Detections) -> list[Looked | None]:
+        """For each row the nearest of what was seen in the frame before, if it is near."""
+        known: list[Looked | None] = []
+        for x0, y0, x1, y1 in detections.xyxy.tolist():
+            centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32)
+            apart = [float(np.abs(centre - looked.centre).max()) / looked.length for looked in self._looked]
+            nearest = min(range(len(apart)), key=apart.__getitem__, default=None)
+            known.append(self._looked[nearest] if nearest is not None and apart[nearest] <= REACH else None)
+        return known

@@ -7,14 +7,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.engine import Engine
 from model.preprocess import prepare
-from pipeline.segmentation.closer_look import crops, told_apart
+from pipeline.segmentation.closer_look import MOST, Looks, crops
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.motion import CameraMotion
 from pipeline.types import Detections, Frame
@@ -70,18 +69,34 @@ class Batch:
         return self._segmenter.look_closer(self.frames, self.found())
 
 
+class Memory:
+    """What is remembered of a camera's earlier frames."""
+
+    def __init__(self, most_looks: int) -> None:
+        self.motion = CameraMotion()
+        self.looks = Looks(most_looks)
+
+
 class Segmenter:
-    """`views` by camera id; a camera without one is read as its checkpoint says."""
+    """`views` by camera id; a camera without one is read as its checkpoint says.
+
+    `most_looks`: targets of a frame that get a closer look.
+    """
 
     def __init__(
-        self, engine: Engine, threshold: float | None = None, views: dict[str, CameraView] | None = None
+        self,
+        engine: Engine,
+        threshold: float | None = None,
+        views: dict[str, CameraView] | None = None,
+        most_looks: int = MOST,
     ) -> None:
         self.engine = engine
+        self._most_looks = most_looks
         changes = {} if threshold is None else {"threshold": threshold}
         self.decision = {band: replace(one, **changes) for band, one in engine.metadata.decision.items()}
         self.classes = engine.metadata.classes
         self._views = views or {}
-        self._motion: dict[tuple[str, str], CameraMotion] = {}
+        self._memory: dict[tuple[str, str], Memory] = {}  # by camera and session
 
     def submit(self, frames: Sequence[Frame]) -> list[Batch]:
         """Start the network on these frames, one batch for each size of input."""
@@ -104,10 +119,6 @@ class Segmenter:
 
     def measure(self, frame: Frame, probabilities: NDArray[np.float32], scale: tuple[float, float]) -> Detections:
         """One frame's maps to its detections.  Frames of a camera must come in their order."""
-        key = (frame.ref.camera, frame.ref.session)
-        if key not in self._motion:
-            self.forget(frame.ref.camera)
-            self._motion[key] = CameraMotion()
         view = self._views.get(frame.ref.camera, CameraView())
         return detect(
             probabilities,
@@ -118,23 +129,31 @@ class Segmenter:
             self.decision[frame.band],
             scale,
             view.ignore,
-            self._motion[key].update(frame.pixels),
+            self._remembered(frame).motion.update(frame.pixels),
             view.of(frame.size_px),
         )
 
     def look_closer(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Detections]:
-        """What was found, told apart by the checkpoint's classifier, where it has one."""
+        """What was found, told apart by the checkpoint's classifier, where it has one.  Frames of a camera must come in
+        their order.
+        """
         classify, how = self.engine.classify, self.engine.metadata.closer_look
         if classify is None or how is None:
             return list(found)
-        seen = [crops(frame.pixels, detections, how) for frame, detections in zip(frames, found, strict=True)]
-        together = np.concatenate(seen)
+        pairs = list(zip(frames, found, strict=True))
+        due = [self._remembered(frame).looks.due(detections) for frame, detections in pairs]
+        together = np.concatenate(
+            [crops(frame.pixels, one, rows, how) for (frame, one), rows in zip(pairs, due, strict=True)]
+        )
         scores = iter(classify(together) if len(together) else ())
         return [
-            told_apart(detections, how.classes, islice(scores, len(of_frame)))
-            for detections, of_frame in zip(found, seen, strict=True)
+            self._remembered(frame).looks.told_apart(one, how.classes, dict(zip(rows, scores, strict=False)))
+            for (frame, one), rows in zip(pairs, due, strict=True)
         ]
 
-    def forget(self, camera: str) -> None:
-        """Drop what is remembered of a camera's earlier sessions."""
-        self._motion = {key: motion for key, motion in self._motion.items() if key[0] != camera}
+    def _remembered(self, frame: Frame) -> Memory:
+        key = (frame.ref.camera, frame.ref.session)
+        if key not in self._memory:  # of earlier sessions nothing is
+            self._memory = {other: memory for other, memory in self._memory.items() if other[0] != frame.ref.camera}
+            self._memory[key] = Memory(self._most_looks)
+        return self._memory[key]

@@ -1,16 +1,18 @@
 """Detections -> Tracks, for one camera and session.  Pure: reads no clock, so a replay is deterministic.
 
 Each frame: predict every track to the frame's presentation time, assign detections to tracks at the least total cost
-within a Mahalanobis gate, update, start tentative tracks from what is left, confirm by M of N frames, and let tracks
-coast for a bounded time.  Evidence for each class is gathered over the last seconds of a track, so that a target which
-comes closer is named anew; what was reported as a target takes more to be silenced.  On a camera whose motion is known,
-what has not moved against its background since it was first seen is a fixed object (a cloud, a lamp) and is not
+within a Mahalanobis gate, first the large ones, then small ones to confirmed tracks (as ByteTrack does by score: Zhang
+et al., ECCV 2022), update, start tentative tracks from what is left of the large, confirm by M of N frames, and let
+tracks coast for a bounded time.  Evidence for each class is gathered over the last seconds of a track, so that a target
+which comes closer is named anew; what was reported as a target takes more to be silenced.  On a camera whose motion is
+known, what has not moved against its background since it was first seen is a fixed object (a cloud, a lamp) and is not
 confirmed; a target that arrived and then hovers stays one.
 """
 
 import hashlib
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +132,13 @@ class Tracker:
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
         self._predict(dt_s, detections)
-        pairs = self._assign(detections)
+        large = self._is_large(detections)
+        pairs = self._assign(detections, range(len(self._targets)), np.flatnonzero(large))
+        # What is too small to be a target of its own may still be one that is known.
+        left = [index for index, target in enumerate(self._targets) if target.confirmed and index not in pairs]
+        pairs |= self._assign(detections, left, np.flatnonzero(~large))
         self._update(pairs, detections)
-        self._start(set(range(len(detections))) - set(pairs.values()), detections)
+        self._start(set(np.flatnonzero(large).tolist()) - set(pairs.values()), detections)
         lost = [target for target in self._targets if self._is_over(target, ref)]
         self._targets = [target for target in self._targets if target not in lost]
         ended += [self._describe(target, TrackState.LOST) for target in lost if target.confirmed]
@@ -155,16 +161,23 @@ class Tracker:
                 target.anchor += shift
                 target.scene_frames += 1
 
-    def _assign(self, detections: Detections) -> dict[int, int]:
-        """Index of the track -> row of the detection."""
-        if not self._targets or not len(detections):
+    def _is_large(self, detections: Detections) -> NDArray[np.bool_]:
+        """For each row, whether it may start a track."""
+        area_px = detections.area_px / math.prod(detections.mask_scale)  # of the network's input
+        large: NDArray[np.bool_] = area_px >= self._decision.min_area_px - 0.5  # whole pixels, scaled there and back
+        return large
+
+    def _assign(self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp]) -> dict[int, int]:
+        """Of these tracks and rows: index of the track -> row of the detection."""
+        if not len(indices) or not len(rows):
             return {}
-        centers = (detections.xyxy[:, :2] + detections.xyxy[:, 2:]).astype(float) / 2
-        sides = np.maximum(detections.xyxy[:, 2:] - detections.xyxy[:, :2], 1.0).astype(float)
+        boxes = detections.xyxy[rows].astype(float)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
         apparent = np.sqrt(sides.prod(axis=1))
         cap_px = self._settings.gate_cap * detections.size_px[0]
-        costs = np.full((len(self._targets), len(detections)), NO_MATCH)
-        for index, target in enumerate(self._targets):
+        costs = np.full((len(indices), len(rows)), NO_MATCH)
+        for number, target in enumerate(self._targets[index] for index in indices):
             std = np.array([measurement_std(d) for d in apparent])
             squared, log_s = target.motion.distance(centers, std)
             ratio = np.abs(np.log(apparent / target.apparent_px))
@@ -172,9 +185,9 @@ class Tracker:
             allowed = (squared <= self._settings.gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
             # ln|S| keeps a wide, long unseen track from stealing the detections of a well known one.
             cost = squared + log_s + (ratio / 0.4) ** 2
-            costs[index, allowed] = cost[allowed]
-        rows, columns = linear_sum_assignment(costs)
-        return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if costs[r, c] < NO_MATCH}
+            costs[number, allowed] = cost[allowed]
+        matched = zip(*linear_sum_assignment(costs), strict=True)
+        return {indices[int(i)]: int(rows[j]) for i, j in matched if costs[i, j] < NO_MATCH}
 
     def _update(self, pairs: dict[int, int], detections: Detections) -> None:
         settings = self._settings
