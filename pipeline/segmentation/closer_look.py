@@ -17,7 +17,7 @@ from model.metadata import CloserLook
 from pipeline.types import Detections
 
 MOST = 4  # targets of a frame of a video that are looked at, the largest of those that are due
-FIRST_LOOKS = 5  # at a new target, frame after frame; ...
+FIRST_LOOKS = 15  # at a new target, frame after frame: whether it is alerted on depends on them; ...
 AGAIN_S = 0.1  # ... then its names are kept for so long: evidence is gathered over seconds
 REACH = 1.0  # box lengths; what is found so near to an earlier target is taken for the same
 

@@ -48,7 +48,7 @@ class TrackerSettings:
     moved_d: float = 0.15  # a target has moved when it left its first place by this many D ...
     moved_px: float = 2.0  # ... and by as many pixels
     evidence_s: float = 2.5  # a frame's evidence counts 1/e after so long
-    silence_margin: float = 1.0  # of evidence, beyond the decision's, for what was reported as a target
+    silence_margin: float = 2.0  # of evidence, beyond the decision's, for what was reported as a target
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
 
 
