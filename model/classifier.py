@@ -28,13 +28,13 @@ class ConvNorm(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, size, stride, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
         before = (size - stride) // 2  # as TensorFlow pads even sides: with a stride one more behind than before
-        self._margins = (before, size - stride - before) * 2
+        self.conv = nn.Conv2d(in_channels, out_channels, size, stride, padding=before, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
+        self._behind = size - stride - 2 * before
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv(F.pad(x, self._margins) if self._margins[1] else x))
+        y: Tensor = self.norm(self.conv(F.pad(x, (0, self._behind) * 2) if self._behind else x))
         return y
 
     def fold(self) -> None:
@@ -102,6 +102,11 @@ class FusedClassifier:
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 RGB (N, S, S, 3) -> class probabilities (N, num_class)."""
-        logits = self._network(torch.from_numpy(crops).permute(0, 3, 1, 2).float())  # channels last in memory
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more would cost more than they bring, beside the segmentation's own above all
+        try:
+            logits = self._network(torch.from_numpy(crops).permute(0, 3, 1, 2).float())  # channels last in memory
+        finally:
+            torch.set_num_threads(threads)
         probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
         return probabilities

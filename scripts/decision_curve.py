@@ -25,7 +25,7 @@ from pipeline.types import Detections, TrackState
 from training.clip_metrics import Figures, Row, judge
 from training.datasets import SENSORS, SPLITS, Clip, DataError, open_dataset
 
-EVIDENCE = [step / 5 for step in range(13)]  # 0 to 2.4
+EVIDENCE = [step / 5 for step in range(-4, 13)]  # -0.8 to 2.4
 Stored = list[tuple[Clip, list[Detections]]]
 
 

@@ -146,10 +146,10 @@ def test_a_slow_camera_forgets_as_fast():
 
 
 def test_what_was_reported_takes_more_to_be_silenced_than_what_never_was():
-    """The decision silences below -0.8; what was alerted on, below -1.8: it would only flicker."""
+    """The decision silences below -0.8; what was alerted on, below -2.8: it would only flicker."""
     assert label([odds(-1.3)] * 90) == "bird"
-    assert label([odds(0.0)] * 30 + [odds(-1.3)] * 60) == "unknown"
-    assert label([odds(0.0)] * 30 + [odds(-3.0)] * 60) == "bird"
+    assert label([odds(0.0)] * 30 + [odds(-2.5)] * 120) == "unknown"
+    assert label([odds(0.0)] * 30 + [odds(-3.5)] * 120) == "bird"
 
 
 def test_labels_follow_the_evidence():
