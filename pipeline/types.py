@@ -102,6 +102,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
+    def large(self, min_area_px: float) -> NDArray[np.bool_]:
+        """For each row, whether it has that area in pixels of the network's input: it may start a track."""
+        area_px = self.area_px / (self.mask_scale[0] * self.mask_scale[1])
+        large: NDArray[np.bool_] = area_px >= min_area_px - 0.5  # whole pixels, scaled there and back
+        return large
+
 
 class TrackState(StrEnum):
     TENTATIVE = "tentative"

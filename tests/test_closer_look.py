@@ -18,6 +18,7 @@ REF = FrameRef("north", "session", 0, 0.0, 0, 0)
 CLIPS = Path(__file__).parent / "data" / "clips"
 HOW = CloserLook(context=2.0, least_px={"infrared": 24.0, "visible": 32.0})
 SIDE = HOW.crop_px
+ALL = np.ones(99, bool)
 
 
 def found(*boxes: tuple[float, float, float, float], band: Band = Band.INFRARED) -> Detections:
@@ -95,7 +96,14 @@ def at(detections: Detections, pts_s: float) -> Detections:
 def test_a_flock_costs_no_more_than_the_bound() -> None:
     boxes = [(20.0 * n, 20.0, 20.0 * n + 5, 25.0) for n in range(20)]
     looks = Looks(MOST)
-    assert looks.due(found(*boxes)) == list(range(MOST)) and looks.due(found()) == []
+    assert looks.due(found(*boxes), ALL) == list(range(MOST)) and looks.due(found(), ALL) == []
+
+
+def test_what_is_too_small_to_start_a_track_is_not_looked_at():
+    detections = found((10, 10, 14, 14), (50, 50, 54, 54))  # of 20 px each
+    assert Looks(MOST).due(detections, detections.large(20)) == [0, 1]
+    assert Looks(MOST).due(detections, detections.large(21)) == []
+    assert replace(detections, mask_scale=(2.0, 2.0)).large(6).tolist() == [False, False]
 
 
 def test_only_what_was_seen_changes_and_all_have_the_classifiers_classes() -> None:
@@ -111,7 +119,7 @@ def test_a_target_that_stays_is_looked_at_less_often_and_keeps_its_names_meanwhi
     looks, looked = Looks(MOST), []
     for number in range(30):  # 25 frames a second; it moves by half its length a frame
         target = at(found((10 + 2 * number, 10, 14 + 2 * number, 14)), number / 25)
-        due = looks.due(target)
+        due = looks.due(target, ALL)
         looked += [number] * len(due)
         names = np.full(len(HOW.classes), number, np.float32)
         after = looks.told_apart(target, HOW.classes, dict.fromkeys(due, names))
@@ -128,8 +136,8 @@ def test_what_may_be_another_is_looked_at(pts_s: float, x: float) -> None:
     looks, names = Looks(MOST), np.ones(len(HOW.classes), np.float32)
     for _ in range(FIRST_LOOKS):
         looks.told_apart(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: names})
-    assert looks.due(at(found((10, 10, 14, 14)), 0.02)) == []
-    assert looks.due(at(found((x, 10, x + 4, 14)), pts_s)) == [0]
+    assert looks.due(at(found((10, 10, 14, 14)), 0.02), ALL) == []
+    assert looks.due(at(found((x, 10, x + 4, 14)), pts_s), ALL) == [0]
 
 
 @pytest.fixture(scope="module")

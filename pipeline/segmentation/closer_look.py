@@ -66,13 +66,14 @@ class Looks:
         self._most = most
         self._looked: list[Looked] = []
 
-    def due(self, detections: Detections) -> list[int]:
-        """Rows to look at now, `most` of them at most."""
+    def due(self, detections: Detections, large: NDArray[np.bool_]) -> list[int]:
+        """Rows to look at now, `most` of them at most, and none that is not large."""
         now_s, known = detections.ref.pts_s, self._known(detections)
         return [
             row
             for row, looked in enumerate(known)
-            if looked is None or looked.looks < FIRST_LOOKS or not 0 <= now_s - looked.looked_s < AGAIN_S
+            if large[row]
+            and (looked is None or looked.looks < FIRST_LOOKS or not 0 <= now_s - looked.looked_s < AGAIN_S)
         ][: self._most]
 
     def told_apart(

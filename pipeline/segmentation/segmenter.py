@@ -141,7 +141,10 @@ class Segmenter:
         if classify is None or how is None:
             return list(found)
         pairs = list(zip(frames, found, strict=True))
-        due = [self._remembered(frame).looks.due(detections) for frame, detections in pairs]
+        due = [
+            self._remembered(frame).looks.due(one, one.large(self.decision[one.band].min_area_px))
+            for frame, one in pairs
+        ]
         together = np.concatenate(
             [crops(frame.pixels, one, rows, how) for (frame, one), rows in zip(pairs, due, strict=True)]
         )

@@ -132,7 +132,7 @@ class Tracker:
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
         self._predict(dt_s, detections)
-        large = self._is_large(detections)
+        large = detections.large(self._decision.min_area_px)
         pairs = self._assign(detections, range(len(self._targets)), np.flatnonzero(large))
         # What is too small to be a target of its own may still be one that is known.
         left = [index for index, target in enumerate(self._targets) if target.confirmed and index not in pairs]
@@ -160,12 +160,6 @@ class Tracker:
                 target.motion.shift(*shift)
                 target.anchor += shift
                 target.scene_frames += 1
-
-    def _is_large(self, detections: Detections) -> NDArray[np.bool_]:
-        """For each row, whether it may start a track."""
-        area_px = detections.area_px / math.prod(detections.mask_scale)  # of the network's input
-        large: NDArray[np.bool_] = area_px >= self._decision.min_area_px - 0.5  # whole pixels, scaled there and back
-        return large
 
     def _assign(self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp]) -> dict[int, int]:
         """Of these tracks and rows: index of the track -> row of the detection."""
