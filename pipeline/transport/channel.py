@@ -1,9 +1,9 @@
 """The capture worker's end of the credit flow.
 
 One thread decodes and offers frames; another owns the socket.  A frame that waits asks for credit, and leaves when it
-is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  A live camera's newest
-frame replaces the one that waits in its mailbox, and that is counted as dropped by overload; after a moment's stall
-both wait.  A recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere
+is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  A live camera has one
+mailbox slot that always holds its newest frame: a newer one replaces it, and the older is counted as dropped by
+overload.  A recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere
 else.
 """
 
@@ -22,7 +22,6 @@ from pipeline.errors import WireError
 from pipeline.ledger import Ledger
 from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.link import Uplink
-from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.refusals import Refusals
 from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
@@ -49,7 +48,7 @@ class Channel:
         self._ledger = ledger
         self._refusals = Refusals("credit", refused)
         self._lock = threading.Condition()
-        self._mailbox: Mailbox[tuple[Frame, Stamps]] = Mailbox()
+        self._mailbox: tuple[Frame, Stamps] | None = None
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
         self._granted = False
         self._worker = ""  # the segmentation worker that gave the credit
@@ -69,14 +68,15 @@ class Channel:
         self._thread.start()
 
     def offer(self, frame: Frame, stamps: Stamps, stopped: Callable[[], bool] = lambda: False) -> None:
-        """A live frame goes into the mailbox at once; a recorded one waits until that is empty."""
+        """A live frame replaces the one in the mailbox; a recorded one waits until the slot is free."""
         with self._lock:
-            while self._mailbox and not self._live:
+            if self._mailbox is not None and self._live:
+                self._ledger.dropped(Cause.OVERLOAD)
+            while self._mailbox is not None and not self._live:
                 if stopped():
                     return
                 self._lock.wait(0.2)
-            if replaced := self._mailbox.put((frame, stamps), time.monotonic()):
-                self._ledger.dropped(Cause.OVERLOAD, replaced)
+            self._mailbox = (frame, stamps)
         os.eventfd_write(self._wake, 1)
 
     def count(self, change: Callable[[Ledger], None]) -> None:
@@ -87,7 +87,7 @@ class Channel:
     def drain(self, timeout_s: float) -> bool:
         """Wait until every frame offered has met its fate.  False: not within the time."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._mailbox and not self._flying, timeout_s)
+            return self._lock.wait_for(lambda: self._mailbox is None and not self._flying, timeout_s)
 
     def finish(self, timeout_s: float) -> bool:
         """After the last frame of a recording: wait for the fates, then say that it ended.  False: not in time."""
@@ -103,8 +103,9 @@ class Channel:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         with self._lock:
-            if left := self._mailbox.clear():
-                self._ledger.dropped(Cause.OVERLOAD, left)
+            if self._mailbox is not None:
+                self._ledger.dropped(Cause.OVERLOAD)
+                self._mailbox = None
             self._fail(list(self._flying))
         os.close(self._wake)
 
@@ -191,9 +192,10 @@ class Channel:
                     self._told_s = now_s
                     self._try(encode(Hello(self._camera, self._session, self._live)))
                 return
-            if not self._mailbox:
+            if self._mailbox is None:
                 return
-            frame, stamps = self._mailbox.take()
+            frame, stamps = self._mailbox
+            self._mailbox = None
             self._granted, self._told_s = False, now_s
             self._flying[frame.ref.seq] = now_s
             self._ledger.sent()
