@@ -25,7 +25,7 @@ from pipeline.types import Detections, TrackState
 from training.clip_metrics import Figures, Row, judge
 from training.datasets import SENSORS, SPLITS, Clip, DataError, open_dataset
 
-EVIDENCE = [step / 5 for step in range(-4, 13)]  # -0.8 to 2.4
+EVIDENCE = [step / 5 for step in range(-4, 13)]  # below zero, -0.8 to 2.4
 Stored = list[tuple[Clip, list[Detections]]]
 
 
@@ -86,7 +86,7 @@ def table(curves: dict[tuple[str, str], list[tuple[float, Figures]]]) -> str:
     for (name, sensor), points in curves.items():
         for evidence, one in points:
             found, alarmed = f"{one.found} of {one.drone_clips}", f"{len(one.alarmed)} of {one.negative_clips}"
-            lines.append(f"| {name} | {sensor} | -{evidence:.1f} | {found} | {one.f1:.3f} | {alarmed} |")
+            lines.append(f"| {name} | {sensor} | {-evidence:+.1f} | {found} | {one.f1:.3f} | {alarmed} |")
     return "\n".join(lines)
 
 
