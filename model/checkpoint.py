@@ -66,14 +66,25 @@ def load(path: str | Path) -> Loaded:
     return Loaded(network.eval(), replace(metadata, sha256=digest), path, _classifier(path, metadata, beside))
 
 
-def save(path: str | Path, network: nn.Module, metadata: Metadata, classifier: TargetClassifier | None = None) -> None:
-    """Write weights (float32) and metadata as one safetensors file, whole or not at all."""
+def save(
+    path: str | Path,
+    network: nn.Module,
+    metadata: Metadata,
+    classifier: TargetClassifier | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write weights, as `dtype`, and metadata as one safetensors file, whole or not at all.  Computed with are always
+    float32; what is kept as float16 is rounded finer than any engine's bfloat16.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = dict(network.state_dict())
     if classifier is not None:
         weights |= {CLASSIFIER_PREFIX + name: tensor for name, tensor in classifier.state_dict().items()}
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in weights.items()
+    }
     partial = path.with_suffix(path.suffix + ".partial")
     save_file(tensors, partial, metadata={METADATA_KEY: describe(metadata)})
     partial.replace(path)
@@ -84,7 +95,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, json.loads(header.get(METADATA_KEY, "{}"))
+            return {name: file.get_tensor(name).float() for name in names}, json.loads(header.get(METADATA_KEY, "{}"))
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
 

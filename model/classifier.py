@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STEM_CHANNELS = 32
 # Blocks, kernel's side, stride of the first block, expansion, channels.
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 LEAST_DEVIATION = 8.0  # grey levels added to a crop's own: noise on a clear sky is not blown up to a pattern
 SPREAD = 0.5  # deviation of what the first layer is given: about that of the photographs
 

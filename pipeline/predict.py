@@ -24,7 +24,7 @@ from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.thermal import GainControl
-from pipeline.types import Band, Detections, Frame, FrameRef
+from pipeline.types import UNKNOWN, Band, Detections, Frame, FrameRef
 
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
 
@@ -137,6 +137,6 @@ def _predict(
 
 
 def _boxes(found: Detections) -> list[Box]:
-    labels = [found.classes[int(number)] for number in found.class_scores.argmax(axis=1)] if len(found) else []
+    labels = [found.classes[int(scores.argmax())] if scores.any() else UNKNOWN for scores in found.class_scores]
     rows = zip(found.xyxy.tolist(), labels, found.score.tolist(), found.area_px.tolist(), strict=True)
     return [Box(tuple(xyxy), label, round(score, 4), area) for xyxy, label, score, area in rows]

@@ -92,7 +92,7 @@ class Detections:
     classes: tuple[str, ...]
     xyxy: NDArray[np.float32]  # (N, 4) frame pixels
     score: NDArray[np.float32]  # (N,) mean object probability over the mask
-    class_scores: NDArray[np.float32]  # (N, len(classes)) mean class probability over the mask
+    class_scores: NDArray[np.float32]  # (N, len(classes)) class probabilities; all zero: not told apart
     area_px: NDArray[np.float32]  # (N,) frame pixels
     centroid: NDArray[np.float32]  # (N, 2) frame pixels, weighted by probability
     masks: list[Mask] = field(default_factory=list)

@@ -10,6 +10,7 @@ CLASSES = ("uav", "bird", "airplane", "helicopter")
 SURE_UAV = (0.9, 0.05, 0.05, 0.05)
 SURE_BIRD = (0.05, 0.9, 0.05, 0.05)
 UNSURE = (0.5, 0.5, 0.4, 0.3)
+NO_NAMES = (0.0, 0.0, 0.0, 0.0)
 
 Target = tuple[float, float, float, Sequence[float]]  # centre x, y, side, class scores
 

@@ -33,6 +33,18 @@ def test_ours_rebuilds_itself(tmp_path: Path):
         assert torch.equal(loaded.network.state_dict()[name], tensor)
 
 
+def test_half_the_bytes_are_rounded_and_computed_with_as_float32(tmp_path: Path):
+    net = build("dasnet", num_class=2, **SMALL)
+    metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"))
+    for name, dtype in (("whole", torch.float32), ("half", torch.float16)):
+        save(tmp_path / f"{name}.safetensors", net, metadata, dtype=dtype)
+    whole, half = (load(tmp_path / f"{name}.safetensors").network.state_dict() for name in ("whole", "half"))
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    for name, tensor in whole.items():
+        assert half[name].dtype == tensor.dtype
+        torch.testing.assert_close(half[name], tensor, rtol=2**-11, atol=1e-7)
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_the_originals_load_with_its_preprocessing(tmp_path: Path, prefix: str):
     net = build("dasnet", num_class=1)

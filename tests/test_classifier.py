@@ -63,7 +63,7 @@ def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> No
         ("undescribed", r"holds a classifier; allowed: with `closer_look` in its metadata"),
         ("without weights", r"does not fit the network \(missing: blocks.0.filter.conv.weight"),
         ("other stages", r"does not fit the network \(.*wrong shape: "),
-        ("no stages", r"a classifier of 0 stages; allowed: 1 to 6"),
+        ("no stages", r"a classifier of 0 stages; allowed: 1 to 5"),
         ("not finite", r"does not fit the network \(not finite: head.bias\)"),
         (
             "without birds",

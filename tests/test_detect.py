@@ -1,5 +1,6 @@
 """Probability maps to detections: places, sizes and scores in frame pixels."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,18 @@ def test_the_cameras_motion_is_measured_and_does_not_drift(dx: int, dy: int):
     still = [motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx]) for _ in range(50)]
     total = np.sum([shift for shift in still if shift is not None], axis=0)
     assert np.abs(total).max() < 0.2
+
+
+def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
+    rng = np.random.default_rng(3)
+    clouds = cv2.GaussianBlur(rng.normal(90, 150, (256, 320)), (0, 0), 12)
+    motion = CameraMotion()
+    for number in range(12):
+        picture = clouds + rng.normal(0, 2, clouds.shape)
+        picture[90:120, 60 + 9 * number : 90 + 9 * number] += 100
+        shift = motion.update(np.clip(picture, 0, 255).astype(np.uint8))
+        if number:
+            assert shift == pytest.approx((0, 0), abs=2.5)
 
 
 def test_what_is_faint_is_left_out_by_the_least_score():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from scenes import SURE_BIRD, SURE_UAV, UNSURE, Target, frame
+from scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
 
 from model.metadata import Decision
 from pipeline.tracking.kalman import ConstantVelocity
@@ -158,6 +158,12 @@ def test_labels_follow_the_evidence():
     assert label([SURE_UAV] * 30) == "uav"
     assert label([UNSURE] * 30) == "unknown"
     assert label([SURE_BIRD] * 3 + [SURE_UAV] * 27) == "uav"
+
+
+def test_what_was_not_told_apart_says_nothing_and_is_unknown():
+    assert label([NO_NAMES] * 30) == "unknown"
+    assert label([SURE_BIRD] * 5 + [NO_NAMES] * 60) == "bird"
+    assert label([SURE_BIRD] * 60 + [NO_NAMES] * 150 + [SURE_UAV] * 10) == "uav"  # forgotten meanwhile
 
 
 def test_time_that_stands_still_or_steps_back_is_ignored_and_a_large_jump_starts_anew():

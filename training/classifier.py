@@ -204,7 +204,8 @@ def run(options: argparse.Namespace) -> None:
         "crops": len(found["train"]),
     }
     training = {**loaded.metadata.training, "classifier": about}
-    save(options.out, loaded.network, replace(loaded.metadata, closer_look=how, training=training), classifier)
+    metadata = replace(loaded.metadata, closer_look=how, training=training)
+    save(options.out, loaded.network, metadata, classifier, torch.float16)
     print(f"written: {options.out}")
 
 

@@ -79,10 +79,8 @@ class Looks:
     def told_apart(
         self, detections: Detections, classes: tuple[str, ...], seen: Mapping[int, NDArray[np.float32]]
     ) -> Detections:
-        """With the classifier's classes: `seen` now, by row, or as remembered; the rest keep the network's scores."""
+        """With the classifier's scores: `seen` now, by row, or as remembered; zero where neither."""
         scores = np.zeros((len(detections), len(classes)), np.float32)
-        for column, name in enumerate(detections.classes):
-            scores[:, classes.index(name)] = detections.class_scores[:, column]
         kept = []
         for row, looked in enumerate(self._known(detections)):
             x0, y0, x1, y1 = detections.xyxy[row].tolist()

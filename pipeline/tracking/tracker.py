@@ -70,8 +70,9 @@ class _Target:
         self.hits = 1
         self.missed = 0
         self.score_sum = float(detections.score[row])
-        self.evidence_sum = evidence_of(detections.class_scores[row])
-        self.evidence_weight = 1.0
+        self.evidence_sum = np.zeros(len(detections.classes))
+        self.evidence_weight = 0.0  # none: it was not told apart yet
+        self.add_evidence(detections.class_scores[row])
         self.confirmed = False
         self.reported = False  # as a target: confirmed, and no sure distractor
         self.seen = True
@@ -82,8 +83,16 @@ class _Target:
 
     @property
     def evidence(self) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = self.evidence_sum / self.evidence_weight
+        mean: NDArray[np.float64] = self.evidence_sum / max(self.evidence_weight, 1e-9)
         return mean
+
+    def add_evidence(self, class_scores: NDArray[np.float32], kept: float = 1.0) -> None:
+        """`kept`: of what was gathered before.  Scores of zero say nothing: it was not told apart."""
+        self.evidence_sum *= kept
+        self.evidence_weight *= kept
+        if class_scores.any():
+            self.evidence_sum += evidence_of(class_scores)
+            self.evidence_weight += 1
 
 
 def measurement_std(apparent_px: float) -> float:
@@ -198,8 +207,7 @@ class Tracker:
             target.motion.update(center, measurement_std(target.apparent_px))
             target.box = box
             kept = math.exp(-(detections.ref.pts_s - target.last.pts_s) / settings.evidence_s)
-            target.evidence_sum = kept * target.evidence_sum + evidence_of(detections.class_scores[row])
-            target.evidence_weight = kept * target.evidence_weight + 1
+            target.add_evidence(detections.class_scores[row], kept)
             target.last = detections.ref
             target.hits += 1
             target.missed = 0
@@ -231,6 +239,8 @@ class Tracker:
     def _label(self, target: _Target) -> str:
         if len(self._classes) == 1:
             return self._classes[0]
+        if not target.evidence_weight:
+            return UNKNOWN
         evidence = target.evidence
         uav = float(evidence[self._classes.index(UAV)])
         if uav > self._decision.uav_evidence:
