@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def configured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
             "sampling": {"kind": "whole", "size_px": SIDE_PX},
             "optimizer": {"lr": 3e-3},
             "threads": 1,
+            "workers": 0,
             "cache": str(folder / "cache"),
         }
         return parse_config({**content, **changes})
@@ -245,21 +247,37 @@ def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Co
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
 
 
-def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Config], tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(snapshot(configured(epochs=0, steps=100_000, workers=2, save_every_steps=1)))
-    command = [sys.executable, "-m", "training.train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+@contextlib.contextmanager
+def long_run(config: Config, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """As in a terminal, after its first steps; two processes make its samples."""
+    folder.mkdir()
+    (folder / "run.yaml").write_text(snapshot(replace(config, epochs=0, steps=100_000, workers=2, save_every_steps=1)))
+    command = [sys.executable, "-m", "training.train", str(folder / "run.yaml"), "--out", str(folder / "run")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         try:
             assert process.stdout is not None
             next(line for line in process.stdout if line.startswith("step "))
-            os.killpg(process.pid, signal.SIGINT)
-            told = process.stdout.read()
-            assert process.wait(60) == 0
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_killed_it_leaves_no_process(configured: Callable[..., Config], tmp_path: Path) -> None:
+    with long_run(configured(), tmp_path / "killed") as process:
+        process.kill()
+        assert process.stdout is not None
+        process.stdout.read()  # ends when the last process has that could write to it
+
+
+def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Config], tmp_path: Path) -> None:
+    with long_run(configured(), tmp_path / "stopped") as process:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait(60) == 0
     assert "go on with --resume" in told
-    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] > 0
+    assert torch.load(tmp_path / "stopped" / "run" / "state.pt", weights_only=True)["step"] > 0
 
 
 # --- several processes ---
@@ -269,9 +287,10 @@ import os, sys, torch
 from pathlib import Path
 from training.config import load_config
 from training.train import train
-folder = Path(sys.argv[1])
-run = train(load_config(folder / "two.yaml"), folder / "two", go_on=False)
-torch.save(run.network.state_dict(), folder / f"rank{os.environ['RANK']}.pt")
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run = train(load_config(folder / "two.yaml"), folder / "two", go_on=False)
+    torch.save(run.network.state_dict(), folder / f"rank{os.environ['RANK']}.pt")
 """
 
 

@@ -52,7 +52,11 @@ class Frames:
             CachedClip(row["name"], row["sensor"], row["clip_class"], tuple(_row(item) for item in row["frames"]))
             for row in rows
         ]
+        self._folder = folder
         self._bytes = np.memmap(folder / "frames.bin", dtype=np.uint8, mode="r")
+
+    def __reduce__(self) -> tuple[type["Frames"], tuple[Path]]:
+        return Frames, (self._folder,)  # another process maps the file too, instead of getting its bytes
 
     def __len__(self) -> int:
         return sum(len(clip.frames) for clip in self.clips)

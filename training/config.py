@@ -104,7 +104,7 @@ class Config:
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     threads: int = 2  # of the processor, for the network
-    workers: int = 1  # threads that make samples
+    workers: int = 1  # processes that make samples ahead; 0: the training one itself, between steps
     splits: list[str] = field(default_factory=lambda: ["train"])
     clips: list[str] = field(default_factory=list)  # names; empty means all of the splits
     sensors: list[str] = field(default_factory=lambda: list(SENSORS))  # to learn from; checks are of all
@@ -125,8 +125,17 @@ class Config:
         return CLASSES[: self.network["num_class"]]
 
 
-POSITIVE = ("batch", "threads", "workers", "every_drone_frame", "every_other_frame", "save_every_steps")
-NOT_NEGATIVE = ("steps", "epochs", "clip_norm", "seed", "max_samples", "max_check_samples", "check_every_steps")
+POSITIVE = ("batch", "threads", "every_drone_frame", "every_other_frame", "save_every_steps")
+NOT_NEGATIVE = (
+    "workers",
+    "steps",
+    "epochs",
+    "clip_norm",
+    "seed",
+    "max_samples",
+    "max_check_samples",
+    "check_every_steps",
+)
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:

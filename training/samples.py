@@ -5,11 +5,13 @@ In: the configuration.  Out: cached frames, and from them batches of images (N, 
 same ones, and several processes the same as one with all of their batches together.
 """
 
-from collections import deque
+import os
+import signal
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
@@ -31,8 +34,6 @@ from training.masks import Image
 from training.optimisation import decay_start
 
 CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip, of crops
-AHEAD = 4  # batches made ahead of time
-
 Sample = tuple[Image, Image]
 
 
@@ -149,24 +150,60 @@ def steps_per_epoch(frames: int, batch: int) -> int:
     return -(-frames // batch)
 
 
+class Shares(Dataset[Sample]):
+    """One process's share of each step, as arrays (N, S, S, 3) and (N, S, S)."""
+
+    def __init__(self, samples: Samples, steps: range, rank: int, processes: int) -> None:
+        self._samples, self._steps, self._rank, self._processes = samples, steps, rank, processes
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, number: int) -> Sample:
+        step = self._steps[number]
+        share = self._samples.count(step) // self._processes
+        return stacked([self._samples.sample(step, self._rank * share + index) for index in range(share)])
+
+
 def batches(samples: Samples, steps: range, rank: int, processes: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of each step: images (N, S, S, 3) and labels (N, S, S) uint8, made ahead by threads."""
-    ahead: deque[list[Future[Sample]]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for step in range(steps.start, steps.stop + AHEAD):
-            if step < steps.stop:
-                share = samples.count(step) // processes
-                ahead.append([pool.submit(samples.sample, step, rank * share + index) for index in range(share)])
-            if step >= steps.start + AHEAD:
-                yield stacked([future.result() for future in ahead.popleft()])
-    finally:
-        pool.shutdown(cancel_futures=True)
+    """This process's share of each step: images (N, S, S, 3) and labels (N, S, S) uint8, in the order of the steps.
+
+    Made ahead by so many processes; by this one itself where there are none.
+    """
+    loader = DataLoader(
+        Shares(samples, steps, rank, processes),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=unchanged,  # arrays go through pipes: tensors would need more shared memory than containers have
+        multiprocessing_context="spawn" if workers else None,  # a fork of a process with threads may hang
+        worker_init_fn=prepare_worker,
+    )
+    for images, labels in loader:
+        yield torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def stacked(made: list[Sample]) -> tuple[Tensor, Tensor]:
+def unchanged(made: Any) -> Any:
+    return made
+
+
+def prepare_worker(_: int) -> None:
+    """Ctrl-C is for the process that trains: it saves its state first.  Where that one is killed, this one ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """By itself it would wait for ever for somebody to take its last batch."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def stacked(made: list[Sample]) -> Sample:
     images, labels = zip(*made, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+    return np.stack(images), np.stack(labels)
 
 
 def network_input(images: Tensor) -> Tensor:

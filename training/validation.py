@@ -28,7 +28,7 @@ def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: C
     losses: list[Tensor] = []
     ious: list[Tensor] = []
     shares: list[int] = []
-    with ThreadPoolExecutor(config.workers) as pool:
+    with ThreadPoolExecutor(max(1, config.workers)) as pool:
         for frames in sets:
 
             def read(frame: CachedFrame, frames: Frames = frames) -> Sample:
@@ -36,10 +36,10 @@ def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: C
 
             items = all_frames(frames)
             for start in range(0, len(items), config.batch):
-                images, labels = stacked(list(pool.map(read, items[start : start + config.batch])))
-                labels = labels.to(device)
+                made = stacked(list(pool.map(read, items[start : start + config.batch])))
+                images, labels = (torch.from_numpy(array).to(device) for array in made)
                 with autocast(device, config.precision):
-                    logits = cast(Tensor, network(network_input(images.to(device))))
+                    logits = cast(Tensor, network(network_input(images)))
                 losses.append(segmentation_loss(config.loss, logits, [], labels).total)
                 ious.append(iou(logits > 0, labels))
                 shares.append(len(images))
