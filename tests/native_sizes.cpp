@@ -35,6 +35,8 @@ int main() {
                 // Exactly as large as it must be, so that one step further is a fault.
                 std::vector<float> image((size_t)3 * height * width), logits((size_t)classes * height * width);
                 for (float &value : image) value = uniform(random);
+                for (size_t i = 0, plane = (size_t)height * width; rows == columns && i < plane; i++)
+                    image[i + plane] = image[i + 2 * plane] = image[i];  // a grey picture
                 if (dasnet_run(engine, image.data(), 1, height, width, logits.data())) return 2;
                 for (float value : logits)
                     if (!std::isfinite(value)) return 3;

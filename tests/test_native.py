@@ -103,6 +103,15 @@ def test_sixteen_lanes_compute_the_same(
         assert error(net, images, precision) < (2e-5 if precision == "fp32" else 0.1)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("other", [None, 0, 1, 2], ids=["grey", "red", "green", "blue"])
+def test_a_grey_picture_is_computed_in_one_plane_and_one_pixel_of_colour_in_three(precision: str, other: int | None):
+    images = torch.rand(1, 1, 40, 72).repeat(2, 3, 1, 1)
+    if other is not None:
+        images[1, other, -1, -1] += 0.5
+    assert error(network(4, 3, 4), images, precision) < (2e-5 if precision == "fp32" else 3e-2)
+
+
 @pytest.mark.parametrize("size", [(160, 96), (256, 288)])
 def test_bfloat16_keeps_the_maps_in_half_the_memory_and_is_near(size: tuple[int, int]):
     assert 0 < error(network(1, 5, 4), torch.rand(1, 3, *size), "bf16") < 0.1

@@ -23,11 +23,18 @@ inline std::vector<double> plane_averages(Pool &pool, const float *image, int he
     return averages;
 }
 
-// Planes (3, height, width) -> map: 27 inputs a pixel are too few for Winograd's form to pay.
+// Whether the planes are all the same, as a thermal camera's.
+inline bool is_grey(const float *image, size_t plane) {
+    const size_t bytes = sizeof(float) * plane;
+    return !std::memcmp(image, image + plane, bytes) && !std::memcmp(image, image + 2 * plane, bytes);
+}
+
+// Planes (3, height, width) -> map: 27 inputs a pixel are too few for Winograd's form to pay.  Of a grey picture one plane
+// is convolved, with the sum of the filters.
 template <class Storage>
 void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const float *image, Map<Storage> &map) {
-    constexpr int depth = COLOURS * TAPS;
     const int height = map.height, width = map.width;
+    const int colours = is_grey(image, (size_t)height * width) ? 1 : COLOURS, depth = colours * TAPS;
     const std::vector<double> averages = plane_averages(pool, image, height, width);
     float mix[KERNELS];
     attend(block, averages.data(), mix);
@@ -36,16 +43,18 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
     std::vector<float> filters((size_t)depth * CHANNELS);
     for (int i = 0; i < COLOURS; i++)
         for (int tap = 0; tap < TAPS; tap++)
-            for (int column = 0; column < CHANNELS; column += LANES)
-                store(&filters[packed(i * TAPS + tap, column, depth, CHANNELS)], mixed(block, mix, i, tap, column));
+            for (int column = 0; column < CHANNELS; column += LANES) {
+                float *filter = &filters[packed(i % colours * TAPS + tap, column, depth, CHANNELS)];
+                store(filter, load(filter) + mixed(block, mix, i, tap, column));
+            }
     const bool streams = map.outgrows_caches();
     Sums sums(height);
     pool.run(height, [&](int y, int worker) {
         float *patches = scratch[worker].tiles.data(), *products = scratch[worker].products.data();
         float *lines = scratch[worker].rows.data();  // the nine rows that this one looks at, a zero pixel at either side
         const int line = width + 2;
-        std::memset(lines, 0, sizeof(float) * COLOURS * 3 * line);
-        for (int i = 0; i < COLOURS; i++)
+        std::memset(lines, 0, sizeof(float) * colours * 3 * line);
+        for (int i = 0; i < colours; i++)
             for (int dy = 0; dy < 3; dy++)
                 if (y + dy - 1 >= 0 && y + dy - 1 < height)
                     std::memcpy(lines + (size_t)(i * 3 + dy) * line + 1, image + ((size_t)i * height + y + dy - 1) * width,
@@ -53,7 +62,7 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
         for (int x0 = 0; x0 < width; x0 += STRIP) {
             const int count = std::min(STRIP, width - x0);
             for (int x = 0; x < count; x++)
-                for (int row = 0; row < COLOURS * 3; row++)
+                for (int row = 0; row < colours * 3; row++)
                     std::memcpy(patches + (size_t)x * depth + row * 3, lines + (size_t)row * line + x0 + x, sizeof(float) * 3);
             multiply<CHANNELS>(patches, depth, filters.data(), depth, products, count);
             for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
