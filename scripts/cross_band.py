@@ -5,8 +5,7 @@
 
 Both trainings are short, from nothing, by `configs/training/dasnet_objects.yaml`; `--set` changes a key of it, so that
 two calls compare two ways of augmentation.  Measured frame by frame on `val` and `hard`: drones found by any class,
-found as uav, and frames without a drone in which something is called uav.  With matplotlib there are curves of both
-trainings.  What was trained is not trained again.
+found as uav, and frames without a drone in which something is called uav.  What was trained is not trained again.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from training.cache import Frames, cached
 from training.check import Check, check_frames, run_check
 from training.config import Config, Crops, load_config, snapshot
 from training.datasets import SENSORS, open_dataset
-from training.figures import can_plot, plot_training
 from training.train import CHECK_COLUMNS, quick
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,8 +54,6 @@ def main() -> int:
         return error.returncode
     print(table(rows))
     (options.out / "cross_band.json").write_text(json.dumps({"changes": changes, "rows": rows}, indent=1) + "\n")
-    if can_plot():
-        plot_training({f"from {one}": [options.out / one / "log.csv"] for one in SENSORS}, options.out / "curves.png")
     return 0
 
 
