@@ -74,7 +74,6 @@ def configured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
             "sampling": {"kind": "whole", "size_px": SIDE_PX},
             "optimizer": {"lr": 3e-3},
             "threads": 1,
-            "workers": 0,
             "cache": str(folder / "cache"),
         }
         return parse_config({**content, **changes})

@@ -104,7 +104,7 @@ class Config:
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     threads: int = 2  # of the processor, for the network
-    workers: int = 1  # processes that make samples ahead; 0: the training one itself, between steps
+    workers: int = 0  # processes that make samples ahead; 0: the training one itself, between steps
     splits: list[str] = field(default_factory=lambda: ["train"])
     clips: list[str] = field(default_factory=list)  # names; empty means all of the splits
     sensors: list[str] = field(default_factory=lambda: list(SENSORS))  # to learn from; checks are of all
