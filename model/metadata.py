@@ -16,11 +16,13 @@ BANDS = ("infrared", "visible")
 @dataclass(frozen=True)
 class Preprocessing:
     """How frames become the network's input: RGB in 0..1, then either stretched to size x size, or scaled by one
-    factor a band and padded, never stretched."""
+    factor a band and padded, never stretched.  Without colour if `grey`: what was learned from one sensor's colours is
+    worth less on another's."""
 
     mode: Literal["stretch", "scale"] = "stretch"
     size: int = 512
     scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 1.0})
+    grey: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A frame -> the picture the network looks at, as the checkpoint was trained, and the way back.
 
-In: uint8 HxWx3 (RGB) or HxW.  Out: uint8 hxwx3, and how many frame pixels one of its pixels spans.
+In: uint8 HxWx3 (RGB) or HxW.  Out: uint8 hxwx3, three equal planes if without colour, and how many frame pixels one of
+its pixels spans.
 """
 
 import cv2
@@ -19,20 +20,32 @@ def prepare(
 
     Returns the picture and (x, y) frame pixels per picture pixel.
     """
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if preprocessing.grey and pixels.ndim == 3:
+        pixels = luma(pixels)  # before scaling: one plane is scaled instead of three
     height, width = pixels.shape[:2]
     if preprocessing.mode == "stretch":
         size = preprocessing.size
-        return _stretch(pixels, size), (width / size, height / size)
+        return _stretch(in_colour(pixels), size), (width / size, height / size)
     factor = scale or preprocessing.scale[band]
     if factor == 1.0:
-        return np.ascontiguousarray(pixels), (1.0, 1.0)
+        return in_colour(pixels), (1.0, 1.0)
     new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
     # Area averaging when shrinking keeps the light of a target of few pixels; it equals the mean of 2x2 at one half.
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     scaled = cv2.resize(pixels, (new_width, new_height), interpolation=method)
-    return scaled.astype(np.uint8, copy=False), (width / new_width, height / new_height)
+    return in_colour(scaled.astype(np.uint8, copy=False)), (width / new_width, height / new_height)
+
+
+def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) -> (H, W), by ITU-R BT.601."""
+    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+
+
+def in_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) as three equal planes (H, W, 3); RGB as it is."""
+    if pixels.ndim == 2:
+        return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(pixels)
 
 
 def _stretch(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

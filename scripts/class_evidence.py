@@ -91,7 +91,7 @@ def _evidence(segmenter: Segmenter, clip: CachedClip, frames: Frames) -> Iterato
         (detections,) = batch.detections()
         for box, label in zip(cached_frame.boxes, cached_frame.labels, strict=True):
             if label == LABEL_OF[clip.clip_class]:
-                row = _largest_in(detections, grown(box, 1.0, GROWN))
+                row = _largest_in(detections, grown(box, GROWN))
                 if row is not None:
                     yield float(evidence_of(detections.class_scores[row])[UAV])
 

@@ -75,8 +75,8 @@ def learn(sensor: str, folder: Path, changes: list[str], frames: dict[str, Frame
         subprocess.run(command, check=True)
     network = quick(load(folder / "ema.safetensors").network).eval()
     assert isinstance(config.sampling, Crops)
-    scale = config.sampling.augmentation.sensor_scale
-    return [as_row(sensor, band, run_check(network, frames[band], scale, config.precision)) for band in SENSORS]
+    shown = config.sampling.preprocessing
+    return [as_row(sensor, band, run_check(network, frames[band], shown, config.precision)) for band in SENSORS]
 
 
 def as_row(learned: str, measured: str, check: Check) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """Probability maps to detections: places, sizes and scores in frame pixels."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from pipeline.segmentation.detect import MAX_DETECTIONS, detect
 from pipeline.segmentation.motion import CameraMotion
 from pipeline.segmentation.segmenter import CameraView
 from pipeline.types import Band, FrameRef, Mask
+
+HALF = {"visible": 0.5, "infrared": 1.0}
 
 REF = FrameRef("north", "s", 0, 0.0, 0, 0)
 CLASSES = ("uav", "bird")
@@ -106,15 +110,25 @@ def test_masks_survive_packing(width: int, height: int, random):
 
 def test_preprocessing_follows_the_checkpoint_and_never_stretches_by_itself():
     pixels = np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8)
-    scaled, factor = prepare(pixels, "visible", Preprocessing("scale", scale={"visible": 0.5, "infrared": 1.0}))
+    scaled, factor = prepare(pixels, "visible", Preprocessing("scale", scale=HALF))
     assert scaled.shape == (256, 320, 3) and factor == (2.0, 2.0)
     np.testing.assert_allclose(scaled[0, 0], pixels[:2, :2].mean(axis=(0, 1)), atol=0.51)
-    same, factor = prepare(pixels[:, :, 0], "infrared", Preprocessing("scale", scale={"visible": 0.5, "infrared": 1.0}))
+    same, factor = prepare(pixels[:, :, 0], "infrared", Preprocessing("scale", scale=HALF))
     assert same.shape == (512, 640, 3) and (same[:, :, 0] == pixels[:, :, 0]).all()
     stretched, factor = prepare(pixels, "visible", Preprocessing())
     assert stretched.shape == (512, 512, 3) and factor == (1.25, 1.0)
     overridden, _ = prepare(pixels, "visible", Preprocessing("scale", scale={"visible": 0.5}), scale=0.25)
     assert overridden.shape == (128, 160, 3)
+
+
+@pytest.mark.parametrize("how", [{"mode": "stretch", "size": 96}, {"mode": "scale"}, {"mode": "scale", "scale": HALF}])
+def test_a_network_that_learned_without_colour_is_shown_none(how: dict[str, Any]):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
+    shown, factor = prepare(pixels, "visible", Preprocessing(**how, grey=True))
+    assert np.ptp(shown, axis=2).max() == 0
+    in_colour, same = prepare(pixels, "visible", Preprocessing(**how))
+    assert (in_colour.shape, same) == (shown.shape, factor) and np.ptp(in_colour, axis=2).max() > 0
+    np.testing.assert_allclose(shown[..., 0], in_colour @ [0.299, 0.587, 0.114], atol=1.5)  # ITU-R BT.601
 
 
 @settings(deadline=None, max_examples=20)

@@ -17,7 +17,7 @@ import yaml
 
 from model import build
 from model.checkpoint import load, save
-from model.metadata import Metadata
+from model.metadata import Metadata, Preprocessing
 from pipeline.errors import ConfigError
 from training.augment import Augmentation, Sampler, resized_labels
 from training.cache import cached, every_nth
@@ -84,6 +84,13 @@ def sampler(clip_set: Path, tmp_path: Path, seed: int, **changes: float) -> Samp
     return Sampler(frames, Augmentation(crop_px=128, **changes), seed)  # type: ignore[arg-type]
 
 
+def test_samples_without_colour_have_none_whatever_is_drawn_into_them(clip_set: Path, tmp_path: Path) -> None:
+    for grey in (True, False):
+        made = sampler(clip_set, tmp_path, 1, grey=grey, overlay_share=1.0)
+        images = [made.sample(step, 0, 128)[0] for step in range(8)]
+        assert any(np.ptp(image, axis=2).any() for image in images) != grey
+
+
 # --- the run ---
 
 
@@ -96,8 +103,7 @@ def test_tiny_run_learns_and_exports(tiny: Config, tmp_path: Path) -> None:
     assert rows[-1]["train_found"] != ""
     loaded = load(tmp_path / "run" / "ema.safetensors")
     assert loaded.metadata.classes == CLASSES
-    assert loaded.metadata.preprocessing.mode == "scale"
-    assert loaded.metadata.preprocessing.scale == {"infrared": 1.0, "visible": 0.5}
+    assert loaded.metadata.preprocessing == Preprocessing("scale", scale={"infrared": 1.0, "visible": 0.5}, grey=True)
     assert loaded.metadata.training["step"] == 40
     assert loaded.metadata.training["config"]["seed"] == 3
 
@@ -238,7 +244,8 @@ def crops(**changes: Any) -> dict[str, Any]:
         ({**CROPS, "early_stopping": {"patience": 3}}, r"early_stopping.patience = 3; allowed: 0 with crops"),
         (crops(small_crop_px=100), r"small_crop_px = 100; allowed: multiples of 128"),
         (crops(augmentation={"crop_px": 100}), r"augmentation: crop_px = 100; allowed: multiples of 128"),
-        (crops(augmentation={"grey_share": 2.0}), r"grey_share = 2.0; allowed: 0..1"),
+        (crops(augmentation={"invert_share": 2.0}), r"invert_share = 2.0; allowed: 0..1"),
+        (crops(augmentation={"grey": "dark"}), r"grey = 'dark'; allowed: true"),
         (crops(augmentation={"sensor_scale": {"infrared": 1.0}}), r"sensor_scale .*allowed: a scale for"),
     ],
 )

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from model.preprocess import in_colour, luma
 from training.cache import CachedClip, CachedFrame, Frames
 from training.datasets import CLIP_CLASSES, LABEL_OF
 from training.masks import Image
@@ -41,7 +42,7 @@ class Augmentation:
     paste_share: float = 0.25
     decoy_share: float = 0.25
     overlay_share: float = 0.2
-    grey_share: float = 0.35
+    grey: bool = True  # no sample has any colour, nor what the network is given in use
     invert_share: float = 0.25
 
     @property
@@ -80,10 +81,8 @@ class Sampler:
                 image, labels = self._paste(rng, image, labels)
         if rng.random() < 0.5:
             image, labels = image[:, ::-1], labels[:, ::-1]
-        image = photometry(
-            rng, np.ascontiguousarray(image), clip.sensor, how.grey_share, how.invert_share, how.overlay_share
-        )
-        return image, np.ascontiguousarray(labels)
+        image = photometry(rng, np.ascontiguousarray(image), clip.sensor, how.invert_share, how.overlay_share)
+        return in_colour(luma(image)) if how.grey else image, np.ascontiguousarray(labels)
 
     def _draw_class(self, rng: Random) -> str:
         draw, how = rng.random(), self.how

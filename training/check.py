@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from model.metadata import Preprocessing
+from model.preprocess import prepare
 from training.cache import Frames
 from training.datasets import LABEL_OF, Recording
 from training.masks import Box, Image
@@ -52,15 +54,15 @@ def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frame
 
 
 @torch.no_grad()
-def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float], precision: str) -> Check:
+def run_check(network: nn.Module, frames: Frames, preprocessing: Preprocessing, precision: str) -> Check:
     result = Check()
     for clip in frames.clips:
         for frame in clip.frames:
             image, _ = frames.read(frame)
-            scale = sensor_scale[clip.sensor]
-            components = find_components(probabilities(network, image, scale, precision))
+            picture, span_px = prepare(image, clip.sensor, preprocessing)
+            components = find_components(probabilities(network, picture, precision))
             labelled = zip(frame.boxes, frame.labels, strict=True)
-            boxes = [grown(box, scale, 0.5) for box, label in labelled if label == LABEL_OF["drone"]]
+            boxes = [grown(box, 0.5, span_px) for box, label in labelled if label == LABEL_OF["drone"]]
             for x0, y0, x1, y1 in boxes:
                 inside = [best for x, y, best in components if x0 <= x <= x1 and y0 <= y <= y1]
                 result.drones += 1
@@ -72,12 +74,10 @@ def run_check(network: nn.Module, frames: Frames, sensor_scale: dict[str, float]
     return result
 
 
-def probabilities(network: nn.Module, image: Image, scale: float, precision: str) -> npt.NDArray[np.float32]:
-    """Class probabilities (C, h, w) of a whole frame, scaled, and padded by reflection for the network."""
-    if scale != 1:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    height, width = image.shape[:2]
-    padded = cv2.copyMakeBorder(image, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
+def probabilities(network: nn.Module, picture: Image, precision: str) -> npt.NDArray[np.float32]:
+    """Class probabilities (C, h, w) of a whole prepared frame, padded by reflection for the network."""
+    height, width = picture.shape[:2]
+    padded = cv2.copyMakeBorder(picture, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
     device = next(network.parameters()).device
     x = torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
     with autocast(device, precision):
@@ -95,8 +95,8 @@ def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, i
     ]
 
 
-def grown(box: Box, scale: float, share: float) -> Box:
-    """The box in the network's pixels, each side longer by `share`."""
-    x0, y0, x1, y1 = (value * scale for value in box)
+def grown(box: Box, share: float, span_px: tuple[float, float] = (1.0, 1.0)) -> Box:
+    """Each side longer by `share`, in a picture's pixels, each of which spans `span_px` of the frame's."""
+    x0, y0, x1, y1 = (value / span for value, span in zip(box, span_px * 2, strict=True))
     across, down = (x1 - x0) * share / 2, (y1 - y0) * share / 2
     return x0 - across, y0 - down, x1 + across, y1 + down

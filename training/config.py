@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from model.metadata import Preprocessing
 from pipeline.errors import ConfigError
 from training.augment import Augmentation
 from training.datasets import CLASSES, SENSORS, SPLITS
@@ -36,6 +37,11 @@ class Crops:
     small_batch: int = 8
     small_crop_px: int = 128
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of whole frames, in checks and in use."""
+        return Preprocessing("scale", scale=self.augmentation.sensor_scale, grey=self.augmentation.grey)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,9 @@ Floats = npt.NDArray[np.float32]
 LETTERS = "0123456789ABCDEFGHIKLMNOPRSTUVXZ:.-/%"
 
 
-def photometry(
-    rng: Random, image: Image, sensor: str, grey_share: float, invert_share: float, overlay_share: float
-) -> Image:
-    """Grey and polarity, tone, blur, noise, compression and drawings, each with its own chance."""
+def photometry(rng: Random, image: Image, sensor: str, invert_share: float, overlay_share: float) -> Image:
+    """Polarity, tone, blur, noise, compression and drawings, each with its own chance."""
     infrared = sensor == "infrared"
-    if not infrared and rng.random() < grey_share:
-        image = np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, axis=2)
     if rng.random() < (invert_share if infrared else invert_share / 4):
         image = 255 - image
     pixels = _tone(rng, image.astype(np.float32), infrared)

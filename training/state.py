@@ -107,7 +107,7 @@ def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figure
     """The averaged weights as a checkpoint of their own."""
     sampling = config.sampling
     if isinstance(sampling, Crops):
-        preprocessing = Preprocessing(mode="scale", scale=sampling.augmentation.sensor_scale)
+        preprocessing = sampling.preprocessing
     else:
         preprocessing = Preprocessing(mode="stretch", size=sampling.size_px)
     metadata = Metadata(

@@ -151,11 +151,12 @@ def check(run: Run, config: Config, data: Data) -> dict[str, float]:
     network, how = quick(run.average, next(run.average.parameters()).device).eval(), config.sampling
     if not isinstance(how, Crops):
         return validate(network, data.checks.values(), how.size_px, config)
-    scale = how.augmentation.sensor_scale
+    shown, precision = how.preprocessing, config.precision
+    results = {split: run_check(network, frames, shown, precision) for split, frames in data.checks.items()}
     return {
         f"{split}_{column}": round(value, 4)
-        for split, frames in data.checks.items()
-        for column, value in zip(CHECK_COLUMNS, run_check(network, frames, scale, config.precision).values, strict=True)
+        for split, result in results.items()
+        for column, value in zip(CHECK_COLUMNS, result.values, strict=True)
     }
 
 
