@@ -245,7 +245,7 @@ def crops(**changes: Any) -> dict[str, Any]:
         (crops(small_crop_px=100), r"small_crop_px = 100; allowed: multiples of 128"),
         (crops(augmentation={"crop_px": 100}), r"augmentation: crop_px = 100; allowed: multiples of 128"),
         (crops(augmentation={"invert_share": 2.0}), r"invert_share = 2.0; allowed: 0..1"),
-        (crops(augmentation={"grey": "dark"}), r"grey = 'dark'; allowed: true"),
+        (crops(augmentation={"grey": "dark"}), r"grey = 'dark'; allowed: bool"),
         (crops(augmentation={"sensor_scale": {"infrared": 1.0}}), r"sensor_scale .*allowed: a scale for"),
     ],
 )
