@@ -1,7 +1,7 @@
 """What a network learned from one band is worth in the other: trained on infrared alone and on visible alone.
 
     DASNET_CLIPS=FOLDER python3 scripts/cross_band.py --steps 600
-    DASNET_CLIPS=FOLDER python3 scripts/cross_band.py --out out/no_grey --set sampling.augmentation.grey_share=0
+    DASNET_CLIPS=FOLDER python3 scripts/cross_band.py --out out/colour --set sampling.augmentation.grey=false
 
 Both trainings are short, from nothing, by `configs/training/dasnet_objects.yaml`; `--set` changes a key of it, so that
 two calls compare two ways of augmentation.  Measured frame by frame on `val` and `hard`: drones found by any class,
