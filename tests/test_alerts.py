@@ -19,11 +19,11 @@ def events_of(frames: list) -> list[Event]:
 def test_a_target_raises_one_alert_and_ends_it():
     frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)] if seq < 40 else []) for seq in range(100)]
     opened, ended = events_of(frames)
-    assert (opened.kind, opened.severity, opened.frame) == (EventKind.TRACK_CONFIRMED, Severity.ALARM, 4)
+    assert (opened.kind, opened.severity, opened.frame) == (EventKind.TRACK_CONFIRMED, Severity.ALARM, 3)
     assert (ended.kind, ended.alert) == (EventKind.TRACK_LOST, opened.id)
     assert opened.track is not None and ended.track is not None
     assert opened.track.ulid == ended.track.ulid
-    assert opened.time_utc_ns == frames[4].ref.received_utc_ns
+    assert opened.time_utc_ns == frames[3].ref.received_utc_ns
 
 
 def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only_labelled():

@@ -36,10 +36,10 @@ def flight(seq: int, side: float = 8, speed_px_s: float = 270) -> Target:
     return (20 + speed_px_s * seq / 30, 200 + 20 * math.sin(seq / 10), side, SURE_UAV)
 
 
-def test_a_small_fast_target_keeps_one_id_and_is_confirmed_at_its_fifth_sighting():
+def test_a_small_fast_target_keeps_one_id_and_is_confirmed_at_its_fourth_sighting():
     history = follow(frame(seq, [flight(seq)]) for seq in range(60))
     assert list(confirmed(history)) == [1]
-    assert [tracks[0].state for tracks in history[:5]] == [TrackState.TENTATIVE] * 4 + [TrackState.CONFIRMED]
+    assert [tracks[0].state for tracks in history[:4]] == [TrackState.TENTATIVE] * 3 + [TrackState.CONFIRMED]
     last = history[-1][0]
     assert last.velocity_px_s[0] == pytest.approx(270, rel=0.1)
     assert (last.label, last.hits) == ("uav", 60)
@@ -72,9 +72,9 @@ def test_what_is_too_small_to_start_a_track_continues_a_confirmed_one():
     history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
     assert history[:20] == [[]] * 20
     (track,) = confirmed(history).values()
-    assert [seen.last_seen.seq for seen in track] == list(range(24, 48))
+    assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
     tentative = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
-    assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 4 else 2, 60)])) for seq in range(30)])
+    assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 3 else 2, 60)])) for seq in range(30)])
 
 
 def test_crossing_targets_keep_their_ids():

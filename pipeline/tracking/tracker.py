@@ -32,8 +32,8 @@ NO_MATCH = 1e6
 class TrackerSettings:
     """Chosen on labelled clips.  D is a target's apparent size, sqrt(box width x height)."""
 
-    confirm_hits: int = 5  # M
-    confirm_window: int = 8  # of N frames
+    confirm_hits: int = 4  # M
+    confirm_window: int = 6  # of N frames
     tentative_s: float = 0.35  # a tentative track not seen for this long is dropped, ...
     tentative_frames: int = 3  # ... but not before it was missed this often: cameras may be slow
     coast_s: float = 1.0  # a confirmed one
@@ -45,7 +45,7 @@ class TrackerSettings:
     acceleration_time_s: float = 0.3  # ... lasting so long
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
     size_gain: float = 0.25  # how quickly the box follows
-    moved_d: float = 0.15  # a target has moved when it left its first place by this many D ...
+    moved_d: float = 0.1  # a target has moved when it left its first place by this many D ...
     moved_px: float = 2.0  # ... and by as many pixels
     evidence_s: float = 2.5  # a frame's evidence counts 1/e after so long
     silence_margin: float = 2.0  # of evidence, beyond the decision's, for what was reported as a target
