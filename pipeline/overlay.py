@@ -27,7 +27,7 @@ COLOURS: dict[str, Rgb] = {
     "airplane": (148, 170, 196),
     "helicopter": (128, 138, 235),
 }
-OTHER: Rgb = (160, 168, 178)  # a distractor that has no colour of its own
+OTHER: Rgb = (160, 168, 178)  # a distractor that has no colour of its own; a tentative track
 DARK: Rgb = (14, 17, 22)
 WHITE: Rgb = (245, 247, 250)
 TINT = 0.25  # opacity over the target
@@ -75,7 +75,7 @@ class _Mark:
     """One target to draw: a track, or a detection that belongs to none."""
 
     xyxy: tuple[float, float, float, float]
-    label: str
+    label: str  # of its colour and rank; "": none yet
     text: str
     state: TrackState
     velocity_px_s: tuple[float, float] = (0.0, 0.0)
@@ -147,8 +147,10 @@ def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections,
 
 
 def _of_track(track: Track) -> _Mark:
-    text = f"{track.label.upper()} #{track.id} {track.score:.2f}"
-    return _Mark(track.xyxy, track.label, text, track.state, track.velocity_px_s)
+    """What is tentative is no alarm, and does not look like one: a cloud may stay so for minutes."""
+    tentative = track.state is TrackState.TENTATIVE
+    text = f"{track.label.upper()}{'?' if tentative else ''} #{track.id} {track.score:.2f}"
+    return _Mark(track.xyxy, "" if tentative else track.label, text, track.state, track.velocity_px_s)
 
 
 def _of_detection(detections: Detections, index: int) -> _Mark:

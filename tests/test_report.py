@@ -258,6 +258,16 @@ def test_each_state_looks_different() -> None:
     assert pictures[list(TrackState).index(TrackState.LOST)] == pixels.tobytes()
 
 
+def test_what_is_tentative_does_not_look_like_an_alarm() -> None:
+    detections, track = seen(1, 0.9)
+    pictures = {}
+    for state in (TrackState.CONFIRMED, TrackState.TENTATIVE):
+        marked = msgspec.structs.replace(track, state=state)
+        pictures[state] = overlay.draw(np.zeros((256, 320, 3), np.uint8), detections, [marked]).astype(int)
+    redder = {state: (drawn[..., 0] - drawn[..., 2]).max() for state, drawn in pictures.items()}
+    assert redder[TrackState.CONFIRMED] > 150 and redder[TrackState.TENTATIVE] <= 0
+
+
 def test_a_detection_without_a_track_is_marked_too() -> None:
     detections, _ = seen(1, 0.9)
     drawn = overlay.draw(np.zeros((256, 320), np.uint8), detections, [])

@@ -53,7 +53,7 @@ class Looked:
     """A target as it was last seen, and named."""
 
     centre: NDArray[np.float32]  # x, y
-    length: float  # of its box, the longer side
+    length: np.float32  # of its box, the longer side
     scores: NDArray[np.float32]
     looks: int
     looked_s: float  # when that was
@@ -82,9 +82,7 @@ class Looks:
         """With the classifier's scores: `seen` now, by row, or as remembered; zero where neither."""
         scores = np.zeros((len(detections), len(classes)), np.float32)
         kept = []
-        for row, looked in enumerate(self._known(detections)):
-            x0, y0, x1, y1 = detections.xyxy[row].tolist()
-            centre, length = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32), max(x1 - x0, y1 - y0)
+        for row, (looked, centre, length) in enumerate(zip(self._known(detections), *_places(detections), strict=True)):
             if row in seen:
                 looks = looked.looks + 1 if looked else 1
                 kept.append(Looked(centre, length, seen[row], looks, detections.ref.pts_s))
@@ -98,10 +96,17 @@ class Looks:
 
     def _known(self, detections: Detections) -> list[Looked | None]:
         """For each row the nearest of what was seen in the frame before, if it is near."""
-        known: list[Looked | None] = []
-        for x0, y0, x1, y1 in detections.xyxy.tolist():
-            centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32)
-            apart = [float(np.abs(centre - looked.centre).max()) / looked.length for looked in self._looked]
-            nearest = min(range(len(apart)), key=apart.__getitem__, default=None)
-            known.append(self._looked[nearest] if nearest is not None and apart[nearest] <= REACH else None)
-        return known
+        if not self._looked or not len(detections):
+            return [None] * len(detections)
+        centres, _ = _places(detections)
+        before = np.stack([looked.centre for looked in self._looked])
+        lengths = np.array([looked.length for looked in self._looked])
+        apart = np.abs(centres[:, None] - before).max(axis=2) / lengths
+        nearest = apart.argmin(axis=1).tolist()
+        return [self._looked[which] if apart[row, which] <= REACH else None for row, which in enumerate(nearest)]
+
+
+def _places(detections: Detections) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Centres (N, 2) of the boxes, and the longer side of each (N)."""
+    boxes = detections.xyxy
+    return (boxes[:, :2] + boxes[:, 2:]) / np.float32(2), (boxes[:, 2:] - boxes[:, :2]).max(axis=1)

@@ -48,7 +48,8 @@ function drawMark(context, track, box) {
   context.globalAlpha = tentative ? 0.6 : 1;
   const outline = corners(box, track.state === "coasting" || tentative);
   const line = isTarget(track.label) && !tentative ? 2 : 1.5;
-  for (const [style, lineWidth] of [[EDGE, line + 1.5], [colour(track.label), line]]) {
+  // Not in the colour of alarms: it is none yet, and may never be one.
+  for (const [style, lineWidth] of [[EDGE, line + 1.5], [colour(tentative ? "" : track.label), line]]) {
     context.strokeStyle = style;
     context.lineWidth = lineWidth;
     context.setLineDash(track.state === "coasting" ? [5, 4] : tentative ? [2, 3] : []);
