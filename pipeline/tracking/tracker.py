@@ -46,7 +46,8 @@ class TrackerSettings:
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
     size_gain: float = 0.25  # how quickly the box follows
     moved_d: float = 0.1  # a target has moved when it left its first place by this many D ...
-    moved_px: float = 2.0  # ... and by as many pixels
+    moved_px: float = 2.0  # ... and by as many pixels, ...
+    moved_width: float = 0.003  # ... and by as much of the frame's width: the picture's own motion is known to 1/800 of it
     evidence_s: float = 2.5  # a frame's evidence counts 1/e after so long
     silence_margin: float = 2.0  # of evidence, beyond the decision's, for what was reported as a target
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
@@ -212,17 +213,19 @@ class Tracker:
             target.hits += 1
             target.missed = 0
             target.score_sum += float(detections.score[row])
-            target.moved = target.moved or self._has_moved(target)
+            target.moved = target.moved or self._has_moved(target, detections.size_px[0])
             enough = sum(target.recent) >= settings.confirm_hits
             target.confirmed = target.confirmed or (enough and target.moved)
             target.reported = target.reported or (target.confirmed and self._label(target) in (UAV, UNKNOWN))
 
-    def _has_moved(self, target: _Target) -> bool:
+    def _has_moved(self, target: _Target, width_px: int) -> bool:
         """Against its background; where the picture's own motion is mostly unknown, nothing can be said against it."""
         if target.scene_frames < target.hits // 2:
             return True
+        settings = self._settings
         distance = float(np.linalg.norm(target.motion.mean[:2] - target.anchor))
-        return distance > max(self._settings.moved_px, self._settings.moved_d * target.apparent_px)
+        least = settings.moved_px, settings.moved_d * target.apparent_px, settings.moved_width * width_px
+        return distance > max(least)
 
     def _start(self, rows: set[int], detections: Detections) -> None:
         for row in sorted(rows):
