@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,12 @@ def test_what_stands_still_since_it_was_seen_is_a_fixed_object_but_a_hovering_ar
     arrival = [frame(seq, [(100 + 4 * min(seq, 30), 100, 12, SURE_UAV)]) for seq in range(600)]
     history = follow(arrival)
     assert history[-1][0].state is TrackState.CONFIRMED
+
+
+@pytest.mark.parametrize(("size_px", "is_moving"), [((640, 512), True), ((1920, 1080), False)])
+def test_what_a_large_picture_moves_by_within_its_own_error_is_no_movement(size_px: tuple[int, int], is_moving: bool):
+    steps = (frame(seq, [(300 + min(seq, 4), 100, 12, SURE_UAV)]) for seq in range(60))
+    assert bool(confirmed(follow(replace(one, size_px=size_px) for one in steps))) == is_moving
 
 
 def test_a_target_that_a_moving_camera_holds_in_its_centre_is_confirmed():
