@@ -1,5 +1,6 @@
 """Probability maps to detections: places, sizes and scores in frame pixels."""
 
+import math
 from typing import Any
 
 import cv2
@@ -143,6 +144,25 @@ def test_the_cameras_motion_is_measured_and_does_not_drift(dx: int, dy: int):
     still = [motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx]) for _ in range(50)]
     total = np.sum([shift for shift in still if shift is not None], axis=0)
     assert np.abs(total).max() < 0.2
+
+
+@pytest.mark.parametrize("width", [320, 640])
+def test_where_a_turning_camera_looks_is_known_to_a_tenth_of_a_pixel(width: int):
+    """A world whose contrast falls with its frequency, as nature's does, noise, and a target that moves by itself."""
+    random = np.random.default_rng(5)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(1024), np.fft.fftfreq(1024)))
+    frequency[0, 0] = 1
+    waves = np.real(np.fft.ifft2(np.fft.fft2(random.normal(size=(1024, 1024))) / frequency))
+    world = (110 + 35 * waves / waves.std()).astype(np.float32)
+    motion, height, total = CameraMotion(), width * 4 // 5, np.zeros(2)
+    for seq in range(120):
+        place = np.array([100 + 0.14 * width * math.sin(seq / 15), 60 + 0.05 * width * math.sin(seq / 12)])
+        seen = cv2.warpAffine(world, np.column_stack([np.eye(2), -place]), (width, height))
+        seen[40:48, 20 + seq : 30 + seq] = 240
+        shift = motion.update(np.clip(seen + random.normal(0, 3, seen.shape), 0, 255).astype(np.uint8))
+        if seq:
+            total += shift
+        assert np.abs(total + place - (100, 60)).max() < 0.1
 
 
 def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
