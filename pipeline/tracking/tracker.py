@@ -47,9 +47,7 @@ class TrackerSettings:
     size_gain: float = 0.25  # how quickly the box follows
     moved_d: float = 0.1  # a target has moved when it left its first place by this many D ...
     moved_px: float = 2.0  # ... and by as many pixels, ...
-    moved_width: float = (
-        0.003  # ... and by as much of the frame's width: the picture's own motion is known to 1/800 of it
-    )
+    moved_width: float = 0.003  # ... and by as much of the frame's width: errors of the camera's motion add up
     evidence_s: float = 2.5  # a frame's evidence counts 1/e after so long
     silence_margin: float = 2.0  # of evidence, beyond the decision's, for what was reported as a target
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
