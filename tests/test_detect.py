@@ -165,6 +165,16 @@ def test_where_a_turning_camera_looks_is_known_to_a_tenth_of_a_pixel(width: int)
         assert np.abs(total + place - (100, 60)).max() < 0.1
 
 
+def test_a_jump_over_a_third_of_the_picture_is_no_motion_of_the_camera():
+    """As a false peak told after a thermal camera's shutter; what follows is measured from there."""
+    texture = np.random.default_rng(1).integers(0, 256, (40, 50), np.uint8)
+    world = cv2.resize(texture, None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC)
+    motion = CameraMotion()
+    shifts = [motion.update(world[100:356, left : left + 320]) for left in (20, 20, 140, 140, 144)]
+    assert shifts[0] is None
+    assert np.array(shifts[1:]) == pytest.approx(np.array([(0, 0), (0, 0), (0, 0), (-4, 0)]), abs=0.3)
+
+
 def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
     rng = np.random.default_rng(3)
     clouds = cv2.GaussianBlur(rng.normal(90, 150, (256, 320)), (0, 0), 12)

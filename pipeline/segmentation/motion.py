@@ -17,6 +17,7 @@ MIN_RESPONSE = 0.08  # below this peak the pictures do not match: a scene cut, o
 BETTER = 0.9  # of the difference that is left elsewhere
 NEAR_PX = 1.0  # small pixels; so near to each other the pictures do not tell one place from another
 MAX_SHIFT = 0.2  # of the picture's width, until the reference is renewed
+FARTHEST = 0.3  # ... and that is believed: a farther peak is a false one, as after a thermal camera's shutter
 STEPS = 2  # of least squares, ...
 EXACT_PX = 0.02  # ... and no more after one so short
 OUTLIER = 2.5  # times the mean difference: what moves by itself, as a target, and is left out
@@ -54,6 +55,9 @@ class CameraMotion:
         if response < MIN_RESPONSE:
             self._renew(grey)
             return None
+        if max(abs(found[0]), abs(found[1])) > FARTHEST * WIDTH_PX:
+            self._renew(grey)
+            return 0.0, 0.0
         place = (found[0], found[1]) if believable(reference, grey, found, before) else before
         x, y = self._position = refined(reference, grey, place)
         if max(abs(x), abs(y)) > MAX_SHIFT * WIDTH_PX:
