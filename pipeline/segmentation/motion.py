@@ -37,7 +37,11 @@ class CameraMotion:
         self._position = (0.0, 0.0)  # of the newest picture against the reference, small pixels
 
     def update(self, pixels: NDArray[np.uint8]) -> tuple[float, float] | None:
-        """The shift (x, y) in pixels of `pixels`, or None where it is unknown (first frame, cut, no texture)."""
+        """The shift (x, y) in pixels of `pixels`, or None where it is unknown.
+
+        None is told of the first frame and of pictures that do not match at all; a false peak, as a large target before
+        a plain sky gives it, is no motion.
+        """
         height, width = pixels.shape[:2]
         factor = width / WIDTH_PX
         small = cv2.resize(pixels, (WIDTH_PX, max(8, round(height / factor))), interpolation=cv2.INTER_AREA)
@@ -56,7 +60,7 @@ class CameraMotion:
             self._renew(grey)
             return None
         if max(abs(found[0]), abs(found[1])) > FARTHEST * WIDTH_PX:
-            self._renew(grey)
+            self._renew(grey)  # what follows is measured from here: the reference may be the shutter
             return 0.0, 0.0
         place = (found[0], found[1]) if believable(reference, grey, found, before) else before
         x, y = self._position = refined(reference, grey, place)
