@@ -18,11 +18,12 @@ Maps = NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """Thread-safe; batches are done one after another, in the order of submission."""
+    """Thread-safe; batches are begun in the order of submission."""
 
     kind: str
     device: torch.device
     precision: str
+    at_once: int  # batches under way that keep the device busy; more would only wait
 
     def logits(self, batch: Tensor) -> Tensor:
         """float32 (N, C, H, W) in 0..1, sides multiples of the network's -> float32 logits, on the CPU."""

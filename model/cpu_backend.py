@@ -1,4 +1,4 @@
-"""What the engines on a processor share: batches one after another, in a thread of the engine's own."""
+"""What the engines on a processor share: batches in threads of the engine's own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,14 +12,15 @@ from model.backend import Frames, Maps, padded
 
 
 class CpuBackend(ABC):
-    """A `Backend` of which `_logits` alone is missing; that runs in the engine's thread, after `prepare`."""
+    """A `Backend` of which `_logits` alone is missing; that runs in a thread of the engine's, after `prepare`."""
 
     device = torch.device("cpu")
 
-    def __init__(self, multiple: int, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(self, multiple: int, prepare: Callable[[], None] | None = None, at_once: int = 1) -> None:
         keep_memory()
         self._multiple = multiple
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=prepare)
+        self.at_once = at_once
+        self._executor = ThreadPoolExecutor(at_once, thread_name_prefix="engine", initializer=prepare)
 
     @abstractmethod
     def _logits(self, batch: Tensor) -> Tensor: ...

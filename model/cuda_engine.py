@@ -62,6 +62,7 @@ class CudaBackend:
     """
 
     kind = "cuda"
+    at_once = SLOTS
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class Engine:
         self.multiple = int(getattr(network, "multiple", 32))
         self._backend = _choose(network, self.multiple, device, precision, kind, threads)
         self.kind, self.device, self.precision = self._backend.kind, self._backend.device, self._backend.precision
+        self.at_once = self._backend.at_once  # batches under way that keep the device busy
 
     @property
     def name(self) -> str:

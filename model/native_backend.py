@@ -16,6 +16,7 @@ from model.native_library import NativeError, library
 
 CHANNELS = 64
 MOST_CLASSES = 8
+MOST_AT_ONCE = 2  # pictures under way: while one is measured, the other has all cores but that one
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -68,7 +69,8 @@ class NativeBackend(CpuBackend):
         if reason := why_not(network):
             raise ChoiceError(f"engine 'native': {reason}; allowed: torch, module")
         assert isinstance(network, DASNet)
-        super().__init__(multiple)
+        threads = threads or torch.get_num_threads()
+        super().__init__(multiple, at_once=min(MOST_AT_ONCE, threads))
         self.precision = precision
         self._library = library()
         self._classes = _classes(network)
@@ -78,7 +80,8 @@ class NativeBackend(CpuBackend):
             weights.size,
             levels,
             self._classes,
-            threads or torch.get_num_threads(),
+            threads,
+            self.at_once,
             precision == "bf16",
         )
         if not self._handle:

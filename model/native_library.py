@@ -109,7 +109,7 @@ def opened(path: Path) -> ctypes.CDLL:
         raise NativeError(f"{path.name}: {error}") from error
     found.dasnet_error.restype = ctypes.c_char_p
     found.dasnet_create.restype = ctypes.c_void_p
-    found.dasnet_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 4]
+    found.dasnet_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 5]
     found.dasnet_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
     found.dasnet_destroy.argtypes = [ctypes.c_void_p]
     found.dasnet_destroy.restype = None

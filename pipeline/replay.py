@@ -42,7 +42,7 @@ from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, EventKind, Frame, FrameRef, Track, TrackState
 
-IN_FLIGHT = 2  # batches: decoding and drawing overlap the network
+IN_FLIGHT = 3  # batches: two are with the network while one is measured, tracked and drawn
 VIDEO_MIN_WIDTH_PX = 640  # smaller pictures are enlarged for people
 
 

@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,20 @@ def test_the_result_does_not_depend_on_threads_nor_on_what_ran_before():
         assert torch.equal(three.logits(images[1:]), wanted[1:])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pictures_at_once_are_computed_as_each_alone(threads: int):
+    """Of several sizes, from more callers than there is memory for."""
+    net = network(6, 4, 4)
+    pictures = [torch.rand(1, 3, 16 * (2 + n % 3), 16 * (5 - n % 4)) for n in range(12)]
+    with Engine(net, device="cpu", kind="native", precision="fp32", threads=threads) as engine:
+        assert engine.at_once == min(threads, 2)
+        alone = [engine.logits(picture) for picture in pictures]
+        with ThreadPoolExecutor(4) as callers:
+            for _ in range(5):
+                together = callers.map(engine._backend._logits, pictures)  # past the engine's own, fewer, threads
+                assert all(torch.equal(*pair) for pair in zip(together, alone, strict=True))
+
+
 def test_an_engine_that_is_forgotten_leaves_no_thread_behind():
     def threads() -> int:
         return len(list(Path("/proc/self/task").iterdir()))
@@ -187,7 +202,7 @@ def test_weights_that_do_not_fit_are_refused():
         (weights.size, 3, 0, b"allowed"),
         (weights.size, 99, 1, b"allowed"),
     ):
-        assert not library.dasnet_create(weights.ctypes.data, count, levels, classes, 1, 0)
+        assert not library.dasnet_create(weights.ctypes.data, count, levels, classes, 1, 1, 0)
         assert text in library.dasnet_error()
 
 
@@ -228,12 +243,21 @@ FORM_FLAGS = {
 @pytest.mark.parametrize("flags", FORM_FLAGS.values(), ids=FORM_FLAGS)
 def test_no_access_beyond_memory_and_no_undefined_behaviour(tmp_path: Path, flags: list[str]):
     """Under the address and undefined-behaviour sanitizers, which end the program at the first fault."""
-    program = tmp_path / "sanitized"
-    source = REPOSITORY / "tests" / "native_sizes.cpp"
-    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = ["g++", "-O1", "-g", "-std=c++17", "-Wno-psabi", "-pthread", *sanitizers, *flags, str(source)]
-    subprocess.run([*command, "-o", str(program)], check=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True)
+    sanitized(tmp_path, ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *flags])
+
+
+@pytest.mark.slow
+def test_pictures_at_once_share_nothing_that_changes(tmp_path: Path):
+    """Under the thread sanitizer; each result is that of the picture alone."""
+    sanitized(tmp_path, ["-fsanitize=thread", *FORM_FLAGS["avx2"]], "together")
+
+
+def sanitized(folder: Path, flags: list[str], *arguments: str) -> None:
+    """Build `native_sizes.cpp` and run it."""
+    program, source = folder / "sanitized", REPOSITORY / "tests" / "native_sizes.cpp"
+    command = ["g++", "-O1", "-g", "-std=c++17", "-Wno-psabi", "-pthread", *flags, str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "done"
 

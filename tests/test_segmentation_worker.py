@@ -30,17 +30,18 @@ PIXELS = np.zeros((64, 64, 3), np.uint8)
 
 
 class TimedEngine:
-    """Takes a set time for each batch, one after the other; finds nothing."""
+    """Takes a set time for each batch, `at_once` at a time; finds nothing."""
 
     metadata, classify = Metadata(), None
     device = SimpleNamespace(type="cpu")
 
-    def __init__(self, time_s: float = 0.0) -> None:
+    def __init__(self, time_s: float = 0.0, at_once: int = 1) -> None:
         self.time_s = time_s
+        self.at_once = at_once
         self.batches: list[int] = []  # frames in each
         self.free = threading.Event()  # while it is not set, batches hang
         self.free.set()
-        self._threads = ThreadPoolExecutor(1)
+        self._threads = ThreadPoolExecutor(at_once)
 
     def submit(self, pictures: np.ndarray) -> "Future[Any]":
         self.batches.append(len(pictures))
@@ -262,3 +263,55 @@ def test_what_a_busy_gpu_cannot_begin_yet_waits_for_the_frames_of_other_cameras(
         assert engine.batches == [1, 2]
         for camera in cameras.values():
             camera.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_as_many_frames_of_a_camera_are_under_way_as_the_engine_takes_at_once(
+    results: "zmq.Socket[bytes]", at_once: int
+):
+    engine = TimedEngine(at_once=at_once)
+    engine.free.clear()
+    with running(engine, ["north"]):
+        camera = FakeCamera("north")
+        for count in range(1, at_once + 1):
+            camera.offer()
+            while len(engine.batches) < count:  # no frame but that one is offered before it is with the device
+                time.sleep(0.005)
+        camera.offer()
+        camera.offer()  # takes the place of the one before
+        assert read(camera.path).in_flight == at_once and read(camera.path).dropped[Cause.OVERLOAD] == 1
+        engine.free.set()
+        assert camera.channel.drain(10)
+        assert [ref.seq for ref in received(results)] == [*range(at_once), at_once + 1]
+        camera.close()
+        account = read(camera.path)
+        assert account.segmented == at_once + 1 and account.balanced
+
+
+def test_credit_that_a_frame_has_used_up_already_is_not_used_again(results: "zmq.Socket[bytes]"):
+    """News of an earlier frame that left before the last one came still tells of the credit for that one."""
+    door = bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)
+
+    def message() -> Any:
+        assert door.poll(5000)
+        identity, *parts = door.recv_multipart()
+        return identity, decode(parts)[0]
+
+    def tell(**news: Any) -> None:
+        door.send_multipart([identity, *encode(Credit("w", "s1", **news))])
+
+    camera = FakeCamera("north")
+    camera.offer()
+    identity, _ = message()
+    tell(granted=True)
+    assert message()[1].ref.seq == 0
+    tell(granted=True, newest=0)
+    camera.offer()
+    assert message()[1].ref.seq == 1
+    tell(segmented=[0], granted=True, newest=0)
+    camera.offer()
+    assert isinstance(message()[1], Hello), "it asks"
+    tell(granted=True, newest=1)
+    assert message()[1].ref.seq == 2
+    camera.close()
+    door.close(0)

@@ -17,7 +17,7 @@ constexpr float TEMPERATURE = 30, EPSILON = 1e-5f;
 struct Block {
     int inputs = 0, hidden = 0;
     std::vector<float> reduce, expand, bias;      // (hidden, inputs), (KERNELS, hidden), (KERNELS)
-    std::vector<float> kernels;                   // (KERNELS, inputs, TAPS, CHANNELS): output channels side by side
+    const float *kernels = nullptr;               // (KERNELS, inputs, TAPS, CHANNELS): output channels side by side
     std::vector<float> gain, offset;              // of the norm, (CHANNELS)
 };
 
@@ -44,7 +44,7 @@ inline void attend(const Block &block, const double *averages, float mix[KERNELS
 // LANES output channels from `column` on of one tap of input channel i.
 INLINE Vec mixed(const Block &block, const float mix[KERNELS], int i, int tap, int column) {
     const size_t at = ((size_t)i * TAPS + tap) * CHANNELS + column;
-    return load(&block.kernels[at]) * mix[0] + load(&block.kernels[at + (size_t)block.inputs * TAPS * CHANNELS]) * mix[1];
+    return load(block.kernels + at) * mix[0] + load(block.kernels + at + (size_t)block.inputs * TAPS * CHANNELS) * mix[1];
 }
 
 // About the mean of each output channel: its kernel's sum times the mean of its input, but for the borders.  Sums are taken
@@ -84,7 +84,13 @@ INLINE void transform_filter(const Block &block, const float mix[KERNELS], int i
     for (int y = 0; y < PATCH; y++) filter(rows[0][y], rows[1][y], rows[2][y], out[y]);
 }
 
-// Of input channels i and i + 1, i being even: filters[point] is a packed (inputs x CHANNELS) matrix.
+// From one point's filters to the next: a line of the caches more than they fill, or all points of a channel would fall into
+// the same few sets.
+template <class Element> constexpr size_t filters_size(int depth) {
+    return (size_t)depth * CHANNELS + 64 / sizeof(Element);
+}
+
+// Of input channels i and i + 1, i being even: a point's filters are a packed (inputs x CHANNELS) matrix.
 template <class Element>
 inline void transform_filters(const Block &block, const float mix[KERNELS], int i, Element *filters) {
     using namespace winograd;
@@ -93,7 +99,7 @@ inline void transform_filters(const Block &block, const float mix[KERNELS], int 
         transform_filter(block, mix, i, column, first);
         transform_filter(block, mix, i + 1, column, second);
         for (int point = 0; point < POINTS; point++)
-            keep(filters + (size_t)point * block.inputs * CHANNELS, i, block.inputs, column,
+            keep(filters + point * filters_size<Element>(block.inputs), i, block.inputs, column,
                  first[point / PATCH][point % PATCH], second[point / PATCH][point % PATCH]);
     }
 }

@@ -221,7 +221,7 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
         for (int tile = 0; tile < tiles; tile++) load((first + tile) / across, (first + tile) % across, inputs, tile);
         [[maybe_unused]] const TileRegisters registers;
         for (int point = 0; point < POINTS; point++)
-            multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + (size_t)point * block.inputs * CHANNELS,
+            multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + point * filters_size<Element>(block.inputs),
                                block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
         auto each_tile = [&](auto work) {
             for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);

@@ -1,4 +1,5 @@
-// The C interface, called through ctypes by model/native_backend.py.  One engine is used by one thread at a time.
+// The C interface, called through ctypes by model/native_backend.py.  Of an engine, as many threads as it has lanes run
+// pictures at once; more wait.
 #include <exception>
 #include <string>
 
@@ -23,21 +24,25 @@ class Reader {  // of the weights in the order in which native_backend.packed_we
     const float *at_, *end_;
 };
 
-Block read_block(Reader &reader, int inputs) {
+size_t kernels_size(int inputs) { return (size_t)KERNELS * CHANNELS * inputs * TAPS; }
+
+// Its kernels are put where `at` points, which then points behind them.
+Block read_block(Reader &reader, int inputs, float *&at) {
     Block block;
     block.inputs = inputs;
     block.hidden = inputs == COLOURS ? KERNELS : inputs / 4 + 1;
     block.reduce = reader.take((size_t)block.hidden * inputs);
     block.expand = reader.take((size_t)KERNELS * block.hidden);
     block.bias = reader.take(KERNELS);
-    const std::vector<float> kernels = reader.take((size_t)KERNELS * CHANNELS * inputs * TAPS);
-    block.kernels.resize(kernels.size());
+    const std::vector<float> kernels = reader.take(kernels_size(inputs));
     size_t from = 0;
     for (int k = 0; k < KERNELS; k++)
         for (int out = 0; out < CHANNELS; out++)
             for (int in = 0; in < inputs; in++)
                 for (int tap = 0; tap < TAPS; tap++)
-                    block.kernels[(((size_t)k * inputs + in) * TAPS + tap) * CHANNELS + out] = kernels[from++];
+                    at[(((size_t)k * inputs + in) * TAPS + tap) * CHANNELS + out] = kernels[from++];
+    block.kernels = at;
+    at += kernels.size();
     block.gain = reader.take(CHANNELS);
     block.offset = reader.take(CHANNELS);
     return block;
@@ -45,9 +50,11 @@ Block read_block(Reader &reader, int inputs) {
 
 Weights read_weights(Reader &reader, int levels, int classes) {
     Weights weights;
+    weights.kernels.reserve(kernels_size(COLOURS) + levels * (kernels_size(CHANNELS) + kernels_size(2 * CHANNELS)));
+    float *kernels = weights.kernels.data();
     for (int level = 0; level <= levels; level++)
-        weights.encoder.push_back(read_block(reader, level ? CHANNELS : COLOURS));
-    for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS));
+        weights.encoder.push_back(read_block(reader, level ? CHANNELS : COLOURS, kernels));
+    for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS, kernels));
     for (int stage = 0; stage < levels; stage++) {
         Gate gate;
         gate.of_guide = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
@@ -70,18 +77,11 @@ Weights read_weights(Reader &reader, int levels, int classes) {
     return weights;
 }
 
-struct Engine {
-    Weights weights;
-    Pool pool;
+// The memory of one picture under way.
+struct Lane {
     std::unique_ptr<Network> network;
     int height = 0, width = 0;
-
-    Engine(Weights w, int threads, bool bf16) : weights(std::move(w)), pool(threads) {
-        if (bf16)
-            network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
-        else
-            network = std::make_unique<StoredNetwork<float>>(weights, pool);
-    }
+    bool taken = false;
 
     void resize(int h, int w) {
         if (h == height && w == width) return;
@@ -90,6 +90,54 @@ struct Engine {
         height = h;
         width = w;
     }
+};
+
+struct Engine {
+    Weights weights;
+    Pool pool;
+    std::vector<Lane> lanes;
+    std::mutex mutex;
+    std::condition_variable freed;
+
+    Engine(Weights w, int threads, int count, bool bf16) : weights(std::move(w)), pool(threads), lanes(count) {
+        for (Lane &lane : lanes)
+            if (bf16)
+                lane.network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
+            else
+                lane.network = std::make_unique<StoredNetwork<float>>(weights, pool);
+    }
+
+    // The first that is free, so that the others take no memory before they are needed.
+    Lane &take() {
+        std::unique_lock<std::mutex> lock(mutex);
+        auto is_free = [](const Lane &lane) { return !lane.taken; };
+        auto found = lanes.end();
+        freed.wait(lock, [&] { return (found = std::find_if(lanes.begin(), lanes.end(), is_free)) != lanes.end(); });
+        found->taken = true;
+        return *found;
+    }
+
+    void give_back(Lane &lane) {
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            lane.taken = false;
+        }
+        freed.notify_one();
+    }
+};
+
+// One picture after another, in a lane of the engine.
+class Run {
+  public:
+    explicit Run(Engine &engine) : engine_(engine), lane_(engine.take()), caller_(engine.pool) {}
+    ~Run() { engine_.give_back(lane_); }
+    Run(const Run &) = delete;
+    Lane *operator->() const { return &lane_; }
+
+  private:
+    Engine &engine_;
+    Lane &lane_;
+    Pool::Caller caller_;
 };
 
 thread_local std::string last_error;
@@ -121,13 +169,14 @@ int dasnet_usable() {
 }
 
 // Null where it fails; dasnet_error says why.
-void *dasnet_create(const float *weights, size_t count, int levels, int classes, int threads, int bf16) {
+void *dasnet_create(const float *weights, size_t count, int levels, int classes, int threads, int lanes,
+                    int bf16) {
     return guarded(
         [&]() -> void * {
-            if (levels < 1 || levels > 12 || classes < 1 || classes > MOST_CLASSES || threads < 1)
-                throw std::invalid_argument("levels 1 to 12, classes 1 to 8, threads 1 and more are allowed");
+            if (levels < 1 || levels > 12 || classes < 1 || classes > MOST_CLASSES || threads < 1 || lanes < 1)
+                throw std::invalid_argument("levels 1 to 12, classes 1 to 8, threads and lanes 1 and more are allowed");
             Reader reader(weights, count);
-            return new Engine(read_weights(reader, levels, classes), threads, bf16 != 0);
+            return new Engine(read_weights(reader, levels, classes), threads, lanes, bf16 != 0);
         },
         nullptr);
 }
@@ -140,10 +189,11 @@ int dasnet_run(void *handle, const float *images, int count, int height, int wid
             const int multiple = std::min(1 << engine.weights.levels(), MOST_MULTIPLE);
             if (count < 0 || height < multiple || width < multiple || height % multiple || width % multiple)
                 throw std::invalid_argument("sides that are multiples of " + std::to_string(multiple) + " are allowed");
-            engine.resize(height, width);
+            const Run run(engine);
+            run->resize(height, width);
             const size_t plane = (size_t)height * width;
             for (int i = 0; i < count; i++)
-                engine.network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane);
+                run->network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane);
             return 0;
         },
         1);

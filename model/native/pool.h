@@ -1,7 +1,12 @@
-// Threads that share a loop.  Which thread takes which index is left open; what an index computes is not: sums are kept
-// an index and added up in order, so that a result does not depend on the number of threads.
+// Threads that share loops.  Which thread takes which index is left open; what an index computes is not: sums are kept an
+// index and added up in order, so that a result does not depend on the number of threads.
+//
+// Several pictures may be under way at once, each in a thread of the caller's.  Those count as threads of the pool, which
+// helps with as many of its own as are left: a picture alone has all of them, and of two on two threads each has one, with
+// no loop at whose end one waits for the other.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -11,7 +16,7 @@
 
 class Pool {
   public:
-    explicit Pool(int threads) {
+    explicit Pool(int threads) : size_(threads) {
         for (int worker = 1; worker < threads; worker++) threads_.emplace_back([this, worker] { serve(worker); });
     }
 
@@ -24,66 +29,100 @@ class Pool {
         for (auto &thread : threads_) thread.join();
     }
 
-    int size() const { return (int)threads_.size() + 1; }
+    int size() const { return size_; }
 
-    // work(index, worker) for every index below count; worker < size() numbers the thread, for its scratch memory.
-    void run(int count, const std::function<void(int, int)> &work) {
-        if (threads_.empty() || count < 2) {
-            for (int index = 0; index < count; index++) work(index, 0);
-            return;
+    // A picture is under way for as long as this lives.
+    class Caller {
+      public:
+        explicit Caller(Pool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
+        ~Caller() {
+            {
+                std::lock_guard<std::mutex> lock(pool_.mutex_);
+                pool_.callers_.fetch_sub(1);
+            }
+            pool_.begun_.notify_all();
         }
+        Caller(const Caller &) = delete;
+
+      private:
+        Pool &pool_;
+    };
+
+    // work(index, worker) for every index below count, by a Caller; worker < size() numbers the thread, for its scratch memory.
+    void run(int count, const std::function<void(int, int)> &work) {
+        Job job{work, count};
+        if (count < 2 || size_ == 1) return take(job, 0);
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            work_ = &work;
-            count_ = count;
-            next_.store(0, std::memory_order_relaxed);
-            busy_.store((int)threads_.size(), std::memory_order_relaxed);
-            round_.fetch_add(1, std::memory_order_release);
+            jobs_.push_back(&job);
+            posted_.fetch_add(1, std::memory_order_release);
         }
-        begun_.notify_all();
-        take(work, count, 0);
-        for (int spin = 0; busy_.load(std::memory_order_acquire) && spin < SPINS; spin++) pause();
+        if (helps(1)) begun_.notify_all();
+        take(job, 0);
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+        }
+        for (int spin = 0; job.helpers.load(std::memory_order_acquire) && spin < SPINS; spin++) pause();
         std::unique_lock<std::mutex> lock(mutex_);
-        ended_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+        ended_.wait(lock, [&job] { return job.helpers.load(std::memory_order_acquire) == 0; });
     }
 
   private:
+    struct Job {
+        const std::function<void(int, int)> &work;
+        const int count;
+        std::atomic<int> next{0}, helpers{0};
+    };
+
     static constexpr int SPINS = 4000;  // some tens of microseconds: a stage takes longer than a sleeping thread's wake-up
 
     static void pause() { __builtin_ia32_pause(); }
 
-    void take(const std::function<void(int, int)> &work, int count, int worker) {
-        for (int index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < count;) work(index, worker);
+    bool helps(int worker) const { return worker <= size() - callers_.load(std::memory_order_relaxed); }
+
+    void take(Job &job, int worker) {
+        while (!worker || helps(worker)) {
+            const int index = job.next.fetch_add(1, std::memory_order_relaxed);
+            if (index >= job.count) return;
+            job.work(index, worker);
+        }
+    }
+
+    // The one with the fewest helpers that has something left to do.  Under the mutex.
+    Job *job_for(int worker) const {
+        Job *best = nullptr;
+        for (Job *job : jobs_)
+            if (job->next.load(std::memory_order_relaxed) < job->count && (!best || job->helpers < best->helpers)) best = job;
+        return helps(worker) ? best : nullptr;
     }
 
     void serve(int worker) {
         unsigned seen = 0;
         for (;;) {
-            for (int spin = 0; round_.load(std::memory_order_acquire) == seen && spin < SPINS; spin++) pause();
-            const std::function<void(int, int)> *work;
-            int count;
+            for (int spin = 0; posted_.load(std::memory_order_acquire) == seen && helps(worker) && spin < SPINS; spin++) pause();
+            Job *job = nullptr;
             {
                 std::unique_lock<std::mutex> lock(mutex_);
-                begun_.wait(lock, [&] { return stopping_ || round_.load(std::memory_order_relaxed) != seen; });
+                begun_.wait(lock, [&] { return stopping_ || (job = job_for(worker)); });
                 if (stopping_) return;
-                seen = round_.load(std::memory_order_relaxed);
-                work = work_;
-                count = count_;
+                seen = posted_.load(std::memory_order_relaxed);
+                job->helpers.fetch_add(1, std::memory_order_relaxed);
             }
-            take(*work, count, worker);
-            if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+            take(*job, worker);
+            if (job->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // the job may be gone from here on
                 std::lock_guard<std::mutex> lock(mutex_);
-                ended_.notify_one();
+                ended_.notify_all();
             }
         }
     }
 
-    std::vector<std::thread> threads_;
+    const int size_;  // with a caller
     std::mutex mutex_;
     std::condition_variable begun_, ended_;
-    const std::function<void(int, int)> *work_ = nullptr;
-    int count_ = 0;
+    std::vector<Job *> jobs_;  // of the pictures under way
     bool stopping_ = false;
-    std::atomic<int> next_{0}, busy_{0};
-    std::atomic<unsigned> round_{0};
+    std::atomic<int> callers_{0};
+    std::atomic<unsigned> posted_{0};
+    std::vector<std::thread> threads_;
 };

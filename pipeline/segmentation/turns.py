@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pipeline.transport.sockets import Socket
 from pipeline.transport.wire import Stamps
-from pipeline.types import Frame
+from pipeline.types import Frame, FrameRef
 
 GRANT_S = 0.1  # a place is kept so long for a frame that does not come
 
@@ -25,7 +25,8 @@ class Camera:
     identity: bytes  # its address there
     session: str
     waiting: tuple[Frame, Stamps] | None = None
-    flying: bool = False  # its frame is with the device
+    flying: int = 0  # frames of it that are with the device
+    newest: int = -1  # of its frames that came, the sequence number
     asks: bool = False  # for credit, with a frame that waits at its end
     granted: bool = False  # it may send a frame
     place_s: float = 0.0  # since when a place is kept for that; 0: none is, there was room for all
@@ -39,10 +40,14 @@ class Camera:
     def is_idle(self) -> bool:
         return self.waiting is None and not self.flying
 
+    def may_send(self, most: int) -> bool:
+        return self.waiting is None and self.flying < most
+
 
 @dataclass
 class Turns:
     places: int  # frames in a batch
+    most: int = 1  # frames of one camera that may be here
     cameras: dict[str, Camera] = field(default_factory=dict)
     _asking: deque[Camera] = field(default_factory=deque)  # the longest first
     _arrived: deque[Camera] = field(default_factory=deque)  # those whose frames wait here, in their order
@@ -52,12 +57,12 @@ class Turns:
         camera = self.cameras.get(name)
         if camera is None or not camera.is_of(door, identity, session):
             camera = self.cameras[name] = Camera(name, door, identity, session)
-        if camera.is_idle and not camera.asks:
+        if camera.may_send(self.most) and not camera.asks:
             camera.asks = True  # also where credit is on its way to it just now
             self._asking.append(camera)
 
     def arrived(self, camera: Camera, frame: Frame, stamps: Stamps) -> None:
-        camera.granted = False
+        camera.granted, camera.newest = False, frame.ref.seq
         camera.waiting = (frame, stamps)
         self._arrived.append(camera)
 
@@ -69,7 +74,7 @@ class Turns:
         while self._asking and room > 0:
             camera = self._asking.popleft()
             asks, camera.asks = camera.asks, False
-            if asks and camera.is_idle and self.cameras.get(camera.name) is camera:
+            if asks and camera.may_send(self.most) and self.cameras.get(camera.name) is camera:
                 camera.granted, camera.place_s = True, now_s
                 room -= 1
                 yield camera
@@ -86,14 +91,19 @@ class Turns:
     def take(self, camera: Camera) -> tuple[Frame, Stamps]:
         """Its frame, which goes to the device."""
         assert camera.waiting is not None
-        frame, camera.waiting, camera.flying = camera.waiting, None, True
+        frame, camera.waiting = camera.waiting, None
+        camera.flying += 1
         return frame
 
     def expected(self) -> int:
         """Cameras that may send a frame any moment."""
-        return sum(camera.is_idle for camera in self.cameras.values())
+        return sum(camera.may_send(self.most) for camera in self.cameras.values())
 
-    def ended(self, camera: Camera) -> None:
-        """Its frame has met its fate.  Where nobody else waits it need not ask for the next one."""
-        camera.waiting, camera.flying, camera.place_s = None, False, 0.0
-        camera.granted = not self._asking
+    def ended(self, camera: Camera, ref: FrameRef) -> None:
+        """A frame of it has met its fate.  Where nobody else waits it need not ask for the next one."""
+        if camera.waiting is not None and camera.waiting[0].ref == ref:
+            camera.waiting = None
+        else:
+            camera.flying = max(0, camera.flying - 1)  # it may have come in anew while its frame was here
+        if not camera.granted and not self._asking and camera.may_send(self.most):
+            camera.granted, camera.place_s = True, 0.0

@@ -31,6 +31,7 @@ from pipeline.resources import GpuResources
 from pipeline.segmentation.batch_window import BatchWindow
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.segmentation.turns import Camera, Turns
+from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -104,10 +105,9 @@ class SegmentationWorker:
         self._id = secrets.token_hex(8)
         self._flying: list[tuple[Batch, list[Stamps]]] = []
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
-        on_gpu = segmenter.engine.device.type == "cuda"
-        self._depth = 2 if on_gpu else 1  # batches under way: on a GPU, copies overlap computing
-        most = 16 if on_gpu else 1  # a CPU gains nothing from batches, and they cost latency
-        self._turns = Turns(most)
+        self._depth = segmenter.engine.at_once  # batches under way
+        most = 16 if segmenter.engine.device.type == "cuda" else 1  # a CPU gains nothing from batches
+        self._turns = Turns(most, min(self._depth, CREDITS))
         self._window = BatchWindow(objective_s, most)
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._doors = doors
@@ -274,11 +274,11 @@ class SegmentationWorker:
         camera = self._turns.cameras.get(ref.camera)
         if camera is None or camera.session != ref.session:
             return  # numbers of another session would be taken for its own
-        self._turns.ended(camera)
+        self._turns.ended(camera, ref)
         self._credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq])
 
     def _credit(self, camera: Camera, segmented: Sequence[int] = (), failed: Sequence[int] = ()) -> None:
-        credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted)
+        credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted, camera.newest)
         camera.door.send_multipart([camera.identity, *encode(credit)])
 
 

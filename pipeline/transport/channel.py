@@ -26,7 +26,7 @@ from pipeline.transport.refusals import Refusals
 from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
 
-CREDITS = 1  # frames of a camera that may be under way; more would only wait in a queue and age
+CREDITS = 2  # frames of a camera that may be under way: one is searched while the one before it is measured
 HELLO_S = 0.5  # how often credit is asked for again: the segmentation worker may be another by then
 ASK_S = 1.0  # how often another host is asked for its time
 SILENCE_S = 5.0  # without an answer from it for so long, that is told
@@ -51,6 +51,7 @@ class Channel:
         self._mailbox: tuple[Frame, Stamps] | None = None
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
         self._granted = False
+        self._asks = False  # for credit, since the last frame left or met its fate
         self._worker = ""  # the segmentation worker that gave the credit
         self._closing = False
         self._ended = False
@@ -143,9 +144,11 @@ class Channel:
                 if self._flying.pop(seq, None) is not None:
                     self._ledger.segmented()
             self._fail(message.failed)
-            self._granted = message.granted and len(self._flying) < CREDITS
-            if not self._flying:
-                self._told_s = 0.0  # the next frame asks at once
+            # Credit that was given before the last frame came there is what that frame used up.
+            arrived = max(self._flying, default=-1) <= message.newest
+            self._granted = message.granted and arrived and len(self._flying) < CREDITS
+            if message.segmented or message.failed:
+                self._asks = False
             self._lock.notify_all()
 
     def _hear(self, now_s: float) -> None:
@@ -188,15 +191,16 @@ class Channel:
             return
         with self._lock:
             if not self._granted:
-                if (self._mailbox or self._flying) and now_s - self._told_s >= HELLO_S:
-                    self._told_s = now_s
+                first, again = not self._asks, now_s - self._told_s >= HELLO_S
+                if (self._mailbox and (first or again)) or (self._flying and again):
+                    self._asks, self._told_s = True, now_s
                     self._try(encode(Hello(self._camera, self._session, self._live)))
                 return
             if self._mailbox is None:
                 return
             frame, stamps = self._mailbox
             self._mailbox = None
-            self._granted, self._told_s = False, now_s
+            self._granted, self._asks, self._told_s = False, False, now_s
             self._flying[frame.ref.seq] = now_s
             self._ledger.sent()
             self._lock.notify_all()

@@ -67,6 +67,7 @@ class Credit(msgspec.Struct, tag="credit"):
     segmented: list[int] = []  # sequence numbers
     failed: list[int] = []
     granted: bool = False
+    newest: int = -1  # of its frames that have come here, the sequence number; a later one uses this credit up
 
 
 class End(msgspec.Struct, tag="end"):
