@@ -41,8 +41,8 @@ def main() -> int:
         for name in options.sets:
             clips = stored(options.data, name, replays)
             for sensor in SENSORS:
-                of_sensor = [each for each in clips if each[0].sensor == sensor]
-                curves[name, sensor] = list(curve(of_sensor, metadata.decision[sensor]))
+                if of_sensor := [each for each in clips if each[0].sensor == sensor]:
+                    curves[name, sensor] = list(curve(of_sensor, metadata.decision[sensor]))
     except DasnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

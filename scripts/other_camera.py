@@ -2,6 +2,7 @@
 
     python3 scripts/other_camera.py faint hard out/faint --data FOLDER
     python3 scripts/evaluate_clips.py hard --data out/faint --out out/evaluation-faint
+    python3 scripts/decision_curve.py hard faint.png --data out/faint --evaluation out/evaluation-faint
 
 FOLDER is in the format of `tests/data` (labels.json.gz and clips/).  `faint`: less than half the contrast, a little
 blurred, with noise of its own; `inverted`: dark is hot.

@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
         "test_classifier"
     ),
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": "test_class_evidence",
+    "python3 scripts/other_camera.py faint hard out/faint --data FOLDER": "test_other_camera",
     "python3 scripts/cross_band.py --data FOLDER": "test_cross_band",
     "python3 scripts/bench_live.py --fps 25 --seconds 60": "test_soak_and_chaos",
     "python3 scripts/bench_transport.py": "test_bench_transport",
