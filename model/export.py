@@ -109,7 +109,7 @@ def run_export(
     if out.suffix == ".plan":
         require_tensorrt()
     loaded = load(checkpoint)
-    multiple = _multiple(loaded.network)
+    multiple = multiple_of(loaded.network)
     partial = out.with_suffix(f"{out.suffix}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def run_export(
     return worst
 
 
-def _multiple(network: nn.Module) -> int:
+def multiple_of(network: nn.Module) -> int:
     """Of sides at which no map is odd: what the file computes must not depend on the sizes of its maps."""
     return int(2**network.size if isinstance(network, DynamicUNet) else getattr(network, "multiple", 32))
 

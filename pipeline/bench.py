@@ -259,7 +259,7 @@ class _Comparisons:
         for entrant, during, request, answer in self._ask_all(field_, save=False):
             if "max_error" in answer:
                 report.errors[entrant, (request["height_px"], request["width_px"])] = answer["max_error"]
-            else:
+            elif "both_px" in answer:
                 report.masks.append(
                     Mask(entrant, during.removeprefix("mask of "), answer["both_px"], answer["either_px"])
                 )

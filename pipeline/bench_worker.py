@@ -29,10 +29,23 @@ from model.checkpoint import Loaded, load
 from model.dasnet import DASNet
 from model.engine import Engine
 from model.errors import ChoiceError
-from model.export import run_export
+from model.export import multiple_of, run_export
 from model.fused import FusedDASNet
 
 Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OfMultiples:
+    """A forward that takes sides of these multiples only, where the engines take finer ones."""
+
+    forward: Forward
+    multiple: int
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        return self.forward(batch)
+
+
 Answer = dict[str, Any]
 
 ALLOCATORS = {
@@ -178,17 +191,20 @@ def onnx_file(task: Task) -> str:
     return str(path)
 
 
-def onnx_runtime(_loaded: Loaded, task: Task) -> Forward:
+def onnx_runtime(loaded: Loaded, task: Task) -> Forward:
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = task.threads
     # Its threads go on spinning after a run, in the time of the next candidate.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = runtime.InferenceSession(onnx_file(task), options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run(["logits"], {"image": batch.numpy()})[0])
+    return OfMultiples(
+        lambda batch: torch.from_numpy(session.run(["logits"], {"image": batch.numpy()})[0]),
+        multiple_of(loaded.network),
+    )
 
 
-def openvino(_loaded: Loaded, task: Task) -> Forward:
+def openvino(loaded: Loaded, task: Task) -> Forward:
     vino = import_module("openvino")
     core = vino.Core()
     compiled: dict[tuple[int, ...], Any] = {}  # of the newest shape only: a free shape is slower
@@ -210,7 +226,7 @@ def openvino(_loaded: Loaded, task: Task) -> Forward:
             compiled[shape] = core.compile_model(model, "CPU", hints)
         return torch.from_numpy(compiled[shape](batch.numpy())[0])
 
-    return forward
+    return OfMultiples(forward, multiple_of(loaded.network))
 
 
 # Requests
@@ -244,10 +260,15 @@ def logits(forward: Forward, request: Answer) -> Answer:
 
 
 def mask(forward: Forward, request: Answer) -> Answer:
-    """Of a real frame: `save` it to the file, or how many pixels are in both, and in either, of it and the file's."""
+    """Of a real frame: `save` it to the file, or how many pixels are in both, and in either, of it and the file's.
+
+    Nothing where the candidate does not take frames of that size.
+    """
     frame = np.load(request["frame"])
     height, width = frame.shape[:2]
     image = padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255, request["multiple"]).contiguous()
+    if isinstance(forward, OfMultiples) and any(side % forward.multiple for side in image.shape[2:]):
+        return {}
     probability = forward(image)[0, :, :height, :width].sigmoid().amax(dim=0)
     got = (probability > request["threshold"]).numpy()
     if request["save"]:

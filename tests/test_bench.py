@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from program import CLIPS
@@ -14,7 +15,7 @@ from torch import Tensor
 from model import build
 from model.checkpoint import Loaded, save
 from model.metadata import Metadata
-from pipeline import bench
+from pipeline import bench, bench_worker
 from pipeline.bench import BenchOptions, Candidate, run_bench
 from pipeline.bench_report import Entrant, Mask, Report, Sample, mask_rows, rows
 from pipeline.bench_worker import Forward, Task
@@ -169,3 +170,14 @@ def test_frames_without_a_target_do_not_raise_the_agreement():
 def test_options_that_make_no_sense_are_refused_by_name(checkpoint: Path, options: BenchOptions, match: str):
     with pytest.raises(ConfigError, match=match):
         run_bench(checkpoint, options)
+
+
+def test_masks_of_frames_that_an_exported_file_does_not_take_are_left_out(tmp_path: Path):
+    frame = tmp_path / "frame.npy"
+    np.save(frame, np.zeros((64, 96, 3), np.uint8))
+    request = {"frame": frame, "multiple": 32, "threshold": 0.3, "save": True, "file": tmp_path / "mask.npy"}
+    exported = bench_worker.OfMultiples(lambda batch: batch[:, :1] + 1, 64)
+    assert bench_worker.mask(exported, request) == {} and not request["file"].exists()
+    np.save(frame, np.zeros((64, 128, 3), np.uint8))
+    bench_worker.mask(exported, request)
+    assert np.load(request["file"]).all()
