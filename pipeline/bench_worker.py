@@ -267,7 +267,8 @@ def mask(forward: Forward, request: Answer) -> Answer:
     frame = np.load(request["frame"])
     height, width = frame.shape[:2]
     image = padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255, request["multiple"]).contiguous()
-    if isinstance(forward, OfMultiples) and any(side % forward.multiple for side in image.shape[2:]):
+    multiple = getattr(forward, "multiple", 1)  # by name: run as a program, this file has a second OfMultiples
+    if any(side % multiple for side in image.shape[2:]):
         return {}
     probability = forward(image)[0, :, :height, :width].sigmoid().amax(dim=0)
     got = (probability > request["threshold"]).numpy()

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from program import CLIPS
@@ -37,6 +36,11 @@ def dying(loaded: Loaded, _task: Task) -> Forward:
     return forward
 
 
+def coarse(loaded: Loaded, _task: Task) -> Forward:
+    """Takes no real frame."""
+    return bench_worker.OfMultiples(loaded.network, 1024)
+
+
 def raising(_loaded: Loaded, _task: Task) -> Forward:
     raise RuntimeError("no such instruction")
 
@@ -55,6 +59,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     table = [candidate for candidate in bench.CANDIDATES if candidate.name in KEPT]
     table[2:2] = [Candidate("dying", "test_bench:dying"), Candidate("raising", "test_bench:raising")]
     table += [
+        Candidate("coarse", "test_bench:coarse"),
         Candidate("absent", "test_bench:dying", packages=("no_such_package",)),
         Candidate("cuda", "pipeline.bench_worker:engine", arguments={"kind": "no such engine"}),
     ]
@@ -105,7 +110,7 @@ def test_fp32_candidates_are_exact(measured: tuple[int, dict[str, Any]]):
 def test_candidates_are_asked_in_turn_each_round_on_an_input_of_its_own(measured: tuple[int, dict[str, Any]]):
     _, found = measured
     asked = [(s["height_px"], s["batch"], s["round"], s["candidate"]) for s in found["samples"]]
-    turn = ["reference", "reference-kept", "dying", "torch"]
+    turn = ["reference", "reference-kept", "dying", "torch", "coarse"]
     assert asked[: 2 * len(turn)] == [(24, 1, number, name) for number in range(ROUNDS) for name in turn]
     seeds: dict[tuple[int, int, int], set[int]] = {}
     for sample in found["samples"]:
@@ -123,7 +128,7 @@ def test_one_that_dies_or_raises_is_reported_and_the_others_go_on(measured: tupl
     assert "SIGKILL" in failed["dying"]
     assert failed["raising"] == "starting: RuntimeError: no such instruction"
     last = found["samples"][-1]
-    assert (last["candidate"], last["height_px"], last["batch"]) == ("torch", 40, 3)
+    assert (last["candidate"], last["height_px"], last["batch"]) == ("coarse", 40, 3)
     assert [row["batch"] for row in found["results"] if row["candidate"] == "dying"] == [1]
 
 
@@ -172,12 +177,7 @@ def test_options_that_make_no_sense_are_refused_by_name(checkpoint: Path, option
         run_bench(checkpoint, options)
 
 
-def test_masks_of_frames_that_an_exported_file_does_not_take_are_left_out(tmp_path: Path):
-    frame = tmp_path / "frame.npy"
-    np.save(frame, np.zeros((64, 96, 3), np.uint8))
-    request = {"frame": frame, "multiple": 32, "threshold": 0.3, "save": True, "file": tmp_path / "mask.npy"}
-    exported = bench_worker.OfMultiples(lambda batch: batch[:, :1] + 1, 64)
-    assert bench_worker.mask(exported, request) == {} and not request["file"].exists()
-    np.save(frame, np.zeros((64, 128, 3), np.uint8))
-    bench_worker.mask(exported, request)
-    assert np.load(request["file"]).all()
+def test_masks_of_frames_that_a_candidate_does_not_take_are_left_out(measured: tuple[int, dict[str, Any]]):
+    _, found = measured
+    assert "coarse" in {row["candidate"] for row in found["results"]}
+    assert "coarse" not in {row["candidate"] for row in found["masks"]}
