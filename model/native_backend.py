@@ -16,7 +16,7 @@ from model.native_library import NativeError, library
 
 CHANNELS = 64
 MOST_CLASSES = 8
-MOST_AT_ONCE = 2  # pictures under way: while one is measured, the other has all cores but that one
+MOST_AT_ONCE = 2  # pictures under way, which share the threads: none then waits for the other at the end of a stage
 PRECISIONS = ("fp32", "bf16")
 
 

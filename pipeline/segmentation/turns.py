@@ -2,7 +2,8 @@
 
 A camera whose frame waits asks for credit.  There are as many places as the next batch holds; who has waited longest is
 given one, and sends the newest frame that it then has.  So no more frames are here than the device takes next, each of
-them young, and no camera is served twice while another waits.
+them young, and no camera is served twice while another waits.  Where the device takes several batches at once, a camera
+may have as many frames here, one in each.
 """
 
 from collections import deque
