@@ -32,6 +32,17 @@ def send(turns: Turns, name: str, seq: int = 0) -> Camera:
     return camera
 
 
+def with_credit_for_a_second_frame() -> Turns:
+    """The first of camera a is with the device."""
+    turns = Turns(1, most=2)
+    ask(turns, "a")
+    assert granted(turns) == ["a"]
+    turns.take(send(turns, "a", 0))
+    ask(turns, "a")
+    assert granted(turns) == ["a"]
+    return turns
+
+
 def test_places_are_given_in_the_order_of_asking_and_not_before_one_is_free():
     turns = Turns(2)
     ask(turns, "a", "b", "c", "a")
@@ -112,12 +123,7 @@ def test_a_second_frame_of_a_camera_comes_while_the_first_is_with_the_device_and
 
 
 def test_credit_that_is_on_its_way_is_not_taken_back_when_an_earlier_frame_ends():
-    turns = Turns(1, most=2)
-    ask(turns, "a")
-    assert granted(turns) == ["a"]
-    turns.take(send(turns, "a", 0))
-    ask(turns, "a")
-    assert granted(turns) == ["a"]
+    turns = with_credit_for_a_second_frame()
     ask(turns, "b")
     turns.ended(turns.cameras["a"], reference("a", 0))
     assert turns.cameras["a"].granted
@@ -125,12 +131,7 @@ def test_credit_that_is_on_its_way_is_not_taken_back_when_an_earlier_frame_ends(
 
 
 def test_the_fate_of_a_frame_that_still_waits_leaves_the_device_its_own():
-    turns = Turns(1, most=2)
-    ask(turns, "a")
-    assert granted(turns) == ["a"]
-    turns.take(send(turns, "a", 0))
-    ask(turns, "a")
-    assert granted(turns) == ["a"]
+    turns = with_credit_for_a_second_frame()
     a = send(turns, "a", 1)
     turns.ended(a, reference("a", 1))
     assert a.waiting is None and a.flying == 1
