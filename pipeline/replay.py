@@ -42,7 +42,6 @@ from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, EventKind, Frame, FrameRef, Track, TrackState
 
-IN_FLIGHT = 3  # batches: two are with the network while one is measured, tracked and drawn
 VIDEO_MIN_WIDTH_PX = 640  # smaller pictures are enlarged for people
 
 
@@ -267,7 +266,8 @@ class Replay:
             if waiting and (frame is None or len(waiting) >= size):
                 flying += self._segmenter.submit(waiting)
                 waiting = []
-            while flying and (frame is None or len(flying) >= IN_FLIGHT):
+            # One batch is measured, tracked and drawn while the engine has as many as it takes.
+            while flying and (frame is None or len(flying) > self._engine.at_once):
                 yield from self._finish(flying.popleft())
             if frame is None:
                 break

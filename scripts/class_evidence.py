@@ -9,13 +9,13 @@ class, 0.5 is a guess.  Minutes, where `evaluate_clips.py` takes an hour; masks 
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from evaluate_clips import parsed_with_data
 from scipy.stats import mannwhitneyu
 
 from model.checkpoint import load
@@ -45,13 +45,10 @@ class Evidence:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--data", default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips")
     parser.add_argument("--splits", type=lambda text: text.split(","), default=["val", "hard"])
     parser.add_argument("--frames", type=int, default=6, help="a clip")
     parser.add_argument("--json", type=Path, help="write the evidence of each clip here")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    options = parsed_with_data(parser)
     try:
         frames = {split: frames_of(options.data, split, options.frames) for split in options.splits}
         measured = {}

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from evaluate_clips import parsed_with_data
+
 from model.checkpoint import load
 from model.errors import ModelError
 from pipeline.errors import ConfigError, DasnetError
@@ -31,15 +33,12 @@ DRONE_FRAMES, OTHER_FRAMES = 6, 4  # a clip
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips")
     parser.add_argument("--splits", type=lambda text: text.split(","), default=["val", "hard"], help="to measure on")
     parser.add_argument("--steps", type=int, default=600, help="of each training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--out", type=Path, default=Path("out/cross_band"))
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
-    os.environ["DASNET_CLIPS"] = options.data  # the recipe asks for it
+    options = parsed_with_data(parser)
+    os.environ["DASNET_CLIPS"] = str(options.data)  # the recipe asks for it
     length = [f"steps={options.steps}", f"schedule.decay_steps={options.steps // 3}"]
     checks = [f"check_splits=[{','.join(options.splits)}]", f"check_every_steps={options.steps}"]
     changes = [*length, *checks, *options.set]

@@ -55,10 +55,15 @@ def main() -> int:
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """What whoever evaluates, or shows an evaluation, is told besides: data and checkpoint."""
+    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    return parsed_with_data(parser)
+
+
+def parsed_with_data(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """With the folder that every script on labelled clips needs."""
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips"
     )
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data FOLDER, or DASNET_CLIPS, is needed")

@@ -11,7 +11,6 @@ blurred, with noise of its own; `inverted`: dark is hot.
 import argparse
 import gzip
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from evaluate_clips import parsed_with_data
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError
@@ -51,10 +51,7 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("split", choices=SPLITS)
     parser.add_argument("folder", type=Path, help="where to; must not hold labels yet")
-    parser.add_argument("--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="or DASNET_CLIPS")
-    options = parser.parse_args()
-    if options.data is None:
-        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    options = parsed_with_data(parser)
     try:
         print(f"{make(options.kind, options.split, options.folder, options.data)} clips in {options.folder}")
     except DasnetError as error:

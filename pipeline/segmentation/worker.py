@@ -31,7 +31,6 @@ from pipeline.resources import GpuResources
 from pipeline.segmentation.batch_window import BatchWindow
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.segmentation.turns import Camera, Turns
-from pipeline.transport.channel import CREDITS
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -107,7 +106,7 @@ class SegmentationWorker:
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         self._depth = segmenter.engine.at_once  # batches under way
         most = 16 if segmenter.engine.device.type == "cuda" else 1  # a CPU gains nothing from batches
-        self._turns = Turns(most, min(self._depth, CREDITS))
+        self._turns = Turns(most, self._depth)
         self._window = BatchWindow(objective_s, most)
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._doors = doors
