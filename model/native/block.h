@@ -68,9 +68,7 @@ INLINE void keep(float *of_point, int i, int depth, int column, Vec first, Vec s
 }
 
 INLINE void keep(bfloat16 *of_point, int i, int depth, int column, Vec first, Vec second) {
-    const WordVec low = __builtin_convertvector(rounded(first), WordVec);
-    const WordVec high = __builtin_convertvector(rounded(second), WordVec);
-    const WordVec pairs = low | high << 16;
+    const WordVec pairs = words(rounded(first)) | words(rounded(second)) << 16;
     std::memcpy(of_point + packed_pairs(i, column, depth, CHANNELS), &pairs, sizeof(pairs));
 }
 

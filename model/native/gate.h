@@ -70,7 +70,9 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
             multiply<HIDDEN>(pixels, CHANNELS, gate.of_skip.as(Element{}), CHANNELS, products, count);
             float *opened = gates + (size_t)y * map.width + x0;
             float scores[STRIP + LANES];
+            const Storage *next = map.at(y, x0 + STRIP);  // brought near meanwhile
             for (int x = 0; x < count; x++) {
+                prefetch(next + x * CHANNELS);
                 const float *left = line + (size_t)columns.low[x0 + x] * HIDDEN, right = columns.fraction[x0 + x];
                 Vec score{};
                 for (int at = 0; at < HIDDEN; at += LANES) {
@@ -82,11 +84,11 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
             for (int x = count; x < count + LANES; x++) scores[x] = 0;
             for (int x = 0; x < count; x += LANES) store(scores + x, sigmoid(load(scores + x)));
             std::memcpy(opened, scores, sizeof(float) * count);
-            for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                Vec sum{};
-                for (int x = 0; x < count; x++) sum += load(pixels + x * CHANNELS + channel) * scores[x];
-                add_lanes(sums.of(y) + channel, sum);
-            }
+            Vec sum[CHANNELS / LANES] = {};  // side by side: one would wait for itself
+            for (int x = 0; x < count; x++)
+                for (int part = 0; part < CHANNELS / LANES; part++)
+                    sum[part] += load(pixels + x * CHANNELS + part * LANES) * scores[x];
+            for (int part = 0; part < CHANNELS / LANES; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
         }
     });
     std::vector<double> averages = sums.total();

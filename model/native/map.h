@@ -65,3 +65,8 @@ template <class Storage> struct Map {
     bool outgrows_caches() const { return (size_t)height * width >= 1u << 16; }
     Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }
 };
+
+// Asks for a pixel before it is needed; any address will do.
+template <class Storage> inline void prefetch(const Storage *pixel) {
+    for (int at = 0; at < CHANNELS; at += 64 / sizeof(Storage)) __builtin_prefetch(pixel + at, 0, 2);
+}

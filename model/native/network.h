@@ -56,12 +56,10 @@ template <class Storage> class StoredNetwork : public Network {
 
     void run(const float *image, float *logits) override {
         const int levels = weights_.levels();
-        convolve_planes(pool_, scratch_, weights_.encoder[0], image, encoded_[0]);
+        convolve_planes(pool_, scratch_, weights_.encoder[0], image, to_encode(0));
         for (int level = 1; level <= levels; level++) {
-            const auto averages = pool_halves(pool_, encoded_[level - 1], pooled_[level]);
-            const Map<Storage> &in = pooled_[level];
-            dynamic(weights_.encoder[level], averages.data(), encoded_[level],
-                    [&in](int ty, int tx, const auto &tiles, int tile) { load_plain(in, ty, tx, tiles, tile); });
+            const auto averages = normalise_half(pool_, encoded_[level - 1], pooled_[level]);
+            dynamic(weights_.encoder[level], averages.data(), PlainInput<Storage>{pooled_[level]}, to_encode(level));
         }
         for (int stage = 0; stage < levels; stage++) decode(stage);
         classify(logits);
@@ -82,18 +80,20 @@ template <class Storage> class StoredNetwork : public Network {
             return open_gate<decltype(element)>(pool_, scratch_, gate, skip, guide_.data(), rows, columns, opened_.data());
         });
         averages.insert(averages.end(), gated.begin(), gated.end());
-        dynamic(weights_.decoder[stage], averages.data(), decoded_[stage],
-                [&, this](int ty, int tx, const auto &tiles, int tile) {
-                    load_upsampled(low, rows, columns, ty, tx, tiles, tile);
-                    load_gated(skip, opened_.data(), ty, tx, tiles, tile, CHANNELS);
-                });
+        dynamic(weights_.decoder[stage], averages.data(),
+                DecoderInput<Storage>{low, skip, opened_.data(), rows, columns}, Target<Storage>{decoded_[stage]});
     }
 
-    template <class Load> void dynamic(const Block &block, const double *averages, Map<Storage> &map, Load load) {
+    Target<Storage> to_encode(int level) {
+        return {encoded_[level], level < weights_.levels() ? &pooled_[level + 1] : nullptr};
+    }
+
+    template <class Input>
+    void dynamic(const Block &block, const double *averages, const Input &input, const Target<Storage> &target) {
         float mix[KERNELS], expected[CHANNELS];
         attend(block, averages, mix);
         expect(block, mix, averages, expected);
-        in_products_for(map, [&](auto element) { dynamic_in<decltype(element)>(block, mix, expected, map, load); });
+        in_products_for(target.map, [&](auto element) { dynamic_in<decltype(element)>(block, mix, expected, input, target); });
     }
 
     // work with an Element, to be taken for the products of a map.
@@ -101,11 +101,12 @@ template <class Storage> class StoredNetwork : public Network {
         return map.height >= LEAST_HEIGHT_IN_BF16 ? work(Storage{}) : work(float{});
     }
 
-    template <class Element, class Load>
-    void dynamic_in(const Block &block, const float *mix, const float *expected, Map<Storage> &map, Load load) {
+    template <class Element, class Input>
+    void dynamic_in(const Block &block, const float *mix, const float *expected, const Input &input,
+                    const Target<Storage> &target) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
         pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, mix, 2 * pair, filters); });
-        convolve<Element>(pool_, scratch_, block, filters, expected, map, load);
+        convolve<Element>(pool_, scratch_, block, filters, expected, input, target);
     }
 
     void classify(float *logits) {

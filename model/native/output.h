@@ -53,7 +53,9 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
             fill(y + 1);
             const float *above = at(y - 1), *here = at(y), *below = at(y + 1);
             const ClassVec bias = load_classes(output.bias.data());
+            const Storage *next = map.at(std::min(y + 2, height - 1), 0);  // brought near meanwhile
             for (int x = 0; x < width; x++, above += COLUMNS, here += COLUMNS, below += COLUMNS) {
+                prefetch(next + x * CHANNELS);
                 ClassVec sum = bias;
                 for (int dx = 0; dx < 3; dx++) {
                     const int tap = dx * (COLUMNS + output.classes);  // of the pixel at dx, its own column

@@ -48,12 +48,20 @@ INLINE Vec load(const float *from) {
 
 INLINE void store(float *to, Vec value) { std::memcpy(to, &value, sizeof(value)); }
 
+INLINE WordVec words(HalfVec halves) {
+#if defined(__AVX512F__) && !defined(DASNET_LANES)
+    return bits_of<WordVec>(_mm512_cvtepu16_epi32(bits_of<__m256i>(halves)));  // GCC 12 makes four instructions of the other
+#else
+    return __builtin_convertvector(halves, WordVec);
+#endif
+}
+
 INLINE Vec widen(WordVec low_halves) { return bits_of<Vec>(low_halves << 16); }
 
 INLINE Vec load(const bfloat16 *from) {
     HalfVec halves;
     std::memcpy(&halves, from, sizeof(halves));
-    return widen(__builtin_convertvector(halves, WordVec));
+    return widen(words(halves));
 }
 
 INLINE HalfVec rounded(Vec value) {  // to nearest, ties to even; a NaN stays one only by luck, and there are none
