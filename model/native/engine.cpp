@@ -64,13 +64,7 @@ Weights read_weights(Reader &reader, int levels, int classes) {
     }
     Output &output = weights.output;
     output.classes = classes;
-    const std::vector<float> taps = reader.take((size_t)classes * CHANNELS * TAPS);  // (classes, CHANNELS, TAPS)
-    std::vector<float> rows(taps.size());  // (TAPS, classes, CHANNELS)
-    for (int k = 0; k < classes; k++)
-        for (int c = 0; c < CHANNELS; c++)
-            for (int tap = 0; tap < TAPS; tap++)
-                rows[((size_t)tap * classes + k) * CHANNELS + c] = taps[((size_t)k * CHANNELS + c) * TAPS + tap];
-    output.taps = Matrix(rows, classes * TAPS, CHANNELS, output.columns());
+    transform_taps(reader.take((size_t)classes * CHANNELS * TAPS), output);
     output.bias = reader.take(classes);
     output.bias.resize(CLASS_LANES, 0.0f);
     if (!reader.is_at_end()) throw std::length_error("too many weights");

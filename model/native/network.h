@@ -51,7 +51,8 @@ template <class Storage> class StoredNetwork : public Network {
         }
         guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
         opened_.reserve((size_t)height * width);
-        for (Scratch &scratch : scratch_) scratch.rows.reserve(3 * (size_t)(width + 2 + ROOM) * MOST_COLUMNS);
+        // Two rows of patches take 18 and a bit a pixel, one of the guide HIDDEN for two pixels.
+        for (Scratch &scratch : scratch_) scratch.rows.reserve((size_t)HIDDEN * (width + 2 + ROOM));
     }
 
     void run(const float *image, float *logits) override {
@@ -110,13 +111,7 @@ template <class Storage> class StoredNetwork : public Network {
     }
 
     void classify(float *logits) {
-        switch (weights_.output.columns()) {
-            case 16: return classify_in<16>(logits);
-            case 32: return classify_in<32>(logits);
-            case 48: return classify_in<48>(logits);
-            case 64: return classify_in<64>(logits);
-            default: return classify_in<80>(logits);
-        }
+        weights_.output.columns() == 16 ? classify_in<16>(logits) : classify_in<32>(logits);
     }
 
     template <int COLUMNS> void classify_in(float *logits) {

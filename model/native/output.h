@@ -1,17 +1,19 @@
-// The output convolution, 3x3 to a few classes: its nine taps of every class are one matrix product a pixel, and a logit is
-// the sum of nine of them from the pixels around.
+// The output convolution, 3x3 to a few classes: Winograd's F(4, 3) down the columns, and along the rows directly.  Of four rows,
+// each of six points is one matrix product a pixel, three taps of every class; the classes are too few for tiles to pay.
 #pragma once
 
 #include "encode.h"
 
 struct Output {
     int classes = 0;
-    Matrix taps;              // (CHANNELS x columns), column = tap * classes + class
-    std::vector<float> bias;  // (CLASS_LANES), the last ones 0
-    int columns() const { return (classes * TAPS + 15) / 16 * 16; }
+    Matrix taps[winograd::PATCH];  // of each point: (CHANNELS x columns), column = dx * classes + class
+    std::vector<float> bias;       // (CLASS_LANES), the last ones 0
+    int columns() const { return (classes * 3 + 15) / 16 * 16; }
 };
-constexpr int CLASS_LANES = 8, MOST_CLASSES = CLASS_LANES, MOST_COLUMNS = 80;
-constexpr int OUTPUT_ROWS = 32;  // a thread's share; the rows above and below it are computed twice
+constexpr int CLASS_LANES = 8, MOST_CLASSES = CLASS_LANES;
+constexpr int OUTPUT_ROWS = 32;            // a thread's share
+constexpr int OUTPUT_STRIP = STRIP - 2;    // pixels of a row at a time: those beside them are read too
+constexpr int STRIP_ROOM = STRIP + ROOM;
 
 typedef float ClassVec __attribute__((vector_size(4 * CLASS_LANES)));  // a number for each class
 
@@ -21,49 +23,88 @@ INLINE ClassVec load_classes(const float *from) {
     return value;
 }
 
+// taps: (classes, CHANNELS, TAPS).
+inline void transform_taps(const std::vector<float> &taps, Output &output) {
+    using namespace winograd;
+    const int classes = output.classes;
+    std::vector<float> rows[PATCH];
+    for (auto &of_point : rows) of_point.resize((size_t)3 * classes * CHANNELS);
+    for (int k = 0; k < classes; k++)
+        for (int c = 0; c < CHANNELS; c++)
+            for (int dx = 0; dx < 3; dx++) {
+                const float *tap = &taps[((size_t)k * CHANNELS + c) * TAPS + dx];
+                Vec points[PATCH];
+                filter(splat(tap[0]), splat(tap[3]), splat(tap[6]), points);
+                for (int point = 0; point < PATCH; point++)
+                    rows[point][((size_t)dx * classes + k) * CHANNELS + c] = points[point][0];
+            }
+    for (int point = 0; point < PATCH; point++)
+        output.taps[point] = Matrix(rows[point], 3 * classes, CHANNELS, output.columns());
+}
+
+// B^T d of `count` columns of six pixels from (y0, x0) on, which may be outside; into pixels (PATCH, STRIP_ROOM, CHANNELS).
+template <class Element, class Storage>
+void transform_columns(const Map<Storage> &map, int y0, int x0, int count, Element *pixels) {
+    using namespace winograd;
+    const bool inner = y0 >= 0 && x0 >= 0 && y0 + PATCH <= map.height && x0 + count <= map.width;
+    const ptrdiff_t stride = map.stride();
+    auto transform = [&](auto is_inner) {
+        for (int channel = 0; channel < CHANNELS; channel += LANES) {
+            const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
+            const Storage *from = map.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS + channel;
+            for (int x = 0; x < count; x++, from += CHANNELS) {
+                auto inside = [&](int y) {
+                    return (unsigned)(y0 + y) < (unsigned)map.height && (unsigned)(x0 + x) < (unsigned)map.width;
+                };
+                Vec in[PATCH], out[PATCH];
+#pragma GCC unroll 6
+                for (int y = 0; y < PATCH; y++)
+                    in[y] = is_inner || inside(y) ? leaky(load(from + y * stride) * scale + shift) : Vec{};
+                input(in, out);
+#pragma GCC unroll 6
+                for (int point = 0; point < PATCH; point++)
+                    store(pixels + ((size_t)point * STRIP_ROOM + x) * CHANNELS + channel, out[point]);
+            }
+        }
+    };
+    if (inner)
+        transform(std::true_type{});
+    else
+        transform(std::false_type{});
+}
+
 // Element is what the products are computed in.
 template <int COLUMNS, class Element, class Storage>
 void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, const Map<Storage> &map, float *logits) {
-    const int height = map.height, width = map.width;
-    const size_t line = (size_t)(width + 2 + ROOM) * COLUMNS;  // a zero pixel at either side, and what products overrun
+    using namespace winograd;
+    const int height = map.height, width = map.width, classes = output.classes;
+    const ClassVec bias = load_classes(output.bias.data());
     pool.run((height + OUTPUT_ROWS - 1) / OUTPUT_ROWS, [&](int index, int worker) {
-        Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
         [[maybe_unused]] const TileRegisters registers;
-        float *lines = scratch[worker].rows.data();
-        auto at = [&](int y) { return lines + (size_t)((y + 3) % 3) * line; };
-        auto fill = [&](int y) {
-            float *to = at(y);
-            if (y < 0 || y >= height) return (void)std::memset(to, 0, line * sizeof(float));
-            std::memset(to, 0, COLUMNS * sizeof(float));
-            for (int x0 = 0; x0 < width; x0 += STRIP) {
-                const int count = std::min(STRIP, width - x0);
-                for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                    const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
-                    for (int x = 0; x < count; x++)
-                        store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
+        Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
+        float *products = scratch[worker].products.data();
+        auto strip = [&](int y0, int x0, int count) {
+            transform_columns(map, y0 - 1, x0 - 1, count + 2, pixels);
+            for (int point = 0; point < PATCH; point++)
+                multiply<COLUMNS>(pixels + (size_t)point * STRIP_ROOM * CHANNELS, CHANNELS, output.taps[point].as(Element{}),
+                                  CHANNELS, products + (size_t)point * STRIP_ROOM * COLUMNS, count + 2);
+            for (int x = 0; x < count; x++) {
+                for (int y = 1; y <= TILE; y++)  // brought near meanwhile
+                    prefetch(map.at(std::min(y0 + y, height - 1), x0 + OUTPUT_STRIP + x));
+                ClassVec sums[PATCH], out[TILE];
+#pragma GCC unroll 6
+                for (int point = 0; point < PATCH; point++) {
+                    const float *left = products + ((size_t)point * STRIP_ROOM + x) * COLUMNS;
+                    sums[point] = load_classes(left) + load_classes(left + COLUMNS + classes) +
+                                  load_classes(left + 2 * (COLUMNS + classes));
                 }
-                multiply<COLUMNS>(pixels, CHANNELS, output.taps.as(Element{}), CHANNELS, to + (1 + x0) * COLUMNS, count);
+                winograd::output(sums, out);
+                for (int y = 0; y < TILE && y0 + y < height; y++)
+                    for (int k = 0; k < classes; k++)
+                        logits[((size_t)k * height + y0 + y) * width + x0 + x] = out[y][k] + bias[k];
             }
-            std::memset(to + (size_t)(width + 1) * COLUMNS, 0, COLUMNS * sizeof(float));
         };
-        const int from = index * OUTPUT_ROWS, until = std::min(height, from + OUTPUT_ROWS);
-        fill(from - 1);
-        fill(from);
-        for (int y = from; y < until; y++) {
-            fill(y + 1);
-            const float *above = at(y - 1), *here = at(y), *below = at(y + 1);
-            const ClassVec bias = load_classes(output.bias.data());
-            const Storage *next = map.at(std::min(y + 2, height - 1), 0);  // brought near meanwhile
-            for (int x = 0; x < width; x++, above += COLUMNS, here += COLUMNS, below += COLUMNS) {
-                prefetch(next + x * CHANNELS);
-                ClassVec sum = bias;
-                for (int dx = 0; dx < 3; dx++) {
-                    const int tap = dx * (COLUMNS + output.classes);  // of the pixel at dx, its own column
-                    sum += load_classes(above + tap) + load_classes(here + tap + 3 * output.classes) +
-                           load_classes(below + tap + 6 * output.classes);
-                }
-                for (int k = 0; k < output.classes; k++) logits[((size_t)k * height + y) * width + x] = sum[k];
-            }
-        }
+        for (int y0 = index * OUTPUT_ROWS; y0 < std::min(height, (index + 1) * OUTPUT_ROWS); y0 += TILE)
+            for (int x0 = 0; x0 < width; x0 += OUTPUT_STRIP) strip(y0, x0, std::min(OUTPUT_STRIP, width - x0));
     });
 }

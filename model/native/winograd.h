@@ -45,9 +45,9 @@ INLINE void filter(Vec g0, Vec g1, Vec g2, Vec out[PATCH]) {
 }
 
 // One row of A^T m.
-INLINE void output(const Vec m[PATCH], Vec out[TILE]) {
-    Vec sum_p = m[1] + m[2], difference_p = m[1] - m[2];
-    Vec sum_q = m[3] + m[4], difference_q = m[3] - m[4];
+template <class Numbers> INLINE void output(const Numbers m[PATCH], Numbers out[TILE]) {
+    Numbers sum_p = m[1] + m[2], difference_p = m[1] - m[2];
+    Numbers sum_q = m[3] + m[4], difference_q = m[3] - m[4];
     out[0] = m[0] + sum_p + sum_q;
     out[1] = difference_p * P + difference_q * Q;
     out[2] = sum_p * P2 + sum_q * Q2;
