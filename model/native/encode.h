@@ -127,18 +127,17 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
 // The half of a map, normalised as that map is to be; returns its averages.  Leaky ReLU grows, so it can come after pooling.
 template <class Storage> std::vector<double> normalise_half(Pool &pool, const Map<Storage> &map, Map<Storage> &half) {
     Sums sums(half.height, CHANNELS);
+    const Norm norm(map);
     pool.run(half.height, [&](int y, int) {
-        for (int channel = 0; channel < CHANNELS; channel += LANES) {
-            const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
-            Vec sum{};
-            for (int x = 0; x < half.width; x++) {
-                Storage *at = half.at(y, x) + channel;
-                const Vec value = leaky(load(at) * scale + shift);
-                store(at, value);
-                sum += value;
+        Vec sum[PARTS] = {};
+        for (int x = 0; x < half.width; x++)
+#pragma GCC unroll 8
+            for (int part = 0; part < PARTS; part++) {
+                const Vec value = norm.of(half.at(y, x), part);
+                store(half.at(y, x) + part * LANES, value);
+                sum[part] += value;
             }
-            add_lanes(sums.of(y) + channel, sum);
-        }
+        for (int part = 0; part < PARTS; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
     });
     std::vector<double> averages = sums.total();
     for (double &average : averages) average /= (double)half.height * half.width;

@@ -19,22 +19,22 @@ template <class Element, class Storage>
 std::vector<double> guide_of(Pool &pool, std::vector<Scratch> &scratch, const Gate &gate, const Map<Storage> &map,
                              const Axis &rows, const Axis &columns, float *guide) {
     Sums sums(map.height, CHANNELS);
+    const Norm norm(map);
     pool.run(map.height, [&](int y, int worker) {
         Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
         float *products = scratch[worker].products.data();
         [[maybe_unused]] const TileRegisters registers;
         for (int x0 = 0; x0 < map.width; x0 += STRIP) {
             const int count = std::min(STRIP, map.width - x0);
-            for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
-                Vec sum{};
-                for (int x = 0; x < count; x++) {
-                    const Vec value = leaky(load(map.at(y, x0 + x) + channel) * scale + shift);
-                    store(pixels + x * CHANNELS + channel, value);
-                    sum += value * columns.weight[x0 + x];
+            Vec sum[PARTS] = {};
+            for (int x = 0; x < count; x++)
+#pragma GCC unroll 8
+                for (int part = 0; part < PARTS; part++) {
+                    const Vec value = norm.of(map.at(y, x0 + x), part);
+                    store(pixels + x * CHANNELS + part * LANES, value);
+                    sum[part] += value * columns.weight[x0 + x];
                 }
-                add_lanes(sums.of(y) + channel, sum, rows.weight[y]);
-            }
+            for (int part = 0; part < PARTS; part++) add_lanes(sums.of(y) + part * LANES, sum[part], rows.weight[y]);
             multiply<HIDDEN>(pixels, CHANNELS, gate.of_guide.as(Element{}), CHANNELS, products, count);
             std::memcpy(guide + ((size_t)y * map.width + x0) * HIDDEN, products, sizeof(float) * count * HIDDEN);
         }
@@ -48,6 +48,7 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
                               const float *guide, const Axis &rows, const Axis &columns, float *gates) {
     const int small = halved(map.width);
     Sums sums(map.height, CHANNELS);
+    const Norm norm(map);
     pool.run(map.height, [&](int y, int worker) {
         Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
         float *products = scratch[worker].products.data();
@@ -62,11 +63,10 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
         }
         for (int x0 = 0; x0 < map.width; x0 += STRIP) {
             const int count = std::min(STRIP, map.width - x0);
-            for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
-                for (int x = 0; x < count; x++)
-                    store(pixels + x * CHANNELS + channel, leaky(load(map.at(y, x0 + x) + channel) * scale + shift));
-            }
+            for (int x = 0; x < count; x++)
+#pragma GCC unroll 8
+                for (int part = 0; part < PARTS; part++)
+                    store(pixels + x * CHANNELS + part * LANES, norm.of(map.at(y, x0 + x), part));
             multiply<HIDDEN>(pixels, CHANNELS, gate.of_skip.as(Element{}), CHANNELS, products, count);
             float *opened = gates + (size_t)y * map.width + x0;
             float scores[STRIP + LANES];
@@ -84,11 +84,12 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
             for (int x = count; x < count + LANES; x++) scores[x] = 0;
             for (int x = 0; x < count; x += LANES) store(scores + x, sigmoid(load(scores + x)));
             std::memcpy(opened, scores, sizeof(float) * count);
-            Vec sum[CHANNELS / LANES] = {};  // side by side: one would wait for itself
+            Vec sum[PARTS] = {};
             for (int x = 0; x < count; x++)
-                for (int part = 0; part < CHANNELS / LANES; part++)
+#pragma GCC unroll 8
+                for (int part = 0; part < PARTS; part++)
                     sum[part] += load(pixels + x * CHANNELS + part * LANES) * scores[x];
-            for (int part = 0; part < CHANNELS / LANES; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
+            for (int part = 0; part < PARTS; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
         }
     });
     std::vector<double> averages = sums.total();

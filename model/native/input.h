@@ -31,7 +31,7 @@ constexpr size_t TILES_SIZE = winograd::POINTS * matrix_size<float>(2 * CHANNELS
 // Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile, a set for each LANES
 // channels.
 constexpr int SHARED = winograd::PATCH - winograd::TILE;
-using Kept = Vec[CHANNELS / LANES][SHARED][winograd::PATCH];
+using Kept = Vec[PARTS][SHARED][winograd::PATCH];
 
 // B^T d B of `count` tiles from (ty, tx) on, into channels `to` and up of `tile` and the next: first down the columns of a
 // patch, then along its rows.  patch_at(y, x, channel) gives a function (y, x) of LANES channels of the pixels from there on.

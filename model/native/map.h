@@ -9,7 +9,10 @@
 #include <sys/mman.h>
 #endif
 
+#include "vector.h"
+
 constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
+constexpr int PARTS = CHANNELS / LANES;  // vectors of a pixel
 
 // Aligned memory that only grows; new memory is zeroed.  Large blocks ask for huge pages, without which page faults and TLB
 // misses show; so do those of a thread's scratch memory, whose 36 matrices lie far apart.
@@ -64,6 +67,23 @@ template <class Storage> struct Map {
     size_t stride() const { return (size_t)(width + 1) * CHANNELS; }
     bool outgrows_caches() const { return (size_t)height * width >= 1u << 16; }
     Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }
+};
+
+// A map's norm, kept in the registers for pixel after pixel.
+struct Norm {
+    Vec scale[PARTS], shift[PARTS];
+
+    template <class Storage> INLINE explicit Norm(const Map<Storage> &map) {
+#pragma GCC unroll 8
+        for (int part = 0; part < PARTS; part++) {
+            scale[part] = load(map.scale + part * LANES);
+            shift[part] = load(map.shift + part * LANES);
+        }
+    }
+
+    template <class Storage> INLINE Vec of(const Storage *pixel, int part) const {
+        return leaky(load(pixel + part * LANES) * scale[part] + shift[part]);
+    }
 };
 
 // Asks for a pixel before it is needed; any address will do.

@@ -48,22 +48,21 @@ void transform_columns(const Map<Storage> &map, int y0, int x0, int count, Eleme
     using namespace winograd;
     const bool inner = y0 >= 0 && x0 >= 0 && y0 + PATCH <= map.height && x0 + count <= map.width;
     const ptrdiff_t stride = map.stride();
+    const Norm norm(map);
     auto transform = [&](auto is_inner) {
-        for (int channel = 0; channel < CHANNELS; channel += LANES) {
-            const Vec scale = load(map.scale + channel), shift = load(map.shift + channel);
-            const Storage *from = map.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS + channel;
-            for (int x = 0; x < count; x++, from += CHANNELS) {
-                auto inside = [&](int y) {
-                    return (unsigned)(y0 + y) < (unsigned)map.height && (unsigned)(x0 + x) < (unsigned)map.width;
-                };
+        const Storage *from = map.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS;
+        for (int x = 0; x < count; x++, from += CHANNELS) {
+            auto inside = [&](int y) {
+                return (unsigned)(y0 + y) < (unsigned)map.height && (unsigned)(x0 + x) < (unsigned)map.width;
+            };
+            for (int part = 0; part < PARTS; part++) {
                 Vec in[PATCH], out[PATCH];
 #pragma GCC unroll 6
-                for (int y = 0; y < PATCH; y++)
-                    in[y] = is_inner || inside(y) ? leaky(load(from + y * stride) * scale + shift) : Vec{};
+                for (int y = 0; y < PATCH; y++) in[y] = is_inner || inside(y) ? norm.of(from + y * stride, part) : Vec{};
                 input(in, out);
 #pragma GCC unroll 6
                 for (int point = 0; point < PATCH; point++)
-                    store(pixels + ((size_t)point * STRIP_ROOM + x) * CHANNELS + channel, out[point]);
+                    store(pixels + ((size_t)point * STRIP_ROOM + x) * CHANNELS + part * LANES, out[point]);
             }
         }
     };
