@@ -16,17 +16,21 @@ constexpr int BLOCK_TILES = 32;
 constexpr int BLOCK_TILES = 12;
 #endif
 
-// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  A line of the caches lies
-// between them, or the same element of all of them would fall into the same few sets.
+// From one of a block's 36 matrices to the next.  A line of the caches lies between them, or the same element of all of them
+// would fall into the same few sets.
 template <class Element> constexpr size_t matrix_size(int depth) {
     return (size_t)(BLOCK_TILES + ROOM) * depth + 64 / sizeof(Element);
 }
+
+// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  They lie as far apart as the
+// deepest do: a distance that the compiler knows makes addresses of one instruction.
 template <class Element> struct Tiles {
+    static constexpr size_t STEP = matrix_size<Element>(2 * CHANNELS);  // from point to point
     Element *memory;
     int depth;
-    Element *at(int point, int tile) const { return memory + point * matrix_size<Element>(depth) + (size_t)tile * depth; }
+    Element *at(int point, int tile) const { return memory + point * STEP + (size_t)tile * depth; }
 };
-constexpr size_t TILES_SIZE = winograd::POINTS * matrix_size<float>(2 * CHANNELS);
+constexpr size_t TILES_SIZE = winograd::POINTS * Tiles<float>::STEP;
 
 // Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile, a set for each LANES
 // channels.
@@ -45,6 +49,7 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
         const int x0 = TILE * (tx + index) - 1;
         const bool inner = y0 >= 0 && x0 >= 0 && y0 + PATCH <= height && x0 + PATCH <= width;
         for (int channel = 0; channel < CHANNELS; channel += LANES) {
+            Element *at = tiles.at(0, tile + index) + to + channel;
             const auto pixel = patch_at(y0, x0, channel);
             auto column = [&](auto is_inner, int x, Vec out[PATCH]) {
                 auto inside = [&](int y) { return (unsigned)(y0 + y) < (unsigned)height && (unsigned)(x0 + x) < (unsigned)width; };
@@ -73,7 +78,7 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
                     Vec out[PATCH];
                     input(rows[y], out);
 #pragma GCC unroll 6
-                    for (int x = 0; x < PATCH; x++) store(tiles.at(y * PATCH + x, tile + index) + to + channel, out[x]);
+                    for (int x = 0; x < PATCH; x++) store(at + (y * PATCH + x) * tiles.STEP, out[x]);
                 }
             };
             if (inner)
@@ -149,6 +154,7 @@ template <class Storage> struct DecoderInput {
             const bool follows = index && base == columns.base[tx + index - 1] + SHARED;
             const float *horizontal = &columns.matrix[(size_t)(tx + index) * PATCH * TILE];
             for (int channel = 0; channel < CHANNELS; channel += LANES) {
+                Element *at = tiles.at(0, tile + index) + channel;
                 const Storage *from = low.at(rows.base[ty], base) + channel;
                 const Vec scale = ::load(low.scale + channel), shift = ::load(low.shift + channel);
                 auto column = [&](int x, Vec out[PATCH]) {
@@ -172,7 +178,7 @@ template <class Storage> struct DecoderInput {
 #pragma GCC unroll 6
                     for (int x = 0; x < PATCH; x++) {
                         const float *m = horizontal + x * TILE;
-                        store(tiles.at(y * PATCH + x, tile + index) + channel,
+                        store(at + (y * PATCH + x) * tiles.STEP,
                               left[0][y] * m[0] + left[1][y] * m[1] + right[0][y] * m[2] + right[1][y] * m[3]);
                     }
                     left[0][y] = right[0][y];
