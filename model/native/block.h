@@ -47,8 +47,9 @@ INLINE Vec mixed(const Block &block, const float mix[KERNELS], int i, int tap, i
     return load(block.kernels + at) * mix[0] + load(block.kernels + at + (size_t)block.inputs * TAPS * CHANNELS) * mix[1];
 }
 
-// About the mean of each output channel: its kernel's sum times the mean of its input, but for the borders.  Sums are taken
-// of what differs from it, or the variance of a map that is nearly even would be a small difference of large numbers.
+// About the mean of each output channel: its kernel's sum times the mean of its input, but for the borders.  Maps hold, and
+// sums are taken of, what differs from it, or the variance of a map that is nearly even would be a small difference of large
+// numbers.
 inline void expect(const Block &block, const float mix[KERNELS], const double *averages, float means[CHANNELS]) {
     for (int column = 0; column < CHANNELS; column += LANES) {
         Vec mean{};
@@ -142,7 +143,7 @@ void set_norm(const Block &block, const float *expected, const std::vector<doubl
         const double inverse = 1 / std::sqrt(std::max(variance, 0.0) + EPSILON);
         for (int c = first; c < first + size; c++) {
             map.scale[c] = (float)(inverse * block.gain[c]);
-            map.shift[c] = (float)(block.offset[c] - mean * inverse * block.gain[c]);
+            map.shift[c] = (float)(block.offset[c] + (expected[c] - mean) * inverse * block.gain[c]);
         }
     }
 }

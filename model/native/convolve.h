@@ -8,8 +8,9 @@
 
 constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
-// A^T m A of one tile, for LANES channels.
-INLINE void transform_products(const float *products, int tile, int channel, Vec out[winograd::TILE][winograd::TILE]) {
+// A^T m A of one tile, for LANES channels, less what is expected.
+INLINE void transform_products(const float *products, int tile, int channel, Vec expected,
+                               Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
     const float *from = products + (size_t)tile * CHANNELS + channel;
     Vec rows[TILE][PATCH];
@@ -23,16 +24,18 @@ INLINE void transform_products(const float *products, int tile, int channel, Vec
         for (int y = 0; y < TILE; y++) rows[y][x] = column[y];
     }
 #pragma GCC unroll 4
-    for (int y = 0; y < TILE; y++) output(rows[y], out[y]);
+    for (int y = 0; y < TILE; y++) {
+        output(rows[y], out[y]);
+#pragma GCC unroll 4
+        for (int x = 0; x < TILE; x++) out[y][x] -= expected;
+    }
 }
 
 // The sums for a norm, of LANES channels.
 struct Moments {
-    Vec expected, sum{}, squares{};
+    Vec sum{}, squares{};
 
-    explicit Moments(const float *of) : expected(load(of)) {}
-    INLINE void add(Vec value) {
-        const Vec difference = value - expected;
+    INLINE void add(Vec difference) {
         sum += difference;
         squares += difference * difference;
     }
@@ -62,11 +65,11 @@ template <class Storage> struct Target {
 // Tile (ty, tx), LANES channels, written where it lies inside the map, and added to the sums.
 template <class Storage>
 INLINE void store_tile(const float *products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                       const Extreme &extreme, Moments &moments) {
+                       const float *expected, const Extreme &extreme, Moments &moments) {
     using namespace winograd;
     const Map<Storage> &map = target.map;
     Vec out[TILE][TILE];
-    transform_products(products, tile, channel, out);
+    transform_products(products, tile, channel, load(expected + channel), out);
     const int high = std::min(TILE, map.height - TILE * ty), wide = std::min(TILE, map.width - TILE * tx);
     for (int y = 0; y < high; y++)
         for (int x = 0; x < wide; x++) {
@@ -85,12 +88,13 @@ INLINE void store_tile(const float *products, const Target<Storage> &target, int
 // The same for 2 * LANES channels of a tile that lies inside, around the caches.
 template <class Storage>
 INLINE void stream_tile(const float *products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                        const Extreme extreme[2], Moments moments[2]) {
+                        const float *expected, const Extreme extreme[2], Moments moments[2]) {
     using namespace winograd;
     Vec out[2][TILE][TILE];
 #pragma GCC unroll 2
     for (int part = 0; part < 2; part++) {
-        transform_products(products, tile, channel + part * LANES, out[part]);
+        const int from = channel + part * LANES;
+        transform_products(products, tile, from, load(expected + from), out[part]);
 #pragma GCC unroll 16
         for (int at = 0; at < TILE * TILE; at++) moments[part].add(out[part][at / TILE][at % TILE]);
     }
@@ -149,9 +153,9 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
         if (streams) {
             for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
                 const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
-                Moments moments[2] = {Moments(expected + channel), Moments(expected + channel + LANES)};
+                Moments moments[2];
                 each_tile([&](int ty, int tx, int tile) {
-                    stream_tile(products, target, ty, tx, tile, channel, extreme, moments);
+                    stream_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
                 });
                 for (int part = 0; part < 2; part++) moments[part].add_to(sums.of(index) + channel + part * LANES);
             }
@@ -159,9 +163,9 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
         } else {
             for (int channel = 0; channel < CHANNELS; channel += LANES) {
                 const Extreme extreme(&block.gain[channel]);
-                Moments moments(expected + channel);
+                Moments moments;
                 each_tile([&](int ty, int tx, int tile) {
-                    store_tile(products, target, ty, tx, tile, channel, extreme, moments);
+                    store_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
                 });
                 moments.add_to(sums.of(index) + channel);
             }

@@ -9,12 +9,12 @@ constexpr int COLOURS = 3;
 constexpr int STRIP = 72;  // pixels that are multiplied at a time; a multiple of nearly every kernel's rows
 
 // What is to be known of a picture's planes before they are convolved.
-struct Planes {
+struct Seen {
     std::vector<double> averages;
-    bool grey;  // all the same, as a thermal camera's
+    bool is_grey;  // all the same, as a thermal camera's
 };
 
-inline Planes look_at(Pool &pool, const float *image, int height, int width) {
+inline Seen look_at(Pool &pool, const float *image, int height, int width) {
     Sums sums(height, COLOURS);
     std::vector<char> coloured(height);
     pool.run(height, [&](int y, int) {
@@ -35,26 +35,20 @@ inline Planes look_at(Pool &pool, const float *image, int height, int width) {
     return {averages, std::find(coloured.begin(), coloured.end(), true) == coloured.end()};
 }
 
-// The products of planes are of whole numbers up to this, as a camera's pixels are: bfloat16 holds those as they are.
-constexpr float WHITE = 255;
-
-// The filters of a block whose inputs are planes, in the order of a patch's pixels: column by column, plane by plane.  Of fewer
-// planes than colours, the sum of the filters.
-inline Matrix plane_filters(const Block &block, const float *mix, int planes, int depth) {
-    std::vector<float> rows((size_t)CHANNELS * depth);
+// The filters of a block whose inputs are planes, packed: input k is tap dy of plane k / 3 in column dx, and so are the pixels
+// of a patch.  Of fewer planes than colours, the sum of the filters.
+inline std::vector<float> plane_filters(const Block &block, const float *mix, int planes) {
+    const int depth = planes * TAPS;
+    std::vector<float> filters((size_t)depth * CHANNELS);
     for (int colour = 0; colour < COLOURS; colour++)
         for (int tap = 0; tap < TAPS; tap++)
             for (int out = 0; out < CHANNELS; out += LANES) {
                 const int dy = tap / 3, dx = tap % 3, k = (dx * planes + colour % planes) * 3 + dy;
-                float taps[LANES];
-                store(taps, mixed(block, mix, colour, tap, out) * (1 / WHITE));
-                for (int lane = 0; lane < LANES; lane++) rows[(size_t)(out + lane) * depth + k] += taps[lane];
+                float *filter = &filters[packed(k, out, depth, CHANNELS)];
+                store(filter, load(filter) + mixed(block, mix, colour, tap, out));
             }
-    return Matrix(rows, CHANNELS, depth, CHANNELS);
+    return filters;
 }
-
-INLINE void set(float *to, float value) { *to = value; }
-INLINE void set(bfloat16 *to, float value) { *to = rounded(value); }
 
 // Planes (3, height, width) -> map, and its half: 27 inputs a pixel are too few for Winograd's form to pay.  Of a grey picture
 // one plane is convolved, with the sum of the filters.
@@ -63,40 +57,37 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
                      const Target<Storage> &target) {
     Map<Storage> &map = target.map;
     const int height = map.height, width = map.width;  // even, both
-    const auto [averages, grey] = look_at(pool, image, height, width);
-    const int planes = grey ? 1 : COLOURS, tall = planes * 3;
-    const int depth = (planes * TAPS + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+    const Seen seen = look_at(pool, image, height, width);
+    const int planes = seen.is_grey ? 1 : COLOURS, depth = planes * TAPS, tall = planes * 3;
     float mix[KERNELS], expected[CHANNELS];
-    attend(block, averages.data(), mix);
-    expect(block, mix, averages.data(), expected);
-    const Matrix filters = plane_filters(block, mix, planes, depth);
+    attend(block, seen.averages.data(), mix);
+    expect(block, mix, seen.averages.data(), expected);
+    const std::vector<float> filters = plane_filters(block, mix, planes);
     const bool streams = map.outgrows_caches();
     Sums sums(height / 2);
     pool.run(height / 2, [&](int index, int worker) {
-        [[maybe_unused]] const TileRegisters registers;
         // What a row of patches looks at, a column of three pixels a plane after the other, zeros at either side: the patch of
-        // a pixel is three columns, and what follows them meets filters of 0.
-        Storage *columns = reinterpret_cast<Storage *>(scratch[worker].rows.data());
-        float *products = scratch[worker].products.data();
-        const size_t line = (size_t)(width + 2 + ROOM) * tall + depth, strip = (size_t)(STRIP + ROOM) * CHANNELS;
-        std::memset(columns, 0, sizeof(Storage) * 2 * line);
+        // a pixel is three columns.
+        float *columns = scratch[worker].rows.data(), *products = scratch[worker].products.data();
+        const size_t line = (size_t)(width + 2 + ROOM) * tall, strip = (size_t)(STRIP + ROOM) * CHANNELS;
+        std::memset(columns, 0, sizeof(float) * 2 * line);
         for (int row = 0; row < 2; row++)
             for (int plane = 0; plane < planes; plane++)
                 for (int dy = 0; dy < 3; dy++) {
                     const int y = 2 * index + row + dy - 1;
                     if (y < 0 || y >= height) continue;
                     const float *from = image + ((size_t)plane * height + y) * width;
-                    Storage *to = columns + row * line + tall + plane * 3 + dy;
-                    for (int x = 0; x < width; x++) set(to + x * tall, from[x] * WHITE);
+                    float *to = columns + row * line + tall + plane * 3 + dy;
+                    for (int x = 0; x < width; x++) to[x * tall] = from[x];
                 }
         for (int x0 = 0; x0 < width; x0 += STRIP) {
             const int count = std::min(STRIP, width - x0);
             for (int row = 0; row < 2; row++)
-                multiply<CHANNELS>(columns + row * line + x0 * tall, tall, filters.as(Storage{}), depth,
-                                   products + row * strip, count);
+                multiply<CHANNELS>(columns + row * line + x0 * tall, tall, filters.data(), depth, products + row * strip,
+                                   count);
             for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
                 const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
-                Moments moments[2] = {Moments(expected + channel), Moments(expected + channel + LANES)};
+                Moments moments[2];
                 for (int x = 0; x < count; x += 2) {
                     Vec values[2][2][2];  // part of the channels, row, column
 #pragma GCC unroll 4
@@ -104,7 +95,7 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
                         const float *from = products + at / 2 * strip + (size_t)(x + at % 2) * CHANNELS + channel;
 #pragma GCC unroll 2
                         for (int part = 0; part < 2; part++) {
-                            values[part][at / 2][at % 2] = load(from + part * LANES);
+                            values[part][at / 2][at % 2] = load(from + part * LANES) - load(expected + channel + part * LANES);
                             moments[part].add(values[part][at / 2][at % 2]);
                         }
                         store_line(map.at(2 * index + at / 2, x0 + x + at % 2) + channel, values[0][at / 2][at % 2],

@@ -26,10 +26,8 @@ constexpr int vectors_of_block(int columns) {  // columns: a multiple of 16
 
 #if defined(DASNET_AMX)
 constexpr int ROOM = TILE_ROWS;  // rows that A and C need beyond those asked for
-constexpr int DEPTH_STEP = TILE_DEPTH;  // K is a multiple of this
 #else
 constexpr int ROOM = 12;
-constexpr int DEPTH_STEP = 2;
 #endif
 
 // Where B's element (k, column) lies in its packed form.

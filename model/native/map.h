@@ -47,8 +47,11 @@ template <class T> class Buffer {
 // The side of a pooled map: of an odd one, what remains at the end counts too.
 constexpr int halved(int side) { return (side + 1) / 2; }
 
-// A convolution's output as it comes, height x width x 64, and the norm that whoever reads it applies:
-// leaky(value * scale + shift), a channel each.  A normalised map is never written.
+// A convolution's output, height x width x 64, as how much it differs from what is expected of a channel, and the norm that
+// whoever reads it applies: leaky(value * scale + shift), a channel each.  A normalised map is never written.
+//
+// Of what differs, since bfloat16 has eight bits: in a picture of little contrast, the bright sky or a night, they would all
+// be taken by what is the same everywhere.
 //
 // A row has one pixel more than the width: rows of a power of two in bytes would fall into the same sets of the caches.
 template <class Storage> struct Map {
