@@ -28,7 +28,7 @@ from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.refusals import Refusals
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
-from pipeline.workers import set_on
+from pipeline.workers import set_on, settle
 
 RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 30.0  # a worker that lived this long starts again without delay
@@ -108,6 +108,7 @@ class Supervisor:
         os.chdir(run_dir)
         with _Lock(run_dir), _Heartbeats(self._collector, self._heard):
             self._serve_metrics()
+            settle()
             try:
                 for process in self.table:
                     self._start(process)

@@ -35,8 +35,8 @@ inline Seen look_at(Pool &pool, const float *image, int height, int width) {
     return {averages, std::find(coloured.begin(), coloured.end(), true) == coloured.end()};
 }
 
-// The filters of a block whose inputs are planes, packed: input k is tap dy of plane k / 3 in column dx, and so are the pixels
-// of a patch.  Of fewer planes than colours, the sum of the filters.
+// The filters of a block whose inputs are planes, packed, in the order of a patch's pixels: column by column, and in a column
+// plane by plane.  Of fewer planes than colours, the sum of the filters.
 inline std::vector<float> plane_filters(const Block &block, const float *mix, int planes) {
     const int depth = planes * TAPS;
     std::vector<float> filters((size_t)depth * CHANNELS);
@@ -50,8 +50,43 @@ inline std::vector<float> plane_filters(const Block &block, const float *mix, in
     return filters;
 }
 
-// Planes (3, height, width) -> map, and its half: 27 inputs a pixel are too few for Winograd's form to pay.  Of a grey picture
-// one plane is convolved, with the sum of the filters.
+// What the patches of row y look at, into zeros: a column of three pixels a plane, and the next; the patch of pixel x is
+// columns x, x + 1 and x + 2.
+inline void lay_columns(const float *image, int planes, int height, int width, int y, float *columns) {
+    const int tall = planes * 3;
+    for (int plane = 0; plane < planes; plane++)
+        for (int dy = std::max(0, 1 - y); dy < std::min(3, height + 1 - y); dy++) {
+            const float *from = image + ((size_t)plane * height + y + dy - 1) * width;
+            float *to = columns + tall + plane * 3 + dy;
+            for (int x = 0; x < width; x++) to[x * tall] = from[x];
+        }
+}
+
+// 2x2 pixels from (y, x) on, 2 * LANES channels, less what is expected; products has them in two rows, a strip apart.
+template <class Storage>
+INLINE void store_square(const float *products, size_t strip, const float *expected, const Target<Storage> &target, int y,
+                         int x, int channel, const Extreme extreme[2], Moments moments[2]) {
+    const bool streams = target.map.outgrows_caches();
+    Vec out[2][4];
+#pragma GCC unroll 4
+    for (int at = 0; at < 4; at++) {
+        const float *from = products + at / 2 * strip + at % 2 * CHANNELS;
+#pragma GCC unroll 2
+        for (int part = 0; part < 2; part++) {
+            out[part][at] = load(from + part * LANES) - load(expected + part * LANES);
+            moments[part].add(out[part][at]);
+        }
+        store_line(target.map.at(y + at / 2, x + at % 2) + channel, out[0][at], out[1][at], streams);
+    }
+    Storage *half = target.half->at(y / 2, x / 2) + channel;
+#pragma GCC unroll 2
+    for (int part = 0; part < 2; part++)
+        store(half + part * LANES, extreme[part].of(out[part][0], out[part][1], out[part][2], out[part][3]));
+}
+
+// Planes (3, height, width) -> map, and its half: 27 inputs a pixel are too few for Winograd's form to pay.  Of a grey
+// picture one plane is convolved, with the sum of the filters.  In float32 always: bfloat16 has as few bits as a pixel, and
+// the masks of small targets moved.
 template <class Storage>
 void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const float *image,
                      const Target<Storage> &target) {
@@ -63,23 +98,12 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
     attend(block, seen.averages.data(), mix);
     expect(block, mix, seen.averages.data(), expected);
     const std::vector<float> filters = plane_filters(block, mix, planes);
-    const bool streams = map.outgrows_caches();
     Sums sums(height / 2);
     pool.run(height / 2, [&](int index, int worker) {
-        // What a row of patches looks at, a column of three pixels a plane after the other, zeros at either side: the patch of
-        // a pixel is three columns.
         float *columns = scratch[worker].rows.data(), *products = scratch[worker].products.data();
         const size_t line = (size_t)(width + 2 + ROOM) * tall, strip = (size_t)(STRIP + ROOM) * CHANNELS;
         std::memset(columns, 0, sizeof(float) * 2 * line);
-        for (int row = 0; row < 2; row++)
-            for (int plane = 0; plane < planes; plane++)
-                for (int dy = 0; dy < 3; dy++) {
-                    const int y = 2 * index + row + dy - 1;
-                    if (y < 0 || y >= height) continue;
-                    const float *from = image + ((size_t)plane * height + y) * width;
-                    float *to = columns + row * line + tall + plane * 3 + dy;
-                    for (int x = 0; x < width; x++) to[x * tall] = from[x];
-                }
+        for (int row = 0; row < 2; row++) lay_columns(image, planes, height, width, 2 * index + row, columns + row * line);
         for (int x0 = 0; x0 < width; x0 += STRIP) {
             const int count = std::min(STRIP, width - x0);
             for (int row = 0; row < 2; row++)
@@ -88,29 +112,13 @@ void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &blo
             for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
                 const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
                 Moments moments[2];
-                for (int x = 0; x < count; x += 2) {
-                    Vec values[2][2][2];  // part of the channels, row, column
-#pragma GCC unroll 4
-                    for (int at = 0; at < 4; at++) {
-                        const float *from = products + at / 2 * strip + (size_t)(x + at % 2) * CHANNELS + channel;
-#pragma GCC unroll 2
-                        for (int part = 0; part < 2; part++) {
-                            values[part][at / 2][at % 2] = load(from + part * LANES) - load(expected + channel + part * LANES);
-                            moments[part].add(values[part][at / 2][at % 2]);
-                        }
-                        store_line(map.at(2 * index + at / 2, x0 + x + at % 2) + channel, values[0][at / 2][at % 2],
-                                   values[1][at / 2][at % 2], streams);
-                    }
-                    Storage *to = target.half->at(index, (x0 + x) / 2) + channel;
-#pragma GCC unroll 2
-                    for (int part = 0; part < 2; part++)
-                        store(to + part * LANES, extreme[part].of(values[part][0][0], values[part][0][1], values[part][1][0],
-                                                                  values[part][1][1]));
-                }
+                for (int x = 0; x < count; x += 2)
+                    store_square(products + (size_t)x * CHANNELS + channel, strip, expected + channel, target, 2 * index,
+                                 x0 + x, channel, extreme, moments);
                 for (int part = 0; part < 2; part++) moments[part].add_to(sums.of(index) + channel + part * LANES);
             }
         }
-        if (streams) fence();
+        if (map.outgrows_caches()) fence();
     });
     set_norm(block, expected, sums.total(), map);
 }

@@ -11,7 +11,7 @@
 
 // As many rows as leave the accumulators, one row of B and one broadcast in the registers.
 constexpr int REGISTERS = LANES == 16 ? 32 : 16;
-constexpr int MOST_NV = LANES == 16 ? 5 : 2;
+constexpr int MOST_NV = LANES == 16 ? 4 : 2;
 constexpr int rows_of(int nv) {
     int rows = (REGISTERS - 2 - nv) / nv;
     return rows > 12 ? 12 : rows;

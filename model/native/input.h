@@ -22,8 +22,8 @@ template <class Element> constexpr size_t matrix_size(int depth) {
     return (size_t)(BLOCK_TILES + ROOM) * depth + 64 / sizeof(Element);
 }
 
-// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  They lie as far apart as the
-// deepest do: a distance that the compiler knows makes addresses of one instruction.
+// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  They lie as far apart as
+// the deepest do: a distance that the compiler knows makes addresses of one instruction.
 template <class Element> struct Tiles {
     static constexpr size_t STEP = matrix_size<Element>(2 * CHANNELS);  // from point to point
     Element *memory;
@@ -32,8 +32,7 @@ template <class Element> struct Tiles {
 };
 constexpr size_t TILES_SIZE = winograd::POINTS * Tiles<float>::STEP;
 
-// Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile, a set for each LANES
-// channels.
+// Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile.
 constexpr int SHARED = winograd::PATCH - winograd::TILE;
 using Kept = Vec[PARTS][SHARED][winograd::PATCH];
 
@@ -52,7 +51,9 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
             Element *at = tiles.at(0, tile + index) + to + channel;
             const auto pixel = patch_at(y0, x0, channel);
             auto column = [&](auto is_inner, int x, Vec out[PATCH]) {
-                auto inside = [&](int y) { return (unsigned)(y0 + y) < (unsigned)height && (unsigned)(x0 + x) < (unsigned)width; };
+                auto inside = [&](int y) {
+                    return (unsigned)(y0 + y) < (unsigned)height && (unsigned)(x0 + x) < (unsigned)width;
+                };
                 Vec in[PATCH];
 #pragma GCC unroll 6
                 for (int y = 0; y < PATCH; y++) in[y] = is_inner || inside(y) ? pixel(y, x) : Vec{};  // zeros around the map

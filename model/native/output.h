@@ -1,5 +1,6 @@
-// The output convolution, 3x3 to a few classes: Winograd's F(4, 3) down the columns, and along the rows directly.  Of four rows,
-// each of six points is one matrix product a pixel, three taps of every class; the classes are too few for tiles to pay.
+// The output convolution, 3x3 to a few classes: Winograd's F(4, 3) down the columns, and along the rows directly.  Of four
+// rows, each of six points is one matrix product a pixel, three taps of every class; the classes are too few for tiles to
+// pay.
 #pragma once
 
 #include "encode.h"

@@ -30,6 +30,7 @@ from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Uplink, uplink
 from pipeline.transport.wire import CameraState, LedgerCopy, Stamps, encode
 from pipeline.types import Cause, Frame, FrameRef
+from pipeline.workers import settle
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
@@ -46,6 +47,7 @@ def run(config: Config, camera: Camera, stop: threading.Event, served: Address |
         patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
         heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved)
+        settle()
         with heart:
             worker.run()
 

@@ -9,6 +9,7 @@ from pipeline.console.server import bind, run_console
 from pipeline.metrics import WorkerMetrics
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
+from pipeline.workers import settle
 
 
 def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
@@ -17,6 +18,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     load_password(config)  # the same
     own = WorkerMetrics("console")
+    settle()
     with Heart(endpoints.heartbeat, own, served):
         run_console(
             config,

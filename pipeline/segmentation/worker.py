@@ -52,6 +52,7 @@ from pipeline.transport.wire import (
     result_message,
 )
 from pipeline.types import Detections, Frame, FrameRef
+from pipeline.workers import settle
 
 PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
 PREVIEW_WIDTH_PX = 1280
@@ -75,6 +76,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
+        settle()
         with Heart(endpoints.heartbeat, metrics, served):
             objective_s = config.objective.capture_to_track_ms / 1e3
             SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()

@@ -44,6 +44,7 @@ from pipeline.transport.wire import (
     detections_of,
 )
 from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
+from pipeline.workers import settle
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
@@ -56,6 +57,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     with Store(config.store_path) as store:
         outbox = Outbox(config.store_path, configured(config))
         try:
+            settle()
             with Heart(Endpoints().heartbeat, metrics, served):
                 _TrackWorker(config, decision, store, outbox, metrics, stop).run()
         finally:
