@@ -8,17 +8,26 @@
 
 constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
+// The products of a block of tiles, as they lie in memory.
+struct StoredProducts {
+    const float *memory;
+
+    INLINE Vec at(int tile, int channel, int point) const {
+        return load(memory + point * matrix_size<float>(CHANNELS) + (size_t)tile * CHANNELS + channel);
+    }
+};
+
 // A^T m A of one tile, for LANES channels, less what is expected.
-INLINE void transform_products(const float *products, int tile, int channel, Vec expected,
+template <class Products>
+INLINE void transform_products(const Products &products, int tile, int channel, Vec expected,
                                Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
-    const float *from = products + (size_t)tile * CHANNELS + channel;
     Vec rows[TILE][PATCH];
 #pragma GCC unroll 6
     for (int x = 0; x < PATCH; x++) {
         Vec in[PATCH], column[TILE];
 #pragma GCC unroll 6
-        for (int y = 0; y < PATCH; y++) in[y] = load(from + (y * PATCH + x) * matrix_size<float>(CHANNELS));
+        for (int y = 0; y < PATCH; y++) in[y] = products.at(tile, channel, y * PATCH + x);
         output(in, column);
 #pragma GCC unroll 4
         for (int y = 0; y < TILE; y++) rows[y][x] = column[y];
@@ -63,8 +72,8 @@ template <class Storage> struct Target {
 };
 
 // Tile (ty, tx), LANES channels, written where it lies inside the map, and added to the sums.
-template <class Storage>
-INLINE void store_tile(const float *products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
+template <class Products, class Storage>
+INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
                        const float *expected, const Extreme &extreme, Moments &moments) {
     using namespace winograd;
     const Map<Storage> &map = target.map;
@@ -86,8 +95,8 @@ INLINE void store_tile(const float *products, const Target<Storage> &target, int
 }
 
 // The same for 2 * LANES channels of a tile that lies inside, around the caches.
-template <class Storage>
-INLINE void stream_tile(const float *products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
+template <class Products, class Storage>
+INLINE void stream_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
                         const float *expected, const Extreme extreme[2], Moments moments[2]) {
     using namespace winograd;
     Vec out[2][TILE][TILE];
@@ -115,9 +124,41 @@ INLINE void stream_tile(const float *products, const Target<Storage> &target, in
     }
 }
 
+// A block of tiles from `first` on, all channels.
+template <class Products, class Storage>
+void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *expected,
+                 int first, int tiles, double *sums) {
+    using namespace winograd;
+    const Map<Storage> &map = target.map;
+    const int across = (map.width + TILE - 1) / TILE;
+    auto each_tile = [&](auto work) {
+        for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
+    };
+    if (map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0) {
+        for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
+            const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
+            Moments moments[2];
+            each_tile([&](int ty, int tx, int tile) {
+                stream_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+            });
+            for (int part = 0; part < 2; part++) moments[part].add_to(sums + channel + part * LANES);
+        }
+        fence();
+    } else {
+        for (int channel = 0; channel < CHANNELS; channel += LANES) {
+            const Extreme extreme(&block.gain[channel]);
+            Moments moments;
+            each_tile([&](int ty, int tx, int tile) {
+                store_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+            });
+            moments.add_to(sums + channel);
+        }
+    }
+}
+
 // Memory of one thread.
 struct Scratch {
-    Buffer<float> tiles, products, rows;
+    Buffer<float> tiles, products, line;
 };
 
 // filters as `transform_filters` makes them; expected as `expect` does.
@@ -131,7 +172,6 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
     const int blocks = (count + size - 1) / size;
     Sums sums(blocks);
-    const bool streams = map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0;
     pool.run(blocks, [&](int index, int worker) {
         const int first = index * size, tiles = std::min(size, count - first), next = first + size;
         const Tiles<Element> inputs{reinterpret_cast<Element *>(scratch[worker].tiles.data()), block.inputs};
@@ -147,29 +187,7 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + point * filters_size<Element>(block.inputs),
                                block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
         }
-        auto each_tile = [&](auto work) {
-            for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
-        };
-        if (streams) {
-            for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
-                const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
-                Moments moments[2];
-                each_tile([&](int ty, int tx, int tile) {
-                    stream_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
-                });
-                for (int part = 0; part < 2; part++) moments[part].add_to(sums.of(index) + channel + part * LANES);
-            }
-            fence();
-        } else {
-            for (int channel = 0; channel < CHANNELS; channel += LANES) {
-                const Extreme extreme(&block.gain[channel]);
-                Moments moments;
-                each_tile([&](int ty, int tx, int tile) {
-                    store_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
-                });
-                moments.add_to(sums.of(index) + channel);
-            }
-        }
+        store_tiles(StoredProducts{products}, target, block, expected, first, tiles, sums.of(index));
     });
     set_norm(block, expected, sums.total(), map);
 }

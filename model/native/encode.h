@@ -6,7 +6,7 @@
 #include "convolve.h"
 
 constexpr int COLOURS = 3;
-constexpr int STRIP = 72;  // pixels that are multiplied at a time; a multiple of nearly every kernel's rows
+constexpr int ROW_OF_TILES = 16;  // a thread's share
 
 // What is to be known of a picture's planes before they are convolved.
 struct Seen {
@@ -35,92 +35,92 @@ inline Seen look_at(Pool &pool, const float *image, int height, int width) {
     return {averages, std::find(coloured.begin(), coloured.end(), true) == coloured.end()};
 }
 
-// The filters of a block whose inputs are planes, packed, in the order of a patch's pixels: column by column, and in a column
-// plane by plane.  Of fewer planes than colours, the sum of the filters.
-inline std::vector<float> plane_filters(const Block &block, const float *mix, int planes) {
-    const int depth = planes * TAPS;
-    std::vector<float> filters((size_t)depth * CHANNELS);
-    for (int colour = 0; colour < COLOURS; colour++)
-        for (int tap = 0; tap < TAPS; tap++)
-            for (int out = 0; out < CHANNELS; out += LANES) {
-                const int dy = tap / 3, dx = tap % 3, k = (dx * planes + colour % planes) * 3 + dy;
-                float *filter = &filters[packed(k, out, depth, CHANNELS)];
-                store(filter, load(filter) + mixed(block, mix, colour, tap, out));
+// B^T d B of `count` tiles from (ty, tx) on, (tiles, POINTS, PLANES): down the columns of all of them, then along the rows of
+// each.
+template <int PLANES>
+void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
+    using namespace winograd;
+    constexpr int WIDE = (TILE * ROW_OF_TILES + SHARED + LANES - 1) / LANES * LANES;
+    const int y0 = TILE * ty - 1, x0 = TILE * tx - 1, wide = TILE * count + SHARED;
+    const int left = std::max(0, -x0), right = std::min(wide, width - x0);
+    for (int plane = 0; plane < PLANES; plane++) {
+        alignas(64) float pixels[PATCH][WIDE] = {}, made[PATCH][WIDE];  // zeros around the picture
+        for (int y = std::max(0, -y0); y < std::min(PATCH, height - y0); y++)
+            std::memcpy(pixels[y] + left, image + ((size_t)plane * height + y0 + y) * width + x0 + left,
+                        sizeof(float) * (right - left));
+        for (int x = 0; x < wide; x += LANES) {
+            Vec in[PATCH], out[PATCH];
+            for (int y = 0; y < PATCH; y++) in[y] = load(pixels[y] + x);
+            input(in, out);
+            for (int y = 0; y < PATCH; y++) store(made[y] + x, out[y]);
+        }
+        for (int tile = 0; tile < count; tile++)
+            for (int y = 0; y < PATCH; y++) {
+                float out[PATCH];
+                input(made[y] + TILE * tile, out);
+                for (int x = 0; x < PATCH; x++) tiles[((tile * PATCH + y) * PATCH + x) * PLANES + plane] = out[x];
             }
-    return filters;
-}
-
-// What the patches of row y look at, into zeros: a column of three pixels a plane, and the next; the patch of pixel x is
-// columns x, x + 1 and x + 2.
-inline void lay_columns(const float *image, int planes, int height, int width, int y, float *columns) {
-    const int tall = planes * 3;
-    for (int plane = 0; plane < planes; plane++)
-        for (int dy = std::max(0, 1 - y); dy < std::min(3, height + 1 - y); dy++) {
-            const float *from = image + ((size_t)plane * height + y + dy - 1) * width;
-            float *to = columns + tall + plane * 3 + dy;
-            for (int x = 0; x < width; x++) to[x * tall] = from[x];
-        }
-}
-
-// 2x2 pixels from (y, x) on, 2 * LANES channels, less what is expected; products has them in two rows, a strip apart.
-template <class Storage>
-INLINE void store_square(const float *products, size_t strip, const float *expected, const Target<Storage> &target, int y,
-                         int x, int channel, const Extreme extreme[2], Moments moments[2]) {
-    const bool streams = target.map.outgrows_caches();
-    Vec out[2][4];
-#pragma GCC unroll 4
-    for (int at = 0; at < 4; at++) {
-        const float *from = products + at / 2 * strip + at % 2 * CHANNELS;
-#pragma GCC unroll 2
-        for (int part = 0; part < 2; part++) {
-            out[part][at] = load(from + part * LANES) - load(expected + part * LANES);
-            moments[part].add(out[part][at]);
-        }
-        store_line(target.map.at(y + at / 2, x + at % 2) + channel, out[0][at], out[1][at], streams);
     }
-    Storage *half = target.half->at(y / 2, x / 2) + channel;
-#pragma GCC unroll 2
-    for (int part = 0; part < 2; part++)
-        store(half + part * LANES, extreme[part].of(out[part][0], out[part][1], out[part][2], out[part][3]));
 }
 
-// Planes (3, height, width) -> map, and its half: 27 inputs a pixel are too few for Winograd's form to pay.  Of a grey
-// picture one plane is convolved, with the sum of the filters.  In float32 always: bfloat16 has as few bits as a pixel, and
-// the masks of small targets moved.
+// The filters of planes, (CHANNELS / LANES, POINTS, planes, LANES).  Of fewer planes than colours, the sum of the filters.
+inline void transform_plane_filters(const Block &block, const float *mix, int planes, float *filters) {
+    using namespace winograd;
+    for (int channel = 0; channel < CHANNELS; channel += LANES)
+        for (int colour = 0; colour < COLOURS; colour++) {
+            Vec points[PATCH][PATCH];
+            transform_filter(block, mix, colour, channel, points);
+            for (int point = 0; point < POINTS; point++) {
+                float *at = filters + (size_t)channel * POINTS * planes + (point * planes + colour % planes) * LANES;
+                const Vec value = points[point / PATCH][point % PATCH];
+                store(at, colour < planes ? value : load(at) + value);
+            }
+        }
+}
+
+// The products of few inputs: made when they are asked for, since to write and read them would take longer.
+template <int PLANES> struct PlaneProducts {
+    const float *tiles, *filters;
+
+    INLINE Vec at(int tile, int channel, int point) const {
+        const float *pixel = tiles + (size_t)(tile * winograd::POINTS + point) * PLANES;
+        const float *filter = filters + (size_t)channel * winograd::POINTS * PLANES + point * PLANES * LANES;
+        Vec sum = load(filter) * pixel[0];
+#pragma GCC unroll 3
+        for (int plane = 1; plane < PLANES; plane++) sum += load(filter + plane * LANES) * pixel[plane];
+        return sum;
+    }
+};
+
+template <int PLANES, class Storage>
+void convolve_planes(Pool &pool, const Block &block, const float *mix, const float *expected, const float *image,
+                     float *filters, const Target<Storage> &target) {
+    using namespace winograd;
+    const int height = target.map.height, width = target.map.width, across = (width + TILE - 1) / TILE;
+    const int shares = (across + ROW_OF_TILES - 1) / ROW_OF_TILES, count = shares * ((height + TILE - 1) / TILE);
+    transform_plane_filters(block, mix, PLANES, filters);
+    Sums sums(count);
+    pool.run(count, [&](int index, int) {
+        const int ty = index / shares, tx = index % shares * ROW_OF_TILES, wide = std::min(ROW_OF_TILES, across - tx);
+        float tiles[ROW_OF_TILES * POINTS * PLANES];
+        load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, expected, ty * across + tx, wide, sums.of(index));
+    });
+    set_norm(block, expected, sums.total(), target.map);
+}
+
+// A picture's planes (3, height, width) -> map, and its half.  Of a grey picture one plane is convolved, with the sum of the
+// filters.  In float32 always: bfloat16 has as few bits as a pixel, and the masks of small targets moved.
 template <class Storage>
-void convolve_planes(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const float *image,
-                     const Target<Storage> &target) {
-    Map<Storage> &map = target.map;
-    const int height = map.height, width = map.width;  // even, both
-    const Seen seen = look_at(pool, image, height, width);
-    const int planes = seen.is_grey ? 1 : COLOURS, depth = planes * TAPS, tall = planes * 3;
+void convolve_picture(Pool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
+    const Seen seen = look_at(pool, image, target.map.height, target.map.width);
     float mix[KERNELS], expected[CHANNELS];
     attend(block, seen.averages.data(), mix);
     expect(block, mix, seen.averages.data(), expected);
-    const std::vector<float> filters = plane_filters(block, mix, planes);
-    Sums sums(height / 2);
-    pool.run(height / 2, [&](int index, int worker) {
-        float *columns = scratch[worker].rows.data(), *products = scratch[worker].products.data();
-        const size_t line = (size_t)(width + 2 + ROOM) * tall, strip = (size_t)(STRIP + ROOM) * CHANNELS;
-        std::memset(columns, 0, sizeof(float) * 2 * line);
-        for (int row = 0; row < 2; row++) lay_columns(image, planes, height, width, 2 * index + row, columns + row * line);
-        for (int x0 = 0; x0 < width; x0 += STRIP) {
-            const int count = std::min(STRIP, width - x0);
-            for (int row = 0; row < 2; row++)
-                multiply<CHANNELS>(columns + row * line + x0 * tall, tall, filters.data(), depth, products + row * strip,
-                                   count);
-            for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
-                const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
-                Moments moments[2];
-                for (int x = 0; x < count; x += 2)
-                    store_square(products + (size_t)x * CHANNELS + channel, strip, expected + channel, target, 2 * index,
-                                 x0 + x, channel, extreme, moments);
-                for (int part = 0; part < 2; part++) moments[part].add_to(sums.of(index) + channel + part * LANES);
-            }
-        }
-        if (map.outgrows_caches()) fence();
-    });
-    set_norm(block, expected, sums.total(), map);
+    if (seen.is_grey)
+        convolve_planes<1>(pool, block, mix, expected, image, filters, target);
+    else
+        convolve_planes<COLOURS>(pool, block, mix, expected, image, filters, target);
 }
 
 // The half of a map, normalised as that map is to be; returns its averages.  Leaky ReLU grows, so it can come after pooling.

@@ -53,7 +53,7 @@ std::vector<double> open_gate(Pool &pool, std::vector<Scratch> &scratch, const G
         Element *pixels = reinterpret_cast<Element *>(scratch[worker].tiles.data());
         float *products = scratch[worker].products.data();
         [[maybe_unused]] const TileRegisters registers;
-        float *line = scratch[worker].rows.data();
+        float *line = scratch[worker].line.data();
         // The guide's two rows nearest to y, blended; pixel `small` is read with weight 0 where the map is one wide.
         const float *upper = guide + (size_t)rows.low[y] * small * HIDDEN, *lower = upper + (size_t)small * HIDDEN;
         const float down = rows.fraction[y];

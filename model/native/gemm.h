@@ -30,6 +30,8 @@ constexpr int ROOM = TILE_ROWS;  // rows that A and C need beyond those asked fo
 constexpr int ROOM = 12;
 #endif
 
+constexpr int STRIP = 72;  // pixels of a row that are multiplied at a time; a multiple of nearly every kernel's rows
+
 // Where B's element (k, column) lies in its packed form.
 INLINE size_t packed(int k, int column, int depth, int columns) {
     int width = vectors_of_block(columns) * LANES;

@@ -51,13 +51,12 @@ template <class Storage> class StoredNetwork : public Network {
         }
         guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
         opened_.reserve((size_t)height * width);
-        // Two rows of patches take 18 and a bit a pixel, one of the guide HIDDEN for two pixels.
-        for (Scratch &scratch : scratch_) scratch.rows.reserve((size_t)HIDDEN * (width + 2 + ROOM));
+        for (Scratch &scratch : scratch_) scratch.line.reserve((size_t)HIDDEN * (width / 2 + 1));
     }
 
     void run(const float *image, float *logits) override {
         const int levels = weights_.levels();
-        convolve_planes(pool_, scratch_, weights_.encoder[0], image, to_encode(0));
+        convolve_picture(pool_, weights_.encoder[0], image, filters_.data(), to_encode(0));
         for (int level = 1; level <= levels; level++) {
             const auto averages = normalise_half(pool_, encoded_[level - 1], pooled_[level]);
             dynamic(weights_.encoder[level], averages.data(), PlainInput<Storage>{pooled_[level]}, to_encode(level));

@@ -15,9 +15,9 @@ constexpr float P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
 constexpr int TILE = 4, PATCH = 6, POINTS = PATCH * PATCH;
 
 // One row of B^T d.  The rows are the polynomials prod (x - point) over all finite points but one.
-INLINE void input(const Vec d[PATCH], Vec out[PATCH]) {
-    Vec even_q = d[4] - d[2] * Q2, odd_q = d[3] - d[1] * Q2;
-    Vec even_p = d[4] - d[2] * P2, odd_p = d[3] - d[1] * P2;
+template <class Numbers> INLINE void input(const Numbers d[PATCH], Numbers out[PATCH]) {
+    Numbers even_q = d[4] - d[2] * Q2, odd_q = d[3] - d[1] * Q2;
+    Numbers even_p = d[4] - d[2] * P2, odd_p = d[3] - d[1] * P2;
     out[0] = d[0] * (P2 * Q2) + (d[4] - d[2] * (P2 + Q2));
     out[1] = even_q + odd_q * P;
     out[2] = even_q - odd_q * P;
