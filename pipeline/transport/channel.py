@@ -1,10 +1,9 @@
 """The capture worker's end of the credit flow.
 
 One thread decodes and offers frames; another owns the socket.  A frame that waits asks for credit, and leaves when it
-is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  A live camera has one
-mailbox slot that always holds its newest frame: a newer one replaces it, and the older is counted as dropped by
-overload.  A recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere
-else.
+is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  Of a live camera the newest
+frame waits, and for a moment a few more (see `mailbox`): those that it replaces are counted as dropped by overload.  A
+recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere else.
 """
 
 import os
@@ -22,6 +21,7 @@ from pipeline.errors import WireError
 from pipeline.ledger import Ledger
 from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.link import Uplink
+from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.refusals import Refusals
 from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
@@ -48,7 +48,7 @@ class Channel:
         self._ledger = ledger
         self._refusals = Refusals("credit", refused)
         self._lock = threading.Condition()
-        self._mailbox: tuple[Frame, Stamps] | None = None
+        self._mailbox = Mailbox()
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
         self._granted = False
         self._asks = False  # for credit, since the last frame left or met its fate
@@ -69,15 +69,14 @@ class Channel:
         self._thread.start()
 
     def offer(self, frame: Frame, stamps: Stamps, stopped: Callable[[], bool] = lambda: False) -> None:
-        """A live frame replaces the one in the mailbox; a recorded one waits until the slot is free."""
+        """A live frame may replace those in the mailbox; a recorded one waits until that is empty."""
         with self._lock:
-            if self._mailbox is not None and self._live:
-                self._ledger.dropped(Cause.OVERLOAD)
-            while self._mailbox is not None and not self._live:
+            while self._mailbox and not self._live:
                 if stopped():
                     return
                 self._lock.wait(0.2)
-            self._mailbox = (frame, stamps)
+            if replaced := self._mailbox.put(frame, stamps):
+                self._ledger.dropped(Cause.OVERLOAD, replaced)
         os.eventfd_write(self._wake, 1)
 
     def count(self, change: Callable[[Ledger], None]) -> None:
@@ -88,7 +87,7 @@ class Channel:
     def drain(self, timeout_s: float) -> bool:
         """Wait until every frame offered has met its fate.  False: not within the time."""
         with self._lock:
-            return self._lock.wait_for(lambda: self._mailbox is None and not self._flying, timeout_s)
+            return self._lock.wait_for(lambda: not self._mailbox and not self._flying, timeout_s)
 
     def finish(self, timeout_s: float) -> bool:
         """After the last frame of a recording: wait for the fates, then say that it ended.  False: not in time."""
@@ -104,9 +103,8 @@ class Channel:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         with self._lock:
-            if self._mailbox is not None:
-                self._ledger.dropped(Cause.OVERLOAD)
-                self._mailbox = None
+            if waiting := self._mailbox.clear():
+                self._ledger.dropped(Cause.OVERLOAD, waiting)
             self._fail(list(self._flying))
         os.close(self._wake)
 
@@ -196,10 +194,9 @@ class Channel:
                     self._asks, self._told_s = True, now_s
                     self._try(encode(Hello(self._camera, self._session, self._live)))
                 return
-            if self._mailbox is None:
+            if not self._mailbox:
                 return
-            frame, stamps = self._mailbox
-            self._mailbox = None
+            frame, stamps = self._mailbox.take()
             self._granted, self._asks, self._told_s = False, False, now_s
             self._flying[frame.ref.seq] = now_s
             self._ledger.sent()
