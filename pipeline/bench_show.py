@@ -41,6 +41,7 @@ def _show(report: Report, timings: list[Row], masks: list[MaskRow]) -> None:
     print(f"timed: {TIMED}")
     for allocator, meaning in ALLOCATORS.items():
         print(f"{REFERENCES[allocator]}: the readable module, eager float32; memory: {meaning}")
+    print("torch, inductor: the exact rewrite (model.fused), as it is and through torch.compile")
     for title in dict.fromkeys(_title(row) for row in timings):
         console.print(_timing_table(title, [row for row in timings if _title(row) == title]))
     for threads in dict.fromkeys(row.threads for row in masks):
