@@ -170,7 +170,7 @@ def credit_flow(pictures: list[Pixels], frames: int, fps: float) -> Latencies:
     latencies: Latencies = []
     with receiving(_segmentation) as receiver, Ledger(Path("bench.ledger"), CREDITS) as ledger:
         refused = CaptureMetrics(CAMERA).refused
-        channel = Channel(Uplink(), CAMERA, "s1", live=False, ledger=ledger, refused=refused)
+        channel = Channel(Uplink(), CAMERA, "s1", live=False, bridge_s=0.25, ledger=ledger, refused=refused)
         for number, pixels in paced(pictures, frames, fps):
             ref = FrameRef(CAMERA, "s1", number, number / fps, time.monotonic_ns(), time.time_ns())
             channel.offer(Frame(ref, Band.VISIBLE, pixels), Stamps())

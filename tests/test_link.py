@@ -248,7 +248,7 @@ def test_a_host_says_that_it_is_not_heard_and_that_it_is_again(tmp_path: Path, m
 
     with Ledger(tmp_path / "far.ledger", 1) as ledger, capture_logs() as logs:
         sender = channel.Channel(
-            Uplink(frames=address, away=True), "far", "s1", live=True, ledger=ledger, refused=refused
+            Uplink(frames=address, away=True), "far", "s1", live=True, bridge_s=0.25, ledger=ledger, refused=refused
         )
         heard(logs, "does not answer")
         with closing(bound(zmq.ROUTER, address, high_water=8)) as searching:

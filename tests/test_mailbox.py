@@ -15,13 +15,13 @@ def put(mailbox: Mailbox, seq: int, at_ms: float) -> int:
 
 
 def test_frames_wait_in_their_order():
-    mailbox = Mailbox()
+    mailbox = Mailbox(0.4)
     assert [put(mailbox, seq, 40 * seq) for seq in range(BRIDGED)] == [0] * BRIDGED
     assert [mailbox.take()[0].ref.seq for _ in range(BRIDGED)] == list(range(BRIDGED)) and not mailbox
 
 
 def test_too_many_leave_the_newest():
-    mailbox = Mailbox()
+    mailbox = Mailbox(0.4)
     for seq in range(BRIDGED):
         put(mailbox, seq, seq)
     assert put(mailbox, BRIDGED, BRIDGED) == BRIDGED
@@ -29,13 +29,13 @@ def test_too_many_leave_the_newest():
 
 
 def test_a_slow_cameras_frames_do_not_grow_old():
-    mailbox = Mailbox()
+    mailbox = Mailbox(0.1)
     assert [put(mailbox, seq, 200 * seq) for seq in range(3)] == [0, 1, 1]
     assert mailbox.take()[0].ref.seq == 2
 
 
 def test_after_a_loss_only_the_newest_waits_until_all_is_calm():
-    mailbox = Mailbox()
+    mailbox = Mailbox(0.4)
     for seq in range(BRIDGED + 1):
         put(mailbox, seq, 40 * seq)
     mailbox.take()

@@ -88,7 +88,7 @@ class FakeCamera:
         self.name, self.path, self.count = name, Path(f"{name}.ledger"), 0
         self.ledger = Ledger(self.path, CREDITS)
         refused = CaptureMetrics(name).refused
-        self.channel = Channel(Uplink(), name, "s1", live=True, ledger=self.ledger, refused=refused)
+        self.channel = Channel(Uplink(), name, "s1", live=True, bridge_s=0.25, ledger=self.ledger, refused=refused)
 
     def offer(self) -> None:
         ref = FrameRef(self.name, "s1", self.count, self.count / 10, time.monotonic_ns(), time.time_ns())

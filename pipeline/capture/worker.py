@@ -36,6 +36,7 @@ BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
 PATIENCE_S = 60.0  # longer than any pause and time limit here: a library that takes longer never comes back
 FINISH_S = 60.0
+BRIDGE_SHARE = 0.5  # of the objective: frames may wait so long while segmentation is late
 COPY_S = 1.0  # how often another host is told what the ledger says
 
 
@@ -46,7 +47,8 @@ def run(config: Config, camera: Camera, stop: threading.Event, served: Address |
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
         patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
         heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
-        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved)
+        bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
+        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
         settle()
         with heart:
             worker.run()
@@ -61,6 +63,7 @@ class _CaptureWorker:
         metrics: CaptureMetrics,
         stop: threading.Event,
         moved: Callable[[], None],
+        bridge_s: float,
     ) -> None:
         self._camera = camera
         self._link = link
@@ -68,6 +71,7 @@ class _CaptureWorker:
         self._metrics = metrics
         self._stop = stop
         self._moved = moved  # called while it goes on: see PATIENCE_S
+        self._bridge_s = bridge_s
         self._session = secrets.token_hex(8)
         self._started_ns = time.monotonic_ns()
         self._seq = 0
@@ -119,6 +123,7 @@ class _CaptureWorker:
                 self._camera.id,
                 self._session,
                 live=source.live,
+                bridge_s=self._bridge_s,
                 ledger=self._ledger,
                 refused=self._metrics.refused,
             )

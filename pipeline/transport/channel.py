@@ -40,15 +40,24 @@ class Channel:
     """
 
     def __init__(
-        self, uplink: Uplink, camera: str, session: str, *, live: bool, ledger: Ledger, refused: Counter
+        self,
+        uplink: Uplink,
+        camera: str,
+        session: str,
+        *,
+        live: bool,
+        bridge_s: float,
+        ledger: Ledger,
+        refused: Counter,
     ) -> None:
+        """`bridge_s`: how long frames of a live camera may wait before the newest replaces them."""
         self._camera = camera
         self._session = session
         self._live = live
         self._ledger = ledger
         self._refusals = Refusals("credit", refused)
         self._lock = threading.Condition()
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(bridge_s)
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
         self._granted = False
         self._asks = False  # for credit, since the last frame left or met its fate

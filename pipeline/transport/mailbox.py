@@ -9,13 +9,14 @@ from collections import deque
 from pipeline.transport.wire import Stamps
 from pipeline.types import Frame
 
-BRIDGED = 4  # frames that may wait
-BRIDGE_NS = 150_000_000  # for as long as the oldest of them is no older
+BRIDGED = 8  # frames that may wait, while the oldest of them is young enough
 CALM_NS = 500_000_000  # after a loss, only the newest waits for so long
 
 
 class Mailbox:
-    def __init__(self) -> None:
+    def __init__(self, bridge_s: float) -> None:
+        """`bridge_s`: a frame that is older does not wait behind others."""
+        self._bridge_ns = round(bridge_s * 1e9)
         self._waiting: deque[tuple[Frame, Stamps]] = deque()
         self._calm_ns = 0  # until then only the newest waits
 
@@ -44,4 +45,4 @@ class Mailbox:
     def _is_behind(self, now_ns: int) -> bool:
         if now_ns < self._calm_ns or len(self._waiting) == BRIDGED:
             return True
-        return bool(self._waiting) and now_ns - self._waiting[0][0].ref.received_mono_ns > BRIDGE_NS
+        return bool(self._waiting) and now_ns - self._waiting[0][0].ref.received_mono_ns > self._bridge_ns
