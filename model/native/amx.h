@@ -1,7 +1,7 @@
 // Matrix products in the processor's tile registers (Intel AMX): 16 rows of 32 bfloat16 times 32 x 16, summed in float32.
 //
 // Intel, "Architecture Instruction Set Extensions Programming Reference", chapter 3.  B is packed as for the dot product of
-// pairs (`packed_pairs`), which is the order that tiles want.
+// pairs (`packed_pair_index`), which is the order that tiles want.
 #pragma once
 
 #if defined(__AMX_BF16__) && !defined(DASNET_LANES)
@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "vector.h"
+
+namespace dasnet {
 
 constexpr int TILE_ROWS = 16, TILE_DEPTH = 32;
 
@@ -64,8 +66,14 @@ INLINE void multiply_tiles(const bfloat16 *a, int stride, const bfloat16 *b, int
     if (TALL && WIDE) _tile_stored(3, c + (size_t)TILE_ROWS * columns + 16, columns * 4);
 }
 
+}  // namespace dasnet
+
 #else
 
+namespace dasnet {
+
 class TileRegisters {};
+
+}  // namespace dasnet
 
 #endif

@@ -11,6 +11,8 @@
 #include "map.h"
 #include "winograd.h"
 
+namespace dasnet {
+
 constexpr int KERNELS = 2, TAPS = 9;
 constexpr float TEMPERATURE = 30, EPSILON = 1e-5f;
 
@@ -18,11 +20,11 @@ struct Block {
     int inputs = 0, hidden = 0;
     std::vector<float> reduce, expand, bias;      // (hidden, inputs), (KERNELS, hidden), (KERNELS)
     const float *kernels = nullptr;               // (KERNELS, inputs, TAPS, CHANNELS): output channels side by side
-    std::vector<float> gain, offset;              // of the norm, (CHANNELS)
+    std::vector<float> gamma, beta;              // of the norm, (CHANNELS)
 };
 
 // The weight of each kernel for a picture whose input has these spatial averages.
-inline void attend(const Block &block, const double *averages, float mix[KERNELS]) {
+inline void kernel_attention(const Block &block, const double *averages, float attention[KERNELS]) {
     std::vector<float> hidden(block.hidden);
     for (int j = 0; j < block.hidden; j++) {
         double sum = 0;
@@ -35,27 +37,27 @@ inline void attend(const Block &block, const double *averages, float mix[KERNELS
         for (int j = 0; j < block.hidden; j++) sum += block.expand[(size_t)k * block.hidden + j] * hidden[j];
         scores[k] = sum / TEMPERATURE;
     }
-    const float most = std::max(scores[0], scores[1]);
-    const float first = std::exp(scores[0] - most), second = std::exp(scores[1] - most);
-    mix[0] = first / (first + second);
-    mix[1] = second / (first + second);
+    const float max_score = std::max(scores[0], scores[1]);
+    const float first = std::exp(scores[0] - max_score), second = std::exp(scores[1] - max_score);
+    attention[0] = first / (first + second);
+    attention[1] = second / (first + second);
 }
 
 // LANES output channels from `column` on of one tap of input channel i.
-INLINE Vec mixed(const Block &block, const float mix[KERNELS], int i, int tap, int column) {
+INLINE Vec mixed_tap(const Block &block, const float attention[KERNELS], int i, int tap, int column) {
     const size_t at = ((size_t)i * TAPS + tap) * CHANNELS + column;
-    return load(block.kernels + at) * mix[0] + load(block.kernels + at + (size_t)block.inputs * TAPS * CHANNELS) * mix[1];
+    return load(block.kernels + at) * attention[0] + load(block.kernels + at + (size_t)block.inputs * TAPS * CHANNELS) * attention[1];
 }
 
 // About the mean of each output channel: its kernel's sum times the mean of its input, but for the borders.  Maps hold, and
 // sums are taken of, what differs from it, or the variance of a map that is nearly even would be a small difference of large
 // numbers.
-inline void expect(const Block &block, const float mix[KERNELS], const double *averages, float means[CHANNELS]) {
+inline void predict_means(const Block &block, const float attention[KERNELS], const double *averages, float means[CHANNELS]) {
     for (int column = 0; column < CHANNELS; column += LANES) {
         Vec mean{};
         for (int i = 0; i < block.inputs; i++) {
             Vec sum{};
-            for (int tap = 0; tap < TAPS; tap++) sum += mixed(block, mix, i, tap, column);
+            for (int tap = 0; tap < TAPS; tap++) sum += mixed_tap(block, attention, i, tap, column);
             mean += sum * (float)averages[i];
         }
         store(means + column, mean);
@@ -63,22 +65,22 @@ inline void expect(const Block &block, const float mix[KERNELS], const double *a
 }
 
 // LANES output channels from `column` on, at one point, of input channels i and i + 1.
-INLINE void keep(float *of_point, int i, int depth, int column, Vec first, Vec second) {
-    store(of_point + packed(i, column, depth, CHANNELS), first);
-    store(of_point + packed(i + 1, column, depth, CHANNELS), second);
+INLINE void pack(float *of_point, int i, int depth, int column, Vec first, Vec second) {
+    store(of_point + packed_index(i, column, depth, CHANNELS), first);
+    store(of_point + packed_index(i + 1, column, depth, CHANNELS), second);
 }
 
-INLINE void keep(bfloat16 *of_point, int i, int depth, int column, Vec first, Vec second) {
+INLINE void pack(bfloat16 *of_point, int i, int depth, int column, Vec first, Vec second) {
     const WordVec pairs = words(rounded(first)) | words(rounded(second)) << 16;
-    std::memcpy(of_point + packed_pairs(i, column, depth, CHANNELS), &pairs, sizeof(pairs));
+    std::memcpy(of_point + packed_pair_index(i, column, depth, CHANNELS), &pairs, sizeof(pairs));
 }
 
 // G g G^T of input channel i.
-INLINE void transform_filter(const Block &block, const float mix[KERNELS], int i, int column,
+INLINE void transform_filter(const Block &block, const float attention[KERNELS], int i, int column,
                              Vec out[winograd::PATCH][winograd::PATCH]) {
     using namespace winograd;
     Vec taps[TAPS], rows[3][PATCH];
-    for (int tap = 0; tap < TAPS; tap++) taps[tap] = mixed(block, mix, i, tap, column);
+    for (int tap = 0; tap < TAPS; tap++) taps[tap] = mixed_tap(block, attention, i, tap, column);
     for (int x = 0; x < 3; x++) filter(taps[x], taps[3 + x], taps[6 + x], rows[x]);
     for (int y = 0; y < PATCH; y++) filter(rows[0][y], rows[1][y], rows[2][y], out[y]);
 }
@@ -91,14 +93,14 @@ template <class Element> constexpr size_t filters_size(int depth) {
 
 // Of input channels i and i + 1, i being even: a point's filters are a packed (inputs x CHANNELS) matrix.
 template <class Element>
-inline void transform_filters(const Block &block, const float mix[KERNELS], int i, Element *filters) {
+inline void transform_filters(const Block &block, const float attention[KERNELS], int i, Element *filters) {
     using namespace winograd;
     for (int column = 0; column < CHANNELS; column += LANES) {
         Vec first[PATCH][PATCH], second[PATCH][PATCH];
-        transform_filter(block, mix, i, column, first);
-        transform_filter(block, mix, i + 1, column, second);
+        transform_filter(block, attention, i, column, first);
+        transform_filter(block, attention, i + 1, column, second);
         for (int point = 0; point < POINTS; point++)
-            keep(filters + point * filters_size<Element>(block.inputs), i, block.inputs, column,
+            pack(filters + point * filters_size<Element>(block.inputs), i, block.inputs, column,
                  first[point / PATCH][point % PATCH], second[point / PATCH][point % PATCH]);
     }
 }
@@ -130,20 +132,22 @@ INLINE void add_lanes(double *to, Vec value, double factor = 1) {
 // GroupNorm as one scale and shift a channel (Wu and He, "Group Normalization", ECCV 2018), from sums of what differs from
 // `expected`, and of its squares.
 template <class Storage>
-void set_norm(const Block &block, const float *expected, const std::vector<double> &sums, Map<Storage> &map) {
+void set_norm(const Block &block, const float *predicted_mean, const std::vector<double> &sums, FeatureMap<Storage> &map) {
     constexpr int size = CHANNELS / GROUPS;
     const double pixels = (double)map.height * map.width;
     for (int first = 0; first < CHANNELS; first += size) {
         double mean = 0, variance = 0;
-        for (int c = first; c < first + size; c++) mean += (expected[c] + sums[c] / pixels) / size;
+        for (int c = first; c < first + size; c++) mean += (predicted_mean[c] + sums[c] / pixels) / size;
         for (int c = first; c < first + size; c++) {
-            const double off = expected[c] - mean;  // the mean of (x - mean)^2 from that of (x - expected)^2
+            const double off = predicted_mean[c] - mean;  // the mean of (x - mean)^2 from that of (x - expected)^2
             variance += (sums[CHANNELS + c] / pixels + 2 * off * sums[c] / pixels + off * off) / size;
         }
         const double inverse = 1 / std::sqrt(std::max(variance, 0.0) + EPSILON);
         for (int c = first; c < first + size; c++) {
-            map.scale[c] = (float)(inverse * block.gain[c]);
-            map.shift[c] = (float)(block.offset[c] + (expected[c] - mean) * inverse * block.gain[c]);
+            map.scale[c] = (float)(inverse * block.gamma[c]);
+            map.shift[c] = (float)(block.beta[c] + (predicted_mean[c] - mean) * inverse * block.gamma[c]);
         }
     }
 }
+
+}  // namespace dasnet

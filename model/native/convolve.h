@@ -6,6 +6,8 @@
 #include "input.h"
 #include "pool.h"
 
+namespace dasnet {
+
 constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
 // The products of a block of tiles, as they lie in memory.
@@ -19,24 +21,24 @@ struct StoredProducts {
 
 // A^T m A of one tile, for LANES channels, less what is expected.
 template <class Products>
-INLINE void transform_products(const Products &products, int tile, int channel, Vec expected,
+INLINE void transform_products(const Products &products, int tile, int channel, Vec predicted_mean,
                                Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
     Vec rows[TILE][PATCH];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int x = 0; x < PATCH; x++) {
         Vec in[PATCH], column[TILE];
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int y = 0; y < PATCH; y++) in[y] = products.at(tile, channel, y * PATCH + x);
         output(in, column);
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int y = 0; y < TILE; y++) rows[y][x] = column[y];
     }
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int y = 0; y < TILE; y++) {
         output(rows[y], out[y]);
-#pragma GCC unroll 4
-        for (int x = 0; x < TILE; x++) out[y][x] -= expected;
+        UNROLL(4)
+        for (int x = 0; x < TILE; x++) out[y][x] -= predicted_mean;
     }
 }
 
@@ -56,10 +58,10 @@ struct Moments {
 
 // The largest of 2x2 pixels once normalised, before they are: the norm comes later, and a channel whose gain is negative is
 // turned round by it.
-struct Extreme {
+struct SignedMax {
     Vec sign;
 
-    explicit Extreme(const float *gain) : sign(load(gain) < 0.0f ? splat(-1.0f) : splat(1.0f)) {}
+    explicit SignedMax(const float *gamma) : sign(load(gamma) < 0.0f ? splat(-1.0f) : splat(1.0f)) {}
     INLINE Vec of(Vec a, Vec b, Vec c, Vec d) const {
         return larger(larger(a * sign, b * sign), larger(c * sign, d * sign)) * sign;
     }
@@ -67,18 +69,18 @@ struct Extreme {
 
 // Where a convolution's output goes: the map, and where there is one, its half with the extremes of 2x2 pixels.
 template <class Storage> struct Target {
-    Map<Storage> &map;
-    Map<Storage> *half = nullptr;
+    FeatureMap<Storage> &map;
+    FeatureMap<Storage> *half = nullptr;
 };
 
 // Tile (ty, tx), LANES channels, written where it lies inside the map, and added to the sums.
 template <class Products, class Storage>
 INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                       const float *expected, const Extreme &extreme, Moments &moments) {
+                       const float *predicted_mean, const SignedMax &signed_max, Moments &moments) {
     using namespace winograd;
-    const Map<Storage> &map = target.map;
+    const FeatureMap<Storage> &map = target.map;
     Vec out[TILE][TILE];
-    transform_products(products, tile, channel, load(expected + channel), out);
+    transform_products(products, tile, channel, load(predicted_mean + channel), out);
     const int high = std::min(TILE, map.height - TILE * ty), wide = std::min(TILE, map.width - TILE * tx);
     for (int y = 0; y < high; y++)
         for (int x = 0; x < wide; x++) {
@@ -90,66 +92,66 @@ INLINE void store_tile(const Products &products, const Target<Storage> &target, 
         for (int x = 0; x < wide; x += 2) {
             const int below = std::min(y + 1, high - 1), right = std::min(x + 1, wide - 1);  // an odd side's last twice
             store(target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel,
-                  extreme.of(out[y][x], out[y][right], out[below][x], out[below][right]));
+                  signed_max.of(out[y][x], out[y][right], out[below][x], out[below][right]));
         }
 }
 
 // The same for 2 * LANES channels of a tile that lies inside, around the caches.
 template <class Products, class Storage>
 INLINE void stream_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                        const float *expected, const Extreme extreme[2], Moments moments[2]) {
+                        const float *predicted_mean, const SignedMax signed_max[2], Moments moments[2]) {
     using namespace winograd;
     Vec out[2][TILE][TILE];
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int part = 0; part < 2; part++) {
         const int from = channel + part * LANES;
-        transform_products(products, tile, from, load(expected + from), out[part]);
-#pragma GCC unroll 16
+        transform_products(products, tile, from, load(predicted_mean + from), out[part]);
+        UNROLL(16)
         for (int at = 0; at < TILE * TILE; at++) moments[part].add(out[part][at / TILE][at % TILE]);
     }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int at = 0; at < TILE * TILE; at++) {
         const int y = at / TILE, x = at % TILE;
         store_line(target.map.at(TILE * ty + y, TILE * tx + x) + channel, out[0][y][x], out[1][y][x], true);
     }
     if (!target.half) return;
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int at = 0; at < TILE; at++) {
         const int y = at / 2 * 2, x = at % 2 * 2;
         Storage *to = target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel;
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int part = 0; part < 2; part++)
-            store(to + part * LANES, extreme[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x],
+            store(to + part * LANES, signed_max[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x],
                                                       out[part][y + 1][x + 1]));
     }
 }
 
 // A block of tiles from `first` on, all channels.
 template <class Products, class Storage>
-void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *expected,
+void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *predicted_mean,
                  int first, int tiles, double *sums) {
     using namespace winograd;
-    const Map<Storage> &map = target.map;
+    const FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE;
     auto each_tile = [&](auto work) {
         for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
     };
     if (map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0) {
         for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
-            const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
+            const SignedMax signed_max[2] = {SignedMax(&block.gamma[channel]), SignedMax(&block.gamma[channel + LANES])};
             Moments moments[2];
             each_tile([&](int ty, int tx, int tile) {
-                stream_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+                stream_tile(products, target, ty, tx, tile, channel, predicted_mean, signed_max, moments);
             });
             for (int part = 0; part < 2; part++) moments[part].add_to(sums + channel + part * LANES);
         }
         fence();
     } else {
         for (int channel = 0; channel < CHANNELS; channel += LANES) {
-            const Extreme extreme(&block.gain[channel]);
+            const SignedMax signed_max(&block.gamma[channel]);
             Moments moments;
             each_tile([&](int ty, int tx, int tile) {
-                store_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+                store_tile(products, target, ty, tx, tile, channel, predicted_mean, signed_max, moments);
             });
             moments.add_to(sums + channel);
         }
@@ -163,10 +165,10 @@ struct Scratch {
 
 // filters as `transform_filters` makes them; expected as `expect` does.
 template <class Element, class Storage, class Input>
-void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
-              const float *expected, const Input &input, const Target<Storage> &target) {
+void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+              const float *predicted_mean, const Input &input, const Target<Storage> &target) {
     using namespace winograd;
-    Map<Storage> &map = target.map;
+    FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE, count = across * ((map.height + TILE - 1) / TILE);
     // Small maps are cut in two, whatever the number of threads: sums are to be the same with any.
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
@@ -187,7 +189,9 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + point * filters_size<Element>(block.inputs),
                                block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
         }
-        store_tiles(StoredProducts{products}, target, block, expected, first, tiles, sums.of(index));
+        store_tiles(StoredProducts{products}, target, block, predicted_mean, first, tiles, sums.of(index));
     });
-    set_norm(block, expected, sums.total(), map);
+    set_norm(block, predicted_mean, sums.total(), map);
 }
+
+}  // namespace dasnet

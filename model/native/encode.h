@@ -5,16 +5,18 @@
 #include "pool.h"
 #include "convolve.h"
 
+namespace dasnet {
+
 constexpr int COLOURS = 3;
-constexpr int ROW_OF_TILES = 16;  // a thread's share
+constexpr int TILES_PER_SHARE = 16;  // a thread's share
 
 // What is to be known of a picture's planes before they are convolved.
-struct Seen {
+struct PlaneStats {
     std::vector<double> averages;
     bool is_grey;  // all the same, as a thermal camera's
 };
 
-inline Seen look_at(Pool &pool, const float *image, int height, int width) {
+inline PlaneStats plane_stats(ThreadPool &pool, const float *image, int height, int width) {
     Sums sums(height, COLOURS);
     std::vector<char> coloured(height);
     pool.run(height, [&](int y, int) {
@@ -40,7 +42,7 @@ inline Seen look_at(Pool &pool, const float *image, int height, int width) {
 template <int PLANES>
 void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
     using namespace winograd;
-    constexpr int WIDE = (TILE * ROW_OF_TILES + SHARED + LANES - 1) / LANES * LANES;
+    constexpr int WIDE = (TILE * TILES_PER_SHARE + SHARED + LANES - 1) / LANES * LANES;
     const int y0 = TILE * ty - 1, x0 = TILE * tx - 1, wide = TILE * count + SHARED;
     const int left = std::max(0, -x0), right = std::min(wide, width - x0);
     for (int plane = 0; plane < PLANES; plane++) {
@@ -64,12 +66,12 @@ void load_planes(const float *image, int height, int width, int ty, int tx, int 
 }
 
 // The filters of planes, (CHANNELS / LANES, POINTS, planes, LANES).  Of fewer planes than colours, the sum of the filters.
-inline void transform_plane_filters(const Block &block, const float *mix, int planes, float *filters) {
+inline void transform_plane_filters(const Block &block, const float *attention, int planes, float *filters) {
     using namespace winograd;
     for (int channel = 0; channel < CHANNELS; channel += LANES)
         for (int colour = 0; colour < COLOURS; colour++) {
             Vec points[PATCH][PATCH];
-            transform_filter(block, mix, colour, channel, points);
+            transform_filter(block, attention, colour, channel, points);
             for (int point = 0; point < POINTS; point++) {
                 float *at = filters + (size_t)channel * POINTS * planes + (point * planes + colour % planes) * LANES;
                 const Vec value = points[point / PATCH][point % PATCH];
@@ -86,51 +88,51 @@ template <int PLANES> struct PlaneProducts {
         const float *pixel = tiles + (size_t)(tile * winograd::POINTS + point) * PLANES;
         const float *filter = filters + (size_t)channel * winograd::POINTS * PLANES + point * PLANES * LANES;
         Vec sum = load(filter) * pixel[0];
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int plane = 1; plane < PLANES; plane++) sum += load(filter + plane * LANES) * pixel[plane];
         return sum;
     }
 };
 
 template <int PLANES, class Storage>
-void convolve_planes(Pool &pool, const Block &block, const float *mix, const float *expected, const float *image,
+void convolve_planes(ThreadPool &pool, const Block &block, const float *attention, const float *predicted_mean, const float *image,
                      float *filters, const Target<Storage> &target) {
     using namespace winograd;
     const int height = target.map.height, width = target.map.width, across = (width + TILE - 1) / TILE;
-    const int shares = (across + ROW_OF_TILES - 1) / ROW_OF_TILES, count = shares * ((height + TILE - 1) / TILE);
-    transform_plane_filters(block, mix, PLANES, filters);
+    const int shares = (across + TILES_PER_SHARE - 1) / TILES_PER_SHARE, count = shares * ((height + TILE - 1) / TILE);
+    transform_plane_filters(block, attention, PLANES, filters);
     Sums sums(count);
     pool.run(count, [&](int index, int) {
-        const int ty = index / shares, tx = index % shares * ROW_OF_TILES, wide = std::min(ROW_OF_TILES, across - tx);
-        float tiles[ROW_OF_TILES * POINTS * PLANES];
+        const int ty = index / shares, tx = index % shares * TILES_PER_SHARE, wide = std::min(TILES_PER_SHARE, across - tx);
+        float tiles[TILES_PER_SHARE * POINTS * PLANES];
         load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
-        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, expected, ty * across + tx, wide, sums.of(index));
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, ty * across + tx, wide, sums.of(index));
     });
-    set_norm(block, expected, sums.total(), target.map);
+    set_norm(block, predicted_mean, sums.total(), target.map);
 }
 
 // A picture's planes (3, height, width) -> map, and its half.  Of a grey picture one plane is convolved, with the sum of the
 // filters.  In float32 always: bfloat16 has as few bits as a pixel, and the masks of small targets moved.
 template <class Storage>
-void convolve_picture(Pool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
-    const Seen seen = look_at(pool, image, target.map.height, target.map.width);
-    float mix[KERNELS], expected[CHANNELS];
-    attend(block, seen.averages.data(), mix);
-    expect(block, mix, seen.averages.data(), expected);
-    if (seen.is_grey)
-        convolve_planes<1>(pool, block, mix, expected, image, filters, target);
+void convolve_image(ThreadPool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
+    const PlaneStats stats = plane_stats(pool, image, target.map.height, target.map.width);
+    float attention[KERNELS], predicted_mean[CHANNELS];
+    kernel_attention(block, stats.averages.data(), attention);
+    predict_means(block, attention, stats.averages.data(), predicted_mean);
+    if (stats.is_grey)
+        convolve_planes<1>(pool, block, attention, predicted_mean, image, filters, target);
     else
-        convolve_planes<COLOURS>(pool, block, mix, expected, image, filters, target);
+        convolve_planes<COLOURS>(pool, block, attention, predicted_mean, image, filters, target);
 }
 
 // The half of a map, normalised as that map is to be; returns its averages.  Leaky ReLU grows, so it can come after pooling.
-template <class Storage> std::vector<double> normalise_half(Pool &pool, const Map<Storage> &map, Map<Storage> &half) {
+template <class Storage> std::vector<double> normalise_half(ThreadPool &pool, const FeatureMap<Storage> &map, FeatureMap<Storage> &half) {
     Sums sums(half.height, CHANNELS);
     const Norm norm(map);
     pool.run(half.height, [&](int y, int) {
         Vec sum[PARTS] = {};
         for (int x = 0; x < half.width; x++)
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int part = 0; part < PARTS; part++) {
                 const Vec value = norm.of(half.at(y, x), part);
                 store(half.at(y, x) + part * LANES, value);
@@ -142,3 +144,5 @@ template <class Storage> std::vector<double> normalise_half(Pool &pool, const Ma
     for (double &average : averages) average /= (double)half.height * half.width;
     return averages;
 }
+
+}  // namespace dasnet

@@ -5,11 +5,12 @@
 
 #include "network.h"
 
+namespace dasnet {
 namespace {
 
-class Reader {  // of the weights in the order in which native_backend.packed_weights writes them
+class WeightReader {  // of the weights in the order in which native_backend.packed_weights writes them
   public:
-    Reader(const float *at, size_t count) : at_(at), end_(at + count) {}
+    WeightReader(const float *at, size_t count) : at_(at), end_(at + count) {}
 
     std::vector<float> take(size_t count) {
         if ((size_t)(end_ - at_) < count) throw std::length_error("too few weights");
@@ -27,7 +28,7 @@ class Reader {  // of the weights in the order in which native_backend.packed_we
 size_t kernels_size(int inputs) { return (size_t)KERNELS * CHANNELS * inputs * TAPS; }
 
 // Its kernels are put where `at` points, which then points behind them.
-Block read_block(Reader &reader, int inputs, float *&at) {
+Block read_block(WeightReader &reader, int inputs, float *&at) {
     Block block;
     block.inputs = inputs;
     block.hidden = inputs == COLOURS ? KERNELS : inputs / 4 + 1;
@@ -43,12 +44,12 @@ Block read_block(Reader &reader, int inputs, float *&at) {
                     at[(((size_t)k * inputs + in) * TAPS + tap) * CHANNELS + out] = kernels[from++];
     block.kernels = at;
     at += kernels.size();
-    block.gain = reader.take(CHANNELS);
-    block.offset = reader.take(CHANNELS);
+    block.gamma = reader.take(CHANNELS);
+    block.beta = reader.take(CHANNELS);
     return block;
 }
 
-Weights read_weights(Reader &reader, int levels, int classes) {
+Weights read_weights(WeightReader &reader, int levels, int classes) {
     Weights weights;
     weights.kernels.reserve(kernels_size(COLOURS) + levels * (kernels_size(CHANNELS) + kernels_size(2 * CHANNELS)));
     float *kernels = weights.kernels.data();
@@ -56,9 +57,9 @@ Weights read_weights(Reader &reader, int levels, int classes) {
         weights.encoder.push_back(read_block(reader, level ? CHANNELS : COLOURS, kernels));
     for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS, kernels));
     for (int stage = 0; stage < levels; stage++) {
-        Gate gate;
-        gate.of_guide = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
-        gate.of_skip = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
+        AttentionGate gate;
+        gate.w_g = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
+        gate.w_x = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
         gate.psi = reader.take(HIDDEN);
         weights.gates.push_back(gate);
     }
@@ -72,7 +73,7 @@ Weights read_weights(Reader &reader, int levels, int classes) {
 }
 
 // The memory of one picture under way.
-struct Lane {
+struct ExecutionContext {
     std::unique_ptr<Network> network;
     int height = 0, width = 0;
     bool taken = false;
@@ -88,13 +89,13 @@ struct Lane {
 
 struct Engine {
     Weights weights;
-    Pool pool;
-    std::vector<Lane> lanes;
+    ThreadPool pool;
+    std::vector<ExecutionContext> lanes;
     std::mutex mutex;
     std::condition_variable freed;
 
     Engine(Weights w, int threads, int count, bool bf16) : weights(std::move(w)), pool(threads), lanes(count) {
-        for (Lane &lane : lanes)
+        for (ExecutionContext &lane : lanes)
             if (bf16)
                 lane.network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
             else
@@ -102,16 +103,16 @@ struct Engine {
     }
 
     // The first that is free, so that the others take no memory before they are needed.
-    Lane &take() {
+    ExecutionContext &take() {
         std::unique_lock<std::mutex> lock(mutex);
-        auto is_free = [](const Lane &lane) { return !lane.taken; };
+        auto is_free = [](const ExecutionContext &lane) { return !lane.taken; };
         auto found = lanes.end();
         freed.wait(lock, [&] { return (found = std::find_if(lanes.begin(), lanes.end(), is_free)) != lanes.end(); });
         found->taken = true;
         return *found;
     }
 
-    void give_back(Lane &lane) {
+    void give_back(ExecutionContext &lane) {
         {
             std::lock_guard<std::mutex> lock(mutex);
             lane.taken = false;
@@ -126,12 +127,12 @@ class Run {
     explicit Run(Engine &engine) : engine_(engine), lane_(engine.take()), caller_(engine.pool) {}
     ~Run() { engine_.give_back(lane_); }
     Run(const Run &) = delete;
-    Lane *operator->() const { return &lane_; }
+    ExecutionContext *operator->() const { return &lane_; }
 
   private:
     Engine &engine_;
-    Lane &lane_;
-    Pool::Caller caller_;
+    ExecutionContext &lane_;
+    ThreadPool::Caller caller_;
 };
 
 thread_local std::string last_error;
@@ -146,6 +147,9 @@ template <class Work> auto guarded(Work work, decltype(work()) failed) {
 }
 
 }  // namespace
+}  // namespace dasnet
+
+using namespace dasnet;
 
 extern "C" {
 
@@ -167,9 +171,9 @@ void *dasnet_create(const float *weights, size_t count, int levels, int classes,
                     int bf16) {
     return guarded(
         [&]() -> void * {
-            if (levels < 1 || levels > 12 || classes < 1 || classes > MOST_CLASSES || threads < 1 || lanes < 1)
+            if (levels < 1 || levels > 12 || classes < 1 || classes > MAX_CLASSES || threads < 1 || lanes < 1)
                 throw std::invalid_argument("levels 1 to 12, classes 1 to 8, threads and lanes 1 and more are allowed");
-            Reader reader(weights, count);
+            WeightReader reader(weights, count);
             return new Engine(read_weights(reader, levels, classes), threads, lanes, bf16 != 0);
         },
         nullptr);
@@ -180,7 +184,7 @@ int dasnet_run(void *handle, const float *images, int count, int height, int wid
     return guarded(
         [&] {
             Engine &engine = *static_cast<Engine *>(handle);
-            const int multiple = std::min(1 << engine.weights.levels(), MOST_MULTIPLE);
+            const int multiple = std::min(1 << engine.weights.levels(), MAX_MULTIPLE);
             if (count < 0 || height < multiple || width < multiple || height % multiple || width % multiple)
                 throw std::invalid_argument("sides that are multiples of " + std::to_string(multiple) + " are allowed");
             const Run run(engine);

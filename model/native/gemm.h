@@ -9,62 +9,64 @@
 #include "amx.h"
 #include "vector.h"
 
+namespace dasnet {
+
 // As many rows as leave the accumulators, one row of B and one broadcast in the registers.
 constexpr int REGISTERS = LANES == 16 ? 32 : 16;
-constexpr int MOST_NV = LANES == 16 ? 4 : 2;
-constexpr int rows_of(int nv) {
+constexpr int MAX_NV = LANES == 16 ? 4 : 2;
+constexpr int rows_per_block(int nv) {
     int rows = (REGISTERS - 2 - nv) / nv;
     return rows > 12 ? 12 : rows;
 }
 
-constexpr int vectors_of_block(int columns) {  // columns: a multiple of 16
+constexpr int vectors_per_block(int columns) {  // columns: a multiple of 16
     int vectors = columns / LANES;
-    for (int nv = MOST_NV; nv > 1; nv--)
+    for (int nv = MAX_NV; nv > 1; nv--)
         if (vectors % nv == 0) return nv;
     return 1;
 }
 
 #if defined(DASNET_AMX)
-constexpr int ROOM = TILE_ROWS;  // rows that A and C need beyond those asked for
+constexpr int ROW_PADDING = TILE_ROWS;  // rows that A and C need beyond those asked for
 #else
-constexpr int ROOM = 12;
+constexpr int ROW_PADDING = 12;
 #endif
 
 constexpr int STRIP = 72;  // pixels of a row that are multiplied at a time; a multiple of nearly every kernel's rows
 
 // Where B's element (k, column) lies in its packed form.
-INLINE size_t packed(int k, int column, int depth, int columns) {
-    int width = vectors_of_block(columns) * LANES;
+INLINE size_t packed_index(int k, int column, int depth, int columns) {
+    int width = vectors_per_block(columns) * LANES;
     return ((size_t)(column / width) * depth + k) * width + column % width;
 }
 
 // The same for bfloat16: two consecutive k side by side, as the dot-product instruction takes them.
-INLINE size_t packed_pairs(int k, int column, int depth, int columns) {
-    int width = vectors_of_block(columns) * LANES;
+INLINE size_t packed_pair_index(int k, int column, int depth, int columns) {
+    int width = vectors_per_block(columns) * LANES;
     return ((size_t)(column / width) * (depth / 2) + k / 2) * width * 2 + column % width * 2 + k % 2;
 }
 
 template <int ROWS, int NV>
 INLINE void multiply_block(const float *a, int stride, const float *b, int depth, float *c, int columns) {
     Vec sum[ROWS][NV];
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) sum[i][j] = Vec{};
     for (int k = 0; k < depth; k++, b += NV * LANES) {
         Vec row[NV];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) row[j] = load(b + j * LANES);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int i = 0; i < ROWS; i++) {
             Vec factor = splat(a[(size_t)i * stride + k]);
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int j = 0; j < NV; j++) sum[i][j] += factor * row[j];
         }
     }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) store(c + (size_t)i * columns + j * LANES, sum[i][j]);
 }
 
@@ -83,31 +85,31 @@ INLINE Vec dot_pairs(Vec sum, uint32_t a, WordVec b) {
 template <int ROWS, int NV>
 INLINE void multiply_block(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c, int columns) {
     Vec sum[ROWS][NV];
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) sum[i][j] = Vec{};
     for (int k = 0; k < depth; k += 2, b += NV * LANES * 2) {
         WordVec row[NV];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) std::memcpy(&row[j], b + j * LANES * 2, sizeof(WordVec));
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int i = 0; i < ROWS; i++) {
             uint32_t pair;
             std::memcpy(&pair, a + (size_t)i * stride + k, sizeof(pair));
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int j = 0; j < NV; j++) sum[i][j] = dot_pairs(sum[i][j], pair, row[j]);
         }
     }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < NV; j++) store(c + (size_t)i * columns + j * LANES, sum[i][j]);
 }
 
 template <int COLUMNS, class Element>
 INLINE void multiply(const Element *a, int stride, const Element *b, int depth, float *c, int rows) {
-    constexpr int NV = vectors_of_block(COLUMNS), WIDTH = NV * LANES, ROWS = rows_of(NV);
+    constexpr int NV = vectors_per_block(COLUMNS), WIDTH = NV * LANES, ROWS = rows_per_block(NV);
     for (int row = 0; row < rows; row += ROWS)
         for (int column = 0; column < COLUMNS; column += WIDTH)
             multiply_block<ROWS, NV>(a + (size_t)row * stride, stride, b + (size_t)column * depth,
@@ -126,7 +128,7 @@ INLINE void multiply_strip(const bfloat16 *a, int stride, const bfloat16 *b, int
 // Where TileRegisters are alive.
 template <int COLUMNS>
 INLINE void multiply(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c, int rows) {
-    static_assert(vectors_of_block(COLUMNS) * LANES == COLUMNS, "B is one block");
+    static_assert(vectors_per_block(COLUMNS) * LANES == COLUMNS, "B is one block");
     for (int row = 0; row < rows; row += 2 * TILE_ROWS, a += (size_t)2 * TILE_ROWS * stride, c += 2 * TILE_ROWS * COLUMNS)
         if (rows - row > TILE_ROWS)
             multiply_strip<COLUMNS, true>(a, stride, b, depth, c);
@@ -147,11 +149,13 @@ struct Matrix {
         for (int out = 0; out < outputs; out++)
             for (int k = 0; k < depth; k++) {
                 const float value = rows[(size_t)out * depth + k];
-                whole[packed(k, out, depth, columns)] = value;
-                halves[packed_pairs(k, out, depth, columns)] = rounded(value);
+                whole[packed_index(k, out, depth, columns)] = value;
+                halves[packed_pair_index(k, out, depth, columns)] = rounded(value);
             }
     }
 
     const float *as(float) const { return whole.data(); }
     const bfloat16 *as(bfloat16) const { return halves.data(); }
 };
+
+}  // namespace dasnet

@@ -8,6 +8,8 @@
 #include "map.h"
 #include "upsample.h"
 
+namespace dasnet {
+
 // 36 inputs and outputs of so many tiles, and the filters, about fill the second-level cache, which is larger where there
 // are tile registers.
 #if defined(DASNET_AMX)
@@ -19,7 +21,7 @@ constexpr int BLOCK_TILES = 12;
 // From one of a block's 36 matrices to the next.  A line of the caches lies between them, or the same element of all of them
 // would fall into the same few sets.
 template <class Element> constexpr size_t matrix_size(int depth) {
-    return (size_t)(BLOCK_TILES + ROOM) * depth + 64 / sizeof(Element);
+    return (size_t)(BLOCK_TILES + ROW_PADDING) * depth + 64 / sizeof(Element);
 }
 
 // Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  They lie as far apart as
@@ -34,7 +36,7 @@ constexpr size_t TILES_SIZE = winograd::POINTS * Tiles<float>::STEP;
 
 // Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile.
 constexpr int SHARED = winograd::PATCH - winograd::TILE;
-using Kept = Vec[PARTS][SHARED][winograd::PATCH];
+using SharedColumns = Vec[PARTS][SHARED][winograd::PATCH];
 
 // B^T d B of `count` tiles from (ty, tx) on, into channels `to` and up of `tile` and the next: first down the columns of a
 // patch, then along its rows.  patch_at(y, x, channel) gives a function (y, x) of LANES channels of the pixels from there on.
@@ -43,46 +45,46 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
                        int tile, int to) {
     using namespace winograd;
     const int y0 = TILE * ty - 1;
-    Kept kept;
+    SharedColumns shared_columns;
     for (int index = 0; index < count; index++) {
         const int x0 = TILE * (tx + index) - 1;
-        const bool inner = y0 >= 0 && x0 >= 0 && y0 + PATCH <= height && x0 + PATCH <= width;
+        const bool is_interior = y0 >= 0 && x0 >= 0 && y0 + PATCH <= height && x0 + PATCH <= width;
         for (int channel = 0; channel < CHANNELS; channel += LANES) {
             Element *at = tiles.at(0, tile + index) + to + channel;
             const auto pixel = patch_at(y0, x0, channel);
-            auto column = [&](auto is_inner, int x, Vec out[PATCH]) {
+            auto column = [&](auto is_interior_tile, int x, Vec out[PATCH]) {
                 auto inside = [&](int y) {
                     return (unsigned)(y0 + y) < (unsigned)height && (unsigned)(x0 + x) < (unsigned)width;
                 };
                 Vec in[PATCH];
-#pragma GCC unroll 6
-                for (int y = 0; y < PATCH; y++) in[y] = is_inner || inside(y) ? pixel(y, x) : Vec{};  // zeros around the map
+                UNROLL(6)
+                for (int y = 0; y < PATCH; y++) in[y] = is_interior_tile || inside(y) ? pixel(y, x) : Vec{};  // zeros around the map
                 input(in, out);
             };
-            auto &left = kept[channel / LANES];
+            auto &left = shared_columns[channel / LANES];
             if (!index)
                 for (int x = 0; x < SHARED; x++) column(std::false_type{}, x, left[x]);
-            auto transform = [&](auto is_inner) {
+            auto transform = [&](auto is_interior_tile) {
                 Vec rows[PATCH][PATCH];
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int x = 0; x < PATCH; x++) {
                     Vec made[PATCH];
-                    if (x >= SHARED) column(is_inner, x, made);
-#pragma GCC unroll 6
+                    if (x >= SHARED) column(is_interior_tile, x, made);
+                    UNROLL(6)
                     for (int y = 0; y < PATCH; y++) {
                         rows[y][x] = x < SHARED ? left[x][y] : made[y];
                         if (x >= TILE) left[x - TILE][y] = made[y];
                     }
                 }
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int y = 0; y < PATCH; y++) {
                     Vec out[PATCH];
                     input(rows[y], out);
-#pragma GCC unroll 6
+                    UNROLL(6)
                     for (int x = 0; x < PATCH; x++) store(at + (y * PATCH + x) * tiles.STEP, out[x]);
                 }
             };
-            if (inner)
+            if (is_interior)
                 transform(std::true_type{});
             else
                 transform(std::false_type{});
@@ -95,52 +97,52 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
 template <int SIDE, int COLUMNS, class Storage>
 INLINE void prefetch_right(const Storage *patch, ptrdiff_t stride, int channel) {
     if (channel * sizeof(Storage) % 64) return;
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int y = 0; y < SIDE; y++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = SIDE; x < SIDE + COLUMNS; x++) __builtin_prefetch(patch + y * stride + x * CHANNELS);
 }
 
 // Brings near a share of the pixels of a block of tiles from (ty, tx) on: all of them once every point has asked for its.
-template <class Storage> INLINE void prefetch(const Map<Storage> &map, int ty, int tx, int point) {
+template <class Storage> INLINE void prefetch(const FeatureMap<Storage> &map, int ty, int tx, int point) {
     using namespace winograd;
     constexpr int pixels = BLOCK_TILES * TILE / PATCH;
     const int y = std::clamp(TILE * ty - 1 + point % PATCH, 0, map.height - 1);
     const int x = std::clamp(TILE * tx - 1 + point / PATCH * pixels, 0, std::max(0, map.width - pixels));
-    for (int at = 0; at < pixels; at++) ::prefetch(map.at(y, x) + at * CHANNELS);
+    for (int at = 0; at < pixels; at++) dasnet::prefetch(map.at(y, x) + at * CHANNELS);
 }
 
 // What a convolution reads.  load: `count` tiles from (ty, tx) on, transformed, become `tile` and the next of `tiles`.
 
 // A map that is taken as it is.
 template <class Storage> struct PlainInput {
-    const Map<Storage> &map;
+    const FeatureMap<Storage> &map;
 
     template <class Element> void load(int ty, int tx, int count, const Tiles<Element> &tiles, int tile) const {
         const ptrdiff_t stride = map.stride();
         auto patch_at = [this, stride](int y0, int x0, int channel) {
             const Storage *from = map.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS + channel;
             prefetch_right<winograd::PATCH, winograd::TILE>(from, stride, channel);
-            return [from, stride](int y, int x) { return ::load(from + y * stride + x * CHANNELS); };
+            return [from, stride](int y, int x) { return dasnet::load(from + y * stride + x * CHANNELS); };
         };
         load_tiles(patch_at, map.height, map.width, ty, tx, count, tiles, tile, 0);
     }
 
-    void prefetch(int ty, int tx, int point) const { ::prefetch(map, ty, tx, point); }
+    void prefetch(int ty, int tx, int point) const { dasnet::prefetch(map, ty, tx, point); }
 };
 
 // A small map, normalised and upsampled, and behind its channels those of a skip connection, normalised, times its gate.
 template <class Storage> struct DecoderInput {
-    const Map<Storage> &low, &skip;
+    const FeatureMap<Storage> &low, &skip;
     const float *gates;
-    const Axis &rows, &columns;  // of the upsampling
+    const UpsampleAxis &rows, &columns;  // of the upsampling
 
     template <class Element> void load(int ty, int tx, int count, const Tiles<Element> &tiles, int tile) const {
         load_upsampled(ty, tx, count, tiles, tile);
         load_gated(ty, tx, count, tiles, tile);
     }
 
-    void prefetch(int ty, int tx, int point) const { ::prefetch(skip, ty, tx, point); }
+    void prefetch(int ty, int tx, int point) const { dasnet::prefetch(skip, ty, tx, point); }
 
   private:
     template <class Element> void load_gated(int ty, int tx, int count, const Tiles<Element> &tiles, int tile) const {
@@ -149,9 +151,9 @@ template <class Storage> struct DecoderInput {
             const Storage *from = skip.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS + channel;
             prefetch_right<winograd::PATCH, winograd::TILE>(from, stride, channel);
             const float *gate = gates + y0 * width + x0;
-            const Vec scale = ::load(skip.scale + channel), shift = ::load(skip.shift + channel);
+            const Vec scale = dasnet::load(skip.scale + channel), shift = dasnet::load(skip.shift + channel);
             return [from, stride, gate, width, scale, shift](int y, int x) {
-                return leaky(::load(from + y * stride + x * CHANNELS) * scale + shift) * gate[y * width + x];
+                return leaky(dasnet::load(from + y * stride + x * CHANNELS) * scale + shift) * gate[y * width + x];
             };
         };
         load_tiles(patch_at, skip.height, skip.width, ty, tx, count, tiles, tile, CHANNELS);
@@ -162,7 +164,7 @@ template <class Storage> struct DecoderInput {
         using namespace winograd;
         const float *vertical = &rows.matrix[(size_t)ty * PATCH * TILE];
         const ptrdiff_t stride = low.stride();
-        Kept kept;
+        SharedColumns shared_columns;
         for (int index = 0; index < count; index++) {
             const int base = columns.base[tx + index];
             const bool follows = index && base == columns.base[tx + index - 1] + SHARED;
@@ -171,26 +173,26 @@ template <class Storage> struct DecoderInput {
                 Element *at = tiles.at(0, tile + index) + channel;
                 const Storage *from = low.at(rows.base[ty], base) + channel;
                 prefetch_right<TILE, SHARED>(from, stride, channel);
-                const Vec scale = ::load(low.scale + channel), shift = ::load(low.shift + channel);
+                const Vec scale = dasnet::load(low.scale + channel), shift = dasnet::load(low.shift + channel);
                 auto column = [&](int x, Vec out[PATCH]) {
                     Vec in[TILE];
-#pragma GCC unroll 4
-                    for (int y = 0; y < TILE; y++) in[y] = leaky(::load(from + y * stride + x * CHANNELS) * scale + shift);
-#pragma GCC unroll 6
+                    UNROLL(4)
+                    for (int y = 0; y < TILE; y++) in[y] = leaky(dasnet::load(from + y * stride + x * CHANNELS) * scale + shift);
+                    UNROLL(6)
                     for (int y = 0; y < PATCH; y++) {
                         const float *m = vertical + y * TILE;
                         out[y] = in[0] * m[0] + in[1] * m[1] + in[2] * m[2] + in[3] * m[3];
                     }
                 };
-                auto &left = kept[channel / LANES];
+                auto &left = shared_columns[channel / LANES];
                 if (!follows)
                     for (int x = 0; x < SHARED; x++) column(x, left[x]);
                 Vec right[SHARED][PATCH];
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int x = 0; x < SHARED; x++) column(SHARED + x, right[x]);
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int y = 0; y < PATCH; y++) {
-#pragma GCC unroll 6
+                    UNROLL(6)
                     for (int x = 0; x < PATCH; x++) {
                         const float *m = horizontal + x * TILE;
                         store(at + (y * PATCH + x) * tiles.STEP,
@@ -203,3 +205,5 @@ template <class Storage> struct DecoderInput {
         }
     }
 };
+
+}  // namespace dasnet

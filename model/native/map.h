@@ -11,6 +11,8 @@
 
 #include "vector.h"
 
+namespace dasnet {
+
 constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
 constexpr int PARTS = CHANNELS / LANES;  // vectors of a pixel
 
@@ -54,7 +56,7 @@ constexpr int halved(int side) { return (side + 1) / 2; }
 // be taken by what is the same everywhere.
 //
 // A row has one pixel more than the width: rows of a power of two in bytes would fall into the same sets of the caches.
-template <class Storage> struct Map {
+template <class Storage> struct FeatureMap {
     int height = 0, width = 0;
     Buffer<Storage> memory;
     alignas(64) float scale[CHANNELS] = {}, shift[CHANNELS] = {};
@@ -76,8 +78,8 @@ template <class Storage> struct Map {
 struct Norm {
     Vec scale[PARTS], shift[PARTS];
 
-    template <class Storage> INLINE explicit Norm(const Map<Storage> &map) {
-#pragma GCC unroll 8
+    template <class Storage> INLINE explicit Norm(const FeatureMap<Storage> &map) {
+        UNROLL(8)
         for (int part = 0; part < PARTS; part++) {
             scale[part] = load(map.scale + part * LANES);
             shift[part] = load(map.shift + part * LANES);
@@ -93,3 +95,5 @@ struct Norm {
 template <class Storage> inline void prefetch(const Storage *pixel) {
     for (int at = 0; at < CHANNELS; at += 64 / sizeof(Storage)) __builtin_prefetch(pixel + at, 0, 2);
 }
+
+}  // namespace dasnet

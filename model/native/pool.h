@@ -14,13 +14,15 @@
 #include <thread>
 #include <vector>
 
-class Pool {
+namespace dasnet {
+
+class ThreadPool {
   public:
-    explicit Pool(int threads) : size_(threads) {
+    explicit ThreadPool(int threads) : size_(threads) {
         for (int worker = 1; worker < threads; worker++) threads_.emplace_back([this, worker] { serve(worker); });
     }
 
-    ~Pool() {
+    ~ThreadPool() {
         {
             std::lock_guard<std::mutex> lock(mutex_);
             stopping_ = true;
@@ -34,7 +36,7 @@ class Pool {
     // A picture is under way for as long as this lives.
     class Caller {
       public:
-        explicit Caller(Pool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
+        explicit Caller(ThreadPool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
         ~Caller() {
             {
                 std::lock_guard<std::mutex> lock(pool_.mutex_);
@@ -45,7 +47,7 @@ class Pool {
         Caller(const Caller &) = delete;
 
       private:
-        Pool &pool_;
+        ThreadPool &pool_;
     };
 
     // work(index, worker) for every index below count, by a Caller; worker < size() numbers the thread, for its scratch memory.
@@ -126,3 +128,5 @@ class Pool {
     std::atomic<unsigned> posted_{0};
     std::vector<std::thread> threads_;
 };
+
+}  // namespace dasnet

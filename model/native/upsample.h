@@ -11,16 +11,18 @@
 
 #include "winograd.h"
 
-struct Axis {
+namespace dasnet {
+
+struct UpsampleAxis {
     std::vector<int> low;           // (large) the first of the two small pixels of each large one
     std::vector<float> fraction;    // (large) the second one's weight
     std::vector<float> weight;      // (small) how much of the large map's average each small pixel is
     std::vector<int> base;          // (tiles) the first of the 4 small pixels that a tile needs
     std::vector<float> matrix;      // (tiles, 6, 4)
 
-    Axis() = default;
+    UpsampleAxis() = default;
 
-    Axis(int small, int large) {
+    UpsampleAxis(int small, int large) {
         using namespace winograd;
         const int tiles = (large + TILE - 1) / TILE;
         low.assign(large, 0);
@@ -62,3 +64,5 @@ struct Axis {
             }
     }
 };
+
+}  // namespace dasnet

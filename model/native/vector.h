@@ -10,6 +10,8 @@
 
 #include <immintrin.h>
 
+namespace dasnet {
+
 #if defined(DASNET_LANES)
 constexpr int LANES = DASNET_LANES;
 #elif defined(__AVX512F__)
@@ -21,6 +23,8 @@ constexpr int LANES = 8;
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define DASNET_PRAGMA(text) _Pragma(#text)
+#define UNROLL(count) DASNET_PRAGMA(GCC unroll count)  // the loop that follows
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
@@ -151,3 +155,5 @@ INLINE Vec exponential(Vec x) {
 }
 
 INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
+
+}  // namespace dasnet
