@@ -1,5 +1,5 @@
-// The 3x3 convolution of a whole map, with everything around it done while a tile is in the registers: what is written is
-// summed for its own norm, and pooled.
+// The 3x3 convolution of a whole feature map.  The epilogue runs while a tile is in registers: store, accumulate the
+// statistics of its GroupNorm, and max-pool.
 #pragma once
 
 #include "block.h"
@@ -10,7 +10,7 @@ namespace dasnet {
 
 constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
-// The products of a block of tiles, as they lie in memory.
+// Matrix products of a block of tiles, stored in memory.
 struct StoredProducts {
     const float *memory;
 
@@ -19,10 +19,9 @@ struct StoredProducts {
     }
 };
 
-// A^T m A of one tile, for LANES channels, less what is expected.
-template <class Products>
-INLINE void transform_products(const Products &products, int tile, int channel, Vec predicted_mean,
-                               Vec out[winograd::TILE][winograd::TILE]) {
+// Output transform A^T m A of one tile for LANES channels, minus the predicted mean.
+template <class Products> INLINE void transform_products(const Products &products, int tile, int channel, Vec predicted_mean,
+                                                         Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
     Vec rows[TILE][PATCH];
     UNROLL(6)
@@ -42,7 +41,7 @@ INLINE void transform_products(const Products &products, int tile, int channel, 
     }
 }
 
-// The sums for a norm, of LANES channels.
+// Sum and sum of squares for GroupNorm, of LANES channels.
 struct Moments {
     Vec sum{}, squares{};
 
@@ -56,8 +55,7 @@ struct Moments {
     }
 };
 
-// The largest of 2x2 pixels once normalised, before they are: the norm comes later, and a channel whose gain is negative is
-// turned round by it.
+// 2x2 max-pooling before normalisation: GroupNorm follows, so channels whose gamma is negative take the minimum instead.
 struct SignedMax {
     Vec sign;
 
@@ -67,16 +65,16 @@ struct SignedMax {
     }
 };
 
-// Where a convolution's output goes: the map, and where there is one, its half with the extremes of 2x2 pixels.
+// Destination of a convolution: the full-size map and, where the next level needs it, the pooled map.
 template <class Storage> struct Target {
     FeatureMap<Storage> &map;
     FeatureMap<Storage> *half = nullptr;
 };
 
-// Tile (ty, tx), LANES channels, written where it lies inside the map, and added to the sums.
-template <class Products, class Storage>
-INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                       const float *predicted_mean, const SignedMax &signed_max, Moments &moments) {
+// Store tile (ty, tx) for LANES channels, clipped to the map, and accumulate its statistics.
+template <class Products, class Storage> INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty,
+                                                                int tx, int tile, int channel, const float *predicted_mean,
+                                                                const SignedMax &signed_max, Moments &moments) {
     using namespace winograd;
     const FeatureMap<Storage> &map = target.map;
     Vec out[TILE][TILE];
@@ -90,13 +88,13 @@ INLINE void store_tile(const Products &products, const Target<Storage> &target, 
     if (!target.half) return;
     for (int y = 0; y < high; y += 2)
         for (int x = 0; x < wide; x += 2) {
-            const int below = std::min(y + 1, high - 1), right = std::min(x + 1, wide - 1);  // an odd side's last twice
+            const int below = std::min(y + 1, high - 1), right = std::min(x + 1, wide - 1);  // odd sides repeat the last pixel
             store(target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel,
                   signed_max.of(out[y][x], out[y][right], out[below][x], out[below][right]));
         }
 }
 
-// The same for 2 * LANES channels of a tile that lies inside, around the caches.
+// The same for 2 * LANES channels of an interior tile, with non-temporal (streaming) stores.
 template <class Products, class Storage>
 INLINE void stream_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
                         const float *predicted_mean, const SignedMax signed_max[2], Moments moments[2]) {
@@ -121,15 +119,15 @@ INLINE void stream_tile(const Products &products, const Target<Storage> &target,
         Storage *to = target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel;
         UNROLL(2)
         for (int part = 0; part < 2; part++)
-            store(to + part * LANES, signed_max[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x],
-                                                      out[part][y + 1][x + 1]));
+            store(to + part * LANES,
+                  signed_max[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x], out[part][y + 1][x + 1]));
     }
 }
 
-// A block of tiles from `first` on, all channels.
-template <class Products, class Storage>
-void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *predicted_mean,
-                 int first, int tiles, double *sums) {
+// Store a block of tiles, starting at index `first`, for all channels.
+template <class Products, class Storage> void store_tiles(const Products &products, const Target<Storage> &target,
+                                                          const Block &block, const float *predicted_mean, int first, int tiles,
+                                                          double *sums) {
     using namespace winograd;
     const FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE;
@@ -158,19 +156,19 @@ void store_tiles(const Products &products, const Target<Storage> &target, const 
     }
 }
 
-// Memory of one thread.
+// Scratch memory of one thread.
 struct Scratch {
     Buffer<float> tiles, products, line;
 };
 
-// filters as `transform_filters` makes them; expected as `expect` does.
+// Convolve `input` into `target`; filters come from transform_filters, predicted_mean from predict_means.
 template <class Element, class Storage, class Input>
 void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
               const float *predicted_mean, const Input &input, const Target<Storage> &target) {
     using namespace winograd;
     FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE, count = across * ((map.height + TILE - 1) / TILE);
-    // Small maps are cut in two, whatever the number of threads: sums are to be the same with any.
+    // Small maps are split in two for any number of threads, so that sums are reduced identically.
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
     const int blocks = (count + size - 1) / size;
     Sums sums(blocks);

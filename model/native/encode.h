@@ -1,4 +1,4 @@
-// The encoder's own stages: the first convolution, from three planes, and the pooling between blocks.
+// Encoder-only stages: the first convolution, from an image's three planes, and pooling between blocks.
 #pragma once
 
 #include "block.h"
@@ -8,12 +8,12 @@
 namespace dasnet {
 
 constexpr int COLOURS = 3;
-constexpr int TILES_PER_SHARE = 16;  // a thread's share
+constexpr int TILES_PER_SHARE = 16;  // tiles per parallel-loop index
 
-// What is to be known of a picture's planes before they are convolved.
+// Statistics of an image's planes, needed before the first convolution.
 struct PlaneStats {
     std::vector<double> averages;
-    bool is_grey;  // all the same, as a thermal camera's
+    bool is_grey;  // three identical planes, as from a thermal camera
 };
 
 inline PlaneStats plane_stats(ThreadPool &pool, const float *image, int height, int width) {
@@ -37,16 +37,15 @@ inline PlaneStats plane_stats(ThreadPool &pool, const float *image, int height, 
     return {averages, std::find(coloured.begin(), coloured.end(), true) == coloured.end()};
 }
 
-// B^T d B of `count` tiles from (ty, tx) on, (tiles, POINTS, PLANES): down the columns of all of them, then along the rows of
-// each.
-template <int PLANES>
-void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
+// Input transform B^T d B of `count` tiles from (ty, tx), laid out (tiles, POINTS, PLANES): columns of all tiles first,
+// then the rows of each.
+template <int PLANES> void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
     using namespace winograd;
     constexpr int WIDE = (TILE * TILES_PER_SHARE + SHARED + LANES - 1) / LANES * LANES;
     const int y0 = TILE * ty - 1, x0 = TILE * tx - 1, wide = TILE * count + SHARED;
     const int left = std::max(0, -x0), right = std::min(wide, width - x0);
     for (int plane = 0; plane < PLANES; plane++) {
-        alignas(64) float pixels[PATCH][WIDE] = {}, made[PATCH][WIDE];  // zeros around the picture
+        alignas(64) float pixels[PATCH][WIDE] = {}, made[PATCH][WIDE];  // zero padding
         for (int y = std::max(0, -y0); y < std::min(PATCH, height - y0); y++)
             std::memcpy(pixels[y] + left, image + ((size_t)plane * height + y0 + y) * width + x0 + left,
                         sizeof(float) * (right - left));
@@ -65,7 +64,7 @@ void load_planes(const float *image, int height, int width, int ty, int tx, int 
     }
 }
 
-// The filters of planes, (CHANNELS / LANES, POINTS, planes, LANES).  Of fewer planes than colours, the sum of the filters.
+// Filters per plane, (CHANNELS / LANES, POINTS, planes, LANES); for a single (grey) plane, the filters of all colours summed.
 inline void transform_plane_filters(const Block &block, const float *attention, int planes, float *filters) {
     using namespace winograd;
     for (int channel = 0; channel < CHANNELS; channel += LANES)
@@ -80,7 +79,7 @@ inline void transform_plane_filters(const Block &block, const float *attention, 
         }
 }
 
-// The products of few inputs: made when they are asked for, since to write and read them would take longer.
+// Products of few input planes, computed on demand: storing and reloading them would cost more.
 template <int PLANES> struct PlaneProducts {
     const float *tiles, *filters;
 
@@ -94,9 +93,9 @@ template <int PLANES> struct PlaneProducts {
     }
 };
 
-template <int PLANES, class Storage>
-void convolve_planes(ThreadPool &pool, const Block &block, const float *attention, const float *predicted_mean, const float *image,
-                     float *filters, const Target<Storage> &target) {
+template <int PLANES, class Storage> void convolve_planes(ThreadPool &pool, const Block &block, const float *attention,
+                                                          const float *predicted_mean, const float *image, float *filters,
+                                                          const Target<Storage> &target) {
     using namespace winograd;
     const int height = target.map.height, width = target.map.width, across = (width + TILE - 1) / TILE;
     const int shares = (across + TILES_PER_SHARE - 1) / TILES_PER_SHARE, count = shares * ((height + TILE - 1) / TILE);
@@ -106,13 +105,14 @@ void convolve_planes(ThreadPool &pool, const Block &block, const float *attentio
         const int ty = index / shares, tx = index % shares * TILES_PER_SHARE, wide = std::min(TILES_PER_SHARE, across - tx);
         float tiles[TILES_PER_SHARE * POINTS * PLANES];
         load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
-        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, ty * across + tx, wide, sums.of(index));
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, ty * across + tx, wide,
+                    sums.of(index));
     });
     set_norm(block, predicted_mean, sums.total(), target.map);
 }
 
-// A picture's planes (3, height, width) -> map, and its half.  Of a grey picture one plane is convolved, with the sum of the
-// filters.  In float32 always: bfloat16 has as few bits as a pixel, and the masks of small targets moved.
+// Convolve an image (3, height, width) into a feature map and its pooled map.  A grey image needs one plane with summed
+// filters.  Always float32: in bfloat16, which has about as many bits as a pixel, masks of small targets changed.
 template <class Storage>
 void convolve_image(ThreadPool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
     const PlaneStats stats = plane_stats(pool, image, target.map.height, target.map.width);
@@ -125,19 +125,19 @@ void convolve_image(ThreadPool &pool, const Block &block, const float *image, fl
         convolve_planes<COLOURS>(pool, block, attention, predicted_mean, image, filters, target);
 }
 
-// The half of a map, normalised as that map is to be; returns its averages.  Leaky ReLU grows, so it can come after pooling.
-template <class Storage> std::vector<double> normalise_half(ThreadPool &pool, const FeatureMap<Storage> &map, FeatureMap<Storage> &half) {
+// Normalise a pooled map with its source's GroupNorm; return its averages.  Leaky ReLU is monotonic, so it may follow pooling.
+template <class Storage>
+std::vector<double> normalise_half(ThreadPool &pool, const FeatureMap<Storage> &map, FeatureMap<Storage> &half) {
     Sums sums(half.height, CHANNELS);
     const Norm norm(map);
     pool.run(half.height, [&](int y, int) {
         Vec sum[PARTS] = {};
-        for (int x = 0; x < half.width; x++)
-            UNROLL(8)
-            for (int part = 0; part < PARTS; part++) {
-                const Vec value = norm.of(half.at(y, x), part);
-                store(half.at(y, x) + part * LANES, value);
-                sum[part] += value;
-            }
+        for (int x = 0; x < half.width; x++) UNROLL(8)
+        for (int part = 0; part < PARTS; part++) {
+            const Vec value = norm.of(half.at(y, x), part);
+            store(half.at(y, x) + part * LANES, value);
+            sum[part] += value;
+        }
         for (int part = 0; part < PARTS; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
     });
     std::vector<double> averages = sums.total();

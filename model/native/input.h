@@ -1,4 +1,15 @@
-// What a 3x3 convolution reads, brought into Winograd's form: normalised, gated or upsampled as it is loaded.
+// Inputs of a 3x3 convolution: tiles are loaded, normalised, gated or upsampled on the fly, and transformed (B^T d B).
+//
+// A tile is 4x4 output pixels; it needs a patch of 6x6 input pixels, which overlaps its right neighbour's by two columns:
+//
+//     patch of tile t        patch of tile t + 1
+//     x: 0 1 2 3 4 5
+//                x: 0 1 2 3 4 5
+//        . T T T|T .|.              T = output pixels of tile t (columns 1 to 4)
+//                |   |              columns 4 and 5 of one patch are columns 0 and 1 of the next:
+//                +---+              their column transforms are kept (SharedColumns) for the next tile.
+//
+// So only four of six columns per tile are loaded and transformed, except at the start of a row.
 #pragma once
 
 #include <algorithm>
@@ -10,39 +21,38 @@
 
 namespace dasnet {
 
-// 36 inputs and outputs of so many tiles, and the filters, about fill the second-level cache, which is larger where there
-// are tile registers.
+// Tiles per block: their 36 input and output matrices plus the filters about fill the L2 cache, which is larger on
+// processors with AMX.
 #if defined(DASNET_AMX)
 constexpr int BLOCK_TILES = 32;
 #else
 constexpr int BLOCK_TILES = 12;
 #endif
 
-// From one of a block's 36 matrices to the next.  A line of the caches lies between them, or the same element of all of them
-// would fall into the same few sets.
+// Stride between a block's 36 matrices, padded by one cache line: otherwise the same element of all of them would alias to
+// the same cache sets.
 template <class Element> constexpr size_t matrix_size(int depth) {
     return (size_t)(BLOCK_TILES + ROW_PADDING) * depth + 64 / sizeof(Element);
 }
 
-// Where the tiles of one block stand between transform and product: 36 matrices (tiles x depth).  They lie as far apart as
-// the deepest do: a distance that the compiler knows makes addresses of one instruction.
+// Transformed tiles of one block: 36 matrices (tiles x depth).  Their stride is that of the deepest input, a compile-time
+// constant, so that addresses need one instruction.
 template <class Element> struct Tiles {
-    static constexpr size_t STEP = matrix_size<Element>(2 * CHANNELS);  // from point to point
+    static constexpr size_t STEP = matrix_size<Element>(2 * CHANNELS);  // between points
     Element *memory;
     int depth;
     Element *at(int point, int tile) const { return memory + point * STEP + (size_t)tile * depth; }
 };
 constexpr size_t TILES_SIZE = winograd::POINTS * Tiles<float>::STEP;
 
-// Patches of neighbours in a row share two columns: what has been made of them is kept for the next tile.
+// Column transforms shared with the next tile; see the picture above.
 constexpr int SHARED = winograd::PATCH - winograd::TILE;
 using SharedColumns = Vec[PARTS][SHARED][winograd::PATCH];
 
-// B^T d B of `count` tiles from (ty, tx) on, into channels `to` and up of `tile` and the next: first down the columns of a
-// patch, then along its rows.  patch_at(y, x, channel) gives a function (y, x) of LANES channels of the pixels from there on.
-template <class Element, class PatchAt>
-INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, int count, const Tiles<Element> &tiles,
-                       int tile, int to) {
+// Transform `count` tiles from (ty, tx) into rows `tile`... of `tiles`, channels `to`...: columns of a patch first, then its
+// rows.  patch_at(y, x, channel) returns a function (y, x) that loads LANES channels relative to that pixel.
+template <class Element, class PatchAt> INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx,
+                                                               int count, const Tiles<Element> &tiles, int tile, int to) {
     using namespace winograd;
     const int y0 = TILE * ty - 1;
     SharedColumns shared_columns;
@@ -58,7 +68,7 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
                 };
                 Vec in[PATCH];
                 UNROLL(6)
-                for (int y = 0; y < PATCH; y++) in[y] = is_interior_tile || inside(y) ? pixel(y, x) : Vec{};  // zeros around the map
+                for (int y = 0; y < PATCH; y++) in[y] = is_interior_tile || inside(y) ? pixel(y, x) : Vec{};  // zero padding
                 input(in, out);
             };
             auto &left = shared_columns[channel / LANES];
@@ -92,18 +102,16 @@ INLINE void load_tiles(PatchAt patch_at, int height, int width, int ty, int tx, 
     }
 }
 
-// Of a patch of SIDE x SIDE pixels, brings those COLUMNS into the first-level cache that its right neighbour has more: once a
-// line of the caches.
+// Prefetch into L1 the COLUMNS that the right neighbour's patch needs beyond this one, once per cache line.
 template <int SIDE, int COLUMNS, class Storage>
 INLINE void prefetch_right(const Storage *patch, ptrdiff_t stride, int channel) {
     if (channel * sizeof(Storage) % 64) return;
     UNROLL(6)
-    for (int y = 0; y < SIDE; y++)
-        UNROLL(4)
-        for (int x = SIDE; x < SIDE + COLUMNS; x++) __builtin_prefetch(patch + y * stride + x * CHANNELS);
+    for (int y = 0; y < SIDE; y++) UNROLL(4)
+    for (int x = SIDE; x < SIDE + COLUMNS; x++) __builtin_prefetch(patch + y * stride + x * CHANNELS);
 }
 
-// Brings near a share of the pixels of a block of tiles from (ty, tx) on: all of them once every point has asked for its.
+// Prefetch one point's share of the next block's pixels; after all points the whole block has been requested.
 template <class Storage> INLINE void prefetch(const FeatureMap<Storage> &map, int ty, int tx, int point) {
     using namespace winograd;
     constexpr int pixels = BLOCK_TILES * TILE / PATCH;
@@ -112,9 +120,9 @@ template <class Storage> INLINE void prefetch(const FeatureMap<Storage> &map, in
     for (int at = 0; at < pixels; at++) dasnet::prefetch(map.at(y, x) + at * CHANNELS);
 }
 
-// What a convolution reads.  load: `count` tiles from (ty, tx) on, transformed, become `tile` and the next of `tiles`.
+// Inputs share one interface: load() transforms `count` tiles from (ty, tx) into rows `tile`... of `tiles`.
 
-// A map that is taken as it is.
+// A feature map as it is, already normalised.
 template <class Storage> struct PlainInput {
     const FeatureMap<Storage> &map;
 
@@ -131,11 +139,11 @@ template <class Storage> struct PlainInput {
     void prefetch(int ty, int tx, int point) const { dasnet::prefetch(map, ty, tx, point); }
 };
 
-// A small map, normalised and upsampled, and behind its channels those of a skip connection, normalised, times its gate.
+// Decoder input: the low-resolution map, normalised and upsampled, concatenated with the gated, normalised skip connection.
 template <class Storage> struct DecoderInput {
     const FeatureMap<Storage> &low, &skip;
     const float *gates;
-    const UpsampleAxis &rows, &columns;  // of the upsampling
+    const UpsampleAxis &rows, &columns;  // upsampling weights
 
     template <class Element> void load(int ty, int tx, int count, const Tiles<Element> &tiles, int tile) const {
         load_upsampled(ty, tx, count, tiles, tile);
@@ -159,7 +167,7 @@ template <class Storage> struct DecoderInput {
         load_tiles(patch_at, skip.height, skip.width, ty, tx, count, tiles, tile, CHANNELS);
     }
 
-    // Both axes' composed matrices: first down the small map's columns.
+    // Apply the upsampling composed with the input transform: columns first, then rows.
     template <class Element> void load_upsampled(int ty, int tx, int count, const Tiles<Element> &tiles, int tile) const {
         using namespace winograd;
         const float *vertical = &rows.matrix[(size_t)ty * PATCH * TILE];
@@ -177,7 +185,8 @@ template <class Storage> struct DecoderInput {
                 auto column = [&](int x, Vec out[PATCH]) {
                     Vec in[TILE];
                     UNROLL(4)
-                    for (int y = 0; y < TILE; y++) in[y] = leaky(dasnet::load(from + y * stride + x * CHANNELS) * scale + shift);
+                    for (int y = 0; y < TILE; y++)
+                        in[y] = leaky(dasnet::load(from + y * stride + x * CHANNELS) * scale + shift);
                     UNROLL(6)
                     for (int y = 0; y < PATCH; y++) {
                         const float *m = vertical + y * TILE;

@@ -1,6 +1,7 @@
-// DAS-Net: which stage follows which, and the memory between them, for one size of picture at a time.
+// The DAS-Net forward pass: the order of stages and the memory between them, for one image size at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "gate.h"
@@ -9,24 +10,27 @@
 namespace dasnet {
 
 struct Weights {
-    Buffer<float> kernels;  // of all blocks, in huge pages: with small ones a frame took 15% longer in some processes
+    Buffer<float> kernels;                // of all blocks, in huge pages: with small pages a frame took up to 15% longer
     std::vector<Block> encoder, decoder;  // levels + 1, levels
-    std::vector<AttentionGate> gates;              // levels
+    std::vector<AttentionGate> gates;     // levels
     Output output;
     int levels() const { return (int)decoder.size(); }
 };
 
 constexpr int MAX_MULTIPLE = 32;  // sides are multiples of 2^levels, or of this if it is less
 
+// The end of a stage, for the per-stage benchmark: its index in the order in which run() executes them.
+using StageEnd = std::function<void(int)>;
+
 class Network {
   public:
     virtual ~Network() = default;
-    virtual void resize(int height, int width) = 0;  // memory is kept for smaller pictures: cameras differ, and take turns
-    virtual void run(const float *image, float *logits) = 0;
+    virtual void resize(int height, int width) = 0;  // memory is kept when shrinking: cameras of different sizes alternate
+    virtual void run(const float *image, float *logits, const StageEnd &stage_end = {}) = 0;
 };
 
-// Storage is what maps are kept in.  With bfloat16 the products are too, but not on smaller maps: they cost little, and the
-// masks of small targets depend on them.
+// Storage is the type of stored feature maps and, with bfloat16, of matrix products on large maps.  Small maps are always
+// multiplied in float32: they are cheap, and the masks of small targets depend on them.
 template <class Storage> class StoredNetwork : public Network {
   public:
     StoredNetwork(const Weights &weights, ThreadPool &pool)
@@ -56,34 +60,55 @@ template <class Storage> class StoredNetwork : public Network {
         for (Scratch &scratch : scratch_) scratch.line.reserve((size_t)HIDDEN * (width / 2 + 1));
     }
 
-    void run(const float *image, float *logits) override {
+    // Stages: encoder 0 to levels, then the attention gate and the convolution of each decoder stage, then the output.
+    void run(const float *image, float *logits, const StageEnd &stage_end) override {
         const int levels = weights_.levels();
+        int stage_index = 0;
+        auto end_stage = [&] {
+            if (stage_end) stage_end(stage_index++);
+        };
         convolve_image(pool_, weights_.encoder[0], image, filters_.data(), to_encode(0));
+        end_stage();
         for (int level = 1; level <= levels; level++) {
             const auto averages = normalise_half(pool_, encoded_[level - 1], pooled_[level]);
             dynamic(weights_.encoder[level], averages.data(), PlainInput<Storage>{pooled_[level]}, to_encode(level));
+            end_stage();
         }
-        for (int stage = 0; stage < levels; stage++) decode(stage);
+        for (int stage = 0; stage < levels; stage++) {
+            const auto averages = compute_gate(stage);
+            end_stage();
+            decode(stage, averages.data());
+            end_stage();
+        }
         output(logits);
+        end_stage();
     }
 
   private:
     static constexpr int LEAST_HEIGHT_IN_BF16 = 128;
 
-    void decode(int stage) {
-        const int levels = weights_.levels();
-        const FeatureMap<Storage> &low = stage ? decoded_[stage - 1] : encoded_[levels], &skip = encoded_[levels - 1 - stage];
+    const FeatureMap<Storage> &low_of(int stage) const { return stage ? decoded_[stage - 1] : encoded_[weights_.levels()]; }
+    const FeatureMap<Storage> &skip_of(int stage) const { return encoded_[weights_.levels() - 1 - stage]; }
+
+    // Compute the gating signal and the gate map of a decoder stage; return the averages of its convolution's input.
+    std::vector<double> compute_gate(int stage) {
+        const FeatureMap<Storage> &low = low_of(stage), &skip = skip_of(stage);
         const UpsampleAxis &rows = rows_[stage], &columns = columns_[stage];
         const AttentionGate &gate = weights_.gates[stage];
         auto averages = in_products_for(low, [&](auto element) {
             return compute_gating_signal<decltype(element)>(pool_, scratch_, gate, low, rows, columns, gating_signal_.data());
         });
         const auto gated = in_products_for(skip, [&](auto element) {
-            return compute_gate_map<decltype(element)>(pool_, scratch_, gate, skip, gating_signal_.data(), rows, columns, gate_map_.data());
+            return compute_gate_map<decltype(element)>(pool_, scratch_, gate, skip, gating_signal_.data(), rows, columns,
+                                                       gate_map_.data());
         });
         averages.insert(averages.end(), gated.begin(), gated.end());
-        dynamic(weights_.decoder[stage], averages.data(),
-                DecoderInput<Storage>{low, skip, gate_map_.data(), rows, columns}, Target<Storage>{decoded_[stage]});
+        return averages;
+    }
+
+    void decode(int stage, const double *averages) {
+        const DecoderInput<Storage> input{low_of(stage), skip_of(stage), gate_map_.data(), rows_[stage], columns_[stage]};
+        dynamic(weights_.decoder[stage], averages, input, Target<Storage>{decoded_[stage]});
     }
 
     Target<Storage> to_encode(int level) {
@@ -95,25 +120,24 @@ template <class Storage> class StoredNetwork : public Network {
         float attention[KERNELS], predicted_mean[CHANNELS];
         kernel_attention(block, averages, attention);
         predict_means(block, attention, averages, predicted_mean);
-        in_products_for(target.map, [&](auto element) { dynamic_in<decltype(element)>(block, attention, predicted_mean, input, target); });
+        in_products_for(target.map,
+                        [&](auto element) { dynamic_in<decltype(element)>(block, attention, predicted_mean, input, target); });
     }
 
-    // work with an Element, to be taken for the products of a map.
+    // Call `work` with a value of the element type for the products of a map.
     template <class Work> auto in_products_for(const FeatureMap<Storage> &map, Work work) {
         return map.height >= LEAST_HEIGHT_IN_BF16 ? work(Storage{}) : work(float{});
     }
 
-    template <class Element, class Input>
-    void dynamic_in(const Block &block, const float *attention, const float *predicted_mean, const Input &input,
-                    const Target<Storage> &target) {
+    template <class Element, class Input> void dynamic_in(const Block &block, const float *attention,
+                                                          const float *predicted_mean, const Input &input,
+                                                          const Target<Storage> &target) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
         pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, attention, 2 * pair, filters); });
         convolve<Element>(pool_, scratch_, block, filters, predicted_mean, input, target);
     }
 
-    void output(float *logits) {
-        weights_.output.columns() == 16 ? output_in<16>(logits) : output_in<32>(logits);
-    }
+    void output(float *logits) { weights_.output.columns() == 16 ? output_in<16>(logits) : output_in<32>(logits); }
 
     template <int COLUMNS> void output_in(float *logits) {
         const FeatureMap<Storage> &map = decoded_.back();
@@ -125,7 +149,7 @@ template <class Storage> class StoredNetwork : public Network {
     const Weights &weights_;
     ThreadPool &pool_;
     std::vector<FeatureMap<Storage>> encoded_, pooled_, decoded_;
-    std::vector<UpsampleAxis> rows_, columns_;  // of each decoder stage's upsampling
+    std::vector<UpsampleAxis> rows_, columns_;  // upsampling weights per decoder stage
     Buffer<float> gating_signal_, gate_map_, filters_;
     std::vector<Scratch> scratch_;
 };

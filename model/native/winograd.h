@@ -28,8 +28,8 @@ template <class Numbers> INLINE void input(const Numbers d[PATCH], Numbers out[P
 
 // B^T itself, for the upsampling that is composed with it.
 constexpr double INPUT[PATCH][PATCH] = {
-    {P2 *Q2, 0, -(P2 + Q2), 0, 1, 0},   {0, -P *Q2, -Q2, P, 1, 0}, {0, P *Q2, -Q2, -P, 1, 0},
-    {0, -Q *P2, -P2, Q, 1, 0},          {0, Q *P2, -P2, -Q, 1, 0}, {0, P2 *Q2, 0, -(P2 + Q2), 0, 1},
+    {P2 * Q2, 0, -(P2 + Q2), 0, 1, 0}, {0, -P * Q2, -Q2, P, 1, 0}, {0, P * Q2, -Q2, -P, 1, 0},
+    {0, -Q * P2, -P2, Q, 1, 0},        {0, Q * P2, -P2, -Q, 1, 0}, {0, P2 * Q2, 0, -(P2 + Q2), 0, 1},
 };
 
 // One row of G g.
