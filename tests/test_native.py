@@ -188,7 +188,7 @@ def test_what_it_cannot_run_is_said(made: object, text: str):
 def test_wrong_shapes_are_errors_and_the_engine_goes_on():
     with Engine(network(3, 3, 1), device="cpu", kind="native", precision="fp32") as engine:
         for shape in ((1, 3, 12, 16), (1, 3, 16, 4), (1, 1, 16, 16)):
-            with pytest.raises(EngineError, match="must be|expected"):
+            with pytest.raises(EngineError, match=r"must be|expected"):
                 engine.logits(torch.rand(shape))
         assert engine.logits(torch.rand(1, 3, 16, 16)).isfinite().all()
         assert engine.logits(torch.rand(0, 3, 16, 16)).shape == (0, 1, 16, 16)
