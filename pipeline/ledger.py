@@ -148,7 +148,10 @@ class Copies:
         self._memories: dict[Path, _Memory] = {}
 
     def write(self, path: Path, words: bytes) -> None:
-        """`words`: as of `Ledger.words`.  Its time becomes this host's.  Raises WireError for what is no account."""
+        """`words`: as of `Ledger.words`.  Its time becomes this host's.
+
+        Raises WireError for what is no account, or of a camera that is on this host.
+        """
         if len(words) != len(_FIELDS) * _WORD_BYTES:
             raise WireError(f"a ledger of {len(words)} bytes; allowed: {len(_FIELDS) * _WORD_BYTES}")
         values = dict(zip(_FIELDS, array("Q", words), strict=True))
@@ -156,7 +159,10 @@ class Copies:
             raise WireError("a ledger whose account does not balance")
         values["updated_utc_ns"] = time.time_ns()
         if path not in self._memories:
-            self._memories[path] = _Memory(path)
+            try:
+                self._memories[path] = _Memory(path)
+            except StoreError as error:
+                raise WireError(str(error)) from error
         self._memories[path].write(values)
 
     def release(self, path: Path) -> None:

@@ -89,6 +89,10 @@ def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
         yield key
 
 
+def one_line(error: ConfigError) -> str:
+    return "; ".join(str(error).splitlines())
+
+
 class Requests:
     """The supervisor's side: what asks for a reload, one after the other."""
 
@@ -196,7 +200,7 @@ def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
     try:
         return load(path).run_dir, None
     except ConfigError as error:
-        fault = error
+        fault = ConfigError(one_line(error))
     try:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))["run_dir"]
     except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):

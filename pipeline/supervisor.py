@@ -197,8 +197,8 @@ class Supervisor:
             with contextlib.chdir(self._folder):  # what is relative is so to where the program was started
                 change = reload.change(self.config, load(self.config_path).at(self.host))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the site goes on
-            told = str(error) if isinstance(error, ConfigError) else f"it cannot be read ({type(error).__name__})"
-            requests.refuse("; ".join(told.splitlines()))
+            unexpected = f"{self.config_path}: cannot be read ({type(error).__name__})"
+            requests.refuse(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)
             return
         self._change, self._number, self.config = change, self._number + 1, change.config
         logs.hide_secrets_of(self.config)
