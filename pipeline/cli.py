@@ -16,7 +16,8 @@ from pipeline.errors import ConfigError, DasnetError
 if TYPE_CHECKING:
     import threading
 
-    from pipeline.config import Address, Config
+    from pipeline.config import Address
+    from pipeline.transport.control import Control
 
 # Must be set before torch is imported: its CPU allocator then asks for huge pages, which halves inference time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -60,7 +61,16 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 
     loaded = load(config)
     logs.configure(loaded)
-    raise typer.Exit(Supervisor(config.resolve(), loaded, host).run())
+    raise typer.Exit(Supervisor(config.absolute(), loaded, host).run())
+
+
+@app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
+def reload_cameras(config: ConfigArgument) -> None:
+    """Let the running program read its configuration again: cameras added, removed or changed; the others go on."""
+    from pipeline.reload import ask
+
+    for line in ask(config):
+        print(line)
 
 
 @app.command(epilog="Example: `dasnet check site.yaml`")
@@ -213,7 +223,7 @@ def train(
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
-    config: ConfigArgument,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file; -: from the supervisor.")],
     camera: Annotated[str | None, typer.Option(help="Which camera, for capture.")] = None,
     metrics_port: Annotated[
         int | None,
@@ -225,41 +235,43 @@ def worker(
 
     from model.errors import ModelError
     from pipeline.config import Address, load
+    from pipeline.transport.control import FROM_SUPERVISOR, Control
     from pipeline.workers import start_worker
 
-    loaded = load(config)
+    control = Control.inherited() if str(config) == FROM_SUPERVISOR else Control(load(config))
+    loaded = control.config
     served = None if metrics_port is None else Address(host=loaded.metrics.host, port=metrics_port)
     loaded.run_dir.mkdir(parents=True, exist_ok=True)
     os.chdir(loaded.run_dir)
-    stop = start_worker(f"{role}-{camera}" if camera else role, loaded)
+    stop = start_worker(f"{role}-{camera}" if camera else role, control)
     try:
-        _run_worker(role, loaded, camera, stop, served)
+        _run_worker(role, control, camera, stop, served)
     except (DasnetError, ModelError) as error:
         structlog.get_logger().error("worker cannot go on", reason=str(error))
         raise typer.Exit(error.exit_code) from None
 
 
 def _run_worker(
-    role: str, loaded: "Config", camera: str | None, stop: "threading.Event", served: "Address | None"
+    role: str, control: "Control", camera: str | None, stop: "threading.Event", served: "Address | None"
 ) -> None:
     if role == "capture":
         from pipeline.capture.worker import run as run_capture
 
         if camera is None:
             raise ConfigError("worker capture needs --camera ID")
-        run_capture(loaded, loaded.camera(camera), stop, served)
+        run_capture(control, control.config.camera(camera), stop, served)
     elif role == "segmentation":
         from pipeline.segmentation.worker import run as run_segmentation
 
-        run_segmentation(loaded, stop, served)
+        run_segmentation(control, stop, served)
     elif role == "tracking":
         from pipeline.tracking.worker import run as run_tracking
 
-        run_tracking(loaded, stop, served)
+        run_tracking(control, stop, served)
     elif role == "console":
         from pipeline.console.worker import run as run_console
 
-        run_console(loaded, stop, served)
+        run_console(control, stop, served)
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
 

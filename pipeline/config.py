@@ -210,6 +210,14 @@ class Config(_Section):
             raise ConfigError(f"no camera is on host {host!r}; allowed: {', '.join(hosts) or 'none is named'}")
         return self.model_copy(update={"cameras": cameras})
 
+    def with_cameras_of(self, other: "Config") -> "Config":
+        """The same site with other cameras.  What stood for a secret in either is still hidden."""
+        merged = self.model_copy(update={"cameras": other.cameras})
+        merged._secrets = self._secrets.union(other._secrets, *(secrets_of(camera.uri) for camera in self.cameras))
+        merged._references = {key: text for key, text in self._references.items() if not key.startswith("cameras[")}
+        merged._references |= {key: text for key, text in other._references.items() if key.startswith("cameras[")}
+        return merged
+
     @property
     def store_path(self) -> Path:
         return self.store.path or self.run_dir / "store.sqlite"

@@ -57,6 +57,13 @@ def configure(config: Config, worker: str = "supervisor") -> None:
     atexit.register(limit.report)
 
 
+def hide_secrets_of(config: Config) -> None:
+    """In every line from now on: the configuration was read again."""
+    for step in structlog.get_config()["processors"]:
+        if isinstance(step, _Lines):
+            step.redact = config.redactor
+
+
 def files(path: Path) -> list[Path]:
     """The log file and those put aside, as far as they are there, the newest first."""
     return [file for file in (path, *(_aside(path, number) for number in range(1, KEPT + 1))) if file.exists()]
@@ -160,13 +167,13 @@ class _Lines:
     """The last step: the event as JSON to the file, and as configured to stderr."""
 
     def __init__(self, shown: Processor, redact: Callable[[str], str], file: LogFile) -> None:
-        self._shown, self._redact, self._file = shown, redact, file
+        self._shown, self.redact, self._file = shown, redact, file
         self._json = structlog.processors.JSONRenderer()
 
     def __call__(self, logger: WrappedLogger, level: str, event: EventDict) -> str:
         plain = structlog.processors.format_exc_info(logger, level, dict(event))
-        self._file.write(self._redact(str(self._json(logger, level, dict(plain)))))
-        return self._redact(str(self._shown(logger, level, plain)))
+        self._file.write(self.redact(str(self._json(logger, level, dict(plain)))))
+        return self.redact(str(self._shown(logger, level, plain)))
 
 
 class _Forward(logging.Handler):

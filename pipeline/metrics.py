@@ -138,13 +138,25 @@ class TrackingMetrics(FrameWorkerMetrics):
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
         self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
-        for camera in cameras:  # a series that exists from the start shows its first increase
-            for metric in (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert):
+        self._cameras: frozenset[str] = frozenset()
+        self.watch(frozenset(cameras))
+        for stage in STAGES:
+            self._stage.labels(stage)
+
+    def watch(self, cameras: frozenset[str]) -> None:
+        """The cameras from now on: a series that exists from the start shows its first increase; others vanish."""
+        from_the_start = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
+        others = (self._camera_to_track, self._age, self.distractors, self.alerts)
+        for camera in cameras - self._cameras:
+            for metric in from_the_start:
                 metric.labels(camera)
             for severity in (Severity.ALARM, Severity.WARNING):
                 self.alerts.labels(camera, severity)
-        for stage in STAGES:
-            self._stage.labels(stage)
+        for camera in self._cameras - cameras:
+            for metric in (*from_the_start, *others):
+                metric.remove_by_labels({"camera": camera})
+            self._received_ns.pop(camera, None)
+        self._cameras = cameras
 
     def tracked(self, ref: FrameRef, stamps: Stamps, started_ns: int, tracked_ns: int) -> None:
         """A frame has its tracks.  The stages up to here add up to its age: between two stamps lies one of them.

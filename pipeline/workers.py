@@ -1,7 +1,6 @@
 """What every worker process does first and last: signals, life tied to the supervisor's, logging, memory."""
 
 import _thread
-import ctypes
 import faulthandler
 import gc
 import signal
@@ -9,23 +8,28 @@ import threading
 from types import FrameType
 
 from pipeline import logs
-from pipeline.config import Config
+from pipeline.transport.control import Control
 
-PR_SET_PDEATHSIG = 1
 STOP_WITHIN_S = 7.0  # less than the supervisor waits, which may not be there any more
 
 
-def start_worker(name: str, config: Config) -> threading.Event:
-    """Prepare this process as a worker; the event is set when it shall stop.
+def start_worker(name: str, control: Control) -> threading.Event:
+    """Prepare this process as a worker; the event is set when it shall stop: at SIGTERM, or without its supervisor.
 
-    SIGINT is ignored: in a terminal it reaches every process, and the supervisor stops the workers in order.  A worker
-    that has not ended STOP_WITHIN_S after it was told to says on stderr where its threads are, and is ended.
+    A worker that has not ended STOP_WITHIN_S after it was told to says on stderr where its threads are, and is ended.
+    One that was started alone stops at SIGINT too, which the others ignore: see `parent`.
     """
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_on(signal.SIGTERM, stop, STOP_WITHIN_S)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # the supervisor's death must not leave an orphan
-    logs.configure(config, name)
+    if not control.run:
+        set_on(signal.SIGINT, stop, STOP_WITHIN_S)
+    logs.configure(control.config, name)
+
+    def supervisor_gone() -> None:
+        faulthandler.dump_traceback_later(STOP_WITHIN_S, exit=True)
+        stop.set()
+
+    control.follow(supervisor_gone)
     return stop
 
 

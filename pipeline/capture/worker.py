@@ -20,11 +20,12 @@ from pipeline.capture.picture import Picture, Source
 from pipeline.capture.search_watch import SearchWatch
 from pipeline.capture.sources import open_source
 from pipeline.capture.stream_clock import SMALLEST_STEP_S
-from pipeline.config import Address, Camera, Config
+from pipeline.config import Address, Camera
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.ledger import Ledger
 from pipeline.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Uplink, uplink
@@ -40,18 +41,27 @@ BRIDGE_SHARE = 0.5  # of the objective: frames may wait so long while segmentati
 COPY_S = 1.0  # how often another host is told what the ledger says
 
 
-def run(config: Config, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
-    """Until `stop`, or until a recording has ended."""
+def run(control: Control, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
+    """Until `stop`, or until a recording has ended, which the supervisor is told: whatever else ends it, another
+    worker takes its place.
+    """
+    config = control.config
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
         patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
-        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
+        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
         settle()
         with heart:
-            worker.run()
+            try:
+                finished = worker.run()
+            except SourceError:
+                control.finished(broken=True)
+                raise
+            if finished:
+                control.finished(broken=False)
 
 
 class _CaptureWorker:
@@ -88,7 +98,8 @@ class _CaptureWorker:
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._states = link.connected(zmq.PUSH, link.results, high_water=16, linger_ms=500, patient=True)
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """True: a recording was read to its end."""
         if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
             self._ledger.blind(Cause.OFFLINE, max(0, time.time_ns() - self._ledger.updated_utc_ns))
         attempt = 0
@@ -99,7 +110,7 @@ class _CaptureWorker:
                     source = open_source(self._camera)
                     try:
                         if self._stream(source):
-                            break
+                            return True
                     finally:
                         source.close()
                 except SourceError as error:
@@ -114,6 +125,7 @@ class _CaptureWorker:
                 self._channel.close()
             self._ledger.connection(up=False)
             self._states.close()
+        return False
 
     def _stream(self, source: Source) -> bool:
         """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""

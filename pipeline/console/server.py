@@ -20,6 +20,7 @@ from pipeline.console.password import Password, load_password
 from pipeline.console.site import Site
 from pipeline.console.trial import Trials
 from pipeline.errors import ConfigError
+from pipeline.transport.control import Changes
 
 STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
 BACKLOG = 100
@@ -36,17 +37,19 @@ def run_console(
     ready: Ready | None = None,
     stop: threading.Event | None = None,
     refused: Counter | None = None,
+    changes: Changes = tuple,
 ) -> None:
     """Blocks until `stop` is set; without one, for ever.
 
     `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
     address of the host's metrics; `ready` is called with the port when requests are answered; `refused` counts live
-    messages that are malformed.  Raises ConfigError where the port is taken or the password file is none.
+    messages that are malformed; `changes`: see `Control.changes`.  Raises ConfigError where the port is taken or the
+    password file is none.
     """
     if not isinstance(listener, socket.socket):
         listener = bind(config.console.host, config.console.port if listener is None else listener)
     with listener:
-        password, site = load_password(config), Site(config, metrics, refused)
+        password, site = load_password(config), Site(config, metrics, refused, changes)
         asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
 
 

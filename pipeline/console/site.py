@@ -26,6 +26,7 @@ from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.metrics import WorkerMetrics
 from pipeline.sinks.store import Alert, StoreReader
+from pipeline.transport.control import Changes
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
 from pipeline.transport.refusals import Refusals
 from pipeline.types import Event, Track
@@ -55,8 +56,15 @@ class SiteStatus(msgspec.Struct, frozen=True):
 
 
 class Site:
-    def __init__(self, config: Config, metrics: str | None = None, refused: Counter | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        metrics: str | None = None,
+        refused: Counter | None = None,
+        changes: Changes = tuple,
+    ) -> None:
         self.config = config
+        self._changes = changes
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
         self.history = History(config.objective.capture_to_track_ms / 1e3)
@@ -124,6 +132,8 @@ class Site:
         """Everything once a second, and at once when an event was stored."""
         last_row, looked_s = -1, -PERIOD_S
         while True:
+            for config in self._changes():
+                self._watch(config)
             row = await asyncio.to_thread(self._newest_row)
             if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
                 last_row, looked_s = row, time.monotonic()
@@ -149,6 +159,12 @@ class Site:
             except (OSError, ValueError, http.client.HTTPException) as error:
                 self.history.error = f"{self._metrics} does not answer: {error or type(error).__name__}"
             await asyncio.sleep(FINE_S)
+
+    def _watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        self.config = config
+        self.frames.watch(camera.id for camera in config.cameras)
+        self._cameras.watch(config)
 
     def _newest_row(self) -> int:
         try:

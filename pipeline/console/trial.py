@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import DasnetError
-from pipeline.workers import PR_SET_PDEATHSIG
+from pipeline.parent import PR_SET_PDEATHSIG
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts")

@@ -3,23 +3,24 @@
 import threading
 
 from pipeline import health
-from pipeline.config import Address, Config
+from pipeline.config import Address
 from pipeline.console.password import load_password
 from pipeline.console.server import bind, run_console
 from pipeline.metrics import WorkerMetrics
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.workers import settle
 
 
-def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
-    endpoints = Endpoints()
+def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    config, endpoints = control.config, Endpoints()
     host = config.console.host
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     load_password(config)  # the same
     own = WorkerMetrics("console")
     settle()
-    with Heart(endpoints.heartbeat, own, served):
+    with Heart(endpoints.heartbeat, own, served, run=control.run):
         run_console(
             config,
             endpoints.live,
@@ -28,4 +29,5 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
             ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
             stop=stop,
             refused=own.refused,
+            changes=control.changes,
         )

@@ -25,9 +25,10 @@ from pipeline.metrics import TrackingMetrics
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
 from pipeline.sinks.store import Store
+from pipeline.tracking.camera_events import camera_event
 from pipeline.tracking.stage import Outcome, TrackStage
-from pipeline.tracking.tracker import derived_ulid
 from pipeline.transport import live
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -43,14 +44,15 @@ from pipeline.transport.wire import (
     decode,
     detections_of,
 )
-from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
+from pipeline.types import Detections, Event, EventKind, Track, TrackState
 from pipeline.workers import settle
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
 
 
-def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
+def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    config = control.config
     decision = read_decisions(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     config.store_path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,8 +60,8 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         outbox = Outbox(config.store_path, configured(config))
         try:
             settle()
-            with Heart(Endpoints().heartbeat, metrics, served):
-                _TrackWorker(config, decision, store, outbox, metrics, stop).run()
+            with Heart(Endpoints().heartbeat, metrics, served, run=control.run):
+                _TrackWorker(control, decision, store, outbox, metrics, stop).run()
         finally:
             outbox.stop()
 
@@ -67,13 +69,15 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
 class _TrackWorker:
     def __init__(
         self,
-        config: Config,
+        control: Control,
         decision: Decisions,
         store: Store,
         outbox: Outbox,
         metrics: TrackingMetrics,
         stop: threading.Event,
     ) -> None:
+        config = control.config
+        self._changes = control.changes
         self._stage = TrackStage(decision)
         self._snapshots = config.run_dir / "snapshots"
         self._snapshots.mkdir(parents=True, exist_ok=True)
@@ -104,14 +108,14 @@ class _TrackWorker:
         while not self._stop.is_set():
             for socket, _ in poller.poll(200):
                 self._receive(socket)
+            for config in self._changes():
+                self._watch(config)
             now_s = time.monotonic()
             for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
                 self._close(camera)
             if now_s - self._stored_s >= STORE_PERIOD_S:
                 self._write_running()
-        for socket in self._sources():
-            while socket.poll(0):  # what was already segmented is not thrown away
-                self._receive(socket)
+        self._receive_waiting()
         for camera in list(self._heard_s):
             self._close(camera)
         self._write_running()
@@ -120,6 +124,27 @@ class _TrackWorker:
         self._copies.close()
         if self._gate is not None:
             self._gate.close()
+
+    def _watch(self, config: Config) -> None:
+        """The cameras of the site from now on; what came of others before is tracked to its end."""
+        self._receive_waiting()
+        self._site = frozenset(camera.id for camera in config.cameras)
+        for camera in config.cameras:
+            if camera.host is None:
+                self._copies.release(self._ledger_path(camera.id))
+        for name in self._classes.keys() - self._site:
+            self._close(name)
+            del self._classes[name]
+            self._copies.release(self._ledger_path(name))
+        self._metrics.watch(self._site)
+        if self._gate is not None:
+            self._gate.watch(config)
+
+    def _receive_waiting(self) -> None:
+        """What was already segmented is not thrown away."""
+        for socket in self._sources():
+            while socket.poll(0):
+                self._receive(socket)
 
     def _sources(self) -> list[Socket]:
         return [self._results, *([self._from_hosts] if self._from_hosts is not None else [])]
@@ -247,22 +272,6 @@ class _TrackWorker:
             self._refusals.refuse(error, "picture")
             return event
         return msgspec.structs.replace(event, snapshot=path.name)
-
-
-def camera_event(state: CameraState) -> Event:
-    seen = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
-    kind = seen if state.up else EventKind.CAMERA_DOWN
-    return Event(
-        id=derived_ulid(state.time_utc_ns, state.camera, state.session, kind, str(state.time_utc_ns)),
-        kind=kind,
-        severity=Severity.INFO if kind is EventKind.CAMERA_UP else Severity.WARNING,
-        camera=state.camera,
-        time_utc_ns=state.time_utc_ns,
-        pts_s=state.pts_s,
-        frame=state.frame,
-        session=state.session,
-        cause=state.cause,
-    )
 
 
 def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequence[Track]) -> None:

@@ -61,7 +61,7 @@ class Gate:
     def __init__(self, config: Config, link: Link, refusals: Refusals) -> None:
         self._link = link
         self._refusals = refusals
-        self._host_of = {camera.id: camera.host for camera in config.cameras}
+        self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
         self._authenticator: ThreadAuthenticator | None = None
         if self._keys is not None:
@@ -70,6 +70,10 @@ class Gate:
             self._authenticator.configure_curve_callback("*", credentials_provider=self)
         else:
             structlog.get_logger().warning("the link to other hosts is not encrypted, and open to all that reach it")
+
+    def watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        self._host_of = {camera.id: camera.host for camera in config.cameras}
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Asked by the authenticator: may the owner of this public key come in?"""

@@ -140,6 +140,7 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     pid: int
     started_ns: int
     families: dict[str, tuple[str, str, list[Sample]]]  # metric -> type, help, samples
+    run: str = ""  # of the supervisor that started it
 
 
 Message = Hello | FrameHeader | Credit | End | Ask | Answer | LedgerCopy | Result | CameraState | Heartbeat
