@@ -1,0 +1,32 @@
+"""The SQL with which the store's writer changes it."""
+
+# Not ON CONFLICT DO NOTHING, which would use up a row number: the backlog is a difference of two.
+INSERT_EVENT = """
+INSERT INTO events (id, kind, severity, camera, time_utc_ns, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)
+"""
+UPSERT_TRACK = """
+INSERT INTO tracks (ulid, camera, session, id, label, state, first_seen_utc_ns, last_seen_utc_ns, hits, score, payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (ulid) DO UPDATE SET label = excluded.label, state = excluded.state, hits = excluded.hits,
+last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, payload = excluded.payload
+"""
+# A second `track.confirmed` of one track raises its alert, and opens no other.
+OPEN_ALERT = """
+INSERT INTO alerts (id, track, camera, severity, snapshot, opened_utc_ns, label, evidence, score, xyxy,
+last_seen_utc_ns, ended_utc_ns, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'active')
+ON CONFLICT (track) DO UPDATE SET severity = excluded.severity, snapshot = coalesce(excluded.snapshot, snapshot),
+label = excluded.label, evidence = excluded.evidence, score = excluded.score, xyxy = excluded.xyxy,
+last_seen_utc_ns = excluded.last_seen_utc_ns, ended_utc_ns = NULL, state = 'active'
+"""
+UPDATE_ALERT = """
+UPDATE alerts SET label = ?, evidence = ?, score = ?, xyxy = ?, last_seen_utc_ns = ?
+WHERE track = ? AND state = 'active'
+"""
+END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = ? WHERE (id = ? OR track = ?) AND state = 'active'"
+END_ORPHANED_ALERTS = "UPDATE alerts SET state = 'ended', ended_utc_ns = last_seen_utc_ns WHERE state = 'active'"
+END_ORPHANED_TRACKS = """
+UPDATE tracks SET state = 'lost', payload = CAST(json_set(CAST(payload AS TEXT), '$.state', 'lost') AS BLOB)
+WHERE state != 'lost'
+"""
+FORGET_SNAPSHOT = "UPDATE alerts SET snapshot = NULL WHERE snapshot = ?"
