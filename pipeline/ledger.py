@@ -105,6 +105,7 @@ class _Memory:
         try:
             fresh = os.fstat(descriptor).st_size != SIZE_BYTES
             os.ftruncate(descriptor, SIZE_BYTES)
+            os.posix_fallocate(descriptor, 0, SIZE_BYTES)  # on a full disk an OSError here, not a SIGBUS later
             self._memory = mmap.mmap(descriptor, SIZE_BYTES)
         finally:
             os.close(descriptor)

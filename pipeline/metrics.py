@@ -230,10 +230,10 @@ class TrackingMetrics(FrameWorkerMetrics):
 
 def store_not_ready(told: Families) -> list[str]:
     """What the samples of the track worker say of the store."""
-    values = {sample.name: sample.value for name in (STORE_FAILING, EVENTS_WAITING) for sample in told[name][2]}
-    if not values[STORE_FAILING]:
+    values = {s.name: s.value for name in (STORE_FAILING, EVENTS_WAITING) if name in told for s in told[name][2]}
+    if not values.get(STORE_FAILING):
         return []
-    return [f"store: takes no events, {values[EVENTS_WAITING]:.0f} wait for it; the log says why"]
+    return [f"store: takes no events, {values.get(EVENTS_WAITING, 0):.0f} wait for it; the log says why"]
 
 
 def families(registry: CollectorRegistry) -> Families:

@@ -30,3 +30,29 @@ UPDATE tracks SET state = 'lost', payload = CAST(json_set(CAST(payload AS TEXT),
 WHERE state != 'lost'
 """
 FORGET_SNAPSHOT = "UPDATE alerts SET snapshot = NULL WHERE snapshot = ?"
+
+# Of retention.  An alert is open while it is active, and until somebody has acknowledged it.
+_OPEN = "(alerts.state = 'active' OR alerts.acknowledged_utc_ns IS NULL)"
+_MINUTE_NS = 60_000_000_000
+_TRACK_OF_EVENT = "json_extract(CAST(events.payload AS TEXT), '$.track.ulid')"
+SNAPSHOTS = f"SELECT id, snapshot, {_OPEN} FROM alerts"
+EVENTS_BY_MINUTE = f"""
+SELECT (time_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM events WHERE row <= ?
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT} AND {_OPEN}) GROUP BY 1
+"""
+TRACKS_BY_MINUTE = f"""
+SELECT (last_seen_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM tracks WHERE state = 'lost'
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = tracks.ulid AND {_OPEN}) GROUP BY 1
+"""
+DELETE_ALERTS = f"""
+DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE NOT {_OPEN} AND last_seen_utc_ns < ? LIMIT ?)
+"""
+DELETE_TRACKS = """
+DELETE FROM tracks WHERE ulid IN (SELECT ulid FROM tracks WHERE state = 'lost' AND last_seen_utc_ns < ?
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = tracks.ulid) LIMIT ?)
+"""
+DELETABLE_EVENTS = f"""
+SELECT row FROM events WHERE time_utc_ns < ? AND (row <= ? OR time_utc_ns < ?)
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT}) ORDER BY time_utc_ns LIMIT ?
+"""
+DELETE_EVENTS = "DELETE FROM events WHERE row = ?"

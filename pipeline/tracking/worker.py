@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 import zmq
 
 from model.metadata import Decisions, read_decisions
@@ -17,6 +18,7 @@ from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.ledger import Copies
 from pipeline.metrics import TrackingMetrics
+from pipeline.sinks.cleanup import Retention
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
 from pipeline.sinks.writer import StoreWriter
@@ -51,12 +53,16 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     decision = read_decisions(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be damaged, of an older version or not there.
-    outbox = Outbox(config.store_path, configured(config), store_is_there=False)
+    sinks = configured(config)
+    outbox = Outbox(config.store_path, sinks, store_is_there=False)
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
         settle()
-        with Heart(Endpoints().heartbeat, metrics, served):
+        with (
+            Heart(Endpoints().heartbeat, metrics, served),
+            Retention(config, metrics.store, [sink.name for sink in sinks]),
+        ):
             try:
                 _TrackWorker(config, decision, writer, snapshots, metrics, stop).run()
             finally:
@@ -92,6 +98,7 @@ class _TrackWorker:
             self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)
         self._copies = Copies()
         self._ledger_path = config.ledger_path
+        self._log = structlog.get_logger()
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
 
     def run(self) -> None:
@@ -135,7 +142,7 @@ class _TrackWorker:
                 case CameraState():
                     self._camera_state(message)
                 case LedgerCopy() if socket is self._from_hosts:
-                    self._copies.write(self._ledger_path(message.camera), message.words)
+                    self._copy_ledger(message)
                 case End():
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
@@ -207,6 +214,12 @@ class _TrackWorker:
         if not state.up:
             self._close(state.camera)
         self._store([camera_event(state)])
+
+    def _copy_ledger(self, copy: LedgerCopy) -> None:
+        try:
+            self._copies.write(self._ledger_path(copy.camera), copy.words)
+        except OSError as error:  # the next one comes in a second
+            self._log.warning("copy of a ledger not written", camera=copy.camera, reason=str(error))
 
     def _publish(self, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> None:
         if not jpeg:
