@@ -84,16 +84,15 @@ class Retention:
 
     def run_once(self, now_ns: int) -> bool:
         """False: there is more to delete.  Raises StoreError or OSError."""
-        with (
-            failures(self._store_path),
-            closing(open_existing(self._store_path)) as connection,
-        ):
+        with failures(self._store_path), closing(open_readonly(self._store_path)) as connection:
             delivered = self._delivered(connection)
             inventory = self._inventory(connection, now_ns)
             chosen = plan(inventory, self._limits)
             if chosen.excess_bytes:  # snapshots alone are not enough
                 chosen = plan(replace(inventory, rows=_rows(connection, delivered)), self._limits)
-            freed_bytes = self._delete_snapshots(connection, chosen)
+        freed_bytes = self._delete_snapshots(chosen)  # first: the store may not be writable before there is space
+        with failures(self._store_path), closing(open_writable(self._store_path, BUSY_TIMEOUT_S)) as connection:
+            self._forget_snapshots(connection)
             deleted = self._delete_rows(connection, chosen, delivered)
             freed_bytes += self._shrink(connection) if deleted else 0
         if chosen.snapshots or deleted:
@@ -128,7 +127,7 @@ class Retention:
             _disk(self._store_path.parent),
         )
 
-    def _delete_snapshots(self, connection: sqlite3.Connection, chosen: Plan) -> int:
+    def _delete_snapshots(self, chosen: Plan) -> int:
         freed_bytes = 0
         for snapshot in chosen.snapshots:
             if self._stop.is_set():
@@ -137,11 +136,13 @@ class Retention:
             freed_bytes += snapshot.size_bytes
             self._metrics.deleted_bytes.inc(snapshot.size_bytes)
             self._forget.append(snapshot.name)
+        return freed_bytes
+
+    def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
         while self._forget:
             with transaction(connection, self._store_path):
                 connection.executemany(FORGET_SNAPSHOT, ((name,) for name in self._forget[:BATCH]))
             del self._forget[:BATCH]
-        return freed_bytes
 
     def _delete_rows(self, connection: sqlite3.Connection, chosen: Plan, delivered: int) -> int:
         """Alerts first, then what no alert refers to.  Returns how many, which is about MAX_ROWS at most."""
@@ -178,12 +179,6 @@ class Retention:
         return freed_bytes
 
 
-def open_existing(path: Path) -> sqlite3.Connection:
-    """The store, which only its writer begins.  Raises StoreError."""
-    open_readonly(path).close()
-    return open_writable(path, BUSY_TIMEOUT_S)
-
-
 def live_bytes(connection: sqlite3.Connection) -> int:
     """Of the store's pages that are in use."""
     count, free, size = _pages(connection)
@@ -192,10 +187,8 @@ def live_bytes(connection: sqlite3.Connection) -> int:
 
 def _pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
     """How many, how many of them free, and their size."""
-    count, free, size = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
+    names = ("page_count", "freelist_count", "page_size")
+    count, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
     return count, free, size
 
 

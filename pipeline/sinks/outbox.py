@@ -95,6 +95,10 @@ class Outbox:
             self._close_reader()
         return dict(self._backlog)
 
+    def left_behind(self) -> int:
+        """Events that a failing sink was not given, should the store be lost now; the others are up to date."""
+        return max((self._backlog[each.sink.name] for each in self._deliveries if each.is_failing), default=0)
+
     def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
@@ -128,6 +132,7 @@ class _Delivery(threading.Thread):
         self.sink = sink
         self.wake = threading.Event()
         self.error: str | None = None
+        self.is_failing = False  # the sink, not the store
         self._store_path = store_path
         self._backoff_s = backoff_s
         self._state = state
@@ -161,7 +166,7 @@ class _Delivery(threading.Thread):
                 self._stop_asked.wait(wait_s * random.uniform(0.75, 1.25))
                 wait_s = min(2 * wait_s, self._backoff_s[1])
             else:
-                wait_s, self.error = self._backoff_s[0], None
+                wait_s, self.error, self.is_failing = self._backoff_s[0], None, False
                 if stopping:
                     break
                 self.wake.wait(POLL_S)
@@ -204,7 +209,7 @@ class _Delivery(threading.Thread):
             return _Open(self._store_path, generation, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception, wait_s: float) -> None:
-        self.error = f"{type(error).__name__}: {error}"
+        self.error, self.is_failing = f"{type(error).__name__}: {error}", True
         log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(wait_s, 1))
         self._close()
 

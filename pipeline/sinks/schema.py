@@ -126,8 +126,9 @@ def open_writable(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    _version(connection, path)  # before WAL is set, which would change a file that is not ours
-    connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # takes effect in a file without tables only
+    # Read before WAL is set, which would change a file that is not ours.
+    if _version(connection, path) is None:
+        connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # has no effect once there are tables
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: its file system does not allow WAL; use a local disk, not a network one")

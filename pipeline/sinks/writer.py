@@ -219,8 +219,8 @@ class StoreWriter:
         self._store.failed(error)
 
     def _lose_delivery(self) -> None:
-        """What the sinks had not been given yet stays in the store that is gone."""
-        undelivered = max(self._backlog.values(), default=0)
+        """What a failing sink had not been given yet stays in the store that is gone."""
+        undelivered = self._outbox.left_behind()
         if undelivered:
             self._metrics.store.lost.labels("damaged").inc(undelivered)
             self._log.error("undelivered events were in the store that is gone", events=undelivered)
