@@ -191,16 +191,16 @@ def test_what_is_old_goes_but_for_open_alerts(filled: Filled) -> None:
 
 
 def test_by_bytes_snapshots_go_first_and_then_the_store_s_file_shrinks(filled: Filled) -> None:
-    numbers = [filled.add(number, 20 - number / 100, size_kb=10) for number in range(1, 800)]
+    numbers = [filled.add(number, 20 - number / 100, size_kb=10) for number in range(1, 400)]
     with closing(sqlite3.connect(filled.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size_bytes = filled.path.stat().st_size
-    filled.run(site(filled.run_dir, max_gb=(size_bytes + 3_000_000) / GB))
+    filled.run(site(filled.run_dir, max_gb=(size_bytes + 1_500_000) / GB))
     alerts, files, *_ = filled.left()
-    assert alerts == set(numbers) and files == set(numbers[-len(files) :]) and 0 < len(files) < 350
+    assert alerts == set(numbers) and files == set(numbers[-len(files) :]) and 0 < len(files) < 180
     filled.run(site(filled.run_dir, max_gb=size_bytes / 2 / GB))
     alerts, files, events, tracks = filled.left()
-    assert files == set() and alerts == set(numbers[-len(alerts) :]) and 250 < len(alerts) < 420
+    assert files == set() and alerts == set(numbers[-len(alerts) :]) and 110 < len(alerts) < 220
     assert (events, tracks) == (2 * len(alerts), len(alerts))
     with closing(sqlite3.connect(filled.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

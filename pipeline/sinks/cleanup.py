@@ -21,7 +21,7 @@ import structlog
 from pipeline.config import Config
 from pipeline.metrics import StoreMetrics
 from pipeline.retention import DAY_NS, GB, Disk, Inventory, Limits, Plan, Rows, StoredSnapshot, plan
-from pipeline.sinks.schema import failures, open_readonly, open_writable, transaction
+from pipeline.sinks.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
 from pipeline.sinks.statements import (
     DELETABLE_EVENTS,
     DELETE_ALERTS,
@@ -34,7 +34,8 @@ from pipeline.sinks.statements import (
 )
 
 PERIOD_S = 30.0
-IDLE_SHARE = 100  # it rests so many times as long as it worked
+IDLE_RATIO = 100  # it rests so many times as long as it worked, ...
+MAX_PAUSE_S = 3600.0  # ... but no longer than this
 BUSY_TIMEOUT_S = 2.0
 BATCH = 500  # rows in a transaction
 MAX_ROWS = 20_000  # in a run
@@ -62,6 +63,7 @@ class Retention:
         self._log = structlog.get_logger()
 
     def __enter__(self) -> None:
+        self._metrics.retention_run.set_to_current_time()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +82,7 @@ class Retention:
                 say("retention failed", reason=str(error))
                 self._said, complete = str(error), True
             worked_s = time.monotonic() - started_s
-            pause_s = max(PERIOD_S, IDLE_SHARE * worked_s) if complete else worked_s
+            pause_s = min(MAX_PAUSE_S, max(PERIOD_S, IDLE_RATIO * worked_s)) if complete else worked_s
 
     def run_once(self, now_ns: int) -> bool:
         """False: there is more to delete.  Raises StoreError or OSError."""
@@ -165,31 +167,18 @@ class Retention:
 
     def _shrink(self, connection: sqlite3.Connection) -> int:
         """Give free pages of the store back to the disk; returns the bytes."""
-        before = _pages(connection)
+        before = pages(connection)
         free = before[1]
         while free and not self._stop.is_set():
             connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-            left = _pages(connection)[1]
+            left = pages(connection)[1]
             if left >= free:  # a store that was not prepared for it
                 break
             free = left
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        freed_bytes = (before[0] - _pages(connection)[0]) * before[2]
+        freed_bytes = (before[0] - pages(connection)[0]) * before[2]
         self._metrics.deleted_bytes.inc(max(0, freed_bytes))
         return freed_bytes
-
-
-def live_bytes(connection: sqlite3.Connection) -> int:
-    """Of the store's pages that are in use."""
-    count, free, size = _pages(connection)
-    return (count - free) * size
-
-
-def _pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """How many, how many of them free, and their size."""
-    names = ("page_count", "freelist_count", "page_size")
-    count, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
-    return count, free, size
 
 
 def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:

@@ -199,6 +199,19 @@ def claim(path: Path) -> int:
     return descriptor
 
 
+def live_bytes(connection: sqlite3.Connection) -> int:
+    """Of the store's pages that are in use."""
+    count, free, size = pages(connection)
+    return (count - free) * size
+
+
+def pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """How many, how many of them free, and their size."""
+    names = ("page_count", "freelist_count", "page_size")
+    count, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+    return count, free, size
+
+
 def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
     """Rewrite a store that was made without incremental vacuum.  Needs as much free space as the store is large."""
     with failures(path):

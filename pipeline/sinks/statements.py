@@ -56,3 +56,10 @@ SELECT row FROM events WHERE time_utc_ns < ? AND (row <= ? OR time_utc_ns < ?)
 AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT}) ORDER BY time_utc_ns LIMIT ?
 """
 DELETE_EVENTS = "DELETE FROM events WHERE row = ?"
+
+# When the first event was; how many events there are, how many of them since then and of how many bytes; alerts since.
+ACTIVITY = """
+SELECT (SELECT min(time_utc_ns) FROM events), (SELECT count(*) FROM events),
+count(*), coalesce(sum(length(payload)), 0), (SELECT count(*) FROM alerts WHERE opened_utc_ns >= ?1)
+FROM events WHERE time_utc_ns >= ?1
+"""
