@@ -108,6 +108,14 @@ class Store(_Section):
     path: Path | None = None  # None: store.sqlite in the run folder
 
 
+class Retention(_Section):
+    """What is deleted by itself: snapshots first, then old events, tracks and alerts; open alerts never."""
+
+    days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0  # snapshots, store and events.jsonl together
+    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: 2, a tenth of a smaller disk
+
+
 class Address(_Section):
     host: str = "127.0.0.1"
     port: Port = 0  # 0: any free one
@@ -172,6 +180,7 @@ class Config(_Section):
     objective: Objective = Objective()
     link: Link | None = None
     store: Store = Store()
+    retention: Retention = Retention()
     metrics: Address = Address(port=9464)
     console: ConsoleAddress = ConsoleAddress(port=8470)
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
@@ -230,6 +239,15 @@ class Config(_Section):
     def redactor(self) -> Redactor:
         """Hides every secret of this configuration in a text."""
         return Redactor(self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras)))
+
+    @property
+    def snapshots_path(self) -> Path:
+        return self.run_dir / "snapshots"
+
+    @property
+    def spill_path(self) -> Path:
+        """Events that wait for a store which fails."""
+        return self.run_dir / "spill.jsonl"
 
     def ledger_path(self, camera: str) -> Path:
         return self.run_dir / "ledgers" / f"{camera}.ledger"
@@ -360,6 +378,7 @@ def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
         "objective": Objective,
         "link": Link,
         "store": Store,
+        "retention": Retention,
         "metrics": Address,
         "console": ConsoleAddress,
         "log": Log,

@@ -13,6 +13,7 @@ from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config import Config
 from pipeline.machine import machine
+from pipeline.sinks.daily_cost import describe_cost, describe_retention
 
 DECODERS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
 FORMATS = ("rtsp", "video4linux2,v4l2", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")  # FFmpeg's names
@@ -47,6 +48,8 @@ def describe(path: Path, config: Config) -> str:
         f"  engine: {config.model.engine} on {config.model.device}",
         f"  objective: capture to track within {config.objective.capture_to_track_ms:g} ms",
         f"  store: {config.store_path}",
+        f"  retention: {describe_retention(config)}",
+        f"  storage: {describe_cost(config)}",
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",
         f"  console: {config.console.host}:{config.console.port or 'any free port'}",
         f"  sinks: {', '.join(sink.type for sink in config.sinks) or 'none'}",

@@ -6,6 +6,7 @@ DasnetError             failed (exit code 1)
 │   └── CredentialsError    the camera refused the user or password
 ├── WireError           a message that this version does not understand
 └── StoreError          the store of tracks and events cannot be used
+    └── DamagedStoreError   its file is damaged, or no database
 """
 
 
@@ -32,4 +33,8 @@ class WireError(DasnetError):
 
 
 class StoreError(DasnetError):
+    pass
+
+
+class DamagedStoreError(StoreError):
     pass

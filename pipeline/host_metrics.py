@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from pipeline import ledger
 from pipeline.config import Camera, Config
 from pipeline.errors import StoreError, WireError
-from pipeline.metrics import STALE_S, WorkerMetrics, families
+from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, store_not_ready
 from pipeline.resources import DiskResources
 from pipeline.transport.wire import Heartbeat, Sample
 
@@ -25,7 +25,6 @@ AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
 TRACKING = "tracking"
 
-_Families = dict[str, tuple[str, str, list[Sample]]]
 _Key = tuple[str, tuple[tuple[str, str], ...]]  # sample name, labels
 
 
@@ -35,7 +34,7 @@ class _Worker:
 
     started_ns: int = 0
     heard_s: float | None = None  # None: it is not up
-    families: _Families = field(default_factory=dict)
+    families: Families = field(default_factory=dict)
     before: dict[_Key, tuple[str, str, str, float]] = field(default_factory=dict)  # metric, type, help, count
     restarts: int = 0
 
@@ -155,7 +154,8 @@ class HostCollector(Collector):
                 faults.append(f"camera {camera.id}: is up, but was not searched yet")
             elif age_s > max(STALE_S, 3 / (camera.rate_fps or 1.0)):
                 faults.append(f"camera {camera.id}: is up, but was not searched for {age_s:.1f} s")
-        return faults
+        tracking = self._workers[TRACKING]
+        return faults + (store_not_ready(tracking.families) if tracking.is_up else [])
 
     def _ages_s(self) -> dict[str, float]:
         tracking = self._workers[TRACKING]

@@ -107,6 +107,7 @@ class _Memory:
             _lock(self._descriptor, path)
             fresh = os.fstat(self._descriptor).st_size != SIZE_BYTES
             os.ftruncate(self._descriptor, SIZE_BYTES)
+            os.posix_fallocate(self._descriptor, 0, SIZE_BYTES)  # on a full disk an OSError here, not a SIGBUS later
             self._memory = mmap.mmap(self._descriptor, SIZE_BYTES)
         except BaseException:
             os.close(self._descriptor)

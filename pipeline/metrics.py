@@ -13,10 +13,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.capture.camera_clock import CameraClock
 from pipeline.resources import ProcessResources
 from pipeline.transport.wire import Sample, Stamps
-from pipeline.types import FrameRef, Severity
+from pipeline.types import Event, EventKind, FrameRef, Severity
 
+Families = dict[str, tuple[str, str, list[Sample]]]
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
 STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
+STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
+# memory, exit: neither store nor spill file took them; invalid, unreadable: not a number, a damaged spill file;
+# damaged: undelivered, in a store that was damaged or removed; expired: undelivered when retention deleted them.
+EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
+SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 _SHORTEST_S, _LONGEST_S = 0.0002, 60.0
@@ -115,6 +121,36 @@ class SegmentationMetrics(FrameWorkerMetrics):
         info.labels(version, model, engine).set(1)
 
 
+class StoreMetrics:
+    """What becomes of events, snapshots and their disk space."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.failing = Gauge(STORE_FAILING, "1 while the store takes no events.", registry=registry)
+        self.waiting = Gauge(EVENTS_WAITING, "Events that wait for the store.", registry=registry)
+        self.lost = Counter("dasnet_events_lost", "Events dropped, by cause.", ["cause"], registry=registry)
+        self.snapshots_lost = Counter(
+            "dasnet_snapshots_lost", "Snapshots that were not written, by cause.", ["cause"], registry=registry
+        )
+        self.tracks_lost = Counter(
+            "dasnet_track_updates_lost",
+            "Tracks whose newest state was dropped while the store failed.",
+            registry=registry,
+        )
+        self.deleted_bytes = Counter(
+            "dasnet_retention_deleted_bytes", "Disk space that retention gave back.", registry=registry
+        )
+        self.excess_bytes = Gauge(
+            "dasnet_retention_excess_bytes", "Over the limits, and nothing left that may be deleted.", registry=registry
+        )
+        self.retention_run = Gauge(
+            "dasnet_retention_last_run_timestamp_seconds", "When retention last ran to its end.", registry=registry
+        )
+        for cause in EVENT_LOSSES:
+            self.lost.labels(cause)
+        for cause in SNAPSHOT_LOSSES:
+            self.snapshots_lost.labels(cause)
+
+
 class TrackingMetrics(FrameWorkerMetrics):
     """Knows all the times of a frame, since it is the last to have it."""
 
@@ -131,6 +167,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the objective allows.")
         self._age = self._gauge("dasnet_frame_age_seconds", "Age, now, of the newest frame that was tracked.")
         self._received_ns: dict[str, int] = {}
+        self._started_ns = time.monotonic_ns()
         self.confirmed = self._counter("dasnet_tracks_confirmed", "Tracks confirmed as uav or unknown.")
         self.active = self._gauge("dasnet_tracks_active", "Confirmed tracks now.")
         self.distractors = self._counter(
@@ -138,6 +175,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
         self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
+        self.store = StoreMetrics(self.registry)
         self._cameras: frozenset[str] = frozenset()
         self.watch(frozenset(cameras))
         for stage in STAGES:
@@ -182,6 +220,16 @@ class TrackingMetrics(FrameWorkerMetrics):
         self._received_ns[ref.camera] = ref.received_mono_ns
         self.worked()
 
+    def stored(self, event: Event) -> None:
+        """Events of an earlier process, whose clock may have been another, have no latency here."""
+        if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+            received_ns = event.track.last_seen.received_mono_ns
+            if received_ns > self._started_ns:
+                self.capture_to_alert.labels(event.camera).observe((time.monotonic_ns() - received_ns) / 1e9)
+
+    def not_ready(self) -> list[str]:
+        return [*super().not_ready(), *store_not_ready(families(self.registry))]
+
     def stage(self, name: str, duration_ns: int) -> None:
         self._stage.labels(name).observe(max(0, duration_ns) / 1e9)
 
@@ -192,7 +240,15 @@ class TrackingMetrics(FrameWorkerMetrics):
         return Histogram(name, text, [label], registry=self.registry, buckets=self._buckets)
 
 
-def families(registry: CollectorRegistry) -> dict[str, tuple[str, str, list[Sample]]]:
+def store_not_ready(told: Families) -> list[str]:
+    """What the samples of the track worker say of the store."""
+    values = {s.name: s.value for name in (STORE_FAILING, EVENTS_WAITING) if name in told for s in told[name][2]}
+    if not values.get(STORE_FAILING):
+        return []
+    return [f"store: takes no events, {values.get(EVENTS_WAITING, 0):.0f} wait for it; the log says why"]
+
+
+def families(registry: CollectorRegistry) -> Families:
     """All samples of a registry, for a heartbeat."""
     return {
         metric.name: (

@@ -53,6 +53,7 @@ STAY_S = 3.0  # what is still there then was left
 SPARE_DESCRIPTORS = 8  # a connection or a file may be open for a moment
 CAMERAS, FPS = 3, 5
 TMPFS_MB = 96
+STORE = Path("store") / "store.sqlite"
 STEPPED_CLOCK = """import time
 
 true_ns = time.time_ns
@@ -133,9 +134,10 @@ def target(rng: random.Random) -> Iterator[Target]:
         with RtspCameras(settings) as servers:
             watched = [{"id": camera, "uri": servers.uri(camera)} for camera in settings]
             watched[-1]["transport"] = "udp"
-            config = write_site(folder, watched, metrics={"port": ports[0]}, console={"port": ports[1]})
+            addresses = {"metrics": {"port": ports[0]}, "console": {"port": ports[1]}}
+            config = write_site(folder, watched, store={"path": str(folder / STORE)}, **addresses)
             with Running("run", config, command=command(folder, clock)) as program:
-                hit = Target(program, servers, folder / "run", shapes, rng, ports, clock)
+                hit = Target(program, servers, folder / "run", folder / STORE, shapes, rng, ports, clock)
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
                     raise SystemExit("not every camera was searched:\n" + "\n".join(program.lines[-20:]))
                 yield hit
@@ -150,15 +152,17 @@ def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[
 
 @contextmanager
 def disk(folder: Path) -> Iterator[None]:
-    """The run folder on a small disk of its own, where that is allowed."""
-    (folder / "run").mkdir()
-    if OWN in os.environ:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MB}m", "chaos", folder / "run"], check=True)
+    """Run folder, snapshots and store each on a small disk of its own, where that is allowed."""
+    places = (folder / "run", folder / "run" / "snapshots", (folder / STORE).parent)
+    for place in places:
+        place.mkdir()
+        if OWN in os.environ:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MB}m", "chaos", place], check=True)
     try:
         yield
     finally:
-        if OWN in os.environ:
-            subprocess.run(["umount", "--lazy", folder / "run"], check=True)
+        for place in reversed(places) if OWN in os.environ else ():
+            subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def free_ports(count: int) -> tuple[int, ...]:
@@ -179,7 +183,7 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
         finding = Finding(kind, taken_s)
         if taken_s >= LIMIT_S:
             finding.violations.append(f"no recovery within {LIMIT_S:g} s")
-        finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir), *left(hit, opened)]
+        finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir, hit.store), *left(hit, opened)]
         elapsed_s = time.monotonic() - start_s
         for name, account in accounts(hit.run_dir).items():
             grown = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
@@ -241,13 +245,13 @@ def unbalanced(run_dir: Path) -> list[str]:
     return [f"{name}: ledger not balanced" for name in sorted(wrong)]
 
 
-def events(run_dir: Path, sync_s: float = SYNC_S) -> list[str]:
+def events(run_dir: Path, store: Path, sync_s: float = SYNC_S) -> list[str]:
     """What the store holds and what the sink was given: the same, in the same order, each once."""
     deadline_s = time.monotonic() + sync_s
     while True:
         written = (run_dir / "events.jsonl").read_bytes()  # first: the store is never behind it
         lines = written[: written.rfind(b"\n") + 1].splitlines()  # one may just be being written
-        with StoreReader(run_dir / "store.sqlite") as reader:
+        with StoreReader(store) as reader:
             stored = [each.event.id for each in reader.events(1_000_000, after=0)]
         sent = [json.loads(line)["id"] for line in lines]
         if sent == stored:

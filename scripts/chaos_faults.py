@@ -8,9 +8,11 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from pipeline.transport.wire import VERSION
 
 PASSWORD, WRONG = "right", "wrong"
 PACKET_LOSS_PERCENT = 2
-HOLD_S = {"network": 3.0, "frozen": 6.0, "loss": 8.0, "disk": 5.0, "stopped": 10.0}
+HOLD_S = {"network": 3.0, "frozen": 6.0, "loss": 8.0, "disk": 5.0, "stopped": 10.0, "lock": 8.0}
 CLOCK_STEPS_S = (-7200, -3600, 0, 3600, 7200)
 GARBAGE = 200  # messages a socket
 
@@ -33,6 +35,7 @@ class Target:
     program: Running
     servers: RtspCameras
     run_dir: Path
+    store: Path
     clips: tuple[Path, Path]  # of different resolutions
     rng: random.Random
     ports: tuple[int, ...]  # of HTTP
@@ -112,7 +115,46 @@ def clock_step(target: Target) -> None:
 
 
 def disk_full(target: Target) -> None:
-    filler = target.run_dir / "filler"
+    """The run folder's; snapshots and store have their own."""
+    full(target.run_dir)
+
+
+def snapshots_disk_full(target: Target) -> None:
+    full(target.run_dir / "snapshots")
+
+
+def store_disk_full(target: Target) -> None:
+    full(target.store.parent)
+
+
+def snapshots_read_only(target: Target) -> None:
+    folder = target.run_dir / "snapshots"
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    changed(target)
+    subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+
+
+def store_read_only(target: Target) -> None:
+    """Its disk is gone; an empty one that takes nothing lies where it was."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "chaos", target.store.parent], check=True)
+    changed(target)
+    subprocess.run(["umount", target.store.parent], check=True)
+
+
+def store_locked(target: Target) -> None:
+    with closing(sqlite3.connect(target.store, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        changed(target)
+        time.sleep(HOLD_S["lock"])
+
+
+def changed(target: Target) -> None:
+    """There are events while the fault lasts."""
+    restart(target, target.camera)
+
+
+def full(folder: Path) -> None:
+    filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
             while True:
@@ -177,6 +219,11 @@ FAULTS: dict[str, Fault] = {
         packet_loss,
         clock_step,
         disk_full,
+        snapshots_disk_full,
+        snapshots_read_only,
+        store_disk_full,
+        store_read_only,
+        store_locked,
         stopped,
         garbage,
     )
@@ -187,7 +234,8 @@ def left_out(own_namespace: bool) -> dict[str, str]:
     """Which faults cannot be made here, and why."""
     missing = {}
     if not own_namespace:
-        missing["disk_full"] = missing["packet_loss"] = "needs root and unshare"
+        mounts = ("disk_full", "snapshots_disk_full", "snapshots_read_only", "store_disk_full", "store_read_only")
+        missing |= dict.fromkeys((*mounts, "packet_loss"), "needs root and unshare")
     elif shutil.which("nft") is None:
         missing["packet_loss"] = "needs nftables"
     return missing

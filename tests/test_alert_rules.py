@@ -7,6 +7,7 @@ tested by `promtool` in `test_dashboard.py`.
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -126,6 +127,34 @@ def disk_full(site: Site) -> Mend:
     return filler.unlink
 
 
+def store_locked(site: Site) -> Mend:
+    other = sqlite3.connect(site.folder / "store" / "store.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    return other.close
+
+
+def spill_file_damaged(site: Site) -> Mend:
+    """What an earlier track worker left is no event."""
+    (site.folder / "run" / "spill.jsonl").write_text("garbage\n")
+    os.kill(site.pid("tracking"), signal.SIGKILL)
+    return lambda: None
+
+
+def snapshots_folder_is_a_file(site: Site) -> Mend:
+    folder = site.folder / "run" / "snapshots"
+    folder.rename(site.folder / "run" / "old-snapshots")
+    folder.touch()
+    camera_down(site)()  # its targets are new ones when it is back
+    return folder.unlink
+
+
+def clock_hours_behind(site: Site) -> Mend:
+    """So that what was done now was done long ago."""
+    clock = site.folder / "clock"
+    clock.write_text(str(-3 * 3600))
+    return partial(clock.write_text, "+0")
+
+
 def clock_set_wrong(site: Site) -> Mend:
     clock = site.folder / "clock"
     clock.write_text("+10")
@@ -137,6 +166,11 @@ FAULTS: dict[str, Callable[[Site], Mend]] = {
     "DasnetWorkerDown": worker_halted,
     "DasnetSinkBacklog": sink_refused,
     "DasnetDiskLow": disk_full,
+    "DasnetStoreFailing": store_locked,
+    "DasnetEventsLost": spill_file_damaged,
+    "DasnetSnapshotsLost": snapshots_folder_is_a_file,
+    "DasnetRetentionCannotKeepUp": disk_full,  # by what is none of its own
+    "DasnetRetentionStopped": clock_hours_behind,
     "DasnetObjectiveBurnsFast": slow_network,
     "DasnetObjectiveBurnsSlowly": slow_network,
     "DasnetHostDown": host_halted,

@@ -196,6 +196,13 @@ def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
         tracking.tracked(reference(received_ns=time.monotonic_ns() - 7000 * MS), Stamps(), 1, 2)
         host.receive(beat("tracking", 1, tracking.registry))
         assert not_ready()[0].startswith("camera north: is up, but was not searched for 7.")
+        tracking.tracked(reference(received_ns=time.monotonic_ns()), Stamps(), 1, 2)
+        tracking.store.failing.set(1)
+        tracking.store.waiting.set(7)
+        host.receive(beat("tracking", 1, tracking.registry))
+        assert not_ready() == ["store: takes no events, 7 wait for it; the log says why"]
+        tracking.store.failing.set(0)
+        host.receive(beat("tracking", 1, tracking.registry))
         account.connection(up=False)
         assert not_ready() == ["no camera is up"]
     assert get(f"{address}/healthz") == (200, '{"alive": true}')
@@ -264,11 +271,11 @@ def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(
     assert budget_s == pytest.approx(whole_s, rel=0.01)
     for stage in STAGES:
         assert told[f'dasnet_stage_latency_seconds_count{{stage="{stage}"}}'] > 0, stage
-    # An event tells when its frame was received, its snapshot when the alert was all but stored.
+    # An event tells when its frame was received, its snapshot about when the alert was stored.
     written = [(run_dir / "snapshots" / str(e.snapshot)).stat().st_mtime_ns - e.time_utc_ns for e in opened]
     until_snapshot_s = sum(written[: int(alerts)]) / 1e9
     until_stored_s = told['dasnet_capture_to_alert_seconds_sum{camera="thermal"}']
-    assert until_snapshot_s - 0.05 * alerts <= until_stored_s <= until_snapshot_s + 0.5 * alerts
+    assert until_snapshot_s - 0.5 * alerts <= until_stored_s <= until_snapshot_s + 0.5 * alerts
     labels = {key for f in text_string_to_metric_families(text) for s in f.samples for key in s.labels}
     assert labels <= {
         "camera", "cause", "stage", "worker", "severity", "class", "sink", "le", "folder", "version", "model", "engine",

@@ -14,7 +14,7 @@ import pytest
 from test_store import CONFIRMED, event, track
 
 from pipeline.config import Config
-from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import SinkError, configured
 from pipeline.sinks.store import Store, StoreReader
@@ -266,11 +266,40 @@ def test_jsonl_begins_a_new_file_after_log_rotation(path: Path, store: Store, tm
     assert (lines(old), lines(file)) == (ids(events[:4]), ids(events[4:]))
 
 
+def test_jsonl_rotates_keeps_a_bounded_number_and_doubles_nothing(path: Path, store: Store, tmp_path: Path) -> None:
+    file, events = tmp_path / "events.jsonl", made(2000)
+    outbox = Outbox(path, [JsonlSink(file, rotate_bytes=100_000)])
+    for start in range(0, 2000, 100):
+        store.append(events[start : start + 100])
+        outbox.wake()
+        until(lambda: outbox.backlog() == {f"jsonl:{file}": 0})
+    outbox.stop()
+    files = [*(rotated(file, number) for number in range(KEPT, 0, -1)), file]
+    assert sorted(files) == sorted(tmp_path.glob("events.jsonl*"))
+    assert all(100_000 <= each.stat().st_size < 250_000 for each in files[:-1])
+    kept = [event_id for each in files for event_id in lines(each)]
+    assert kept == ids(events)[-len(kept) :] and len(kept) > 400
+
+
+def test_jsonl_is_not_doubled_when_a_crash_came_just_after_the_rotation(
+    path: Path, store: Store, tmp_path: Path
+) -> None:
+    file, events = tmp_path / "events.jsonl", made(20)
+    store.append(events)
+    sink = JsonlSink(file)
+    sink.open()
+    sink.send(events[:15])  # and no cursor
+    sink.close()
+    file.rename(rotated(file, 1))
+    Outbox(path, [JsonlSink(file)]).stop()
+    assert (lines(rotated(file, 1)), lines(file)) == (ids(events[:15]), ids(events[15:]))
+
+
 WORKER = """
 import sys
 from pathlib import Path
 from test_store import CONFIRMED, event, track
-from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store import Store
 folder = Path(sys.argv[1])

@@ -54,10 +54,10 @@ def test_a_live_camera_s_frames_are_all_accounted_for():
 
 @pytest.mark.live
 def test_short_chaos_recovers_from_every_fault_without_a_violation():
-    kinds = ["kill_segmentation", "camera_changed", "garbage"]
-    told, output = report("chaos.py", "--faults", "3", "--seed", "4", "--kinds", ",".join(kinds))
+    kinds = ["kill_segmentation", "camera_changed", "garbage", "store_locked"]
+    told, output = report("chaos.py", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))
     assert told["violations"] == 0, output
-    assert (told["seed"], told["faults"]) == (4, 3) and 0 < told["recovery_p95_s"] < chaos.LIMIT_S
+    assert (told["seed"], told["faults"]) == (4, 4) and 0 < told["recovery_p95_s"] < chaos.LIMIT_S
     assert {kind: each["faults"] for kind, each in told["by_kind"].items()} == dict.fromkeys(kinds, 1)
 
 
@@ -83,11 +83,15 @@ def test_events_lost_or_doubled_and_frames_unaccounted_for_are_seen(tmp_path: Pa
     sink = JsonlSink(tmp_path / "events.jsonl")
     sink.open()
     sink.send(events[:3])
-    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 3 sent, 1 lost, 0 doubled"]
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
+        "events: 4 stored, 3 sent, 1 lost, 0 doubled"
+    ]
     sink.send(events[3:])
-    assert chaos.events(tmp_path, sync_s=0) == []
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == []
     sink.send(events[3:])
-    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 5 sent, 0 lost, 1 doubled"]
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
+        "events: 4 stored, 5 sent, 0 lost, 1 doubled"
+    ]
     sink.close()
     with Ledger(tmp_path / "ledgers" / "cam.ledger", credits=1) as account:
         account.dropped(Cause.OVERLOAD)

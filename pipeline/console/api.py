@@ -124,7 +124,7 @@ class Api:
         return answer(Tracks(await self._stored(lambda reader: reader.tracks(limit))))
 
     async def snapshot(self, request: Request) -> Response:
-        name, folder = request.path_params["name"], self._site.config.run_dir / "snapshots"
+        name, folder = request.path_params["name"], self._site.config.snapshots_path
         path = folder / name
         if len(name) > MAX_NAME_LENGTH or not SNAPSHOT_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "no such snapshot")

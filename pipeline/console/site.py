@@ -87,6 +87,8 @@ class Site:
         """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
         with self._reader_turn:
             try:
+                if self._reader is not None and not self._reader.is_current():
+                    self._close_reader()
                 if self._reader is None:
                     self._reader = StoreReader(self.config.store_path)
                 result = query(self._reader)

@@ -1,6 +1,7 @@
 """Events to a file, one JSON object a line.
 
 In: events from the outbox.  Out: the file, each event in it once: its last line says what was delivered before a crash.
+At `rotate_bytes` it becomes FILE.1, that one FILE.2, and so on; KEPT of them are kept.
 """
 
 import os
@@ -13,6 +14,8 @@ from pipeline.sinks.sink import SinkError
 from pipeline.types import Event
 
 CHUNK_BYTES = 64 << 10
+ROTATE_BYTES = 32_000_000
+KEPT = 4
 
 
 class _Line(msgspec.Struct):
@@ -21,10 +24,11 @@ class _Line(msgspec.Struct):
 
 
 class JsonlSink:
-    """Appends, and syncs to disk, batch by batch.  A file that was moved away (log rotation) is begun anew."""
+    """Appends, and syncs to disk, batch by batch.  A file that was moved away by other means is begun anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rotate_bytes: int = ROTATE_BYTES) -> None:
         self._path = path
+        self._rotate_bytes = rotate_bytes
         self._descriptor = -1
 
     @property
@@ -39,12 +43,14 @@ class JsonlSink:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             if is_new:
                 _sync_folder(self._path.parent)
-            return self._last_id()
+            return self._last_id() or self._last_rotated_id()
         except OSError as error:
             raise SinkError(f"{self._path}: {error.strerror}") from error
 
     def send(self, events: Sequence[Event]) -> None:
         try:
+            if os.fstat(self._descriptor).st_size >= self._rotate_bytes and not self._moved():
+                self._rotate()
             if self._moved():
                 self.close()
                 self.open()
@@ -66,6 +72,23 @@ class JsonlSink:
         except FileNotFoundError:
             return True
 
+    def _rotate(self) -> None:
+        for number in range(KEPT - 1, 0, -1):
+            if rotated(self._path, number).exists():
+                rotated(self._path, number).replace(rotated(self._path, number + 1))
+        self._path.replace(rotated(self._path, 1))
+
+    def _last_rotated_id(self) -> str | None:
+        """Of the newest rotated file: the crash may have come just after the rotation."""
+        newest = JsonlSink(rotated(self._path, 1))
+        try:
+            newest._descriptor = os.open(newest._path, os.O_RDONLY)
+            return newest._last_id()
+        except (OSError, SinkError):  # there is none, or it is something else
+            return None
+        finally:
+            newest.close()
+
     def _last_id(self) -> str | None:
         size = os.fstat(self._descriptor).st_size
         end = _line_start(self._descriptor, size)
@@ -86,6 +109,11 @@ class JsonlSink:
             raise SinkError(f"{self._path}: is no file of events; name another, or move this away")
         os.ftruncate(self._descriptor, start)
         os.fsync(self._descriptor)
+
+
+def rotated(path: Path, number: int) -> Path:
+    """The name of a rotated file: 1 is the newest, KEPT the oldest."""
+    return path.with_name(f"{path.name}.{number}")
 
 
 def _line_start(descriptor: int, end: int) -> int:

@@ -1,7 +1,8 @@
 """The outbox: from the store to every sink, at least once, in order.
 
 In: the store, which another thread or process writes, and the sinks.  Out: each event to each sink; the cursors, which
-say how far each one is.  Every sink has its own thread, so that one which fails or is slow holds up no other.
+say how far each one is.  Every sink has its own thread, so that one which fails or is slow holds up no other.  While
+the store cannot be read, or is replaced by another, sinks wait.
 """
 
 import random
@@ -16,9 +17,10 @@ from typing import Final
 
 import structlog
 
+from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.sinks.schema import open_writable, transaction
 from pipeline.sinks.sink import Sink
-from pipeline.sinks.store import StoreReader
+from pipeline.sinks.store import StoredEvent, StoreReader
 
 BATCH = 200  # events
 POLL_S = 1.0  # without a wake, as when another process writes the store
@@ -29,15 +31,33 @@ log = structlog.get_logger()
 _SET_CURSOR = "INSERT INTO cursors (sink, row) VALUES (?, ?) ON CONFLICT (sink) DO UPDATE SET row = excluded.row"
 
 
-class Outbox:
-    """Starts delivering at once.  The store must be there."""
+@dataclass
+class _StoreState:
+    """What the store's writer says of the file at its path."""
 
-    def __init__(self, store_path: Path, sinks: Sequence[Sink], backoff_s: tuple[float, float] = BACKOFF_S) -> None:
+    is_there: bool
+    generation: int = 0  # counts the times that it was opened
+    damage: tuple[int, DamagedStoreError] | None = None  # what a sink's thread read, of which generation
+
+
+class Outbox:
+    """Starts delivering at once; with `store_is_there` false after `store_back`."""
+
+    def __init__(
+        self,
+        store_path: Path,
+        sinks: Sequence[Sink],
+        backoff_s: tuple[float, float] = BACKOFF_S,
+        store_is_there: bool = True,
+    ) -> None:
         names = [sink.name for sink in sinks]
         if len(set(names)) < len(names):
             raise ValueError(f"sinks {names}: every one needs its own name")
-        self._reader = StoreReader(store_path)
-        self._deliveries = [_Delivery(store_path, sink, backoff_s) for sink in sinks]
+        self._store_path = store_path
+        self._reader: StoreReader | None = None
+        self._backlog = dict.fromkeys(names, 0)
+        self._state = _StoreState(store_is_there)
+        self._deliveries = [_Delivery(store_path, sink, backoff_s, self._state) for sink in sinks]
         for delivery in self._deliveries:
             delivery.start()
 
@@ -46,9 +66,43 @@ class Outbox:
         for delivery in self._deliveries:
             delivery.wake.set()
 
+    def store_gone(self) -> None:
+        """Sinks get what the store that is open still gives, then wait.  Returns at once, as `store_back` does."""
+        self._state.is_there = False
+
+    def store_back(self) -> None:
+        """A store is at its path, perhaps another one."""
+        self._state.generation += 1
+        self._state.is_there = True
+        self.wake()
+
+    @property
+    def damage(self) -> DamagedStoreError | None:
+        """What is wrong with the store that is at its path now, as far as a sink has met it."""
+        damage = self._state.damage
+        return damage[1] if damage is not None and damage[0] == self._state.generation else None
+
     def backlog(self) -> dict[str, int]:
-        """Events not yet acknowledged, by sink."""
-        return {delivery.sink.name: self._reader.backlog(delivery.sink.name) for delivery in self._deliveries}
+        """Events not yet acknowledged, by sink; the last ones known while the store cannot be read."""
+        try:
+            if self._reader is None or not self._reader.is_current():
+                self._close_reader()
+                self._reader = StoreReader(self._store_path)
+            for name in self._backlog:
+                self._backlog[name] = self._reader.backlog(name)
+        except StoreError as error:
+            log.debug("backlog not known", reason=str(error))
+            self._close_reader()
+        return dict(self._backlog)
+
+    def left_behind(self) -> int:
+        """Events that a failing sink was not given, should the store be lost now; the others are up to date."""
+        return max((self._backlog[each.sink.name] for each in self._deliveries if each.is_failing), default=0)
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def failures(self) -> dict[str, str]:
         """Why, by sink, for those that fail now."""
@@ -66,20 +120,23 @@ class Outbox:
         for delivery in self._deliveries:
             delivery.join(max(0.0, end - time.monotonic()))
         backlog = self.backlog()
-        self._reader.close()
+        self._close_reader()
         return backlog
 
 
 class _Delivery(threading.Thread):
     """One sink's thread.  A daemon: one that hangs in its sink does not keep the process from ending."""
 
-    def __init__(self, store_path: Path, sink: Sink, backoff_s: tuple[float, float]) -> None:
+    def __init__(self, store_path: Path, sink: Sink, backoff_s: tuple[float, float], state: _StoreState) -> None:
         super().__init__(name=f"outbox {sink.name}", daemon=True)
         self.sink = sink
         self.wake = threading.Event()
         self.error: str | None = None
+        self.is_failing = False  # the sink, not the store
         self._store_path = store_path
         self._backoff_s = backoff_s
+        self._state = state
+        self._sent: StoredEvent | None = None  # the last one, perhaps not acknowledged
         self._stop_asked = threading.Event()
         self._end_s = float("inf")
         self._open: _Open | None = None
@@ -97,6 +154,11 @@ class _Delivery(threading.Thread):
             self.wake.clear()
             try:
                 self._deliver()
+            except StoreError as error:
+                self._wait_for_store(error)
+                if stopping:
+                    break
+                self.wake.wait(POLL_S)
             except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may go well)
                 self._fail(error, wait_s)
                 if stopping:
@@ -104,7 +166,7 @@ class _Delivery(threading.Thread):
                 self._stop_asked.wait(wait_s * random.uniform(0.75, 1.25))
                 wait_s = min(2 * wait_s, self._backoff_s[1])
             else:
-                wait_s, self.error = self._backoff_s[0], None
+                wait_s, self.error, self.is_failing = self._backoff_s[0], None, False
                 if stopping:
                     break
                 self.wake.wait(POLL_S)
@@ -112,28 +174,53 @@ class _Delivery(threading.Thread):
 
     def _deliver(self) -> None:
         """Until nothing is left, or time is up."""
-        if self._open is None:
+        if self._open is not None and not self._is_current(self._open):
+            self._deliver_from(self._open)  # what it still gives
+            self._close()
+        if self._open is None and self._state.is_there:
             self._open = self._start()
+        if self._open is not None:
+            self._deliver_from(self._open)
+
+    def _is_current(self, opened: "_Open") -> bool:
+        return self._state.is_there and opened.generation == self._state.generation
+
+    def _deliver_from(self, opened: "_Open") -> None:
         while time.monotonic() < self._end_s:
-            batch = self._open.reader.events(BATCH, after=self._open.row)
+            batch = opened.reader.events(BATCH, after=opened.row)
             if not batch:
                 return
             self.sink.send([stored.event for stored in batch])
-            self._open.acknowledge(self.sink.name, batch[-1].row)
+            opened.row = batch[-1].row
+            self._sent = batch[-1]
+            opened.acknowledge(self.sink.name)
 
     def _start(self) -> "_Open":
         """After the cursor, or after what the sink itself is known to hold: a crash may have come between the two."""
+        generation = self._state.generation
         with ExitStack() as opened:
             reader = opened.enter_context(StoreReader(self._store_path))
             writer = opened.enter_context(closing(open_writable(self._store_path)))
             held = self.sink.open()
             row = reader.row_of(held) if held is not None else None
-            row = max(reader.cursor(self.sink.name), row or 0)
-            return _Open(self._store_path, reader, writer, row, opened.pop_all())
+            sent = self._sent
+            sent_row = sent.row if sent is not None and reader.row_of(sent.event.id) == sent.row else 0  # of this store
+            row = max(reader.cursor(self.sink.name), row or 0, sent_row)
+            return _Open(self._store_path, generation, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception, wait_s: float) -> None:
-        self.error = f"{type(error).__name__}: {error}"
+        self.error, self.is_failing = f"{type(error).__name__}: {error}", True
         log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(wait_s, 1))
+        self._close()
+
+    def _wait_for_store(self, error: StoreError) -> None:
+        """Tell the store's writer of damage; say anything else once."""
+        generation = self._open.generation if self._open is not None else self._state.generation
+        if isinstance(error, DamagedStoreError):
+            self._state.damage = (generation, error)
+        if str(error) != self.error:
+            log.warning("sink waits for the store", sink=self.sink.name, reason=str(error))
+        self.error = str(error)
         self._close()
 
     def _close(self) -> None:
@@ -151,12 +238,12 @@ class _Open:
     """A sink that is open, and how far it is."""
 
     store_path: Path
+    generation: int
     reader: StoreReader
     writer: sqlite3.Connection  # of the cursors alone
-    row: int  # the last one acknowledged
+    row: int  # the last one that the sink took
     connections: ExitStack
 
-    def acknowledge(self, sink: str, row: int) -> None:
+    def acknowledge(self, sink: str) -> None:
         with transaction(self.writer, self.store_path):
-            self.writer.execute(_SET_CURSOR, (sink, row))
-        self.row = row
+            self.writer.execute(_SET_CURSOR, (sink, self.row))

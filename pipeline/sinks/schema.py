@@ -3,14 +3,17 @@
 In: a path.  Out: a SQLite connection whose file is a store of this version, or a StoreError that names the file.
 """
 
+import fcntl
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedStoreError, StoreError
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x6461736E  # "dasn": no other program's file is taken for a store
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 64 << 20
@@ -27,6 +30,7 @@ CREATE TABLE events (
     time_utc_ns INTEGER NOT NULL,
     payload BLOB NOT NULL
 );
+CREATE INDEX events_by_time ON events (time_utc_ns);
 CREATE TABLE tracks (
     ulid TEXT PRIMARY KEY,
     camera TEXT NOT NULL,
@@ -70,7 +74,9 @@ ALTER TABLE alerts ADD COLUMN acknowledged_utc_ns INTEGER;
 ALTER TABLE alerts ADD COLUMN dismissed_utc_ns INTEGER;
 ALTER TABLE alerts ADD COLUMN dismissed_as TEXT;
 """,
+    2: "CREATE INDEX IF NOT EXISTS events_by_time ON events (time_utc_ns);",
 }
+_INCREMENTAL = 2  # of `PRAGMA auto_vacuum`: free pages are given back when asked for
 
 
 @contextmanager
@@ -80,7 +86,9 @@ def failures(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise StoreError(f"{path}: is damaged or no store ({error}); move it away to start a new one") from error
+            raise DamagedStoreError(
+                f"{path}: is damaged or no store ({error}); move it away to start a new one"
+            ) from error
         raise StoreError(f"{path}: {error}") from error
 
 
@@ -91,20 +99,21 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.commit()
         except BaseException:
-            connection.rollback()
+            if connection.in_transaction:  # SQLite may have rolled back by itself, as on a full disk
+                connection.rollback()
             raise
-        connection.commit()
 
 
-def open_writable(path: Path) -> sqlite3.Connection:
+def open_writable(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Creates folder, file and tables where they are missing, and brings those of an older version up to this one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path}: its folder cannot be made ({error.strerror})") from error
     with failures(path):
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
     try:
         with failures(path):
             _prepare(connection, path)
@@ -117,7 +126,9 @@ def open_writable(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    _version(connection, path)  # before WAL is set, which would change a file that is not ours
+    # Read before WAL is set, which would change a file that is not ours.
+    if _version(connection, path) is None:
+        connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # has no effect once there are tables
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: its file system does not allow WAL; use a local disk, not a network one")
@@ -137,6 +148,77 @@ def _create_or_migrate(connection: sqlite3.Connection, path: Path) -> None:
         for statement in statements.split(";")[:-1]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file the name stands for now; None: none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def side_files(path: Path) -> tuple[Path, Path]:
+    """The write-ahead log and its index."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a damaged store, with its write-ahead log, and return its new name.  Raises StoreError."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    try:
+        path.rename(aside)
+        for old, new in zip(side_files(path), side_files(aside), strict=True):
+            if old.exists():
+                old.rename(new)
+    except OSError as error:
+        raise StoreError(f"{path}: is damaged, and cannot be moved aside ({error.strerror})") from error
+    return aside
+
+
+def sequence(connection: sqlite3.Connection) -> int:
+    """How far the events have been numbered."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def claim(path: Path) -> int:
+    """A descriptor that holds the writer's place until it is closed, by whatever death."""
+    lock = path.with_name(f"{path.name}.lock")  # not the store itself: closing that would drop SQLite's own locks
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{lock}: cannot be opened ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{path}: another process writes this store; stop it, or name another `run_dir`") from error
+    return descriptor
+
+
+def live_bytes(connection: sqlite3.Connection) -> int:
+    """Of the store's pages that are in use."""
+    count, free, size = pages(connection)
+    return (count - free) * size
+
+
+def pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """How many, how many of them free, and their size."""
+    names = ("page_count", "freelist_count", "page_size")
+    count, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
+    return count, free, size
+
+
+def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
+    """Rewrite a store that was made without incremental vacuum.  Needs as much free space as the store is large."""
+    with failures(path):
+        (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+        if mode != _INCREMENTAL:
+            connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+            connection.execute("VACUUM")
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:

@@ -10,6 +10,8 @@ from pipeline.config import Config
 from pipeline.errors import DasnetError
 from pipeline.types import Event
 
+EVENTS_SHARE = 0.1  # of retention.max_gb: all files of one JSONL sink together
+
 
 class SinkError(DasnetError):
     """The far side did not take the events.  The outbox tries again."""
@@ -33,7 +35,12 @@ class Sink(Protocol):
 
 
 def configured(config: Config) -> list[Sink]:
-    from pipeline.sinks.jsonl import JsonlSink  # each kind is imported where it is wanted: some need optional packages
+    from pipeline.sinks.jsonl import (  # each kind is imported where it is wanted: some need optional packages
+        KEPT,
+        ROTATE_BYTES,
+        JsonlSink,
+    )
 
     default = config.run_dir / "events.jsonl"
-    return [JsonlSink(entry.path or default) for entry in config.sinks]
+    share = EVENTS_SHARE * config.retention.max_gb * 1e9 / (KEPT + 1)
+    return [JsonlSink(entry.path or default, round(min(ROTATE_BYTES, share))) for entry in config.sinks]

@@ -5,11 +5,10 @@ to the outbox.  One writer; a commit is one transaction for all of a frame's cha
 `track.confirmed`, follows its track, and is ended by `track.lost`.
 """
 
-import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,28 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 import msgspec
 
 from pipeline.errors import StoreError
-from pipeline.sinks.schema import failures, open_readonly, open_writable, transaction
+from pipeline.sinks.schema import (
+    BUSY_TIMEOUT_S,
+    claim,
+    failures,
+    identity,
+    make_shrinkable,
+    open_readonly,
+    open_writable,
+    sequence,
+    side_files,
+    transaction,
+)
+from pipeline.sinks.statements import (
+    END_ALERT,
+    END_ORPHANED_ALERTS,
+    END_ORPHANED_TRACKS,
+    FORGET_SNAPSHOT,
+    INSERT_EVENT,
+    OPEN_ALERT,
+    UPDATE_ALERT,
+    UPSERT_TRACK,
+)
 from pipeline.types import DismissReason, Event, EventKind, Severity, Track, TrackState
 
 T = TypeVar("T")
@@ -50,53 +70,61 @@ class StoredEvent(NamedTuple):
     event: Event
 
 
-# Not ON CONFLICT DO NOTHING, which would use up a row number: the backlog is a difference of two.
-_INSERT_EVENT = """
-INSERT INTO events (id, kind, severity, camera, time_utc_ns, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6
-WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)
-"""
-_UPSERT_TRACK = """
-INSERT INTO tracks (ulid, camera, session, id, label, state, first_seen_utc_ns, last_seen_utc_ns, hits, score, payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (ulid) DO UPDATE SET label = excluded.label, state = excluded.state, hits = excluded.hits,
-last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, payload = excluded.payload
-"""
-# A second `track.confirmed` of one track raises its alert, and opens no other.
-_OPEN_ALERT = """
-INSERT INTO alerts (id, track, camera, severity, snapshot, opened_utc_ns, label, evidence, score, xyxy,
-last_seen_utc_ns, ended_utc_ns, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'active')
-ON CONFLICT (track) DO UPDATE SET severity = excluded.severity, snapshot = coalesce(excluded.snapshot, snapshot),
-label = excluded.label, evidence = excluded.evidence, score = excluded.score, xyxy = excluded.xyxy,
-last_seen_utc_ns = excluded.last_seen_utc_ns, ended_utc_ns = NULL, state = 'active'
-"""
-_UPDATE_ALERT = """
-UPDATE alerts SET label = ?, evidence = ?, score = ?, xyxy = ?, last_seen_utc_ns = ?
-WHERE track = ? AND state = 'active'
-"""
-_END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = ? WHERE (id = ? OR track = ?) AND state = 'active'"
-_END_ORPHANED_ALERTS = "UPDATE alerts SET state = 'ended', ended_utc_ns = last_seen_utc_ns WHERE state = 'active'"
-_END_ORPHANED_TRACKS = """
-UPDATE tracks SET state = 'lost', payload = CAST(json_set(CAST(payload AS TEXT), '$.state', 'lost') AS BLOB)
-WHERE state != 'lost'
-"""
 _ALERT_FIELDS = ", ".join(Alert.__struct_fields__)
 
 
 class Store:
     """The writer's side.  One at a time, in one thread.  What a dead one left active is ended here."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
-        self._connection = open_writable(path)
+        self._connection = open_writable(path, busy_timeout_s)
         self._lock = -1
         try:
-            self._lock = _claim(path)
-            with transaction(self._connection, path) as connection:
-                connection.execute(_END_ORPHANED_ALERTS)
-                connection.execute(_END_ORPHANED_TRACKS)
+            self._lock = claim(path)
+            self.end_orphans()
         except BaseException:
             self.close()
             raise
+        self._files = {each: identity(each) for each in (path, *side_files(path))}
+
+    def is_current(self) -> bool:
+        """False: the file was deleted or replaced since it was opened."""
+        return identity(self._path) == self._files[self._path]
+
+    def discard_side_files(self) -> None:
+        """Remove the write-ahead log of a file that was replaced: SQLite would apply it to the one in its place."""
+        for path in side_files(self._path):
+            if self._files[path] is not None and identity(path) == self._files[path]:
+                path.unlink(missing_ok=True)
+
+    def make_shrinkable(self) -> None:
+        """See `schema.make_shrinkable`."""
+        make_shrinkable(self._connection, self._path)
+
+    def sequence(self) -> int:
+        """The row of the newest event that was ever stored; 0: none."""
+        with failures(self._path):
+            return sequence(self._connection)
+
+    def end_orphans(self) -> None:
+        """End the alerts and tracks of a writer that is gone."""
+        with transaction(self._connection, self._path) as connection:
+            connection.execute(END_ORPHANED_ALERTS)
+            connection.execute(END_ORPHANED_TRACKS)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Open the alerts of these events, without storing the events again."""
+        with transaction(self._connection, self._path) as connection:
+            for event in events:
+                if event.track is not None:
+                    connection.execute(UPSERT_TRACK, self._track_row(event.track))
+                    self._open_alert(connection, event, event.track)
+
+    def forget_snapshots(self, names: Sequence[str]) -> None:
+        """These files are not there."""
+        with transaction(self._connection, self._path) as connection:
+            connection.executemany(FORGET_SNAPSHOT, ((name,) for name in names))
 
     def append(self, events: Iterable[Event]) -> int:
         """Store events, in order, with what they mean for tracks and alerts.  Known ids are ignored.
@@ -107,30 +135,38 @@ class Store:
             return sum(self._append(connection, event) for event in events)
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:
-        """The tracks' newest state, and that of their alerts.  Tentative ones are left out: most are noise."""
+        """The tracks' newest state, and that of their alerts.  Tentative ones are left out: most are noise.
+
+        A lost track ends its alert, as its event does: that one may have been dropped while the store failed.
+        """
         known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
         if not known:
             return
         with transaction(self._connection, self._path) as connection:
-            connection.executemany(_UPSERT_TRACK, map(self._track_row, known))
-            connection.executemany(_UPDATE_ALERT, ((*_seen(track), track.ulid) for track in known))
+            connection.executemany(UPSERT_TRACK, map(self._track_row, known))
+            connection.executemany(UPDATE_ALERT, ((*_seen(track), track.ulid) for track in known))
+            lost = [track for track in known if track.state is TrackState.LOST]
+            connection.executemany(END_ALERT, ((t.last_seen.received_utc_ns, None, t.ulid) for t in lost))
 
     def _append(self, connection: sqlite3.Connection, event: Event) -> int:
         row = (event.id, event.kind, event.severity, event.camera, event.time_utc_ns, self._encode(event))
-        if not connection.execute(_INSERT_EVENT, row).rowcount:
+        if not connection.execute(INSERT_EVENT, row).rowcount:
             return 0
         track = event.track
         if track is None:
             return 1
-        connection.execute(_UPSERT_TRACK, self._track_row(track))
+        connection.execute(UPSERT_TRACK, self._track_row(track))
         if event.kind is EventKind.TRACK_CONFIRMED:
-            opened = (event.id, track.ulid, event.camera, event.severity, event.snapshot, event.time_utc_ns)
-            connection.execute(_OPEN_ALERT, (*opened, *_seen(track)))
+            self._open_alert(connection, event, track)
         else:
-            connection.execute(_UPDATE_ALERT, (*_seen(track), track.ulid))
+            connection.execute(UPDATE_ALERT, (*_seen(track), track.ulid))
         if event.kind is EventKind.TRACK_LOST:
-            connection.execute(_END_ALERT, (event.time_utc_ns, event.alert, track.ulid))
+            connection.execute(END_ALERT, (event.time_utc_ns, event.alert, track.ulid))
         return 1
+
+    def _open_alert(self, connection: sqlite3.Connection, event: Event, track: Track) -> None:
+        opened = (event.id, track.ulid, event.camera, event.severity, event.snapshot, event.time_utc_ns)
+        connection.execute(OPEN_ALERT, (*opened, *_seen(track)))
 
     def _track_row(self, track: Track) -> tuple[object, ...]:
         seen = (track.first_seen.received_utc_ns, track.last_seen.received_utc_ns)
@@ -138,13 +174,10 @@ class Store:
         return (*key, track.label, track.state, *seen, track.hits, track.score, self._encode(track))
 
     def _encode(self, item: Event | Track) -> bytes:
-        """JSON has no NaN: better refused here than found unreadable by every reader later."""
-        payload = msgspec.json.encode(item)
         try:
-            msgspec.json.decode(payload, type=type(item))
-        except msgspec.ValidationError as error:
-            raise StoreError(f"{self._path}: {type(item).__name__} of {item.camera!r} is refused: {error}") from error
-        return payload
+            return encoded(item)
+        except StoreError as error:
+            raise StoreError(f"{self._path}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -159,19 +192,14 @@ class Store:
             self._lock = -1
 
 
-def _claim(path: Path) -> int:
-    """A descriptor that holds the writer's place until it is closed, by whatever death."""
-    lock = path.with_name(f"{path.name}.lock")  # not the store itself: closing that would drop SQLite's own locks
+def encoded(item: Event | Track) -> bytes:
+    """The item as JSON.  Raises StoreError for NaN, which JSON has not: every reader would fail later."""
+    payload = msgspec.json.encode(item)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{lock}: cannot be opened ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise StoreError(f"{path}: another process writes this store; stop it, or name another `run_dir`") from error
-    return descriptor
+        msgspec.json.decode(payload, type=type(item))
+    except msgspec.ValidationError as error:
+        raise StoreError(f"{type(item).__name__} of {item.camera!r} is refused: {error}") from error
+    return payload
 
 
 def _seen(track: Track) -> tuple[object, ...]:
@@ -186,7 +214,12 @@ class StoreReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_readonly(path)
+        self._file = identity(path)
         self._turn = threading.Lock()
+
+    def is_current(self) -> bool:
+        """False: the file was deleted or replaced since it was opened."""
+        return identity(self._path) == self._file
 
     def events(self, limit: int, after: int | None = None) -> list[StoredEvent]:
         """Oldest first: the first ones after the row `after`, or without it the newest ones."""
@@ -218,6 +251,11 @@ class StoreReader:
     def last_row(self) -> int:
         """0: no event."""
         return int(self._query("SELECT coalesce(max(row), 0) FROM events")[0][0])
+
+    def sequence(self) -> int:
+        """The row of the newest event that was ever stored, also where it was deleted since; 0: none."""
+        with self._turn, failures(self._path):
+            return sequence(self._connection)
 
     def cursor(self, sink: str) -> int:
         """The row of the last event that the sink has acknowledged; 0: none."""

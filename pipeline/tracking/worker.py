@@ -1,31 +1,29 @@
 """The track/alert worker: Detections -> Tracks -> Events -> the store, the sinks and the console.
 
-It is the one writer of the store.  What it is slow in is visible: the queue before it is bounded, and the segmentation
-worker counts what it cannot hand over.
+Store, snapshots and retention have threads of their own: this one never waits for a disk.  What it is slow in is
+visible: the queue before it is bounded, and the segmentation worker counts what it cannot hand over.
 """
 
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import msgspec
-import numpy as np
 import structlog
 import zmq
 
 from model.metadata import Decisions, read_decisions
-from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.ledger import Copies
 from pipeline.metrics import TrackingMetrics
+from pipeline.sinks.cleanup import Retention
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
-from pipeline.sinks.store import Store
+from pipeline.sinks.writer import StoreWriter
 from pipeline.tracking.camera_events import camera_event
+from pipeline.tracking.snapshots import Snapshot, SnapshotWriter
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.control import Control
@@ -48,22 +46,32 @@ from pipeline.types import Detections, Event, EventKind, Track, TrackState
 from pipeline.workers import settle
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
-STORE_PERIOD_S = 0.5  # how often running tracks are written; events are written at once
+# All together less than a worker has to stop: see pipeline.workers.
+STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
     config = control.config
     decision = read_decisions(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
-    config.store_path.parent.mkdir(parents=True, exist_ok=True)
-    with Store(config.store_path) as store:
-        outbox = Outbox(config.store_path, configured(config))
-        try:
-            settle()
-            with Heart(Endpoints().heartbeat, metrics, served, run=control.run):
-                _TrackWorker(control, decision, store, outbox, metrics, stop).run()
-        finally:
-            outbox.stop()
+    # The outbox waits until the writer has opened the store, which may be damaged, of an older version or not there.
+    sinks = configured(config)
+    outbox = Outbox(config.store_path, sinks, store_is_there=False)
+    writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
+    snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
+    try:
+        settle()
+        with (
+            Heart(Endpoints().heartbeat, metrics, served, run=control.run),
+            Retention(config, metrics.store, [sink.name for sink in sinks]),
+        ):
+            try:
+                _TrackWorker(control, decision, writer, snapshots, metrics, stop).run()
+            finally:
+                snapshots.stop(SNAPSHOTS_STOP_S)
+                writer.stop(STORE_STOP_S)
+    finally:
+        outbox.stop(OUTBOX_STOP_S)
 
 
 class _TrackWorker:
@@ -71,26 +79,22 @@ class _TrackWorker:
         self,
         control: Control,
         decision: Decisions,
-        store: Store,
-        outbox: Outbox,
+        writer: StoreWriter,
+        snapshots: SnapshotWriter,
         metrics: TrackingMetrics,
         stop: threading.Event,
     ) -> None:
         config = control.config
         self._changes = control.changes
         self._stage = TrackStage(decision)
-        self._snapshots = config.run_dir / "snapshots"
-        self._snapshots.mkdir(parents=True, exist_ok=True)
-        self._store = store
-        self._outbox = outbox
+        self._writer = writer
+        self._snapshots = snapshots
         self._metrics = metrics
         self._refusals = Refusals("results", metrics.refused)
         self._site = frozenset(camera.id for camera in config.cameras)
         self._classes: dict[str, tuple[str, ...]] = {}  # camera -> of its session
         self._stop = stop
         self._heard_s: dict[str, float] = {}  # camera -> when its last result came
-        self._stored_s = 0.0
-        self._running: dict[str, Track] = {}  # tracks to be written at the next occasion, by ULID
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
         self._gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         self._from_hosts: Socket | None = None  # camera states of other hosts
@@ -98,8 +102,8 @@ class _TrackWorker:
             self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)
         self._copies = Copies()
         self._ledger_path = config.ledger_path
-        self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._log = structlog.get_logger()
+        self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
 
     def run(self) -> None:
         poller = zmq.Poller()
@@ -113,12 +117,9 @@ class _TrackWorker:
             now_s = time.monotonic()
             for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
                 self._close(camera)
-            if now_s - self._stored_s >= STORE_PERIOD_S:
-                self._write_running()
         self._receive_waiting()
         for camera in list(self._heard_s):
             self._close(camera)
-        self._write_running()
         for socket in (*self._sources(), self._live):
             socket.close()
         self._copies.close()
@@ -166,7 +167,7 @@ class _TrackWorker:
                 case CameraState():
                     self._camera_state(message)
                 case LedgerCopy() if socket is self._from_hosts:
-                    self._copies.write(self._ledger_path(message.camera), message.words)
+                    self._copy_ledger(message)
                 case End():
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
@@ -196,49 +197,36 @@ class _TrackWorker:
         self._metrics.tracked(ref, stamps, started_ns, tracked_ns)
         self._metrics.stage("alert", alerted_ns - tracked_ns)
         self._publish(detections, tracks, jpeg)
-        events = [self._with_snapshot(event, detections, tracks, jpeg) for event in events]
+        if jpeg:
+            events = [_with_snapshot(event) for event in events]
         self._emit(Outcome(ref, tracks, events))
-        if events:
-            self._metrics.stage("sink", time.monotonic_ns() - alerted_ns)
+        for event in events:
+            if event.snapshot is not None:
+                self._snapshots.write(Snapshot(event.snapshot, jpeg, detections, tracks))
 
     def _emit(self, outcome: Outcome) -> None:
-        """Events to the store at once; running tracks with the next batch."""
+        """Events and running tracks to the store's writer."""
         camera = outcome.ref.camera
         confirmed = [track for track in outcome.tracks if track.state is not TrackState.TENTATIVE]
-        self._running.update((track.ulid, track) for track in confirmed)
+        self._writer.update_tracks(confirmed)
         self._metrics.active.labels(camera).set(
             sum(track.state in (TrackState.CONFIRMED, TrackState.COASTING) for track in confirmed)
         )
         if outcome.events:
-            self._store_events(camera, outcome.events)
+            self._store(outcome.events)
 
-    def _store_events(self, camera: str, events: Sequence[Event]) -> None:
-        self._store.append(events)
-        self._outbox.wake()
+    def _store(self, events: Sequence[Event]) -> None:
         for event in events:
             self._count(event)
-            about = {"track": event.track.id, "label": event.track.label} if event.track else {}
-            if event.cause is not None:
-                about = {"cause": event.cause}
-            self._log.info(event.kind, camera=camera, severity=event.severity, frame=event.frame, **about)
+        self._writer.append(events)
 
     def _count(self, event: Event) -> None:
         metrics, camera = self._metrics, event.camera
         if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
             metrics.confirmed.labels(camera).inc()
             metrics.alerts.labels(camera, event.severity).inc()
-            seconds = (time.monotonic_ns() - event.track.last_seen.received_mono_ns) / 1e9
-            metrics.capture_to_alert.labels(camera).observe(seconds)
         elif event.kind is EventKind.TRACK_LABELLED and event.track is not None:
             metrics.distractors.labels(camera, event.track.label).inc()
-
-    def _write_running(self) -> None:
-        self._stored_s = time.monotonic()
-        if self._running:
-            self._store.update_tracks(self._running.values())
-            self._running.clear()
-        for sink, backlog in self._outbox.backlog().items():
-            self._metrics.backlog.labels(sink.partition(":")[0]).set(backlog)
 
     def _close(self, camera: str) -> None:
         self._heard_s.pop(camera, None)
@@ -250,7 +238,13 @@ class _TrackWorker:
     def _camera_state(self, state: CameraState) -> None:
         if not state.up:
             self._close(state.camera)
-        self._store_events(state.camera, [camera_event(state)])
+        self._store([camera_event(state)])
+
+    def _copy_ledger(self, copy: LedgerCopy) -> None:
+        try:
+            self._copies.write(self._ledger_path(copy.camera), copy.words)
+        except OSError as error:  # the next one comes in a second
+            self._log.warning("copy of a ledger not written", camera=copy.camera, reason=str(error))
 
     def _publish(self, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> None:
         if not jpeg:
@@ -261,30 +255,9 @@ class _TrackWorker:
         frame = live.LiveFrame(ref.camera, ref.session, ref.seq, ref.pts_s, ref.received_utc_ns, width, height, shown)
         self._live.send_multipart(live.encode(frame, jpeg), flags=zmq.DONTWAIT)
 
-    def _with_snapshot(self, event: Event, detections: Detections, tracks: Sequence[Track], jpeg: bytes) -> Event:
-        """The picture that raised the alert, with its overlay, beside the event that names it."""
-        if event.kind is not EventKind.TRACK_CONFIRMED or not jpeg:
-            return event
-        path = self._snapshots / f"{event.id}.jpg"
-        try:
-            write_snapshot(path, jpeg, detections, tracks)
-        except WireError as error:  # the alert is worth more than its picture
-            self._refusals.refuse(error, "picture")
-            return event
-        return msgspec.structs.replace(event, snapshot=path.name)
 
-
-def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequence[Track]) -> None:
-    try:
-        pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # it says that it is larger than any picture may be
-        pixels = None
-    if pixels is None:
-        raise WireError("a result whose picture is no JPEG")
-    width, height = detections.size_px
-    if (pixels.shape[1], pixels.shape[0]) != (width, height):  # a preview was made smaller; boxes are frame pixels
-        pixels = cv2.resize(pixels, (width, height))
-    drawn = overlay.draw(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8), detections, tracks)
-    partial = path.with_suffix(".partial.jpg")
-    cv2.imwrite(str(partial), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    partial.replace(path)
+def _with_snapshot(event: Event) -> Event:
+    """The event first, with the name that its snapshot will have."""
+    if event.kind is not EventKind.TRACK_CONFIRMED:
+        return event
+    return msgspec.structs.replace(event, snapshot=f"{event.id}.jpg")
