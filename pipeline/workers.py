@@ -12,6 +12,7 @@ from pipeline import logs
 from pipeline.config import Config
 
 PR_SET_PDEATHSIG = 1
+TRIM_PERIOD_S = 60.0
 STOP_WITHIN_S = 7.0  # less than the supervisor waits, which may not be there any more
 
 
@@ -26,7 +27,19 @@ def start_worker(name: str, config: Config) -> threading.Event:
     set_on(signal.SIGTERM, stop, STOP_WITHIN_S)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # the supervisor's death must not leave an orphan
     logs.configure(config, name)
+    threading.Thread(target=_trim, args=(stop, TRIM_PERIOD_S), name="trim", daemon=True).start()
     return stop
+
+
+def _trim(stop: threading.Event, period_s: float) -> None:
+    """Give free memory inside glibc's heaps back to the kernel, again and again.
+
+    Aligned blocks, of which tensors and pictures are made, leave gaps that no later one fits into (glibc bug 14581, in
+    versions before 2.38), so that a process whose live memory is constant grows by hundreds of MB in hours.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None and not stop.wait(period_s):
+        trim(0)
 
 
 def settle() -> None:
