@@ -10,6 +10,7 @@ from types import FrameType
 from pipeline import logs
 from pipeline.transport.control import Control
 
+TRIM_PERIOD_S = 60.0
 STOP_WITHIN_S = 7.0  # less than the supervisor waits, which may not be there any more
 
 
@@ -24,6 +25,7 @@ def start_worker(name: str, control: Control) -> threading.Event:
     if not control.run:
         set_on(signal.SIGINT, stop, STOP_WITHIN_S)
     logs.configure(control.config, name)
+    threading.Thread(target=_trim, args=(stop, TRIM_PERIOD_S), name="trim", daemon=True).start()
 
     def supervisor_gone() -> None:
         faulthandler.dump_traceback_later(STOP_WITHIN_S, exit=True)
@@ -31,6 +33,17 @@ def start_worker(name: str, control: Control) -> threading.Event:
 
     control.follow(supervisor_gone)
     return stop
+
+
+def _trim(stop: threading.Event, period_s: float) -> None:
+    """Give free memory inside glibc's heaps back to the kernel, again and again.
+
+    Aligned blocks, of which tensors and pictures are made, leave gaps that no later one fits into (glibc bug 14581, in
+    versions before 2.38), so that a process whose live memory is constant grows by hundreds of MB in hours.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while trim is not None and not stop.wait(period_s):
+        trim(0)
 
 
 def settle() -> None:
