@@ -55,7 +55,7 @@ def main() -> None:
 def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
     from pipeline import logs
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.supervisor import Supervisor
 
     loaded = load(config)
@@ -66,7 +66,7 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 @app.command(epilog="Example: `dasnet check site.yaml`")
 def check(config: ConfigArgument) -> None:
     """Validate a configuration and say what it means, without starting anything."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.doctor import describe
 
     print(describe(config, load(config)))
@@ -138,7 +138,7 @@ def predict(
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
     """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.status import show
 
     raise typer.Exit(show(load(config).at(host)))
@@ -160,7 +160,7 @@ def support_bundle(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
 ) -> None:
     """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.support_bundle import write
 
     print(write(config, load(config), out))
@@ -224,7 +224,8 @@ def worker(
     import structlog
 
     from model.errors import ModelError
-    from pipeline.config import Address, load
+    from pipeline.config import Address
+    from pipeline.config_file import load
     from pipeline.workers import start_worker
 
     loaded = load(config)

@@ -16,7 +16,9 @@ from model.errors import CheckpointError
 from model.metadata import read_description
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED
-from pipeline.config import Config, dotted, public_uri
+from pipeline.config import Config
+from pipeline.config_file import dotted
+from pipeline.uri import public_uri
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "scipy", "starlette", "uvicorn", "msgspec")
 SECRET_WORDS = ("password", "passphrase", "secret", "token", "key", "credential", "auth", "header")
