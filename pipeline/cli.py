@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or 
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, DasnetError
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     import threading
@@ -41,14 +43,22 @@ EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, modu
 
 
 def main() -> None:
-    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback."""
+    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback.
+
+    Neither shows a secret: what a library says may quote one.
+    """
     from model.errors import ModelError  # cheap: imports no torch
 
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception:
+        if "structlog" in sys.modules and sys.modules["structlog"].is_configured():
+            raise  # the log tells
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")

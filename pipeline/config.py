@@ -5,14 +5,13 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, secrets_of
 from pipeline.types import Band
-from pipeline.uri import NETWORK_SCHEMES, SCHEMES, public_uri
+from pipeline.uri import NETWORK_SCHEMES, public_uri, uri_fault
 
 MIN_REGION_PX = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -25,7 +24,7 @@ Side = Annotated[int, Field(ge=0, le=16384)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Camera(_Section):
@@ -44,13 +43,10 @@ class Camera(_Section):
 
     @field_validator("uri")
     @classmethod
-    def _known_scheme(cls, uri: str) -> str:
-        scheme = uri.partition(":")[0]
-        if scheme not in SCHEMES:
-            shown = "" if "@" in scheme else f" {scheme[:20]!r}"  # a password may stand where the scheme should
-            raise ValueError(f"unknown scheme{shown}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
-        if scheme in NETWORK_SCHEMES and not urlsplit(uri).hostname:
-            raise ValueError(f"a camera's address needs a host, as in {scheme}://user:password@host/path")
+    def _is_an_address(cls, uri: str) -> str:
+        fault = uri_fault(uri)
+        if fault is not None:
+            raise ValueError(fault)
         return uri
 
     @field_validator("region")
@@ -160,7 +156,7 @@ class Config(_Section):
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
     log: Log = Log()
     run_dir: Path = Path("run")
-    _secrets: frozenset[str] = PrivateAttr(frozenset())  # what stood in the environment and in secret files
+    _secrets: frozenset[str] = PrivateAttr(frozenset())
     _references: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -201,10 +197,18 @@ class Config(_Section):
     def log_path(self) -> Path:
         return self.log.file or self.run_dir / "dasnet.log"
 
+    def sink_path(self, sink: JsonlSink) -> Path:
+        return sink.path or self.run_dir / "events.jsonl"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What stood in the environment and in secret files, and what addresses hold."""
+        return self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras))
+
     @property
     def redactor(self) -> Redactor:
         """Hides every secret of this configuration in a text."""
-        return Redactor(self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras)))
+        return Redactor(self.secrets)
 
     def ledger_path(self, camera: str) -> Path:
         return self.run_dir / "ledgers" / f"{camera}.ledger"

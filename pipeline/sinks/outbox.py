@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from pipeline.redaction import redact
 from pipeline.sinks.schema import open_writable, transaction
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.store import StoreReader
@@ -132,7 +133,7 @@ class _Delivery(threading.Thread):
             return _Open(self._store_path, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception, wait_s: float) -> None:
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = redact(f"{type(error).__name__}: {error}")
         log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(wait_s, 1))
         self._close()
 

@@ -35,5 +35,4 @@ class Sink(Protocol):
 def configured(config: Config) -> list[Sink]:
     from pipeline.sinks.jsonl import JsonlSink  # each kind is imported where it is wanted: some need optional packages
 
-    default = config.run_dir / "events.jsonl"
-    return [JsonlSink(entry.path or default) for entry in config.sinks]
+    return [JsonlSink(config.sink_path(entry)) for entry in config.sinks]
