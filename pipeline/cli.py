@@ -66,20 +66,39 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
     from pipeline import logs
     from pipeline.config_file import load
+    from pipeline.preflight import check_machine
     from pipeline.supervisor import Supervisor
 
     loaded = load(config)
+    check_machine(config, loaded, host)
     logs.configure(loaded)
     raise typer.Exit(Supervisor(config.resolve(), loaded, host).run())
 
 
 @app.command(epilog="Example: `dasnet check site.yaml`")
-def check(config: ConfigArgument) -> None:
+def check(
+    config: ConfigArgument,
+    host: HostOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Open every camera: codec, size, rates, an image; 1 if one fails."),
+    ] = False,
+) -> None:
     """Validate a configuration and say what it means, without starting anything."""
     from pipeline.config_file import load
     from pipeline.doctor import describe
+    from pipeline.preflight import check_machine
 
-    print(describe(config, load(config)))
+    loaded = load(config)
+    check_machine(config, loaded, host, outputs=True)
+    print(describe(config, loaded))
+    if connect:
+        from pipeline.camera_check import check_cameras
+
+        here = [camera for camera in loaded.cameras if camera.host == host]
+        report, healthy = check_cameras(here, loaded.run_dir / "check")
+        print(report)
+        raise typer.Exit(0 if healthy else 1)
 
 
 @app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")

@@ -76,7 +76,7 @@ def parse_yaml(text: str, source: str) -> Document:
         line, problem = fault.line, str(fault)
     except yaml.YAMLError as error:
         line, problem = _yaml_fault(error)
-    place = source if line is None else f"{source}:{line}"
+    place = source if line is None or "\n" not in text else f"{source}:{line}"
     raise ConfigError(f"{place}: {problem}")  # here, without the context of an error whose text quotes the file
 
 
@@ -135,7 +135,7 @@ def _inspect(loader: Any, node: yaml.Node, key: Key, lines: dict[Key, int]) -> N
     if isinstance(node, yaml.ScalarNode):
         _constructed(loader, node, key)
     elif node.tag not in (_MAPPING, _SEQUENCE):
-        raise _Fault(_line(node), f"{dotted(key)}: has an unknown tag; must be a plain value")
+        raise _Fault(_line(node), f"{_named(key)}has an unknown tag; must be a plain value")
     elif isinstance(node, yaml.MappingNode):
         _inspect_mapping(loader, node, key, lines)
     else:
@@ -148,7 +148,7 @@ def _inspect_mapping(loader: Any, node: yaml.MappingNode, key: Key, lines: dict[
     seen: dict[object, int] = {}
     for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode):
-            raise _Fault(_line(name), f"{dotted(key)}: holds a key that is a list or mapping; must be a name")
+            raise _Fault(_line(name), f"{_named(key)}holds a key that is a list or mapping; must be a name")
         inner, line = (*key, name.value), _line(name)
         is_merge = name.tag == MERGE  # what it brings in may be replaced
         meant = MERGE if is_merge else _constructed(loader, name, inner)
@@ -162,18 +162,22 @@ def _inspect_mapping(loader: Any, node: yaml.MappingNode, key: Key, lines: dict[
 
 
 def _constructed(loader: Any, node: yaml.ScalarNode, key: Key) -> Any:
-    place, kind = (_line(node), dotted(key)), node.tag.removeprefix(_TAG)
+    line, name, kind = _line(node), _named(key), node.tag.removeprefix(_TAG)
     if kind not in _SCALARS:
-        raise _Fault(place[0], f"{place[1]}: has an unknown tag; must be a plain value")
+        raise _Fault(line, f"{name}has an unknown tag; must be a plain value")
     try:
         value = loader.construct_object(node)
     except (ValueError, ArithmeticError, LookupError, AttributeError):  # too many digits, a date that is none
-        raise _Fault(place[0], f"{place[1]}: is no {kind} that can be read; must be in quotes, if a text") from None
+        raise _Fault(line, f"{name}is no {kind} that can be read; must be in quotes, if a text") from None
     if isinstance(value, float) and not math.isfinite(value):
-        raise _Fault(place[0], f"{place[1]}: must be a finite number")
+        raise _Fault(line, f"{name}must be a finite number")
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise _Fault(place[0], f"{place[1]}: must be an integer of {MAX_INTEGER} or less")
+        raise _Fault(line, f"{name}must be an integer of {MAX_INTEGER} or less")
     return value
+
+
+def _named(key: Key) -> str:
+    return f"{dotted(key)}: " if key else ""
 
 
 def _line(node: yaml.Node) -> int:

@@ -42,7 +42,7 @@ def open_source(camera: Camera) -> Source:
             return open_recording(paths[0]) if len(paths) == 1 else Playlist(paths)
         case "demo":
             return _open_demo(camera, rest)
-    raise SourceError(f"camera {camera.id}: unknown scheme {scheme[:20]!r}; allowed: {', '.join(SCHEMES)}")
+    raise SourceError(f"camera {camera.id}: unknown scheme; must be one of {', '.join(SCHEMES)}")
 
 
 def _open_demo(camera: Camera, rest: str) -> Source:
