@@ -9,7 +9,7 @@ import html
 import json
 import re
 from collections.abc import Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,12 +26,11 @@ _CREDENTIALS = re.compile(
 class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {spelling for secret in secrets for spelling in _spellings(secret) if len(spelling) >= SHORTEST}
-        longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
-        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
 
     def __call__(self, text: str) -> str:
-        if self._secrets is not None:
-            text = self._secrets.sub(HIDDEN, text)
+        for spelling in self._longest_first:  # hundreds; faster than one large pattern, whose making takes seconds
+            text = text.replace(spelling, HIDDEN)
         return _CREDENTIALS.sub(lambda found: f"{found['scheme'] or ''}{HIDDEN}@", text)
 
     def every(self, value: Any) -> Any:
@@ -64,6 +63,7 @@ def redact_every(value: Any) -> Any:
     return _redactor.every(value)
 
 
+@lru_cache(4096)
 def _spellings(secret: str) -> set[str]:
     quoted = {partial(quote, safe=safe, errors="surrogateescape")(secret) for safe in ("", "/", "!$&'()*+,;=", ":")}
     written = {secret, secret.strip(), unquote(secret), *quoted, *(text.lower() for text in quoted)}
