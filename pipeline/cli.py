@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or 
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, DasnetError
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     import threading
@@ -42,24 +44,34 @@ EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, modu
 
 
 def main() -> None:
-    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback."""
+    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback.
+
+    Neither shows a secret: what a library says may quote one.
+    """
     from model.errors import ModelError  # cheap: imports no torch
 
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception:
+        if "structlog" in sys.modules and sys.modules["structlog"].is_configured():
+            raise  # the log tells
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
 def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
     from pipeline import logs
-    from pipeline.config import load
+    from pipeline.config_file import load
+    from pipeline.preflight import check_machine
     from pipeline.supervisor import Supervisor
 
     loaded = load(config)
+    check_machine(config, loaded, host)
     logs.configure(loaded)
     raise typer.Exit(Supervisor(config.absolute(), loaded, host).run())
 
@@ -74,12 +86,29 @@ def reload_cameras(config: ConfigArgument) -> None:
 
 
 @app.command(epilog="Example: `dasnet check site.yaml`")
-def check(config: ConfigArgument) -> None:
+def check(
+    config: ConfigArgument,
+    host: HostOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Open every camera: codec, size, rates, an image; 1 if one fails."),
+    ] = False,
+) -> None:
     """Validate a configuration and say what it means, without starting anything."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.doctor import describe
+    from pipeline.preflight import check_machine
 
-    print(describe(config, load(config)))
+    loaded = load(config)
+    check_machine(config, loaded, host, outputs=True)
+    print(describe(config, loaded))
+    if connect:
+        from pipeline.camera_check import check_cameras
+
+        here = [camera for camera in loaded.cameras if camera.host == host]
+        report, healthy = check_cameras(here, loaded.run_dir / "check")
+        print(report)
+        raise typer.Exit(0 if healthy else 1)
 
 
 @app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")
@@ -148,7 +177,7 @@ def predict(
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
     """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.status import show
 
     raise typer.Exit(show(load(config).at(host)))
@@ -170,7 +199,7 @@ def support_bundle(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
 ) -> None:
     """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.support_bundle import write
 
     print(write(config, load(config), out))
@@ -234,7 +263,8 @@ def worker(
     import structlog
 
     from model.errors import ModelError
-    from pipeline.config import Address, load
+    from pipeline.config import Address
+    from pipeline.config_file import load
     from pipeline.transport.control import FROM_SUPERVISOR, Control
     from pipeline.workers import start_worker
 

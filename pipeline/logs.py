@@ -21,6 +21,7 @@ from structlog.types import EventDict, Processor, WrappedLogger
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.redaction import redact, redact_every, remember
 
 SAME_A_MINUTE = 20
 MAX_BYTES = 10_000_000  # of the log file, before it is put aside
@@ -39,13 +40,14 @@ def configure(config: Config, worker: str = "supervisor") -> None:
         "json": structlog.processors.JSONRenderer(),
     }
     file = LogFile(config.log_path)
+    remember(config.secrets)
     structlog.configure(
         processors=[
             limit,
             _Named(worker),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _Lines(formats[config.log.format], config.redactor, file),
+            _Lines(formats[config.log.format], file),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(open(2, "w", buffering=1, closefd=False)),  # noqa: SIM115
@@ -55,13 +57,6 @@ def configure(config: Config, worker: str = "supervisor") -> None:
     sys.excepthook = _uncaught
     threading.excepthook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
     atexit.register(limit.report)
-
-
-def hide_secrets_of(config: Config) -> None:
-    """In every line from now on: the configuration was read again."""
-    for step in structlog.get_config()["processors"]:
-        if isinstance(step, _Lines):
-            step.redact = config.redactor
 
 
 def files(path: Path) -> list[Path]:
@@ -164,16 +159,19 @@ class _Named:
 
 
 class _Lines:
-    """The last step: the event as JSON to the file, and as configured to stderr."""
+    """The last step: the event as JSON to the file, and as configured to stderr.
 
-    def __init__(self, shown: Processor, redact: Callable[[str], str], file: LogFile) -> None:
-        self._shown, self.redact, self._file = shown, redact, file
+    Secrets are hidden in the values, before these are quoted, and in the line, which has also what is no text.
+    """
+
+    def __init__(self, shown: Processor, file: LogFile) -> None:
+        self._shown, self._file = shown, file
         self._json = structlog.processors.JSONRenderer()
 
     def __call__(self, logger: WrappedLogger, level: str, event: EventDict) -> str:
-        plain = structlog.processors.format_exc_info(logger, level, dict(event))
-        self._file.write(self.redact(str(self._json(logger, level, dict(plain)))))
-        return self.redact(str(self._shown(logger, level, plain)))
+        plain = redact_every(structlog.processors.format_exc_info(logger, level, dict(event)))
+        self._file.write(redact(str(self._json(logger, level, dict(plain)))))
+        return redact(str(self._shown(logger, level, plain)))
 
 
 class _Forward(logging.Handler):

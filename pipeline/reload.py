@@ -23,7 +23,8 @@ import structlog
 import yaml
 import zmq
 
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound, connected

@@ -23,9 +23,10 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline import health, ledger, logs, reload
+from pipeline import health, ledger, reload
 from pipeline.checkpoints import checkpoint_path
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.host_metrics import HostCollector
 from pipeline.notify import notify
@@ -201,7 +202,6 @@ class Supervisor:
             requests.refuse(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)
             return
         self._change, self._number, self.config = change, self._number + 1, change.config
-        logs.hide_secrets_of(self.config)
         leaving = {capture_name(camera) for camera in (*change.removed, *change.changed)}
         for process in self.table:
             if process.name in leaving:

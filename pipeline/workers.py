@@ -1,6 +1,7 @@
 """What every worker process does first and last: signals, life tied to the supervisor's, logging, memory."""
 
 import _thread
+import ctypes
 import faulthandler
 import gc
 import signal

@@ -20,7 +20,7 @@ from prometheus_client import start_http_server
 from test_console import SECRET, Feed, Process, browser, faultless_page, picture, until
 from test_store import CONFIRMED, LOST, event, track
 
-from pipeline.config import load
+from pipeline.config_file import load
 from pipeline.console.history import History, parse, quantile
 from pipeline.console.status import public
 from pipeline.errors import ConfigError

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from program import REPOSITORY
 
-from pipeline.config import load
+from pipeline.config_file import load
 
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "systemd" / "dasnet.service"

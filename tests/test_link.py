@@ -17,7 +17,8 @@ from program import DASNET, Running, dasnet, free_port
 from prometheus_client import Counter
 from structlog.testing import capture_logs
 
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.errors import ConfigError, WireError
 from pipeline.ledger import Copies, Ledger, read
 from pipeline.transport import channel

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from pipeline.config import load
+from pipeline.config_file import load
 from pipeline.errors import ConfigError
 from pipeline.logs import LogFile, RateLimit, files
 from pipeline.redaction import HIDDEN, Redactor, secrets_of
@@ -21,7 +21,7 @@ import logging, sys, threading, warnings
 from pathlib import Path
 import structlog
 from pipeline import logs
-from pipeline.config import load
+from pipeline.config_file import load
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger().bind(camera="a")
 for number in range(100):

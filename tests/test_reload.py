@@ -15,7 +15,8 @@ from program import CLIPS, Running, dasnet, free_port
 from prometheus_client import CollectorRegistry
 
 from pipeline import ledger
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.errors import ConfigError
 from pipeline.host_metrics import HostCollector
 from pipeline.metrics import TrackingMetrics, families
@@ -135,7 +136,7 @@ def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
     write(tmp_path, [ELSEWHERE])
     code = (
-        "import sys, structlog; from pathlib import Path; from pipeline import logs; from pipeline.config import load\n"
+        "import sys, structlog; from pathlib import Path; from pipeline import logs; from pipeline.config_file import load\n"
         "before, after = load(Path(sys.argv[1])), load(Path(sys.argv[2]))\n"
         "logs.configure(before, 'test'); logs.hide_secrets_of(after)\n"
         f"structlog.get_logger().info('camera lost', reason='{PASSWORD} is wrong')"

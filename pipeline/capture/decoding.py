@@ -186,6 +186,10 @@ class OpenVideo:
         self._closing = threading.Event()
         self._closed = False
 
+    @property
+    def codec(self) -> str:
+        return str(self._stream.codec_context.codec.canonical_name)
+
     def _steps(self, step: Callable[[], list[Picture] | None]) -> Iterator[Picture]:
         """What the steps give, until one gives None or the container is closed."""
         while True:

@@ -46,6 +46,7 @@ class Pace:
 
 class DemoScene:
     live = True
+    codec = "rawvideo"
 
     def __init__(self, camera: Camera, query: str) -> None:
         from pipeline.scene import Look, Scene  # here, since other cameras need none of it
@@ -93,7 +94,7 @@ class DemoClips:
             start = stems.index(first)
             self._paths = self._paths[start:] + self._paths[:start]
         self._current: Recording | None = open_recording(self._paths[0], one_by_one=True)
-        self.fps = self._current.fps
+        self.fps, self.codec = self._current.fps, self._current.codec
         self._pace = Pace()
 
     def pictures(self) -> Iterator[Picture]:

@@ -89,6 +89,10 @@ class ImageSequence:
             raise SourceError(f"{self._path}: not images: {', '.join(broken[:5])}; {read} frames were read")
 
     @property
+    def codec(self) -> str:
+        return self._pages[0][0].suffix.lower().removeprefix(".")
+
+    @property
     def stated_count(self) -> int:
         return len(self._pages)
 

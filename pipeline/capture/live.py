@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
@@ -19,6 +19,7 @@ from pipeline.capture.hardware import hardware
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
+from pipeline.uri import network_address
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s
@@ -60,8 +61,6 @@ def open_v4l2(camera: Camera) -> "LiveVideo":
     device, _, query = camera.uri.partition(":")[2].partition("?")
     options = {"fflags": "nobuffer"}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in V4L2_OPTIONS:
-            raise SourceError(f"{_named(camera)}: unknown {name[:40]!r}; allowed: {', '.join(V4L2_OPTIONS)}")
         options[V4L2_OPTIONS[name]] = value
     if not Path(device).exists():
         found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none on this machine"
@@ -154,10 +153,8 @@ def _fault(camera: Camera, error: FFmpegError, elapsed_s: float) -> SourceError:
 def _named(camera: Camera) -> str:
     """Camera and host.  Not the path: cameras take passwords there, and one with a slash in it is taken for a path."""
     name = f"camera {camera.id}"
-    address = urlsplit(camera.uri)
-    if not camera.is_networked or "@" in address.path + address.query + address.fragment:
-        return name
-    return f"{name} at {address.netloc.rpartition('@')[2]}"
+    address = network_address(camera.uri)
+    return f"{name} at {address.netloc}" if address and camera.is_networked else name
 
 
 def _camera_utc_ns(packet: VideoPacket) -> int | None:

@@ -31,6 +31,11 @@ class Source(Protocol):
     live: bool  # the newest picture matters; otherwise every picture does
     fps: float  # nominal; 0.0: unknown
 
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name for how its pictures are coded."""
+        ...
+
     def pictures(self) -> Iterator[Picture]:
         """Once only.  Ends with a recording and after `close`.
 

@@ -65,7 +65,7 @@ class Playlist:
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
         self._current: Recording | None = open_recording(paths[0])
-        self.fps = self._current.fps
+        self.fps, self.codec = self._current.fps, self._current.codec
         self._closed = False
 
     def pictures(self) -> Iterator[Picture]:

@@ -18,8 +18,9 @@ from pipeline.capture.demo import DemoClips, DemoScene
 from pipeline.capture.live import open_http, open_rtsp, open_sdp, open_v4l2
 from pipeline.capture.picture import Picture, Source
 from pipeline.capture.recordings import Playlist, find_recordings, frame_count, open_recording
-from pipeline.config import SCHEMES, Camera
+from pipeline.config import Camera
 from pipeline.errors import SourceError
+from pipeline.uri import SCHEMES
 
 __all__ = ["Picture", "Source", "find_recordings", "frame_count", "open_recording", "open_source"]
 
@@ -41,7 +42,7 @@ def open_source(camera: Camera) -> Source:
             return open_recording(paths[0]) if len(paths) == 1 else Playlist(paths)
         case "demo":
             return _open_demo(camera, rest)
-    raise SourceError(f"camera {camera.id}: unknown scheme {scheme[:20]!r}; allowed: {', '.join(SCHEMES)}")
+    raise SourceError(f"camera {camera.id}: unknown scheme; must be one of {', '.join(SCHEMES)}")
 
 
 def _open_demo(camera: Camera, rest: str) -> Source:

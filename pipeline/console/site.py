@@ -25,6 +25,7 @@ from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.metrics import WorkerMetrics
+from pipeline.redaction import redact
 from pipeline.sinks.store import Alert, StoreReader
 from pipeline.transport.control import Changes
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
@@ -94,7 +95,7 @@ class Site:
                 result = query(self._reader)
             except StoreError as error:
                 self._close_reader()
-                self.store_error = str(error)
+                self.store_error = redact(str(error))
                 raise
             self.store_error = None
             return result
@@ -159,7 +160,7 @@ class Site:
                 text = await asyncio.to_thread(_fetch, self._metrics)
                 await asyncio.to_thread(self.history.receive, text, time.time())
             except (OSError, ValueError, http.client.HTTPException) as error:
-                self.history.error = f"{self._metrics} does not answer: {error or type(error).__name__}"
+                self.history.error = redact(f"{self._metrics} does not answer: {error or type(error).__name__}")
             await asyncio.sleep(FINE_S)
 
     def _watch(self, config: Config) -> None:

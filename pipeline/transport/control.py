@@ -22,9 +22,9 @@ from typing import Self
 
 import msgspec
 
-from pipeline import logs
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.redaction import remember
 
 MAX_MESSAGE_BYTES = 1024
 FROM_SUPERVISOR = "-"  # in place of the configuration's path: on standard input
@@ -122,7 +122,7 @@ class Control:
         """Configurations that were handed over since.  One counts as applied when the next is asked for."""
         while self._waiting:
             number, self.config = self._waiting.popleft()
-            logs.hide_secrets_of(self.config)
+            remember(self.config.secrets)
             yield self.config
             self._say(Applied(number))
 
