@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, streams
 from pipeline.errors import ConfigError, DasnetError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def main() -> None:
     """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback."""
     from model.errors import ModelError  # cheap: imports no torch
 
+    streams.protect()
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:

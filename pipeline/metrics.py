@@ -11,7 +11,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.capture.camera_clock import CameraClock
-from pipeline.resources import ProcessResources
+from pipeline.resources import LogLosses, ProcessResources
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import FrameRef, Severity
 
@@ -50,6 +50,7 @@ class WorkerMetrics:
         self.worker = worker
         self.registry = CollectorRegistry()
         self.registry.register(ProcessResources(worker))
+        self.registry.register(LogLosses())
         self.refused = self._counter(
             "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
         ).labels(worker)
