@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from pipeline import ledger
 from pipeline.config import Camera, Config
 from pipeline.errors import StoreError, WireError
-from pipeline.metrics import STALE_S, WorkerMetrics, families
+from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, not_listening
 from pipeline.resources import DiskResources
 from pipeline.transport.wire import Heartbeat, Sample
 
@@ -24,7 +24,6 @@ AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
 TRACKING = "tracking"
 
-_Families = dict[str, tuple[str, str, list[Sample]]]
 _Key = tuple[str, tuple[tuple[str, str], ...]]  # sample name, labels
 
 
@@ -34,7 +33,7 @@ class _Worker:
 
     started_ns: int = 0
     heard_s: float | None = None  # None: it is not up
-    families: _Families = field(default_factory=dict)
+    families: Families = field(default_factory=dict)
     before: dict[_Key, tuple[str, str, str, float]] = field(default_factory=dict)  # metric, type, help, count
     restarts: int = 0
 
@@ -119,6 +118,7 @@ class HostCollector(Collector):
         """What does not do its work: workers that are not up, cameras that are up and yet not searched."""
         waited_for = {name: worker for name, worker in self._workers.items() if name not in self._done}
         faults = [f"worker {name}: is not up" for name, worker in waited_for.items() if not worker.is_up]
+        faults += [fault for worker in self._workers.values() if worker.is_up for fault in not_listening(worker.families)]
         cameras = [c for c in self._config.cameras if self._is_elsewhere(c) or f"capture-{c.id}" in waited_for]
         up = [camera for camera in cameras if self._is_up(camera)]
         if not up:
