@@ -18,7 +18,7 @@ from typing import Any
 
 WAIT_S = 10.0  # for a whole request, the TLS handshake included
 MAX_WAITING = 64
-MAX_REQUESTS, MAX_REQUESTS_OF_ONE = 256, 64  # a browser keeps up to six under way
+MAX_REQUESTS, MAX_REQUESTS_OF_ONE = 256, 128  # a browser keeps up to six under way
 STALLED_S = 30.0
 BACKLOG = 100
 

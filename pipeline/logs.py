@@ -197,7 +197,7 @@ class _Lossy:
                 result = step(logger, level, result)
         except structlog.DropEvent:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a library put into its message
+        except Exception as error:
             streams.lost["file"] += 1
             raise structlog.DropEvent from error
         return result

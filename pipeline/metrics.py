@@ -57,7 +57,9 @@ class WorkerMetrics:
         self.refused = self._counter(
             "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
         ).labels(worker)
-        self.listening = self._gauge(LISTENING, "1 while a service listens, 0 while its address is not free.", ["service"])
+        self.listening = self._gauge(
+            LISTENING, "1 while a service listens, 0 while its address is not free.", ["service"]
+        )
 
     def not_ready(self) -> list[str]:
         """Why this worker is of no use now; empty: it is."""
