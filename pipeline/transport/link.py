@@ -112,7 +112,7 @@ class Gate:
         try:
             waiting.socket.bind(waiting.address)
         except zmq.ZMQError as error:
-            waiting.next_s = time.monotonic() + waiting.retry.failed(error.strerror)
+            waiting.next_s = time.monotonic() + waiting.retry.failed(error.strerror.partition(" (addr")[0])
         else:
             self._unbound = None
             waiting.retry.succeeded()
