@@ -1,6 +1,5 @@
 """Who gets into the console, and who cannot keep others out: the real server, real sockets, real TLS."""
 
-import json
 import queue
 import socket
 import ssl
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from argon2 import PasswordHasher
-from program import DASNET, REPOSITORY
+from program import dasnet
 from structlog.testing import capture_logs
 from test_console import until
 
@@ -411,9 +410,8 @@ def test_the_keys_are_read_from_the_site_s_file_and_a_wrong_certificate_is_told_
     with pytest.raises(ConfigError, match=r"console.trusted_proxies\[0\]: .*network.*proxy.example"):
         load(path)
     path.write_text(text % ("other.key", ""))
-    done = subprocess.run(
-        [*DASNET, "worker", "console", path], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
-    )
-    assert done.returncode == 2 and "does not belong to the certificate" in done.stderr
-    (said,) = [json.loads(line) for line in (tmp_path / "run" / "dasnet.log").read_text().splitlines()] or [None]
-    assert said["event"] == "worker cannot go on"
+    for command in (["check", path], ["worker", "console", path]):
+        done = dasnet(*command)
+        assert done.returncode == 2 and "does not belong to the certificate" in done.stderr
+    path.write_text(text % ("site.key", ""))
+    assert f"TLS with {tmp_path / 'site.pem'}\n" in dasnet("check", path).stdout
