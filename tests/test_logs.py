@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from program import DASNET, Running
 
 from pipeline import streams
 from pipeline.config_file import load
@@ -258,3 +260,20 @@ def test_what_came_from_outside_is_a_secret_unless_it_is_a_camera_s_host(
     site = tmp_path / "site.yaml"
     site.write_text('cameras: [{id: a, uri: "rtsp://${CAM_USER}:${CAM_PASSWORD}@${CAM_HOST}/s"}]')
     assert load(site).redactor("operator swordfish 192.0.2.1") == f"{HIDDEN} {HIDDEN} 192.0.2.1"
+
+
+@pytest.mark.live
+def test_the_program_goes_on_where_stderr_cannot_be_written(tmp_path: Path):
+    site = {"cameras": [{"id": "north", "uri": "demo:scene?fps=4"}], "run_dir": str(tmp_path / "run")}
+    (tmp_path / "site.yaml").write_text(json.dumps(site | {"metrics": {"port": 0}, "console": {"port": 0}}))
+    segmented = 'dasnet_frames_segmented_total{camera="north"}'
+    with Running("run", tmp_path / "site.yaml", command=["sh", "-c", 'exec "$0" "$@" 2>/dev/full', *DASNET]) as program:
+        program.wait_for_line("^console: http://")
+        program.wait_for_metric(segmented, 3, timeout_s=120)
+        (tracking,) = [pid for pid, command in program.children().items() if "worker tracking" in command]
+        os.kill(tracking, signal.SIGKILL)
+        program.wait_for_metric('dasnet_worker_restarts_total{worker="tracking"}', 1)
+        program.wait_for_metric(segmented, program.metrics()[segmented] + 3)
+        assert program.metrics()['dasnet_log_lines_lost_total{output="stderr"}'] > 0
+        assert program.stop() == 0
+    assert "worker ended" in (tmp_path / "run" / "dasnet.log").read_text()
