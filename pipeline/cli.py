@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, streams
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.redaction import redact
 
@@ -50,6 +50,7 @@ def main() -> None:
     """
     from model.errors import ModelError  # cheap: imports no torch
 
+    streams.protect()
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:

@@ -6,7 +6,16 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, secrets_of
@@ -100,7 +109,16 @@ class Address(_Section):
     port: Port = 0  # 0: any free one
 
 
+class Tls(_Section):
+    """PEM files; both are read again when they change."""
+
+    certificate: Path  # with the intermediate ones
+    key: Path  # without a passphrase
+
+
 class ConsoleAddress(Address):
+    tls: Tls | None = None  # None: plain HTTP
+    trusted_proxies: list[IPvAnyNetwork] = []  # whose X-Forwarded-For and X-Forwarded-Proto are believed
     password_file: Annotated[Path | None, Field(validate_default=True)] = None  # made by `dasnet password FILE`
 
     @field_validator("password_file")

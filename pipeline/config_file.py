@@ -188,6 +188,9 @@ def _resolve(config: Config, folder: Path) -> Config:
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else folder / path.expanduser()
 
+    tls = config.console.tls
+    if tls is not None:
+        tls = tls.model_copy(update={"certificate": absolute(tls.certificate), "key": absolute(tls.key)})
     cameras = [camera.model_copy(update={"uri": _absolute_uri(camera.uri, folder)}) for camera in config.cameras]
     sinks = [sink.model_copy(update={"path": absolute(sink.path)}) for sink in config.sinks]
     return config.model_copy(
@@ -196,7 +199,9 @@ def _resolve(config: Config, folder: Path) -> Config:
             "sinks": sinks,
             "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
-            "console": config.console.model_copy(update={"password_file": absolute(config.console.password_file)}),
+            "console": config.console.model_copy(
+                update={"password_file": absolute(config.console.password_file), "tls": tls}
+            ),
             "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
             "link": config.link and config.link.model_copy(update={"keys": absolute(config.link.keys)}),
             "run_dir": config.run_dir.expanduser().absolute(),

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from pipeline import ledger
 from pipeline.config import Camera, Config
 from pipeline.errors import StoreError, WireError
-from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, store_not_ready
+from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, not_listening, store_not_ready
 from pipeline.resources import DiskResources
 from pipeline.transport.wire import Heartbeat, Sample
 
@@ -141,6 +141,9 @@ class HostCollector(Collector):
         """What does not do its work: workers that are not up, cameras that are up and yet not searched."""
         waited_for = {name: worker for name, worker in self._workers.items() if name not in self._done}
         faults = [f"worker {name}: is not up" for name, worker in waited_for.items() if not worker.is_up]
+        faults += [
+            fault for worker in self._workers.values() if worker.is_up for fault in not_listening(worker.families)
+        ]
         cameras = [c for c in self._config.cameras if self._is_elsewhere(c) or f"capture-{c.id}" in waited_for]
         up = [camera for camera in cameras if self._is_up(camera)]
         if not up:

@@ -110,11 +110,14 @@ class Supervisor:
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
         registry.register(self._collector)
-        address = self.config.metrics
-        port = health.serve(address, registry, self._collector.not_ready)
-        url = f"http://{address.host}:{port}/metrics"
-        self.config.metrics_address_path.write_text(url, encoding="utf-8")
-        print(f"metrics: {url}", flush=True)
+        health.serve(self.config.metrics, registry, self._collector.not_ready, self._stop, self._serves_metrics)
+
+    def _serves_metrics(self, url: str) -> None:
+        try:
+            self.config.metrics_address_path.write_text(url, encoding="utf-8")
+        except OSError as error:
+            self._log.warning("address of the metrics cannot be written", reason=error.strerror)
+        health.announce(url)
 
     def _tell_systemd(self) -> None:
         """Alive while this loop turns; ready once every worker was heard."""

@@ -47,7 +47,7 @@ class Endpoint(NamedTuple):
 ENDPOINTS = (
     Endpoint("GET", "/cameras", "cameras", "State of every camera.", answer=api.Cameras),
     Endpoint(
-        *("GET", "/cameras/{camera}/frames/{seq:int}.jpg", "picture", "One of the last pictures of a camera."),
+        *("GET", "/cameras/{camera}/frames/{seq}.jpg", "picture", "One of the last pictures of a camera."),
         query="session: that of the frame",
         answer="image/jpeg",
     ),

@@ -39,6 +39,12 @@ SHOWN = 50  # alerts, events and tracks in the page
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
 
+MetricsAddress = Callable[[], str | None]
+
+
+def unknown() -> None:
+    """Where the metrics are: no supervisor runs here, or its address is not free yet."""
+
 
 class LiveUpdate(msgspec.Struct, frozen=True):
     """One event of the topic `frame`."""
@@ -54,13 +60,14 @@ class SiteStatus(msgspec.Struct, frozen=True):
     refused: int
     store_error: str | None
     metrics: str | None  # address
+    has_login: bool  # a password is set
 
 
 class Site:
     def __init__(
         self,
         config: Config,
-        metrics: str | None = None,
+        metrics: MetricsAddress = unknown,
         refused: Counter | None = None,
         changes: Changes = tuple,
     ) -> None:
@@ -82,7 +89,8 @@ class Site:
         """Blocks; from any thread."""
         cameras = self._cameras.look(self.frames)
         counts = (self.frames.received, self.frames.refused)
-        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics)
+        has_login = self.config.console.password_file is not None
+        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
         """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
@@ -152,15 +160,16 @@ class Site:
 
     async def follow_metrics(self) -> None:
         """Asks the host's `/metrics` for ever."""
-        if self._metrics is None:
-            self.history.error = "the address of the metrics is not known: no supervisor runs here"
-            return
         while True:
+            address = await asyncio.to_thread(self._metrics)
             try:
-                text = await asyncio.to_thread(_fetch, self._metrics)
-                await asyncio.to_thread(self.history.receive, text, time.time())
+                if address is None:
+                    self.history.error = "the address of the metrics is not known: no supervisor serves them here"
+                else:
+                    text = await asyncio.to_thread(_fetch, address)
+                    await asyncio.to_thread(self.history.receive, text, time.time())
             except (OSError, ValueError, http.client.HTTPException) as error:
-                self.history.error = redact(f"{self._metrics} does not answer: {error or type(error).__name__}")
+                self.history.error = redact(f"{address} does not answer: {error or type(error).__name__}")
             await asyncio.sleep(FINE_S)
 
     def _watch(self, config: Config) -> None:

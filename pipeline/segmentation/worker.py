@@ -74,7 +74,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
-            doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
+            doors.append(gate.listening_socket(zmq.ROUTER, config.link.port, 64, metrics.listening))
         settle()
         with Heart(endpoints.heartbeat, metrics, served, run=control.run):
             objective_s = config.objective.capture_to_track_ms / 1e3
@@ -125,6 +125,8 @@ class SegmentationWorker:
             poller.register(socket, zmq.POLLIN)
         wait_s = IDLE_S
         while not self._stop.is_set():
+            if self._gate is not None:
+                self._gate.bind()
             ready = dict(poller.poll(math.ceil(wait_s * 1e3)))
             if self._done in ready:
                 os.eventfd_read(self._done)

@@ -99,7 +99,8 @@ class _TrackWorker:
         self._gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         self._from_hosts: Socket | None = None  # camera states of other hosts
         if self._gate is not None and config.link is not None:
-            self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)
+            port = config.link.results_port
+            self._from_hosts = self._gate.listening_socket(zmq.PULL, port, 64, metrics.listening)
         self._copies = Copies()
         self._ledger_path = config.ledger_path
         self._log = structlog.get_logger()
@@ -110,6 +111,8 @@ class _TrackWorker:
         for socket in self._sources():
             poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
+            if self._gate is not None:
+                self._gate.bind()
             for socket, _ in poller.poll(200):
                 self._receive(socket)
             for config in self._changes():

@@ -56,8 +56,7 @@ class Heart:
 
     def __enter__(self) -> Self:
         if self._served is not None:
-            port = health.serve(self._served, self._metrics.registry, self._metrics.not_ready)
-            print(f"metrics: http://{self._served.host}:{port}/metrics", flush=True)
+            health.serve(self._served, self._metrics.registry, self._metrics.not_ready, self._stop)
         self._thread.start()
         return self
 
