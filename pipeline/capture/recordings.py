@@ -1,7 +1,9 @@
 """Recordings: a path in; the videos and image sequences that it stands for out, each opened as a source."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +52,15 @@ def open_recording(
         return VideoFile(path, fps, one_by_one, stream)
     problem = "holds no images" if path.is_dir() else "does not exist"
     raise SourceError(f"{path}: {problem}; allowed: {ALLOWED}")
+
+
+def source_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
+    """What to call recordings found in the roots: by file name, equally named ones by relative path."""
+    if not paths:
+        return []
+    common = os.path.commonpath([root.absolute() if root.is_dir() else root.absolute().parent for root in roots])
+    counts = Counter(path.name for path in paths)
+    return [path.name if counts[path.name] == 1 else os.path.relpath(path.absolute(), common) for path in paths]
 
 
 def frame_count(path: Path) -> int | None:

@@ -46,7 +46,7 @@ class VideoFile(OpenVideo):
             ) from None
         if container.format.name == "tty":  # which draws any text as a picture
             container.close()
-            raise SourceError(f"{path}: holds no video; must be one of {' '.join(VIDEO_SUFFIXES)}")
+            raise SourceError(f"{path}: holds no video; allowed: {' '.join(VIDEO_SUFFIXES)}")
         try:
             stream = choose_stream(container, stream_index)
         except ValueError as error:
