@@ -129,6 +129,13 @@ def replay(
         str | None, typer.Option("--region", metavar="X0,Y0,X1,Y1", help="Search this part of the frame alone.")
     ] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of image sequences; default 25.")] = None,
+    stream: Annotated[
+        int | None, typer.Option(min=0, help="Video stream of a file; default: the one that players choose.")
+    ] = None,
+    start_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: as the file says."),
+    ] = None,
     start: Annotated[int, typer.Option(min=0, help="First frame, 0-based.")] = 0,
     end: Annotated[int | None, typer.Option(min=1, help="Frame to stop before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
@@ -139,6 +146,7 @@ def replay(
 ) -> None:
     """Search recordings: every frame, none dropped, the same result every time."""
     from pipeline.replay import ReplayOptions, polygon, region, run_replay
+    from pipeline.replay import start_time as parsed_time
 
     options = ReplayOptions(
         checkpoint=checkpoint,
@@ -150,6 +158,8 @@ def replay(
         ignore=tuple(polygon(text) for text in ignore or ()),
         region=region(within) if within else None,
         fps=fps,
+        stream=stream,
+        start_utc_ns=parsed_time(start_time) if start_time else None,
         start=start,
         end=end,
         stride=stride,

@@ -1,16 +1,21 @@
 """A sequence of images in (a folder, a printf pattern, or one image), every picture out, with times by its number.
 
+Where the files' names are numbered, a missing number is a gap.
+
 A TIFF with several pages, as thermal cameras write, is as many pictures.
 
 Broken images are left out; after the last one a SourceError names them.
 """
 
+import math
 import os
 import re
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +59,39 @@ def sequence(path: Path) -> list[Path]:
     return [file for _, file in sorted(numbered)]
 
 
+def frame_numbers(images: list[Path]) -> list[int]:
+    """The frame number of each image, 0-based, by the number in which the names differ.
+
+    The most frequent step is one frame.  Where the names differ in more than a number, or the number does not rise in
+    such steps (a time stamp), the images are numbered one after the other.
+    """
+    stems = [re.split(r"(\d+)", image.stem) for image in images]
+    one_after_the_other = list(range(len(images)))
+    if len({len(stem) for stem in stems}) > 1:
+        return one_after_the_other
+    differing = [pieces for pieces in zip(*stems, strict=True) if len(set(pieces)) > 1]
+    if len(differing) != 1 or not all(map(str.isdecimal, differing[0])):
+        return one_after_the_other
+    numbers = [int(piece) for piece in differing[0]]
+    steps = Counter(after - before for before, after in pairwise(numbers))
+    step = max(steps, key=lambda step: (steps[step], -step))
+    if min(steps) < 1 or math.gcd(*steps) % step:
+        return one_after_the_other
+    return [(number - numbers[0]) // step for number in numbers]
+
+
 class ImageSequence:
     live = False
 
     def __init__(self, path: Path, images: list[Path], fps: float) -> None:
         self._path, self.fps = path, fps
-        self._pages = [(image, page) for image in images for page in range(_page_count(image))]
-        self.length_s = len(self._pages) / fps
+        pages = [_page_count(image) for image in images]
+        self._pages = [(image, page) for image, count in zip(images, pages, strict=True) for page in range(count)]
+        several_pages = len(self._pages) > len(images)
+        self._numbers = list(range(len(self._pages))) if several_pages else frame_numbers(images)
+        self.count = self._numbers[-1] + 1
+        self.length_s = self.count / fps
+        self.lost = 0
         self._closed = False
 
     def pictures(self) -> Iterator[Picture]:
@@ -69,10 +100,10 @@ class ImageSequence:
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
         gain = GainControl()
-        for index, (image, page) in enumerate(self._pages):
+        for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
                 return
-            pts_s = index / self.fps
+            pts_s = number / self.fps
             receipt = gate(pts_s)
             if receipt is None:
                 continue
@@ -80,10 +111,11 @@ class ImageSequence:
             pixels = _read_image(image, page)
             if pixels is None:
                 broken.append(image.name + (f" page {page + 1}" if page else ""))
+                self.lost += 1
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield Picture(pixels, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            yield Picture(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
             read = len(self._pages) - len(broken)
             raise SourceError(f"{self._path}: not images: {', '.join(broken[:5])}; {read} frames were read")

@@ -85,6 +85,7 @@ class _CaptureWorker:
         self._session = secrets.token_hex(8)
         self._started_ns = time.monotonic_ns()
         self._seq = 0
+        self._lost = 0  # frames of this connection that could not be decoded
         self._last_pts_s = -1.0
         self._blind_since_ns = self._started_ns
         self._condition = ConditionWatch()
@@ -206,13 +207,14 @@ class _CaptureWorker:
     def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps, bool]]:
         """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many.
 
-        True: intact.
+        A recording's frames keep its numbers.  True: intact.
         """
         offset_s: float | None = None
-        next_s = 0.0
+        next_s, self._lost = 0.0, 0
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
         for picture in source.pictures():
             self._moved()
+            self._count_lost(source)
             if offset_s is None:
                 elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
                 offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
@@ -220,7 +222,16 @@ class _CaptureWorker:
             if pts_s < next_s - period_s / 2:
                 continue
             next_s = max(next_s + period_s, pts_s)
+            self._seq = self._seq if source.live else picture.number
             yield *self._frame(picture, pts_s), picture.intact
+        self._count_lost(source)
+
+    def _count_lost(self, source: Source) -> None:
+        """Frames that cannot be decoded, since this was last called."""
+        lost, self._lost = source.lost - self._lost, source.lost
+        self._seq += lost
+        if lost:
+            self._count(partial(Ledger.dropped, cause=Cause.CORRUPT, frames=lost))
 
     def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
         ref = FrameRef(
