@@ -117,7 +117,7 @@ def _levels(header: ImageHeader, read: Callable[[int], Any], how: int) -> NDArra
     except cv2.error:
         image = None
     if image is None:
-        raise ImageError(f"is a broken {kind}, or of a kind that is not read; must be one of {ACCEPTED}")
+        raise ImageError(f"is broken, or a {kind} that cannot be decoded; must be one of {ACCEPTED}")
     if sorted(image.shape[:2]) != sorted(header.size_px):  # sorted: it may have been turned
         raise ImageError(f"declares {header.size_px} px and holds {image.shape[1::-1]} px")
     return np.asarray(image)

@@ -80,7 +80,7 @@ def _other(file: BinaryIO, start: bytes) -> ImageHeader:
             if size_px is None:
                 raise ImageError(f"is damaged: no size can be read from its {name} header")
             return ImageHeader(name, size_px)
-    raise ImageError(f"is no readable image; must be one of {ACCEPTED}")
+    raise ImageError(f"is broken or no image; must be one of {ACCEPTED}")
 
 
 def _png(file: BinaryIO) -> Size | None:

@@ -85,13 +85,18 @@ def _least_span(rows: Values) -> float:
 
 
 def _valid(image: NDArray[Any]) -> Values:
-    """Pixels without a value (NaN, infinite) have that of their neighbour to the left, or the median."""
+    """Pixels without a value (NaN, infinite) have that of a neighbour in their row, or the median."""
     values = image.astype(np.float64)
     missing = ~(np.abs(values) <= MAX_VALUE)
     if missing.any():
-        present = values[~missing]
+        middle = float(np.median(values[~missing])) if not missing.all() else 0.0
         values[missing] = np.nan
-        values[:, 0] = np.where(missing[:, 0], np.median(present) if present.size else 0.0, values[:, 0])
-        nearest = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(values.shape[1])), axis=1)
-        values = np.take_along_axis(values, nearest, axis=1)
+        values = _filled(_filled(values)[:, ::-1])[:, ::-1]
+        values[np.isnan(values)] = middle
     return values
+
+
+def _filled(values: Values) -> Values:
+    """Let each NaN have the value before it in its row; those at the beginning stay."""
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.shape[1])), axis=1)
+    return np.where(last < 0, np.nan, np.take_along_axis(values, np.maximum(last, 0), axis=1))

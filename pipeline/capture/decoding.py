@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.capture.stream_clock import StreamClock
-from pipeline.errors import SourceError
+from pipeline.errors import ImageError, SourceError
+from pipeline.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.image_header import jpeg_sizes
 from pipeline.thermal import GainControl
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
@@ -109,6 +111,7 @@ class Decoder:
         self.count = 0  # pictures decoded, those left out included
         self.bad_packets = 0
         self.damaged = 0  # pictures decoded with data missing
+        self.too_large = ""  # what a JPEG declared that was not decoded for it
 
     @property
     def next_s(self) -> float:
@@ -127,6 +130,7 @@ class Decoder:
         except FFmpegError:
             self.bad_packets += 1
             self._intact = False
+            self.too_large = self.too_large or self._size_fault(packet)
             return []
         concealed = self._losses is not None and self._losses.take()
         self._intact = self._intact and not concealed
@@ -143,6 +147,16 @@ class Decoder:
         """A picture passes that is not decoded."""
         self.count += 1
         self._clock.leave_out()
+
+    def _size_fault(self, packet: VideoPacket | None) -> str:
+        if packet is None or self._stream.codec_context.name != "mjpeg":
+            return ""
+        try:
+            for size_px in jpeg_sizes(bytes(packet)):
+                require_frame_size(*size_px)
+        except ImageError as error:
+            return str(error)
+        return ""
 
     def _expect(self, pts: int | None, receipt: Receipt | None) -> None:
         self._receipts[pts] = self._newest = receipt
@@ -178,7 +192,16 @@ def _stamp_s(frame: VideoFrame, unit_s: Fraction | None) -> Fraction | None:
 class OpenVideo:
     """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
+        """Raise SourceError where `name`'s frames are declared larger than is decoded."""
+        codec = stream.codec_context
+        try:
+            if codec.width or codec.height:  # otherwise it is not declared, and the decoder alone can tell
+                require_frame_size(codec.width, codec.height)
+        except ImageError as error:
+            container.close()
+            raise SourceError(f"{name}: {error}") from None
+        codec.options = codec.options | FFMPEG_LIMIT
         self._container = container
         self._stream = stream
         self._demuxed: Iterator[VideoPacket] = container.demux(stream)
@@ -214,7 +237,10 @@ class OpenVideo:
             self._container.close()
 
 
-def open_container(place: str, **options: Any) -> InputContainer:
-    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only."""
-    container: InputContainer = av.open(place, **options)
+def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
+    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only.
+
+    What is decoded in order to learn what the streams are is limited in size too.
+    """
+    container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
     return container

@@ -66,7 +66,7 @@ class ImageSequence:
 
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
-        reason = ""  # of the first
+        first = ""  # and what is wrong with it
         gain = GainControl()
         for index, (image, page) in enumerate(self._pages):
             if self._closed:
@@ -80,7 +80,7 @@ class ImageSequence:
                 pixels = _read_image(image, page)
             except ImageError as error:
                 broken.append(image.name + (f" page {page + 1}" if page else ""))
-                reason = reason or str(error)
+                first = first or f"{broken[0]} {error}"
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
@@ -88,7 +88,7 @@ class ImageSequence:
         if broken:
             read = len(self._pages) - len(broken)
             names = ", ".join(broken[:5])
-            raise SourceError(f"{self._path}: not images: {names} ({reason}); {read} frames were read")
+            raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first})")
 
     @property
     def stated_count(self) -> int:

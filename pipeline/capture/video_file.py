@@ -36,7 +36,7 @@ class VideoFile(OpenVideo):
             container.close()
             raise SourceError(f"{path}: holds no video; allowed: {' '.join(VIDEO_SUFFIXES)}")
         stream = container.streams.video[0]
-        super().__init__(container, stream)
+        super().__init__(str(path), container, stream)
         if one_by_one:
             stream.thread_count = 1  # several would hold back as many pictures
         else:
@@ -123,6 +123,8 @@ class VideoFile(OpenVideo):
             reasons.append(f"ends at {decoder.next_s:.1f} s of {stated_s:.1f} s")
         if decoder.bad_packets:
             reasons.append(f"has packets that cannot be decoded ({decoder.bad_packets})")
+        if decoder.too_large:
+            reasons.append(decoder.too_large)
         if decoder.damaged:
             reasons.append(f"has damaged frames ({decoder.damaged})")
         if not decoder.count and not reasons:

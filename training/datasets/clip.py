@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.frame_size import FFMPEG_LIMIT
 from training.datasets.recording import (
     BrokenDataError,
     Check,
@@ -43,8 +44,9 @@ class Clip(Recording):
 
         wanted = {number for number in numbers if number < len(self.frames)}
         try:
-            with av.open(str(self.path)) as container:
+            with av.open(str(self.path), options=FFMPEG_LIMIT) as container:
                 container.streams.video[0].thread_type = "AUTO"
+                container.streams.video[0].codec_context.options = FFMPEG_LIMIT
                 for number, decoded in enumerate(container.decode(video=0)):
                     if number in wanted:
                         image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
@@ -89,7 +91,7 @@ def opened_clip(
 
     fps, width_px, height_px = 0.0, 0, 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=FFMPEG_LIMIT) as container:
             stream = container.streams.video[0]
             fps, width_px, height_px = float(stream.average_rate or 0), stream.width, stream.height
     except (av.FFmpegError, IndexError):
