@@ -15,7 +15,8 @@ import numpy as np
 import structlog
 import zmq
 
-from model.metadata import Decisions, read_decisions
+from model.description import read_decisions
+from model.metadata import Decisions
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
