@@ -18,7 +18,7 @@ from model.engine import Engine
 from model.preprocess import prepare
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ImageError
 from pipeline.image_file import decoded
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
@@ -90,24 +90,22 @@ def run_predict(
             list(zip(images, names, strict=True)), description="predict", console=Console(stderr=True), disable=quiet
         )
         for path, name in pairs:
-            encoded = _read(path)
-            picture = None if encoded is None else decoded(encoded)
-            if picture is None:
-                print(f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP", file=sys.stderr)
+            try:
+                shown = GainControl()(decoded(_read(path)))
+            except ImageError as error:
+                print(f"error: {path}: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            shown = GainControl()(picture)
             pixels = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
             _predict(pixels, name, out, engine, threshold, band)
     return 1 if failed else 0
 
 
-def _read(path: Path) -> NDArray[np.uint8] | None:
+def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return np.frombuffer(content, np.uint8) if content else None
+        return np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
 
 
 def _predict(

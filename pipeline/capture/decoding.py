@@ -21,7 +21,9 @@ from pipeline.capture.frame_numbers import FrameNumbers, Stamp
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.capture.stream_clock import StreamClock
 from pipeline.capture.streams import choose, describe, upright
-from pipeline.errors import SourceError
+from pipeline.errors import ImageError, SourceError
+from pipeline.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.image_header import jpeg_sizes
 from pipeline.thermal import GainControl
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
@@ -117,6 +119,7 @@ class Decoder:
         self.decoded = 0
         self.bad_packets = 0
         self.damaged = 0  # pictures decoded with data missing
+        self.too_large = ""  # what a JPEG declared that was not decoded for it
 
     @property
     def count(self) -> int:
@@ -146,6 +149,7 @@ class Decoder:
             self.bad_packets += 1
             self._numbers.failed()
             self._intact = False
+            self.too_large = self.too_large or self._size_fault(packet)
             return []
         concealed = self._losses is not None and self._losses.take()
         self._intact = self._intact and not concealed
@@ -163,6 +167,16 @@ class Decoder:
         """A picture passes that is not decoded."""
         self._numbers.passed()
         self._clock.leave_out()
+
+    def _size_fault(self, packet: VideoPacket | None) -> str:
+        if packet is None or self._stream.codec_context.name != "mjpeg":
+            return ""
+        try:
+            for size_px in jpeg_sizes(bytes(packet)):
+                require_frame_size(*size_px)
+        except ImageError as error:
+            return str(error)
+        return ""
 
     def finish(self) -> None:
         """The last packet was decoded: frames that have not come are lost."""
@@ -218,7 +232,16 @@ class Decoder:
 class OpenVideo:
     """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
+        """Raise SourceError where `name`'s frames are declared larger than is decoded."""
+        codec = stream.codec_context
+        try:
+            if codec.width or codec.height:  # otherwise it is not declared, and the decoder alone can tell
+                require_frame_size(codec.width, codec.height)
+        except ImageError as error:
+            container.close()
+            raise SourceError(f"{name}: {error}") from None
+        codec.options = codec.options | FFMPEG_LIMIT
         self.stream = describe(stream)
         self.other_streams = [describe(other) for other in container.streams.video if other.index != stream.index]
         self._container = container
@@ -272,7 +295,10 @@ def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
     return stream
 
 
-def open_container(place: str, **options: Any) -> InputContainer:
-    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only."""
-    container: InputContainer = av.open(place, **options)
+def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
+    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only.
+
+    What is decoded in order to learn what the streams are is limited in size too.
+    """
+    container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
     return container

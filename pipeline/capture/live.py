@@ -90,7 +90,7 @@ class LiveVideo(OpenVideo):
             stream = choose_stream(container, stream_index)
         except ValueError as error:
             raise SourceError(f"{self._name}: {error}") from None
-        super().__init__(container, stream)
+        super().__init__(self._name, container, stream)
         stream.thread_count = 1  # several would hold back as many pictures
         self.fps = nominal_fps(stream)
         self._keyframe_seen = False
@@ -121,6 +121,8 @@ class LiveVideo(OpenVideo):
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders show what they cannot know.
         pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []
+        if self._decoder.too_large:
+            raise SourceError(f"{self._name}: {self._decoder.too_large}")
         if pictures:
             self._last_picture_s = time.monotonic()
         elif time.monotonic() - self._last_picture_s > PICTURE_TIMEOUT_S:

@@ -51,7 +51,7 @@ class VideoFile(OpenVideo):
             stream = choose_stream(container, stream_index)
         except ValueError as error:
             raise SourceError(f"{path}: {error}") from None
-        super().__init__(container, stream)
+        super().__init__(str(path), container, stream)
         if one_by_one:
             stream.thread_count = 1  # several would hold back as many pictures
         else:
@@ -155,6 +155,8 @@ class VideoFile(OpenVideo):
             reasons.append(f"ends at {end_s:.1f} s of {stated_s:.1f} s")
         if decoder.lost or decoder.bad_packets:
             reasons.append(f"has frames that cannot be decoded ({decoder.lost or decoder.bad_packets})")
+        if decoder.too_large:
+            reasons.append(decoder.too_large)
         if decoder.damaged:
             reasons.append(f"has damaged frames ({decoder.damaged})")
         if not decoder.decoded and not reasons:

@@ -12,7 +12,8 @@ import msgspec
 import structlog
 import zmq
 
-from model.metadata import Decisions, read_decisions
+from model.description import read_decisions
+from model.metadata import Decisions
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
 from pipeline.errors import WireError

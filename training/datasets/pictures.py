@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.image_file import decoded
+from pipeline.errors import ImageError
+from pipeline.image_file import decode, decoded
 from pipeline.thermal import GainControl
 from training.datasets.recording import (
     LABEL_OF,
@@ -153,19 +154,17 @@ def _content(path: Path) -> bytes:
 
 def _decoded(path: Path, content: bytes, flags: int) -> npt.NDArray[Any]:
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error:  # too large
-        image = None
-    if image is None:
-        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
-    return np.asarray(image)
+        return decode(np.frombuffer(content, np.uint8), flags)
+    except ImageError as error:
+        raise BrokenDataError(f"{path}: {error}") from error
 
 
 def _shown(path: Path, content: bytes) -> tuple[Image, bytes]:
     """The RGB picture as a camera's worker would show it, and the file's bytes if they say the same."""
-    picture = decoded(np.frombuffer(content, np.uint8))
-    if picture is None:
-        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
+    try:
+        picture = decoded(np.frombuffer(content, np.uint8))
+    except ImageError as error:
+        raise BrokenDataError(f"{path}: {error}") from error
     shown = GainControl()(picture)
     shown = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
     return shown, content if picture.dtype == np.uint8 else b""
