@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -230,12 +230,10 @@ class Replay:
         header, stored = read_detections(self._folder / "detections.jsonl")
         self._session = header.session
         self._fps, self._size_px = header.fps, (header.width, header.height)
+        if self._options.start_utc_ns is None:
+            self._clock = WallClock(header.start_utc_ns)
         for detections in stored:
-            ref = detections.ref
-            if self._clock.start_utc_ns is None and ref.ntp_ns is not None:
-                self._clock = WallClock(ref.ntp_ns - ref.received_utc_ns)
-            timed = msgspec.structs.replace(ref, ntp_ns=self._clock.time_ns(ref.pts_s))
-            self._follow(replace(detections, ref=timed))
+            self._follow(detections)
             advance(self._frames, header.frames)
 
     def _from_pictures(self, advance: Callable[[int, int | None], None]) -> None:
@@ -281,8 +279,7 @@ class Replay:
                 band = band_of(picture.pixels, options.band)
             self._measured("decode", picture.decode_ns)
             time_ns = round(picture.pts_s * 1e9)
-            wall_ns = self._clock.time_ns(picture.pts_s)
-            ref = FrameRef(self._name, self._session, number, picture.pts_s, time_ns, time_ns, wall_ns)
+            ref = FrameRef(self._name, self._session, number, picture.pts_s, time_ns, time_ns)
             yield Frame(ref, band, picture.pixels)
 
     def _segment(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
@@ -376,6 +373,7 @@ class Replay:
             start=self._options.start,
             end=self._options.end,
             stride=self._options.stride,
+            start_utc_ns=self._clock.start_utc_ns,
         )
 
     def _summary(self, error: str | None) -> Summary:

@@ -31,6 +31,7 @@ MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
 MAX_RECEIPTS = 256  # of packets whose pictures may still come
 REPEAT_BYTES = 16  # a packet of MPEG-4 with less says that nothing changed
 VP8_SHOWN = 0x10  # in a packet's first byte
+CUT_ANYWHERE = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # formats without an index
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
@@ -109,8 +110,8 @@ class Decoder:
         self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
         # AVI has no presentation times, and FFmpeg's guesses are wrong where frames are reordered.
-        reordered = bool(stream.codec_context.has_b_frames)
-        self._numbers = FrameNumbers(guessed=reordered and stream.container.format.name == "avi")
+        container, reordered = stream.container.format.name, bool(stream.codec_context.has_b_frames)
+        self._numbers = FrameNumbers(guessed=reordered and container == "avi", cut=container in CUT_ANYWHERE)
         self._interlaced = False
         self._gain = GainControl()
         self._intact = True
@@ -192,8 +193,10 @@ class Decoder:
     def _is_hidden(self, packet: VideoPacket) -> bool:
         """Whether it shows no frame of its own, which is no loss: the frame before it stays."""
         codec = self._stream.codec_context.name
-        repeats = codec == "mpeg4" and packet.size < REPEAT_BYTES
-        return packet.is_discard or repeats or (codec == "vp8" and not memoryview(packet)[0] & VP8_SHOWN)
+        if codec == "vp8" and packet.size >= 3:  # RFC 6386, section 9.1
+            tag = int.from_bytes(memoryview(packet)[:3], "little")
+            return not tag & VP8_SHOWN and 0 < tag >> 5 <= packet.size
+        return packet.is_discard or (codec == "mpeg4" and packet.size < REPEAT_BYTES)
 
     def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
         self.decoded += 1
@@ -204,7 +207,10 @@ class Decoder:
             stamp = frame.dts if frame.pts is None else frame.pts
             pts_s = self._clock.live(self._seconds(stamp), receipt.mono_ns / 1e9)
         else:
-            number, pts_s = self._recorded(frame)
+            numbered = self._numbered(frame)
+            if numbered is None:
+                return None
+            number, pts_s = numbered
         if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
             self._intact = False
         elif frame.key_frame:
@@ -216,13 +222,15 @@ class Decoder:
         decode_ns += time.perf_counter_ns() - started_ns
         return Picture(image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 
-    def _recorded(self, frame: VideoFrame) -> tuple[int, float]:
-        """Its number and time, after those of the frames that were lost before it."""
+    def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
+        """Its number and time, after those of the frames that were lost before it; None: it comes too late."""
         self._interlaced = self._interlaced or frame.interlaced_frame
-        number, stamp, lost = self._numbers.shown(frame.pts, interlaced=self._interlaced)
-        for one in lost:
-            self._clock.recorded(self._seconds(one))
-        return number, self._clock.recorded(self._seconds(stamp))
+        numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
+        if numbered is None:
+            return None
+        for stamp in numbered.lost:
+            self._clock.recorded(self._seconds(stamp))
+        return numbered.number, self._clock.recorded(self._seconds(numbered.stamp))
 
     def _seconds(self, stamp: Stamp) -> Fraction | None:
         unit_s = self._stream.time_base

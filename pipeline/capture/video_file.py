@@ -59,7 +59,7 @@ class VideoFile(OpenVideo):
         self.fps = fps or nominal_fps(stream)
         # AVI's header counts null frames too.
         self.stated_count = (len(stream.index_entries) if container.format.name == "avi" else stream.frames) or None
-        self.created_utc_ns = _created_utc_ns(container.metadata | stream.metadata)
+        self.created_utc_ns = _created_utc_ns(stream.metadata | container.metadata)
         self._by_count = fps is not None
         self._decoder = Decoder(stream, self.fps, self._by_count)
         self._size_bytes = path.stat().st_size
@@ -153,7 +153,7 @@ class VideoFile(OpenVideo):
             reasons.append("is cut off")
         elif stated_s is not None and (end_s := max(decoder.next_s, self._read_to_s)) < stated_s - SHORTFALL_S:
             reasons.append(f"ends at {end_s:.1f} s of {stated_s:.1f} s")
-        if decoder.lost or decoder.bad_packets:
+        if decoder.bad_packets:  # that nothing came of a packet may be as it should
             reasons.append(f"has frames that cannot be decoded ({decoder.lost or decoder.bad_packets})")
         if decoder.too_large:
             reasons.append(decoder.too_large)
