@@ -144,7 +144,10 @@ class Supervisor:
 
     def _start(self, process: Process) -> None:
         command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
+        # Ctrl-C reaches the whole terminal: workers inherit that it is blocked, before they can ignore it themselves.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(), cwd=self._folder)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         process.started_s = time.monotonic()
         process.heard_s = 0.0
 

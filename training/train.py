@@ -27,6 +27,7 @@ from model.dasnet import DASNet
 from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
+from pipeline.interruption import end_quietly
 from training.check import run_check
 from training.config import Config, Crops, load_config, snapshot
 from training.distributed import Process, start_process
@@ -44,7 +45,7 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
     """Run to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
-    with start_process(config.device) as process, interruption() as stopping:
+    with start_process(config.device) as process:
         run = start_run(config, process.device)
         with process.first_on_host():
             data = read_data(config)
@@ -54,7 +55,8 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
         elif (folder / "state.pt").exists():
             raise ConfigError(f"--out {folder}: holds the state of a run; allowed: another folder, or --resume")
         recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
-        fit(run, config, plan, data, process, recorder, stopping)
+        with interruption() as stopping:  # from here on there is a state to save
+            fit(run, config, plan, data, process, recorder, stopping)
         if recorder:
             recorder.log.say("done" if not stopping.is_set() else f"stopped at step {run.step}; go on with --resume")
             recorder.log.close()
@@ -245,4 +247,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

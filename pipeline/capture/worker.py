@@ -49,7 +49,7 @@ def run(config: Config, camera: Camera, stop: threading.Event, served: Address |
         heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
-        settle()
+        settle(stop)
         with heart:
             worker.run()
 

@@ -18,7 +18,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
     load_password(config)  # the same
     own = WorkerMetrics("console")
-    settle()
+    settle(stop)
     with Heart(endpoints.heartbeat, own, served):
         run_console(
             config,

@@ -76,7 +76,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
-        settle()
+        settle(stop)
         with Heart(endpoints.heartbeat, metrics, served):
             objective_s = config.objective.capture_to_track_ms / 1e3
             SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()

@@ -57,7 +57,7 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     with Store(config.store_path) as store:
         outbox = Outbox(config.store_path, configured(config))
         try:
-            settle()
+            settle(stop)
             with Heart(Endpoints().heartbeat, metrics, served):
                 _TrackWorker(config, decision, store, outbox, metrics, stop).run()
         finally:
