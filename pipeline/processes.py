@@ -1,6 +1,7 @@
 """A host's worker processes: which there are, how one is started, and how it fares."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,8 @@ class Process:
         self.control = SupervisorEnd()
         with self.control.worker_end as worker_end:
             self.control.hand_over(how.run, number, config)  # waits for the worker, which need not wait for us
+            # Ctrl-C reaches the whole terminal: it is blocked until the worker ignores it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "worker", *self.arguments, FROM_SUPERVISOR],
                 stdin=worker_end.fileno(),
@@ -60,6 +63,7 @@ class Process:
                 cwd=how.folder,
                 pass_fds=(how.lock,),
             )
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.pid = self.child.pid
         self.told = self.applied = number
 

@@ -11,13 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model.checkpoint import Loaded, load
 from model.engine import Engine
@@ -39,6 +36,7 @@ from pipeline.outputs import (
 )
 from pipeline.overlay import draw
 from pipeline.predict import band_of, named_band
+from pipeline.progress import ProgressDisplay
 from pipeline.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
@@ -88,11 +86,11 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     out.mkdir(parents=True, exist_ok=True)
     names, sources = folder_names(inputs), source_names(inputs, paths)
     summaries: list[tuple[Summary, Thumbnails]] = []
-    with Engine(loaded, device=options.device, kind=options.engine) as engine, _progress() as progress:
-        for path, name, source in zip(inputs, names, sources, strict=True):
-            task = progress.add_task(name, total=None, rate="")
+    with Engine(loaded, device=options.device, kind=options.engine) as engine, ProgressDisplay("frames") as progress:
+        for number, (path, name, source) in enumerate(zip(inputs, names, sources, strict=True), 1):
+            progress.start(name if len(inputs) == 1 else f"{name} ({number} of {len(inputs)})")
             replay = Replay(path, name, source, out / name, loaded, engine, options)
-            summary = replay.run(partial(_advance, progress, task))
+            summary = replay.run(progress.advance)
             summaries.append((summary, replay.thumbnails))
             if summary.other_video_streams:
                 others = ", ".join(summary.other_video_streams)
@@ -149,23 +147,6 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
             print(f"error: {error}", file=sys.stderr)
             failures += 1
     return inputs, failures
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-
-def _advance(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
-    """Also what is left of the time, by the bar itself."""
-    speed = progress.tasks[task].speed
-    progress.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
 
 
 class Replay:

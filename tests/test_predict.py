@@ -1,6 +1,7 @@
 """`dasnet predict`: masks and overlays at the picture's own size; an original's checkpoint works unchanged."""
 
 import json
+import re
 from pathlib import Path
 
 import av
@@ -31,6 +32,8 @@ def test_the_mask_of_a_real_drone_lies_in_its_label(tmp_path: Path):
     assert isinstance(clip, Clip)
     left, top, right, bottom = clip.frames[60][0].xyxy
     ys, xs = np.nonzero(mask)
+    line = rf"{tmp_path}/drone.png: 1 target \(\w+ [01]\.\d\d\), \d+ ms: {tmp_path}/out/drone_overlay.png\n"
+    assert re.fullmatch(line, result.stdout)
     inside = (xs >= left - 2) & (xs <= right + 2) & (ys >= top - 2) & (ys <= bottom + 2)
     assert inside.mean() > 0.9
     assert cv2.imread(str(tmp_path / "out" / "drone_overlay.png")).shape == (256, 320, 3)
@@ -68,6 +71,7 @@ def test_a_checkpoint_of_the_original_works_unchanged_and_unreadable_pictures_do
         assert f"{name}: is broken or no image" in result.stderr
     assert "none.png: cannot be read (No such file or directory)" in result.stderr
     assert cv2.imread(str(tmp_path / "out" / "drone_mask.png"), cv2.IMREAD_UNCHANGED).shape == (256, 320)
+    assert result.stdout.startswith(f"{good}: ") and len(result.stdout.splitlines()) == 1
 
 
 def test_doctor_reports_what_is_here():

@@ -21,7 +21,7 @@ from training.datasets import LABEL_OF, Recording, validate
 from training.masks import Box, Image
 
 JPEG_QUALITY = 95
-VERSION = 3  # raise when masks or encoding change
+VERSION = 4  # raise when masks or encoding change
 
 
 @dataclass(frozen=True)

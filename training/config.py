@@ -28,6 +28,10 @@ class Whole:
     kind: Literal["whole"] = "whole"
     size_px: int = 512
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(mode="stretch", size=self.size_px)
+
 
 @dataclass(frozen=True)
 class Crops:

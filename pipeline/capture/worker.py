@@ -53,7 +53,7 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
         heart = Heart(Endpoints.heartbeat, metrics, served, patience_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
-        settle()
+        settle(stop)
         with heart:
             try:
                 finished = worker.run()

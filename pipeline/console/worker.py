@@ -20,7 +20,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     if config.console.tls is not None:
         load(config.console.tls)  # the same
     own = WorkerMetrics("console")
-    settle()
+    settle(stop)
     with Heart(endpoints.heartbeat, own, served, run=control.run):
         listener = listen_when_free(config.console, own.listening.labels("console"), stop)
         if listener is None:

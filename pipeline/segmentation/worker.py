@@ -75,7 +75,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.listening_socket(zmq.ROUTER, config.link.port, 64, metrics.listening))
-        settle()
+        settle(stop)
         with Heart(endpoints.heartbeat, metrics, served, run=control.run):
             objective_s = config.objective.capture_to_track_ms / 1e3
             SegmentationWorker(

@@ -61,7 +61,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
-        settle()
+        settle(stop)
         with (
             Heart(Endpoints().heartbeat, metrics, served, run=control.run),
             Retention(config, metrics.store, [sink.name for sink in sinks]),
