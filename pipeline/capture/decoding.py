@@ -18,13 +18,13 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.capture.frame_numbers import FrameNumbers, Stamp
-from pipeline.capture.picture import Picture, Receipt
-from pipeline.capture.stream_clock import StreamClock
+from pipeline.capture.source import Picture, Receipt
 from pipeline.capture.streams import choose, describe, upright
+from pipeline.capture.timestamps import StreamClock
 from pipeline.errors import ImageError, SourceError
-from pipeline.frame_size import FFMPEG_LIMIT, require_frame_size
-from pipeline.image_header import jpeg_sizes
-from pipeline.thermal import GainControl
+from pipeline.imaging.agc import GainControl
+from pipeline.imaging.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.imaging.image_header import jpeg_sizes
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
 MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate

@@ -18,9 +18,9 @@ from pipeline.capture.decoding import (
     nominal_fps,
     open_container,
 )
-from pipeline.capture.picture import Gate, Picture, Receipt, ungated
+from pipeline.capture.source import Gate, Picture, Receipt, ungated
 from pipeline.errors import SourceError
-from pipeline.wall_clock import utc_ns
+from pipeline.replay.wall_clock import utc_ns
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".avi", ".mov", ".m4v", ".ts", ".mts", ".m2ts"),

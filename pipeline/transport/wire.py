@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WireError
-from pipeline.frame_size import MAX_SIDE_PX
+from pipeline.imaging.frame_size import MAX_SIDE_PX
 from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 2

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ImageError
-from pipeline.image_file import decode, decoded
-from pipeline.thermal import GainControl
+from pipeline.imaging.agc import GainControl
+from pipeline.imaging.files import decode, decoded
 from training.datasets.mask_files import JPEG_MAGIC, labels_of, mask_of
 from training.datasets.outlines import Outline, RunLengths, decoded_mask, fill, resized_mask, scaled_polygons
 from training.datasets.recording import (
