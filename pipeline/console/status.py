@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from model.errors import CheckpointError
 from model.description import read_description
+from model.errors import CheckpointError
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED
 from pipeline.config import Config, dotted, public_uri
