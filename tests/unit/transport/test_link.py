@@ -15,7 +15,11 @@ import yaml
 import zmq
 from prometheus_client import Counter, Gauge
 from structlog.testing import capture_logs
+<<<<<<< HEAD:tests/unit/transport/test_link.py
 from support.program import DASNET, Running, dasnet, free_port
+=======
+from zmq.utils.monitor import recv_monitor_message
+>>>>>>> a6:tests/test_link.py
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -169,6 +173,52 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, k
         stranger.close(0)
 
 
+<<<<<<< HEAD:tests/unit/transport/test_link.py
+=======
+def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: Door, tmp_path: Path):
+    config, gate, entrance, counter = door
+    senders = {}
+    for camera in ("far", "other"):  # of the hosts edge and hill
+        up = uplink(config, config.camera(camera))
+        senders[camera] = up.connected(zmq.DEALER, up.frames, high_water=4)
+    with capture_logs() as logs, closing(senders["far"]) as revoked, closing(senders["other"]) as kept:
+        for camera, sender in senders.items():
+            assert sender.poll(5000, zmq.POLLOUT)
+            sender.send_multipart(encode(Hello(camera, "s1", True)))
+            assert arrived(gate, entrance) == camera
+        with closing(revoked.get_monitor_socket()) as monitor:
+            (tmp_path / "keys/hosts/edge.key").unlink()
+            events = []
+            while zmq.Event.HANDSHAKE_FAILED_AUTH not in events:
+                assert monitor.poll(5000), "an open connection is closed within seconds, and the next one refused"
+                events.append(recv_monitor_message(monitor)["event"])
+            assert events[0] == zmq.Event.DISCONNECTED and count(counter) == 1
+            revoked.disable_monitor()
+        assert not revoked.poll(500, zmq.POLLOUT)
+        assert kept.poll(5000, zmq.POLLOUT), "the others are back"
+        kept.send_multipart(encode(Hello("other", "s2", True)))
+        assert arrived(gate, entrance) == "other"
+        assert [entry["hosts"] for entry in logs if entry["event"] == "host keys revoked"] == [["edge"]]
+    make_keys(tmp_path / "keys", ["third"])
+    (tmp_path / "keys/hosts/third.key").rename(tmp_path / "keys/hosts/edge.key")  # a new key for the same host
+    (tmp_path / "keys/hosts/third.key_secret").replace(tmp_path / "keys/hosts/edge.key_secret")
+    up = uplink(config, config.camera("far"))
+    with closing(up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)) as renewed:
+        renewed.send_multipart(encode(Hello("far", "s3", True)))
+        assert arrived(gate, entrance) == "far"
+
+
+def test_an_address_that_is_not_of_this_host_is_told(tmp_path: Path):
+    config = loaded(tmp_path, host="192.0.2.1")
+    gate, _ = gate_of(config)
+    try:
+        with pytest.raises(ConfigError, match=r"link: 192.0.2.1:5570 cannot be listened at"):
+            gate.bound(zmq.ROUTER, 5570, high_water=8)
+    finally:
+        gate.close()
+
+
+>>>>>>> a6:tests/test_link.py
 def test_the_answer_that_took_least_tells_the_other_clock():
     clock = ClockOffset()
     assert clock.ns is None
