@@ -232,7 +232,7 @@ FAULTS: dict[str, Fault] = {
 
 def left_out(own_namespace: bool) -> dict[str, str]:
     """Which faults cannot be made here, and why."""
-    missing = {}
+    missing: dict[str, str] = {}
     if not own_namespace:
         mounts = ("disk_full", "snapshots_disk_full", "snapshots_read_only", "store_disk_full", "store_read_only")
         missing |= dict.fromkeys((*mounts, "packet_loss"), "needs root and unshare")
