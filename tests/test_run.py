@@ -171,7 +171,8 @@ def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tm
             assert (run_dir / "spill.jsonl").stat().st_size
         program.wait_for_line("store recovered")
         program.wait_for_metric('dasnet_snapshots_lost_total{cause="disk"}', 1)
-        (run_dir / "store.sqlite").write_bytes(b"damaged" * 1000)
+        (run_dir / "new").write_bytes(b"damaged" * 1000)
+        (run_dir / "new").replace(run_dir / "store.sqlite")
         program.wait_for_line("damaged store moved aside")
         after = program.metrics()
         program.wait_for_metric(confirmed("cam"), after[confirmed("cam")] + 1, timeout_s=100)
