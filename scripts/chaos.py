@@ -147,7 +147,8 @@ def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[
     """The program, with a clock of the day that is wrong by what is written in a file."""
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(STEPPED_CLOCK.format(clock=str(clock)))
-    return ["env", f"PYTHONPATH={folder / 'python'}", *program]
+    paths = (str(folder / "python"), os.environ.get("PYTHONPATH", ""))
+    return ["env", f"PYTHONPATH={os.pathsep.join(filter(None, paths))}", *program]
 
 
 @contextmanager
