@@ -34,7 +34,7 @@ class Paper:
 @dataclass(frozen=True)
 class Row:
     name: str
-    parameters: int | None  # None where it cannot be built here; the note says why
+    parameters: int | None  # None where it cannot be built here
     gflop: float | None  # a multiply-add counts as two; only convolutions and matrix products are counted
     ms: float | None  # None where not measured
     paper: Paper
@@ -104,6 +104,8 @@ def table(rows: Sequence[Row]) -> str:
     lines += ["", "GFLOP: 2 x multiply-adds of convolutions and matrix products, nothing else."]
     lines.append("ms: the plain module, eager; the engine that `dasnet run` uses is faster for dasnet.")
     lines += [f"{row.name}: {row.note}." for row in rows if row.note]
+    if missing := [row.name for row in rows if row.parameters is None]:
+        lines.append(f"To build {', '.join(missing)} too: pip install dasnet[baselines].")
     return "\n".join(lines)
 
 
@@ -111,8 +113,8 @@ def _row(name: str, measure: bool) -> Row:
     try:
         with torch.device("meta"):  # shapes without memory: counting is instant
             network = build(name)
-    except ModelError as error:
-        return Row(name, None, None, None, PAPER[name], str(error))
+    except ModelError:  # its package is an extra
+        return Row(name, None, None, None, PAPER[name])
     parameters = sum(parameter.numel() for parameter in network.parameters())
     ms = time_ms(build(name)) if measure else None
     return Row(name, parameters, count(network), ms, PAPER[name], NOTES.get(name, ""))

@@ -73,13 +73,14 @@ class NativeBackend(CpuBackend):
         super().__init__(multiple, at_once=min(MOST_AT_ONCE, threads))
         self.precision = precision
         self._library = library()
-        self._classes = _classes(network)
-        weights, levels = packed_weights(network), len(network.decoder.dy_blocks)
+        self.classes = _classes(network)
+        self._levels = len(network.decoder.dy_blocks)
+        weights = packed_weights(network)
         self._handle = self._library.dasnet_create(
             weights.ctypes.data,
             weights.size,
-            levels,
-            self._classes,
+            self._levels,
+            self.classes,
             threads,
             self.at_once,
             precision == "bf16",
@@ -96,12 +97,26 @@ class NativeBackend(CpuBackend):
         super().close()
         self._destroy()  # once, however often it is called
 
+    def time_stages(self, image: NDArray[np.float32], rounds: int) -> NDArray[np.float64]:
+        """Average seconds of each stage (3 * levels + 2) over `rounds` runs of an image (3, H, W) in 0..1."""
+        image = np.ascontiguousarray(image, np.float32)
+        seconds = np.zeros(3 * self._levels + 2)
+        _, height, width = image.shape
+        arguments = image.ctypes.data, height, width, rounds, seconds.ctypes.data
+        if self._library.dasnet_time_stages(self._handle, *arguments):
+            raise EngineError(f"an image of {image.shape}: {self._said()}")
+        return seconds
+
+    def peak_macs(self, duration_s: float) -> float:
+        """Multiply-accumulates per second of one thread in the matrix-product kernel, measured for that long."""
+        return float(self._library.dasnet_peak_macs(self.precision == "bf16", duration_s))
+
     def _logits(self, batch: Tensor) -> Tensor:
         images = np.ascontiguousarray(batch.numpy(), np.float32)
         if images.ndim != 4 or images.shape[1] != 3:
-            raise EngineError(f"a batch of {tuple(images.shape)}; allowed: (N, 3, H, W)")
+            raise EngineError(f"a batch of {tuple(images.shape)}; expected (N, 3, H, W)")
         count, _, height, width = images.shape
-        logits = np.empty((count, self._classes, height, width), np.float32)
+        logits = np.empty((count, self.classes, height, width), np.float32)
         if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, logits.ctypes.data):
             raise EngineError(f"a batch of {tuple(images.shape)}: {self._said()}")
         return torch.from_numpy(logits)

@@ -111,6 +111,9 @@ def opened(path: Path) -> ctypes.CDLL:
     found.dasnet_create.restype = ctypes.c_void_p
     found.dasnet_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 5]
     found.dasnet_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
+    found.dasnet_time_stages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
+    found.dasnet_peak_macs.restype = ctypes.c_double
+    found.dasnet_peak_macs.argtypes = [ctypes.c_int, ctypes.c_double]
     found.dasnet_destroy.argtypes = [ctypes.c_void_p]
     found.dasnet_destroy.restype = None
     return found

@@ -5,18 +5,21 @@ Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or 
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, streams
 from pipeline.errors import ConfigError, DasnetError
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     import threading
 
-    from pipeline.config import Address, Config
+    from pipeline.config import Address
+    from pipeline.transport.control import Control
 
 # Must be set before torch is imported: its CPU allocator then asks for huge pages, which halves inference time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -41,35 +44,72 @@ EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, modu
 
 
 def main() -> None:
-    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback."""
+    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback.
+
+    Neither shows a secret: what a library says may quote one.
+    """
     from model.errors import ModelError  # cheap: imports no torch
 
+    streams.protect()
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception:
+        if "structlog" in sys.modules and sys.modules["structlog"].is_configured():
+            raise  # the log tells
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
 def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
     from pipeline import logs
-    from pipeline.config import load
+    from pipeline.config_file import load
+    from pipeline.preflight import check_machine
     from pipeline.supervisor import Supervisor
 
     loaded = load(config)
+    check_machine(config, loaded, host)
     logs.configure(loaded)
-    raise typer.Exit(Supervisor(config.resolve(), loaded, host).run())
+    raise typer.Exit(Supervisor(config.absolute(), loaded, host).run())
+
+
+@app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
+def reload_cameras(config: ConfigArgument) -> None:
+    """Let the running program read its configuration again: cameras added, removed or changed; the others go on."""
+    from pipeline.reload import ask
+
+    for line in ask(config):
+        print(line)
 
 
 @app.command(epilog="Example: `dasnet check site.yaml`")
-def check(config: ConfigArgument) -> None:
+def check(
+    config: ConfigArgument,
+    host: HostOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Open every camera: codec, size, rates, an image; 1 if one fails."),
+    ] = False,
+) -> None:
     """Validate a configuration and say what it means, without starting anything."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.doctor import describe
+    from pipeline.preflight import check_machine
 
-    print(describe(config, load(config)))
+    loaded = load(config)
+    check_machine(config, loaded, host, outputs=True)
+    print(describe(config, loaded))
+    if connect:
+        from pipeline.camera_check import check_cameras
+
+        here = [camera for camera in loaded.cameras if camera.host == host]
+        report, healthy = check_cameras(here, loaded.run_dir / "check")
+        print(report)
+        raise typer.Exit(0 if healthy else 1)
 
 
 @app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")
@@ -89,6 +129,13 @@ def replay(
         str | None, typer.Option("--region", metavar="X0,Y0,X1,Y1", help="Search this part of the frame alone.")
     ] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, help="Of image sequences; default 25.")] = None,
+    stream: Annotated[
+        int | None, typer.Option(min=0, help="Video stream of a file; default: the one that players choose.")
+    ] = None,
+    start_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: as the file says."),
+    ] = None,
     start: Annotated[int, typer.Option(min=0, help="First frame, 0-based.")] = 0,
     end: Annotated[int | None, typer.Option(min=1, help="Frame to stop before.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
@@ -99,6 +146,7 @@ def replay(
 ) -> None:
     """Search recordings: every frame, none dropped, the same result every time."""
     from pipeline.replay import ReplayOptions, polygon, region, run_replay
+    from pipeline.replay import start_time as parsed_time
 
     options = ReplayOptions(
         checkpoint=checkpoint,
@@ -110,6 +158,8 @@ def replay(
         ignore=tuple(polygon(text) for text in ignore or ()),
         region=region(within) if within else None,
         fps=fps,
+        stream=stream,
+        start_utc_ns=parsed_time(start_time) if start_time else None,
         start=start,
         end=end,
         stride=stride,
@@ -138,7 +188,7 @@ def predict(
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
     """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.status import show
 
     raise typer.Exit(show(load(config).at(host)))
@@ -160,7 +210,7 @@ def support_bundle(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
 ) -> None:
     """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
-    from pipeline.config import load
+    from pipeline.config_file import load
     from pipeline.support_bundle import write
 
     print(write(config, load(config), out))
@@ -213,7 +263,7 @@ def train(
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
     role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
-    config: ConfigArgument,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file; -: from the supervisor.")],
     camera: Annotated[str | None, typer.Option(help="Which camera, for capture.")] = None,
     metrics_port: Annotated[
         int | None,
@@ -224,42 +274,45 @@ def worker(
     import structlog
 
     from model.errors import ModelError
-    from pipeline.config import Address, load
+    from pipeline.config import Address
+    from pipeline.config_file import load
+    from pipeline.transport.control import FROM_SUPERVISOR, Control
     from pipeline.workers import start_worker
 
-    loaded = load(config)
+    control = Control.inherited() if str(config) == FROM_SUPERVISOR else Control(load(config))
+    loaded = control.config
     served = None if metrics_port is None else Address(host=loaded.metrics.host, port=metrics_port)
     loaded.run_dir.mkdir(parents=True, exist_ok=True)
     os.chdir(loaded.run_dir)
-    stop = start_worker(f"{role}-{camera}" if camera else role, loaded)
+    stop = start_worker(f"{role}-{camera}" if camera else role, control)
     try:
-        _run_worker(role, loaded, camera, stop, served)
+        _run_worker(role, control, camera, stop, served)
     except (DasnetError, ModelError) as error:
         structlog.get_logger().error("worker cannot go on", reason=str(error))
         raise typer.Exit(error.exit_code) from None
 
 
 def _run_worker(
-    role: str, loaded: "Config", camera: str | None, stop: "threading.Event", served: "Address | None"
+    role: str, control: "Control", camera: str | None, stop: "threading.Event", served: "Address | None"
 ) -> None:
     if role == "capture":
         from pipeline.capture.worker import run as run_capture
 
         if camera is None:
             raise ConfigError("worker capture needs --camera ID")
-        run_capture(loaded, loaded.camera(camera), stop, served)
+        run_capture(control, control.config.camera(camera), stop, served)
     elif role == "segmentation":
         from pipeline.segmentation.worker import run as run_segmentation
 
-        run_segmentation(loaded, stop, served)
+        run_segmentation(control, stop, served)
     elif role == "tracking":
         from pipeline.tracking.worker import run as run_tracking
 
-        run_tracking(loaded, stop, served)
+        run_tracking(control, stop, served)
     elif role == "console":
         from pipeline.console.worker import run as run_console
 
-        run_console(loaded, stop, served)
+        run_console(control, stop, served)
     else:
         raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
 

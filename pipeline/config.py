@@ -1,38 +1,29 @@
-"""The configuration: one YAML file, validated; unknown keys are refused.
+"""The configuration of a site, as pydantic models; unknown keys are refused.
 
-`${NAME}` stands for an environment variable and `${file:PATH}` for the content of a secret file, in any text.  Relative
-paths are relative to the configuration file, the run folder to the current one.  Errors name file, key, value and what
-is allowed; a value that holds a secret is never shown.
+`pipeline.config_file` reads it from YAML.
 """
 
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from pipeline.errors import ConfigError
-from pipeline.redaction import HIDDEN, Redactor, secrets_of
+from pipeline.redaction import Redactor, secrets_of
 from pipeline.types import Band
+from pipeline.uri import NETWORK_SCHEMES, public_uri, uri_fault
 
-NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
-SCHEMES = (*NETWORK_SCHEMES, "sdp", "file", "v4l2", "demo")
 MIN_REGION_PX = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -42,7 +33,7 @@ Side = Annotated[int, Field(ge=0, le=16384)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Camera(_Section):
@@ -61,13 +52,10 @@ class Camera(_Section):
 
     @field_validator("uri")
     @classmethod
-    def _known_scheme(cls, uri: str) -> str:
-        scheme = uri.partition(":")[0]
-        if scheme not in SCHEMES:
-            shown = "" if "@" in scheme else f" {scheme[:20]!r}"  # a password may stand where the scheme should
-            raise ValueError(f"unknown scheme{shown}; allowed: {', '.join(f'{s}:' for s in SCHEMES)}")
-        if scheme in NETWORK_SCHEMES and not urlsplit(uri).hostname:
-            raise ValueError(f"a camera's address needs a host, as in {scheme}://user:password@host/path")
+    def _is_an_address(cls, uri: str) -> str:
+        fault = uri_fault(uri)
+        if fault is not None:
+            raise ValueError(fault)
         return uri
 
     @field_validator("region")
@@ -121,7 +109,16 @@ class Address(_Section):
     port: Port = 0  # 0: any free one
 
 
+class Tls(_Section):
+    """PEM files; both are read again when they change."""
+
+    certificate: Path  # with the intermediate ones
+    key: Path  # without a passphrase
+
+
 class ConsoleAddress(Address):
+    tls: Tls | None = None  # None: plain HTTP
+    trusted_proxies: list[IPvAnyNetwork] = []  # whose X-Forwarded-For and X-Forwarded-Proto are believed
     password_file: Annotated[Path | None, Field(validate_default=True)] = None  # made by `dasnet password FILE`
 
     @field_validator("password_file")
@@ -186,7 +183,7 @@ class Config(_Section):
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
     log: Log = Log()
     run_dir: Path = Path("run")
-    _secrets: frozenset[str] = PrivateAttr(frozenset())  # what stood in the environment and in secret files
+    _secrets: frozenset[str] = PrivateAttr(frozenset())
     _references: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -219,6 +216,14 @@ class Config(_Section):
             raise ConfigError(f"no camera is on host {host!r}; allowed: {', '.join(hosts) or 'none is named'}")
         return self.model_copy(update={"cameras": cameras})
 
+    def with_cameras_of(self, other: "Config") -> "Config":
+        """The same site with other cameras.  What stood for a secret in either is still hidden."""
+        merged = self.model_copy(update={"cameras": other.cameras})
+        merged._secrets = self._secrets.union(other._secrets, *(secrets_of(camera.uri) for camera in self.cameras))
+        merged._references = {key: text for key, text in self._references.items() if not key.startswith("cameras[")}
+        merged._references |= {key: text for key, text in other._references.items() if key.startswith("cameras[")}
+        return merged
+
     @property
     def store_path(self) -> Path:
         return self.store.path or self.run_dir / "store.sqlite"
@@ -227,10 +232,18 @@ class Config(_Section):
     def log_path(self) -> Path:
         return self.log.file or self.run_dir / "dasnet.log"
 
+    def sink_path(self, sink: JsonlSink) -> Path:
+        return sink.path or self.run_dir / "events.jsonl"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What stood in the environment and in secret files, and what addresses hold."""
+        return self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras))
+
     @property
     def redactor(self) -> Redactor:
         """Hides every secret of this configuration in a text."""
-        return Redactor(self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras)))
+        return Redactor(self.secrets)
 
     @property
     def snapshots_path(self) -> Path:
@@ -254,156 +267,3 @@ class Config(_Section):
             if camera.id == name:
                 return camera
         raise ConfigError(f"no camera {name!r}; allowed: {', '.join(camera.id for camera in self.cameras)}")
-
-
-def public_uri(uri: str) -> str:
-    """Without user and password, also where they hold unescaped characters: all up to the last @ is taken for them.
-
-    Without the query, too: some cameras take user and password there.  What has no known scheme may still hold them.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if not separator and uri.partition(":")[0] in SCHEMES:
-        return uri
-    place, question, _ = (rest if separator else uri).rpartition("@")[2].partition("?")
-    return (f"{scheme}://" if separator else "") + place + (f"?{HIDDEN}" if question else "")
-
-
-def load(path: Path) -> Config:
-    """Read, expand and validate.  Raises ConfigError with one line for each fault."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read ({reason})") from error
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {_yaml_fault(error)}") from None  # its text quotes the line
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds no configuration; allowed: a mapping with at least 'cameras'")
-    secrets: set[str] = set()
-    expanded = _expand(raw, path, (), secrets)
-    try:
-        config = Config.model_validate(expanded)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, raw, fault) for fault in error.errors())) from None
-    config = _resolve(config, path.resolve().parent)
-    hosts = [urlsplit(camera.public_uri).netloc for camera in config.cameras if camera.is_networked]
-    config._secrets = frozenset(secret for secret in secrets if not any(secret in host for host in hosts))
-    config._references.update(_written(raw, ()))
-    return config
-
-
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without what is written there: it may be a secret."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return "it holds characters that are not allowed"
-    problem = re.sub(r"'[^'<]{2,}'", "a name", error.problem or "")
-    return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
-
-
-def _written(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict | list):
-        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _written(item, (*key, part))
-    elif isinstance(value, str) and _REFERENCE.search(value):
-        yield dotted(key), value
-
-
-def _expand(value: Any, path: Path, key: tuple[str | int, ...], secrets: set[str]) -> Any:
-    """With every reference replaced; what replaced them is added to `secrets`."""
-    if isinstance(value, dict):
-        return {name: _expand(item, path, (*key, name), secrets) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, path, (*key, index), secrets) for index, item in enumerate(value)]
-    if isinstance(value, str):
-        values = {name: _referenced(name, path, key) for name in _REFERENCE.findall(value)}
-        secrets.update(values.values())
-        return _REFERENCE.sub(lambda match: values[match[1]], value)
-    return value
-
-
-def _referenced(name: str, path: Path, key: tuple[str | int, ...]) -> str:
-    where = f"{path}: {dotted(key)}"
-    if name.startswith("file:"):
-        secret = path.resolve().parent / name.removeprefix("file:")
-        try:
-            return secret.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where}: secret file {secret} cannot be read ({type(error).__name__})") from error
-    if name not in os.environ:
-        raise ConfigError(f"{where}: environment variable {name} is not set")
-    return os.environ[name]
-
-
-def dotted(key: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the file"
-
-
-def _explain(path: Path, raw: Any, fault: Any) -> str:
-    """One line: file, key, the value as written (so that an expanded secret never shows), and what is allowed."""
-    key = tuple(part for part in fault["loc"] if part != "jsonl")
-    written = raw
-    for part in key:
-        try:
-            written = written[part]
-        except (KeyError, IndexError, TypeError):
-            written = None
-            break
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        allowed = ", ".join(_allowed_keys(key[:-1]))
-        return f"{path}: {dotted(key)}: unknown key; allowed: {allowed}"
-    if fault["type"] == "missing":
-        return f"{path}: {dotted(key)}: is required"
-    shown = "" if isinstance(written, dict | list) or written is None else f" (given: {public_uri(str(written))!r})"
-    return f"{path}: {dotted(key)}: {message}{shown}"
-
-
-def _allowed_keys(key: tuple[str | int, ...]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "cameras": Camera,
-        "model": Model,
-        "objective": Objective,
-        "link": Link,
-        "store": Store,
-        "retention": Retention,
-        "metrics": Address,
-        "console": ConsoleAddress,
-        "log": Log,
-        "sinks": JsonlSink,
-    }
-    section = sections.get(str(key[0]), Config) if key else Config
-    return list(section.model_fields)
-
-
-def _resolve(config: Config, folder: Path) -> Config:
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
-
-    cameras = [camera.model_copy(update={"uri": _absolute_uri(camera.uri, folder)}) for camera in config.cameras]
-    sinks = [sink.model_copy(update={"path": absolute(sink.path)}) for sink in config.sinks]
-    return config.model_copy(
-        update={
-            "cameras": cameras,
-            "sinks": sinks,
-            "model": config.model.model_copy(update={"checkpoint": absolute(config.model.checkpoint)}),
-            "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
-            "console": config.console.model_copy(update={"password_file": absolute(config.console.password_file)}),
-            "store": config.store.model_copy(update={"path": absolute(config.store.path)}),
-            "link": config.link and config.link.model_copy(update={"keys": absolute(config.link.keys)}),
-            "run_dir": config.run_dir.expanduser().absolute(),
-        }
-    )
-
-
-def _absolute_uri(uri: str, folder: Path) -> str:
-    scheme, _, rest = uri.partition(":")
-    if scheme in ("file", "sdp"):
-        return f"{scheme}:{folder / rest.removeprefix('//')}"
-    if scheme == "demo" and rest.startswith("clips/"):
-        return f"demo:clips/{folder / rest.removeprefix('clips/')}"
-    return uri

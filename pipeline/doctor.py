@@ -11,7 +11,8 @@ from pathlib import Path
 from model.processor import FEATURES, cpuinfo, features
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
-from pipeline.config import Config
+from pipeline.config import Config, Tls
+from pipeline.console import certificate
 from pipeline.machine import machine
 from pipeline.sinks.daily_cost import describe_cost, describe_retention
 
@@ -51,12 +52,20 @@ def describe(path: Path, config: Config) -> str:
         f"  retention: {describe_retention(config)}",
         f"  storage: {describe_cost(config)}",
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",
-        f"  console: {config.console.host}:{config.console.port or 'any free port'}",
+        f"  console: {config.console.host}:{config.console.port or 'any free port'}{_tls(config.console.tls)}",
         f"  sinks: {', '.join(sink.type for sink in config.sinks) or 'none'}",
         f"  log: {config.log_path}, {config.log.format} on stderr",
         f"  run folder: {config.run_dir}",
     ]
     return config.redactor("\n".join(lines))
+
+
+def _tls(tls: Tls | None) -> str:
+    """Raise ConfigError where the certificate or its key cannot be used."""
+    if tls is None:
+        return ""
+    reason = certificate.concern(certificate.load(tls), tls.certificate)
+    return f", TLS with {tls.certificate}" + (f", which browsers refuse: {reason}" if reason else "")
 
 
 def examine(folder: Path) -> tuple[str, bool]:

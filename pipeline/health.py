@@ -5,37 +5,60 @@ long as the process can answer; `/readyz` 200, or 503 with what does not do its 
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from pipeline import streams
+from pipeline.bind_retry import BindRetry
 from pipeline.config import Address
-from pipeline.errors import DasnetError
+from pipeline.listener import Listener, listen, url
 
 NotReady = Callable[[], list[str]]
+Bound = Callable[[str], None]
 
 
-def serve(address: Address, registry: CollectorRegistry, not_ready: NotReady) -> int:
-    """The port.  Raises DasnetError where it cannot be used."""
-    try:
-        server, _ = start_http_server(address.port, address.host, registry)
-    except OSError as error:
-        raise DasnetError(
-            f"metrics: port {address.port} on {address.host} cannot be used ({error.strerror}); "
-            "allowed: another metrics.port, or 0 for any free one"
-        ) from error
-    metrics: Any = server.get_app()
-    server.set_app(_with_health(metrics, not_ready))
-    return server.server_port
+def announce(address: str) -> None:
+    """Print where the metrics are."""
+    streams.announce(f"metrics: {address}")
+
+
+def serve(
+    address: Address,
+    registry: CollectorRegistry,
+    not_ready: NotReady,
+    stop: threading.Event,
+    bound: Bound = announce,
+) -> None:
+    """Serve in a thread as soon as the address can be bound, and call `bound` with the URL then."""
+    app = _with_health(make_wsgi_app(registry), not_ready)
+    retry = BindRetry("metrics", f"{address.host}:{address.port}")
+
+    def run() -> None:
+        pause_s = 0.0
+        while not stop.wait(pause_s):
+            try:
+                listener = listen(address.host, address.port)
+            except OSError as error:
+                pause_s = retry.failed(error.strerror or str(error))
+                continue
+            retry.succeeded()
+            bound(url("http", address.host, listener.getsockname()[1], "/metrics"))
+            _Server(listener, app).serve_forever()
+
+    threading.Thread(target=run, name="metrics", daemon=True).start()
 
 
 def published(path: Path) -> str | None:
     """The URL of the running program's metrics; None where no program runs."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") or None
     except OSError:
         return None
 
@@ -51,3 +74,28 @@ def _with_health(metrics: WSGIApplication, not_ready: NotReady) -> WSGIApplicati
         return [json.dumps(body).encode()]
 
     return answer
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Requests are not logged."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection, whose number and time the listener limits."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: Listener, app: WSGIApplication) -> None:
+        super().__init__(listener.getsockname()[:2], _Silent, bind_and_activate=False)
+        self.socket.close()
+        self.socket: Listener = listener
+        self.server_name, self.server_port = listener.getsockname()[:2]
+        self.setup_environ()
+        self.set_app(app)
+
+    def service_actions(self) -> None:
+        self.socket.close_overdue()
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that goes away before it has its answer is no error of this program."""

@@ -1,12 +1,13 @@
 """The one `/metrics` a host: what all its workers reported, what the ledgers of its cameras say, who is up.
 
 In: heartbeats, and from the supervisor which workers ended.  Out: all samples, counters monotonic also when a worker is
-replaced; and what the host is not ready for.  Gauges of a worker that is not up are left out: they tell of the past.
+replaced; and what the host is not ready for.  Gauges of a worker that is not up are left out, for they tell of the
+past; its `dasnet_worker_up` is 0.  Only a capture worker that read its recording to the end is missed by nobody.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +16,7 @@ from prometheus_client.registry import Collector
 from pipeline import ledger
 from pipeline.config import Camera, Config
 from pipeline.errors import StoreError, WireError
-from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, store_not_ready
+from pipeline.metrics import STALE_S, Families, WorkerMetrics, families, not_listening, store_not_ready
 from pipeline.resources import DiskResources
 from pipeline.transport.wire import Heartbeat, Sample
 
@@ -51,6 +52,14 @@ class _Worker:
             self.started_ns = heartbeat.started_ns
         self.families = heartbeat.families
         self.heard_s = time.monotonic()
+
+    def forget(self, cameras: Container[str]) -> None:
+        """Until it says more, which it will not of these."""
+        self.before = {key: count for key, count in self.before.items() if dict(key[1]).get("camera") not in cameras}
+        self.families = {
+            name: (kind, text, [sample for sample in samples if sample.labels.get("camera") not in cameras])
+            for name, (kind, text, samples) in self.families.items()
+        }
 
     def _counted(self, key: _Key) -> float:
         return self.before[key][3] if key in self.before else 0.0
@@ -92,12 +101,26 @@ class HostCollector(Collector):
         with self._turn:
             self._workers[heartbeat.worker].receive(heartbeat)
 
+    def watch(self, config: Config, workers: Iterable[str]) -> None:
+        """The site and its workers from now on: of others, cameras and workers, nothing is told any more."""
+        with self._turn:
+            gone = {camera.id for camera in self._config.cameras} - {camera.id for camera in config.cameras}
+            self._config = config
+            self._workers = {name: self._workers.get(name, _Worker()) for name in workers}
+            self._done &= self._workers.keys()
+            for worker in self._workers.values():
+                worker.forget(gone)
+
     def ended(self, worker: str) -> None:
         """Its process is gone, before its silence says so."""
         self._workers[worker].heard_s = None
 
     def restarted(self, worker: str) -> None:
         self._workers[worker].restarts += 1
+
+    def due(self, worker: str) -> None:
+        """It is to run, though one of its name may have finished: a camera was changed."""
+        self._done.discard(worker)
 
     def finished(self, worker: str) -> None:
         """It did all that it had to do, and is missed by nobody: a recording was read to its end."""
@@ -118,6 +141,9 @@ class HostCollector(Collector):
         """What does not do its work: workers that are not up, cameras that are up and yet not searched."""
         waited_for = {name: worker for name, worker in self._workers.items() if name not in self._done}
         faults = [f"worker {name}: is not up" for name, worker in waited_for.items() if not worker.is_up]
+        faults += [
+            fault for worker in self._workers.values() if worker.is_up for fault in not_listening(worker.families)
+        ]
         cameras = [c for c in self._config.cameras if self._is_elsewhere(c) or f"capture-{c.id}" in waited_for]
         up = [camera for camera in cameras if self._is_up(camera)]
         if not up:
@@ -153,7 +179,8 @@ class HostCollector(Collector):
             return False
         if self._is_elsewhere(camera):  # its ledger is a copy, which is renewed once a second
             return time.time_ns() - account.updated_utc_ns < SILENT_S * 1e9
-        return self._workers[f"capture-{camera.id}"].is_up
+        worker = self._workers.get(f"capture-{camera.id}")
+        return worker is not None and worker.is_up
 
     def _is_elsewhere(self, camera: Camera) -> bool:
         return f"capture-{camera.id}" not in self._workers

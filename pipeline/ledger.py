@@ -1,10 +1,11 @@
 """The ledger of one camera: every frame's fate, counted where it cannot be lost.
 
-A small memory-mapped file of 64-bit counters in the run folder, written by the camera's capture worker alone and read
-by anybody.  At every read: captured = segmented + dropped + failed + in_flight.  The file outlives the worker; what was
-in flight when one died is counted as failed by the next.
+A small memory-mapped file of 64-bit counters in the run folder, written by the camera's capture worker alone, which
+locks it, and read by anybody.  At every read: captured = segmented + dropped + failed + in_flight.  The file outlives
+the worker; what was in flight when one died is counted as failed by the next.
 """
 
+import fcntl
 import mmap
 import os
 import time
@@ -97,18 +98,20 @@ def _settle(values: dict[str, int]) -> None:
 
 
 class _Memory:
-    """The file as its one writer has it."""
+    """The file as its one writer has it.  Raises StoreError where another writes it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # holds the lock
         try:
-            fresh = os.fstat(descriptor).st_size != SIZE_BYTES
-            os.ftruncate(descriptor, SIZE_BYTES)
-            os.posix_fallocate(descriptor, 0, SIZE_BYTES)  # on a full disk an OSError here, not a SIGBUS later
-            self._memory = mmap.mmap(descriptor, SIZE_BYTES)
-        finally:
-            os.close(descriptor)
+            _lock(self._descriptor, path)
+            fresh = os.fstat(self._descriptor).st_size != SIZE_BYTES
+            os.ftruncate(self._descriptor, SIZE_BYTES)
+            os.posix_fallocate(self._descriptor, 0, SIZE_BYTES)  # on a full disk an OSError here, not a SIGBUS later
+            self._memory = mmap.mmap(self._descriptor, SIZE_BYTES)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         self._words = memoryview(self._memory).cast("Q")
         if fresh or self._words[0] != MAGIC:
             self._memory[:] = bytes(SIZE_BYTES)
@@ -129,6 +132,14 @@ class _Memory:
             self._words.release()
             self._memory.flush()
             self._memory.close()
+            os.close(self._descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(f"{path}: another process writes this ledger; a camera must have one capture worker") from None
 
 
 class Copies:
@@ -138,7 +149,10 @@ class Copies:
         self._memories: dict[Path, _Memory] = {}
 
     def write(self, path: Path, words: bytes) -> None:
-        """`words`: as of `Ledger.words`.  Its time becomes this host's.  Raises WireError for what is no account."""
+        """`words`: as of `Ledger.words`.  Its time becomes this host's.
+
+        Raises WireError for what is no account, or of a camera that is on this host.
+        """
         if len(words) != len(_FIELDS) * _WORD_BYTES:
             raise WireError(f"a ledger of {len(words)} bytes; allowed: {len(_FIELDS) * _WORD_BYTES}")
         values = dict(zip(_FIELDS, array("Q", words), strict=True))
@@ -146,8 +160,16 @@ class Copies:
             raise WireError("a ledger whose account does not balance")
         values["updated_utc_ns"] = time.time_ns()
         if path not in self._memories:
-            self._memories[path] = _Memory(path)
+            try:
+                self._memories[path] = _Memory(path)
+            except StoreError as error:
+                raise WireError(str(error)) from error
         self._memories[path].write(values)
+
+    def release(self, path: Path) -> None:
+        """The camera is on this host now, or on none."""
+        if path in self._memories:
+            self._memories.pop(path).close()
 
     def close(self) -> None:
         for memory in self._memories.values():

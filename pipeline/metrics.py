@@ -11,11 +11,10 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.capture.camera_clock import CameraClock
-from pipeline.resources import ProcessResources
+from pipeline.resources import LogLosses, ProcessResources
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import Event, EventKind, FrameRef, Severity
 
-Families = dict[str, tuple[str, str, list[Sample]]]
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
 STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
 STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
@@ -23,7 +22,10 @@ STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
 # damaged: undelivered, in a store that was damaged or removed; expired: undelivered when retention deleted them.
 EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
 SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
+LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+Families = dict[str, tuple[str, str, list[Sample]]]  # of metrics by name: type, documentation, samples
 
 _SHORTEST_S, _LONGEST_S = 0.0002, 60.0
 # (up to this multiple of the objective, each boundary is so many times the one before): finest at the objective.
@@ -56,13 +58,17 @@ class WorkerMetrics:
         self.worker = worker
         self.registry = CollectorRegistry()
         self.registry.register(ProcessResources(worker))
+        self.registry.register(LogLosses())
         self.refused = self._counter(
             "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
         ).labels(worker)
+        self.listening = self._gauge(
+            LISTENING, "1 while a service listens, 0 while its address is not free.", ["service"]
+        )
 
     def not_ready(self) -> list[str]:
-        """Why this worker is of no use now; empty: it is.  The console has nothing to wait for."""
-        return []
+        """Why this worker is of no use now; empty: it is."""
+        return not_listening(families(self.registry))
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
@@ -83,10 +89,11 @@ class FrameWorkerMetrics(WorkerMetrics):
         self._worked_s = time.monotonic()
 
     def not_ready(self) -> list[str]:
+        faults = super().not_ready()
         if self._worked_s is None:
-            return [f"worker {self.worker}: no frame yet"]
+            return [*faults, f"worker {self.worker}: no frame yet"]
         silent_s = time.monotonic() - self._worked_s
-        return [f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else []
+        return [*faults, *([f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else [])]
 
 
 class CaptureMetrics(FrameWorkerMetrics):
@@ -176,13 +183,25 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
         self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
         self.store = StoreMetrics(self.registry)
-        for camera in cameras:  # a series that exists from the start shows its first increase
-            for metric in (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert):
+        self._cameras: frozenset[str] = frozenset()
+        self.watch(frozenset(cameras))
+        for stage in STAGES:
+            self._stage.labels(stage)
+
+    def watch(self, cameras: frozenset[str]) -> None:
+        """The cameras from now on: a series that exists from the start shows its first increase; others vanish."""
+        from_the_start = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
+        others = (self._camera_to_track, self._age, self.distractors, self.alerts)
+        for camera in cameras - self._cameras:
+            for metric in from_the_start:
                 metric.labels(camera)
             for severity in (Severity.ALARM, Severity.WARNING):
                 self.alerts.labels(camera, severity)
-        for stage in STAGES:
-            self._stage.labels(stage)
+        for camera in self._cameras - cameras:
+            for metric in (*from_the_start, *others):
+                metric.remove_by_labels({"camera": camera})
+            self._received_ns.pop(camera, None)
+        self._cameras = cameras
 
     def tracked(self, ref: FrameRef, stamps: Stamps, started_ns: int, tracked_ns: int) -> None:
         """A frame has its tracks.  The stages up to here add up to its age: between two stamps lies one of them.
@@ -234,6 +253,12 @@ def store_not_ready(told: Families) -> list[str]:
     if not values.get(STORE_FAILING):
         return []
     return [f"store: takes no events, {values.get(EVENTS_WAITING, 0):.0f} wait for it; the log says why"]
+
+
+def not_listening(found: Families) -> list[str]:
+    """Return what to say of services whose address is not free."""
+    _, _, samples = found.get(LISTENING, ("", "", []))
+    return [f"{sample.labels['service']}: cannot listen at its address" for sample in samples if not sample.value]
 
 
 def families(registry: CollectorRegistry) -> Families:

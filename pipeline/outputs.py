@@ -56,6 +56,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     start: int = 0  # frame numbers, 0-based, as asked for; None: to the end
     end: int | None = None
     stride: int = 1
+    start_utc_ns: int | None = None  # wall clock; None: unknown
 
 
 class _Version(msgspec.Struct):

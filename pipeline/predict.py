@@ -10,15 +10,13 @@ import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from model.checkpoint import load
 from model.engine import Engine
 from model.preprocess import prepare
 from pipeline import overlay
 from pipeline.checkpoints import checkpoint_path
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ImageError
 from pipeline.image_file import decoded
 from pipeline.outputs import folder_names
 from pipeline.segmentation.detect import detect
@@ -26,6 +24,7 @@ from pipeline.segmentation.segmenter import Segmenter
 from pipeline.thermal import GainControl
 from pipeline.types import UNKNOWN, Band, Detections, Frame, FrameRef
 
+MOST_NAMED = 5  # targets of a picture, in its line
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
 
 
@@ -76,7 +75,7 @@ def run_predict(
 ) -> int:
     """Write `<stem>_mask.png` (0/255, at the picture's size), `<stem>_overlay.png` and `<stem>_boxes.json` for each.
 
-    Returns 1 where a picture could not be read; the others are done all the same.
+    Prints a line for each.  Returns 1 where a picture could not be read; the others are done all the same.
     """
     if band != "auto":
         named_band(band)
@@ -85,34 +84,29 @@ def run_predict(
     with Engine(loaded, device=device, kind=engine_kind) as engine:
         out.mkdir(parents=True, exist_ok=True)
         names = folder_names(images)
-        quiet = not sys.stderr.isatty()
-        pairs = track(
-            list(zip(images, names, strict=True)), description="predict", console=Console(stderr=True), disable=quiet
-        )
-        for path, name in pairs:
-            encoded = _read(path)
-            picture = None if encoded is None else decoded(encoded)
-            if picture is None:
-                print(f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP", file=sys.stderr)
+        for path, name in zip(images, names, strict=True):
+            try:
+                shown = GainControl()(decoded(_read(path)))
+            except ImageError as error:
+                print(f"error: {path}: {error}", file=sys.stderr)
                 failed += 1
                 continue
-            shown = GainControl()(picture)
             pixels = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
-            _predict(pixels, name, out, engine, threshold, band)
+            prediction = _predict(pixels, name, out, engine, threshold, band)
+            print(f"{path}: {_described(prediction)}: {out / f'{name}_overlay.png'}", flush=True)
     return 1 if failed else 0
 
 
-def _read(path: Path) -> NDArray[np.uint8] | None:
+def _read(path: Path) -> NDArray[np.uint8]:
     try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return np.frombuffer(content, np.uint8) if content else None
+        return np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error
 
 
 def _predict(
     pixels: NDArray[np.uint8], name: str, out: Path, engine: Engine, threshold: float | None, band: str
-) -> None:
+) -> Prediction:
     metadata, seen = engine.metadata, band_of(pixels, band)
     decision = metadata.decision[seen]
     decision = replace(decision, keep_share=1.0)  # a single picture has no tracks to continue
@@ -134,6 +128,15 @@ def _predict(
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)
     prediction = Prediction((width, height), _boxes(found), inference_ms, engine.name)
     (out / f"{name}_boxes.json").write_bytes(msgspec.json.format(msgspec.json.encode(prediction)) + b"\n")
+    return prediction
+
+
+def _described(prediction: Prediction) -> str:
+    boxes = prediction.boxes
+    first = ", ".join(f"{box.label} {box.score:.2f}" for box in boxes[:MOST_NAMED])
+    more = ", ..." if len(boxes) > MOST_NAMED else ""
+    found = f"{len(boxes)} {'target' if len(boxes) == 1 else 'targets'} ({first}{more})" if boxes else "no target"
+    return f"{found}, {prediction.inference_ms:.0f} ms"
 
 
 def _boxes(found: Detections) -> list[Box]:

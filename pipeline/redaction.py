@@ -1,45 +1,95 @@
 """Texts in, the same without secrets out: for the log, the support bundle, and whatever else a person sees.
 
-A secret is replaced wherever it stands, also as it is written in an address, in JSON or in Python; and whatever stands
-between `://` and `@` in an address is replaced whether it is known or not.
+A secret is replaced wherever it stands, also as it is written in an address, in JSON, in HTML or in Python; and so is
+what looks like the user and password of an address, whether it is known or not.  `remember` tells a process of its
+secrets; `redact` hides them.
 """
 
+import html
 import json
 import re
 from collections.abc import Iterable
-from functools import partial
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from functools import lru_cache, partial
+from typing import Any
+from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 SHORTEST = 4  # characters; what is shorter is found in innocent words, and is hidden in addresses alone
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*@")
-_SECRET_KEY = re.compile("pass|pwd|token|secret|key|auth", re.IGNORECASE)  # of a query, as some cameras take them
+_SECRET_WORD = "pass|pwd|token|secret|key|auth"  # noqa: S105 - how cameras name one in a query or path
+SECRET_IN_PATH = re.compile(rf"(?:{_SECRET_WORD})\w*?[=:/]", re.IGNORECASE)  # its value follows
+TOKEN = re.compile(r"(?=[A-Za-z+~]*[0-9])(?=[0-9+~]*[A-Za-z])[A-Za-z0-9+~]{12,}")  # letters and digits: random
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^\s/@'\"<>]*@|\b(?P<scheme>(?:rtsps?|https?):[/\\]*|(?:file|sdp|v4l2|demo):[^\s'\"<>:@]*:)[^\s'\"<>]*@"
+)
 
 
 class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {spelling for secret in secrets for spelling in _spellings(secret) if len(spelling) >= SHORTEST}
-        longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
-        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
 
     def __call__(self, text: str) -> str:
-        if self._secrets is not None:
-            text = self._secrets.sub(HIDDEN, text)
-        return _CREDENTIALS.sub(f"{HIDDEN}@", text)
+        for spelling in self._longest_first:  # hundreds; faster than one large pattern, whose making takes seconds
+            text = text.replace(spelling, HIDDEN)
+        return _CREDENTIALS.sub(lambda found: f"{found['scheme'] or ''}{HIDDEN}@", text)
+
+    def every(self, value: Any) -> Any:
+        """The value with every text in it redacted: before they are quoted, wrapped or cut to be shown."""
+        if isinstance(value, dict):
+            return {self.every(name): self.every(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.every(item) for item in value]
+        return self(value) if isinstance(value, str) else value
 
 
+_known: set[str] = set()
+_redactor = Redactor(())
+
+
+def remember(secrets: Iterable[str]) -> None:
+    """From here on `redact` hides these too, in this process."""
+    global _redactor
+    _known.update(secrets)
+    _redactor = Redactor(_known)
+
+
+def redact(text: str) -> str:
+    """Return the text without the secrets that this process knows."""
+    return _redactor(text)
+
+
+def redact_every(value: Any) -> Any:
+    """As `redact`, for every text in a value."""
+    return _redactor.every(value)
+
+
+@lru_cache(4096)
 def _spellings(secret: str) -> set[str]:
-    written = {secret, secret.strip(), unquote(secret), quote(secret, safe=""), quote(secret)}
-    quoted = (json.dumps, partial(json.dumps, ensure_ascii=False), repr)
-    return written | {form(text)[1:-1] for text in written for form in quoted}
+    quoted = {partial(quote, safe=safe, errors="surrogateescape")(secret) for safe in ("", "/", "!$&'()*+,;=", ":")}
+    written = {secret, secret.strip(), unquote(secret), *quoted, *(text.lower() for text in quoted)}
+    forms = (json.dumps, partial(json.dumps, ensure_ascii=False), repr)
+    for _ in range(2):  # a text that is quoted in a text that is quoted
+        written |= {form(text)[1:-1] for text in written for form in forms}
+    return written | {html.escape(text) for text in written} | {text.replace("'", "''") for text in written}
+
+
+def userinfo_in(rest: str) -> str:
+    """Return `user:password` of what follows the scheme of an address in which it does not belong; else ""."""
+    userinfo = rest.lstrip("/\\").rpartition("@")[0]
+    return userinfo if ":" in userinfo else ""
 
 
 def secrets_of(uri: str) -> set[str]:
-    """The password of an address, and what its query calls one."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
+    """The password of an address, however it is written, and what its path or query calls a secret."""
+    _, colon, rest = uri.partition(":")
+    if not colon:
         return set()
-    credentials, _, place = rest.rpartition("@")
-    query = urlsplit(f"{scheme}://{place}").query
-    found = {value for name, value in parse_qsl(query) if _SECRET_KEY.search(name)}
-    return (found | {credentials.partition(":")[2]}) - {""}
+    rest = rest.lstrip("/\\")
+    userinfo, _, place = rest.rpartition("@")
+    found = {userinfo.partition(":")[2], rest.partition("?")[2].rpartition("@")[0]} if ":" in userinfo else set()
+    for text in (place, rest):
+        for match in SECRET_IN_PATH.finditer(text):
+            value = text[match.end() :]
+            found |= {value, *(re.split(separators, value)[0] for separators in ("[&#]", "[&?#/]", "[&?#/_;]"))}
+    found |= set(TOKEN.findall(place.partition("/")[2]))
+    return (found | {unquote(secret) for secret in found}) - {""}

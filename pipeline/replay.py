@@ -11,17 +11,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+import msgspec
 
 from model.checkpoint import Loaded, load
 from model.engine import Engine
-from pipeline.capture.picture import Source
-from pipeline.capture.recordings import find_recordings, frame_count, open_recording
+from pipeline.capture.images import ImageSequence
+from pipeline.capture.recordings import find_recordings, open_recording, source_names
+from pipeline.capture.video_file import VideoFile
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import MIN_REGION_PX
 from pipeline.errors import ConfigError, DasnetError, SourceError
@@ -37,10 +36,12 @@ from pipeline.outputs import (
 )
 from pipeline.overlay import draw
 from pipeline.predict import band_of, named_band
+from pipeline.progress import ProgressDisplay
 from pipeline.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, EventKind, Frame, FrameRef, Track, TrackState
+from pipeline.wall_clock import WallClock, utc_ns
 
 VIDEO_MIN_WIDTH_PX = 640  # smaller pictures are enlarged for people
 
@@ -61,6 +62,8 @@ class ReplayOptions:
     ignore: tuple[Polygon, ...] = ()
     region: tuple[int, int, int, int] | None = None
     fps: float | None = None
+    stream: int | None = None
+    start_utc_ns: int | None = None
     start: int = 0
     end: int | None = None
     stride: int = 1
@@ -81,14 +84,17 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     inputs, failures = _find(paths)
     loaded = load(checkpoint_path(options.checkpoint))
     out.mkdir(parents=True, exist_ok=True)
-    names = folder_names(inputs)
+    names, sources = folder_names(inputs), source_names(inputs, paths)
     summaries: list[tuple[Summary, Thumbnails]] = []
-    with Engine(loaded, device=options.device, kind=options.engine) as engine, _progress() as progress:
-        for path, name in zip(inputs, names, strict=True):
-            task = progress.add_task(name, total=None, rate="")
-            replay = Replay(path, name, out / name, loaded, engine, options)
-            summary = replay.run(partial(_advance, progress, task))
+    with Engine(loaded, device=options.device, kind=options.engine) as engine, ProgressDisplay("frames") as progress:
+        for number, (path, name, source) in enumerate(zip(inputs, names, sources, strict=True), 1):
+            progress.start(name if len(inputs) == 1 else f"{name} ({number} of {len(inputs)})")
+            replay = Replay(path, name, source, out / name, loaded, engine, options)
+            summary = replay.run(progress.advance)
             summaries.append((summary, replay.thumbnails))
+            if summary.other_video_streams:
+                others = ", ".join(summary.other_video_streams)
+                print(f"{path}: video stream {summary.video_stream}; --stream reads another: {others}", file=sys.stderr)
             if summary.error:
                 print(f"error: {summary.error}", file=sys.stderr)
                 failures += 1
@@ -121,6 +127,16 @@ def region(text: str) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
+def start_time(text: str) -> int:
+    """ISO 8601 with a time zone, in ns since 1970.  Raises ConfigError."""
+    try:
+        return utc_ns(text)
+    except ValueError:
+        raise ConfigError(
+            f"--start-time {text!r}: must be an ISO 8601 time with its zone, as in 2026-05-04T03:02:01Z or ...+02:00"
+        ) from None
+
+
 def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
     inputs: list[Path] = []
     failures = 0
@@ -133,31 +149,23 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
     return inputs, failures
 
 
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-
-def _advance(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
-    """Also what is left of the time, by the bar itself."""
-    speed = progress.tasks[task].speed
-    progress.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
-
-
 class Replay:
     """One input."""
 
     def __init__(
-        self, path: Path, name: str, folder: Path, loaded: Loaded, engine: Engine, options: ReplayOptions
+        self,
+        path: Path,
+        name: str,
+        source: str,
+        folder: Path,
+        loaded: Loaded,
+        engine: Engine,
+        options: ReplayOptions,
     ) -> None:
+        """`name`: of the folder and the camera.  `source`: what to call the recording."""
         self._path = path
         self._name = name
+        self._source = source
         self._folder = folder
         self._engine = engine
         self._options = options
@@ -175,6 +183,8 @@ class Replay:
         self._frames = 0
         self._alerts = 0
         self._first_detection_s: float | None = None
+        self._clock = WallClock(options.start_utc_ns)
+        self._read: VideoFile | ImageSequence | None = None  # None: tracked again from stored detections
         self._session = content_id(path)
         self.thumbnails = Thumbnails(folder)
 
@@ -201,13 +211,17 @@ class Replay:
         header, stored = read_detections(self._folder / "detections.jsonl")
         self._session = header.session
         self._fps, self._size_px = header.fps, (header.width, header.height)
+        if self._options.start_utc_ns is None:
+            self._clock = WallClock(header.start_utc_ns)
         for detections in stored:
             self._follow(detections)
             advance(self._frames, header.frames)
 
     def _from_pictures(self, advance: Callable[[int, int | None], None]) -> None:
-        source = open_recording(self._path, self._options.fps)
-        total = self._total()
+        source = self._read = open_recording(self._path, self._options.fps, stream=self._options.stream)
+        total = self._total(source.stated_count)
+        if self._clock.start_utc_ns is None and isinstance(source, VideoFile):
+            self._clock = WallClock(source.created_utc_ns)
         try:
             frames = self._pictures(source)
             first = next(frames, None)
@@ -232,11 +246,12 @@ class Replay:
         finally:
             source.close()
 
-    def _pictures(self, source: Source) -> Iterator[Frame]:
+    def _pictures(self, source: VideoFile | ImageSequence) -> Iterator[Frame]:
         """The frames that are asked for, with the source's own numbers and times."""
         options = self._options
         band: Band | None = None
-        for number, picture in enumerate(source.pictures()):
+        for picture in source.pictures():
+            number = picture.number
             if options.end is not None and number >= options.end:
                 break
             if number < options.start or (number - options.start) % options.stride:
@@ -299,7 +314,7 @@ class Replay:
 
     def _record(self, tracks: Sequence[Track], events: Sequence[Event]) -> None:
         for event in events:
-            self._events_writer.write(event)
+            self._events_writer.write(self._timed(event))
             if event.track is not None and event.kind is not EventKind.TRACK_LOST:
                 self._tracks.setdefault(event.track.id, (event.track, event.track.last_seen))
                 self._alerts += event.kind is EventKind.TRACK_CONFIRMED
@@ -307,11 +322,15 @@ class Replay:
             if track.id in self._tracks:
                 self._tracks[track.id] = (track, self._tracks[track.id][1])
 
+    def _timed(self, event: Event) -> Event:
+        """With its wall-clock time, where that is known.  Its id does not depend on it."""
+        time_ns, text = self._clock.time_ns(event.pts_s), self._clock.text(event.pts_s)
+        return event if time_ns is None else msgspec.structs.replace(event, time_utc_ns=time_ns, time_utc=text)
+
     def _measured(self, stage: str, duration_ns: int) -> None:
         self._latencies.setdefault(stage, []).append(duration_ns / 1e6)
 
-    def _total(self) -> int | None:
-        count = frame_count(self._path)
+    def _total(self, count: int | None) -> int | None:
         if count is None:
             return None
         options = self._options
@@ -320,7 +339,7 @@ class Replay:
 
     def _header(self, first: Frame, fps: float | None, frames: int | None) -> Header:
         return Header(
-            source=self._path.name,
+            source=self._source,
             camera=self._name,
             session=self._session,
             band=first.band,
@@ -335,14 +354,18 @@ class Replay:
             start=self._options.start,
             end=self._options.end,
             stride=self._options.stride,
+            start_utc_ns=self._clock.start_utc_ns,
         )
 
     def _summary(self, error: str | None) -> Summary:
         told = sorted(self._tracks.values(), key=lambda entry: entry[0].id)
         metadata = self._metadata
+        read = self._read
+        start_s, end_s = (ref.pts_s if ref else 0.0 for ref in (self._first, self._last))
         return Summary(
-            source=self._path.name,
+            source=self._source,
             frames=self._frames,
+            failed=read.lost if read else 0,
             tracks=self._alerts,
             alerts=self._alerts,
             first_detection_s=self._first_detection_s,
@@ -351,26 +374,31 @@ class Replay:
             engine=self._engine.name,
             complete=error is None,
             error=error,
-            start_s=self._first.pts_s if self._first else 0.0,
-            end_s=self._last.pts_s if self._last else 0.0,
+            start_s=start_s,
+            end_s=end_s,
+            start_time_utc=self._clock.text(start_s) if self._first else None,
+            end_time_utc=self._clock.text(end_s) if self._last else None,
             fps=self._fps,
             size_px=self._size_px,
-            per_track=tuple(_describe(track, reported) for track, reported in told),
+            video_stream=read.stream if isinstance(read, VideoFile) else None,
+            other_video_streams=tuple(read.other_streams) if isinstance(read, VideoFile) else (),
+            per_track=tuple(self._describe(track, reported) for track, reported in told),
         )
 
-
-def _describe(track: Track, reported: FrameRef) -> TrackSummary:
-    """A track as it was at its end, from the frame that reported it on."""
-    return TrackSummary(
-        id=track.id,
-        label=track.label,
-        first_frame=reported.seq + 1,
-        last_frame=track.last_seen.seq + 1,
-        first_s=reported.pts_s,
-        last_s=track.last_seen.pts_s,
-        hits=track.hits,
-        score=track.score,
-    )
+    def _describe(self, track: Track, reported: FrameRef) -> TrackSummary:
+        """A track as it was at its end, from the frame that reported it on."""
+        return TrackSummary(
+            id=track.id,
+            label=track.label,
+            first_frame=reported.seq + 1,
+            last_frame=track.last_seen.seq + 1,
+            first_s=reported.pts_s,
+            last_s=track.last_seen.pts_s,
+            hits=track.hits,
+            score=track.score,
+            first_time_utc=self._clock.text(reported.pts_s),
+            last_time_utc=self._clock.text(track.last_seen.pts_s),
+        )
 
 
 def content_id(path: Path) -> str:

@@ -90,6 +90,8 @@ class TrackSummary(msgspec.Struct, frozen=True):
     last_s: float
     hits: int
     score: float
+    first_time_utc: str | None = None
+    last_time_utc: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     end_s: float = 0.0
     fps: float | None = None
     size_px: tuple[int, int] | None = None  # width, height
+    failed: int = 0  # frames that cannot be decoded; their numbers stay free
+    start_time_utc: str | None = None  # wall clock, ISO 8601: as given or as the file says, None where neither does
+    end_time_utc: str | None = None
+    video_stream: str | None = None  # index in the file (codec, size)
+    other_video_streams: tuple[str, ...] = ()  # which were not read
     per_track: tuple[TrackSummary, ...] = ()
 
 
@@ -204,6 +211,11 @@ def _card(number: int, one: Summary, thumbnails: Thumbnails) -> str:
     facts = [f"{one.size_px[0]} x {one.size_px[1]}"] if one.size_px else []
     facts += [f"{one.fps:.4g} fps"] if one.fps else []
     facts += [_count(one.frames, "frame"), f"{one.end_s - one.start_s:.1f} s", _count(one.alerts, "alert")]
+    facts += [f"{_count(one.failed, 'frame')} cannot be decoded"] if one.failed else []
+    facts += [f"from {one.start_time_utc}"] if one.start_time_utc else []
+    facts += [f"video stream {one.video_stream}, not {', '.join(one.other_video_streams)}"] * bool(
+        one.other_video_streams
+    )
     facts += [f"first detection at {one.first_detection_s:.2f} s"] if one.first_detection_s is not None else []
     at = f"./{quote(printable(thumbnails.folder.name), safe='')}"
     links = [f"<a href='{at}/{file}'>{file}</a>" for file in FILES if (thumbnails.folder / file).is_file()]

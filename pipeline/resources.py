@@ -1,7 +1,7 @@
 """What a process and its host consume.
 
-In: /proc, the file system, torch where it is loaded.  Out: collectors of CPU time, memory, GPU and free disk space,
-read when they are asked.
+In: /proc, the file system, torch where it is loaded.  Out: collectors of CPU time, memory, GPU, free disk space and log
+lines lost, read when they are asked.
 """
 
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from pipeline import streams
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -29,6 +31,16 @@ class ProcessResources(Collector):
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
         memory.add_metric(self._worker, resident_pages * _PAGE_BYTES)
         yield from (cpu, memory)
+
+
+class LogLosses(Collector):
+    """Of the process that asks."""
+
+    def collect(self) -> Iterator[Metric]:
+        lost = CounterMetricFamily("dasnet_log_lines_lost", "Lines that could not be written.", labels=["output"])
+        for output, count in streams.lost.items():
+            lost.add_metric([output], count)
+        yield lost
 
 
 class GpuResources(Collector):

@@ -1,76 +1,43 @@
 """The supervisor: starts the workers, keeps them alive, stops them in order, and serves the host's `/metrics`.
 
-The whole system as one flat table: see `processes`.
+The whole system as one flat table: see `processes`.  What flows between it and its workers:
+
+    Config --control channel--> worker      as it was read here, at each start and reload: see `transport.control`
+    worker --heartbeat--> supervisor        once a second, with its samples, its process id and this run's id
+    worker --control channel--> supervisor  a reload was applied; a recording was read
+    SIGHUP, `dasnet reload` --> supervisor  see `reload`
+
+Only a capture worker that said that its recording was read may end; every other one is replaced.
 """
 
-import fcntl
+import contextlib
 import os
+import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-import zmq
 from prometheus_client import CollectorRegistry
 
-from pipeline import health, ledger
+from pipeline import health, ledger, reload
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Config
-from pipeline.errors import DasnetError, StoreError, WireError
+from pipeline.config_file import load
+from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.host_metrics import HostCollector
 from pipeline.notify import notify
-from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.refusals import Refusals
-from pipeline.transport.sockets import bound
-from pipeline.transport.wire import Heartbeat, decode
+from pipeline.processes import Process, Start, capture_name, processes
+from pipeline.run_folder import owned
+from pipeline.transport.heartbeat import HeartbeatReceiver
+from pipeline.transport.wire import Heartbeat
 from pipeline.workers import set_on, settle
 
-RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STABLE_S = 30.0  # a worker that lived this long starts again without delay
-SILENCE_S = 15.0  # without a heartbeat for so long, a worker hangs and is killed
-STARTING_S = 90.0  # the first heartbeat may take this long: torch is large
 SIGN_S = 1.0  # between signs of life to systemd
 STOP_S = 8.0  # from the request to stop until a worker is killed
-
-
-@dataclass
-class Process:
-    """One worker: how it is started, and how it fares."""
-
-    name: str
-    arguments: list[str]
-    stop_order: int  # lower ones stop first: cameras before what they feed
-    child: "subprocess.Popen[bytes] | None" = None
-    started_s: float = 0.0
-    heard_s: float = 0.0
-    ever_heard: bool = False
-    failures: int = 0
-    restart_s: float = 0.0
-    is_recording: bool = False
-    finished: bool = False  # ended by itself: a recording that was read to its end, ...
-    broken: bool = False  # ... or as far as it can be
-
-
-def processes(config: Config, host: str | None = None) -> list[Process]:
-    """Everything that runs on a host; None: on the one that searches."""
-    searching = [
-        Process("segmentation", ["segmentation"], 1),
-        Process("tracking", ["tracking"], 2),
-        Process("console", ["console"], 3),
-    ]
-    return [
-        *(searching if host is None else []),
-        *(
-            Process(f"capture-{camera.id}", ["capture", "--camera", camera.id], 0, is_recording=not camera.is_live)
-            for camera in config.cameras
-            if camera.host == host
-        ),
-    ]
 
 
 @dataclass
@@ -89,7 +56,10 @@ class Supervisor:
     def __post_init__(self) -> None:
         self.config = self.config.at(self.host)
         self.table = processes(self.config, self.host)
-        self._folder = Path.cwd()  # the workers read the configuration from where it was read here
+        self._folder = Path.cwd()
+        self._run_id = secrets.token_hex(8)
+        self._number = 1  # of the configuration in use
+        self._change: reload.Change | None = None  # under way
         self._stop = threading.Event()
         self._exit_code = 0
         self._ready = False  # and systemd knows
@@ -106,17 +76,16 @@ class Supervisor:
         run_dir = self.config.run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         os.chdir(run_dir)
-        with _Lock(run_dir), _Heartbeats(self._collector, self._heard):
+        with (
+            owned(run_dir) as lock,
+            HeartbeatReceiver(self._heard, self._collector.refused),
+            reload.Requests(self.config_path) as requests,
+        ):
+            self._how = Start(self._run_id, self._folder, lock)
             self._serve_metrics()
             settle()
             try:
-                for process in self.table:
-                    self._start(process)
-                while not self._stop.wait(0.1):
-                    self._supervise()
-                    self._tell_systemd()
-                    if self._all_read():
-                        break
+                self._watch(requests)
             finally:
                 notify("STOPPING=1")
                 self._stop_all()
@@ -124,14 +93,31 @@ class Supervisor:
         self._summarise()
         return self._exit_code or int(any(process.broken for process in self.table))
 
+    def _watch(self, requests: reload.Requests) -> None:
+        for process in self.table:
+            self._start(process)
+        while not self._stop.wait(0.1):
+            for process in self.table:
+                self._look_after(process)
+            self._tell_systemd()
+            if requests.terminal_closed() or self._all_read():
+                return
+            if self._change is None and requests.due():
+                self._begin_reload(requests)
+            if self._change is not None:
+                self._go_on_with_reload(self._change, requests)
+
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
         registry.register(self._collector)
-        address = self.config.metrics
-        port = health.serve(address, registry, self._collector.not_ready)
-        url = f"http://{address.host}:{port}/metrics"
-        self.config.metrics_address_path.write_text(url, encoding="utf-8")
-        print(f"metrics: {url}", flush=True)
+        health.serve(self.config.metrics, registry, self._collector.not_ready, self._stop, self._serves_metrics)
+
+    def _serves_metrics(self, url: str) -> None:
+        try:
+            self.config.metrics_address_path.write_text(url, encoding="utf-8")
+        except OSError as error:
+            self._log.warning("address of the metrics cannot be written", reason=error.strerror)
+        health.announce(url)
 
     def _tell_systemd(self) -> None:
         """Alive while this loop turns; ready once every worker was heard."""
@@ -143,59 +129,118 @@ class Supervisor:
             self._ready = notify("READY=1")
 
     def _start(self, process: Process) -> None:
-        command = [sys.executable, "-m", "pipeline", "worker", *process.arguments, str(self.config_path)]
-        process.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(), cwd=self._folder)
-        process.started_s = time.monotonic()
-        process.heard_s = 0.0
+        try:
+            process.start(self._how, self._number, self.config)
+        except OSError as error:  # no memory, no process ids or descriptors left: not for ever
+            process.ended()
+            pause_s = process.postpone()
+            reason = error.strerror
+            self._log.error("worker cannot be started", worker=process.name, reason=reason, restart_in_s=pause_s)
 
     def _heard(self, heartbeat: Heartbeat) -> None:
-        for process in self.table:
-            if process.name == heartbeat.worker:
-                process.heard_s = time.monotonic()
-                process.ever_heard = True
+        """Raises WireError for a process that this run did not start, or has replaced."""
+        process = next((process for process in self.table if process.name == heartbeat.worker), None)
+        if process is None or (heartbeat.run, heartbeat.pid) != (self._run_id, process.pid):
+            raise WireError(
+                f"a heartbeat of process {heartbeat.pid} as {heartbeat.worker[:80]!r}, which is no worker here"
+            )
+        self._collector.receive(heartbeat)
+        process.heard_s = time.monotonic()
+        process.ever_heard = True
 
-    def _supervise(self) -> None:
-        now_s = time.monotonic()
-        for process in self.table:
-            if process.finished:
-                continue
-            if process.child is None:
-                if now_s >= process.restart_s:
-                    self._collector.restarted(process.name)
-                    self._start(process)
-                continue
-            code = process.child.poll()
-            if code is None:
-                self._check_alive(process, now_s)
-            elif code == 0 or (code == DasnetError.exit_code and process.is_recording):
-                process.finished, process.broken, process.child = True, code != 0, None
-                self._collector.finished(process.name)
-            elif code > 0 and not process.ever_heard:
-                # It told why; what never started will not by itself, and a person stands before it.
-                self._log.error("worker cannot start", worker=process.name, code=code)
-                self._exit_code = code
-                self._stop.set()
-            else:
-                self._failed(process, code, now_s)
+    def _look_after(self, process: Process) -> None:
+        if process.child is None:
+            if not process.finished and time.monotonic() >= process.restart_s:
+                self._collector.restarted(process.name)
+                self._start(process)
+            return
+        code = process.child.poll()
+        process.listen()
+        if code is not None:
+            process.ended()
+            self._ended(process, code)
+        elif process.is_hanging(process.heard_s or process.started_s):
+            self._kill(process, process.heard_s or process.started_s)
 
-    def _check_alive(self, process: Process, now_s: float) -> None:
-        silent_s = now_s - (process.heard_s or process.started_s)
-        if process.child is not None and silent_s > (SILENCE_S if process.heard_s else STARTING_S):
-            self._log.error("worker hangs", worker=process.name, silent_s=round(silent_s, 1))
+    def _kill(self, process: Process, silent_since_s: float) -> None:
+        silent_s = round(time.monotonic() - silent_since_s, 1)
+        self._log.error("worker hangs", worker=process.name, silent_s=silent_s)
+        if process.child is not None:
             process.child.kill()
 
-    def _failed(self, process: Process, code: int, now_s: float) -> None:
+    def _ended(self, process: Process, code: int) -> None:
+        """Without having been told to, but where it is leaving."""
         self._collector.ended(process.name)
-        lived_s = now_s - process.started_s
-        process.failures = 0 if lived_s > STABLE_S else process.failures + 1
-        pause_s = RESTART_BACKOFF_S[min(process.failures, len(RESTART_BACKOFF_S) - 1)]
-        process.child, process.restart_s = None, now_s + pause_s
-        self._log.error("worker ended", worker=process.name, code=code, restart_in_s=pause_s)
+        if process.leaving:
+            self._remove(process)
+        elif process.finished:
+            self._collector.finished(process.name)
+        elif code > 0 and not process.ever_heard and not self._ready:
+            # It told why; what never started will not by itself, and a person stands before it.
+            self._log.error("worker cannot start", worker=process.name, code=code)
+            self._exit_code = code
+            self._stop.set()
+        else:
+            pause_s = process.postpone()
+            self._log.error("worker ended", worker=process.name, code=code, restart_in_s=pause_s)
+
+    def _remove(self, process: Process) -> None:
+        self.table = [other for other in self.table if other is not process]  # another thread may go through it
 
     def _all_read(self) -> bool:
         """Cameras on other hosts are never done."""
-        captures = [process for process in self.table if process.name.startswith("capture-")]
-        return len(captures) == len(self.config.cameras) and all(process.finished for process in captures)
+        captures = [process for process in self.table if process.stop_order == 0]
+        return (
+            self._change is None
+            and len(captures) == len(self.config.cameras)
+            and all(process.finished and process.child is None for process in captures)
+        )
+
+    def _begin_reload(self, requests: reload.Requests) -> None:
+        try:
+            with contextlib.chdir(self._folder):  # what is relative is so to where the program was started
+                change = reload.change(self.config, load(self.config_path).at(self.host))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the site goes on
+            unexpected = f"{self.config_path}: cannot be read ({type(error).__name__})"
+            requests.refuse(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)
+            return
+        self._change, self._number, self.config = change, self._number + 1, change.config
+        leaving = {capture_name(camera) for camera in (*change.removed, *change.changed)}
+        for process in self.table:
+            if process.name in leaving:
+                process.leave()
+                if process.child is None:
+                    self._remove(process)
+
+    def _go_on_with_reload(self, change: reload.Change, requests: reload.Requests) -> None:
+        """As far as possible now; see `reload`."""
+        leaving = [process for process in self.table if process.leaving]
+        for process in leaving:
+            if time.monotonic() - process.told_s > STOP_S and process.child is not None:
+                process.child.kill()
+        if leaving or not all(self._has_applied(process) for process in self.table if process.stop_order > 0):
+            return
+        known = {process.name: process for process in self.table}
+        table = [known.get(process.name, process) for process in processes(self.config, self.host)]
+        self._collector.watch(self.config, [process.name for process in table])
+        self.table = table
+        for process in table:
+            if process.name not in known:
+                self._collector.due(process.name)
+                self._start(process)
+        self._change = None
+        requests.applied(change)
+
+    def _has_applied(self, process: Process) -> bool:
+        """The configuration in use, which it is handed here; one that is down will be started with it."""
+        if process.child is None or process.applied == self._number:
+            return True
+        if process.told < self._number:
+            with contextlib.suppress(OSError):  # it is gone, which is noticed soon
+                process.hand_over(self._run_id, self._number, self.config)
+        elif process.is_hanging(process.told_s):
+            self._kill(process, process.told_s)
+        return False
 
     def _stop_all(self) -> None:
         """Cameras first, then what they feed, so that every frame under way meets its fate."""
@@ -227,60 +272,3 @@ class Supervisor:
                 failed={cause.value: count for cause, count in account.failed.items() if count},
                 blind_s={cause.value: round(ns / 1e9, 1) for cause, ns in account.blind_ns.items() if ns},
             )
-
-
-def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-    return {**inherited, "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1")}
-
-
-class _Lock:
-    """One supervisor a run folder: two would write the same ledgers."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / "supervisor.lock"
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DasnetError(
-                f"{self._path.parent}: another dasnet runs in this folder; stop it, or set another run_dir"
-            ) from error
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-class _Heartbeats:
-    """Receives the workers' heartbeats in a thread of its own."""
-
-    def __init__(self, collector: HostCollector, heard: Callable[[Heartbeat], None]) -> None:
-        self._collector = collector
-        self._refusals = Refusals("heartbeat", collector.refused)
-        self._heard = heard
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
-
-    def __enter__(self) -> None:
-        self._socket = bound(zmq.PULL, Endpoints().heartbeat, high_water=64)
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            if not self._socket.poll(200):
-                continue
-            try:
-                message, _ = decode(self._socket.recv_multipart())
-                if not isinstance(message, Heartbeat):
-                    raise WireError(f"a {type(message).__name__} sent to the supervisor")
-                self._collector.receive(message)
-                self._heard(message)
-            except WireError as error:
-                self._refusals.refuse(error)
-        self._socket.close(0)

@@ -7,6 +7,7 @@ be had is a line in `missing.txt`, and no reason to fail.
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -22,10 +23,12 @@ import yaml
 
 from pipeline import __version__, health, ledger
 from pipeline.config import Config
+from pipeline.console.status import public
 from pipeline.doctor import describe, examine
 from pipeline.errors import DasnetError
 from pipeline.logs import files
 from pipeline.sinks.store import StoreReader
+from pipeline.yaml_file import read_yaml
 
 MAX_PART_BYTES = 4_000_000  # of a part's text; of a longer one the end is kept
 EVENTS = 1000  # the newest
@@ -60,8 +63,8 @@ def write(path: Path, config: Config, out: Path) -> str:
 
 def _parts(path: Path, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "versions.json", _versions
-    yield "config.yaml", lambda: path.read_text(encoding="utf-8")
-    yield "config-with-defaults.yaml", lambda: yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    yield "config.yaml", lambda: _yaml(config, read_yaml(path).value)
+    yield "config-with-defaults.yaml", lambda: _yaml(config, config.model_dump(mode="json"))
     yield "check.txt", lambda: describe(path, config)
     yield "doctor.txt", lambda: examine(config.run_dir)[0]
     yield "metrics.txt", lambda: _metrics(config)
@@ -70,6 +73,12 @@ def _parts(path: Path, config: Config) -> Iterator[tuple[str, Callable[[], str]]
     yield "run-folder.txt", lambda: _listing(config.run_dir)
     for log in files(config.log_path):
         yield f"log/{log.name}", lambda log=log: _tail(log)  # type: ignore[misc]
+
+
+def _yaml(config: Config, settings: object) -> str:
+    """Without comments, which may hold an old password; unbroken lines, for one is not found across two."""
+    shown = config.redactor.every(public(settings, config.references))
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 def _versions() -> str:

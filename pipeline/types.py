@@ -182,3 +182,4 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     alert: str | None = None  # id of the event that opened the alert
     cause: Cause | None = None  # of a camera's blindness
     snapshot: str | None = None  # file name in the run folder's `snapshots`
+    time_utc: str | None = None  # ISO 8601; of a recording, where its wall-clock time is known

@@ -150,7 +150,7 @@ def nothing_in(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
-    segmentation.preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
+    vars(segmentation)["preview"] = lambda frame: b""  # noqa: ARG005 - for people, no part of the transport
     keep_memory()  # as an engine on a processor does
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]

@@ -20,14 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos_faults import FAULTS, PASSWORD, Target, left_out
+from chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, left_out
 from fleet import (
     DASNET,
     RtspCameras,
@@ -136,8 +134,11 @@ def target(rng: random.Random) -> Iterator[Target]:
             watched[-1]["transport"] = "udp"
             addresses = {"metrics": {"port": ports[0]}, "console": {"port": ports[1]}}
             config = write_site(folder, watched, store={"path": str(folder / STORE)}, **addresses)
-            with Running("run", config, command=command(folder, clock)) as program:
-                hit = Target(program, servers, folder / "run", folder / STORE, shapes, rng, ports, clock)
+            to_pipe = ["sh", "-c", f'exec "$0" "$@" 2>{folder / "stderr"}']
+            program = Running("run", config, command=[*to_pipe, *command(folder, clock)])
+            stderr = LogPipe(folder / "stderr", program.lines)
+            with program:
+                hit = Target(program, servers, folder / "run", folder / STORE, shapes, rng, ports, clock, stderr)
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
                     raise SystemExit("not every camera was searched:\n" + "\n".join(program.lines[-20:]))
                 yield hit
@@ -216,16 +217,6 @@ def recovery_s(hit: Target, base: dict[str, int]) -> float:
             break
         time.sleep(0.1)
     return waited_s
-
-
-def answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2):
-            return True
-    except urllib.error.HTTPError:  # the console has no such page, but it answers
-        return True
-    except OSError:
-        return False
 
 
 def end(hit: Target) -> list[str]:

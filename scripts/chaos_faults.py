@@ -10,9 +10,11 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +24,60 @@ from fleet import RtspCameras, Running, processes
 from pipeline.transport.wire import VERSION
 
 PASSWORD, WRONG = "right", "wrong"
+IDLE_CONNECTIONS = 300
 PACKET_LOSS_PERCENT = 2
-HOLD_S = {"network": 3.0, "frozen": 6.0, "loss": 8.0, "disk": 5.0, "stopped": 10.0, "lock": 8.0}
+HOLD_S = {
+    "network": 3.0,
+    "frozen": 6.0,
+    "loss": 8.0,
+    "disk": 5.0,
+    "stopped": 10.0,
+    "lock": 8.0,
+    "stderr": 5.0,
+    "port": 5.0,
+}
 CLOCK_STEPS_S = (-7200, -3600, 0, 3600, 7200)
 GARBAGE = 200  # messages a socket
+
+
+class LogPipe:
+    """The program's stderr: a named pipe that is read, and for a while closed, or full."""
+
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self._path, self._lines = path, lines
+        self._turn = threading.Lock()
+        self._text = ""
+        os.mkfifo(path)
+        self._reader = self._open()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def _run(self) -> None:
+        while True:
+            with self._turn, suppress(BlockingIOError):
+                self._text += os.read(self._reader, 1 << 16).decode(errors="replace")
+                *whole, self._text = self._text.split("\n")
+                self._lines += whole
+            time.sleep(0.05)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._turn:
+            os.close(self._reader)
+            yield
+            self._reader = self._open()
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        with self._turn:
+            writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"\n" * 4096)
+            os.close(writer)
+            yield
 
 
 @dataclass
@@ -40,11 +92,17 @@ class Target:
     rng: random.Random
     ports: tuple[int, ...]  # of HTTP
     clock: Path  # what the program's clock is off by, in s
+    stderr: LogPipe
     shown: dict[str, int] = field(default_factory=dict)  # which of the clips each camera shows
+    idle: list[socket.socket] = field(default_factory=list)  # connections that keep others out
 
     @property
     def camera(self) -> str:
         return self.rng.choice(sorted(self.servers.ports))
+
+    @property
+    def worker(self) -> str:
+        return self.rng.choice(sorted(set(processes(self.program)) - {"supervisor"}))
 
     def pid(self, worker: str) -> int:
         return processes(self.program)[worker][0]
@@ -167,8 +225,7 @@ def full(folder: Path) -> None:
 
 def stopped(target: Target) -> None:
     """A worker stands still, as on a machine that swaps."""
-    pids = processes(target.program)
-    pid = pids[target.rng.choice(sorted(set(pids) - {"supervisor"}))][0]
+    pid = target.pid(target.worker)
     os.kill(pid, signal.SIGSTOP)
     time.sleep(HOLD_S["stopped"])
     os.kill(pid, signal.SIGCONT)
@@ -204,6 +261,54 @@ def send_bytes(family: int, address: str | tuple[str, int], rng: random.Random) 
                 continue
 
 
+def stderr_closed(target: Target) -> None:
+    """Nobody reads the log any more, while there is something to say."""
+    with target.stderr.closed():
+        os.kill(target.pid(target.worker), signal.SIGKILL)
+        time.sleep(HOLD_S["stderr"])
+
+
+def stderr_full(target: Target) -> None:
+    """Whoever reads the log stands still: a write would wait for ever."""
+    with target.stderr.full():
+        os.kill(target.pid(target.worker), signal.SIGKILL)
+        time.sleep(HOLD_S["stderr"])
+
+
+def console_port_taken(target: Target) -> None:
+    """Another program takes it while the console starts again."""
+    os.kill(target.pid("console"), signal.SIGKILL)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                other.bind(("127.0.0.1", target.ports[1]))
+                break
+            except OSError:  # the console is not gone yet
+                time.sleep(0.001)
+        other.listen()
+        time.sleep(HOLD_S["port"])
+
+
+def idle_connections(target: Target) -> None:
+    """Many silent connections to every page: it still answers, or they stay, so that it does not recover."""
+    for port in target.ports:
+        silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(IDLE_CONNECTIONS)]
+        if not answers(port):
+            target.idle += silent
+        for connection in silent if not target.idle else ():
+            connection.close()
+
+
+def answers(port: int) -> bool:
+    """Whether a page there is served."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 Fault = Callable[[Target], None]
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
@@ -226,6 +331,10 @@ FAULTS: dict[str, Fault] = {
         store_locked,
         stopped,
         garbage,
+        stderr_closed,
+        stderr_full,
+        console_port_taken,
+        idle_connections,
     )
 }
 

@@ -92,7 +92,9 @@ def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figure
         for number, clip in enumerate(clips, 1):
             stored = _is_stored(folder / clip.name, loaded.metadata.decision[clip.sensor].threshold)
             how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
-            summary = Replay(clip.path, clip.name, folder / clip.name, loaded, engine, how).run(lambda *_: None)
+            summary = Replay(clip.path, clip.name, clip.path.name, folder / clip.name, loaded, engine, how).run(
+                lambda *_: None
+            )
             if summary.error:
                 raise DasnetError(summary.error)
             rows = read_rows((folder / clip.name / "tracks.txt").read_text().splitlines())

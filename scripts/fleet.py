@@ -6,6 +6,7 @@ The cameras and the running program are those of the tests (`tests/rtsp.py`, `te
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from program import CLIPS, DASNET, Running  # noqa: E402
 from rtsp import RtspCameras  # noqa: E402
 
 from pipeline import ledger  # noqa: E402
+from pipeline.errors import StoreError  # noqa: E402
 
 __all__ = ["CLIPS", "DASNET", "ROOT", "RtspCameras", "Running"]
 
@@ -64,8 +66,12 @@ def write_site(folder: Path, watched: Sequence[Mapping[str, object]], **sections
 
 
 def accounts(run_dir: Path) -> dict[str, ledger.Account]:
-    """By camera."""
-    return {path.stem: ledger.read(path) for path in sorted((run_dir / "ledgers").glob("*.ledger"))}
+    """By camera; without those whose ledger is just being made."""
+    found = {}
+    for path in sorted((run_dir / "ledgers").glob("*.ledger")):
+        with suppress(StoreError):
+            found[path.stem] = ledger.read(path)
+    return found
 
 
 def processes(program: Running) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,26 @@ def write(path: Path, image: Any) -> None:
     path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image)[1].tobytes())
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_turned(path: Path, image: Any, orientation: int) -> None:
+    """A JPEG that viewers turn (EXIF)."""
+    directory = struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0II*\0" + directory
+    content = cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()
+    write_bytes(path, content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
+
+
 def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def write_video(path: Path, frames: int = 6) -> None:

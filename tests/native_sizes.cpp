@@ -72,7 +72,8 @@ int main(int count, char **) {
             void *engine = dasnet_create(weights.data(), weights.size(), levels, classes, 1 + classes % 3, 1, bf16);
             if (!engine) return std::fprintf(stderr, "%s\n", dasnet_error()), 1;
             auto run = [&](int rows, int columns) {
-                const int multiple = std::min(1 << levels, MOST_MULTIPLE), height = rows * multiple, width = columns * multiple;
+                const int multiple = std::min(1 << levels, dasnet::MAX_MULTIPLE), height = rows * multiple,
+                          width = columns * multiple;
                 // Exactly as large as it must be, so that one step further is a fault.
                 std::vector<float> image((size_t)3 * height * width), logits((size_t)classes * height * width);
                 for (float &value : image) value = uniform(random);

@@ -18,7 +18,7 @@ from typing import Self
 import av
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.workers import PR_SET_PDEATHSIG
+from pipeline.parent import PR_SET_PDEATHSIG
 
 REPOSITORY = Path(__file__).parents[1]
 CLIPS = Path(__file__).parent / "data" / "clips"

@@ -2,13 +2,13 @@
 
 from scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
-from model.metadata import Decision, decisions
+from model.metadata import Decision, Metadata
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Event, EventKind, Severity
 
 
 def events_of(frames: list) -> list[Event]:
-    stage = TrackStage(decisions({}))
+    stage = TrackStage(Metadata().decision)
     events: list[Event] = []
     for detections in frames:
         events += stage.alert(detections.ref, stage.track(detections))
@@ -57,7 +57,7 @@ def test_ids_of_events_are_unique_and_the_same_every_time():
 
 
 def test_a_new_session_ends_what_the_old_one_left():
-    stage = TrackStage(decisions({}))
+    stage = TrackStage(Metadata().decision)
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
         stage.alert(detections.ref, stage.track(detections))

@@ -6,9 +6,10 @@ import pytest
 import yaml
 from program import REPOSITORY, dasnet
 
-from pipeline.config import load, public_uri
+from pipeline.config_file import load
 from pipeline.errors import ConfigError
 from pipeline.types import Band
+from pipeline.uri import public_uri
 
 SMALLEST = 'cameras:\n  - {id: north, uri: "rtsp://user:${CAM_PASSWORD}@192.0.2.10/stream", band: infrared}\n'
 

@@ -33,9 +33,10 @@ from pipeline.console.cameras import Cameras
 from pipeline.console.frames import KEPT_PICTURES, LiveFrames
 from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
-from pipeline.console.server import bind, run_console
+from pipeline.console.server import run_console
 from pipeline.errors import ConfigError, WireError
 from pipeline.ledger import Ledger
+from pipeline.listener import listen
 from pipeline.sinks.store import Alert, Store
 from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
 from pipeline.types import Cause, Event, EventKind, Track, TrackState
@@ -47,11 +48,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pipeline.config import Config
 from pipeline.console.server import run_console
+from pipeline.listener import listen
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 config = Config.model_validate_json(Path(sys.argv[1]).read_bytes())
-run_console(config, sys.argv[2], int(sys.argv[3]), ready=lambda port: print(port, flush=True), stop=stop,
-            metrics=sys.argv[4])
+listener = listen(config.console.host, int(sys.argv[3]), **eval(sys.argv[5]))
+run_console(config, sys.argv[2], listener, ready=lambda url: print(url, flush=True), stop=stop,
+            metrics=lambda: sys.argv[4])
 """
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -105,7 +108,10 @@ def in_a_thread(work: Callable[[], object]) -> None:
 class Process:
     """The console in a process of its own."""
 
-    def __init__(self, config: Config, endpoint: str, metrics: str = "http://127.0.0.1:9/metrics") -> None:
+    def __init__(
+        self, config: Config, endpoint: str, metrics: str = "http://127.0.0.1:9/metrics", **limits: float
+    ) -> None:
+        self._limits = limits
         self._file = config.run_dir / "config.json"
         self._file.write_text(config.model_dump_json())
         self._endpoint = endpoint
@@ -115,11 +121,13 @@ class Process:
 
     def start(self) -> None:
         command = [sys.executable, "-c", SERVER, str(self._file), self._endpoint, str(self.port), self._metrics]
+        command.append(repr(self._limits))
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=die_with_parent
         )
         assert self.process.stdout
-        self.port = int(self.process.stdout.readline())
+        self.scheme, _, port = self.process.stdout.readline().rstrip("/\n").split(":")
+        self.port = int(port)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
         """Returns how long that took, s."""
@@ -131,7 +139,7 @@ class Process:
         return time.monotonic() - started
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
 
 class Feed(threading.Thread):
@@ -547,27 +555,19 @@ def test_the_state_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert look()[0] == "up"
 
 
-def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
-    with bind("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"console.port: 127.0.0.1:{port} is taken by another program; name"):
-            run_console(site_config(tmp_path, "north"), "ipc://x.sock", port)
-
-
 def test_a_given_socket_is_served_and_a_bad_endpoint_is_a_clear_error(tmp_path: Path) -> None:
-    ports: list[int] = []
+    urls: list[str] = []
     stop = threading.Event()
-    listener = bind("127.0.0.1", 0)
-    arguments = (site_config(tmp_path, "north"), f"ipc://{tmp_path}/live.sock", listener)
-    thread = threading.Thread(target=run_console, args=arguments, kwargs={"ready": ports.append, "stop": stop})
+    arguments = (site_config(tmp_path, "north"), f"ipc://{tmp_path}/live.sock", listen("127.0.0.1", 0))
+    thread = threading.Thread(target=run_console, args=arguments, kwargs={"ready": urls.append, "stop": stop})
     thread.start()
-    until(lambda: ports)
-    assert httpx.get(f"http://127.0.0.1:{ports[0]}/healthz").json()["status"] == "ok"
+    until(lambda: urls)
+    assert httpx.get(f"{urls[0]}healthz").json()["status"] == "ok"
     stop.set()
     thread.join(5)
     assert not thread.is_alive()
     with pytest.raises(ConfigError, match="live endpoint 'nonsense' cannot be connected to"):
-        in_a_thread(lambda: run_console(site_config(tmp_path, "north"), "nonsense", 0))
+        in_a_thread(lambda: run_console(site_config(tmp_path, "north"), "nonsense", listen("127.0.0.1", 0)))
 
 
 def test_a_stop_ends_open_streams(site: Site) -> None:

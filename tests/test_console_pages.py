@@ -18,12 +18,15 @@ from playwright.sync_api import Browser, Page, expect
 from program import CLIPS, DASNET, REPOSITORY
 from prometheus_client import start_http_server
 from test_console import SECRET, Feed, Process, browser, faultless_page, picture, until
+from test_image_file import png
 from test_store import CONFIRMED, LOST, event, track
 
-from pipeline.config import load
+from pipeline.config_file import load
 from pipeline.console.history import History, parse, quantile
 from pipeline.console.status import public
+from pipeline.console.trial import MAX_MEMORY_BYTES
 from pipeline.errors import ConfigError
+from pipeline.frame_size import MAX_FRAME_PX
 from pipeline.metrics import TrackingMetrics
 from pipeline.sinks.store import Store, StoreReader
 from pipeline.types import TrackState
@@ -195,13 +198,54 @@ def test_what_cannot_be_tried_says_why(site: Site) -> None:
     for name, content, error in (
         ("x.exe", b"x", "a file ending in '.exe'; allowed: .jpg"),
         ("x.png", b"", "an empty file"),
-        ("../../x.png", b"no picture", "input.png: is no readable picture"),
+        ("../../x.png", b"no picture", "input.png: is broken or no image"),
     ):
         answer = site.post("/trials", params={"name": name}, content=content)
         assert answer.status_code == 400 and error in answer.json()["error"] and "/" not in answer.json()["error"]
     assert not (site.run_dir / "try").exists()
     for path in ("x/y.png", "../store.sqlite", "..%2f..%2fstore.sqlite", "%2e%2e/store.sqlite"):
         assert httpx.get(site.console.url(f"/api/v1/trials/{path}")).status_code == 404
+
+
+def test_a_small_file_that_holds_a_huge_image_is_refused_before_it_is_decoded(site: Site) -> None:
+    bomb = png(10_000, 10_000)
+    assert len(bomb) < 200_000
+    answer = site.post("/trials", params={"name": "x.png"}, content=bomb)
+    told = f"input.png: declares 10000x10000 px; must be at most {MAX_FRAME_PX:,} px"
+    assert answer.status_code == 400 and told in answer.json()["error"]
+    assert not (site.run_dir / "try").exists()
+
+
+def test_a_trial_has_limits_and_is_the_first_to_be_ended(site: Site) -> None:
+    def children() -> list[Path]:
+        parent = Path(f"/proc/{site.console.process.pid}")
+        found = {int(child) for task in parent.glob("task/*/children") for child in task.read_text().split()}
+        return [Path(f"/proc/{child}") for child in found if b"predict" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    before_kb = peak_kb(Path(f"/proc/{site.console.process.pid}"))
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(site.post, "/trials", params={"name": "x.png"}, content=png(6000, 6000))
+        until(lambda: bool(children()))
+        [child] = children()
+        limits = (child / "limits").read_text()
+        assert re.search(rf"Max data size +{MAX_MEMORY_BYTES} +{MAX_MEMORY_BYTES}", limits)
+        assert re.search(r"Max cpu time +\d+", limits) and re.search(r"Max file size +\d+", limits)
+        assert (child / "oom_score_adj").read_text() == "1000\n"
+        most_kb = 0
+        while not answer.done():
+            most_kb = max(most_kb, peak_kb(child))
+            time.sleep(0.05)  # of another process, which can only be looked at
+    assert answer.result().status_code == 400
+    assert "needs more than 3 GiB of memory" in answer.result().json()["error"]
+    assert most_kb < 3.5 * 2**20 and peak_kb(Path(f"/proc/{site.console.process.pid}")) < before_kb + 100_000
+
+
+def peak_kb(process: Path) -> int:
+    try:
+        found = re.search(r"VmHWM:\s+(\d+)", (process / "status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def test_one_is_tried_at_a_time_and_whoever_goes_away_ends_it(site: Site) -> None:
@@ -390,5 +434,5 @@ def test_history_tells_quantiles_of_the_window_and_survives_a_new_host() -> None
     with pytest.raises(ValueError):
         history.receive("no metrics {", 0.0)
     one, two = (parse(text(n, n, n), float(n))[0] for n in (1, 2))  # a day of them is kept
-    assert all(a is b for a, b in zip(one.counts, two.counts, strict=True))
+    assert one.counts.keys is two.counts.keys
     assert one.latency["capture_to_track"].bounds_s is two.latency["capture_to_track"].bounds_s

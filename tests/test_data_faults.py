@@ -33,7 +33,7 @@ def fault_of(folder: Path) -> str:
         ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; allowed: 160x128, as "),
         ("masks/a.png", picture(), "masks/a.png: is no mask but has "),
         ("masks/a.png", mask() | 255, "masks/a.png: is no mask, no pixel is background"),
-        ("classes/a.png", mask(9), "classes/a.png: is no label map; allowed: one channel of 0 to 4"),
+        ("classes/a.png", mask(9), "classes/a.png: is no label map; expected one channel of 0 to 4"),
     ],
 )
 def test_broken_pictures_and_masks_are_named(tmp_path: Path, file: str, content: Any, message: str) -> None:
@@ -79,11 +79,11 @@ def test_images_without_any_mask_are_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.1\n", r"0.txt: line 1 is '0 0.5 0.5 0.1'; allowed: class \(of 3\), centre x"),
+        ("0 0.5 0.5 0.1\n", r"0.txt: line 1 is '0 0.5 0.5 0.1'; expected a class \(of 3\), then a box \(centre x"),
         ("0 66 44 12 8\n", "0.txt: line 1 is '0 66 44 12 8'"),
         ("7 0.5 0.5 0.1 0.1\n", "0.txt: line 1 is '7 0.5"),
-        ("0 0.5 0.5 0 0.1\n", r"0.jpg: box \(.*\) has no area"),
-        ("0 1.5 0.5 0.1 0.1\n", r"0.jpg: box \(.*\) lies outside the frame of 160x128 pixels"),
+        ("0 0.5 0.5 0 0.1\n", r"0.txt: line 1: box \(.*\) has no area, in .*0.jpg"),
+        ("0 1.5 0.5 0.1 0.1\n", r"0.txt: line 1: box \(.*\) lies outside the frame of 160x128 pixels, in .*0.jpg"),
     ],
 )
 def test_wrong_yolo_lines_are_named(tmp_path: Path, line: str, message: str) -> None:

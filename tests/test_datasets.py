@@ -10,7 +10,7 @@ import pytest
 from data_sets import HEIGHT, TARGET, WIDTH, XYWH, YOLO_LINE, mask, picture, write, write_json
 
 from training.datasets import CLIP_CLASSES, Clip, DataError, LabelledFrame, describe, open_dataset, validate
-from training.datasets.pictures import fill
+from training.datasets.outlines import fill
 
 
 def frames_of(folder: Path | str, *splits: str) -> dict[str, list[LabelledFrame]]:
@@ -175,28 +175,40 @@ def test_targets_of_scenes_can_be_larger() -> None:
     [
         (lambda folder: None, r"is in no known format; found: nothing; allowed: dronedet .*, DAS-Net .*, YOLO .*COCO"),
         (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format; found: x/; allowed"),
-        (lambda folder: (folder / "labels.json.gz").write_text("{}"), r"labels.json.gz: cannot be read .*; allowed"),
+        (
+            lambda folder: (folder / "labels.json.gz").write_text("{}"),
+            r"labels.json.gz: cannot be read; expected",
+        ),
         (lambda folder: data_sets.dronedet(folder, sensor="sonar"), r"A.sensor is 'sonar'; allowed: infrared, visible"),
         (lambda folder: data_sets.dronedet(folder, split="tset"), r"A.split is 'tset'; allowed: train, val, hard"),
-        (lambda folder: data_sets.dronedet(folder, frames=[[{"id": 0}]]), r"clip A does not follow the format"),
+        (
+            lambda folder: data_sets.dronedet(folder, frames=[[{"id": 0}]]),
+            r"clip A: frame 0: has the object .*; expected id, class and box",
+        ),
         (
             lambda folder: data_sets.yolo(folder, names=("cat", "dog")),
             r"names \['cat', 'dog'\]: none is known",
         ),
-        (lambda folder: data_sets.yolo(folder, names=None), r"data.yaml: has no names .*; allowed: names"),
+        (
+            lambda folder: data_sets.yolo(folder, names=None),
+            r"data.yaml: names = None; expected names: a list",
+        ),
         (lambda folder: data_sets.coco(folder, categories=[{"id": 3, "name": "cat"}]), r"\['cat'\]: none is known"),
         (
             lambda folder: data_sets.coco(folder, annotations=[{"id": 1}]),
-            r"does not follow the format .*allowed: COCO",
+            r"val2017.json: annotation 1: image_id = None; expected an id of images \(10, 11, 12\)",
         ),
-        (lambda folder: (folder / "a.json").write_text("{"), r"a.json: is not JSON .*; allowed: COCO"),
+        (
+            lambda folder: (folder / "a.json").write_text("{"),
+            r"a.json: is not JSON \(line 1, column 2\); expected",
+        ),
         (
             lambda folder: write_json(folder / "IR_label.json", {"exist": [1], "gt_rect": []}),
             r"IR_label.json: exist and gt_rect differ in length",
         ),
         (
             lambda folder: write_json(folder / "IR_label.json", {"exist": [1], "gt_rect": [[1, 2]]}),
-            r"IR_label.json: gt_rect: .*; allowed: \[x, y, width, height\]",
+            r"IR_label.json: frame 0: gt_rect = \[1, 2\]; expected \[x, y, width, height\]",
         ),
         (
             lambda folder: write_json(folder / "IR_label.json", {"exist": [1], "gt_rect": [XYWH]}),

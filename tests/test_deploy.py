@@ -11,7 +11,7 @@ import pytest
 import yaml
 from program import REPOSITORY
 
-from pipeline.config import load
+from pipeline.config_file import load
 
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "systemd" / "dasnet.service"
@@ -48,6 +48,12 @@ def test_the_service_is_hardened(unit: Path):
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", unit]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout
+
+
+def test_a_process_that_lacks_memory_ends_neither_the_machine_nor_the_others():
+    settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line))
+    assert re.fullmatch(r"[5-9]\d%", settings["MemoryMax"]) and settings["OOMPolicy"] == "continue"
+    assert int(settings["OOMScoreAdjust"]) < 0
 
 
 def test_the_site_of_the_container_is_valid(monkeypatch: pytest.MonkeyPatch):

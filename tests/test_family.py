@@ -259,7 +259,16 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         build("pan")
     rows = {row.name: row for row in census(measure=False)}
     assert (rows["pan"].parameters, rows["dasnet"].parameters) == (None, 1_657_672)
-    assert "dasnet[baselines]" in table(list(rows.values()))
+    lines = table(list(rows.values())).splitlines()
+    assert [line for line in lines if "dasnet[baselines]" in line] == [lines[-1]]
+    assert lines[-1] == "To build unet, mobileunet, pan, pspnet too: pip install dasnet[baselines]."
+    assert next(line for line in lines if line.startswith("pan")).split()[1:] == [
+        *"---",
+        "21.4",
+        "11.16",
+        "0.6438",
+        "0.7045",
+    ]
 
 
 def test_our_own_networks_import_nothing_of_the_baselines():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import ledger
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, WireError
 from pipeline.ledger import Ledger
 from pipeline.types import Cause
 
@@ -54,6 +54,20 @@ def test_a_writer_killed_in_the_middle_of_an_entry_leaves_a_ledger_that_balances
     assert ledger.read(path).balanced and ledger.read(path).failed[Cause.FAILED] == 1
     Ledger(path, credits=1).close()
     assert ledger.read(path).balanced
+
+
+def test_a_ledger_has_one_writer(tmp_path: Path):
+    path = tmp_path / "cam.ledger"
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+            with pytest.raises(StoreError, match="another process writes this ledger"):
+                Ledger(path, credits=1)
+        finally:
+            writer.kill()
+    with Ledger(path, credits=1), pytest.raises(WireError, match="another process writes"):
+        ledger.Copies().write(path, ledger.array("Q", [0] * len(ledger._FIELDS)).tobytes())
+    Ledger(path, credits=1).close()  # closed, it is free
 
 
 def test_another_file_is_refused(tmp_path: Path):

@@ -14,10 +14,11 @@ import pytest
 import yaml
 import zmq
 from program import DASNET, Running, dasnet, free_port
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from structlog.testing import capture_logs
 
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.errors import ConfigError, WireError
 from pipeline.ledger import Copies, Ledger, read
 from pipeline.transport import channel
@@ -99,7 +100,7 @@ def door(tmp_path: Path) -> Iterator[Door]:
     config = loaded(tmp_path, port=free_port())
     assert config.link is not None
     gate, counter = gate_of(config)
-    entrance = gate.bound(zmq.ROUTER, config.link.port, high_water=8)
+    entrance = gate.listening_socket(zmq.ROUTER, config.link.port, 8, Gauge("listening", "Text.", ["x"], registry=None))
     yield config, gate, entrance, counter
     entrance.close()
     gate.close()
@@ -166,16 +167,6 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, k
         sender.close(0)
     finally:
         stranger.close(0)
-
-
-def test_an_address_that_is_not_of_this_host_is_told(tmp_path: Path):
-    config = loaded(tmp_path, host="192.0.2.1")
-    gate, _ = gate_of(config)
-    try:
-        with pytest.raises(ConfigError, match=r"link: 192.0.2.1:5570 cannot be listened at"):
-            gate.bound(zmq.ROUTER, 5570, high_water=8)
-    finally:
-        gate.close()
 
 
 def test_the_answer_that_took_least_tells_the_other_clock():

@@ -1,11 +1,13 @@
 """Metrics: quantiles that read right, budgets that add up, and what the real program says against its own records."""
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
 from itertools import pairwise
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -175,7 +177,9 @@ def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
     host = HostCollector(config, ["tracking", "capture-north"])
     registry = CollectorRegistry()
     registry.register(host)
-    address = f"http://127.0.0.1:{serve(Address(), registry, host.not_ready)}"
+    urls: Queue[str] = Queue()
+    serve(Address(), registry, host.not_ready, threading.Event(), urls.put)
+    address = urls.get(timeout=10).removesuffix("/metrics")
 
     def not_ready() -> list[str]:
         status, body = get(f"{address}/readyz")

@@ -188,7 +188,7 @@ def test_what_it_cannot_run_is_said(made: object, text: str):
 def test_wrong_shapes_are_errors_and_the_engine_goes_on():
     with Engine(network(3, 3, 1), device="cpu", kind="native", precision="fp32") as engine:
         for shape in ((1, 3, 12, 16), (1, 3, 16, 4), (1, 1, 16, 16)):
-            with pytest.raises(EngineError, match="allowed"):
+            with pytest.raises(EngineError, match=r"must be|expected"):
                 engine.logits(torch.rand(shape))
         assert engine.logits(torch.rand(1, 3, 16, 16)).isfinite().all()
         assert engine.logits(torch.rand(0, 3, 16, 16)).shape == (0, 1, 16, 16)
@@ -200,11 +200,29 @@ def test_weights_that_do_not_fit_are_refused():
         (weights.size - 1, 3, 1, b"too few"),
         (weights.size, 3, 2, b"too few"),
         (weights.size, 2, 1, b"too many"),
-        (weights.size, 3, 0, b"allowed"),
-        (weights.size, 99, 1, b"allowed"),
+        (weights.size, 3, 0, b"must be"),
+        (weights.size, 99, 1, b"must be"),
     ):
         assert not library.dasnet_create(weights.ctypes.data, count, levels, classes, 1, 1, 0)
         assert text in library.dasnet_error()
+
+
+@pytest.mark.parametrize("form", ["avx2", "avx512bf16"])
+def test_the_sources_compile_without_warnings(form: str):
+    flags = [*native_library.FLAGS, *native_library.FORMS[form][0], "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    source = str(native_library.SOURCES / "engine.cpp")
+    done = subprocess.run(["g++", *flags, source], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_stage_times_add_up_to_a_forward_pass():
+    net = network(3, 3, 1)
+    backend = NativeBackend(net, "fp32", 8, threads=1)
+    seconds = backend.time_stages(np.zeros((3, 64, 96), np.float32), rounds=3)
+    assert len(seconds) == 3 * 3 + 2
+    assert (seconds > 0).all()
+    assert backend.peak_macs(0.01) > 1e8
+    backend.close()
 
 
 def test_without_a_compiler_torch_runs_the_network_and_the_reason_is_told(

@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -36,7 +37,10 @@ def first(count: int, source: Source) -> list[Picture]:
 
 
 class Multipart(BaseHTTPRequestHandler):
-    """`/video` sends FPS pictures a second without end, `/short` ends after five, `/silent` sends nothing."""
+    """`/video` sends FPS pictures a second without end, `/short` ends after five, `/silent` sends nothing.
+
+    `/huge` declares frames of 192 megapixels after five.
+    """
 
     def do_GET(self) -> None:
         wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -57,6 +61,8 @@ class Multipart(BaseHTTPRequestHandler):
 
     def _send(self, number: int) -> None:
         jpeg = cv2.imencode(".jpg", np.full((120, 160, 3), 10 * number % 256, np.uint8))[1].tobytes()
+        if self.path == "/huge" and number > 5:
+            jpeg = jpeg.replace(struct.pack(">HH", 120, 160), struct.pack(">HH", 12_000, 16_000), 1)
         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
         try:
             self.wfile.write(head.encode() + jpeg + b"\r\n")
@@ -91,6 +97,15 @@ def test_a_stream_over_http_that_ends_is_a_lost_camera(served: str) -> None:
     with pytest.raises(SourceError, match=f"camera gate at {served}: (the camera closed the stream|reading failed)"):
         list(source.pictures())
     source.close()
+
+
+def test_a_camera_that_declares_huge_jpegs_is_refused_for_it(served: str) -> None:
+    source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/huge"))
+    shown = []
+    with pytest.raises(SourceError, match=r"declares 16000x12000 px; must be at most 67,108,864 px") as caught:
+        shown.extend(picture.pixels.shape for picture in source.pictures())
+    source.close()
+    assert PASSWORD not in str(caught.value) and set(shown) <= {(120, 160, 3)}
 
 
 @pytest.mark.parametrize("credentials", ["", f"{USER}:wr0ng@"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.metadata import decisions
+from model.metadata import Metadata
 from pipeline.errors import DasnetError, SourceError
 from pipeline.outputs import (
     DetectionsWriter,
@@ -163,7 +163,7 @@ def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
     stage = pytest.importorskip("pipeline.tracking.stage")
 
     def follow(frames: Iterator[Detections], folder: Path) -> tuple[bytes, bytes]:
-        tracker = stage.TrackStage(decisions({}))
+        tracker = stage.TrackStage(Metadata().decision)
         with TracksWriter(folder / "tracks.txt") as tracks, EventsWriter(folder / "events.jsonl") as events:
             for detections in frames:
                 told = tracker.track(detections)

@@ -2,13 +2,15 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import sqlite3
-import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,11 +18,13 @@ import av
 import numpy as np
 import pytest
 import yaml
+import zmq
 from program import CLIPS, Running, dasnet, shortened
 from rtsp import RtspCameras
 
 from pipeline import ledger
 from pipeline.sinks.store import StoreReader
+from pipeline.transport.wire import Heartbeat, Sample, encode
 from pipeline.types import Cause, EventKind, Severity
 
 pytestmark = pytest.mark.live
@@ -185,24 +189,112 @@ def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tm
     assert len(opened) >= 3 and len(opened) == len([line for line in program.lines if "track.confirmed" in line])
 
 
+def worker_pid(program: Running, worker: str) -> int:
+    return next(pid for pid, command in program.children().items() if f"worker {worker}" in command)
+
+
+def test_a_worker_that_ends_untold_is_replaced_and_until_then_it_is_down_in_the_metrics(tmp_path: Path):
+    """SIGTERM from a person or an out-of-memory daemon: it ends with 0, in order, and nobody asked the program."""
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 4}])
+    with Running("run", config) as program:
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
+        for worker, name in [(name, name) for name in ("console", "tracking", "segmentation")] + [
+            ("capture", "capture-cam")
+        ]:
+            up, deadline_s, seen = f'dasnet_worker_up{{worker="{name}"}}', time.monotonic() + 60, [1.0]
+            program.wait_for_metric(up, 1)
+            os.kill(worker_pid(program, worker), signal.SIGTERM)
+            while seen[-2:] != [0, 1] and time.monotonic() < deadline_s:
+                value = program.metrics()[up]  # there all the time
+                seen += [value] if value != seen[-1] else []
+                time.sleep(0.05)  # an HTTP endpoint can only be asked again
+            assert seen == [1, 0, 1], name
+            assert program.metrics()[f'dasnet_worker_restarts_total{{worker="{name}"}}'] == 1
+        counted = program.metrics()['dasnet_frames_segmented_total{camera="cam"}']
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', counted + 3)
+        assert program.stop() == 0
+
+
+def test_a_recording_whose_worker_is_told_to_end_was_not_read_and_is_read_again(tmp_path: Path):
+    clip = shortened(DRONE, 40, tmp_path / "clip.mp4")
+    config = site(tmp_path, [{"id": "file", "uri": f"file:{clip}", "band": "infrared"}])
+    with Running("run", config) as program:
+        program.wait_for_metric('dasnet_frames_captured_total{camera="file"}', 1)
+        os.kill(worker_pid(program, "capture"), signal.SIGTERM)
+        program.wait_for_line("worker ended .*code=0")
+        assert program.process.wait(120) == 0
+        assert not program.children()
+    account = ledger.read(tmp_path / "run" / "ledgers" / "file.ledger")
+    assert account.balanced and account.segmented >= 40
+
+
+def test_heartbeats_of_processes_that_the_program_did_not_start_are_refused(tmp_path: Path):
+    config = site(tmp_path, [{"id": "cam", "uri": "demo:scene", "rate_fps": 1}])
+    with Running("run", config) as program, zmq.Context() as context, context.socket(zmq.PUSH) as orphan:
+        program.wait_for_metric('dasnet_worker_up{worker="tracking"}', 1)
+        orphan.connect(f"ipc://{tmp_path}/run/heartbeat.sock")
+        told = {"dasnet_stray": ("counter", "Text.", [Sample("dasnet_stray_total", {}, 1.0)])}
+        for pid, run in ((1, ""), (worker_pid(program, "tracking"), "0123456789abcdef")):
+            orphan.send_multipart(encode(Heartbeat("tracking", pid, 1, told, run)))
+        program.wait_for_metric('dasnet_messages_refused_total{worker="supervisor"}', 2)
+        assert "dasnet_stray_total{}" not in program.metrics()
+        program.wait_for_line("message refused .*a heartbeat of process 1 as 'tracking'")
+
+
+def all_end(processes: Iterable[int], within_s: float = 20) -> bool:
+    deadline_s = time.monotonic() + within_s
+    for process in processes:
+        try:
+            descriptor = os.pidfd_open(process)
+        except ProcessLookupError:
+            continue
+        ended = select.select([descriptor], [], [], max(0.0, deadline_s - time.monotonic()))[0]
+        os.close(descriptor)
+        if not ended:
+            return False
+    return True
+
+
 def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
         program.wait_for_line("camera.up")
-        descriptors = [os.pidfd_open(pid) for pid in program.children() if pid != program.process.pid]
-        assert len(descriptors) == 4
+        workers = [pid for pid in program.children() if pid != program.process.pid]
+        assert len(workers) == 4
         program.process.kill()
-        ended = threading.Event()
-        threading.Thread(target=lambda: (_wait_for_all(descriptors), ended.set()), daemon=True).start()
-        assert ended.wait(20), f"left: {program.children()}"
+        assert all_end(workers), f"left: {program.children()}"
 
 
-def _wait_for_all(descriptors: list[int]) -> None:
-    import select
+def test_a_supervisor_that_is_killed_while_its_workers_start_leaves_no_orphan(tmp_path: Path):
+    cameras = [{"id": f"cam{number}", "uri": "demo:scene", "rate_fps": 1} for number in range(8)]
+    config = site(tmp_path, cameras)
+    for started in (1, 5, 11):
+        with Running("run", config) as program:
+            program.wait_for_line("metrics: ")
+            while len(workers := [pid for pid in program.children() if pid != program.process.pid]) < started:
+                assert program.process.poll() is None
+            program.process.kill()
+            program.process.wait()
+            assert all_end(program.children() | dict.fromkeys(workers)), f"left: {program.children()}"
 
-    for descriptor in descriptors:
-        select.select([descriptor], [], [])
-        os.close(descriptor)
+
+def test_what_a_killed_program_left_is_ended_by_the_next_start(tmp_path: Path):
+    """A process that stands still cannot end by itself; nor could one that hangs in a driver."""
+    config = site(tmp_path, [{"id": "cam", "uri": "demo:scene", "rate_fps": 2}])
+    with Running("run", config) as program:
+        program.wait_for_line("camera.up")
+        orphan = worker_pid(program, "capture")
+        others = [pid for pid in program.children() if pid != orphan]
+        os.kill(orphan, signal.SIGSTOP)
+        program.process.kill()
+        program.process.wait()
+        assert all_end(others) and list(program.children()) == [orphan]
+        with Running("run", config) as second:
+            second.wait_for_line(f"ending a worker that an earlier run left.*pid={orphan} signal=SIGKILL")
+            assert all_end([orphan])
+            second.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
+            assert second.metrics()['dasnet_worker_restarts_total{worker="capture-cam"}'] == 0
+            assert second.stop() == 0
 
 
 def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -214,6 +216,21 @@ def test_images_are_one_recording(tmp_path: Path) -> None:
         assert frame_count(place) == 3
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mjpeg"])
+def test_a_recording_that_declares_huge_frames_is_refused_for_it(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"huge{suffix}"
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuvj420p"
+        for number in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(gradient(number, (160, 120)), "rgb24")))
+        out.mux(stream.encode(None))
+    content = path.read_bytes().replace(struct.pack(">HH", 120, 160), struct.pack(">HH", 12_000, 16_000))
+    path.write_bytes(content.replace(struct.pack("<II", 160, 120), struct.pack("<II", 16_000, 12_000)))
+    with pytest.raises(SourceError, match=rf"huge{suffix}: .*declares 16000x12000 px; must be at most 67,108,864 px"):
+        list(open_recording(path).pictures())
+
+
 def test_images_grey_and_broken(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), gradient(1)[..., 0])
     (tmp_path / "2.png").write_text("not an image")
@@ -222,7 +239,8 @@ def test_images_grey_and_broken(tmp_path: Path) -> None:
     pictures, fault = read(open_recording(tmp_path))
     assert [picture.pixels.ndim for picture in pictures] == [2, 3]
     assert [picture.pts_s for picture in pictures] == [0, 3 / 25]
-    assert fault == f"{tmp_path}: not images: 2.png, 3.png; 2 frames were read"
+    assert fault is not None
+    assert fault.startswith(f"{tmp_path}: not images: 2.png, 3.png; 2 frames were read (2.png is broken or no image; ")
 
 
 def test_the_pages_of_a_tiff_are_pictures(tmp_path: Path) -> None:

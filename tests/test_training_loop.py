@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,32 @@ def test_every_network_trains_and_is_rebuilt_from_its_checkpoint(
         assert torch.equal(loaded.network(image), run.average(image))
     fresh = build(**config.network).state_dict()
     assert any(not torch.equal(tensor, fresh[key]) for key, tensor in run.network.state_dict().items())
+
+
+def test_a_run_says_what_it_reads_how_long_it_takes_and_which_file_is_best(
+    configured: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(steps=4, epochs=0, check_every_steps=2)
+    train(config, tmp_path / "run", go_on=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"reading {config.data}"
+    assert re.search(r"^step 2/4 loss .*, \d:\d\d:\d\d left$", "\n".join(lines), re.MULTILINE)
+    found = re.fullmatch(rf"best checkpoint: {tmp_path}/run/best_iou.safetensors \(val_iou (\d\.\d{{4}})\)", lines[-1])
+    assert lines[-2] == "done" and found
+    assert float(found[1]) == pytest.approx(max(float(row["val_iou"]) for row in rows(tmp_path / "run")), abs=1e-4)
+
+
+def test_each_check_leaves_an_image_of_what_is_predicted(configured: Callable[..., Config], tmp_path: Path) -> None:
+    train(configured(steps=4, epochs=0, check_every_steps=2), tmp_path / "run", go_on=False)
+    images = sorted((tmp_path / "run" / "predictions").iterdir())
+    assert [path.name for path in images] == ["step_0000002.png", "step_0000004.png"]
+    first, last = (np.asarray(cv2.imread(str(path)), np.float32) for path in images)
+    assert first.shape == last.shape == (6 * (192 + 18), 3 * 192, 3)
+    labelled, found = slice(192, 384), slice(384, None)
+    assert np.array_equal(first[:, labelled], last[:, labelled]) and set(np.unique(first[18:210, labelled])) == {0, 255}
+    assert not np.array_equal(first[:, found], last[:, found])
+    spot = first[18:210, labelled].max(axis=2) > 0  # the frame shows a bright spot where the label is
+    assert first[18:210, :192][spot].mean() > first[18:210, :192][~spot].mean() + 40
 
 
 def test_a_run_learns_and_keeps_its_best(configured: Callable[..., Config], tmp_path: Path) -> None:

@@ -2,6 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+from program import DASNET
+
+from pipeline.config import Camera, Config
+from pipeline.transport.control import SupervisorEnd
 
 SET_ON = "import os, signal, threading, time; from pipeline.workers import set_on; stop = threading.Event()\n"
 
@@ -31,3 +37,36 @@ def test_what_is_there_when_a_worker_has_settled_is_not_searched_for_garbage() -
         "assert not any(found is there for found in gc.get_objects())\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+def capture(tmp_path: Path) -> tuple[SupervisorEnd, Config]:
+    """The configuration is handed over before the worker starts."""
+    end = SupervisorEnd()
+    config = Config(cameras=[Camera(id="cam", uri="demo:scene", rate_fps=1)], run_dir=tmp_path / "run")
+    end.hand_over("run1", 1, config)
+    return end, config
+
+
+def test_a_worker_whose_supervisor_died_before_it_could_ask_for_its_death_signal_ends_at_once(tmp_path: Path) -> None:
+    end, _ = capture(tmp_path)  # made by this process, which is not the worker's parent
+    worker = " ".join([*DASNET, "worker", "capture", "--camera", "cam", "-"])
+    with end.worker_end as worker_end:
+        done = subprocess.run(["sh", "-c", f"exec 3<&0; {worker} <&3 & wait $!"], stdin=worker_end, timeout=30)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    end.close()
+
+
+def test_a_worker_whose_supervisor_is_gone_ends(tmp_path: Path) -> None:
+    end, _ = capture(tmp_path)
+    with end.worker_end as worker_end:
+        worker = subprocess.Popen([*DASNET, "worker", "capture", "--camera", "cam", "-"], stdin=worker_end.fileno())
+    end.close()
+    assert worker.wait(30) == 0
+
+
+def test_what_is_for_the_supervisor_is_refused_in_words() -> None:
+    for stdin in (subprocess.DEVNULL, subprocess.PIPE):
+        done = subprocess.run(
+            [*DASNET, "worker", "console", "-"], stdin=stdin, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 2 and "expected the site's YAML file" in done.stderr

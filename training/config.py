@@ -14,6 +14,7 @@ import yaml
 
 from model.metadata import Preprocessing
 from pipeline.errors import ConfigError
+from pipeline.yaml_file import parse_yaml, read_yaml
 from training.augment import Augmentation
 from training.datasets import CLASSES, SENSORS, SPLITS
 from training.original import is_original, translate
@@ -26,6 +27,10 @@ class Whole:
 
     kind: Literal["whole"] = "whole"
     size_px: int = 512
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(mode="stretch", size=self.size_px)
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,7 @@ NOT_NEGATIVE = (
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     """`changes` are "key=value" with dotted keys and YAML values, e.g. "optimizer.lr=1e-3"."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: is not YAML ({error})") from error
+    content = read_yaml(Path(path)).value
     if is_original(content):
         content = translate(content, str(path))
     for change in changes:
@@ -251,10 +251,7 @@ def _changed(content: object, change: str) -> object:
     key, equals, text = change.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {change}: is no change; allowed: key=value, e.g. optimizer.lr=0.001")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change}: the value is not YAML ({error})") from error
+    value = parse_yaml(text, f"--set {key}").value
     for name in reversed(key.split(".")):
         value = {name: value}
     return _merged(content, value)

@@ -35,15 +35,24 @@ def chosen_frames(frames: Frames) -> set[tuple[str, int]]:
 
 
 def crop(name: str, image: Image, truth: Mask, mask: Mask) -> Sample:
-    """Around all of the target, 4 times its length, at least 96 pixels, and never beyond the image."""
+    window = window_around(truth)
+    return Sample(name, image[window], truth[window], mask[window])
+
+
+def window_around(truth: Mask) -> tuple[slice, slice]:
+    """Return rows and columns around all of the target: 4 times its length, at least 96 pixels, never beyond the image.
+
+    All of an image without a target.
+    """
+    if not truth.any():
+        return slice(None), slice(None)
     x, y, width, height = cv2.boundingRect(truth.astype(np.uint8))
     side = round(max(LEAST_SIDE_PX, SIDE_PER_TARGET * max(width, height)))
-    spans = []
-    for middle, length in ((y + height // 2, truth.shape[0]), (x + width // 2, truth.shape[1])):
-        start = max(0, min(middle - side // 2, length - side))
-        spans.append(slice(start, start + side))
-    window = tuple(spans)
-    return Sample(name, image[window], truth[window], mask[window])
+    top, left = (
+        max(0, min(middle - side // 2, length - side))
+        for middle, length in ((y + height // 2, truth.shape[0]), (x + width // 2, truth.shape[1]))
+    )
+    return slice(top, top + side), slice(left, left + side)
 
 
 def write_samples(folder: Path, samples: list[Sample]) -> None:

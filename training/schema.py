@@ -4,6 +4,8 @@ In: a mapping, and where it is from.  Out: the dataclass.  A field may be a bool
 of strings, another dataclass, or one of several, told apart by their field `kind`.
 """
 
+import math
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -42,11 +44,11 @@ def _value(wanted: Any, value: Any, source: str, key: str) -> Any:
         return value
     plain = get_origin(wanted) or wanted
     if plain is float and isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4, without a point, as text
-        except ValueError:
-            pass
+        with suppress(ValueError, OverflowError):
+            value = float(value)  # YAML 1.1 reads 1e-4, without a point, as text
     is_right = isinstance(value, plain) and (plain is bool or not isinstance(value, bool))
+    if isinstance(value, float):
+        require(math.isfinite(value), source, key, value, "a finite number")
     require(is_right, source, key, value, plain.__name__)
     return value
 

@@ -1,7 +1,7 @@
 // Matrix products in the processor's tile registers (Intel AMX): 16 rows of 32 bfloat16 times 32 x 16, summed in float32.
 //
 // Intel, "Architecture Instruction Set Extensions Programming Reference", chapter 3.  B is packed as for the dot product of
-// pairs (`packed_pairs`), which is the order that tiles want.
+// pairs (`packed_pair_index`), the layout that tile instructions expect.
 #pragma once
 
 #if defined(__AMX_BF16__) && !defined(DASNET_LANES)
@@ -12,24 +12,26 @@
 
 #include "vector.h"
 
+namespace dasnet {
+
 constexpr int TILE_ROWS = 16, TILE_DEPTH = 32;
 
-// Linux lets a process use the registers' 8 KB only once it has asked.
+// Request permission to use the tile data registers (8 KB); Linux denies them until a process asks.
 inline bool may_use_tiles() {
     constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 
-// All eight registers, whole.
+// Configuration of all eight tile registers at full size.
 struct alignas(64) TileShapes {
     uint8_t palette = 1, start = 0, unused[14] = {};
     uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
-// Not a local one: GCC 12 believes that ldtilecfg reads 8 bytes, and leaves out the rest.
+// Static rather than local: GCC 12 assumes that ldtilecfg reads only 8 bytes and drops the other stores.
 static const TileShapes TILE_SHAPES;
 
-// Configured as long as this lives.
+// Scope guard: tile registers are configured while an object exists.
 class TileRegisters {
   public:
     TileRegisters() { _tile_loadconfig(&TILE_SHAPES); }
@@ -37,7 +39,7 @@ class TileRegisters {
     TileRegisters(const TileRegisters &) = delete;
 };
 
-// 32 rows of C or 16, and 32 columns or 16: with both, four products for four tiles loaded.
+// Multiply 16 or 32 rows (TALL) by 16 or 32 columns (WIDE) of C; with both, each loaded tile is used twice.
 template <bool TALL, bool WIDE>
 INLINE void multiply_tiles(const bfloat16 *a, int stride, const bfloat16 *b, int depth, float *c, int columns) {
     _tile_zero(0);
@@ -64,8 +66,14 @@ INLINE void multiply_tiles(const bfloat16 *a, int stride, const bfloat16 *b, int
     if (TALL && WIDE) _tile_stored(3, c + (size_t)TILE_ROWS * columns + 16, columns * 4);
 }
 
+}  // namespace dasnet
+
 #else
 
+namespace dasnet {
+
 class TileRegisters {};
+
+}  // namespace dasnet
 
 #endif

@@ -1,14 +1,16 @@
-// The 3x3 convolution of a whole map, with everything around it done while a tile is in the registers: what is written is
-// summed for its own norm, and pooled.
+// The 3x3 convolution of a whole feature map.  The epilogue runs while a tile is in registers: store, accumulate the
+// statistics of its GroupNorm, and max-pool.
 #pragma once
 
 #include "block.h"
 #include "input.h"
 #include "pool.h"
 
+namespace dasnet {
+
 constexpr size_t PRODUCTS_SIZE = winograd::POINTS * matrix_size<float>(CHANNELS);
 
-// The products of a block of tiles, as they lie in memory.
+// Matrix products of a block of tiles, stored in memory.
 struct StoredProducts {
     const float *memory;
 
@@ -17,30 +19,29 @@ struct StoredProducts {
     }
 };
 
-// A^T m A of one tile, for LANES channels, less what is expected.
-template <class Products>
-INLINE void transform_products(const Products &products, int tile, int channel, Vec expected,
-                               Vec out[winograd::TILE][winograd::TILE]) {
+// Output transform A^T m A of one tile for LANES channels, minus the predicted mean.
+template <class Products> INLINE void transform_products(const Products &products, int tile, int channel, Vec predicted_mean,
+                                                         Vec out[winograd::TILE][winograd::TILE]) {
     using namespace winograd;
     Vec rows[TILE][PATCH];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int x = 0; x < PATCH; x++) {
         Vec in[PATCH], column[TILE];
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int y = 0; y < PATCH; y++) in[y] = products.at(tile, channel, y * PATCH + x);
         output(in, column);
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int y = 0; y < TILE; y++) rows[y][x] = column[y];
     }
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int y = 0; y < TILE; y++) {
         output(rows[y], out[y]);
-#pragma GCC unroll 4
-        for (int x = 0; x < TILE; x++) out[y][x] -= expected;
+        UNROLL(4)
+        for (int x = 0; x < TILE; x++) out[y][x] -= predicted_mean;
     }
 }
 
-// The sums for a norm, of LANES channels.
+// Sum and sum of squares for GroupNorm, of LANES channels.
 struct Moments {
     Vec sum{}, squares{};
 
@@ -54,31 +55,30 @@ struct Moments {
     }
 };
 
-// The largest of 2x2 pixels once normalised, before they are: the norm comes later, and a channel whose gain is negative is
-// turned round by it.
-struct Extreme {
+// 2x2 max-pooling before normalisation: GroupNorm follows, so channels whose gamma is negative take the minimum instead.
+struct SignedMax {
     Vec sign;
 
-    explicit Extreme(const float *gain) : sign(load(gain) < 0.0f ? splat(-1.0f) : splat(1.0f)) {}
+    explicit SignedMax(const float *gamma) : sign(load(gamma) < 0.0f ? splat(-1.0f) : splat(1.0f)) {}
     INLINE Vec of(Vec a, Vec b, Vec c, Vec d) const {
         return larger(larger(a * sign, b * sign), larger(c * sign, d * sign)) * sign;
     }
 };
 
-// Where a convolution's output goes: the map, and where there is one, its half with the extremes of 2x2 pixels.
+// Destination of a convolution: the full-size map and, where the next level needs it, the pooled map.
 template <class Storage> struct Target {
-    Map<Storage> &map;
-    Map<Storage> *half = nullptr;
+    FeatureMap<Storage> &map;
+    FeatureMap<Storage> *half = nullptr;
 };
 
-// Tile (ty, tx), LANES channels, written where it lies inside the map, and added to the sums.
-template <class Products, class Storage>
-INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                       const float *expected, const Extreme &extreme, Moments &moments) {
+// Store tile (ty, tx) for LANES channels, clipped to the map, and accumulate its statistics.
+template <class Products, class Storage> INLINE void store_tile(const Products &products, const Target<Storage> &target, int ty,
+                                                                int tx, int tile, int channel, const float *predicted_mean,
+                                                                const SignedMax &signed_max, Moments &moments) {
     using namespace winograd;
-    const Map<Storage> &map = target.map;
+    const FeatureMap<Storage> &map = target.map;
     Vec out[TILE][TILE];
-    transform_products(products, tile, channel, load(expected + channel), out);
+    transform_products(products, tile, channel, load(predicted_mean + channel), out);
     const int high = std::min(TILE, map.height - TILE * ty), wide = std::min(TILE, map.width - TILE * tx);
     for (int y = 0; y < high; y++)
         for (int x = 0; x < wide; x++) {
@@ -88,87 +88,87 @@ INLINE void store_tile(const Products &products, const Target<Storage> &target, 
     if (!target.half) return;
     for (int y = 0; y < high; y += 2)
         for (int x = 0; x < wide; x += 2) {
-            const int below = std::min(y + 1, high - 1), right = std::min(x + 1, wide - 1);  // an odd side's last twice
+            const int below = std::min(y + 1, high - 1), right = std::min(x + 1, wide - 1);  // odd sides repeat the last pixel
             store(target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel,
-                  extreme.of(out[y][x], out[y][right], out[below][x], out[below][right]));
+                  signed_max.of(out[y][x], out[y][right], out[below][x], out[below][right]));
         }
 }
 
-// The same for 2 * LANES channels of a tile that lies inside, around the caches.
+// The same for 2 * LANES channels of an interior tile, with non-temporal (streaming) stores.
 template <class Products, class Storage>
 INLINE void stream_tile(const Products &products, const Target<Storage> &target, int ty, int tx, int tile, int channel,
-                        const float *expected, const Extreme extreme[2], Moments moments[2]) {
+                        const float *predicted_mean, const SignedMax signed_max[2], Moments moments[2]) {
     using namespace winograd;
     Vec out[2][TILE][TILE];
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int part = 0; part < 2; part++) {
         const int from = channel + part * LANES;
-        transform_products(products, tile, from, load(expected + from), out[part]);
-#pragma GCC unroll 16
+        transform_products(products, tile, from, load(predicted_mean + from), out[part]);
+        UNROLL(16)
         for (int at = 0; at < TILE * TILE; at++) moments[part].add(out[part][at / TILE][at % TILE]);
     }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int at = 0; at < TILE * TILE; at++) {
         const int y = at / TILE, x = at % TILE;
         store_line(target.map.at(TILE * ty + y, TILE * tx + x) + channel, out[0][y][x], out[1][y][x], true);
     }
     if (!target.half) return;
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int at = 0; at < TILE; at++) {
         const int y = at / 2 * 2, x = at % 2 * 2;
         Storage *to = target.half->at((TILE * ty + y) / 2, (TILE * tx + x) / 2) + channel;
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int part = 0; part < 2; part++)
-            store(to + part * LANES, extreme[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x],
-                                                      out[part][y + 1][x + 1]));
+            store(to + part * LANES,
+                  signed_max[part].of(out[part][y][x], out[part][y][x + 1], out[part][y + 1][x], out[part][y + 1][x + 1]));
     }
 }
 
-// A block of tiles from `first` on, all channels.
-template <class Products, class Storage>
-void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *expected,
-                 int first, int tiles, double *sums) {
+// Store a block of tiles, starting at index `first`, for all channels.
+template <class Products, class Storage> void store_tiles(const Products &products, const Target<Storage> &target,
+                                                          const Block &block, const float *predicted_mean, int first, int tiles,
+                                                          double *sums) {
     using namespace winograd;
-    const Map<Storage> &map = target.map;
+    const FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE;
     auto each_tile = [&](auto work) {
         for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
     };
     if (map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0) {
         for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
-            const Extreme extreme[2] = {Extreme(&block.gain[channel]), Extreme(&block.gain[channel + LANES])};
+            const SignedMax signed_max[2] = {SignedMax(&block.gamma[channel]), SignedMax(&block.gamma[channel + LANES])};
             Moments moments[2];
             each_tile([&](int ty, int tx, int tile) {
-                stream_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+                stream_tile(products, target, ty, tx, tile, channel, predicted_mean, signed_max, moments);
             });
             for (int part = 0; part < 2; part++) moments[part].add_to(sums + channel + part * LANES);
         }
         fence();
     } else {
         for (int channel = 0; channel < CHANNELS; channel += LANES) {
-            const Extreme extreme(&block.gain[channel]);
+            const SignedMax signed_max(&block.gamma[channel]);
             Moments moments;
             each_tile([&](int ty, int tx, int tile) {
-                store_tile(products, target, ty, tx, tile, channel, expected, extreme, moments);
+                store_tile(products, target, ty, tx, tile, channel, predicted_mean, signed_max, moments);
             });
             moments.add_to(sums + channel);
         }
     }
 }
 
-// Memory of one thread.
+// Scratch memory of one thread.
 struct Scratch {
     Buffer<float> tiles, products, line;
 };
 
-// filters as `transform_filters` makes them; expected as `expect` does.
+// Convolve `input` into `target`; filters come from transform_filters, predicted_mean from predict_means.
 template <class Element, class Storage, class Input>
-void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
-              const float *expected, const Input &input, const Target<Storage> &target) {
+void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+              const float *predicted_mean, const Input &input, const Target<Storage> &target) {
     using namespace winograd;
-    Map<Storage> &map = target.map;
+    FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE, count = across * ((map.height + TILE - 1) / TILE);
-    // Small maps are cut in two, whatever the number of threads: sums are to be the same with any.
+    // Small maps are split in two for any number of threads, so that sums are reduced identically.
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
     const int blocks = (count + size - 1) / size;
     Sums sums(blocks);
@@ -187,7 +187,9 @@ void convolve(Pool &pool, std::vector<Scratch> &scratch, const Block &block, con
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + point * filters_size<Element>(block.inputs),
                                block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
         }
-        store_tiles(StoredProducts{products}, target, block, expected, first, tiles, sums.of(index));
+        store_tiles(StoredProducts{products}, target, block, predicted_mean, first, tiles, sums.of(index));
     });
-    set_norm(block, expected, sums.total(), map);
+    set_norm(block, predicted_mean, sums.total(), map);
 }
+
+}  // namespace dasnet

@@ -1,20 +1,22 @@
-// The encoder's own stages: the first convolution, from three planes, and the pooling between blocks.
+// Encoder-only stages: the first convolution, from an image's three planes, and pooling between blocks.
 #pragma once
 
 #include "block.h"
 #include "pool.h"
 #include "convolve.h"
 
-constexpr int COLOURS = 3;
-constexpr int ROW_OF_TILES = 16;  // a thread's share
+namespace dasnet {
 
-// What is to be known of a picture's planes before they are convolved.
-struct Seen {
+constexpr int COLOURS = 3;
+constexpr int TILES_PER_SHARE = 16;  // tiles per parallel-loop index
+
+// Statistics of an image's planes, needed before the first convolution.
+struct PlaneStats {
     std::vector<double> averages;
-    bool is_grey;  // all the same, as a thermal camera's
+    bool is_grey;  // three identical planes, as from a thermal camera
 };
 
-inline Seen look_at(Pool &pool, const float *image, int height, int width) {
+inline PlaneStats plane_stats(ThreadPool &pool, const float *image, int height, int width) {
     Sums sums(height, COLOURS);
     std::vector<char> coloured(height);
     pool.run(height, [&](int y, int) {
@@ -35,16 +37,15 @@ inline Seen look_at(Pool &pool, const float *image, int height, int width) {
     return {averages, std::find(coloured.begin(), coloured.end(), true) == coloured.end()};
 }
 
-// B^T d B of `count` tiles from (ty, tx) on, (tiles, POINTS, PLANES): down the columns of all of them, then along the rows of
-// each.
-template <int PLANES>
-void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
+// Input transform B^T d B of `count` tiles from (ty, tx), laid out (tiles, POINTS, PLANES): columns of all tiles first,
+// then the rows of each.
+template <int PLANES> void load_planes(const float *image, int height, int width, int ty, int tx, int count, float *tiles) {
     using namespace winograd;
-    constexpr int WIDE = (TILE * ROW_OF_TILES + SHARED + LANES - 1) / LANES * LANES;
+    constexpr int WIDE = (TILE * TILES_PER_SHARE + SHARED + LANES - 1) / LANES * LANES;
     const int y0 = TILE * ty - 1, x0 = TILE * tx - 1, wide = TILE * count + SHARED;
     const int left = std::max(0, -x0), right = std::min(wide, width - x0);
     for (int plane = 0; plane < PLANES; plane++) {
-        alignas(64) float pixels[PATCH][WIDE] = {}, made[PATCH][WIDE];  // zeros around the picture
+        alignas(64) float pixels[PATCH][WIDE] = {}, made[PATCH][WIDE];  // zero padding
         for (int y = std::max(0, -y0); y < std::min(PATCH, height - y0); y++)
             std::memcpy(pixels[y] + left, image + ((size_t)plane * height + y0 + y) * width + x0 + left,
                         sizeof(float) * (right - left));
@@ -63,13 +64,13 @@ void load_planes(const float *image, int height, int width, int ty, int tx, int 
     }
 }
 
-// The filters of planes, (CHANNELS / LANES, POINTS, planes, LANES).  Of fewer planes than colours, the sum of the filters.
-inline void transform_plane_filters(const Block &block, const float *mix, int planes, float *filters) {
+// Filters per plane, (CHANNELS / LANES, POINTS, planes, LANES); for a single (grey) plane, the filters of all colours summed.
+inline void transform_plane_filters(const Block &block, const float *attention, int planes, float *filters) {
     using namespace winograd;
     for (int channel = 0; channel < CHANNELS; channel += LANES)
         for (int colour = 0; colour < COLOURS; colour++) {
             Vec points[PATCH][PATCH];
-            transform_filter(block, mix, colour, channel, points);
+            transform_filter(block, attention, colour, channel, points);
             for (int point = 0; point < POINTS; point++) {
                 float *at = filters + (size_t)channel * POINTS * planes + (point * planes + colour % planes) * LANES;
                 const Vec value = points[point / PATCH][point % PATCH];
@@ -78,7 +79,7 @@ inline void transform_plane_filters(const Block &block, const float *mix, int pl
         }
 }
 
-// The products of few inputs: made when they are asked for, since to write and read them would take longer.
+// Products of few input planes, computed on demand: storing and reloading them would cost more.
 template <int PLANES> struct PlaneProducts {
     const float *tiles, *filters;
 
@@ -86,59 +87,62 @@ template <int PLANES> struct PlaneProducts {
         const float *pixel = tiles + (size_t)(tile * winograd::POINTS + point) * PLANES;
         const float *filter = filters + (size_t)channel * winograd::POINTS * PLANES + point * PLANES * LANES;
         Vec sum = load(filter) * pixel[0];
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int plane = 1; plane < PLANES; plane++) sum += load(filter + plane * LANES) * pixel[plane];
         return sum;
     }
 };
 
-template <int PLANES, class Storage>
-void convolve_planes(Pool &pool, const Block &block, const float *mix, const float *expected, const float *image,
-                     float *filters, const Target<Storage> &target) {
+template <int PLANES, class Storage> void convolve_planes(ThreadPool &pool, const Block &block, const float *attention,
+                                                          const float *predicted_mean, const float *image, float *filters,
+                                                          const Target<Storage> &target) {
     using namespace winograd;
     const int height = target.map.height, width = target.map.width, across = (width + TILE - 1) / TILE;
-    const int shares = (across + ROW_OF_TILES - 1) / ROW_OF_TILES, count = shares * ((height + TILE - 1) / TILE);
-    transform_plane_filters(block, mix, PLANES, filters);
+    const int shares = (across + TILES_PER_SHARE - 1) / TILES_PER_SHARE, count = shares * ((height + TILE - 1) / TILE);
+    transform_plane_filters(block, attention, PLANES, filters);
     Sums sums(count);
     pool.run(count, [&](int index, int) {
-        const int ty = index / shares, tx = index % shares * ROW_OF_TILES, wide = std::min(ROW_OF_TILES, across - tx);
-        float tiles[ROW_OF_TILES * POINTS * PLANES];
+        const int ty = index / shares, tx = index % shares * TILES_PER_SHARE, wide = std::min(TILES_PER_SHARE, across - tx);
+        float tiles[TILES_PER_SHARE * POINTS * PLANES];
         load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
-        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, expected, ty * across + tx, wide, sums.of(index));
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, ty * across + tx, wide,
+                    sums.of(index));
     });
-    set_norm(block, expected, sums.total(), target.map);
+    set_norm(block, predicted_mean, sums.total(), target.map);
 }
 
-// A picture's planes (3, height, width) -> map, and its half.  Of a grey picture one plane is convolved, with the sum of the
-// filters.  In float32 always: bfloat16 has as few bits as a pixel, and the masks of small targets moved.
+// Convolve an image (3, height, width) into a feature map and its pooled map.  A grey image needs one plane with summed
+// filters.  Always float32: in bfloat16, which has about as many bits as a pixel, masks of small targets changed.
 template <class Storage>
-void convolve_picture(Pool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
-    const Seen seen = look_at(pool, image, target.map.height, target.map.width);
-    float mix[KERNELS], expected[CHANNELS];
-    attend(block, seen.averages.data(), mix);
-    expect(block, mix, seen.averages.data(), expected);
-    if (seen.is_grey)
-        convolve_planes<1>(pool, block, mix, expected, image, filters, target);
+void convolve_image(ThreadPool &pool, const Block &block, const float *image, float *filters, const Target<Storage> &target) {
+    const PlaneStats stats = plane_stats(pool, image, target.map.height, target.map.width);
+    float attention[KERNELS], predicted_mean[CHANNELS];
+    kernel_attention(block, stats.averages.data(), attention);
+    predict_means(block, attention, stats.averages.data(), predicted_mean);
+    if (stats.is_grey)
+        convolve_planes<1>(pool, block, attention, predicted_mean, image, filters, target);
     else
-        convolve_planes<COLOURS>(pool, block, mix, expected, image, filters, target);
+        convolve_planes<COLOURS>(pool, block, attention, predicted_mean, image, filters, target);
 }
 
-// The half of a map, normalised as that map is to be; returns its averages.  Leaky ReLU grows, so it can come after pooling.
-template <class Storage> std::vector<double> normalise_half(Pool &pool, const Map<Storage> &map, Map<Storage> &half) {
+// Normalise a pooled map with its source's GroupNorm; return its averages.  Leaky ReLU is monotonic, so it may follow pooling.
+template <class Storage>
+std::vector<double> normalise_half(ThreadPool &pool, const FeatureMap<Storage> &map, FeatureMap<Storage> &half) {
     Sums sums(half.height, CHANNELS);
     const Norm norm(map);
     pool.run(half.height, [&](int y, int) {
         Vec sum[PARTS] = {};
-        for (int x = 0; x < half.width; x++)
-#pragma GCC unroll 8
-            for (int part = 0; part < PARTS; part++) {
-                const Vec value = norm.of(half.at(y, x), part);
-                store(half.at(y, x) + part * LANES, value);
-                sum[part] += value;
-            }
+        for (int x = 0; x < half.width; x++) UNROLL(8)
+        for (int part = 0; part < PARTS; part++) {
+            const Vec value = norm.of(half.at(y, x), part);
+            store(half.at(y, x) + part * LANES, value);
+            sum[part] += value;
+        }
         for (int part = 0; part < PARTS; part++) add_lanes(sums.of(y) + part * LANES, sum[part]);
     });
     std::vector<double> averages = sums.total();
     for (double &average : averages) average /= (double)half.height * half.width;
     return averages;
 }
+
+}  // namespace dasnet

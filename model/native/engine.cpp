@@ -1,15 +1,18 @@
-// The C interface, called through ctypes by model/native_backend.py.  Of an engine, as many threads as it has lanes run
-// pictures at once; more wait.
+// The C ABI, called through ctypes by model/engine/native.py.  An engine processes as many images concurrently as it has
+// execution contexts; further callers wait.
+#include <chrono>
 #include <exception>
 #include <string>
 
 #include "network.h"
 
+namespace dasnet {
 namespace {
 
-class Reader {  // of the weights in the order in which native_backend.packed_weights writes them
+// Reads weights in the order in which packed_weights (model/engine/native.py) writes them.
+class WeightReader {
   public:
-    Reader(const float *at, size_t count) : at_(at), end_(at + count) {}
+    WeightReader(const float *at, size_t count) : at_(at), end_(at + count) {}
 
     std::vector<float> take(size_t count) {
         if ((size_t)(end_ - at_) < count) throw std::length_error("too few weights");
@@ -26,8 +29,8 @@ class Reader {  // of the weights in the order in which native_backend.packed_we
 
 size_t kernels_size(int inputs) { return (size_t)KERNELS * CHANNELS * inputs * TAPS; }
 
-// Its kernels are put where `at` points, which then points behind them.
-Block read_block(Reader &reader, int inputs, float *&at) {
+// Kernels are repacked to `at`, which is advanced past them.
+Block read_block(WeightReader &reader, int inputs, float *&at) {
     Block block;
     block.inputs = inputs;
     block.hidden = inputs == COLOURS ? KERNELS : inputs / 4 + 1;
@@ -43,12 +46,12 @@ Block read_block(Reader &reader, int inputs, float *&at) {
                     at[(((size_t)k * inputs + in) * TAPS + tap) * CHANNELS + out] = kernels[from++];
     block.kernels = at;
     at += kernels.size();
-    block.gain = reader.take(CHANNELS);
-    block.offset = reader.take(CHANNELS);
+    block.gamma = reader.take(CHANNELS);
+    block.beta = reader.take(CHANNELS);
     return block;
 }
 
-Weights read_weights(Reader &reader, int levels, int classes) {
+Weights read_weights(WeightReader &reader, int levels, int classes) {
     Weights weights;
     weights.kernels.reserve(kernels_size(COLOURS) + levels * (kernels_size(CHANNELS) + kernels_size(2 * CHANNELS)));
     float *kernels = weights.kernels.data();
@@ -56,9 +59,9 @@ Weights read_weights(Reader &reader, int levels, int classes) {
         weights.encoder.push_back(read_block(reader, level ? CHANNELS : COLOURS, kernels));
     for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS, kernels));
     for (int stage = 0; stage < levels; stage++) {
-        Gate gate;
-        gate.of_guide = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
-        gate.of_skip = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
+        AttentionGate gate;
+        gate.w_g = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
+        gate.w_x = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
         gate.psi = reader.take(HIDDEN);
         weights.gates.push_back(gate);
     }
@@ -71,15 +74,15 @@ Weights read_weights(Reader &reader, int levels, int classes) {
     return weights;
 }
 
-// The memory of one picture under way.
-struct Lane {
+// The buffers of one image being processed.
+struct ExecutionContext {
     std::unique_ptr<Network> network;
     int height = 0, width = 0;
     bool taken = false;
 
     void resize(int h, int w) {
         if (h == height && w == width) return;
-        height = width = 0;  // should memory be short, the next call starts anew
+        height = width = 0;  // if allocation fails, the next call retries
         network->resize(h, w);
         height = h;
         width = w;
@@ -88,51 +91,69 @@ struct Lane {
 
 struct Engine {
     Weights weights;
-    Pool pool;
-    std::vector<Lane> lanes;
+    ThreadPool pool;
+    std::vector<ExecutionContext> contexts;
     std::mutex mutex;
     std::condition_variable freed;
 
-    Engine(Weights w, int threads, int count, bool bf16) : weights(std::move(w)), pool(threads), lanes(count) {
-        for (Lane &lane : lanes)
+    Engine(Weights w, int threads, int count, bool bf16) : weights(std::move(w)), pool(threads), contexts(count) {
+        for (ExecutionContext &context : contexts)
             if (bf16)
-                lane.network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
+                context.network = std::make_unique<StoredNetwork<bfloat16>>(weights, pool);
             else
-                lane.network = std::make_unique<StoredNetwork<float>>(weights, pool);
+                context.network = std::make_unique<StoredNetwork<float>>(weights, pool);
     }
 
-    // The first that is free, so that the others take no memory before they are needed.
-    Lane &take() {
+    // Acquire the first free context; later ones allocate no memory until they are needed.
+    ExecutionContext &take() {
         std::unique_lock<std::mutex> lock(mutex);
-        auto is_free = [](const Lane &lane) { return !lane.taken; };
-        auto found = lanes.end();
-        freed.wait(lock, [&] { return (found = std::find_if(lanes.begin(), lanes.end(), is_free)) != lanes.end(); });
+        auto is_free = [](const ExecutionContext &context) { return !context.taken; };
+        auto found = contexts.end();
+        freed.wait(lock, [&] { return (found = std::find_if(contexts.begin(), contexts.end(), is_free)) != contexts.end(); });
         found->taken = true;
         return *found;
     }
 
-    void give_back(Lane &lane) {
+    void give_back(ExecutionContext &context) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            lane.taken = false;
+            context.taken = false;
         }
         freed.notify_one();
     }
 };
 
-// One picture after another, in a lane of the engine.
-class Run {
+// Scope guard: holds an execution context.
+class ContextLease {
   public:
-    explicit Run(Engine &engine) : engine_(engine), lane_(engine.take()), caller_(engine.pool) {}
-    ~Run() { engine_.give_back(lane_); }
-    Run(const Run &) = delete;
-    Lane *operator->() const { return &lane_; }
+    explicit ContextLease(Engine &engine) : engine_(engine), context_(engine.take()), caller_(engine.pool) {}
+    ~ContextLease() { engine_.give_back(context_); }
+    ContextLease(const ContextLease &) = delete;
+    ExecutionContext *operator->() const { return &context_; }
 
   private:
     Engine &engine_;
-    Lane &lane_;
-    Pool::Caller caller_;
+    ExecutionContext &context_;
+    ThreadPool::Caller caller_;
 };
+
+template <class Element> double peak_macs(double duration_s) {
+    using Clock = std::chrono::steady_clock;
+    constexpr int rows = BLOCK_TILES, depth = 2 * CHANNELS;
+    Buffer<Element> a, b;
+    Buffer<float> c;
+    a.reserve((size_t)(rows + ROW_PADDING) * depth);
+    b.reserve((size_t)depth * CHANNELS);
+    c.reserve((size_t)(rows + ROW_PADDING) * CHANNELS);
+    [[maybe_unused]] const TileRegisters registers;
+    double macs = 0, elapsed_s = 0;
+    for (const auto begin = Clock::now(); elapsed_s < duration_s;) {
+        for (int repeat = 0; repeat < 1000; repeat++) multiply<CHANNELS>(a.data(), depth, b.data(), depth, c.data(), rows);
+        macs += 1000.0 * rows * depth * CHANNELS;
+        elapsed_s = std::chrono::duration<double>(Clock::now() - begin).count();
+    }
+    return macs / elapsed_s;
+}
 
 thread_local std::string last_error;
 
@@ -146,6 +167,9 @@ template <class Work> auto guarded(Work work, decltype(work()) failed) {
 }
 
 }  // namespace
+}  // namespace dasnet
+
+using namespace dasnet;
 
 extern "C" {
 
@@ -153,7 +177,7 @@ const char *dasnet_error() { return last_error.c_str(); }
 
 int dasnet_lanes() { return LANES; }
 
-// Whether the system lets this process use what the library was built for.
+// Whether the operating system permits the instructions that the library was built for.
 int dasnet_usable() {
 #if defined(DASNET_AMX)
     return may_use_tiles();
@@ -162,35 +186,66 @@ int dasnet_usable() {
 #endif
 }
 
-// Null where it fails; dasnet_error says why.
-void *dasnet_create(const float *weights, size_t count, int levels, int classes, int threads, int lanes,
-                    int bf16) {
+// Returns null on failure; dasnet_error() gives the reason.
+void *dasnet_create(const float *weights, size_t count, int levels, int classes, int threads, int contexts, int bf16) {
     return guarded(
         [&]() -> void * {
-            if (levels < 1 || levels > 12 || classes < 1 || classes > MOST_CLASSES || threads < 1 || lanes < 1)
-                throw std::invalid_argument("levels 1 to 12, classes 1 to 8, threads and lanes 1 and more are allowed");
-            Reader reader(weights, count);
-            return new Engine(read_weights(reader, levels, classes), threads, lanes, bf16 != 0);
+            if (levels < 1 || levels > 12 || classes < 1 || classes > MAX_CLASSES || threads < 1 || contexts < 1)
+                throw std::invalid_argument("levels must be 1 to 12, classes 1 to 8, threads and contexts at least 1");
+            WeightReader reader(weights, count);
+            return new Engine(read_weights(reader, levels, classes), threads, contexts, bf16 != 0);
         },
         nullptr);
 }
 
-// images (count, 3, height, width) -> logits (count, classes, height, width).  0: done.
+// images (count, 3, height, width) -> logits (count, classes, height, width); returns 0 on success.
 int dasnet_run(void *handle, const float *images, int count, int height, int width, float *logits) {
     return guarded(
         [&] {
             Engine &engine = *static_cast<Engine *>(handle);
-            const int multiple = std::min(1 << engine.weights.levels(), MOST_MULTIPLE);
+            const int multiple = std::min(1 << engine.weights.levels(), MAX_MULTIPLE);
             if (count < 0 || height < multiple || width < multiple || height % multiple || width % multiple)
-                throw std::invalid_argument("sides that are multiples of " + std::to_string(multiple) + " are allowed");
-            const Run run(engine);
-            run->resize(height, width);
+                throw std::invalid_argument("height and width must be multiples of " + std::to_string(multiple));
+            const ContextLease context(engine);
+            context->resize(height, width);
             const size_t plane = (size_t)height * width;
             for (int i = 0; i < count; i++)
-                run->network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane);
+                context->network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane);
             return 0;
         },
         1);
+}
+
+// Average time of each stage in seconds over `rounds` runs of one image, for scripts/bench_native_stages.py.  `seconds` holds
+// 3 * levels + 2 values.  Returns 0 on success.
+int dasnet_time_stages(void *handle, const float *image, int height, int width, int rounds, double *seconds) {
+    return guarded(
+        [&] {
+            using Clock = std::chrono::steady_clock;
+            Engine &engine = *static_cast<Engine *>(handle);
+            const int stages = 3 * engine.weights.levels() + 2;
+            const ContextLease context(engine);
+            context->resize(height, width);
+            std::vector<float> logits((size_t)engine.weights.output.classes * height * width);
+            context->network->run(image, logits.data());  // warm-up
+            std::fill(seconds, seconds + stages, 0.0);
+            for (int round = 0; round < rounds; round++) {
+                auto begin = Clock::now();
+                context->network->run(image, logits.data(), [&](int stage) {
+                    const auto now = Clock::now();
+                    seconds[stage] += std::chrono::duration<double>(now - begin).count() / rounds;
+                    begin = now;
+                });
+            }
+            return 0;
+        },
+        1);
+}
+
+// Multiply-accumulate operations per second of one thread in the matrix-product kernel with operands in cache: the peak that
+// stages are compared with.
+double dasnet_peak_macs(int bf16, double duration_s) {
+    return bf16 ? peak_macs<bfloat16>(duration_s) : peak_macs<float>(duration_s);
 }
 
 void dasnet_destroy(void *handle) { delete static_cast<Engine *>(handle); }

@@ -1,4 +1,4 @@
-// Feature maps and the memory that they live in.
+// Feature maps and their memory.
 #pragma once
 
 #include <cstdlib>
@@ -11,11 +11,13 @@
 
 #include "vector.h"
 
-constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // of every map, of every norm, of a gate's inner maps
-constexpr int PARTS = CHANNELS / LANES;  // vectors of a pixel
+namespace dasnet {
 
-// Aligned memory that only grows; new memory is zeroed.  Large blocks ask for huge pages, without which page faults and TLB
-// misses show; so do those of a thread's scratch memory, whose 36 matrices lie far apart.
+constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // per feature map, per GroupNorm, in an attention gate
+constexpr int PARTS = CHANNELS / LANES;                // vectors per pixel
+
+// Aligned, zero-initialised memory that only grows.  Large blocks request huge pages to reduce page faults and TLB misses,
+// thread scratch included: its 36 matrices lie far apart.
 template <class T> class Buffer {
   public:
     void reserve(size_t count) {
@@ -23,7 +25,7 @@ template <class T> class Buffer {
         constexpr size_t huge = 2u << 20, large = huge / 8;
         size_t bytes = count * sizeof(T), step = bytes >= large ? huge : 64;
         bytes = (bytes + step - 1) / step * step;
-        memory_.reset();  // before the next: both at once may be too much
+        memory_.reset();  // free first: both at once may not fit
         count_ = 0;
         void *memory = std::aligned_alloc(step, bytes);
         if (!memory) throw std::bad_alloc();
@@ -44,23 +46,23 @@ template <class T> class Buffer {
     size_t count_ = 0;
 };
 
-// The side of a pooled map: of an odd one, what remains at the end counts too.
+// Side of a pooled map, rounded up.
 constexpr int halved(int side) { return (side + 1) / 2; }
 
-// A convolution's output, height x width x 64, as how much it differs from what is expected of a channel, and the norm that
-// whoever reads it applies: leaky(value * scale + shift), a channel each.  A normalised map is never written.
+// A convolution's output, height x width x 64, stored as the difference from each channel's predicted mean, together with
+// the normalisation that the reader applies: leaky(value * scale + shift) per channel.  Normalised maps are never written.
 //
-// Of what differs, since bfloat16 has eight bits: in a picture of little contrast, the bright sky or a night, they would all
-// be taken by what is the same everywhere.
+// Differences rather than values, because bfloat16 has eight bits of precision: in low-contrast images (bright sky, night)
+// the constant part would use them up.
 //
-// A row has one pixel more than the width: rows of a power of two in bytes would fall into the same sets of the caches.
-template <class Storage> struct Map {
+// Rows are padded by one pixel: row strides that are powers of two would alias to the same cache sets.
+template <class Storage> struct FeatureMap {
     int height = 0, width = 0;
     Buffer<Storage> memory;
     alignas(64) float scale[CHANNELS] = {}, shift[CHANNELS] = {};
 
-    // The composed upsampling always reads 4x4 pixels: on smaller maps past the edge, with weight 0, where there may be
-    // anything but infinities.
+    // The composed upsampling always reads 4x4 pixels: on smaller maps it reads past the edge with weight 0, so that
+    // memory must hold finite values.
     void resize(int h, int w) {
         height = h;
         width = w;
@@ -72,12 +74,12 @@ template <class Storage> struct Map {
     Storage *at(int y, int x) const { return memory.data() + y * stride() + (size_t)x * CHANNELS; }
 };
 
-// A map's norm, kept in the registers for pixel after pixel.
+// A map's normalisation, held in registers across pixels.
 struct Norm {
     Vec scale[PARTS], shift[PARTS];
 
-    template <class Storage> INLINE explicit Norm(const Map<Storage> &map) {
-#pragma GCC unroll 8
+    template <class Storage> INLINE explicit Norm(const FeatureMap<Storage> &map) {
+        UNROLL(8)
         for (int part = 0; part < PARTS; part++) {
             scale[part] = load(map.scale + part * LANES);
             shift[part] = load(map.shift + part * LANES);
@@ -89,7 +91,9 @@ struct Norm {
     }
 };
 
-// Asks for a pixel before it is needed; any address will do.
+// Prefetch a pixel into cache; the address need not be valid.
 template <class Storage> inline void prefetch(const Storage *pixel) {
     for (int at = 0; at < CHANNELS; at += 64 / sizeof(Storage)) __builtin_prefetch(pixel + at, 0, 2);
 }
+
+}  // namespace dasnet

@@ -1,33 +1,39 @@
-// DAS-Net: which stage follows which, and the memory between them, for one size of picture at a time.
+// The DAS-Net forward pass: the order of stages and the memory between them, for one image size at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "gate.h"
 #include "output.h"
 
+namespace dasnet {
+
 struct Weights {
-    Buffer<float> kernels;  // of all blocks, in huge pages: with small ones a frame took 15% longer in some processes
+    Buffer<float> kernels;                // of all blocks, in huge pages: with small pages a frame took up to 15% longer
     std::vector<Block> encoder, decoder;  // levels + 1, levels
-    std::vector<Gate> gates;              // levels
+    std::vector<AttentionGate> gates;     // levels
     Output output;
     int levels() const { return (int)decoder.size(); }
 };
 
-constexpr int MOST_MULTIPLE = 32;  // sides are multiples of 2^levels, or of this if it is less
+constexpr int MAX_MULTIPLE = 32;  // sides are multiples of 2^levels, or of this if it is less
+
+// The end of a stage, for the per-stage benchmark: its index in the order in which run() executes them.
+using StageEnd = std::function<void(int)>;
 
 class Network {
   public:
     virtual ~Network() = default;
-    virtual void resize(int height, int width) = 0;  // memory is kept for smaller pictures: cameras differ, and take turns
-    virtual void run(const float *image, float *logits) = 0;
+    virtual void resize(int height, int width) = 0;  // memory is kept when shrinking: cameras of different sizes alternate
+    virtual void run(const float *image, float *logits, const StageEnd &stage_end = {}) = 0;
 };
 
-// Storage is what maps are kept in.  With bfloat16 the products are too, but not on smaller maps: they cost little, and the
-// masks of small targets depend on them.
+// Storage is the type of stored feature maps and, with bfloat16, of matrix products on large maps.  Small maps are always
+// multiplied in float32: they are cheap, and the masks of small targets depend on them.
 template <class Storage> class StoredNetwork : public Network {
   public:
-    StoredNetwork(const Weights &weights, Pool &pool)
+    StoredNetwork(const Weights &weights, ThreadPool &pool)
         : weights_(weights), pool_(pool), encoded_(weights.levels() + 1), pooled_(weights.levels() + 1),
           decoded_(weights.levels()), rows_(weights.levels()), columns_(weights.levels()), scratch_(pool.size()) {
         filters_.reserve(winograd::POINTS * filters_size<float>(2 * CHANNELS));
@@ -44,44 +50,65 @@ template <class Storage> class StoredNetwork : public Network {
             if (level) pooled_[level].resize(h, w);
         }
         for (int stage = 0; stage < levels; stage++) {
-            const Map<Storage> &low = encoded_[levels - stage], &skip = encoded_[levels - stage - 1];
+            const FeatureMap<Storage> &low = encoded_[levels - stage], &skip = encoded_[levels - stage - 1];
             decoded_[stage].resize(skip.height, skip.width);
-            rows_[stage] = Axis(low.height, skip.height);
-            columns_[stage] = Axis(low.width, skip.width);
+            rows_[stage] = UpsampleAxis(low.height, skip.height);
+            columns_[stage] = UpsampleAxis(low.width, skip.width);
         }
-        guide_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
-        opened_.reserve((size_t)height * width);
+        gating_signal_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
+        gate_map_.reserve((size_t)height * width);
         for (Scratch &scratch : scratch_) scratch.line.reserve((size_t)HIDDEN * (width / 2 + 1));
     }
 
-    void run(const float *image, float *logits) override {
+    // Stages: encoder 0 to levels, then the attention gate and the convolution of each decoder stage, then the output.
+    void run(const float *image, float *logits, const StageEnd &stage_end) override {
         const int levels = weights_.levels();
-        convolve_picture(pool_, weights_.encoder[0], image, filters_.data(), to_encode(0));
+        int stage_index = 0;
+        auto end_stage = [&] {
+            if (stage_end) stage_end(stage_index++);
+        };
+        convolve_image(pool_, weights_.encoder[0], image, filters_.data(), to_encode(0));
+        end_stage();
         for (int level = 1; level <= levels; level++) {
             const auto averages = normalise_half(pool_, encoded_[level - 1], pooled_[level]);
             dynamic(weights_.encoder[level], averages.data(), PlainInput<Storage>{pooled_[level]}, to_encode(level));
+            end_stage();
         }
-        for (int stage = 0; stage < levels; stage++) decode(stage);
-        classify(logits);
+        for (int stage = 0; stage < levels; stage++) {
+            const auto averages = compute_gate(stage);
+            end_stage();
+            decode(stage, averages.data());
+            end_stage();
+        }
+        output(logits);
+        end_stage();
     }
 
   private:
     static constexpr int LEAST_HEIGHT_IN_BF16 = 128;
 
-    void decode(int stage) {
-        const int levels = weights_.levels();
-        const Map<Storage> &low = stage ? decoded_[stage - 1] : encoded_[levels], &skip = encoded_[levels - 1 - stage];
-        const Axis &rows = rows_[stage], &columns = columns_[stage];
-        const Gate &gate = weights_.gates[stage];
+    const FeatureMap<Storage> &low_of(int stage) const { return stage ? decoded_[stage - 1] : encoded_[weights_.levels()]; }
+    const FeatureMap<Storage> &skip_of(int stage) const { return encoded_[weights_.levels() - 1 - stage]; }
+
+    // Compute the gating signal and the gate map of a decoder stage; return the averages of its convolution's input.
+    std::vector<double> compute_gate(int stage) {
+        const FeatureMap<Storage> &low = low_of(stage), &skip = skip_of(stage);
+        const UpsampleAxis &rows = rows_[stage], &columns = columns_[stage];
+        const AttentionGate &gate = weights_.gates[stage];
         auto averages = in_products_for(low, [&](auto element) {
-            return guide_of<decltype(element)>(pool_, scratch_, gate, low, rows, columns, guide_.data());
+            return compute_gating_signal<decltype(element)>(pool_, scratch_, gate, low, rows, columns, gating_signal_.data());
         });
         const auto gated = in_products_for(skip, [&](auto element) {
-            return open_gate<decltype(element)>(pool_, scratch_, gate, skip, guide_.data(), rows, columns, opened_.data());
+            return compute_gate_map<decltype(element)>(pool_, scratch_, gate, skip, gating_signal_.data(), rows, columns,
+                                                       gate_map_.data());
         });
         averages.insert(averages.end(), gated.begin(), gated.end());
-        dynamic(weights_.decoder[stage], averages.data(),
-                DecoderInput<Storage>{low, skip, opened_.data(), rows, columns}, Target<Storage>{decoded_[stage]});
+        return averages;
+    }
+
+    void decode(int stage, const double *averages) {
+        const DecoderInput<Storage> input{low_of(stage), skip_of(stage), gate_map_.data(), rows_[stage], columns_[stage]};
+        dynamic(weights_.decoder[stage], averages, input, Target<Storage>{decoded_[stage]});
     }
 
     Target<Storage> to_encode(int level) {
@@ -90,40 +117,41 @@ template <class Storage> class StoredNetwork : public Network {
 
     template <class Input>
     void dynamic(const Block &block, const double *averages, const Input &input, const Target<Storage> &target) {
-        float mix[KERNELS], expected[CHANNELS];
-        attend(block, averages, mix);
-        expect(block, mix, averages, expected);
-        in_products_for(target.map, [&](auto element) { dynamic_in<decltype(element)>(block, mix, expected, input, target); });
+        float attention[KERNELS], predicted_mean[CHANNELS];
+        kernel_attention(block, averages, attention);
+        predict_means(block, attention, averages, predicted_mean);
+        in_products_for(target.map,
+                        [&](auto element) { dynamic_in<decltype(element)>(block, attention, predicted_mean, input, target); });
     }
 
-    // work with an Element, to be taken for the products of a map.
-    template <class Work> auto in_products_for(const Map<Storage> &map, Work work) {
+    // Call `work` with a value of the element type for the products of a map.
+    template <class Work> auto in_products_for(const FeatureMap<Storage> &map, Work work) {
         return map.height >= LEAST_HEIGHT_IN_BF16 ? work(Storage{}) : work(float{});
     }
 
-    template <class Element, class Input>
-    void dynamic_in(const Block &block, const float *mix, const float *expected, const Input &input,
-                    const Target<Storage> &target) {
+    template <class Element, class Input> void dynamic_in(const Block &block, const float *attention,
+                                                          const float *predicted_mean, const Input &input,
+                                                          const Target<Storage> &target) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
-        pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, mix, 2 * pair, filters); });
-        convolve<Element>(pool_, scratch_, block, filters, expected, input, target);
+        pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, attention, 2 * pair, filters); });
+        convolve<Element>(pool_, scratch_, block, filters, predicted_mean, input, target);
     }
 
-    void classify(float *logits) {
-        weights_.output.columns() == 16 ? classify_in<16>(logits) : classify_in<32>(logits);
-    }
+    void output(float *logits) { weights_.output.columns() == 16 ? output_in<16>(logits) : output_in<32>(logits); }
 
-    template <int COLUMNS> void classify_in(float *logits) {
-        const Map<Storage> &map = decoded_.back();
+    template <int COLUMNS> void output_in(float *logits) {
+        const FeatureMap<Storage> &map = decoded_.back();
         in_products_for(map, [&](auto element) {
-            ::classify<COLUMNS, decltype(element)>(pool_, scratch_, weights_.output, map, logits);
+            output_convolution<COLUMNS, decltype(element)>(pool_, scratch_, weights_.output, map, logits);
         });
     }
 
     const Weights &weights_;
-    Pool &pool_;
-    std::vector<Map<Storage>> encoded_, pooled_, decoded_;
-    std::vector<Axis> rows_, columns_;  // of each decoder stage's upsampling
-    Buffer<float> guide_, opened_, filters_;
+    ThreadPool &pool_;
+    std::vector<FeatureMap<Storage>> encoded_, pooled_, decoded_;
+    std::vector<UpsampleAxis> rows_, columns_;  // upsampling weights per decoder stage
+    Buffer<float> gating_signal_, gate_map_, filters_;
     std::vector<Scratch> scratch_;
 };
+
+}  // namespace dasnet

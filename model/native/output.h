@@ -1,22 +1,24 @@
-// The output convolution, 3x3 to a few classes: Winograd's F(4, 3) down the columns, and along the rows directly.  Of four
-// rows, each of six points is one matrix product a pixel, three taps of every class; the classes are too few for tiles to
-// pay.
+// The output convolution, 3x3 to a few classes: one-dimensional Winograd F(4, 3) along columns, direct along rows.  For four
+// output rows, each of the six points is one matrix product per pixel (three taps of every class); there are too few classes
+// for two-dimensional tiles to pay off.
 #pragma once
 
 #include "encode.h"
 
+namespace dasnet {
+
 struct Output {
     int classes = 0;
-    Matrix taps[winograd::PATCH];  // of each point: (CHANNELS x columns), column = dx * classes + class
-    std::vector<float> bias;       // (CLASS_LANES), the last ones 0
+    Matrix taps[winograd::PATCH];  // per point: (CHANNELS x columns), column = dx * classes + class
+    std::vector<float> bias;       // (CLASS_LANES), zero-padded
     int columns() const { return (classes * 3 + 15) / 16 * 16; }
 };
-constexpr int CLASS_LANES = 8, MOST_CLASSES = CLASS_LANES;
-constexpr int OUTPUT_ROWS = 32;            // a thread's share
-constexpr int OUTPUT_STRIP = STRIP - 2;    // pixels of a row at a time: those beside them are read too
-constexpr int STRIP_ROOM = STRIP + ROOM;
+constexpr int CLASS_LANES = 8, MAX_CLASSES = CLASS_LANES;
+constexpr int OUTPUT_ROWS = 32;          // rows per parallel-loop index
+constexpr int OUTPUT_STRIP = STRIP - 2;  // pixels of a row at a time; one neighbour on each side is read too
+constexpr int STRIP_CAPACITY = STRIP + ROW_PADDING;
 
-typedef float ClassVec __attribute__((vector_size(4 * CLASS_LANES)));  // a number for each class
+typedef float ClassVec __attribute__((vector_size(4 * CLASS_LANES)));  // one value per class
 
 INLINE ClassVec load_classes(const float *from) {
     ClassVec value;
@@ -43,14 +45,14 @@ inline void transform_taps(const std::vector<float> &taps, Output &output) {
         output.taps[point] = Matrix(rows[point], 3 * classes, CHANNELS, output.columns());
 }
 
-// B^T d of `count` columns of six pixels from (y0, x0) on, which may be outside; into pixels (PATCH, STRIP_ROOM, CHANNELS).
+// Transform `count` columns of six pixels from (y0, x0), zero-padded, into pixels (PATCH, STRIP_CAPACITY, CHANNELS).
 template <class Element, class Storage>
-void transform_columns(const Map<Storage> &map, int y0, int x0, int count, Element *pixels) {
+void transform_columns(const FeatureMap<Storage> &map, int y0, int x0, int count, Element *pixels) {
     using namespace winograd;
-    const bool inner = y0 >= 0 && x0 >= 0 && y0 + PATCH <= map.height && x0 + count <= map.width;
+    const bool is_interior = y0 >= 0 && x0 >= 0 && y0 + PATCH <= map.height && x0 + count <= map.width;
     const ptrdiff_t stride = map.stride();
     const Norm norm(map);
-    auto transform = [&](auto is_inner) {
+    auto transform = [&](auto is_interior_tile) {
         const Storage *from = map.memory.data() + y0 * stride + (ptrdiff_t)x0 * CHANNELS;
         for (int x = 0; x < count; x++, from += CHANNELS) {
             auto inside = [&](int y) {
@@ -58,24 +60,26 @@ void transform_columns(const Map<Storage> &map, int y0, int x0, int count, Eleme
             };
             for (int part = 0; part < PARTS; part++) {
                 Vec in[PATCH], out[PATCH];
-#pragma GCC unroll 6
-                for (int y = 0; y < PATCH; y++) in[y] = is_inner || inside(y) ? norm.of(from + y * stride, part) : Vec{};
+                UNROLL(6)
+                for (int y = 0; y < PATCH; y++)
+                    in[y] = is_interior_tile || inside(y) ? norm.of(from + y * stride, part) : Vec{};
                 input(in, out);
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int point = 0; point < PATCH; point++)
-                    store(pixels + ((size_t)point * STRIP_ROOM + x) * CHANNELS + part * LANES, out[point]);
+                    store(pixels + ((size_t)point * STRIP_CAPACITY + x) * CHANNELS + part * LANES, out[point]);
             }
         }
     };
-    if (inner)
+    if (is_interior)
         transform(std::true_type{});
     else
         transform(std::false_type{});
 }
 
-// Element is what the products are computed in.
-template <int COLUMNS, class Element, class Storage>
-void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, const Map<Storage> &map, float *logits) {
+// Element is the type of the matrix products.
+template <int COLUMNS, class Element, class Storage> void output_convolution(ThreadPool &pool, std::vector<Scratch> &scratch,
+                                                                             const Output &output,
+                                                                             const FeatureMap<Storage> &map, float *logits) {
     using namespace winograd;
     const int height = map.height, width = map.width, classes = output.classes;
     const ClassVec bias = load_classes(output.bias.data());
@@ -86,15 +90,16 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
         auto strip = [&](int y0, int x0, int count) {
             transform_columns(map, y0 - 1, x0 - 1, count + 2, pixels);
             for (int point = 0; point < PATCH; point++)
-                multiply<COLUMNS>(pixels + (size_t)point * STRIP_ROOM * CHANNELS, CHANNELS, output.taps[point].as(Element{}),
-                                  CHANNELS, products + (size_t)point * STRIP_ROOM * COLUMNS, count + 2);
+                multiply<COLUMNS>(pixels + (size_t)point * STRIP_CAPACITY * CHANNELS, CHANNELS,
+                                  output.taps[point].as(Element{}), CHANNELS,
+                                  products + (size_t)point * STRIP_CAPACITY * COLUMNS, count + 2);
             for (int x = 0; x < count; x++) {
-                for (int y = 1; y <= TILE; y++)  // brought near meanwhile
+                for (int y = 1; y <= TILE; y++)  // prefetched meanwhile
                     prefetch(map.at(std::min(y0 + y, height - 1), x0 + OUTPUT_STRIP + x));
                 ClassVec sums[PATCH], out[TILE];
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int point = 0; point < PATCH; point++) {
-                    const float *left = products + ((size_t)point * STRIP_ROOM + x) * COLUMNS;
+                    const float *left = products + ((size_t)point * STRIP_CAPACITY + x) * COLUMNS;
                     sums[point] = load_classes(left) + load_classes(left + COLUMNS + classes) +
                                   load_classes(left + 2 * (COLUMNS + classes));
                 }
@@ -108,3 +113,5 @@ void classify(Pool &pool, std::vector<Scratch> &scratch, const Output &output, c
             for (int x0 = 0; x0 < width; x0 += OUTPUT_STRIP) strip(y0, x0, std::min(OUTPUT_STRIP, width - x0));
     });
 }
+
+}  // namespace dasnet

@@ -1,9 +1,8 @@
-// Threads that share loops.  Which thread takes which index is left open; what an index computes is not: sums are kept an
-// index and added up in order, so that a result does not depend on the number of threads.
+// A thread pool for parallel loops.  Indices are scheduled dynamically, but each index computes the same values and sums are
+// reduced in index order, so results do not depend on the number of threads.
 //
-// Several pictures may be under way at once, each in a thread of the caller's.  Those count as threads of the pool, which
-// helps with as many of its own as are left: a picture alone has all of them, and of two on two threads each has one, with
-// no loop at whose end one waits for the other.
+// Several images may be processed concurrently, each by a calling thread.  Callers count towards the pool's size: a single
+// image uses all threads, and two images on two threads use one each, without synchronising at the end of every loop.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +13,15 @@
 #include <thread>
 #include <vector>
 
-class Pool {
+namespace dasnet {
+
+class ThreadPool {
   public:
-    explicit Pool(int threads) : size_(threads) {
+    explicit ThreadPool(int threads) : size_(threads) {
         for (int worker = 1; worker < threads; worker++) threads_.emplace_back([this, worker] { serve(worker); });
     }
 
-    ~Pool() {
+    ~ThreadPool() {
         {
             std::lock_guard<std::mutex> lock(mutex_);
             stopping_ = true;
@@ -31,10 +32,10 @@ class Pool {
 
     int size() const { return size_; }
 
-    // A picture is under way for as long as this lives.
+    // Scope guard: an image is being processed while an object exists.
     class Caller {
       public:
-        explicit Caller(Pool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
+        explicit Caller(ThreadPool &pool) : pool_(pool) { pool_.callers_.fetch_add(1); }
         ~Caller() {
             {
                 std::lock_guard<std::mutex> lock(pool_.mutex_);
@@ -45,10 +46,10 @@ class Pool {
         Caller(const Caller &) = delete;
 
       private:
-        Pool &pool_;
+        ThreadPool &pool_;
     };
 
-    // work(index, worker) for every index below count, by a Caller; worker < size() numbers the thread, for its scratch memory.
+    // Call work(index, worker) for every index < count; requires a Caller.  worker < size() selects the thread's scratch memory.
     void run(int count, const std::function<void(int, int)> &work) {
         Job job{work, count};
         if (count < 2 || size_ == 1) return take(job, 0);
@@ -75,7 +76,7 @@ class Pool {
         std::atomic<int> next{0}, helpers{0};
     };
 
-    static constexpr int SPINS = 4000;  // some tens of microseconds: a stage takes longer than a sleeping thread's wake-up
+    static constexpr int SPINS = 4000;  // tens of microseconds, shorter than waking a sleeping thread
 
     static void pause() { __builtin_ia32_pause(); }
 
@@ -89,7 +90,7 @@ class Pool {
         }
     }
 
-    // The one with the fewest helpers that has something left to do.  Under the mutex.
+    // The job with the fewest helpers that has indices left; call with the mutex held.
     Job *job_for(int worker) const {
         Job *best = nullptr;
         for (Job *job : jobs_)
@@ -100,7 +101,8 @@ class Pool {
     void serve(int worker) {
         unsigned seen = 0;
         for (;;) {
-            for (int spin = 0; posted_.load(std::memory_order_acquire) == seen && helps(worker) && spin < SPINS; spin++) pause();
+            for (int spin = 0; posted_.load(std::memory_order_acquire) == seen && helps(worker) && spin < SPINS; spin++)
+                pause();
             Job *job = nullptr;
             {
                 std::unique_lock<std::mutex> lock(mutex_);
@@ -110,19 +112,21 @@ class Pool {
                 job->helpers.fetch_add(1, std::memory_order_relaxed);
             }
             take(*job, worker);
-            if (job->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // the job may be gone from here on
+            if (job->helpers.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // the job may be destroyed from here on
                 std::lock_guard<std::mutex> lock(mutex_);
                 ended_.notify_all();
             }
         }
     }
 
-    const int size_;  // with a caller
+    const int size_;  // including one caller
     std::mutex mutex_;
     std::condition_variable begun_, ended_;
-    std::vector<Job *> jobs_;  // of the pictures under way
+    std::vector<Job *> jobs_;  // of the images being processed
     bool stopping_ = false;
     std::atomic<int> callers_{0};
     std::atomic<unsigned> posted_{0};
     std::vector<std::thread> threads_;
 };
+
+}  // namespace dasnet

@@ -1,8 +1,8 @@
-// Bilinear upsampling to twice the size, or one less, corners aligned, along one axis; and composed with the Winograd input
+// Bilinear upsampling (align_corners) to twice the size, or one pixel less, along one axis, composed with the Winograd input
 // transform.
 //
-// Both are linear, so a 6-pixel patch of the large map, transformed, is a 6x4 matrix times 4 pixels of the small one: the
-// upsampled map is never made.  The matrix depends on where the tile lies.
+// Both are linear, so a transformed 6-pixel patch of the large map is a 6x4 matrix times 4 pixels of the small one: the
+// upsampled map is never materialised.  The matrix depends on the tile's position.
 #pragma once
 
 #include <algorithm>
@@ -11,16 +11,18 @@
 
 #include "winograd.h"
 
-struct Axis {
-    std::vector<int> low;           // (large) the first of the two small pixels of each large one
-    std::vector<float> fraction;    // (large) the second one's weight
-    std::vector<float> weight;      // (small) how much of the large map's average each small pixel is
-    std::vector<int> base;          // (tiles) the first of the 4 small pixels that a tile needs
-    std::vector<float> matrix;      // (tiles, 6, 4)
+namespace dasnet {
 
-    Axis() = default;
+struct UpsampleAxis {
+    std::vector<int> low;         // (large) first of the two source pixels
+    std::vector<float> fraction;  // (large) weight of the second source pixel
+    std::vector<float> weight;    // (small) weight of each source pixel in the large map's average
+    std::vector<int> base;        // (tiles) first of the 4 source pixels of a tile
+    std::vector<float> matrix;    // (tiles, 6, 4)
 
-    Axis(int small, int large) {
+    UpsampleAxis() = default;
+
+    UpsampleAxis(int small, int large) {
         using namespace winograd;
         const int tiles = (large + TILE - 1) / TILE;
         low.assign(large, 0);
@@ -31,7 +33,7 @@ struct Axis {
         std::vector<double> share(small, 0.0);
         for (int at = 0; at < large && small > 1; at++) {
             const double position = (double)at * (small - 1) / (large - 1);  // in double: a float has 15 bits left at 512
-            // Where it is a pixel, that is the second of the two: a tile's patch then never needs a fifth.
+            // On an exact source pixel, use it as the second of the two: a patch then never needs a fifth source pixel.
             low[at] = std::min(std::max((int)std::ceil(position) - 1, 0), small - 2);
             fraction[at] = (float)(position - low[at]);
         }
@@ -62,3 +64,5 @@ struct Axis {
             }
     }
 };
+
+}  // namespace dasnet

@@ -1,14 +1,15 @@
-// One vector of floats, as wide as the processor's registers.  Everything else is written in terms of it.
+// A SIMD vector of floats, as wide as the processor's registers; all other code is written in terms of it.
 //
-// GCC's vector extensions give the arithmetic (a * b + c becomes a fused multiply-add), so that the same source serves
-// AVX-512 (16 lanes) and AVX2 (8).  DASNET_LANES overrides the width: a test runs the 16-lane form on a processor that
-// has no AVX-512.
+// GCC's vector extensions give the arithmetic (a * b + c becomes a fused multiply-add), so that one source serves
+// AVX-512 (16 lanes) and AVX2 (8).  DASNET_LANES overrides the width, so that tests run the 16-lane form without AVX-512.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #include <immintrin.h>
+
+namespace dasnet {
 
 #if defined(DASNET_LANES)
 constexpr int LANES = DASNET_LANES;
@@ -21,6 +22,8 @@ constexpr int LANES = 8;
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+#define DASNET_PRAGMA(text) _Pragma(#text)
+#define UNROLL(count) DASNET_PRAGMA(GCC unroll count)  // the loop that follows
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
@@ -50,7 +53,8 @@ INLINE void store(float *to, Vec value) { std::memcpy(to, &value, sizeof(value))
 
 INLINE WordVec words(HalfVec halves) {
 #if defined(__AVX512F__) && !defined(DASNET_LANES)
-    return bits_of<WordVec>(_mm512_cvtepu16_epi32(bits_of<__m256i>(halves)));  // GCC 12 makes four instructions of the other
+    return bits_of<WordVec>(
+        _mm512_cvtepu16_epi32(bits_of<__m256i>(halves)));  // one instruction; GCC 12 emits four for the convertvector
 #else
     return __builtin_convertvector(halves, WordVec);
 #endif
@@ -64,7 +68,7 @@ INLINE Vec load(const bfloat16 *from) {
     return widen(words(halves));
 }
 
-INLINE HalfVec rounded(Vec value) {  // to nearest, ties to even; a NaN stays one only by luck, and there are none
+INLINE HalfVec rounded(Vec value) {  // round to nearest even; NaN is not preserved and does not occur
 #if defined(__AVX512BF16__) && !defined(DASNET_LANES)
     return bits_of<HalfVec>(_mm512_cvtneps_pbh(bits_of<__m512>(value)));
 #else
@@ -84,8 +88,8 @@ INLINE void store(bfloat16 *to, Vec value) {
     std::memcpy(to, &halves, sizeof(halves));
 }
 
-// 2 * LANES neighbours; around the caches if `streams`: for maps that would not stay there until they are read, and whose
-// lines need not be fetched to be overwritten.  `to` is aligned to 64 bytes.  Before another thread reads: fence().
+// Store 2 * LANES adjacent values; non-temporally if `streams`, for maps larger than the caches: no line is fetched just to be
+// overwritten.  `to` is 64-byte aligned.  Call fence() before another thread reads.
 INLINE void store_line(bfloat16 *to, Vec low, Vec high, [[maybe_unused]] bool streams) {
 #if defined(__AVX512BF16__) && !defined(DASNET_LANES)
     if (streams) {
@@ -130,7 +134,7 @@ INLINE float sum_of(Vec value) {
     return sum;
 }
 
-INLINE Vec leaky(Vec x) { return larger(x, x * 0.01f); }  // LeakyReLU(0.01), the blocks' own slope
+INLINE Vec leaky(Vec x) { return larger(x, x * 0.01f); }  // LeakyReLU with the network's slope
 
 // exp(x) within 2 units in the last place: x = n ln 2 + r, a polynomial for exp(r) (Cephes, expf.c), 2^n by its bits.
 INLINE Vec exponential(Vec x) {
@@ -151,3 +155,5 @@ INLINE Vec exponential(Vec x) {
 }
 
 INLINE Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
+
+}  // namespace dasnet

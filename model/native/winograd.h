@@ -8,7 +8,7 @@
 
 #include "vector.h"
 
-namespace winograd {
+namespace dasnet::winograd {
 
 constexpr float P = 0.625f, Q = 1.5f;
 constexpr float P2 = P * P, Q2 = Q * Q, P3 = P2 * P, Q3 = Q2 * Q;
@@ -28,8 +28,8 @@ template <class Numbers> INLINE void input(const Numbers d[PATCH], Numbers out[P
 
 // B^T itself, for the upsampling that is composed with it.
 constexpr double INPUT[PATCH][PATCH] = {
-    {P2 *Q2, 0, -(P2 + Q2), 0, 1, 0},   {0, -P *Q2, -Q2, P, 1, 0}, {0, P *Q2, -Q2, -P, 1, 0},
-    {0, -Q *P2, -P2, Q, 1, 0},          {0, Q *P2, -P2, -Q, 1, 0}, {0, P2 *Q2, 0, -(P2 + Q2), 0, 1},
+    {P2 * Q2, 0, -(P2 + Q2), 0, 1, 0}, {0, -P * Q2, -Q2, P, 1, 0}, {0, P * Q2, -Q2, -P, 1, 0},
+    {0, -Q * P2, -P2, Q, 1, 0},        {0, Q * P2, -P2, -Q, 1, 0}, {0, P2 * Q2, 0, -(P2 + Q2), 0, 1},
 };
 
 // One row of G g.
@@ -54,4 +54,4 @@ template <class Numbers> INLINE void output(const Numbers m[PATCH], Numbers out[
     out[3] = difference_p * P3 + difference_q * Q3 + m[5];
 }
 
-}  // namespace winograd
+}  // namespace dasnet::winograd

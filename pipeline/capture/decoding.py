@@ -17,14 +17,21 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipeline.capture.frame_numbers import FrameNumbers, Stamp
 from pipeline.capture.picture import Picture, Receipt
 from pipeline.capture.stream_clock import StreamClock
-from pipeline.errors import SourceError
+from pipeline.capture.streams import choose, describe, upright
+from pipeline.errors import ImageError, SourceError
+from pipeline.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.image_header import jpeg_sizes
 from pipeline.thermal import GainControl
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
 MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
 MAX_RECEIPTS = 256  # of packets whose pictures may still come
+REPEAT_BYTES = 16  # a packet of MPEG-4 with less says that nothing changed
+VP8_SHOWN = 0x10  # in a packet's first byte
+CUT_ANYWHERE = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # formats without an index
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
@@ -82,12 +89,12 @@ def nominal_fps(stream: VideoStream) -> float:
 
 
 def pixels(frame: VideoFrame) -> NDArray[Any]:
-    """HxWx3 uint8 RGB; HxW uint8 of a grey frame, or uint16 if it has more than 8 bits."""
+    """HxWx3 uint8 RGB; HxW uint8 of a grey frame, or uint16 if it has more than 8 bits.  Upright."""
     if not frame.format.name.startswith("gray"):
         layout = "rgb24"
     else:
         layout = "gray" if frame.format.components[0].bits == 8 else "gray16le"
-    return np.ascontiguousarray(frame.reformat(format=layout, threads=1).to_ndarray())
+    return upright(np.ascontiguousarray(frame.reformat(format=layout, threads=1).to_ndarray()), frame)
 
 
 class Decoder:
@@ -102,13 +109,28 @@ class Decoder:
         self._stream = stream
         self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
+        # AVI has no presentation times, and FFmpeg's guesses are wrong where frames are reordered.
+        container, reordered = stream.container.format.name, bool(stream.codec_context.has_b_frames)
+        self._numbers = FrameNumbers(guessed=reordered and container == "avi", cut=container in CUT_ANYWHERE)
+        self._interlaced = False
         self._gain = GainControl()
         self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None
-        self.count = 0  # pictures decoded, those left out included
+        self.decoded = 0
         self.bad_packets = 0
         self.damaged = 0  # pictures decoded with data missing
+        self.too_large = ""  # what a JPEG declared that was not decoded for it
+
+    @property
+    def count(self) -> int:
+        """Frames of a recording so far, those lost or left out included."""
+        return self._numbers.count
+
+    @property
+    def lost(self) -> int:
+        """Frames that could not be decoded; of a camera: packets."""
+        return self._numbers.lost if self._losses is None else self.bad_packets
 
     @property
     def next_s(self) -> float:
@@ -118,7 +140,7 @@ class Decoder:
     def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[Picture]:
         """The pictures that this packet completes, but for those without a receipt.  No packet: all that remain."""
         if packet is not None:
-            self._expect(packet.pts, receipt)
+            self._expect(packet, receipt)
         started_ns = time.perf_counter_ns()
         try:
             frames = self._stream.decode(packet)
@@ -126,7 +148,9 @@ class Decoder:
             return []
         except FFmpegError:
             self.bad_packets += 1
+            self._numbers.failed()
             self._intact = False
+            self.too_large = self.too_large or self._size_fault(packet)
             return []
         concealed = self._losses is not None and self._losses.take()
         self._intact = self._intact and not concealed
@@ -138,26 +162,55 @@ class Decoder:
         """Forget what was decoded: a gap follows, then a keyframe."""
         self._stream.codec_context.flush_buffers()
         self._receipts.clear()
+        self._numbers.restart()
 
     def leave_out(self) -> None:
         """A picture passes that is not decoded."""
-        self.count += 1
+        self._numbers.passed()
         self._clock.leave_out()
 
-    def _expect(self, pts: int | None, receipt: Receipt | None) -> None:
-        self._receipts[pts] = self._newest = receipt
+    def _size_fault(self, packet: VideoPacket | None) -> str:
+        if packet is None or self._stream.codec_context.name != "mjpeg":
+            return ""
+        try:
+            for size_px in jpeg_sizes(bytes(packet)):
+                require_frame_size(*size_px)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    def finish(self) -> None:
+        """The last packet was decoded: frames that have not come are lost."""
+        self._numbers.finish(interlaced=self._interlaced)
+
+    def _expect(self, packet: VideoPacket, receipt: Receipt | None) -> None:
+        if self._losses is None and not self._is_hidden(packet):
+            self._numbers.sent(packet.pts, packet.dts, keyframe=packet.is_keyframe)
+        self._receipts[packet.pts] = self._newest = receipt
         if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become pictures
             del self._receipts[next(iter(self._receipts))]
 
+    def _is_hidden(self, packet: VideoPacket) -> bool:
+        """Whether it shows no frame of its own, which is no loss: the frame before it stays."""
+        codec = self._stream.codec_context.name
+        if codec == "vp8" and packet.size >= 3:  # RFC 6386, section 9.1
+            tag = int.from_bytes(memoryview(packet)[:3], "little")
+            return not tag & VP8_SHOWN and 0 < tag >> 5 <= packet.size
+        return packet.is_discard or (codec == "mpeg4" and packet.size < REPEAT_BYTES)
+
     def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
-        self.count += 1
+        self.decoded += 1
         self.damaged += frame.is_corrupt
         receipt = self._receipts.pop(frame.pts, self._newest)
-        stamp_s = _stamp_s(frame, self._stream.time_base)
         if self._losses is not None and receipt is not None:
-            pts_s = self._clock.live(stamp_s, receipt.mono_ns / 1e9)
+            number = self.decoded - 1
+            stamp = frame.dts if frame.pts is None else frame.pts
+            pts_s = self._clock.live(self._seconds(stamp), receipt.mono_ns / 1e9)
         else:
-            pts_s = self._clock.recorded(stamp_s)
+            numbered = self._numbered(frame)
+            if numbered is None:
+                return None
+            number, pts_s = numbered
         if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
             self._intact = False
         elif frame.key_frame:
@@ -167,24 +220,48 @@ class Decoder:
         started_ns = time.perf_counter_ns()
         image = self._gain(pixels(frame), pts_s)
         decode_ns += time.perf_counter_ns() - started_ns
-        return Picture(image, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
+        return Picture(image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 
+    def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
+        """Its number and time, after those of the frames that were lost before it; None: it comes too late."""
+        self._interlaced = self._interlaced or frame.interlaced_frame
+        numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
+        if numbered is None:
+            return None
+        for stamp in numbered.lost:
+            self._clock.recorded(self._seconds(stamp))
+        return numbered.number, self._clock.recorded(self._seconds(numbered.stamp))
 
-def _stamp_s(frame: VideoFrame, unit_s: Fraction | None) -> Fraction | None:
-    stamp = frame.dts if frame.pts is None else frame.pts
-    return None if stamp is None or unit_s is None else stamp * unit_s
+    def _seconds(self, stamp: Stamp) -> Fraction | None:
+        unit_s = self._stream.time_base
+        return None if stamp is None or unit_s is None else stamp * unit_s
 
 
 class OpenVideo:
     """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
+        """Raise SourceError where `name`'s frames are declared larger than is decoded."""
+        codec = stream.codec_context
+        try:
+            if codec.width or codec.height:  # otherwise it is not declared, and the decoder alone can tell
+                require_frame_size(codec.width, codec.height)
+        except ImageError as error:
+            container.close()
+            raise SourceError(f"{name}: {error}") from None
+        codec.options = codec.options | FFMPEG_LIMIT
+        self.stream = describe(stream)
+        self.other_streams = [describe(other) for other in container.streams.video if other.index != stream.index]
         self._container = container
         self._stream = stream
         self._demuxed: Iterator[VideoPacket] = container.demux(stream)
         self._busy = threading.RLock()
         self._closing = threading.Event()
         self._closed = False
+
+    @property
+    def codec(self) -> str:
+        return str(self._stream.codec_context.codec.canonical_name)
 
     def _steps(self, step: Callable[[], list[Picture] | None]) -> Iterator[Picture]:
         """What the steps give, until one gives None or the container is closed."""
@@ -214,7 +291,22 @@ class OpenVideo:
             self._container.close()
 
 
-def open_container(place: str, **options: Any) -> InputContainer:
-    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only."""
-    container: InputContainer = av.open(place, **options)
+def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
+    """As `choose`.  Closes the container and raises ValueError where there is nothing to choose."""
+    try:
+        stream = choose(container.streams.video, index)
+        if stream is None:
+            raise ValueError("holds no video")
+    except ValueError:
+        container.close()
+        raise
+    return stream
+
+
+def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
+    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only.
+
+    What is decoded in order to learn what the streams are is limited in size too.
+    """
+    container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
     return container

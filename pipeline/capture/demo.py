@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from pipeline.capture.decoding import ASSUMED_FPS
 from pipeline.capture.picture import Gate, Picture, Receipt, Recording
-from pipeline.capture.recordings import find_recordings, open_recording
+from pipeline.capture.recordings import find_recordings, open_recording, split_stream
 from pipeline.config import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
@@ -46,6 +46,8 @@ class Pace:
 
 class DemoScene:
     live = True
+    codec = "rawvideo"
+    lost = 0
 
     def __init__(self, camera: Camera, query: str) -> None:
         from pipeline.scene import Look, Scene  # here, since other cameras need none of it
@@ -73,7 +75,7 @@ class DemoScene:
             started_ns = time.perf_counter_ns()
             pixels, _ = self._scene.render(index / self.fps)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield Picture(pixels, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            yield Picture(pixels, index, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
             index = max(index + 1, int(self._pace.elapsed_s * self.fps))
 
     def close(self) -> None:
@@ -82,33 +84,36 @@ class DemoScene:
 
 class DemoClips:
     live = True
+    lost = 0  # a clip that is broken ends it
 
-    def __init__(self, path: Path, first: str | None = None) -> None:
-        """`first`: the name, without suffix, of the clip to begin with."""
-        self._paths = find_recordings(path)
-        if first is not None:
+    def __init__(self, place: str) -> None:
+        """`PATH` or `PATH?first=NAME` (the clip to begin with, without suffix), also with `stream=1` at its end."""
+        place, self._stream = split_stream(place)
+        path, _, first = place.partition("?first=")
+        self._paths = find_recordings(Path(path))
+        if first:
             stems = [path.stem for path in self._paths]
             if first not in stems:
                 raise SourceError(f"{path}: first={first!r} is no clip there; allowed: {', '.join(stems)}")
             start = stems.index(first)
             self._paths = self._paths[start:] + self._paths[:start]
-        self._current: Recording | None = open_recording(self._paths[0], one_by_one=True)
-        self.fps = self._current.fps
+        self._current: Recording | None = self._open(self._paths[0])
+        self.fps, self.codec = self._current.fps, self._current.codec
         self._pace = Pace()
 
     def pictures(self) -> Iterator[Picture]:
         """Round and round.  Raises SourceError at the end of a clip that is broken."""
         self._pace.start()
-        start_s = 0.0
+        start, start_s = 0, 0.0
         while True:
             round_start_s = start_s
             for path in self._paths:
                 if self._pace.stopped.is_set():
                     return
-                recording = self._current = self._current or open_recording(path, one_by_one=True)
+                recording = self._current = self._current or self._open(path)
                 for picture in recording.paced(self._gate(start_s, recording.fps)):
-                    yield replace(picture, pts_s=start_s + picture.pts_s)
-                start_s += recording.length_s
+                    yield replace(picture, number=start + picture.number, pts_s=start_s + picture.pts_s)
+                start, start_s = start + recording.count, start_s + recording.length_s
                 recording.close()
                 self._current = None
             if start_s == round_start_s:
@@ -119,6 +124,9 @@ class DemoClips:
         current = self._current
         if current is not None:
             current.close()
+
+    def _open(self, path: Path) -> Recording:
+        return open_recording(path, one_by_one=True, stream=self._stream)
 
     def _gate(self, start_s: float, fps: float) -> Gate:
         period_s = 1 / (fps or ASSUMED_FPS)

@@ -1,16 +1,19 @@
 """A sequence of images in (a folder, a printf pattern, or one image), every picture out, with times by its number.
 
+Where the files' names are numbered, a missing number is a gap.
+
 A TIFF with several pages, as thermal cameras write, is as many pictures.
 
 Broken images are left out; after the last one a SourceError names them.
 """
 
-import os
+import math
 import re
-import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.capture.picture import Gate, Picture, ungated
-from pipeline.errors import SourceError
+from pipeline.errors import ImageError, SourceError
 from pipeline.thermal import GainControl
+from pipeline.tiff_header import page_offsets
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
-BIG_TIFF = 43
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -54,13 +57,39 @@ def sequence(path: Path) -> list[Path]:
     return [file for _, file in sorted(numbered)]
 
 
+def frame_numbers(images: list[Path]) -> list[int]:
+    """The frame number of each image, 0-based, by the number in which the names differ.
+
+    The most frequent step is one frame.  Where the names differ in more than a number, or the number does not rise in
+    such steps (a time stamp), the images are numbered one after the other.
+    """
+    stems = [re.split(r"(\d+)", image.stem) for image in images]
+    one_after_the_other = list(range(len(images)))
+    if len({len(stem) for stem in stems}) > 1:
+        return one_after_the_other
+    differing = [pieces for pieces in zip(*stems, strict=True) if len(set(pieces)) > 1]
+    if len(differing) != 1 or not all(map(str.isdecimal, differing[0])):
+        return one_after_the_other
+    numbers = [int(piece) for piece in differing[0]]
+    steps = Counter(after - before for before, after in pairwise(numbers))
+    step = max(steps, key=lambda step: (steps[step], -step))
+    if min(steps) < 1 or math.gcd(*steps) % step:
+        return one_after_the_other
+    return [(number - numbers[0]) // step for number in numbers]
+
+
 class ImageSequence:
     live = False
 
     def __init__(self, path: Path, images: list[Path], fps: float) -> None:
         self._path, self.fps = path, fps
-        self._pages = [(image, page) for image in images for page in range(_page_count(image))]
-        self.length_s = len(self._pages) / fps
+        pages = [_page_count(image) for image in images]
+        self._pages = [(image, page) for image, count in zip(images, pages, strict=True) for page in range(count)]
+        several_pages = len(self._pages) > len(images)
+        self._numbers = list(range(len(self._pages))) if several_pages else frame_numbers(images)
+        self.count = self._numbers[-1] + 1
+        self.length_s = self.count / fps
+        self.lost = 0
         self._closed = False
 
     def pictures(self) -> Iterator[Picture]:
@@ -68,25 +97,34 @@ class ImageSequence:
 
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
+        first = ""  # and what is wrong with it
         gain = GainControl()
-        for index, (image, page) in enumerate(self._pages):
+        for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
                 return
-            pts_s = index / self.fps
+            pts_s = number / self.fps
             receipt = gate(pts_s)
             if receipt is None:
                 continue
             started_ns = time.perf_counter_ns()
-            pixels = _read_image(image, page)
-            if pixels is None:
+            try:
+                pixels = _read_image(image, page)
+            except ImageError as error:
                 broken.append(image.name + (f" page {page + 1}" if page else ""))
+                self.lost += 1
+                first = first or f"{broken[0]} {error}"
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield Picture(pixels, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            yield Picture(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
             read = len(self._pages) - len(broken)
-            raise SourceError(f"{self._path}: not images: {', '.join(broken[:5])}; {read} frames were read")
+            names = ", ".join(broken[:5])
+            raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first})")
+
+    @property
+    def codec(self) -> str:
+        return self._pages[0][0].suffix.lower().removeprefix(".")
 
     @property
     def stated_count(self) -> int:
@@ -97,36 +135,19 @@ class ImageSequence:
 
 
 def _page_count(path: Path) -> int:
-    """A page that the file promises and does not hold counts too: it is missed, which shall be said.
-
-    OpenCV counts only what it can read, hence this walk along the directories (TIFF 6.0, section 2; BigTIFF).
-    """
+    """A page that the file promises and does not hold counts too: it is missed, which shall be said."""
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return 1
-    pages: set[int] = set()
-    with suppress(OSError, struct.error, KeyError), path.open("rb") as file:
-        order = {b"II": "<", b"MM": ">"}[file.read(2)]
-        is_big = struct.unpack(f"{order}H", file.read(2))[0] == BIG_TIFF
-        entries, entry_bytes, offset = ("Q", 20, "Q") if is_big else ("H", 12, "I")
-
-        def number(layout: str) -> int:
-            return int(struct.unpack(order + layout, file.read(struct.calcsize(order + layout)))[0])
-
-        file.seek(8 if is_big else 4)
-        while (place := number(offset)) and place not in pages:
-            pages.add(place)
-            file.seek(place)
-            file.seek(number(entries) * entry_bytes, os.SEEK_CUR)
-    return max(1, len(pages))
+    with suppress(OSError), path.open("rb") as file:
+        return max(1, sum(1 for _ in page_offsets(file)))
+    return 1
 
 
-def _read_image(path: Path, page: int) -> NDArray[Any] | None:
-    """As `decoded`."""
+def _read_image(path: Path, page: int) -> NDArray[Any]:
+    """As `decoded`.  Raise ImageError."""
     from pipeline.image_file import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
 
-    if page:
-        return decoded_page(path, page)
     try:
-        return decoded(np.fromfile(path, np.uint8))
-    except OSError:
-        return None
+        return decoded_page(path, page) if page else decoded(np.fromfile(path, np.uint8))
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error

@@ -4,21 +4,33 @@ A stream that ends, stalls or shows nothing is a SourceError.  No text made here
 """
 
 import errno
+import re
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError, HTTPForbiddenError, HTTPUnauthorizedError
 from av.error import TimeoutError as NetworkTimeout
 
-from pipeline.capture.decoding import Decoder, LossLog, OpenVideo, VideoPacket, nominal_fps, open_container, quiet_log
+from pipeline.capture.decoding import (
+    Decoder,
+    LossLog,
+    OpenVideo,
+    VideoPacket,
+    choose_stream,
+    nominal_fps,
+    open_container,
+    quiet_log,
+)
 from pipeline.capture.hardware import hardware
 from pipeline.capture.picture import Picture, Receipt
+from pipeline.capture.recordings import split_stream
 from pipeline.config import Camera
 from pipeline.errors import CredentialsError, SourceError
+from pipeline.uri import network_address
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s
@@ -34,7 +46,7 @@ def open_rtsp(camera: Camera) -> "LiveVideo":
     if camera.transport == "tcp":
         options["reorder_queue_size"] = "2"
     container = _open(camera, camera.uri, None, options)
-    return LiveVideo(camera, container)
+    return LiveVideo(camera, container, _offered(container, camera.uri))
 
 
 def open_http(camera: Camera) -> "LiveVideo":
@@ -48,10 +60,12 @@ def open_http(camera: Camera) -> "LiveVideo":
 def open_sdp(camera: Camera) -> "LiveVideo":
     """RTP, to one or to many (multicast), as a session description file says."""
     quiet_log()
-    place = camera.uri.partition(":")[2]
+    place, stream_index = split_stream(camera.uri.partition(":")[2])
     if not Path(place).is_file():
         raise SourceError(f"{_named(camera)}: {place} does not exist; allowed: a session description (.sdp)")
-    return LiveVideo(camera, _open(camera, place, "sdp", LOW_LATENCY | {"protocol_whitelist": "file,udp,rtp"}))
+    return LiveVideo(
+        camera, _open(camera, place, "sdp", LOW_LATENCY | {"protocol_whitelist": "file,udp,rtp"}), stream_index
+    )
 
 
 def open_v4l2(camera: Camera) -> "LiveVideo":
@@ -60,8 +74,6 @@ def open_v4l2(camera: Camera) -> "LiveVideo":
     device, _, query = camera.uri.partition(":")[2].partition("?")
     options = {"fflags": "nobuffer"}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in V4L2_OPTIONS:
-            raise SourceError(f"{_named(camera)}: unknown {name[:40]!r}; allowed: {', '.join(V4L2_OPTIONS)}")
         options[V4L2_OPTIONS[name]] = value
     if not Path(device).exists():
         found = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none on this machine"
@@ -72,18 +84,22 @@ def open_v4l2(camera: Camera) -> "LiveVideo":
 class LiveVideo(OpenVideo):
     live = True
 
-    def __init__(self, camera: Camera, container: InputContainer) -> None:
+    def __init__(self, camera: Camera, container: InputContainer, stream_index: int | None = None) -> None:
         self._name = _named(camera)
-        if not container.streams.video:
-            container.close()
-            raise SourceError(f"{self._name}: offers no video")
-        stream = container.streams.video[0]
-        super().__init__(container, stream)
+        try:
+            stream = choose_stream(container, stream_index)
+        except ValueError as error:
+            raise SourceError(f"{self._name}: {error}") from None
+        super().__init__(self._name, container, stream)
         stream.thread_count = 1  # several would hold back as many pictures
         self.fps = nominal_fps(stream)
         self._keyframe_seen = False
-        self._lost = False  # something, while the packet before was read
+        self._lost = False  # while the packet before was read
         self._last_picture_s = time.monotonic()
+
+    @property
+    def lost(self) -> int:
+        return self._decoder.lost
 
     def pictures(self) -> Iterator[Picture]:
         self._last_picture_s = time.monotonic()
@@ -105,6 +121,8 @@ class LiveVideo(OpenVideo):
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders show what they cannot know.
         pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []
+        if self._decoder.too_large:
+            raise SourceError(f"{self._name}: {self._decoder.too_large}")
         if pictures:
             self._last_picture_s = time.monotonic()
         elif time.monotonic() - self._last_picture_s > PICTURE_TIMEOUT_S:
@@ -122,6 +140,13 @@ class LiveVideo(OpenVideo):
         if packet is None or not packet.size:  # FFmpeg reports a lost connection as the end of the video
             return SourceError(f"{self._name}: the camera closed the stream")
         return packet
+
+
+def _offered(container: InputContainer, uri: str) -> int | None:
+    """The stream that `?stream=N` asks for, where the camera offers a choice: else the query is the camera's own."""
+    asked = re.search(r"[?&]stream=(\d+)(?:&|$)", uri)
+    offered = [stream.index for stream in container.streams.video]
+    return int(asked[1]) if asked and len(offered) > 1 and int(asked[1]) in offered else None
 
 
 def _open(camera: Camera, place: str, layout: str | None, options: dict[str, str]) -> InputContainer:
@@ -154,10 +179,8 @@ def _fault(camera: Camera, error: FFmpegError, elapsed_s: float) -> SourceError:
 def _named(camera: Camera) -> str:
     """Camera and host.  Not the path: cameras take passwords there, and one with a slash in it is taken for a path."""
     name = f"camera {camera.id}"
-    address = urlsplit(camera.uri)
-    if not camera.is_networked or "@" in address.path + address.query + address.fragment:
-        return name
-    return f"{name} at {address.netloc.rpartition('@')[2]}"
+    address = network_address(camera.uri)
+    return f"{name} at {address.netloc}" if address and camera.is_networked else name
 
 
 def _camera_utc_ns(packet: VideoPacket) -> int | None:

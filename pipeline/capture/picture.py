@@ -17,6 +17,7 @@ class Picture:
     """One decoded picture."""
 
     pixels: NDArray[np.uint8]  # HxWx3 RGB; HxW if the source is grey
+    number: int  # of the frame in this source, 0-based; that of a missing or undecodable frame stays free
     pts_s: float  # presentation time, s from the start of this source; rises with every picture
     received_mono_ns: int  # when its packet arrived, before decoding; of a pretended camera: when it was due
     received_utc_ns: int
@@ -30,6 +31,16 @@ class Source(Protocol):
 
     live: bool  # the newest picture matters; otherwise every picture does
     fps: float  # nominal; 0.0: unknown
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name for how its pictures are coded."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Frames so far that cannot be decoded."""
+        ...
 
     def pictures(self) -> Iterator[Picture]:
         """Once only.  Ends with a recording and after `close`.
@@ -75,6 +86,11 @@ class Recording(Source, Protocol):
     @property
     def length_s(self) -> float:
         """Up to the end of the newest picture, those left out included: where a next recording would go on."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Frames up to the newest picture, those missing included: the number with which a next recording goes on."""
         ...
 
     def paced(self, gate: Gate) -> Iterator[Picture]: ...

@@ -8,6 +8,8 @@
     file:PATH                 recordings, every picture, as fast as they are taken
     demo:scene?seed=3&fps=15  a procedural scene, sent as a live camera would
     demo:clips/PATH?first=NAME  recordings, looped and sent as a live camera would, from the named one on
+`file:`, `demo:clips/` and `sdp:` take `?stream=1` (`&stream=1` after `?first=NAME`), the video stream to read.  So does
+a camera that offers several; its address goes to it as it is.
 `find_recordings` and `open_recording` are for replay.  All raise SourceError or CredentialsError, without any password.
 """
 
@@ -17,15 +19,29 @@ from pipeline.capture import demo
 from pipeline.capture.demo import DemoClips, DemoScene
 from pipeline.capture.live import open_http, open_rtsp, open_sdp, open_v4l2
 from pipeline.capture.picture import Picture, Source
-from pipeline.capture.recordings import Playlist, find_recordings, frame_count, open_recording
-from pipeline.config import SCHEMES, Camera
+from pipeline.capture.recordings import (
+    Playlist,
+    find_recordings,
+    frame_count,
+    log_other_streams,
+    open_recording,
+    split_stream,
+)
+from pipeline.config import Camera
 from pipeline.errors import SourceError
+from pipeline.uri import SCHEMES
 
 __all__ = ["Picture", "Source", "find_recordings", "frame_count", "open_recording", "open_source"]
 
 
 def open_source(camera: Camera) -> Source:
     """Raises SourceError, and CredentialsError where the camera refuses user or password."""
+    source = _open(camera)
+    log_other_streams(source, camera=camera.id)
+    return source
+
+
+def _open(camera: Camera) -> Source:
     scheme, _, rest = camera.uri.partition(":")
     match scheme:
         case "rtsp" | "rtsps":
@@ -37,17 +53,17 @@ def open_source(camera: Camera) -> Source:
         case "v4l2":
             return open_v4l2(camera)
         case "file":
-            paths = find_recordings(Path(rest.removeprefix("//")))
-            return open_recording(paths[0]) if len(paths) == 1 else Playlist(paths)
+            place, stream = split_stream(rest.removeprefix("//"))
+            paths = find_recordings(Path(place))
+            return open_recording(paths[0], stream=stream) if len(paths) == 1 else Playlist(paths, stream)
         case "demo":
             return _open_demo(camera, rest)
-    raise SourceError(f"camera {camera.id}: unknown scheme {scheme[:20]!r}; allowed: {', '.join(SCHEMES)}")
+    raise SourceError(f"camera {camera.id}: unknown scheme; must be one of {', '.join(SCHEMES)}")
 
 
 def _open_demo(camera: Camera, rest: str) -> Source:
     if rest.startswith("clips/"):
-        place, _, first = rest.removeprefix("clips/").partition("?first=")
-        return DemoClips(Path(place), first or None)
+        return DemoClips(rest.removeprefix("clips/"))
     name, _, query = rest.partition("?")
     if name != "scene":
         raise SourceError(f"camera {camera.id}: unknown demo {name!r}; allowed: {demo.ALLOWED}")

@@ -20,11 +20,12 @@ from pipeline.capture.picture import Picture, Source
 from pipeline.capture.search_watch import SearchWatch
 from pipeline.capture.sources import open_source
 from pipeline.capture.stream_clock import SMALLEST_STEP_S
-from pipeline.config import Address, Camera, Config
+from pipeline.config import Address, Camera
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.ledger import Ledger
 from pipeline.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Uplink, uplink
@@ -40,18 +41,27 @@ BRIDGE_SHARE = 0.5  # of the objective: frames may wait so long while segmentati
 COPY_S = 1.0  # how often another host is told what the ledger says
 
 
-def run(config: Config, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
-    """Until `stop`, or until a recording has ended."""
+def run(control: Control, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
+    """Until `stop`, or until a recording has ended, which the supervisor is told: whatever else ends it, another
+    worker takes its place.
+    """
+    config = control.config
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
         patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
-        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s)
+        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
-        settle()
+        settle(stop)
         with heart:
-            worker.run()
+            try:
+                finished = worker.run()
+            except SourceError:
+                control.finished(broken=True)
+                raise
+            if finished:
+                control.finished(broken=False)
 
 
 class _CaptureWorker:
@@ -75,6 +85,7 @@ class _CaptureWorker:
         self._session = secrets.token_hex(8)
         self._started_ns = time.monotonic_ns()
         self._seq = 0
+        self._lost = 0  # frames of this connection that could not be decoded
         self._last_pts_s = -1.0
         self._blind_since_ns = self._started_ns
         self._condition = ConditionWatch()
@@ -88,7 +99,8 @@ class _CaptureWorker:
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._states = link.connected(zmq.PUSH, link.results, high_water=16, linger_ms=500, patient=True)
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """True: a recording was read to its end."""
         if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
             self._ledger.blind(Cause.OFFLINE, max(0, time.time_ns() - self._ledger.updated_utc_ns))
         attempt = 0
@@ -99,7 +111,7 @@ class _CaptureWorker:
                     source = open_source(self._camera)
                     try:
                         if self._stream(source):
-                            break
+                            return True
                     finally:
                         source.close()
                 except SourceError as error:
@@ -114,6 +126,7 @@ class _CaptureWorker:
                 self._channel.close()
             self._ledger.connection(up=False)
             self._states.close()
+        return False
 
     def _stream(self, source: Source) -> bool:
         """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""
@@ -194,13 +207,14 @@ class _CaptureWorker:
     def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps, bool]]:
         """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many.
 
-        True: intact.
+        A recording's frames keep its numbers.  True: intact.
         """
         offset_s: float | None = None
-        next_s = 0.0
+        next_s, self._lost = 0.0, 0
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
         for picture in source.pictures():
             self._moved()
+            self._count_lost(source)
             if offset_s is None:
                 elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
                 offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
@@ -208,7 +222,16 @@ class _CaptureWorker:
             if pts_s < next_s - period_s / 2:
                 continue
             next_s = max(next_s + period_s, pts_s)
+            self._seq = self._seq if source.live else picture.number
             yield *self._frame(picture, pts_s), picture.intact
+        self._count_lost(source)
+
+    def _count_lost(self, source: Source) -> None:
+        """Frames that cannot be decoded, since this was last called."""
+        lost, self._lost = source.lost - self._lost, source.lost
+        self._seq += lost
+        if lost:
+            self._count(partial(Ledger.dropped, cause=Cause.CORRUPT, frames=lost))
 
     def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
         ref = FrameRef(

@@ -15,10 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from pipeline.console.body import blocks
 from pipeline.console.cameras import CameraStatus
 from pipeline.console.history import WINDOWS_S, Window
-from pipeline.console.password import SESSION_S, Password, TooManyTries
-from pipeline.console.security import SESSION_COOKIE
+from pipeline.console.password import Password, TooManyTries
+from pipeline.console.security import SESSION_COOKIE, session_of
+from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
@@ -30,6 +32,8 @@ T = TypeVar("T")
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.(jpg|jpeg|png|webp)")
 MAX_NAME_LENGTH = 200
 MAX_BODY_BYTES = 4096  # but for an upload
+BODY_S, UPLOAD_S = 10.0, 300.0  # until a body is there as a whole
+MAX_DIGITS = 19  # of a number: more than any that is kept
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 UNCHANGING = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -81,7 +85,9 @@ class Api:
 
     async def picture(self, request: Request) -> Response:
         camera, seq = request.path_params["camera"], request.path_params["seq"]
-        jpeg = self._site.frames.picture(camera, seq, request.query_params.get("session"))
+        is_number = seq.isascii() and seq.isdigit() and len(seq) <= MAX_DIGITS
+        session = request.query_params.get("session")
+        jpeg = self._site.frames.picture(camera, int(seq), session) if is_number else None
         if jpeg is None:
             raise HTTPException(404, "no such picture is kept; only the last ones of a camera are")
         return Response(jpeg, media_type="image/jpeg")
@@ -152,7 +158,8 @@ class Api:
             watch.cancel()
 
     async def trial_file(self, request: Request) -> Response:
-        path = self._trials.path(request.path_params["trial"], request.path_params["name"])
+        trial, name = request.path_params["trial"], request.path_params["name"]
+        path = self._trials.path(trial, name) if len(trial + name) <= MAX_NAME_LENGTH else None
         if path is None:
             raise HTTPException(404, "no such file; the results of the last trial alone are kept, for a while")
         sandbox = {"content-security-policy": "sandbox"} if path.suffix == ".html" else {}
@@ -164,7 +171,9 @@ class Api:
             return Response(media_type="text/event-stream")
         if hub.full:
             raise HTTPException(503, "too many browsers are connected", {"retry-after": "5"})
-        return StreamingResponse(hub.stream(), media_type="text/event-stream")
+        password, token = self._password, session_of(request.headers)
+        stream = hub.stream(lambda: password is None or password.sessions.is_open(token))
+        return StreamingResponse(stream, media_type="text/event-stream")
 
     async def login(self, request: Request) -> Response:
         if self._password is None:
@@ -173,14 +182,18 @@ class Api:
         try:
             session = await self._password.check(given, request.client.host if request.client else "")
         except TooManyTries as error:
-            raise HTTPException(429, "too many wrong passwords; wait a minute", {"retry-after": "60"}) from error
+            text = f"too many wrong passwords from this address; try again in {error.wait_s} s"
+            raise HTTPException(429, text, {"retry-after": str(error.wait_s)}) from error
         if session is None:
             raise HTTPException(401, "wrong password")
         response = Response(status_code=204)
-        response.set_cookie(SESSION_COOKIE, session, max_age=SESSION_S, httponly=True, samesite="strict")
+        secure = request.url.scheme == "https"
+        response.set_cookie(SESSION_COOKIE, session, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
         return response
 
-    async def logout(self, _: Request) -> Response:
+    async def logout(self, request: Request) -> Response:
+        if self._password is not None:
+            self._password.sessions.end(session_of(request.headers))
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return response
@@ -206,19 +219,19 @@ def _one_of(request: Request, key: str, allowed: tuple[str, ...]) -> str:
 
 async def _body(request: Request, kind: type[T], allowed: str) -> T:
     content = b""
-    async for block in request.stream():
+    async for block in blocks(request, BODY_S):
         content += block
         if len(content) > MAX_BODY_BYTES:
             raise HTTPException(413, f"a body of more than {MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise HTTPException(400, f"the body is refused ({error}); allowed: JSON with {allowed}") from error
 
 
 async def _upload(request: Request) -> AsyncIterator[bytes]:
     """Says when all is read, so that the rest of the connection may be watched."""
-    async for block in request.stream():
+    async for block in blocks(request, UPLOAD_S):
         yield block
     request.state.is_read = True
 

@@ -25,6 +25,7 @@ from pipeline.console.site import LiveUpdate, Site, SiteStatus
 from pipeline.console.status import Status
 from pipeline.console.trial import TrialResult, Trials
 from pipeline.errors import StoreError
+from pipeline.redaction import redact
 from pipeline.sinks.store import Alert
 
 STATIC = Path(__file__).parent / "static"
@@ -46,7 +47,7 @@ class Endpoint(NamedTuple):
 ENDPOINTS = (
     Endpoint("GET", "/cameras", "cameras", "State of every camera.", answer=api.Cameras),
     Endpoint(
-        *("GET", "/cameras/{camera}/frames/{seq:int}.jpg", "picture", "One of the last pictures of a camera."),
+        *("GET", "/cameras/{camera}/frames/{seq}.jpg", "picture", "One of the last pictures of a camera."),
         query="session: that of the frame",
         answer="image/jpeg",
     ),
@@ -127,8 +128,8 @@ async def _index(_request: Request) -> Response:
 
 
 async def _refused(_: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return JSONResponse({"error": redact(str(error.detail))}, error.status_code, error.headers)
 
 
 async def _unreadable(_: Request, error: StoreError) -> Response:
-    return JSONResponse({"error": str(error)}, 503)
+    return JSONResponse({"error": redact(str(error))}, 503)

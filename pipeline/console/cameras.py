@@ -57,10 +57,16 @@ class Cameras:
     """Keeps the last readings of every ledger.  Thread-safe."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._redact = config.redactor
         self._turn = threading.Lock()
-        self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {c.id: deque() for c in config.cameras}
+        self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {}
+        self.watch(config)
+
+    def watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        with self._turn:
+            self._config = config
+            self._redact = config.redactor
+            self._readings = {camera.id: self._readings.get(camera.id, deque()) for camera in config.cameras}
 
     def look(self, frames: LiveFrames) -> list[CameraStatus]:
         with self._turn:
@@ -124,7 +130,8 @@ def _present(counts: dict[Cause, int]) -> dict[str, int]:
 
 
 def _frame(frames: LiveFrames, camera: str) -> FrameStatus | None:
-    newest = frames.cameras[camera].newest
+    known = frames.cameras.get(camera)
+    newest = known.newest if known else None
     if newest is None:
         return None
     age_s = (time.time_ns() - newest.received_utc_ns) / 1e9

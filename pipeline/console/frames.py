@@ -33,9 +33,14 @@ class LiveFrames:
     """Of all cameras of the site; what is of no known camera is refused, so memory is bounded."""
 
     def __init__(self, cameras: Iterable[str]) -> None:
-        self.cameras = {camera: CameraFrames() for camera in cameras}
+        self.cameras: dict[str, CameraFrames] = {}
+        self.watch(cameras)
         self.received = 0
         self.refused = 0
+
+    def watch(self, cameras: Iterable[str]) -> None:
+        """The cameras of the site from now on; what is of others is forgotten."""
+        self.cameras = {camera: self.cameras.get(camera, CameraFrames()) for camera in cameras}
 
     def receive(self, message: Sequence[bytes]) -> tuple[LiveFrame, bool]:
         """The frame, and whether a picture came with it.  Raises WireError for what is refused, and counts both."""

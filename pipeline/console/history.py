@@ -6,7 +6,7 @@ ones for ten minutes, coarse ones for a day.  Counters that went back (the host 
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -46,13 +46,24 @@ class Buckets:
     sum_s: float
 
 
+CountKey = tuple[str, str, str]  # what, camera, cause
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Arrays and shared keys: a day of dictionaries would take four times the memory."""
+
+    keys: tuple[CountKey, ...]
+    values: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Sample:
     """The host's counters at one moment."""
 
     time_utc_s: float
     latency: dict[str, Buckets]  # by stage, or from where to where; of all cameras together
-    counts: dict[tuple[str, str, str], float]  # (what, camera, cause)
+    counts: Counts
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -96,7 +107,7 @@ class _Total:
     """Increases added up."""
 
     latency: dict[str, Buckets] = field(default_factory=dict)
-    counts: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    counts: dict[CountKey, float] = field(default_factory=dict)
 
     def add(self, before: Sample, after: Sample) -> None:
         for name, buckets in after.latency.items():
@@ -104,9 +115,8 @@ class _Total:
             if known is not None and known.bounds_s == rise.bounds_s:
                 rise = Buckets(rise.bounds_s, rise.counts + known.counts, rise.sum_s + known.sum_s)
             self.latency[name] = rise
-        for key, value in after.counts.items():
-            old = before.counts.get(key, 0.0)
-            self.counts[key] = self.counts.get(key, 0.0) + (value - old if value >= old else value)
+        for key, value in counted_since(before.counts, after.counts):
+            self.counts[key] = self.counts.get(key, 0.0) + value
 
 
 class History:
@@ -166,14 +176,14 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
     """The sample, and the labels of dasnet_build_info.  Raises ValueError."""
     histograms: dict[str, dict[float, float]] = {}
     sums: dict[str, float] = {}
-    counts: dict[tuple[str, str, str], float] = {}
+    counts: dict[CountKey, float] = {}
     build: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             stem, _, part = name.rpartition("_")
             latency = labels.get("stage", "") if stem == "dasnet_stage_latency_seconds" else END_TO_END.get(stem)
             if name in COUNTED:
-                counts[_one((COUNTED[name], labels.get("camera", ""), labels.get("cause", "")))] = value
+                counts[COUNTED[name], labels.get("camera", ""), labels.get("cause", "")] = value
             elif name == "dasnet_build_info":
                 build = dict(labels)
             elif latency and part == "bucket":
@@ -187,10 +197,11 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
         )
         for name, buckets in histograms.items()
     }
-    return Sample(time_utc_s, latency_by_name, counts), build
+    keys = _one(tuple(sorted(counts)))
+    return Sample(time_utc_s, latency_by_name, Counts(keys, np.array([counts[key] for key in keys]))), build
 
 
-@lru_cache(4096)
+@lru_cache(64)
 def _one(key: Any) -> Any:
     """The same object for all that are equal: a day of samples would hold thousands of copies of their keys."""
     return key
@@ -201,6 +212,16 @@ def increase(before: Buckets | None, after: Buckets) -> Buckets:
     if before is None or before.bounds_s != after.bounds_s or (after.counts < before.counts).any():
         return after
     return Buckets(after.bounds_s, after.counts - before.counts, max(0.0, after.sum_s - before.sum_s))
+
+
+def counted_since(before: Counts, after: Counts) -> Iterator[tuple[CountKey, float]]:
+    """What rose in between, by how much; all of what began anew."""
+    old = before.values
+    if before.keys != after.keys:
+        known = dict(zip(before.keys, before.values.tolist(), strict=True))
+        old = np.array([known.get(key, 0.0) for key in after.keys])
+    rise = np.where(after.values >= old, after.values - old, after.values)
+    return ((after.keys[place], float(rise[place])) for place in np.flatnonzero(rise))
 
 
 def quantile(share: float, buckets: Buckets) -> float | None:
@@ -224,7 +245,7 @@ def _quantiles(name: str, buckets: Buckets | None) -> Quantiles:
     return Quantiles(name, count, buckets.sum_s / count, *(quantile(share, buckets) for share in (0.5, 0.95, 0.99)))
 
 
-def _losses(counts: dict[tuple[str, str, str], float]) -> list[Loss]:
+def _losses(counts: dict[CountKey, float]) -> list[Loss]:
     keys = sorted({(camera, cause) for (_, camera, cause), value in counts.items() if value > 0})
     return [
         Loss(

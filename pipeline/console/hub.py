@@ -5,7 +5,7 @@ the newest value of each topic when it comes back: what was overwritten meanwhil
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 MAX_CLIENTS = 64
 RETRY = b"retry: 1000\n\n"  # ms after which a browser connects again
@@ -55,15 +55,18 @@ class Hub:
         for client in self._clients:
             client.put(topic, message)
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """First the newest of every topic, then what is published."""
+    async def stream(self, is_wanted: Callable[[], bool] = lambda: True) -> AsyncIterator[bytes]:
+        """Yield the newest of every topic, then what is published, which is something every second.
+
+        `is_wanted` is asked before each: the session that asked may have ended.
+        """
         client = Mailbox()
         for topic, message in self._newest.items():
             client.put(topic, message)
         self._clients.add(client)
         try:
             yield RETRY
-            while not self._closed and (messages := await client.take()):
+            while not self._closed and (messages := await client.take()) and is_wanted():
                 yield messages
         finally:
             self._clients.discard(client)

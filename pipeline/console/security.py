@@ -61,7 +61,7 @@ class Guard:
             return JSONResponse({"error": "a request of a foreign page is refused; allowed: this console's own"}, 403)
         if self._password is None or path in OPEN_PATHS or path.startswith("/static/"):
             return None
-        if self._password.is_session(_session(headers)):
+        if self._password.sessions.is_open(session_of(headers)):
             return None
         if path.startswith("/api/"):
             return JSONResponse({"error": "no session; log in at /login"}, 401)
@@ -71,12 +71,16 @@ class Guard:
 def is_same_origin(headers: Headers) -> bool:
     """Browsers say from where they send what changes something; a program that says nothing is no browser."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    try:
+        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            return False
+    except ValueError:  # no address at all
         return False
     return headers.get("sec-fetch-site", "same-origin") == "same-origin"
 
 
-def _session(headers: Headers) -> str:
+def session_of(headers: Headers) -> str:
+    """Return the token of a request's session; empty: it has none."""
     try:
         morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
     except CookieError:

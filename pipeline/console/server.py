@@ -1,109 +1,120 @@
-"""The console's process.
+"""The console's HTTP server.
 
-In: the configuration, the track worker's live endpoint, a port.  Out: the page at that port of the loopback interface,
-until it is told to stop.
+In: the configuration, the track worker's live endpoint, a listener.  Out: the pages at its address, until it is told to
+stop.
 """
 
 import asyncio
 import contextlib
-import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
-from pipeline.config import Config
+from pipeline.bind_retry import BindRetry
+from pipeline.config import Config, ConsoleAddress
+from pipeline.console import certificate
 from pipeline.console.app import make_app
 from pipeline.console.password import Password, load_password
-from pipeline.console.site import Site
+from pipeline.console.peers import Peers
+from pipeline.console.site import MetricsAddress, Site, unknown
 from pipeline.console.trial import Trials
-from pipeline.errors import ConfigError
+from pipeline.listener import Listener, listen, url
+from pipeline.transport.control import Changes
 
 STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
-BACKLOG = 100
+SWEEP_S = 1.0  # between looks for connections that are overdue
 
-Ready = Callable[[int], None]
+Ready = Callable[[str], None]
 
 
 def run_console(
     config: Config,
     live_endpoint: str,
-    listener: socket.socket | int | None = None,
+    listener: Listener,
     *,
-    metrics: str | None = None,
+    metrics: MetricsAddress = unknown,
     ready: Ready | None = None,
     stop: threading.Event | None = None,
     refused: Counter | None = None,
+    changes: Changes = tuple,
 ) -> None:
     """Blocks until `stop` is set; without one, for ever.
 
-    `listener` is a bound socket or a port, by default that of the configuration (0: any free one); `metrics` the
-    address of the host's metrics; `ready` is called with the port when requests are answered; `refused` counts live
-    messages that are malformed.  Raises ConfigError where the port is taken or the password file is none.
+    `metrics` is asked for the address of the host's metrics; `ready` is called with the console's URL when requests are
+    answered; `refused` counts live messages that are malformed; `changes`: see `Control.changes`.  Raises ConfigError
+    where the password file is none, or the certificate or its key.
     """
-    if not isinstance(listener, socket.socket):
-        listener = bind(config.console.host, config.console.port if listener is None else listener)
     with listener:
-        password, site = load_password(config), Site(config, metrics, refused)
+        password, site = load_password(config), Site(config, metrics, refused, changes)
         asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.  Raises ConfigError, which says what to do."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = "is taken by another program" if error.errno == errno.EADDRINUSE else f"is refused ({error.strerror})"
-        raise ConfigError(f"console.port: {host}:{port} {reason}; name another, or 0 for any free one") from error
-    return listener
+def listen_when_free(address: ConsoleAddress, listening: Gauge, stop: threading.Event) -> Listener | None:
+    """Block until the console's address can be listened at; return None where told to stop before."""
+    retry = BindRetry("console", f"{address.host}:{address.port}", listening)
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        try:
+            listener = listen(address.host, address.port)
+        except OSError as error:
+            pause_s = retry.failed(error.strerror or str(error))
+        else:
+            retry.succeeded()
+            return listener
+    return None
 
 
 async def _serve(
     site: Site,
     password: Password | None,
     endpoint: str,
-    listener: socket.socket,
+    listener: Listener,
     ready: Ready | None,
     stop: threading.Event,
 ) -> None:
+    settings = site.config.console
     trials = Trials(site.config)
     config = uvicorn.Config(
-        make_app(site, trials, password),
+        Peers(make_app(site, trials, password), listener, settings.trusted_proxies),
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=3,
-        limit_concurrency=256,
     )
-    server = _Server(config, ready)
-    tasks = [
-        asyncio.create_task(server.serve([listener])),
+    config.load()
+    tasks = []
+    if settings.tls is not None:
+        config.ssl = certificate.open_context(settings.tls)
+        tasks.append(asyncio.create_task(certificate.follow(settings.tls, config.ssl)))
+    tasks += [
+        asyncio.create_task(_sweep(listener)),
         asyncio.create_task(site.follow_frames(endpoint)),
         asyncio.create_task(site.follow_store_and_cameras()),
+        asyncio.create_task(site.follow_metrics()),
         asyncio.create_task(_until(stop)),
     ]
-    metrics = asyncio.create_task(site.follow_metrics())  # ends by itself where there are none
+    address = url("http" if settings.tls is None else "https", settings.host, listener.getsockname()[1])
+    server = _Server(config, lambda: ready(address) if ready else None)
+    serving = asyncio.create_task(server.serve([listener]))
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
         site.hub.close()
         trials.close()
         server.should_exit = True
-        await tasks[0]
+        await serving
         for task in done:
             task.result()  # what failed, if something did
     finally:
-        for task in (*tasks, metrics):
+        for task in (serving, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, metrics, return_exceptions=True)
+        await asyncio.gather(serving, *tasks, return_exceptions=True)
         site.close()
 
 
@@ -112,17 +123,22 @@ async def _until(stop: threading.Event) -> None:
         await asyncio.sleep(0.05)
 
 
+async def _sweep(listener: Listener) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        listener.close_overdue()
+
+
 class _Server(uvicorn.Server):
     """Says when it is ready, and leaves the signals to the process it runs in."""
 
-    def __init__(self, config: uvicorn.Config, ready: Ready | None) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._ready is not None and sockets:
-            self._ready(int(sockets[0].getsockname()[1]))
+        self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(STOP_S, self._cut_off)

@@ -25,7 +25,9 @@ from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.metrics import WorkerMetrics
+from pipeline.redaction import redact
 from pipeline.sinks.store import Alert, StoreReader
+from pipeline.transport.control import Changes
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
 from pipeline.transport.refusals import Refusals
 from pipeline.types import Event, Track
@@ -36,6 +38,12 @@ PERIOD_S = 1.0  # how often everything is looked at
 SHOWN = 50  # alerts, events and tracks in the page
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
+
+MetricsAddress = Callable[[], str | None]
+
+
+def unknown() -> None:
+    """Where the metrics are: no supervisor runs here, or its address is not free yet."""
 
 
 class LiveUpdate(msgspec.Struct, frozen=True):
@@ -52,11 +60,19 @@ class SiteStatus(msgspec.Struct, frozen=True):
     refused: int
     store_error: str | None
     metrics: str | None  # address
+    has_login: bool  # a password is set
 
 
 class Site:
-    def __init__(self, config: Config, metrics: str | None = None, refused: Counter | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        metrics: MetricsAddress = unknown,
+        refused: Counter | None = None,
+        changes: Changes = tuple,
+    ) -> None:
         self.config = config
+        self._changes = changes
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
         self.history = History(config.objective.capture_to_track_ms / 1e3)
@@ -73,7 +89,8 @@ class Site:
         """Blocks; from any thread."""
         cameras = self._cameras.look(self.frames)
         counts = (self.frames.received, self.frames.refused)
-        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics)
+        has_login = self.config.console.password_file is not None
+        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
         """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
@@ -86,7 +103,7 @@ class Site:
                 result = query(self._reader)
             except StoreError as error:
                 self._close_reader()
-                self.store_error = str(error)
+                self.store_error = redact(str(error))
                 raise
             self.store_error = None
             return result
@@ -126,6 +143,8 @@ class Site:
         """Everything once a second, and at once when an event was stored."""
         last_row, looked_s = -1, -PERIOD_S
         while True:
+            for config in self._changes():
+                self._watch(config)
             row = await asyncio.to_thread(self._newest_row)
             if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
                 last_row, looked_s = row, time.monotonic()
@@ -141,16 +160,23 @@ class Site:
 
     async def follow_metrics(self) -> None:
         """Asks the host's `/metrics` for ever."""
-        if self._metrics is None:
-            self.history.error = "the address of the metrics is not known: no supervisor runs here"
-            return
         while True:
+            address = await asyncio.to_thread(self._metrics)
             try:
-                text = await asyncio.to_thread(_fetch, self._metrics)
-                await asyncio.to_thread(self.history.receive, text, time.time())
+                if address is None:
+                    self.history.error = "the address of the metrics is not known: no supervisor serves them here"
+                else:
+                    text = await asyncio.to_thread(_fetch, address)
+                    await asyncio.to_thread(self.history.receive, text, time.time())
             except (OSError, ValueError, http.client.HTTPException) as error:
-                self.history.error = f"{self._metrics} does not answer: {error or type(error).__name__}"
+                self.history.error = redact(f"{address} does not answer: {error or type(error).__name__}")
             await asyncio.sleep(FINE_S)
+
+    def _watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        self.config = config
+        self.frames.watch(camera.id for camera in config.cameras)
+        self._cameras.watch(config)
 
     def _newest_row(self) -> int:
         try:

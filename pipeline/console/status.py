@@ -12,11 +12,13 @@ from typing import Any
 
 import msgspec
 
+from model.description import read_description
 from model.errors import CheckpointError
-from model.metadata import read_description
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED
-from pipeline.config import Config, dotted, public_uri
+from pipeline.config import Config
+from pipeline.uri import public_uri
+from pipeline.yaml_file import dotted
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "scipy", "starlette", "uvicorn", "msgspec")
 SECRET_WORDS = ("password", "passphrase", "secret", "token", "key", "credential", "auth", "header")
@@ -63,8 +65,8 @@ def public(value: Any, references: dict[str, str], key: tuple[str | int, ...] = 
     if isinstance(value, list):
         return [public(item, references, (*key, number)) for number, item in enumerate(value)]
     value = references.get(dotted(key), value)
-    if isinstance(value, str) and "://" in value:
-        return public_uri(value).partition("?")[0]
+    if isinstance(value, str) and ("://" in value or key[-1:] == ("uri",)):
+        return public_uri(value)
     return value
 
 

@@ -2,30 +2,36 @@
 
 import threading
 
-from pipeline import health
-from pipeline.config import Address, Config
+from pipeline import health, streams
+from pipeline.config import Address
+from pipeline.console.certificate import load
 from pipeline.console.password import load_password
-from pipeline.console.server import bind, run_console
+from pipeline.console.server import listen_when_free, run_console
 from pipeline.metrics import WorkerMetrics
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.workers import settle
 
 
-def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
-    endpoints = Endpoints()
-    host = config.console.host
-    listener = bind(host, config.console.port)  # before the first heartbeat, which says that the worker could start
-    load_password(config)  # the same
+def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    config, endpoints = control.config, Endpoints()
+    load_password(config)  # before the first heartbeat, which says that the worker could start
+    if config.console.tls is not None:
+        load(config.console.tls)  # the same
     own = WorkerMetrics("console")
-    settle()
-    with Heart(endpoints.heartbeat, own, served):
+    settle(stop)
+    with Heart(endpoints.heartbeat, own, served, run=control.run):
+        listener = listen_when_free(config.console, own.listening.labels("console"), stop)
+        if listener is None:
+            return
         run_console(
             config,
             endpoints.live,
             listener,
-            metrics=health.published(config.metrics_address_path),
-            ready=lambda port: print(f"console: http://{host}:{port}/", flush=True),
+            metrics=lambda: health.published(config.metrics_address_path),
+            ready=lambda url: streams.announce(f"console: {url}"),
             stop=stop,
             refused=own.refused,
+            changes=control.changes,
         )

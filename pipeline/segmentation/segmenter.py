@@ -4,7 +4,7 @@ The same code serves the segmentation worker and the replay; it knows no sockets
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.engine import Engine
 from model.preprocess import prepare
+from pipeline.config import Camera
 from pipeline.segmentation.closer_look import MOST, Looks, crops
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.motion import CameraMotion
@@ -35,6 +36,11 @@ class CameraView:
         return inside if x0 < inside[2] and y0 < inside[3] else (0, 0, width, height)
 
 
+def views_of(cameras: Iterable[Camera]) -> dict[str, CameraView]:
+    """By camera id."""
+    return {camera.id: CameraView(camera.scale, camera.ignore, camera.region) for camera in cameras}
+
+
 class Batch:
     """Frames of one input size on their way through the network."""
 
@@ -42,6 +48,7 @@ class Batch:
         self,
         segmenter: "Segmenter",
         frames: list[Frame],
+        views: list[CameraView],
         scales: list[tuple[float, float]],
         future: "Future[NDArray[np.float32]]",
     ) -> None:
@@ -50,6 +57,7 @@ class Batch:
         self.started_ns = time.monotonic_ns()
         self.inferred_ns = 0
         self._segmenter = segmenter
+        self._views = views  # with which they were prepared: a camera's may be another by the time they are measured
         self._scales = scales
         future.add_done_callback(self._inferred)
 
@@ -60,8 +68,8 @@ class Batch:
         """In the order of `frames`, without the closer look; waits for the network.  Raises what it raised."""
         maps = self.future.result()
         return [
-            self._segmenter.measure(frame, probabilities, scale)
-            for frame, probabilities, scale in zip(self.frames, maps, self._scales, strict=True)
+            self._segmenter.measure(frame, probabilities, view, scale)
+            for frame, probabilities, view, scale in zip(self.frames, maps, self._views, self._scales, strict=True)
         ]
 
     def detections(self) -> list[Detections]:
@@ -98,28 +106,35 @@ class Segmenter:
         self._views = views or {}
         self._memory: dict[tuple[str, str], Memory] = {}  # by camera and session
 
+    def watch(self, views: dict[str, CameraView]) -> None:
+        """The cameras from now on; others are forgotten."""
+        self._views = views
+        self._memory = {key: memory for key, memory in self._memory.items() if key[0] in views}
+
     def submit(self, frames: Sequence[Frame]) -> list[Batch]:
         """Start the network on these frames, one batch for each size of input."""
-        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], tuple[float, float]]]] = {}
+        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], CameraView, tuple[float, float]]]] = {}
         for frame in frames:
             view = self._views.get(frame.ref.camera, CameraView())
             x0, y0, x1, y1 = view.of(frame.size_px)
             searched = frame.pixels[y0:y1, x0:x1]
             picture, scale = prepare(searched, frame.band, self.engine.metadata.preprocessing, view.scale)
-            groups.setdefault(picture.shape, []).append((frame, picture, scale))
+            groups.setdefault(picture.shape, []).append((frame, picture, view, scale))
         return [
             Batch(
                 self,
-                [frame for frame, _, _ in group],
-                [scale for _, _, scale in group],
-                self.engine.submit(np.stack([picture for _, picture, _ in group])),
+                [frame for frame, _, _, _ in group],
+                [view for _, _, view, _ in group],
+                [scale for _, _, _, scale in group],
+                self.engine.submit(np.stack([picture for _, picture, _, _ in group])),
             )
             for group in groups.values()
         ]
 
-    def measure(self, frame: Frame, probabilities: NDArray[np.float32], scale: tuple[float, float]) -> Detections:
+    def measure(
+        self, frame: Frame, probabilities: NDArray[np.float32], view: CameraView, scale: tuple[float, float]
+    ) -> Detections:
         """One frame's maps to its detections.  Frames of a camera must come in their order."""
-        view = self._views.get(frame.ref.camera, CameraView())
         return detect(
             probabilities,
             frame.ref,

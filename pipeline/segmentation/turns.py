@@ -7,7 +7,7 @@ may have as many frames here, one in each.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.transport.sockets import Socket
@@ -52,6 +52,10 @@ class Turns:
     cameras: dict[str, Camera] = field(default_factory=dict)
     _asking: deque[Camera] = field(default_factory=deque)  # the longest first
     _arrived: deque[Camera] = field(default_factory=deque)  # those whose frames wait here, in their order
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget all other cameras, and what waits here of them."""
+        self.cameras = {name: camera for name, camera in self.cameras.items() if name in names}
 
     def ask(self, name: str, door: Socket, identity: bytes, session: str) -> None:
         """A camera has a frame.  One with another session or address takes the place of the earlier one."""

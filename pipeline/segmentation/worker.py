@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import cv2
 import structlog
 import zmq
-from cv2.typing import MatLike
 
 from model.checkpoint import load
 from model.engine import Engine
@@ -29,8 +27,10 @@ from pipeline.errors import WireError
 from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
 from pipeline.segmentation.batch_window import BatchWindow
-from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.segmentation.preview import preview
+from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
 from pipeline.segmentation.turns import Camera, Turns
+from pipeline.transport.control import Changes, Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -55,18 +55,17 @@ from pipeline.types import Detections, Frame, FrameRef
 from pipeline.workers import settle
 
 PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
-PREVIEW_WIDTH_PX = 1280
-JPEG_QUALITY = 82
 BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
 HANG_S = 30.0  # a device that is still busy with it then is lost
 IDLE_S = 0.2
 RESULT_WAIT_MS = 1000  # the track worker may be slow for so long before results are lost, and counted as failed
 
 
-def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
+def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    config = control.config
     loaded = load(checkpoint_path(config.model.checkpoint))
     with Engine(loaded, device=config.model.device, kind=config.model.engine) as engine:
-        views = {camera.id: CameraView(camera.scale, camera.ignore, camera.region) for camera in config.cameras}
+        views = views_of(config.cameras)
         segmenter = Segmenter(engine, config.model.threshold, views)
         metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
         if engine.device.type == "cuda":
@@ -75,11 +74,13 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
         gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
-            doors.append(gate.bound(zmq.ROUTER, config.link.port, high_water=64))
-        settle()
-        with Heart(endpoints.heartbeat, metrics, served):
+            doors.append(gate.listening_socket(zmq.ROUTER, config.link.port, 64, metrics.listening))
+        settle(stop)
+        with Heart(endpoints.heartbeat, metrics, served, run=control.run):
             objective_s = config.objective.capture_to_track_ms / 1e3
-            SegmentationWorker(segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate).run()
+            SegmentationWorker(
+                segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate, changes=control.changes
+            ).run()
         if gate is not None:
             gate.close()
 
@@ -95,8 +96,10 @@ class SegmentationWorker:
         objective_s: float,
         deadline_s: float = BATCH_DEADLINE_S,
         gate: Gate | None = None,
+        changes: Changes = tuple,
     ) -> None:
         """`doors`: of this host's cameras, and behind the `gate` that of those on other hosts."""
+        self._changes = changes
         self._segmenter = segmenter
         self._deadline_s = deadline_s
         self._site = site  # ids of its cameras
@@ -122,6 +125,8 @@ class SegmentationWorker:
             poller.register(socket, zmq.POLLIN)
         wait_s = IDLE_S
         while not self._stop.is_set():
+            if self._gate is not None:
+                self._gate.bind()
             ready = dict(poller.poll(math.ceil(wait_s * 1e3)))
             if self._done in ready:
                 os.eventfd_read(self._done)
@@ -130,12 +135,23 @@ class SegmentationWorker:
                     self._receive(door, door.recv_multipart(copy=False))
             self._finish()
             self._expire()
+            for config in self._changes():
+                self._watch(config)
             for camera in self._turns.grants(time.monotonic()):
                 self._credit(camera)
             wait_s = self._submit()
         for door in self._doors:
             door.close()
         self._results.close()
+
+    def _watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        views = views_of(config.cameras)
+        self._site = frozenset(views)
+        self._segmenter.watch(views)
+        self._turns.keep(views)
+        if self._gate is not None:
+            self._gate.watch(config)
 
     def _receive(self, door: Socket, parts: list[zmq.Frame]) -> None:
         identity = parts[0].bytes
@@ -250,6 +266,8 @@ class SegmentationWorker:
                 self._fail([camera.waiting[0]], f"the device was not free for {self._deadline_s} s")
 
     def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
+        if frame.ref.camera not in self._site:  # not any more
+            return False
         camera = self._turns.cameras.get(frame.ref.camera)
         now_s = time.monotonic()
         jpeg = b""
@@ -281,15 +299,3 @@ class SegmentationWorker:
     def _credit(self, camera: Camera, segmented: Sequence[int] = (), failed: Sequence[int] = ()) -> None:
         credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted, camera.newest)
         camera.door.send_multipart([camera.identity, *encode(credit)])
-
-
-def preview(frame: Frame) -> bytes:
-    """A JPEG of the frame for people to look at."""
-    pixels: MatLike = frame.pixels
-    if frame.size_px[0] > PREVIEW_WIDTH_PX:
-        height = round(pixels.shape[0] * PREVIEW_WIDTH_PX / pixels.shape[1])
-        pixels = cv2.resize(pixels, (PREVIEW_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return encoded.tobytes()

@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from pipeline.errors import DamagedStoreError, StoreError
+from pipeline.redaction import redact
 from pipeline.sinks.schema import open_writable, transaction
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.store import StoredEvent, StoreReader
@@ -209,7 +210,7 @@ class _Delivery(threading.Thread):
             return _Open(self._store_path, generation, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception, wait_s: float) -> None:
-        self.error, self.is_failing = f"{type(error).__name__}: {error}", True
+        self.error, self.is_failing = redact(f"{type(error).__name__}: {error}"), True
         log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(wait_s, 1))
         self._close()
 

@@ -41,6 +41,5 @@ def configured(config: Config) -> list[Sink]:
         JsonlSink,
     )
 
-    default = config.run_dir / "events.jsonl"
     share = EVENTS_SHARE * config.retention.max_gb * 1e9 / (KEPT + 1)
-    return [JsonlSink(entry.path or default, round(min(ROTATE_BYTES, share))) for entry in config.sinks]
+    return [JsonlSink(config.sink_path(entry), round(min(ROTATE_BYTES, share))) for entry in config.sinks]

@@ -12,7 +12,8 @@ import msgspec
 import structlog
 import zmq
 
-from model.metadata import Decisions, read_decisions
+from model.description import read_decisions
+from model.metadata import Decisions
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config import Address, Config
 from pipeline.errors import WireError
@@ -22,10 +23,11 @@ from pipeline.sinks.cleanup import Retention
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
 from pipeline.sinks.writer import StoreWriter
+from pipeline.tracking.camera_events import camera_event
 from pipeline.tracking.snapshots import Snapshot, SnapshotWriter
 from pipeline.tracking.stage import Outcome, TrackStage
-from pipeline.tracking.tracker import derived_ulid
 from pipeline.transport import live
+from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
@@ -41,7 +43,7 @@ from pipeline.transport.wire import (
     decode,
     detections_of,
 )
-from pipeline.types import Detections, Event, EventKind, Severity, Track, TrackState
+from pipeline.types import Detections, Event, EventKind, Track, TrackState
 from pipeline.workers import settle
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
@@ -49,7 +51,8 @@ SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 
-def run(config: Config, stop: threading.Event, served: Address | None = None) -> None:
+def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    config = control.config
     decision = read_decisions(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be damaged, of an older version or not there.
@@ -58,13 +61,13 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
-        settle()
+        settle(stop)
         with (
-            Heart(Endpoints().heartbeat, metrics, served),
+            Heart(Endpoints().heartbeat, metrics, served, run=control.run),
             Retention(config, metrics.store, [sink.name for sink in sinks]),
         ):
             try:
-                _TrackWorker(config, decision, writer, snapshots, metrics, stop).run()
+                _TrackWorker(control, decision, writer, snapshots, metrics, stop).run()
             finally:
                 snapshots.stop(SNAPSHOTS_STOP_S)
                 writer.stop(STORE_STOP_S)
@@ -75,13 +78,15 @@ def run(config: Config, stop: threading.Event, served: Address | None = None) ->
 class _TrackWorker:
     def __init__(
         self,
-        config: Config,
+        control: Control,
         decision: Decisions,
         writer: StoreWriter,
         snapshots: SnapshotWriter,
         metrics: TrackingMetrics,
         stop: threading.Event,
     ) -> None:
+        config = control.config
+        self._changes = control.changes
         self._stage = TrackStage(decision)
         self._writer = writer
         self._snapshots = snapshots
@@ -95,7 +100,8 @@ class _TrackWorker:
         self._gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
         self._from_hosts: Socket | None = None  # camera states of other hosts
         if self._gate is not None and config.link is not None:
-            self._from_hosts = self._gate.bound(zmq.PULL, config.link.results_port, high_water=64)
+            port = config.link.results_port
+            self._from_hosts = self._gate.listening_socket(zmq.PULL, port, 64, metrics.listening)
         self._copies = Copies()
         self._ledger_path = config.ledger_path
         self._log = structlog.get_logger()
@@ -106,14 +112,16 @@ class _TrackWorker:
         for socket in self._sources():
             poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
+            if self._gate is not None:
+                self._gate.bind()
             for socket, _ in poller.poll(200):
                 self._receive(socket)
+            for config in self._changes():
+                self._watch(config)
             now_s = time.monotonic()
             for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
                 self._close(camera)
-        for socket in self._sources():
-            while socket.poll(0):  # what was already segmented is not thrown away
-                self._receive(socket)
+        self._receive_waiting()
         for camera in list(self._heard_s):
             self._close(camera)
         for socket in (*self._sources(), self._live):
@@ -121,6 +129,27 @@ class _TrackWorker:
         self._copies.close()
         if self._gate is not None:
             self._gate.close()
+
+    def _watch(self, config: Config) -> None:
+        """The cameras of the site from now on; what came of others before is tracked to its end."""
+        self._receive_waiting()
+        self._site = frozenset(camera.id for camera in config.cameras)
+        for camera in config.cameras:
+            if camera.host is None:
+                self._copies.release(self._ledger_path(camera.id))
+        for name in self._classes.keys() - self._site:
+            self._close(name)
+            del self._classes[name]
+            self._copies.release(self._ledger_path(name))
+        self._metrics.watch(self._site)
+        if self._gate is not None:
+            self._gate.watch(config)
+
+    def _receive_waiting(self) -> None:
+        """What was already segmented is not thrown away."""
+        for socket in self._sources():
+            while socket.poll(0):
+                self._receive(socket)
 
     def _sources(self) -> list[Socket]:
         return [self._results, *([self._from_hosts] if self._from_hosts is not None else [])]
@@ -236,19 +265,3 @@ def _with_snapshot(event: Event) -> Event:
     if event.kind is not EventKind.TRACK_CONFIRMED:
         return event
     return msgspec.structs.replace(event, snapshot=f"{event.id}.jpg")
-
-
-def camera_event(state: CameraState) -> Event:
-    seen = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
-    kind = seen if state.up else EventKind.CAMERA_DOWN
-    return Event(
-        id=derived_ulid(state.time_utc_ns, state.camera, state.session, kind, str(state.time_utc_ns)),
-        kind=kind,
-        severity=Severity.INFO if kind is EventKind.CAMERA_UP else Severity.WARNING,
-        camera=state.camera,
-        time_utc_ns=state.time_utc_ns,
-        pts_s=state.pts_s,
-        frame=state.frame,
-        session=state.session,
-        cause=state.cause,
-    )

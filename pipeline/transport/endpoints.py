@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Bound by the segmentation worker, the track worker (two) and the supervisor."""
+    """Bound by the segmentation worker, the track worker (two) and the supervisor (two)."""
 
     segmentation: str = "ipc://segmentation.sock"  # DEALER/ROUTER: frames and credit
     results: str = "ipc://results.sock"  # PUSH/PULL: detections, camera states
     live: str = "ipc://live.sock"  # PUB/SUB: pictures and tracks for the console
     heartbeat: str = "ipc://heartbeat.sock"  # PUSH/PULL: signs of life, metrics
+    reload: str = "ipc://reload.sock"  # REQ/REP: `dasnet reload`

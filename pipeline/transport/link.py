@@ -4,14 +4,17 @@ Here are both ends: `Uplink` says how a camera's worker reaches the host that se
 that host's door for the others.
 """
 
+import time
 from dataclasses import dataclass
 
 import structlog
 import zmq
+from prometheus_client import Gauge
 from zmq.auth.thread import ThreadAuthenticator
 
+from pipeline.bind_retry import BindRetry
 from pipeline.config import Camera, Config, Link
-from pipeline.errors import ConfigError, WireError
+from pipeline.errors import WireError
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
 from pipeline.transport.refusals import Refusals
@@ -55,13 +58,24 @@ def uplink(config: Config, camera: Camera) -> Uplink:
     return Uplink(_address(link, link.port), _address(link, link.results_port), True, keys, link.pixels == "jpeg")
 
 
+@dataclass
+class _Unbound:
+    """A socket that does not listen yet, since its address is taken or not there."""
+
+    socket: Socket
+    address: str
+    retry: BindRetry
+    next_s: float = 0.0
+
+
 class Gate:
     """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
 
     def __init__(self, config: Config, link: Link, refusals: Refusals) -> None:
         self._link = link
         self._refusals = refusals
-        self._host_of = {camera.id: camera.host for camera in config.cameras}
+        self._unbound: _Unbound | None = None
+        self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
         self._authenticator: ThreadAuthenticator | None = None
         if self._keys is not None:
@@ -71,6 +85,10 @@ class Gate:
         else:
             structlog.get_logger().warning("the link to other hosts is not encrypted, and open to all that reach it")
 
+    def watch(self, config: Config) -> None:
+        """The cameras of the site from now on."""
+        self._host_of = {camera.id: camera.host for camera in config.cameras}
+
     def callback(self, _domain: str, key: bytes) -> bool:
         """Asked by the authenticator: may the owner of this public key come in?"""
         known = self._keys is not None and key in self._keys.hosts
@@ -78,21 +96,30 @@ class Gate:
             self._refusals.refuse(WireError("a connection with a key that is none of this site"), "stranger")
         return known
 
-    def bound(self, kind: int, port: int, high_water: int) -> Socket:
-        """Raises ConfigError."""
+    def listening_socket(self, kind: int, port: int, high_water: int, listening: Gauge) -> Socket:
+        """Return a socket that listens as soon as its address is free: see `bind`.  One a gate."""
         socket = made(kind, high_water, 0)
         _watched(socket)
         if self._keys is not None:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = self._keys.own.public, self._keys.own.secret
-        try:
-            socket.bind(_address(self._link, port))
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"link: {self._link.host}:{port} cannot be listened at ({error.strerror}); "
-                "allowed: an address of this host, and a port whose next one is free too"
-            ) from error
+        address = _address(self._link, port)
+        self._unbound = _Unbound(socket, address, BindRetry("link", address, listening.labels(f"link {address}")))
+        self.bind()
         return socket
+
+    def bind(self) -> None:
+        """Try to listen where it is time to; for the thread that owns the socket, in each turn of its loop."""
+        waiting = self._unbound
+        if waiting is None or time.monotonic() < waiting.next_s:
+            return
+        try:
+            waiting.socket.bind(waiting.address)
+        except zmq.ZMQError as error:
+            waiting.next_s = time.monotonic() + waiting.retry.failed(error.strerror.partition(" (addr")[0])
+        else:
+            self._unbound = None
+            waiting.retry.succeeded()
 
     def check(self, camera: str, part: zmq.Frame) -> None:
         """That the message which `part` is of comes from this camera's own host.  Raises WireError."""

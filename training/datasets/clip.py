@@ -1,12 +1,15 @@
 """A video whose objects are labelled by boxes; its masks are pseudo-masks."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.errors import SourceError
 from training.datasets.recording import (
     BrokenDataError,
     Check,
@@ -16,6 +19,7 @@ from training.datasets.recording import (
     box_fault,
     label_map,
 )
+from training.masks import Image
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,23 @@ class Clip(Recording):
         return any(item.object_class == object_class for item in self.frames[number])
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
-        import av
+        from pipeline.capture.recordings import open_recording
 
         wanted = {number for number in numbers if number < len(self.frames)}
         try:
-            with av.open(str(self.path)) as container:
-                container.streams.video[0].thread_type = "AUTO"
-                for number, decoded in enumerate(container.decode(video=0)):
-                    if number in wanted:
-                        image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
-                        objects = self.frames[number]
-                        yield LabelledFrame(number, image, label_map(image, objects), objects)
-                        wanted.remove(number)
+            recording = open_recording(self.path)
+            try:
+                for picture in recording.pictures():
+                    if picture.number in wanted:
+                        image, objects = _coloured(picture.pixels), self.frames[picture.number]
+                        yield LabelledFrame(picture.number, image, label_map(image, objects), objects)
+                        wanted.remove(picture.number)
                     if not wanted:
                         return
-        except (av.FFmpegError, IndexError) as error:
-            raise BrokenDataError(f"{self.path}: cannot be decoded ({error}); allowed: a video") from error
+            finally:
+                recording.close()
+        except SourceError as error:
+            raise BrokenDataError(f"{self.path}: cannot be decoded ({_reason(self.path, error)})") from error
 
     def checks(self) -> list[Check]:
         return [self._fault]
@@ -85,13 +90,23 @@ def opened_clip(
     name: str, path: Path, sensor: str, split: str, clip_class: str, frames: tuple[tuple[LabelledObject, ...], ...]
 ) -> Clip:
     """A clip whose frame rate and size are the video's own; 0 where it cannot be opened, which `validate` names."""
-    import av
+    from pipeline.capture.recordings import open_recording
 
     fps, width_px, height_px = 0.0, 0, 0
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            fps, width_px, height_px = float(stream.average_rate or 0), stream.width, stream.height
-    except (av.FFmpegError, IndexError):
-        pass
+    with suppress(SourceError):
+        recording = open_recording(path)
+        try:
+            fps = recording.fps
+            if first := next(recording.pictures(), None):
+                height_px, width_px = first.pixels.shape[:2]
+        finally:
+            recording.close()
     return Clip(name, path, sensor, clip_class, split, fps, width_px, height_px, frames)
+
+
+def _coloured(pixels: NDArray[np.uint8]) -> Image:
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _reason(path: Path, error: SourceError) -> str:
+    return str(error).removeprefix(f"{path}: ")

@@ -63,19 +63,12 @@ function showApi(api) {
   byId("api").replaceChildren(...api.endpoints.map(row));
 }
 
-byId("logout").addEventListener("click", async () => {
-  await request("/logout", {method: "POST"});
-  location.assign("/login");
-});
-byId("logout").hidden = true;
-
 async function load() {
   const problem = byId("problem");
   try {
     const [status, api] = await Promise.all([request("/status"), request("")]);
     show(status);
     showApi(api);
-    byId("logout").hidden = status.config.console.password_file === null;
     problem.hidden = true;
   } catch (error) {
     problem.textContent = error.message;

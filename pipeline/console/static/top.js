@@ -21,6 +21,7 @@ export function connect(topics = {}, linked = () => {}) {
       topics[topic]?.(data);
     };
   }
+  byId("logout").addEventListener("click", logOut);
   setInterval(showTime, 1000);
   showTime();
   new Live(all, (isLinkedNow) => {
@@ -39,7 +40,17 @@ function receiveSite(site) {
   const metrics = byId("metrics");
   metrics.hidden = !site.metrics;
   if (site.metrics) metrics.href = site.metrics;
+  byId("logout").hidden = !site.has_login;
   showBanner();
+}
+
+async function logOut() {
+  try {
+    await request("/logout", {method: "POST"});
+    location.assign("/login");
+  } catch (error) {
+    byId("summary").textContent = `Not logged out: ${error.message}`;
+  }
 }
 
 function receiveAlerts(alerts) {

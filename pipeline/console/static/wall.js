@@ -21,6 +21,7 @@ class Card {
 
   constructor(camera, toggle) {
     this.id = camera.id;
+    this.band = camera.band;
     this.canvas = make("canvas", {role: "img"});
     this.note = make("p", {className: "note", hidden: true});
     this.state = make("p", {className: "state"});
@@ -182,6 +183,8 @@ export class Wall {
   }
 
   setCameras(cameras) {
+    const bands = new Map(cameras.map((camera) => [camera.id, camera.band]));
+    for (const card of this.#cards.values()) if (bands.get(card.id) !== card.band) this.#remove(card);
     for (const camera of cameras) {
       if (!this.#cards.has(camera.id)) {
         const card = new Card(camera, (chosen) => this.#toggle(chosen));
@@ -191,6 +194,12 @@ export class Wall {
       this.#cards.get(camera.id).setStatus(camera);
     }
     this.element.classList.toggle("many", cameras.length > MANY);
+  }
+
+  #remove(card) {
+    if (card === this.#large) this.#toggle(card);
+    card.element.remove();
+    this.#cards.delete(card.id);
   }
 
   setLinked(isLinked) {

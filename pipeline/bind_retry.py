@@ -1,0 +1,38 @@
+"""Listening at an address that may not be free, or not be there yet: tried again for as long as it takes.
+
+Neither the console nor the metrics nor the link may end what they only show or feed.
+"""
+
+import structlog
+from prometheus_client import Gauge
+
+PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # the last one without end
+
+
+class BindRetry:
+    """Log the first failure as a warning, repeats at debug level; `listening` is 1 once the address is bound."""
+
+    def __init__(self, service: str, address: str, listening: Gauge | None = None) -> None:
+        self._listening = listening
+        self._log = structlog.get_logger().bind(service=service, address=address)
+        self._reason: str | None = None
+        self._failures = 0
+        self._show(0)
+
+    def failed(self, reason: str) -> float:
+        """Return how long to wait before the next try, in s."""
+        say = self._log.debug if reason == self._reason else self._log.warning
+        pause_s = PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
+        say("cannot listen, trying again until it works", reason=reason)
+        self._reason = reason
+        self._failures += 1
+        return pause_s
+
+    def succeeded(self) -> None:
+        if self._failures:
+            self._log.warning("listening now")
+        self._show(1)
+
+    def _show(self, value: int) -> None:
+        if self._listening is not None:
+            self._listening.set(value)

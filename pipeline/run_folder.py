@@ -1,0 +1,86 @@
+"""The run folder belongs to one supervisor and to the workers that it started.
+
+`supervisor.lock` is held by the supervisor alone.  `workers.lock` is inherited by every worker as an open file, so that
+the kernel keeps it locked while one of them lives, from its very beginning on.  A start that finds it locked, although
+no supervisor is there, finds orphans: they would write the same ledgers and sockets, and are ended first.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from pipeline.errors import DasnetError
+
+END_S = 8.0  # from the request to end until an orphan is killed: it may end by itself, as without its supervisor
+KILLED_S = 5.0
+
+
+@contextmanager
+def owned(run_dir: Path) -> Iterator[int]:
+    """The descriptor of `workers.lock`, for the workers to inherit.
+
+    Raises DasnetError where another supervisor runs, or where orphans cannot be ended.
+    """
+    with ExitStack() as held:
+        supervisor = held.enter_context((run_dir / "supervisor.lock").open("w"))
+        if not _locked(supervisor.fileno()):
+            raise DasnetError(f"{run_dir}: another dasnet runs in this folder; stop it, or set another run_dir")
+        path = run_dir / "workers.lock"
+        workers = held.enter_context(path.open("w"))
+        if not _locked(workers.fileno()):
+            _end_orphans(path)
+            if not _locked(workers.fileno()):
+                raise DasnetError(
+                    f"{path}: a process of an earlier run still holds this lock, and cannot be found or ended from "
+                    "here (another user's, or of another container); end it, or set another run_dir"
+                )
+        yield workers.fileno()
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _end_orphans(path: Path) -> None:
+    log = structlog.get_logger()
+    orphans = {}
+    for process in _holders(path):
+        with suppress(ProcessLookupError):
+            orphans[process] = os.pidfd_open(process)
+    for number, wait_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, KILLED_S)):
+        for process in _alive(orphans):
+            log.warning("ending a worker that an earlier run left", pid=process, signal=number.name)
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(orphans[process], number)
+        deadline_s = time.monotonic() + wait_s
+        while _alive(orphans) and time.monotonic() < deadline_s:
+            select.select([orphans[_alive(orphans)[0]]], [], [], max(0.0, deadline_s - time.monotonic()))
+    for descriptor in orphans.values():
+        os.close(descriptor)
+
+
+def _alive(processes: dict[int, int]) -> list[int]:
+    """Of process ids with their descriptors, which are readable when the process has ended."""
+    return [process for process, descriptor in processes.items() if not select.select([descriptor], [], [], 0)[0]]
+
+
+def _holders(path: Path) -> Iterable[int]:
+    """Processes that have the file open, as far as they can be seen from here."""
+    wanted = path.resolve()
+    for process in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        with suppress(OSError):  # it has ended, or is another user's
+            if process != os.getpid() and any(
+                link.readlink() == wanted for link in Path(f"/proc/{process}/fd").iterdir()
+            ):
+                yield process

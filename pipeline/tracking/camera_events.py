@@ -1,0 +1,21 @@
+"""What a capture worker said of its camera, as an event."""
+
+from pipeline.tracking.tracker import derived_ulid
+from pipeline.transport.wire import CameraState
+from pipeline.types import Event, EventKind, Severity
+
+
+def camera_event(state: CameraState) -> Event:
+    seen = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
+    kind = seen if state.up else EventKind.CAMERA_DOWN
+    return Event(
+        id=derived_ulid(state.time_utc_ns, state.camera, state.session, kind, str(state.time_utc_ns)),
+        kind=kind,
+        severity=Severity.INFO if kind is EventKind.CAMERA_UP else Severity.WARNING,
+        camera=state.camera,
+        time_utc_ns=state.time_utc_ns,
+        pts_s=state.pts_s,
+        frame=state.frame,
+        session=state.session,
+        cause=state.cause,
+    )

@@ -1,0 +1,185 @@
+"""Camera addresses: split as FFmpeg splits them, checked, expanded, and shown without what may be secret.
+
+No text made here quotes an address: it may have come from a secret, and a mistyped one has its password anywhere.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote
+
+from pipeline.redaction import HIDDEN, SECRET_IN_PATH, TOKEN, userinfo_in
+
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+LOCAL_OPTIONS: dict[str, tuple[str, ...]] = {  # of what is on this machine: what may follow a '?'
+    "sdp": (),
+    "file": (),
+    "v4l2": ("format", "size", "fps"),
+    "demo": ("seed", "fps", "look", "first"),
+}
+SCHEMES = (*NETWORK_SCHEMES, *LOCAL_OPTIONS)
+MAX_RTSP_USERINFO_BYTES = 127  # FFmpeg cuts off the rest
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
+_AUTHORITY = re.compile(r"[^/?#]*")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]\\:]+)(?::(\d{1,5}))?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SUB_DELIMITERS = "!$&'()*+,;="  # RFC 3986 allows them in user and password
+_FIRST_PLACEHOLDER = 0xF0000  # private use: stands for a reference while an address is split
+_ENCODE = (
+    "/ ? # @ and % of a user or password must be percent-encoded (%2F %3F %23 %40 %25), or come from ${NAME} or "
+    "${file:PATH}, where they stand as they are"
+)
+
+
+class NetworkAddress(NamedTuple):
+    userinfo: str
+    host: str
+    port: str
+    path: str
+    query: str  # with a fragment, where there is one
+
+    @property
+    def netloc(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether what is taken for the host may be the beginning of a password, as in `user:1/2@host`."""
+        if _is_ip(self.host):
+            return False
+        return "@" in self.path or ("@" in self.query and bool(self.port) and not self.userinfo)
+
+
+def network_address(uri: str) -> NetworkAddress | None:
+    """Return the parts of `SCHEME://USER:PASSWORD@HOST:PORT/PATH`; None: it is not of that form."""
+    _, separator, rest = uri.partition("://")
+    authority = _AUTHORITY.match(rest)
+    if not separator or authority is None:
+        return None
+    userinfo, _, netloc = authority[0].rpartition("@")
+    host = _HOST.fullmatch(netloc)
+    if host is None or int(host[2] or 0) > 65535:
+        return None
+    path = re.match(r"[^?#]*", rest[authority.end() :])
+    assert path is not None
+    return NetworkAddress(userinfo, host[1], host[2] or "", path[0], rest[authority.end() + path.end() :])
+
+
+def uri_fault(uri: str) -> str | None:
+    """Return what is wrong with a camera's address and what is expected, without quoting it; None: nothing."""
+    scheme, _, rest = uri.partition(":")
+    if scheme not in SCHEMES:
+        return f"unknown scheme; must be one of {', '.join(f'{name}:' for name in SCHEMES)}"
+    if _CONTROL.search(uri):
+        return "holds a control character, such as a line break; must hold none"
+    if scheme not in NETWORK_SCHEMES:
+        return _local_fault(scheme, rest)
+    address = network_address(uri)
+    if address is None:
+        return f"must name a host, as in {scheme}://user:password@host/path; {_ENCODE}"
+    if address.is_ambiguous:
+        return f"its host cannot be told from its password; {_ENCODE}; @ of a path must be written %40"
+    if scheme.startswith("rtsp") and len(_bytes(address.userinfo)) > MAX_RTSP_USERINFO_BYTES:
+        return f"its user and password, percent-encoded, must have at most {MAX_RTSP_USERINFO_BYTES} bytes"
+    return None
+
+
+def _local_fault(scheme: str, rest: str) -> str | None:
+    path, question, query = rest.partition("?")
+    names_user = "/" not in userinfo_in(rest).partition(":")[0]
+    if userinfo_in(rest) and names_user and not path.removeprefix("//").startswith("/"):
+        return f"takes no user and password; must be a path on this machine, as in {scheme}:PATH"
+    if question and LOCAL_OPTIONS[scheme] and not _are_options(scheme, query):
+        return f"unknown option after '?'; must be one of {', '.join(LOCAL_OPTIONS[scheme])}, as in ?NAME=VALUE"
+    return None
+
+
+def _are_options(scheme: str, query: str) -> bool:
+    return all(pair.partition("=")[0] in LOCAL_OPTIONS[scheme] for pair in query.split("&") if pair)
+
+
+def expanded(template: str, values: dict[str, str]) -> str:
+    """Return the text with each `${...}` replaced by its value, which is percent-encoded in the user and password of an
+    address, so that it may hold any character.
+    """
+    masked, references = _masked(template)
+    scheme, separator, rest = masked.partition("://")
+    authority = _AUTHORITY.match(rest)
+    userinfo = authority[0].rpartition("@")[0] if authority else ""
+    start = len(scheme) + len(separator)
+    safe = _SUB_DELIMITERS + ("" if ":" in userinfo else ":")  # of `user:password` in one reference
+
+    def value(position: int, reference: str) -> str:
+        found = values[reference[2:-1]]
+        if start <= position < start + len(userinfo):
+            return quote(found, safe=safe, errors="surrogateescape")
+        return found
+
+    return _unmasked(masked, references, value)
+
+
+def public_uri(uri: str) -> str:
+    """Return the address as anybody may see it: no user, no password, no query, nothing in the path that may be a
+    secret; of one that cannot be understood no more than its scheme.  `${...}` stays as it is written.
+    """
+    masked, references = _masked(uri)
+    if not REFERENCE.sub("", uri):
+        return uri
+    return _unmasked(_public(masked), references, lambda _, reference: reference)
+
+
+def _public(uri: str) -> str:
+    scheme, colon, rest = uri.partition(":")
+    if not colon or not _SCHEME.fullmatch(scheme):
+        return HIDDEN
+    if scheme in LOCAL_OPTIONS:
+        return f"{scheme}:{_public_local(scheme, rest)}"
+    address = network_address(uri)
+    if address is None or address.is_ambiguous:
+        return f"{scheme}:{HIDDEN}"
+    return f"{scheme}://{address.netloc}{_public_path(address.path)}" + (f"?{HIDDEN}" if address.query else "")
+
+
+def _public_local(scheme: str, rest: str) -> str:
+    if userinfo_in(rest):
+        rest = f"{HIDDEN}@{rest.rpartition('@')[2]}"
+    path, question, query = rest.partition("?")
+    return path + question + (query if _are_options(scheme, query) else HIDDEN)
+
+
+def _public_path(path: str) -> str:
+    if "@" in path:
+        return f"/{HIDDEN}"
+    named = SECRET_IN_PATH.search(path)
+    return TOKEN.sub(HIDDEN, path[: named.end()] + HIDDEN if named else path)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _masked(text: str) -> tuple[str, list[str]]:
+    """The text with one character in place of each reference, and the references."""
+    references = [match[0] for match in REFERENCE.finditer(text)]
+    numbers = iter(range(len(references)))
+    return REFERENCE.sub(lambda _: chr(_FIRST_PLACEHOLDER + next(numbers)), text), references
+
+
+def _unmasked(masked: str, references: list[str], value: Callable[[int, str], str]) -> str:
+    """With `value(position, reference)` in place of each placeholder that is still there."""
+    pieces = []
+    for position, character in enumerate(masked):
+        number = ord(character) - _FIRST_PLACEHOLDER
+        pieces.append(value(position, references[number]) if 0 <= number < len(references) else character)
+    return "".join(pieces)

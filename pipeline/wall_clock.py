@@ -1,0 +1,32 @@
+"""Wall-clock times of recordings: ISO 8601 in and out, nanoseconds since 1970 in between.  Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """Times of a recording that began at `start_utc_ns`; None: unknown, and so are they."""
+
+    start_utc_ns: int | None = None
+
+    def time_ns(self, pts_s: float) -> int | None:
+        return None if self.start_utc_ns is None else self.start_utc_ns + round(pts_s * 1e9)
+
+    def text(self, pts_s: float) -> str | None:
+        """`2026-05-04T03:02:01.000Z`"""
+        time_ns = self.time_ns(pts_s)
+        if time_ns is None:
+            return None
+        time = _EPOCH + timedelta(milliseconds=round(time_ns / 1e6))
+        return time.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def utc_ns(text: str) -> int:
+    """Raises ValueError where it is no ISO 8601 time with a time zone, from 1970 on."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None or time < _EPOCH:
+        raise ValueError
+    return (time - _EPOCH) // timedelta(microseconds=1) * 1000
