@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_store import CONFIRMED, LOST, event, track
 
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_file import load
 from pipeline.doctor import describe
 from pipeline.metrics import TrackingMetrics
 from pipeline.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
