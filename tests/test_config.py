@@ -64,7 +64,7 @@ FAULTS = {
     f"cameras: [{CAMERA}]\nconsole: {{host: 0.0.0.0}}": r"password_file: is required.*0.0.0.0.*`dasnet password FILE`",
     f"cameras: [{CAMERA}]\nretention: {{days: 0}}": r"retention.days: .*greater than 0 \(given: '0'\)",
     f"cameras: [{CAMERA}]\nretention: {{max_gb: .inf}}": r"retention.max_gb: .*finite number",
-    f"cameras: [{CAMERA}]\nretention: {{hours: 1}}": r"hours: unknown key; allowed: days, max_gb, min_free_gb",
+    f"cameras: [{CAMERA}]\nretention: {{hours: 1}}": r"hours: unknown key; must be one of days, max_gb, min_free_gb",
     f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"sinks\[0\].type: .*'jsonl' \(given: 'kafka'\)",
     "cameras: [{id: a, uri: 'rtsp://u:${NOT_SET_ANYWHERE}@h'}]": "variable NOT_SET_ANYWHERE is not set",
     "cameras: [{id: a, uri: 'rtsp://u:${file:none}@h'}]": r"secret file .*none cannot be read",
