@@ -148,7 +148,8 @@ def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[
     """The program, with a clock of the day that is wrong by what is written in a file."""
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(STEPPED_CLOCK.format(clock=str(clock)))
-    return ["env", f"PYTHONPATH={folder / 'python'}", *program]
+    paths = (str(folder / "python"), os.environ.get("PYTHONPATH", ""))
+    return ["env", f"PYTHONPATH={os.pathsep.join(filter(None, paths))}", *program]
 
 
 @contextmanager
@@ -236,13 +237,13 @@ def unbalanced(run_dir: Path) -> list[str]:
     return [f"{name}: ledger not balanced" for name in sorted(wrong)]
 
 
-def events(run_dir: Path, store: Path, sync_s: float = SYNC_S) -> list[str]:
+def events(run_dir: Path, store: Path | None = None, sync_s: float = SYNC_S) -> list[str]:
     """What the store holds and what the sink was given: the same, in the same order, each once."""
     deadline_s = time.monotonic() + sync_s
     while True:
         written = (run_dir / "events.jsonl").read_bytes()  # first: the store is never behind it
         lines = written[: written.rfind(b"\n") + 1].splitlines()  # one may just be being written
-        with StoreReader(store) as reader:
+        with StoreReader(store or run_dir / "store.sqlite") as reader:
             stored = [each.event.id for each in reader.events(1_000_000, after=0)]
         sent = [json.loads(line)["id"] for line in lines]
         if sent == stored:

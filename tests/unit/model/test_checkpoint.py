@@ -22,12 +22,8 @@ from model.checkpoint import save, weights_digest
 from model.classifier import TargetClassifier
 from model.description import read_decisions, read_description
 from model.errors import CheckpointError
-<<<<<<< HEAD:tests/unit/model/test_checkpoint.py
-from model.metadata import Metadata, Preprocessing, Thresholds
-=======
-from model.metadata import DIGEST_KEY, METADATA_KEY, CloserLook, Decision, Metadata, Preprocessing
+from model.metadata import DIGEST_KEY, METADATA_KEY, ClassifierConfig, Metadata, Preprocessing, Thresholds
 from pipeline.checkpoints import SHIPPED
->>>>>>> a6:tests/test_checkpoint.py
 
 SMALL = {"start_out_channels": 16, "size": 3}
 

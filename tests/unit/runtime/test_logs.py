@@ -18,14 +18,9 @@ from support.program import DASNET, Running
 
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
-<<<<<<< HEAD:tests/unit/runtime/test_logs.py
-from pipeline.redaction import HIDDEN, Redactor, secrets_of
+from pipeline.redaction import HIDDEN, Redactor
 from pipeline.runtime import streams
 from pipeline.runtime.logs import LogFile, RateLimit, files
-=======
-from pipeline.logs import LogFile, RateLimit, files
-from pipeline.redaction import HIDDEN, Redactor
->>>>>>> a4:tests/test_logs.py
 
 SITE = 'cameras: [{{id: a, uri: "rtsp://u:hunter-2@192.0.2.1/s"}}]\nlog: {{file: {log}, format: {format}}}\n'
 SAY = """

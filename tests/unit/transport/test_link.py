@@ -15,11 +15,8 @@ import yaml
 import zmq
 from prometheus_client import Counter, Gauge
 from structlog.testing import capture_logs
-<<<<<<< HEAD:tests/unit/transport/test_link.py
 from support.program import DASNET, Running, dasnet, free_port
-=======
 from zmq.utils.monitor import recv_monitor_message
->>>>>>> a6:tests/test_link.py
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -173,8 +170,6 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, k
         stranger.close(0)
 
 
-<<<<<<< HEAD:tests/unit/transport/test_link.py
-=======
 def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: Door, tmp_path: Path):
     config, gate, entrance, counter = door
     senders = {}
@@ -208,17 +203,6 @@ def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: 
         assert arrived(gate, entrance) == "far"
 
 
-def test_an_address_that_is_not_of_this_host_is_told(tmp_path: Path):
-    config = loaded(tmp_path, host="192.0.2.1")
-    gate, _ = gate_of(config)
-    try:
-        with pytest.raises(ConfigError, match=r"link: 192.0.2.1:5570 cannot be listened at"):
-            gate.bound(zmq.ROUTER, 5570, high_water=8)
-    finally:
-        gate.close()
-
-
->>>>>>> a6:tests/test_link.py
 def test_the_answer_that_took_least_tells_the_other_clock():
     clock = ClockOffset()
     assert clock.ns is None
