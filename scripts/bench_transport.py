@@ -32,6 +32,7 @@ from model.allocator import keep_memory
 from pipeline.bench_report import machine
 from pipeline.ledger import Ledger
 from pipeline.metrics import CaptureMetrics, SegmentationMetrics
+from pipeline.segmentation import preview
 from pipeline.segmentation import worker as segmentation
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
@@ -150,7 +151,7 @@ def nothing_in(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
-    segmentation.preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
+    preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
     keep_memory()  # as an engine on a processor does
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]

@@ -1,17 +1,20 @@
 """The configuration on its way to the workers, and read again while the program runs."""
 
+import fcntl
 import json
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
-from program import CLIPS, Running, dasnet, free_port
+from program import CLIPS, DASNET, Running, dasnet, die_with_parent, free_port
 from prometheus_client import CollectorRegistry
 
 from pipeline import ledger
@@ -290,3 +293,25 @@ def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
         assert program.stop() == 0
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
+
+
+@pytest.mark.live
+def test_a_terminal_that_is_closed_ends_the_program_though_it_sends_the_signal_to_reload(tmp_path: Path):
+    config = write(tmp_path, [camera("a")])
+    terminal, end = pty.openpty()
+    program = subprocess.Popen(
+        [*DASNET, "run", config],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), end),
+        start_new_session=True,
+        preexec_fn=lambda: (die_with_parent(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(end)
+    shown = b""
+    while b"camera.up" not in shown:
+        shown += os.read(terminal, 1000)
+    program.send_signal(signal.SIGHUP)  # this one is meant
+    while b"nothing has changed" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert program.wait(30) >= 0, "in order, not by the signal"
+    assert not (tmp_path / "run" / "metrics.address").exists()

@@ -26,8 +26,8 @@ from pipeline.config import Address, Config
 from pipeline.errors import WireError
 from pipeline.metrics import SegmentationMetrics
 from pipeline.resources import GpuResources
+from pipeline.segmentation import preview
 from pipeline.segmentation.batch_window import BatchWindow
-from pipeline.segmentation.preview import preview
 from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
 from pipeline.segmentation.turns import Camera, Turns
 from pipeline.transport.control import Changes, Control
@@ -271,7 +271,7 @@ class SegmentationWorker:
         jpeg = b""
         if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
             camera.preview_s = now_s
-            jpeg = preview(frame)
+            jpeg = preview.jpeg_preview(frame)
         return self._send(result_message(detections, stamps, jpeg))
 
     def _send(self, message: list[Any]) -> bool:
