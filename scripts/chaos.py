@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from fleet import (
     cameras,
     descriptors,
     encoded,
+    free_ports,
     percentile,
     processes,
     write_site,
@@ -160,14 +160,6 @@ def disk(folder: Path) -> Iterator[None]:
     finally:
         if OWN in os.environ:
             subprocess.run(["umount", "--lazy", folder / "run"], check=True)
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = tuple(each.getsockname()[1] for each in sockets)
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:

@@ -173,7 +173,13 @@ def stopped(target: Target) -> None:
 def garbage(target: Target) -> None:
     """Random messages and bytes to every socket that the program listens on."""
     rng = target.rng
-    kinds = {"segmentation": zmq.DEALER, "results": zmq.PUSH, "heartbeat": zmq.PUSH, "live": zmq.XSUB}
+    kinds = {
+        "segmentation": zmq.DEALER,
+        "results": zmq.PUSH,
+        "heartbeat": zmq.PUSH,
+        "live": zmq.XSUB,
+        "reload": zmq.DEALER,
+    }
     with zmq.Context() as context:
         for name, kind in kinds.items():
             with context.socket(kind) as sender:

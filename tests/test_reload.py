@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+import zmq
 from program import CLIPS, DASNET, Running, dasnet, die_with_parent, free_port
 from prometheus_client import CollectorRegistry
 
@@ -22,7 +24,7 @@ from pipeline.config import Config, load
 from pipeline.errors import ConfigError
 from pipeline.host_metrics import HostCollector
 from pipeline.metrics import TrackingMetrics, families
-from pipeline.reload import change
+from pipeline.reload import Requests, change
 from pipeline.transport.control import Applied, Finished, SupervisorEnd
 from pipeline.transport.wire import Heartbeat
 
@@ -216,6 +218,29 @@ def counters(metrics: dict[str, float], camera: str) -> dict[str, float]:
         for key, value in metrics.items()
         if f'camera="{camera}"' in key and key.partition("{")[0].endswith(endings)
     }
+
+
+def test_garbage_and_strangers_at_the_socket_for_reloads_hold_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    before, path = signal.getsignal(signal.SIGHUP), tmp_path / "site.yaml"
+    rng = random.Random(3)
+    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(f"ipc://{tmp_path}/reload.sock")
+        for _ in range(200):
+            stranger.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
+        stranger.send_multipart([b"", b"/other.yaml\0"])
+        stranger.send_multipart([b"", os.fsencode(path)])
+        while not requests.due():
+            pass
+        requests.refuse("the reason")
+        answers = []
+        while not answers or b"the reason" not in answers[-1]:
+            assert stranger.poll(5000)
+            answers.append(stranger.recv_multipart()[-1])
+        assert sum(b"runs with" in answer for answer in answers) >= 1
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.live
