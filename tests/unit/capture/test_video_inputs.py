@@ -8,20 +8,20 @@ from typing import cast
 
 import av
 import cv2
-import data_sets
 import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
+from support import data_sets
 
 from pipeline.capture.decoding import VideoPacket
 from pipeline.capture.images import ImageSequence, frame_numbers
+from pipeline.capture.open import Picture, open_source
 from pipeline.capture.recordings import frame_count, open_recording, source_names
-from pipeline.capture.sources import Picture, open_source
 from pipeline.capture.video_file import VideoFile
-from pipeline.config import Camera
+from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from training.datasets import Clip, open_dataset
 
