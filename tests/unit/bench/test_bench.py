@@ -14,8 +14,9 @@ from torch import Tensor
 from model import build
 from model.checkpoint import Loaded, save
 from model.metadata import Metadata
+from pipeline.bench import worker
 from pipeline.bench.results import Entrant, Mask, Report, Sample, mask_rows, rows
-from pipeline.bench.run import BenchOptions, Candidate, run, run_bench, worker
+from pipeline.bench.run import BenchOptions, Candidate, run_bench
 from pipeline.bench.worker import Forward, Task
 from pipeline.errors import ConfigError
 
