@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.interruption import end_quietly
+from pipeline.runtime.interruption import end_quietly
 
 if __name__ == "__main__":
     end_quietly()

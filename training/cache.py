@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import cv2
 import numpy as np
 
-from pipeline.image_file import quiet_decoders
+from pipeline.imaging.files import quiet_decoders
 from training.datasets import LABEL_OF, Recording, validate
 from training.masks import Box, Image
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from model.metadata import Preprocessing
+from pipeline.config.yaml_file import parse_yaml, read_yaml
 from pipeline.errors import ConfigError
-from pipeline.yaml_file import parse_yaml, read_yaml
 from training.augment import Augmentation
 from training.datasets import CLASSES, SENSORS, SPLITS
 from training.original import is_original, translate

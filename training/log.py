@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.progress import duration
+from pipeline.runtime.progress import duration
 from training.losses import Loss
 
 EVERY_STEPS = 10

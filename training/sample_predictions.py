@@ -16,9 +16,9 @@ from torch import nn
 from model.metadata import Preprocessing
 from model.preprocess import prepare
 from training.cache import CachedClip, CachedFrame, Frames
-from training.check import probabilities
+from training.evaluation.qualitative import window_around
 from training.masks import Image
-from training.qualitative import window_around
+from training.quick_eval import probabilities
 
 ROWS = 6
 TILE_PX, CAPTION_PX = 192, 18

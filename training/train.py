@@ -27,13 +27,13 @@ from model.dasnet import DASNet
 from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
-from pipeline.interruption import end_quietly
-from training.check import run_check
+from pipeline.runtime.interruption import end_quietly
 from training.config import Config, Crops, load_config, snapshot
 from training.distributed import Process, start_process
 from training.log import EVERY_STEPS, Log
 from training.losses import Loss, part_names, segmentation_loss
 from training.optimisation import autocast, decay_start, follow
+from training.quick_eval import run_check
 from training.sample_predictions import write_predictions
 from training.samples import Data, batches, network_input, read_data, steps_per_epoch, training_samples
 from training.state import Run, export, resume, start_run

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.capture.picture import Gate, Picture, ungated
+from pipeline.capture.source import FramePacer, Picture, ungated
 from pipeline.errors import ImageError, SourceError
-from pipeline.thermal import GainControl
-from pipeline.tiff_header import page_offsets
+from pipeline.imaging.agc import AutomaticGainControl
+from pipeline.imaging.tiff_header import page_offsets
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -95,10 +95,10 @@ class ImageSequence:
     def pictures(self) -> Iterator[Picture]:
         return self.paced(ungated)
 
-    def paced(self, gate: Gate) -> Iterator[Picture]:
+    def paced(self, gate: FramePacer) -> Iterator[Picture]:
         broken: list[str] = []
         first = ""  # and what is wrong with it
-        gain = GainControl()
+        gain = AutomaticGainControl()
         for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
                 return
@@ -145,7 +145,7 @@ def _page_count(path: Path) -> int:
 
 def _read_image(path: Path, page: int) -> NDArray[Any]:
     """As `decoded`.  Raise ImageError."""
-    from pipeline.image_file import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
+    from pipeline.imaging.files import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
 
     try:
         return decoded_page(path, page) if page else decoded(np.fromfile(path, np.uint8))

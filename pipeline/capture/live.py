@@ -25,12 +25,12 @@ from pipeline.capture.decoding import (
     open_container,
     quiet_log,
 )
-from pipeline.capture.hardware import hardware
-from pipeline.capture.picture import Picture, Receipt
+from pipeline.capture.hwaccel import hardware
 from pipeline.capture.recordings import split_stream
-from pipeline.config import Camera
+from pipeline.capture.source import Picture, Receipt
+from pipeline.config.models import Camera
+from pipeline.config.uri import network_address
 from pipeline.errors import CredentialsError, SourceError
-from pipeline.uri import network_address
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s

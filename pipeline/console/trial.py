@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.config import Config
+from pipeline.config.models import Config
 from pipeline.errors import DasnetError, ImageError
-from pipeline.frame_size import MAX_FRAME_PX
-from pipeline.image_header import read_header
-from pipeline.parent import PR_SET_PDEATHSIG
+from pipeline.imaging.frame_size import MAX_FRAME_PX
+from pipeline.imaging.image_header import read_header
+from pipeline.runtime.parent import PR_SET_PDEATHSIG
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts")

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WireError
-from pipeline.image_header import jpeg_sizes
+from pipeline.imaging.image_header import jpeg_sizes
 
 QUALITY = 92  # small targets are what is searched for: less loses them
 
