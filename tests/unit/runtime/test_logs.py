@@ -27,8 +27,8 @@ SAY = """
 import logging, sys, threading, warnings
 from pathlib import Path
 import structlog
-from pipeline import logs
-from pipeline.config_file import load
+from pipeline.runtime import logs
+from pipeline.config.file import load
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger().bind(camera="a")
 for number in range(100):
@@ -78,8 +78,8 @@ LOSE = """
 import logging, os, sys
 from pathlib import Path
 import structlog
-from pipeline import logs, streams
-from pipeline.config_file import load
+from pipeline.runtime import logs, streams
+from pipeline.config.file import load
 streams.protect()
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger()
