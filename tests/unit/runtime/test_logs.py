@@ -16,10 +16,10 @@ import pytest
 import structlog
 from support.program import DASNET, Running
 
+from pipeline import stdio
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
 from pipeline.redaction import HIDDEN, Redactor
-from pipeline.runtime import streams
 from pipeline.runtime.logs import LogFile, RateLimit, files
 
 SITE = 'cameras: [{{id: a, uri: "rtsp://u:hunter-2@192.0.2.1/s"}}]\nlog: {{file: {log}, format: {format}}}\n'
@@ -181,7 +181,7 @@ def test_a_log_file_where_none_can_ever_be_is_a_clear_error(tmp_path: Path):
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     counts = {"stderr": 0, "stdout": 0, "file": 0}
-    monkeypatch.setattr(streams, "lost", counts)
+    monkeypatch.setattr(stdio, "lost", counts)
     return counts
 
 
