@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import yaml
 from support.program import CLIPS, REPOSITORY, Running, free_port
+from support.prometheus import Prometheus, hasty_dashboard, needs_prometheus, until
 from support.rtsp import RtspCameras
-from test_dashboard import Prometheus, hasty_dashboard, needs_prometheus, until
 
 sys.path.append(str(REPOSITORY / "scripts"))
 

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
+from support.console_site import until
 from support.program import dasnet
-from test_console import until
 
 from pipeline.config.file import load
 from pipeline.config.models import Config, Tls

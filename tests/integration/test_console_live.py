@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
+from support.console_site import browser, faultless_page, until
 from support.program import CLIPS, REPOSITORY, Running, free_port
-from test_console import browser, faultless_page, until
 
 from pipeline.store.store import StoreReader
 

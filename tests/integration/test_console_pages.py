@@ -18,10 +18,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from prometheus_client import start_http_server
+from support.console_site import SECRET, Feed, Process, browser, faultless_page, picture, until
+from support.events import CONFIRMED, LOST, event, track
+from support.png import png
 from support.program import CLIPS, DASNET, REPOSITORY
-from test_console import SECRET, Feed, Process, browser, faultless_page, picture, until
-from test_image_file import png
-from test_store import CONFIRMED, LOST, event, track
 
 from pipeline.config.file import load
 from pipeline.console.history import History, parse, quantile

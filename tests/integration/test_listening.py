@@ -16,8 +16,8 @@ import yaml
 import zmq
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.testing import capture_logs
+from support.console_site import until
 from support.program import Running, free_port
-from test_console import until
 
 from pipeline.config.models import Address, Config, ConsoleAddress
 from pipeline.console.server import listen_when_free

@@ -10,7 +10,10 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import pytest
 import yaml
+
+from training.datasets import DataError, LabelledFrame, open_dataset, validate
 
 WIDTH, HEIGHT = 160, 128
 TARGET = (60, 40, 72, 48)  # xyxy
@@ -142,3 +145,21 @@ def coco(folder: Path, **changes: Any) -> None:
         ],
     }
     write_json(folder / "annotations" / "instances_val2017.json", {**content, **changes})
+
+
+def fault_of(folder: Path) -> str:
+    with pytest.raises(DataError) as raised:
+        validate(open_dataset(folder))
+    assert raised.value.exit_code == 1
+    return str(raised.value)
+
+
+def only_frame(folder: Path) -> Any:
+    ((frame,),) = frames_of(folder).values()
+    return frame
+
+
+def frames_of(folder: Path | str, *splits: str) -> dict[str, list[LabelledFrame]]:
+    recordings = open_dataset(folder, splits or ("train", "val", "test"))
+    validate(recordings)
+    return {recording.name: list(recording.read(range(len(recording)))) for recording in recordings}

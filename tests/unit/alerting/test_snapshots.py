@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from support.disks import fill, needs_mount, remount, small_disk
+from support.events import until
 from support.scenes import SURE_UAV, frame
-from test_sinks import until
 
 from pipeline.alerting.snapshots import MAX_WAITING, Snapshot, SnapshotWriter
 from pipeline.telemetry.metrics import TrackingMetrics

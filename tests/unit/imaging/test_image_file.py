@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.png import png
 from support.tiff_files import write_tiff
 
 from pipeline.capture.open import open_recording
@@ -60,18 +60,6 @@ def test_the_header_tells_the_size_and_one_that_is_cut_off_is_refused(
     for length in range(9):
         with pytest.raises(ImageError):
             read_header(io.BytesIO(content[:length]))
-
-
-def png(width: int, height: int) -> bytes:
-    """Black, whatever its size: a few kilobytes for gigabytes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + width)) for _ in range(height)) + packer.flush()
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def declared(suffix: str, width: int, height: int) -> bytes:

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 import torch
+from support.native import needs_native
 from support.program import CLIPS
-from test_native import needs_native
 
 from model import Engine, load
 from pipeline.checkpoints import SHIPPED

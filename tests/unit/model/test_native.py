@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.native import needs_native
 from support.program import REPOSITORY
 
 from model import DASNet, Engine, build
@@ -22,9 +23,6 @@ from model.errors import ChoiceError, EngineError
 from model.native import library as native_library
 from model.native.library import NativeError, opened
 
-needs_native = pytest.mark.skipif(
-    not native_library.usable_forms(), reason="the processor has neither AVX2 nor AVX-512"
-)
 pytestmark = needs_native
 
 

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from test_store import CONFIRMED, event, track
+from support.events import CONFIRMED, event, ids, track, until
 
 from pipeline.config.models import Config
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
@@ -49,19 +49,8 @@ class Recorder:
         pass
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.005)
-
-
 def made(count: int, first: int = 0) -> list[Event]:
     return [event(CONFIRMED, track(first + number)) for number in range(count)]
-
-
-def ids(events: Sequence[Event]) -> list[str]:
-    return [item.id for item in events]
 
 
 def lines(path: Path) -> list[str]:
@@ -298,7 +287,7 @@ def test_jsonl_is_not_doubled_when_a_crash_came_just_after_the_rotation(
 WORKER = """
 import sys
 from pathlib import Path
-from test_store import CONFIRMED, event, track
+from support.events import CONFIRMED, event, track
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.store import Store

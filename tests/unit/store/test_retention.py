@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.disks import fill, needs_mount, small_disk
-from test_store import CONFIRMED, LOST, event, track
+from support.events import CONFIRMED, LOST, event, track
 
 from pipeline.config.file import load
 from pipeline.config.models import Config

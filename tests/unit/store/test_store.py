@@ -6,58 +6,14 @@ import sys
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import pytest
-from ulid import ULID
+from support.events import CONFIRMED, LABELLED, LOST, START_NS, event, ref, track
 
 from pipeline.errors import StoreError
 from pipeline.store.reviews import acknowledge, dismiss
 from pipeline.store.schema import VERSION
 from pipeline.store.store import Store, StoreReader
-from pipeline.types import DismissReason, Event, EventKind, FrameRef, Severity, Track, TrackState
-
-START_NS = 1_790_000_000_000_000_000
-CONFIRMED, LOST, LABELLED = EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST, EventKind.TRACK_LABELLED
-
-
-def ref(seq: int, camera: str = "north") -> FrameRef:
-    time_ns = seq * 40_000_000
-    return FrameRef(camera, "s1", seq, seq * 0.04, time_ns, START_NS + time_ns)
-
-
-def track(number: int, seq: int = 0, **changes: object) -> Track:
-    first = Track(
-        id=number,
-        ulid=f"01K{number:023d}",
-        camera="north",
-        session="s1",
-        state=TrackState.CONFIRMED,
-        label="uav",
-        evidence={"uav": 2.5, "bird": -1.0},
-        xyxy=(10.0 + seq, 20.0, 30.0 + seq, 40.0),
-        velocity_px_s=(25.0, 0.0),
-        score=0.9,
-        hits=seq + 1,
-        first_seen=ref(0),
-        last_seen=ref(seq),
-    )
-    return msgspec.structs.replace(first, **changes)
-
-
-def event(kind: EventKind, subject: Track | None = None, **changes: object) -> Event:
-    seen = subject.last_seen if subject else ref(0)
-    made = Event(
-        id=str(ULID()),
-        kind=kind,
-        severity=Severity.ALARM if kind is CONFIRMED else Severity.INFO,
-        camera=seen.camera,
-        time_utc_ns=seen.received_utc_ns,
-        pts_s=seen.pts_s,
-        frame=seen.seq,
-        session=seen.session,
-        track=subject,
-    )
-    return msgspec.structs.replace(made, **changes)
+from pipeline.types import DismissReason, EventKind, Severity, TrackState
 
 
 @pytest.fixture
@@ -228,7 +184,7 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from test_store import CONFIRMED, event, track
+from support.events import CONFIRMED, event, track
 from pipeline.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(10**6):

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.disks import fill, needs_mount, remount, small_disk
-from test_sinks import ids, until
-from test_store import CONFIRMED, LOST, event, track
+from support.events import CONFIRMED, LOST, event, ids, track, until
 
 from pipeline.errors import StoreError
 from pipeline.sinks import current_store
@@ -22,9 +21,10 @@ from pipeline.sinks import store_writer as writer
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store_writer import StoreWriter
+from pipeline.store.metrics import EVENT_LOSSES
 from pipeline.store.spill import SpillFile
 from pipeline.store.store import Alert, StoreReader
-from pipeline.telemetry.metrics import EVENT_LOSSES, TrackingMetrics
+from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, TrackState
 
 AT_ONCE_S = 0.1

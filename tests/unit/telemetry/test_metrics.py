@@ -14,7 +14,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from support.program import CLIPS, Running
+from support.program import Running
+from support.site import demo_site
 
 from pipeline.config.models import Address, Camera, Config
 from pipeline.store import ledger
@@ -224,18 +225,6 @@ def test_a_worker_alone_serves_its_own(tmp_path: Path):
             time.sleep(0.1)  # an HTTP endpoint can only be asked again
         assert get(f"{metrics}/readyz") == (200, '{"ready": true, "not_ready": []}')
         assert program.stop() == 0
-
-
-def demo_site(tmp_path: Path) -> Path:
-    """The demo's cameras at a rate that a busy machine can follow."""
-    path = tmp_path / "site.yaml"
-    cameras = [
-        {"id": "scene", "uri": "demo:scene?seed=4", "rate_fps": 3},
-        {"id": "thermal", "uri": f"demo:clips/{CLIPS}?first=IR_DRONE_015", "band": "infrared", "rate_fps": 5},
-    ]
-    fixed = {"run_dir": str(tmp_path / "run"), "metrics": {"port": 0}, "console": {"port": 0}}
-    path.write_text(yaml.safe_dump({"cameras": cameras, **fixed}))
-    return path
 
 
 @pytest.mark.live

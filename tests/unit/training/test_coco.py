@@ -12,15 +12,15 @@ from support.data_sets import (
     TARGET,
     WIDTH,
     XYWH,
+    fault_of,
     mask,
+    only_frame,
     picture,
     write,
     write_bytes,
     write_json,
     write_turned,
 )
-from test_data_faults import fault_of
-from test_datasets import only_frame
 
 from training.datasets import DataError, describe, open_dataset
 from training.datasets.pictures import same_proportions

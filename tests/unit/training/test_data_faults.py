@@ -8,20 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support import data_sets
-from support.data_sets import HEIGHT, TARGET, WIDTH, mask, picture, write
+from support.data_sets import HEIGHT, TARGET, WIDTH, fault_of, mask, picture, write
 
 from training.cache import cached, every_nth
 from training.datasets import DataError, open_dataset, validate
 from training.quick_eval import check_frames
 
 X0, Y0, X1, Y1 = TARGET
-
-
-def fault_of(folder: Path) -> str:
-    with pytest.raises(DataError) as raised:
-        validate(open_dataset(folder))
-    assert raised.value.exit_code == 1
-    return str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 from support import data_sets
-from support.data_sets import HEIGHT, TARGET, WIDTH, XYWH, YOLO_LINE, mask, picture, write, write_json
+from support.data_sets import (
+    HEIGHT,
+    TARGET,
+    WIDTH,
+    XYWH,
+    YOLO_LINE,
+    frames_of,
+    mask,
+    picture,
+    write,
+    write_json,
+)
 
-from training.datasets import CLIP_CLASSES, Clip, DataError, LabelledFrame, describe, open_dataset, validate
+from training.datasets import CLIP_CLASSES, Clip, DataError, describe, open_dataset, validate
 from training.datasets.outlines import fill
-
-
-def frames_of(folder: Path | str, *splits: str) -> dict[str, list[LabelledFrame]]:
-    recordings = open_dataset(folder, splits or ("train", "val", "test"))
-    validate(recordings)
-    return {recording.name: list(recording.read(range(len(recording)))) for recording in recordings}
-
-
-def only_frame(folder: Path) -> Any:
-    ((frame,),) = frames_of(folder).values()
-    return frame
 
 
 def iou(labels: Any, wanted: Any) -> float:

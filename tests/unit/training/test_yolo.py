@@ -14,15 +14,16 @@ from support.data_sets import (
     WIDTH,
     XYWH,
     YOLO_LINE,
+    fault_of,
+    frames_of,
     mask,
+    only_frame,
     picture,
     write,
     write_bytes,
     write_json,
     write_turned,
 )
-from test_data_faults import fault_of
-from test_datasets import frames_of, only_frame
 
 from training.datasets import DataError, open_dataset
 
