@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from model.checkpoint import load
     from model.dasnet import DASNet
-    from model.engine import Engine
+    from model.engine.engine import Engine
     from model.registry import build
 
 __all__ = ["DASNet", "Engine", "build", "load"]
 
-_HOMES = {"DASNet": "dasnet", "Engine": "engine", "build": "registry", "load": "checkpoint"}
+_HOMES = {"DASNet": "dasnet", "Engine": "engine.engine", "build": "registry", "load": "checkpoint"}
 
 
 def __getattr__(name: str) -> Any:

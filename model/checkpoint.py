@@ -1,28 +1,31 @@
 """Checkpoints: a network's weights with all that is needed to rebuild and run it.
 
 Ours are safetensors files whose header holds the metadata as JSON (architecture, classes, preprocessing, decision
-thresholds, training configuration, evaluation).  The original's are `.pth` files with a "model_state_dict"; they have
-one class and are fed frames stretched to 512x512.  Nothing is ever unpickled.  The classifier of found targets, where
-there is one, lies in the same file, its tensors' names after "classifier.".
+thresholds, training configuration, evaluation), with the digest of the weights beside it.  The original's are `.pth`
+files with a "model_state_dict"; they have one class and are fed frames stretched to 512x512.  Nothing is unpickled.
+The classifier of found targets, where there is one, lies in the same file, its tensors' names after "classifier.".
 """
 
 import hashlib
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.classifier import STAGES, TargetClassifier
+from model.classifier import TargetClassifier
+from model.description import parse, validated
 from model.errors import CheckpointError, ModelError
-from model.metadata import BANDS, CLASSES, METADATA_KEY, CloserLook, Metadata, Preprocessing, decisions, describe
+from model.metadata import DIGEST_KEY, METADATA_KEY, Metadata, describe
 from model.registry import build, recognise
 
 CLASSIFIER_PREFIX = "classifier."
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Loaded:
 def load(path: str | Path) -> Loaded:
     """Rebuild the network of a checkpoint, ours or the original's.
 
-    Raises CheckpointError naming the file and what is wrong with it.
+    Whatever the file holds, raise CheckpointError naming it and what is wrong with it.
     """
     path = Path(path)
     try:
@@ -47,23 +50,19 @@ def load(path: str | Path) -> Loaded:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror})") from error
     try:
         tensors, described = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_PREFIX)}
+        metadata = validated(path, described, *recognise(own))  # the original's files do not name their network
     except CheckpointError:
         raise
     except Exception as error:  # the readers raise whatever the bytes provoke
         raise CheckpointError(
-            f"checkpoint {path}: is damaged or no checkpoint ({type(error).__name__}); allowed: a .safetensors file "
+            f"checkpoint {path}: is damaged or no checkpoint ({type(error).__name__}); must be a .safetensors file "
             "written by dasnet, or a .pth file of plain tensors with a 'model_state_dict'"
         ) from error
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_PREFIX)}
-    metadata = _metadata(path, described, own)
-    try:
-        network = build(metadata.network, **metadata.arguments)
-    except ModelError as error:
-        raise CheckpointError(f"checkpoint {path}: {error}") from error
-    _fill(path, network, own)
+    network = _filled(path, own, lambda: build(metadata.network, **metadata.arguments))
     beside = {name.removeprefix(CLASSIFIER_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
     digest = hashlib.sha256(content).hexdigest()
-    return Loaded(network.eval(), replace(metadata, sha256=digest), path, _classifier(path, metadata, beside))
+    return Loaded(network, replace(metadata, sha256=digest), path, _classifier(path, metadata, beside))
 
 
 def save(
@@ -86,8 +85,18 @@ def save(
         for name, tensor in weights.items()
     }
     partial = path.with_suffix(path.suffix + ".partial")
-    save_file(tensors, partial, metadata={METADATA_KEY: describe(metadata)})
+    save_file(tensors, partial, metadata={METADATA_KEY: describe(metadata), DIGEST_KEY: weights_digest(tensors)})
     partial.replace(path)
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes: of what is computed with, whatever the file's layout."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,86 +104,95 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             names = file.keys()
-            return {name: file.get_tensor(name).float() for name in names}, json.loads(header.get(METADATA_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
+    stated = header.get(DIGEST_KEY)
+    if stated is not None and stated != (found := weights_digest(tensors)):
+        raise CheckpointError(
+            f"checkpoint {path}: is damaged: its weights are not those that were saved ({DIGEST_KEY} {found[:12]}...; "
+            f"must be {stated[:12]}...)"
+        )
+    return tensors, parse(path, header.get(METADATA_KEY, "{}"))
 
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            if any(record.compress_type != ZIP_STORED for record in archive.infolist()):
+                raise CheckpointError(f"checkpoint {path}: holds compressed records; must be as torch.save writes it")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, dict) and "model_state_dict" in content:
         tensors = content["model_state_dict"]
         described = {"classes": content["classes"]} if "classes" in content else {}
     else:
         tensors, described = content, {}
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise CheckpointError(f"checkpoint {path}: holds no weights; allowed: a 'model_state_dict' of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}, described
+    if not isinstance(tensors, dict) or not all(_is_plain(*item) for item in tensors.items()):
+        raise CheckpointError(f"checkpoint {path}: holds no weights; must have a 'model_state_dict' of tensors")
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in tensors.items()}, described
 
 
-def _metadata(path: Path, described: dict[str, Any], tensors: dict[str, Tensor]) -> Metadata:
-    network, outputs = recognise(tensors)  # the original's files do not name their network
-    classes = tuple(described.get("classes", CLASSES[:outputs]))
-    try:
-        return Metadata(
-            network=described.get("network", network),
-            arguments=described.get("arguments", {"num_class": outputs}),
-            classes=classes,
-            preprocessing=Preprocessing(**described.get("preprocessing", {})),
-            closer_look=_closer_look(described.get("closer_look")),
-            decision=decisions(described.get("decision", {})),
-            training=described.get("training", {}),
-            evaluation=described.get("evaluation", {}),
-        )
-    except TypeError as error:
-        raise CheckpointError(f"checkpoint {path}: metadata not understood by this version ({error})") from error
-
-
-def _closer_look(described: dict[str, Any] | None) -> CloserLook | None:
-    if described is None:
-        return None
-    tuples: dict[str, Any] = {key: tuple(value) for key, value in described.items() if isinstance(value, list)}
-    return CloserLook(**(described | tuples))
+def _is_plain(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
 
 
 def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> TargetClassifier | None:
-    """Raises CheckpointError where weights and description are not both there, or do not fit."""
+    """Raise CheckpointError where weights and description are not both there, or do not fit."""
     how = metadata.closer_look
     if how is None:
         if tensors:
-            raise CheckpointError(f"checkpoint {path}: holds a classifier; allowed: with `closer_look` in its metadata")
+            raise CheckpointError(f"checkpoint {path}: holds a classifier; must have `closer_look` in its metadata")
         return None
-    if not set(metadata.classes) <= set(how.classes) or set(how.least_px) != set(BANDS):
-        raise CheckpointError(
-            f"checkpoint {path}: its classifier knows {', '.join(how.classes)} in {', '.join(how.least_px)}; allowed: "
-            f"all of {', '.join(metadata.classes)} in {', '.join(BANDS)}"
-        )
-    if not 1 <= how.stages <= len(STAGES):
-        raise CheckpointError(f"checkpoint {path}: a classifier of {how.stages} stages; allowed: 1 to {len(STAGES)}")
-    classifier = TargetClassifier(len(how.classes), how.stages, how.enlarged_px)
-    _fill(path, classifier, tensors)
-    return classifier.eval()
+    return _filled(path, tensors, lambda: TargetClassifier(len(how.classes), how.stages, how.enlarged_px))
 
 
-def _fill(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    wanted = network.state_dict()
+def _filled(path: Path, tensors: dict[str, Tensor], make: Callable[[], Network]) -> Network:
+    """Return what `make` makes, with these weights, in evaluation mode.
+
+    What the metadata asks for is first made without memory: it may be far more than the weights are.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = make().state_dict()
+        if faults := _faults(wanted, tensors):
+            raise CheckpointError(f"checkpoint {path}: does not fit the network ({faults})")
+        network = make()
+    except ModelError as error:
+        raise error if isinstance(error, CheckpointError) else CheckpointError(f"checkpoint {path}: {error}") from error
+    network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    return network.eval()
+
+
+def _faults(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What is wrong with the weights, at most three of each kind; empty: nothing."""
     missing, unexpected = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
+    shared = sorted(wanted.keys() & tensors.keys())
     shapes = [
         f"{name} is {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
+        for name in shared
         if tensors[name].shape != wanted[name].shape
     ]
-    broken = [name for name in wanted.keys() & tensors.keys() if not torch.isfinite(tensors[name]).all()]
-    faults = [
-        f"{label}: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
-        for label, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("wrong shape", shapes),
-            ("not finite", broken),
-        )
-        if names
+    types = [
+        f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}, must be {'real' if real else 'whole'} numbers"
+        for name in shared
+        if (real := wanted[name].is_floating_point()) != tensors[name].is_floating_point() or _is_odd(tensors[name])
     ]
-    if faults:
-        raise CheckpointError(f"checkpoint {path}: does not fit the network ({'; '.join(faults)})")
-    network.load_state_dict(tensors)
+    faults = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes, "wrong type": types}
+    if not any(faults.values()):
+        values = {name: tensors[name].to(wanted[name].dtype) for name in shared}
+        faults["not finite"] = [name for name, value in values.items() if not torch.isfinite(value).all()]
+    return "; ".join(
+        f"{label}: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
+        for label, names in faults.items()
+        if names
+    )
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    return tensor.is_complex() or tensor.dtype is torch.bool

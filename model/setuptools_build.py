@@ -10,12 +10,12 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         sys.path.insert(0, str(Path(__file__).parents[1]))
-        from model import native_library
+        from model.native import library
 
-        folder = native_library.LIBRARIES
+        folder = library.LIBRARIES
         if not self.editable_mode:
             folder = Path(self.build_lib) / folder.relative_to(Path(__file__).parents[1])
         try:
-            native_library.build_best(folder)
-        except native_library.NativeError as error:
+            library.build_best(folder)
+        except library.NativeError as error:
             self.warn(f"the native engine is left out: {error}")

@@ -1,10 +1,21 @@
+"""The `dasnet` command, also as `python -m pipeline`.  Signals are handled before anything large is imported."""
+
 import sys
 
 if sys.argv[1:2] == ["worker"] and sys.argv[-1] == "-":  # started by the supervisor
-    from pipeline.parent import die_with_supervisor
+    from pipeline.runtime.parent import die_with_supervisor
 
     die_with_supervisor()  # before anything else is imported: that takes long
 
-from pipeline.cli import main
+from pipeline.runtime.interruption import end_quietly
 
-main()
+
+def main() -> None:
+    end_quietly()
+    from pipeline.cli import main as run_command
+
+    run_command()
+
+
+if __name__ == "__main__":
+    main()

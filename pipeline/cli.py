@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__, streams
+from pipeline import __version__
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.redaction import redact
+from pipeline.runtime import streams
 
 if TYPE_CHECKING:
     import threading
 
-    from pipeline.config import Address
-    from pipeline.transport.control import Control
+    from pipeline.config.models import Address
+    from pipeline.runtime.control import Control
 
 # Must be set before torch is imported: its CPU allocator then asks for huge pages, which halves inference time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -66,10 +67,10 @@ def main() -> None:
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
 def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Watch the cameras of a site until stopped."""
-    from pipeline import logs
-    from pipeline.config_file import load
-    from pipeline.preflight import check_machine
-    from pipeline.supervisor import Supervisor
+    from pipeline.config.file import load
+    from pipeline.diagnostics.preflight import check_machine
+    from pipeline.runtime import logs
+    from pipeline.runtime.supervisor import Supervisor
 
     loaded = load(config)
     check_machine(config, loaded, host)
@@ -80,7 +81,7 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 @app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
 def reload_cameras(config: ConfigArgument) -> None:
     """Let the running program read its configuration again: cameras added, removed or changed; the others go on."""
-    from pipeline.reload import ask
+    from pipeline.runtime.reload import ask
 
     for line in ask(config):
         print(line)
@@ -96,15 +97,15 @@ def check(
     ] = False,
 ) -> None:
     """Validate a configuration and say what it means, without starting anything."""
-    from pipeline.config_file import load
-    from pipeline.doctor import describe
-    from pipeline.preflight import check_machine
+    from pipeline.config.file import load
+    from pipeline.diagnostics.doctor import describe
+    from pipeline.diagnostics.preflight import check_machine
 
     loaded = load(config)
     check_machine(config, loaded, host, outputs=True)
     print(describe(config, loaded))
     if connect:
-        from pipeline.camera_check import check_cameras
+        from pipeline.diagnostics.camera_check import check_cameras
 
         here = [camera for camera in loaded.cameras if camera.host == host]
         report, healthy = check_cameras(here, loaded.run_dir / "check")
@@ -145,8 +146,8 @@ def replay(
     ] = False,
 ) -> None:
     """Search recordings: every frame, none dropped, the same result every time."""
-    from pipeline.replay import ReplayOptions, polygon, region, run_replay
-    from pipeline.replay import start_time as parsed_time
+    from pipeline.replay.run import ReplayOptions, polygon, region, run_replay
+    from pipeline.replay.run import start_time as parsed_time
 
     options = ReplayOptions(
         checkpoint=checkpoint,
@@ -180,7 +181,7 @@ def predict(
     band: Annotated[str, typer.Option(help="visible, infrared, or auto.")] = "auto",
 ) -> None:
     """Segment pictures: a mask, an overlay and the boxes for each."""
-    from pipeline.predict import run_predict
+    from pipeline.replay.predict import run_predict
 
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
 
@@ -188,8 +189,8 @@ def predict(
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
     """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
-    from pipeline.config_file import load
-    from pipeline.status import show
+    from pipeline.config.file import load
+    from pipeline.diagnostics.status import show
 
     raise typer.Exit(show(load(config).at(host)))
 
@@ -197,7 +198,7 @@ def status(config: ConfigArgument, host: HostOption = None) -> None:
 @app.command(epilog="Example: `dasnet doctor`")
 def doctor() -> None:
     """What is installed, and what this machine offers: devices, processor, codecs, memory, disk, clock, limits."""
-    from pipeline.doctor import examine
+    from pipeline.diagnostics.doctor import examine
 
     report, healthy = examine(Path.cwd())
     print(report)
@@ -210,8 +211,8 @@ def support_bundle(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
 ) -> None:
     """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
-    from pipeline.config_file import load
-    from pipeline.support_bundle import write
+    from pipeline.config.file import load
+    from pipeline.diagnostics.support_bundle import write
 
     print(write(config, load(config), out))
 
@@ -223,7 +224,7 @@ def models(
     ] = False,
 ) -> None:
     """The eight networks side by side: parameters, GFLOP, and the paper's figures."""
-    from model.census import census, table
+    from model.summary import census, table
 
     print(table(census(measure)))
 
@@ -274,10 +275,10 @@ def worker(
     import structlog
 
     from model.errors import ModelError
-    from pipeline.config import Address
-    from pipeline.config_file import load
-    from pipeline.transport.control import FROM_SUPERVISOR, Control
-    from pipeline.workers import start_worker
+    from pipeline.config.file import load
+    from pipeline.config.models import Address
+    from pipeline.runtime.control import FROM_SUPERVISOR, Control
+    from pipeline.runtime.process import start_worker
 
     control = Control.inherited() if str(config) == FROM_SUPERVISOR else Control(load(config))
     loaded = control.config
@@ -357,7 +358,7 @@ def export(
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
 ) -> None:
     """Write a checkpoint as ONNX or as a TensorRT plan, checked against the network."""
-    from model.export import run_export
+    from model.export.onnx import run_export
     from pipeline.checkpoints import checkpoint_path
 
     run_export(checkpoint_path(checkpoint), out, opset, fold)
@@ -377,7 +378,7 @@ def bench(
     compile_too: Annotated[bool, typer.Option("--compile", help="torch.compile too: minutes a shape.")] = False,
 ) -> None:
     """Compare the engines on this machine: speed and exactness, candidates in turn."""
-    from pipeline.bench import BenchOptions, run_bench
+    from pipeline.bench.run import BenchOptions, run_bench
 
     options = BenchOptions(sizes, batches, precisions, threads, rounds, frames, json, plot, compile_too)
     raise typer.Exit(run_bench(checkpoint, options))
@@ -400,7 +401,7 @@ def evaluate(
 ) -> None:
     """Precision, recall, Dice and IoU of a checkpoint's masks, by target size and band; speed."""
     from pipeline.checkpoints import checkpoint_path
-    from training.evaluate import EvaluateOptions, run_evaluate
+    from training.evaluation.evaluate import EvaluateOptions, run_evaluate
 
     run_evaluate(
         EvaluateOptions(checkpoint_path(checkpoint), data, split, every, json, out, model, seed, device, timing)
@@ -416,7 +417,7 @@ def compare(
     ] = None,
 ) -> None:
     """Several networks, each trained with several seeds: means, deviations, paired tests, effect sizes, figures."""
-    from training.compare import run_compare
+    from training.evaluation.compare import run_compare
 
     run_compare(runs, out, reference)
 

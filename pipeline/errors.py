@@ -4,6 +4,7 @@ DasnetError             failed (exit code 1)
 ├── ConfigError         a configuration or command that cannot be used (exit code 2)
 ├── SourceError         a camera or file that cannot be opened or read on
 │   └── CredentialsError    the camera refused the user or password
+├── ImageError          an image that is no image, too large, or of a kind that is not read
 ├── WireError           a message that this version does not understand
 └── StoreError          the store of tracks and events cannot be used
     └── DamagedStoreError   its file is damaged, or no database
@@ -26,6 +27,10 @@ class SourceError(DasnetError):
 
 class CredentialsError(SourceError):
     pass
+
+
+class ImageError(DasnetError):
+    """Its text does not name the file: the caller does."""
 
 
 class WireError(DasnetError):

@@ -24,13 +24,13 @@ from torch import Tensor
 CHECKPOINT = Path(__file__).resolve().parent.parent / "model" / "weights" / "dasnet.safetensors"
 sys.path.insert(0, str(CHECKPOINT.parents[2]))
 
-from model.backend import padded  # noqa: E402
-from model.cuda_engine import CudaBackend  # noqa: E402
-from model.cuda_fused import prepared  # noqa: E402
-from model.cuda_network import CudaDASNet  # noqa: E402
-from model.cuda_plans import Plan, Plans  # noqa: E402
+from model.cuda.backend import CudaBackend  # noqa: E402
+from model.cuda.device import COMPUTE, CudaDevice  # noqa: E402
+from model.cuda.fused import prepared  # noqa: E402
+from model.cuda.network import CudaDASNet  # noqa: E402
+from model.cuda.plans import Plan, Plans  # noqa: E402
 from model.dasnet import DASNet  # noqa: E402
-from model.device import COMPUTE, CudaDevice  # noqa: E402
+from model.engine.backend import padded  # noqa: E402
 
 SIZES = {"512x512": (512, 512), "256x320": (256, 320)}  # height, width; the bars are for the first
 BATCHES = (1, 32, 8, 2, 16, 4)  # the bars' first, should the time run out

@@ -16,7 +16,7 @@ from pathlib import Path
 from fleet import CLIPS, RtspCameras, Running, accounts, encoded, write_site
 from soak import quantile_s
 
-from pipeline.bench_report import machine
+from pipeline.bench.results import machine
 
 CAMERA = "live"
 WARM_UP = 50  # frames, not counted: connection, choice of the engine

@@ -18,8 +18,8 @@ import torch
 
 from model.checkpoint import load
 from model.dasnet import DASNet
-from model.native_backend import CHANNELS, NativeBackend
-from pipeline.bench_report import machine
+from model.engine.native import CHANNELS, NativeBackend
+from pipeline.bench.results import machine
 from pipeline.checkpoints import checkpoint_path
 
 GATE_CHANNELS = 32

@@ -29,10 +29,10 @@ import zmq
 from numpy.typing import NDArray
 
 from model.allocator import keep_memory
-from pipeline.bench_report import machine
-from pipeline.ledger import Ledger
-from pipeline.metrics import CaptureMetrics, SegmentationMetrics
+from pipeline.bench.results import machine
 from pipeline.segmentation import worker as segmentation
+from pipeline.store.ledger import Ledger
+from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink

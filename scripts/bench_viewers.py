@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.bench_report import machine
+from pipeline.bench.results import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE_S = 5.0  # before each measurement

@@ -39,7 +39,7 @@ from fleet import (
     write_site,
 )
 
-from pipeline.sinks.store import StoreReader
+from pipeline.store.store import StoreReader
 
 RECOVERY_S = 5.0  # the bar on the 95th percentile, from the end of the cause
 SLOW = "wrong_password"  # tried again every half minute only, on purpose: not in that percentile

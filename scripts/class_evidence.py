@@ -19,15 +19,15 @@ from evaluate_clips import parsed_with_data
 from scipy.stats import mannwhitneyu
 
 from model.checkpoint import load
-from model.engine import Engine
+from model.engine.engine import Engine
 from model.errors import ModelError
 from pipeline.errors import DasnetError
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.tracking.tracker import evidence_of
 from pipeline.types import Band, Detections, Frame, FrameRef
 from training.cache import CachedClip, Frames, cached
-from training.check import check_frames, grown
 from training.datasets import CLIP_CLASSES, LABEL_OF, SENSORS, open_dataset
+from training.quick_eval import check_frames, grown
 
 CACHE = Path(".cache/training")
 DRONE, UAV = CLIP_CLASSES[0], 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 from playwright.sync_api import ViewportSize, sync_playwright
 
-from pipeline.config_file import load
+from pipeline.config.file import load
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 VIEW: ViewportSize = {"width": 1366, "height": 768}

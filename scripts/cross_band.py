@@ -21,9 +21,9 @@ from model.checkpoint import load
 from model.errors import ModelError
 from pipeline.errors import ConfigError, DasnetError
 from training.cache import Frames, cached
-from training.check import Check, check_frames, run_check
 from training.config import Config, Crops, load_config, snapshot
 from training.datasets import SENSORS, open_dataset
+from training.quick_eval import Check, check_frames, run_check
 from training.train import CHECK_COLUMNS, quick
 
 ROOT = Path(__file__).resolve().parent.parent

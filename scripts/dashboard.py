@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import yaml
 
-from pipeline.config_file import load
+from pipeline.config.file import load
 from pipeline.errors import ConfigError, DasnetError
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "prometheus"

@@ -19,11 +19,11 @@ from model.checkpoint import load
 from model.metadata import Decision
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
-from pipeline.outputs import read_detections
+from pipeline.replay.outputs import read_detections
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, TrackState
-from training.clip_metrics import Figures, Row, judge
 from training.datasets import SENSORS, SPLITS, Clip, DataError, open_dataset
+from training.evaluation.clip_metrics import Figures, Row, judge
 
 EVIDENCE = [step / 5 for step in range(-4, 13)]  # below zero, -0.8 to 2.4
 Stored = list[tuple[Clip, list[Detections]]]

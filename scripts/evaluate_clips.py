@@ -16,10 +16,10 @@ from pathlib import Path
 
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
-from pipeline.outputs import read_detections
-from pipeline.replay import Replay, ReplayOptions
-from training.clip_metrics import Figures, judge, read_rows, size_table, table
+from pipeline.replay.outputs import read_detections
+from pipeline.replay.run import Replay, ReplayOptions
 from training.datasets import SPLITS, Clip, DataError, open_dataset
+from training.evaluation.clip_metrics import Figures, judge, read_rows, size_table, table
 
 QUICK = 16
 KEPT = Path("out/evaluation")
@@ -83,7 +83,7 @@ def quick(clips: list[Clip]) -> list[Clip]:
 
 def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figures]:
     from model.checkpoint import load
-    from model.engine import Engine
+    from model.engine.engine import Engine
 
     loaded = load(checkpoint_path(options.checkpoint))
     groups: dict[str, Figures] = {}

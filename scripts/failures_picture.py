@@ -20,8 +20,8 @@ from model.checkpoint import load
 from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
-from training.clip_metrics import DRONE, judge, read_rows
 from training.datasets import SPLITS, Clip, open_dataset
+from training.evaluation.clip_metrics import DRONE, judge, read_rows
 
 TILE_PX, COLUMNS = 144, 6
 LEAST_SIDE_PX, SIDES = 48, 3.0  # what a tile shows: so many times the box, at least so much of the frame

@@ -16,11 +16,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from program import CLIPS, DASNET, Running  # noqa: E402
-from rtsp import RtspCameras  # noqa: E402
+from support.program import CLIPS, DASNET, Running  # noqa: E402
+from support.rtsp import RtspCameras  # noqa: E402
 
-from pipeline import ledger  # noqa: E402
 from pipeline.errors import StoreError  # noqa: E402
+from pipeline.store import ledger  # noqa: E402
 
 __all__ = ["CLIPS", "DASNET", "ROOT", "RtspCameras", "Running"]
 

@@ -26,5 +26,5 @@ log=$venv/install.log
     exit 1
 }
 "$venv/bin/python" -c 'import pipeline, model, torch'
-"$venv/bin/python" -m model.native_library
+"$venv/bin/python" -m model.native.library
 printf '%s' "$state" >"$stamp"

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from fleet import RtspCameras, Running, accounts, cameras, descriptors, processes, resident_bytes, write_site
 
-from pipeline.config import Objective
-from pipeline.ledger import Account
-from pipeline.metrics import STAGES
+from pipeline.config.models import Objective
+from pipeline.store.ledger import Account
+from pipeline.telemetry.metrics import STAGES
 
 OVERLOAD = 10  # times the rate
 READS = 200  # of all ledgers, spread over the overload

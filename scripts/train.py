@@ -5,7 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from training.train import main
+from pipeline.runtime.interruption import end_quietly
 
 if __name__ == "__main__":
+    end_quietly()
+    from training.train import main
+
     sys.exit(main())

@@ -16,11 +16,12 @@ from typing import Any, BinaryIO, cast
 import cv2
 import numpy as np
 
+from pipeline.imaging.files import quiet_decoders
 from training.datasets import LABEL_OF, Recording, validate
 from training.masks import Box, Image
 
 JPEG_QUALITY = 95
-VERSION = 3  # raise when masks or encoding change
+VERSION = 4  # raise when masks or encoding change
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Frames:
     def read(self, frame: CachedFrame) -> tuple[Image, Image]:
         """Image (H, W, 3) RGB and label map (H, W)."""
         middle = frame.offset + frame.image_bytes
-        image = cv2.imdecode(self._bytes[frame.offset : middle], cv2.IMREAD_COLOR_RGB)
+        with quiet_decoders():  # the image may be the file as it was found
+            image = cv2.imdecode(self._bytes[frame.offset : middle], cv2.IMREAD_COLOR_RGB)
         mask = cv2.imdecode(self._bytes[middle : middle + frame.mask_bytes], cv2.IMREAD_GRAYSCALE)
         return cast(Image, image), cast(Image, mask)
 

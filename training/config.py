@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from model.metadata import Preprocessing
+from pipeline.config.yaml_file import parse_yaml, read_yaml
 from pipeline.errors import ConfigError
-from pipeline.yaml_file import parse_yaml, read_yaml
 from training.augment import Augmentation
 from training.datasets import CLASSES, SENSORS, SPLITS
 from training.original import is_original, translate
@@ -27,6 +27,10 @@ class Whole:
 
     kind: Literal["whole"] = "whole"
     size_px: int = 512
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(mode="stretch", size=self.size_px)
 
 
 @dataclass(frozen=True)

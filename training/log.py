@@ -1,7 +1,7 @@
 """How a run goes: `log.csv`, TensorBoard if wanted, and progress for people.
 
 In: each step's loss, and the figures of each check.  Out: a row every few steps, means since the last one.  Progress is
-a bar where rich is installed and somebody looks, otherwise plain lines.
+a bar on a terminal, otherwise plain lines; both with the time that is left.
 """
 
 import csv
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from pipeline.runtime.progress import duration
 from training.losses import Loss
 
 EVERY_STEPS = 10
@@ -31,7 +32,8 @@ class Log:
         self.columns = ["step", "epoch", "loss", *columns]
         self._write("w", dict(zip(self.columns, self.columns, strict=True)), *rows)
         self._writer = _tensorboard(folder, step) if tensorboard else None
-        self._bar = _bar(steps)
+        self._bar = _bar(step, steps)
+        self._began_s, self._first_step = time.monotonic(), step
         self._sums: Tensor | None = None
         self._names: list[str] = []
         self._clear()
@@ -41,6 +43,8 @@ class Log:
         self._sums = parts if self._sums is None else self._sums + parts  # stays on the device: no waiting for it
         self._names = ["loss", *loss.parts]
         self._count += 1
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
 
     def write(self, step: int, epoch: float, lr: float, figures: dict[str, float]) -> None:
         """The means since the last row, and what a check found."""
@@ -54,22 +58,24 @@ class Log:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
         line = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.say(f"step {step}/{self.steps} {line}", step)
+        self.say(f"step {step}/{self.steps} {line}, {self._left(step)} left")
         self._clear()
 
-    def say(self, line: str, step: int | None = None) -> None:
+    def say(self, line: str) -> None:
         if self._bar is None:
             print(line, flush=True)
-            return
-        self._bar.console.print(line, highlight=False)
-        if step is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step)
+        else:
+            self._bar.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
         if self._bar is not None:
             self._bar.stop()
+
+    def _left(self, step: int) -> str:
+        per_step_s = (time.monotonic() - self._began_s) / max(1, step - self._first_step)  # checks included
+        return duration((self.steps - step) * per_step_s)
 
     def _clear(self) -> None:
         self._started_s, self._count, self._sums, self._names = time.monotonic(), 0, None, []
@@ -89,15 +95,14 @@ def _tensorboard(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def _bar(steps: int) -> Any:
+def _bar(step: int, steps: int) -> Any:
     """A progress bar, or None."""
     if not sys.stdout.isatty():
         return None
-    try:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-    except ImportError:
-        return None
-    bar = Progress("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar.add_task("training", total=steps)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    bar = Progress("training", BarColumn(), MofNCompleteColumn(), left, TextColumn("left"), speed_estimate_period=300)
+    bar.add_task("training", total=steps, completed=step)
     bar.start()
     return bar

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.processor import has_fast_bf16
+from model.native.processor import has_fast_bf16
 from training.config import Config, Cosine, EarlyStopping, Optimizer, Plateau, Trapezoid
 
 

@@ -27,11 +27,11 @@ from model.preprocess import prepare
 from pipeline.errors import ConfigError
 from training.augment import COVERAGE, Sampler
 from training.cache import CachedFrame, Frames, cached, every_nth
-from training.check import check_frames
 from training.config import Config, Crops, Whole
 from training.datasets import describe, open_dataset
 from training.masks import Image
 from training.optimisation import decay_start
+from training.quick_eval import check_frames
 
 CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip, of crops
 Sample = tuple[Image, Image]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.blocks import OutputBlock
 from model.checkpoint import load, save
 from model.errors import ModelError
-from model.metadata import Metadata, Preprocessing
+from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
 from training.config import Config, Crops
@@ -105,16 +105,11 @@ def resume(run: Run, folder: Path, config: Config, steps: int) -> None:
 
 def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figures: dict[str, float]) -> None:
     """The averaged weights as a checkpoint of their own."""
-    sampling = config.sampling
-    if isinstance(sampling, Crops):
-        preprocessing = sampling.preprocessing
-    else:
-        preprocessing = Preprocessing(mode="stretch", size=sampling.size_px)
     metadata = Metadata(
         network=config.network["name"],
         arguments={key: value for key, value in config.network.items() if key != "name"},
         classes=config.classes,
-        preprocessing=preprocessing,
+        preprocessing=config.sampling.preprocessing,
         training={
             "config": {**asdict(config), "data": Path(config.data).name},
             "data": summary,

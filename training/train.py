@@ -2,9 +2,9 @@
 
 In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
 `best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (to resume from), `stable.pt`
-(the state before a trapezoid's learning rate falls, from which a run with more steps goes on), `config.yaml` and
-`log.csv`.  SIGTERM or Ctrl-C saves the state and exits with 0.  On several GPUs:
-`torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
+(the state before a trapezoid's learning rate falls, from which a run with more steps goes on), `config.yaml`,
+`log.csv`, and `predictions/` (at each check, what the network makes of a few frames).  SIGTERM or Ctrl-C saves the
+state and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from model.dasnet import DASNet
 from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
-from training.check import run_check
+from pipeline.runtime.interruption import end_quietly
 from training.config import Config, Crops, load_config, snapshot
 from training.distributed import Process, start_process
 from training.log import EVERY_STEPS, Log
 from training.losses import Loss, part_names, segmentation_loss
 from training.optimisation import autocast, decay_start, follow
+from training.quick_eval import run_check
+from training.sample_predictions import write_predictions
 from training.samples import Data, batches, network_input, read_data, steps_per_epoch, training_samples
 from training.state import Run, export, resume, start_run
 from training.validation import validate
@@ -44,9 +46,11 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
     """Run to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
-    with start_process(config.device) as process, interruption() as stopping:
+    with start_process(config.device) as process:
         run = start_run(config, process.device)
         with process.first_on_host():
+            if process.is_first:
+                print(f"reading {config.data}", flush=True)
             data = read_data(config)
         plan = Plan.of(config, len(data.frames), process.world)
         if go_on:
@@ -54,10 +58,10 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
         elif (folder / "state.pt").exists():
             raise ConfigError(f"--out {folder}: holds the state of a run; allowed: another folder, or --resume")
         recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
-        fit(run, config, plan, data, process, recorder, stopping)
+        with interruption() as stopping:  # from here on there is a state to save
+            fit(run, config, plan, data, process, recorder, stopping)
         if recorder:
-            recorder.log.say("done" if not stopping.is_set() else f"stopped at step {run.step}; go on with --resume")
-            recorder.log.close()
+            recorder.close(run, "done" if not stopping.is_set() else f"stopped at step {run.step}; go on with --resume")
     return run
 
 
@@ -193,10 +197,28 @@ class Recorder:
         if figures:
             for name in ("ema", *(f"best_{name}" for name in better)):
                 export(self.folder / f"{name}.safetensors", run, self.config, self.data.summary, figures)
+            self._write_predictions(run)
         if run.step == decay_start(self.config.schedule, self.plan.steps):
             run.save(self.folder / "stable.pt", self.config, self.plan.steps)
         if figures or ends or run.step % self.config.save_every_steps == 0:
             run.save(self.folder / "state.pt", self.config, self.plan.steps)
+
+    def close(self, run: Run, how: str) -> None:
+        """Say how it ended, and which file to use."""
+        self.log.say(how)
+        best = [name for name in ("iou", "loss") if name in run.progress.best]
+        if best:
+            figure = f"val_{best[0]} {run.progress.best[best[0]]:.4f}"
+            self.log.say(f"best checkpoint: {self.folder / f'best_{best[0]}.safetensors'} ({figure})")
+        elif (last := self.folder / "ema.safetensors").exists():  # crops are checked, but none is chosen by it
+            self.log.say(f"checkpoint: {last} (the last)")
+        self.log.close()
+
+    def _write_predictions(self, run: Run) -> None:
+        sets = [frames for frames in self.data.checks.values() if len(frames)] or [self.data.frames]
+        network = quick(run.average, next(run.average.parameters()).device).eval()
+        path = self.folder / "predictions" / f"step_{run.step:07d}.png"
+        write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
 
 
 @contextmanager
@@ -245,4 +267,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

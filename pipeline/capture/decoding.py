@@ -18,17 +18,20 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.capture.frame_numbers import FrameNumbers, Stamp
-from pipeline.capture.picture import Picture, Receipt
-from pipeline.capture.stream_clock import StreamClock
+from pipeline.capture.source import Picture, Receipt
 from pipeline.capture.streams import choose, describe, upright
-from pipeline.errors import SourceError
-from pipeline.thermal import GainControl
+from pipeline.capture.timestamps import StreamClock
+from pipeline.errors import ImageError, SourceError
+from pipeline.imaging.agc import GainControl
+from pipeline.imaging.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.imaging.image_header import jpeg_sizes
 
 ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
 MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
 MAX_RECEIPTS = 256  # of packets whose pictures may still come
 REPEAT_BYTES = 16  # a packet of MPEG-4 with less says that nothing changed
 VP8_SHOWN = 0x10  # in a packet's first byte
+CUT_ANYWHERE = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # formats without an index
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
@@ -107,8 +110,8 @@ class Decoder:
         self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
         # AVI has no presentation times, and FFmpeg's guesses are wrong where frames are reordered.
-        reordered = bool(stream.codec_context.has_b_frames)
-        self._numbers = FrameNumbers(guessed=reordered and stream.container.format.name == "avi")
+        container, reordered = stream.container.format.name, bool(stream.codec_context.has_b_frames)
+        self._numbers = FrameNumbers(guessed=reordered and container == "avi", cut=container in CUT_ANYWHERE)
         self._interlaced = False
         self._gain = GainControl()
         self._intact = True
@@ -117,6 +120,7 @@ class Decoder:
         self.decoded = 0
         self.bad_packets = 0
         self.damaged = 0  # pictures decoded with data missing
+        self.too_large = ""  # what a JPEG declared that was not decoded for it
 
     @property
     def count(self) -> int:
@@ -146,6 +150,7 @@ class Decoder:
             self.bad_packets += 1
             self._numbers.failed()
             self._intact = False
+            self.too_large = self.too_large or self._size_fault(packet)
             return []
         concealed = self._losses is not None and self._losses.take()
         self._intact = self._intact and not concealed
@@ -164,6 +169,16 @@ class Decoder:
         self._numbers.passed()
         self._clock.leave_out()
 
+    def _size_fault(self, packet: VideoPacket | None) -> str:
+        if packet is None or self._stream.codec_context.name != "mjpeg":
+            return ""
+        try:
+            for size_px in jpeg_sizes(bytes(packet)):
+                require_frame_size(*size_px)
+        except ImageError as error:
+            return str(error)
+        return ""
+
     def finish(self) -> None:
         """The last packet was decoded: frames that have not come are lost."""
         self._numbers.finish(interlaced=self._interlaced)
@@ -178,8 +193,10 @@ class Decoder:
     def _is_hidden(self, packet: VideoPacket) -> bool:
         """Whether it shows no frame of its own, which is no loss: the frame before it stays."""
         codec = self._stream.codec_context.name
-        repeats = codec == "mpeg4" and packet.size < REPEAT_BYTES
-        return packet.is_discard or repeats or (codec == "vp8" and not memoryview(packet)[0] & VP8_SHOWN)
+        if codec == "vp8" and packet.size >= 3:  # RFC 6386, section 9.1
+            tag = int.from_bytes(memoryview(packet)[:3], "little")
+            return not tag & VP8_SHOWN and 0 < tag >> 5 <= packet.size
+        return packet.is_discard or (codec == "mpeg4" and packet.size < REPEAT_BYTES)
 
     def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
         self.decoded += 1
@@ -190,7 +207,10 @@ class Decoder:
             stamp = frame.dts if frame.pts is None else frame.pts
             pts_s = self._clock.live(self._seconds(stamp), receipt.mono_ns / 1e9)
         else:
-            number, pts_s = self._recorded(frame)
+            numbered = self._numbered(frame)
+            if numbered is None:
+                return None
+            number, pts_s = numbered
         if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
             self._intact = False
         elif frame.key_frame:
@@ -202,13 +222,15 @@ class Decoder:
         decode_ns += time.perf_counter_ns() - started_ns
         return Picture(image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
 
-    def _recorded(self, frame: VideoFrame) -> tuple[int, float]:
-        """Its number and time, after those of the frames that were lost before it."""
+    def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
+        """Its number and time, after those of the frames that were lost before it; None: it comes too late."""
         self._interlaced = self._interlaced or frame.interlaced_frame
-        number, stamp, lost = self._numbers.shown(frame.pts, interlaced=self._interlaced)
-        for one in lost:
-            self._clock.recorded(self._seconds(one))
-        return number, self._clock.recorded(self._seconds(stamp))
+        numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
+        if numbered is None:
+            return None
+        for stamp in numbered.lost:
+            self._clock.recorded(self._seconds(stamp))
+        return numbered.number, self._clock.recorded(self._seconds(numbered.stamp))
 
     def _seconds(self, stamp: Stamp) -> Fraction | None:
         unit_s = self._stream.time_base
@@ -218,7 +240,16 @@ class Decoder:
 class OpenVideo:
     """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
+        """Raise SourceError where `name`'s frames are declared larger than is decoded."""
+        codec = stream.codec_context
+        try:
+            if codec.width or codec.height:  # otherwise it is not declared, and the decoder alone can tell
+                require_frame_size(codec.width, codec.height)
+        except ImageError as error:
+            container.close()
+            raise SourceError(f"{name}: {error}") from None
+        codec.options = codec.options | FFMPEG_LIMIT
         self.stream = describe(stream)
         self.other_streams = [describe(other) for other in container.streams.video if other.index != stream.index]
         self._container = container
@@ -272,7 +303,10 @@ def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
     return stream
 
 
-def open_container(place: str, **options: Any) -> InputContainer:
-    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only."""
-    container: InputContainer = av.open(place, **options)
+def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
+    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only.
+
+    What is decoded in order to learn what the streams are is limited in size too.
+    """
+    container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
     return container

@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from pipeline.capture.decoding import ASSUMED_FPS
-from pipeline.capture.picture import Gate, Picture, Receipt, Recording
 from pipeline.capture.recordings import find_recordings, open_recording, split_stream
-from pipeline.config import Camera
+from pipeline.capture.source import Gate, Picture, Receipt, Recording
+from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
 
@@ -50,7 +50,7 @@ class DemoScene:
     lost = 0
 
     def __init__(self, camera: Camera, query: str) -> None:
-        from pipeline.scene import Look, Scene  # here, since other cameras need none of it
+        from pipeline.imaging.synthetic_scene import Look, Scene  # here, since other cameras need none of it
 
         given = dict(parse_qsl(query, keep_blank_values=True))
         unknown = sorted(set(given) - set(SCENE_KEYS))

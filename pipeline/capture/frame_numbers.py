@@ -5,6 +5,7 @@ stamp, and the stamps of the frames before it that were lost.  Pure; stamps are 
 """
 
 from bisect import insort
+from collections import deque
 from typing import NamedTuple
 
 MAX_WAITING = 256  # packets whose frames may still come
@@ -22,15 +23,18 @@ class FrameNumbers:
 
     `guessed`: the presentation time stamps are FFmpeg's guesses (AVI with B-frames).  Frames in presentation order then
     have the packets' decoding time stamps, in order.
+    `cut`: the stream may begin anywhere.  What is shown before its first keyframe is then no loss.
     """
 
-    def __init__(self, guessed: bool = False) -> None:
-        self._guessed = guessed
+    def __init__(self, *, guessed: bool = False, cut: bool = False) -> None:
+        self._guessed, self._cut = guessed, cut
         self._stamped = True  # every packet so far had a stamp
         self._waiting: list[tuple[int, int]] = []  # sorted: clock, stamp
+        self._before: list[tuple[int, int]] = []  # the same before the first keyframe
+        self._late: deque[Stamp] = deque(maxlen=MAX_WAITING)  # stamps of lost frames
         self._clock = 0  # how often the stream's clock was set back
         self._last_dts: Stamp = None
-        self._first: tuple[int, int] | None = None  # keyframe: what is shown before it depends on what was cut off
+        self._first: tuple[int, int] | None = None  # keyframe
         self._failures = 0  # reported by the decoder for packets not yet known
         self._forgotten = 0  # packets that waited too long
         self.count = 0  # frames so far, lost ones included
@@ -47,20 +51,25 @@ class FrameNumbers:
         if dts is not None:
             self._clock += keyframe and self._last_dts is not None and dts < self._last_dts
             self._last_dts = dts
+        key = (self._clock, stamp)
         if keyframe and self._first is None:
-            self._first = (self._clock, stamp)
-        if self._first is not None and (self._clock, stamp) >= self._first:
-            insort(self._waiting, (self._clock, stamp))
-        if len(self._waiting) > MAX_WAITING:
-            del self._waiting[0]
-            self._forgotten += 1
+            self._first = key
+        is_before = not self._guessed and (self._first is None or key < self._first)
+        waiting = self._before if is_before else self._waiting
+        insort(waiting, key)
+        if len(waiting) > MAX_WAITING:
+            del waiting[0]
+            self._forgotten += not is_before
 
     def failed(self) -> None:
         """The decoder could not decode one of the packets."""
         self._failures += 1
+        if not self.count and not self._cut:  # perhaps the first keyframe, and hence not known as one
+            self._waiting, self._before = sorted(self._before + self._waiting), []
+            self._first = self._waiting[0] if self._waiting else None
 
-    def shown(self, stamp: Stamp, *, interlaced: bool = False) -> Numbered:
-        """The next frame in presentation order.
+    def shown(self, stamp: Stamp, *, interlaced: bool = False) -> Numbered | None:
+        """The next frame in presentation order.  None: it comes too late, after others that are shown after it.
 
         `interlaced`: its fields may have come in packets of their own, so that only a failure says that one was lost.
         """
@@ -70,6 +79,8 @@ class FrameNumbers:
             taken = self._take(self._failures + 1)
             lost, stamp = taken[:-1], taken[-1] if taken else None
         elif index is None:
+            if stamp is not None and stamp in self._late:
+                return None
             lost = [None for _ in range(self._failures)]
         else:
             lost = [*[None] * self._forgotten, *self._take(index + 1)[:-1]]
@@ -77,6 +88,8 @@ class FrameNumbers:
             if interlaced:
                 lost = lost[len(lost) - min(self._failures, len(lost)) :]
         self._failures = max(0, self._failures - len(lost))
+        self._late += lost
+        self._before.clear()
         self._lose(len(lost))
         self.count += 1
         return Numbered(self.count - 1, stamp, lost)

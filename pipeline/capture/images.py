@@ -8,9 +8,7 @@ Broken images are left out; after the last one a SourceError names them.
 """
 
 import math
-import os
 import re
-import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.capture.picture import Gate, Picture, ungated
-from pipeline.errors import SourceError
-from pipeline.thermal import GainControl
+from pipeline.capture.source import Gate, Picture, ungated
+from pipeline.errors import ImageError, SourceError
+from pipeline.imaging.agc import GainControl
+from pipeline.imaging.tiff_header import page_offsets
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
-BIG_TIFF = 43
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -99,6 +97,7 @@ class ImageSequence:
 
     def paced(self, gate: Gate) -> Iterator[Picture]:
         broken: list[str] = []
+        first = ""  # and what is wrong with it
         gain = GainControl()
         for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
@@ -108,17 +107,20 @@ class ImageSequence:
             if receipt is None:
                 continue
             started_ns = time.perf_counter_ns()
-            pixels = _read_image(image, page)
-            if pixels is None:
+            try:
+                pixels = _read_image(image, page)
+            except ImageError as error:
                 broken.append(image.name + (f" page {page + 1}" if page else ""))
                 self.lost += 1
+                first = first or f"{broken[0]} {error}"
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
             yield Picture(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
             read = len(self._pages) - len(broken)
-            raise SourceError(f"{self._path}: not images: {', '.join(broken[:5])}; {read} frames were read")
+            names = ", ".join(broken[:5])
+            raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first})")
 
     @property
     def codec(self) -> str:
@@ -133,36 +135,19 @@ class ImageSequence:
 
 
 def _page_count(path: Path) -> int:
-    """A page that the file promises and does not hold counts too: it is missed, which shall be said.
-
-    OpenCV counts only what it can read, hence this walk along the directories (TIFF 6.0, section 2; BigTIFF).
-    """
+    """A page that the file promises and does not hold counts too: it is missed, which shall be said."""
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return 1
-    pages: set[int] = set()
-    with suppress(OSError, struct.error, KeyError), path.open("rb") as file:
-        order = {b"II": "<", b"MM": ">"}[file.read(2)]
-        is_big = struct.unpack(f"{order}H", file.read(2))[0] == BIG_TIFF
-        entries, entry_bytes, offset = ("Q", 20, "Q") if is_big else ("H", 12, "I")
-
-        def number(layout: str) -> int:
-            return int(struct.unpack(order + layout, file.read(struct.calcsize(order + layout)))[0])
-
-        file.seek(8 if is_big else 4)
-        while (place := number(offset)) and place not in pages:
-            pages.add(place)
-            file.seek(place)
-            file.seek(number(entries) * entry_bytes, os.SEEK_CUR)
-    return max(1, len(pages))
+    with suppress(OSError), path.open("rb") as file:
+        return max(1, sum(1 for _ in page_offsets(file)))
+    return 1
 
 
-def _read_image(path: Path, page: int) -> NDArray[Any] | None:
-    """As `decoded`."""
-    from pipeline.image_file import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
+def _read_image(path: Path, page: int) -> NDArray[Any]:
+    """As `decoded`.  Raise ImageError."""
+    from pipeline.imaging.files import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
 
-    if page:
-        return decoded_page(path, page)
     try:
-        return decoded(np.fromfile(path, np.uint8))
-    except OSError:
-        return None
+        return decoded_page(path, page) if page else decoded(np.fromfile(path, np.uint8))
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from error

@@ -25,12 +25,12 @@ from pipeline.capture.decoding import (
     open_container,
     quiet_log,
 )
-from pipeline.capture.hardware import hardware
-from pipeline.capture.picture import Picture, Receipt
+from pipeline.capture.hwaccel import hardware
 from pipeline.capture.recordings import split_stream
-from pipeline.config import Camera
+from pipeline.capture.source import Picture, Receipt
+from pipeline.config.models import Camera
+from pipeline.config.uri import network_address
 from pipeline.errors import CredentialsError, SourceError
-from pipeline.uri import network_address
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 2.0  # FFmpeg asks twice: a stalled camera is noticed after up to 4 s
@@ -90,7 +90,7 @@ class LiveVideo(OpenVideo):
             stream = choose_stream(container, stream_index)
         except ValueError as error:
             raise SourceError(f"{self._name}: {error}") from None
-        super().__init__(container, stream)
+        super().__init__(self._name, container, stream)
         stream.thread_count = 1  # several would hold back as many pictures
         self.fps = nominal_fps(stream)
         self._keyframe_seen = False
@@ -121,6 +121,8 @@ class LiveVideo(OpenVideo):
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders show what they cannot know.
         pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []
+        if self._decoder.too_large:
+            raise SourceError(f"{self._name}: {self._decoder.too_large}")
         if pictures:
             self._last_picture_s = time.monotonic()
         elif time.monotonic() - self._last_picture_s > PICTURE_TIMEOUT_S:

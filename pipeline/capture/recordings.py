@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.capture.decoding import ASSUMED_FPS, OpenVideo
 from pipeline.capture.images import IMAGE_SUFFIXES, NUMBER, ImageSequence, is_file_with, naturally, sequence
-from pipeline.capture.picture import Picture, Recording
+from pipeline.capture.source import Picture, Recording
 from pipeline.capture.video_file import VIDEO_SUFFIXES, VideoFile
 from pipeline.errors import SourceError
 

@@ -18,9 +18,9 @@ from pipeline.capture.decoding import (
     nominal_fps,
     open_container,
 )
-from pipeline.capture.picture import Gate, Picture, Receipt, ungated
+from pipeline.capture.source import Gate, Picture, Receipt, ungated
 from pipeline.errors import SourceError
-from pipeline.wall_clock import utc_ns
+from pipeline.replay.wall_clock import utc_ns
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".avi", ".mov", ".m4v", ".ts", ".mts", ".m2ts"),
@@ -51,7 +51,7 @@ class VideoFile(OpenVideo):
             stream = choose_stream(container, stream_index)
         except ValueError as error:
             raise SourceError(f"{path}: {error}") from None
-        super().__init__(container, stream)
+        super().__init__(str(path), container, stream)
         if one_by_one:
             stream.thread_count = 1  # several would hold back as many pictures
         else:
@@ -59,7 +59,7 @@ class VideoFile(OpenVideo):
         self.fps = fps or nominal_fps(stream)
         # AVI's header counts null frames too.
         self.stated_count = (len(stream.index_entries) if container.format.name == "avi" else stream.frames) or None
-        self.created_utc_ns = _created_utc_ns(container.metadata | stream.metadata)
+        self.created_utc_ns = _created_utc_ns(stream.metadata | container.metadata)
         self._by_count = fps is not None
         self._decoder = Decoder(stream, self.fps, self._by_count)
         self._size_bytes = path.stat().st_size
@@ -153,8 +153,10 @@ class VideoFile(OpenVideo):
             reasons.append("is cut off")
         elif stated_s is not None and (end_s := max(decoder.next_s, self._read_to_s)) < stated_s - SHORTFALL_S:
             reasons.append(f"ends at {end_s:.1f} s of {stated_s:.1f} s")
-        if decoder.lost or decoder.bad_packets:
+        if decoder.bad_packets:  # that nothing came of a packet may be as it should
             reasons.append(f"has frames that cannot be decoded ({decoder.lost or decoder.bad_packets})")
+        if decoder.too_large:
+            reasons.append(decoder.too_large)
         if decoder.damaged:
             reasons.append(f"has damaged frames ({decoder.damaged})")
         if not decoder.decoded and not reasons:

@@ -15,23 +15,23 @@ from functools import partial
 import structlog
 import zmq
 
-from pipeline.capture.condition import ConditionWatch
-from pipeline.capture.picture import Picture, Source
-from pipeline.capture.search_watch import SearchWatch
-from pipeline.capture.sources import open_source
-from pipeline.capture.stream_clock import SMALLEST_STEP_S
-from pipeline.config import Address, Camera
+from pipeline.capture.image_health import ConditionWatch
+from pipeline.capture.open import open_source
+from pipeline.capture.source import Picture, Source
+from pipeline.capture.starvation import SearchWatch
+from pipeline.capture.timestamps import SMALLEST_STEP_S
+from pipeline.config.models import Address, Camera
 from pipeline.errors import CredentialsError, SourceError
-from pipeline.ledger import Ledger
-from pipeline.metrics import CaptureMetrics
+from pipeline.runtime.control import Control
+from pipeline.runtime.heartbeat import Heart
+from pipeline.runtime.process import settle
+from pipeline.store.ledger import Ledger
+from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
-from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Uplink, uplink
 from pipeline.transport.wire import CameraState, LedgerCopy, Stamps, encode
 from pipeline.types import Cause, Frame, FrameRef
-from pipeline.workers import settle
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
@@ -53,7 +53,7 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
         heart = Heart(Endpoints.heartbeat, metrics, served, patience_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
-        settle()
+        settle(stop)
         with heart:
             try:
                 finished = worker.run()

@@ -24,8 +24,8 @@ from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
-from pipeline.sinks import reviews
-from pipeline.sinks.store import Alert, StoreReader
+from pipeline.store import reviews
+from pipeline.store.store import Alert, StoreReader
 from pipeline.types import DismissReason, Event, Track
 
 T = TypeVar("T")

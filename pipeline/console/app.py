@@ -26,7 +26,7 @@ from pipeline.console.status import Status
 from pipeline.console.trial import TrialResult, Trials
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
-from pipeline.sinks.store import Alert
+from pipeline.store.store import Alert
 
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"cache-control": "no-cache"}  # after an update the page must not run old scripts

@@ -11,10 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from pipeline import ledger
-from pipeline.config import Camera, Config
+from pipeline.config.models import Camera, Config
 from pipeline.console.frames import LiveFrames
 from pipeline.errors import StoreError
+from pipeline.store import ledger
 from pipeline.types import Band, Cause
 
 WINDOW_S = 4.0  # over which the blind share is taken

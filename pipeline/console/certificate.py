@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.config import Tls
+from pipeline.config.models import Tls
 from pipeline.errors import ConfigError
 
 PERIOD_S = 10.0  # between looks at the files

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.metrics import STAGES
+from pipeline.telemetry.metrics import STAGES
 
 END_TO_END = {
     "dasnet_capture_to_track_seconds": "capture_to_track",

@@ -12,7 +12,7 @@ from pathlib import Path
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from pipeline.config import Config
+from pipeline.config.models import Config
 from pipeline.console.attempts import Attempts
 from pipeline.console.sessions import Sessions, write_private
 from pipeline.errors import ConfigError

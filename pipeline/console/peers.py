@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.listener import Listener
+from pipeline.transport.listener import Listener
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.config import LOOPBACK
+from pipeline.config.models import LOOPBACK
 from pipeline.console.password import Password
 
 HEADERS = {

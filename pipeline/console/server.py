@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from prometheus_client import Counter, Gauge
 
-from pipeline.bind_retry import BindRetry
-from pipeline.config import Config, ConsoleAddress
+from pipeline.config.models import Config, ConsoleAddress
 from pipeline.console import certificate
 from pipeline.console.app import make_app
 from pipeline.console.password import Password, load_password
 from pipeline.console.peers import Peers
 from pipeline.console.site import MetricsAddress, Site, unknown
 from pipeline.console.trial import Trials
-from pipeline.listener import Listener, listen, url
-from pipeline.transport.control import Changes
+from pipeline.runtime.control import Changes
+from pipeline.transport.bind_retry import BindRetry
+from pipeline.transport.listener import Listener, listen, url
 
 STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
 SWEEP_S = 1.0  # between looks for connections that are overdue

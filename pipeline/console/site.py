@@ -18,18 +18,18 @@ import zmq
 import zmq.asyncio
 from prometheus_client import Counter
 
-from pipeline.config import Config
+from pipeline.config.models import Config
 from pipeline.console.cameras import Cameras, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
-from pipeline.metrics import WorkerMetrics
 from pipeline.redaction import redact
-from pipeline.sinks.store import Alert, StoreReader
-from pipeline.transport.control import Changes
+from pipeline.runtime.control import Changes
+from pipeline.store.store import Alert, StoreReader
+from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
-from pipeline.transport.refusals import Refusals
+from pipeline.transport.rejects import Refusals
 from pipeline.types import Event, Track
 
 T = TypeVar("T")

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
+from model.description import read_description
 from model.errors import CheckpointError
-from model.metadata import read_description
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED
-from pipeline.config import Config
-from pipeline.uri import public_uri
-from pipeline.yaml_file import dotted
+from pipeline.config.models import Config
+from pipeline.config.uri import public_uri
+from pipeline.config.yaml_file import dotted
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "scipy", "starlette", "uvicorn", "msgspec")
 SECRET_WORDS = ("password", "passphrase", "secret", "token", "key", "credential", "auth", "header")

@@ -1,13 +1,16 @@
 """Try it: one picture or short clip through the very commands of the product, in a process of its own.
 
 In: an uploaded file.  Out: what `dasnet predict` or `dasnet replay` made of it, for ten minutes or until the next one.
-One at a time, of bounded size, frames and time, at the lowest priority: the cameras come first.
+One at a time, of bounded size, frames, memory and time, at the lowest priority, on the CPU (a GPU knows no priority):
+the cameras come first.  Where memory runs out all the same, the kernel ends the trial before any worker.
 """
 
 import asyncio
 import contextlib
 import ctypes
 import os
+import re
+import resource
 import secrets
 import shutil
 import signal
@@ -19,17 +22,22 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.config import Config
-from pipeline.errors import DasnetError
-from pipeline.parent import PR_SET_PDEATHSIG
+from pipeline.config.models import Config
+from pipeline.errors import DasnetError, ImageError
+from pipeline.imaging.frame_size import MAX_FRAME_PX
+from pipeline.imaging.image_header import read_header
+from pipeline.runtime.parent import PR_SET_PDEATHSIG
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts")
 MAX_BYTES = 64 << 20
 MAX_FRAMES = 300  # of a clip; what comes after is not searched
 TIME_LIMIT_S = 120.0
+MAX_MEMORY_BYTES = 3 << 30  # of the child; libraries and network need 0.7 GB, each pixel searched up to 500 bytes
+MAX_OUTPUT_BYTES = 1 << 30  # of each file that the child writes
 KEPT_S = 600.0
 ERROR_CHARACTERS = 500
+_NO_MEMORY = re.compile(r"(?i)MemoryError|bad_alloc|out of memory|insufficient memory|(?:cannot|can't) allocate memory")
 
 
 class TrialError(DasnetError):
@@ -79,6 +87,8 @@ class Trials:
             upload = self._folder / "upload" / f"input{suffix}"
             upload.parent.mkdir(parents=True, mode=0o700)
             await _save(upload, content)
+            if suffix in PICTURES:
+                await asyncio.to_thread(_check_image, upload)
             return await self._search(upload, "picture" if suffix in PICTURES else "clip")
         except BaseException:
             self.remove()
@@ -106,7 +116,7 @@ class Trials:
     def _arguments(self, kind: str, upload: Path, out: Path) -> list[str]:
         model = self._config.model
         arguments = ["predict" if kind == "picture" else "replay", str(upload), "--out", str(out)]
-        arguments += ["--device", model.device, "--engine", model.engine]
+        arguments += ["--device", "cpu", "--engine", "auto" if model.engine == "cuda" else model.engine]
         if kind == "clip":
             arguments += ["--end", str(MAX_FRAMES)]
         if model.checkpoint is not None:
@@ -122,8 +132,9 @@ class Trials:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_FRAME_PX)},  # should a header lie to us, not to it
             start_new_session=True,
-            preexec_fn=_step_back,
+            preexec_fn=_limit,
         )
         try:
             _, said = await asyncio.wait_for(child.communicate(), TIME_LIMIT_S)
@@ -134,9 +145,7 @@ class Trials:
             await child.wait()
             self._child = None
         if child.returncode:
-            text = said.decode(errors="replace").replace(f"{self._folder / 'upload'}{os.sep}", "")
-            lines = [line for line in text.splitlines() if line.startswith("error:")]
-            raise TrialError((lines[-1].removeprefix("error: ") if lines else "the search failed")[:ERROR_CHARACTERS])
+            raise TrialError(_fault(child.returncode, said.decode(errors="replace"), self._folder / "upload"))
 
     def _kill(self) -> None:
         if self._child is not None and self._child.returncode is None:
@@ -175,7 +184,38 @@ async def _save(path: Path, content: AsyncIterator[bytes]) -> None:
         raise TrialError("an empty file")
 
 
-def _step_back() -> None:
-    """In the child: behind everything else, and not longer than this process."""
+def _check_image(upload: Path) -> None:
+    """Raise TrialError for what declares to be too large, before a process is started for it."""
+    try:
+        with upload.open("rb") as file:
+            read_header(file)
+    except ImageError as error:
+        raise TrialError(f"{upload.name}: {error}") from error
+
+
+def _fault(code: int, said: str, folder: Path) -> str:
+    """Return the command's last error, without the folder that nobody knows, or that it lacked memory or time."""
+    if code in (-signal.SIGKILL, -signal.SIGABRT) or _NO_MEMORY.search(said):
+        return f"needs more than {MAX_MEMORY_BYTES >> 30} GiB of memory; try a smaller one"
+    if code == -signal.SIGXCPU:
+        return f"not done within {TIME_LIMIT_S:g} s; try a shorter or smaller one"
+    lines = [line for line in said.replace(f"{folder}{os.sep}", "").splitlines() if line.startswith("error:")]
+    return (lines[-1].removeprefix("error: ") if lines else "the search failed")[:ERROR_CHARACTERS]
+
+
+def _limit() -> None:
+    """In the child: behind everything else, within limits, ended first, and not longer than this process."""
     os.nice(19)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    cpu_s = int(TIME_LIMIT_S) * len(os.sched_getaffinity(0))  # should this process not come to stop it
+    for limit, most in (
+        (resource.RLIMIT_DATA, MAX_MEMORY_BYTES),  # not RLIMIT_AS: libraries reserve far more than they use
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (most, most))
+    with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("wb", buffering=0) as file:
+        file.write(b"1000")

@@ -2,16 +2,17 @@
 
 import threading
 
-from pipeline import health, streams
-from pipeline.config import Address
+from pipeline.config.models import Address
 from pipeline.console.certificate import load
 from pipeline.console.password import load_password
 from pipeline.console.server import listen_when_free, run_console
-from pipeline.metrics import WorkerMetrics
-from pipeline.transport.control import Control
+from pipeline.runtime import streams
+from pipeline.runtime.control import Control
+from pipeline.runtime.heartbeat import Heart
+from pipeline.runtime.process import settle
+from pipeline.telemetry import health
+from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.heartbeat import Heart
-from pipeline.workers import settle
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
@@ -20,7 +21,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     if config.console.tls is not None:
         load(config.console.tls)  # the same
     own = WorkerMetrics("console")
-    settle()
+    settle(stop)
     with Heart(endpoints.heartbeat, own, served, run=control.run):
         listener = listen_when_free(config.console, own.listening.labels("console"), stop)
         if listener is None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.engine import Engine
+from model.engine.engine import Engine
 from model.preprocess import prepare
-from pipeline.config import Camera
-from pipeline.segmentation.closer_look import MOST, Looks, crops
-from pipeline.segmentation.detect import detect
-from pipeline.segmentation.motion import CameraMotion
+from pipeline.config.models import Camera
+from pipeline.segmentation.camera_motion import CameraMotion
+from pipeline.segmentation.classify import MOST, Looks, crops
+from pipeline.segmentation.postprocess import detect
 from pipeline.types import Detections, Frame
 
 

@@ -18,23 +18,24 @@ import structlog
 import zmq
 
 from model.checkpoint import load
-from model.engine import Engine
+from model.engine.engine import Engine
 from model.errors import EngineLost
 from pipeline import __version__
 from pipeline.checkpoints import checkpoint_path
-from pipeline.config import Address, Config
+from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
-from pipeline.metrics import SegmentationMetrics
-from pipeline.resources import GpuResources
-from pipeline.segmentation.batch_window import BatchWindow
+from pipeline.runtime.control import Changes, Control
+from pipeline.runtime.heartbeat import Heart
+from pipeline.runtime.process import settle
+from pipeline.segmentation.batching import BatchWindow
 from pipeline.segmentation.preview import preview
+from pipeline.segmentation.scheduler import Camera, Turns
 from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
-from pipeline.segmentation.turns import Camera, Turns
-from pipeline.transport.control import Changes, Control
+from pipeline.telemetry.metrics import SegmentationMetrics
+from pipeline.telemetry.resources import GpuResources
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
-from pipeline.transport.refusals import Refusals
+from pipeline.transport.rejects import Refusals
 from pipeline.transport.sockets import Socket, bound, connected
 from pipeline.transport.wire import (
     Answer,
@@ -52,7 +53,6 @@ from pipeline.transport.wire import (
     result_message,
 )
 from pipeline.types import Detections, Frame, FrameRef
-from pipeline.workers import settle
 
 PREVIEW_PERIOD_S = 0.12  # frames without detections need no picture more often
 BATCH_DEADLINE_S = 8.0  # a batch that takes longer has failed: before the cameras give up its frames
@@ -75,7 +75,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.listening_socket(zmq.ROUTER, config.link.port, 64, metrics.listening))
-        settle()
+        settle(stop)
         with Heart(endpoints.heartbeat, metrics, served, run=control.run):
             objective_s = config.objective.capture_to_track_ms / 1e3
             SegmentationWorker(

@@ -19,9 +19,9 @@ import structlog
 
 from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.redaction import redact
-from pipeline.sinks.schema import open_writable, transaction
 from pipeline.sinks.sink import Sink
-from pipeline.sinks.store import StoredEvent, StoreReader
+from pipeline.store.schema import open_writable, transaction
+from pipeline.store.store import StoredEvent, StoreReader
 
 BATCH = 200  # events
 POLL_S = 1.0  # without a wake, as when another process writes the store

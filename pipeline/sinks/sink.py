@@ -6,7 +6,7 @@ In: the configuration.  Out: one Sink for each entry of `sinks`.
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.config import Config
+from pipeline.config.models import Config
 from pipeline.errors import DasnetError
 from pipeline.types import Event
 

@@ -12,25 +12,27 @@ import msgspec
 import structlog
 import zmq
 
-from model.metadata import Decisions, read_decisions
+from model.description import read_decisions
+from model.metadata import Decisions
+from pipeline.alerting.camera_events import camera_event
+from pipeline.alerting.snapshots import Snapshot, SnapshotWriter
 from pipeline.checkpoints import checkpoint_path
-from pipeline.config import Address, Config
+from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
-from pipeline.ledger import Copies
-from pipeline.metrics import TrackingMetrics
-from pipeline.sinks.cleanup import Retention
+from pipeline.runtime.control import Control
+from pipeline.runtime.heartbeat import Heart
+from pipeline.runtime.process import settle
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
-from pipeline.sinks.writer import StoreWriter
-from pipeline.tracking.camera_events import camera_event
-from pipeline.tracking.snapshots import Snapshot, SnapshotWriter
+from pipeline.store.cleanup import Retention
+from pipeline.store.ledger import Copies
+from pipeline.store.writer import StoreWriter
+from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
-from pipeline.transport.control import Control
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.heartbeat import Heart
 from pipeline.transport.link import Gate
-from pipeline.transport.refusals import Refusals
+from pipeline.transport.rejects import Refusals
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import (
     CameraState,
@@ -43,10 +45,9 @@ from pipeline.transport.wire import (
     detections_of,
 )
 from pipeline.types import Detections, Event, EventKind, Track, TrackState
-from pipeline.workers import settle
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
-# All together less than a worker has to stop: see pipeline.workers.
+# All together less than a worker has to stop: see pipeline.runtime.process.
 STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 
@@ -60,7 +61,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
-        settle()
+        settle(stop)
         with (
             Heart(Endpoints().heartbeat, metrics, served, run=control.run),
             Retention(config, metrics.store, [sink.name for sink in sinks]),

@@ -18,11 +18,11 @@ import zmq
 from prometheus_client import Counter
 
 from pipeline.errors import WireError
-from pipeline.ledger import Ledger
+from pipeline.store.ledger import Ledger
 from pipeline.transport.clock_offset import ClockOffset
+from pipeline.transport.frame_queue import Mailbox
 from pipeline.transport.link import Uplink
-from pipeline.transport.mailbox import Mailbox
-from pipeline.transport.refusals import Refusals
+from pipeline.transport.rejects import Refusals
 from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
 from pipeline.types import Cause, Frame
 

@@ -12,12 +12,12 @@ import zmq
 from prometheus_client import Gauge
 from zmq.auth.thread import ThreadAuthenticator
 
-from pipeline.bind_retry import BindRetry
-from pipeline.config import Camera, Config, Link
+from pipeline.config.models import Camera, Config, Link
 from pipeline.errors import WireError
+from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
-from pipeline.transport.refusals import Refusals
+from pipeline.transport.rejects import Refusals
 from pipeline.transport.sockets import Socket, made
 from pipeline.transport.sockets import connected as connected_here
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import WireError
+from pipeline.imaging.frame_size import MAX_SIDE_PX
 from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
 
 VERSION = 2
 MAX_PIXELS = 64 * 1024 * 1024  # of one frame, in bytes
-MAX_SIDE_PX = 16384  # of one frame
 MAX_ASPECT = 32  # a line of pixels would be padded and scaled to far more
 MAX_NUMBER = 2**63 - 1  # what the store can hold
 MAX_TIME_S = 1e9  # of presentation

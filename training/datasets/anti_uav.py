@@ -4,12 +4,12 @@ It lies beside a video (`infrared.json` and `infrared.mp4`, `IR_label.json` and 
 beside a folder of frames of that name, or among the frames.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from training.datasets.clip import Clip, opened_clip
-from training.datasets.pictures import Picture, Pictures, images_in, sensor_of
+from training.datasets.label_files import is_number, read_json, shortened
+from training.datasets.pictures import Annotation, Picture, Pictures, images_in, sensor_of
 from training.datasets.recording import DataError, LabelledObject, Recording, sensor_in, split_in
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
@@ -26,10 +26,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
         if not {b"exist", b"gt_rect"} & set(file.read(4096).replace(b'"', b" ").split()):
             return None
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"labels {path}: is not JSON ({error}); allowed: exist and gt_rect") from error
+    content = read_json(path, "exist and gt_rect")
     return content if isinstance(content, dict) and {"exist", "gt_rect"} <= content.keys() else None
 
 
@@ -48,22 +45,29 @@ def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictur
         raise DataError(f"labels {path}: neither a video nor frames beside it; allowed: {stem}.mp4, {stem}/, images")
     if len(images) != len(labels):
         raise DataError(f"labels {path}: {len(labels)} labels for {len(images)} images in {frames}; allowed: one each")
-    pictures = tuple(Picture(image, objects=objects) for image, objects in zip(images, labels, strict=True))
+    pictures = tuple(
+        Picture(image, annotations=_annotations(f"labels {path}: frame {number}", shown))
+        for number, (image, shown) in enumerate(zip(images, labels, strict=True))
+    )
     return Pictures(name, frames, sensor_of(inner, images), "drone", split, pictures)
+
+
+def _annotations(place: str, objects: tuple[LabelledObject, ...]) -> tuple[Annotation, ...]:
+    return tuple(Annotation(place, item.object_class, item.xyxy) for item in objects)
 
 
 def _labels(path: Path, content: dict[str, Any]) -> Labels:
     exist, boxes = content["exist"], content["gt_rect"]
     if not isinstance(exist, list) or not isinstance(boxes, list) or len(exist) != len(boxes):
         raise DataError(f"labels {path}: exist and gt_rect differ in length; allowed: one entry each a frame")
-    try:
-        return tuple(_objects(shown, box) for shown, box in zip(exist, boxes, strict=True))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"labels {path}: gt_rect: {error}; allowed: [x, y, width, height] where exist is 1") from error
+    labels = enumerate(zip(exist, boxes, strict=True))
+    return tuple(_objects(f"labels {path}: frame {number}", shown, box) for number, (shown, box) in labels)
 
 
-def _objects(shown: object, box: list[float]) -> tuple[LabelledObject, ...]:
+def _objects(place: str, shown: object, box: object) -> tuple[LabelledObject, ...]:
     if not shown:
         return ()
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise DataError(f"{place}: gt_rect = {shortened(box)}; expected [x, y, width, height] where exist is 1")
     x, y, width, height = (float(value) for value in box)
     return (LabelledObject(0, "drone", (x, y, x + width, y + height)),)

@@ -1,76 +1,213 @@
 """COCO: JSON files with `images`, `annotations` and `categories`.
 
 They lie in the folder, in `annotations/` or beside the images of a split; the file's or folder's name says the split
-(otherwise all is `train`).  Polygons become masks; boxes without them, and run-length masks, become pseudo-masks.
+(otherwise all is `train`).  Polygons and run-length masks become masks; boxes without them become pseudo-masks.  Where
+an image was resized after it was annotated, its annotations are too.  Crowds (`iscrowd`) are left out and counted.
 """
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.datasets.pictures import Picture, Pictures, Polygon, by_class
-from training.datasets.recording import DataError, LabelledObject, class_named, known_class_names, split_in
+from training.datasets.label_files import is_number, read_json, shortened
+from training.datasets.outlines import Outline, Polygon, RunLengths
+from training.datasets.pictures import Annotation, Picture, Pictures, Size, by_class
+from training.datasets.recording import DataError, class_named, known_class_names, split_in
 
 KEYS = ("images", "annotations", "categories")
+MOST_PIXELS = 1 << 28  # of a run-length mask
+EXPECTED_BOX = "expected [x, y, width, height] in pixels"
+EXPECTED_OUTLINE = "expected a list of polygons [x, y, x, y, x, y, ...], or a run-length mask with size and counts"
+
+Entry = Mapping[str, Any]
 
 
 def read(folder: Path) -> list[Pictures] | None:
-    """None: another format."""
+    """None: another format.  Raises DataError for what is not labelled by COCO's rules."""
     files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
     found = [(path, content) for path in files if (content := _content(path)) is not None]
     return [recording for path, content in found for recording in _recordings(folder, path, content)] or None
 
 
 def _content(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"labels {path}: is not JSON ({error}); allowed: COCO with {', '.join(KEYS)}") from error
+    content = read_json(path, f"COCO with {', '.join(KEYS)}")
     return content if isinstance(content, dict) and content.keys() >= set(KEYS) else None
 
 
 def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[Pictures]:
+    classes = _classes(path, _entries(path, content, "categories"))
+    images = _images(path, _entries(path, content, "images"))
+    labels = _by_image(path, _entries(path, content, "annotations"), images)
+    inner = path.relative_to(root).with_suffix("")
+    split = split_in(inner) or "train"
+    name = inner.as_posix()
+    if not images:
+        return [Pictures(name, path, "visible", "drone", split, ())]
+    folder = _image_folder(root, path, split, [_file_name(entry) for entry in images.values()])
+    pictures = [_picture(path, folder, entry, labels[key], classes) for key, entry in images.items()]
+    crowds = sum(picture.crowds for picture in pictures)
+    if crowds and not any(picture.annotations or picture.fault for picture in pictures):
+        raise DataError(
+            f"labels {path}: all {crowds} annotations are crowds (iscrowd = 1), which are left out; "
+            "expected iscrowd = 0 where an annotation is one object (CVAT writes 1 for every mask drawn by brush)"
+        )
+    return by_class(name, folder, split, pictures)
+
+
+def _entries(path: Path, content: dict[str, Any], key: str) -> list[Entry]:
+    entries = content[key]
+    if not isinstance(entries, list):
+        raise DataError(f"labels {path}: {key} = {shortened(entries)}; expected a list")
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DataError(f"labels {path}: {key}[{place}] = {shortened(entry)}; expected a map")
+    return entries
+
+
+def _classes(path: Path, categories: list[Entry]) -> dict[Any, str | None]:
+    """Ours for each id of theirs; None: not learned."""
+    for place, entry in enumerate(categories):
+        if not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+            raise DataError(f"labels {path}: categories[{place}] = {shortened(entry)}; expected id and name")
+    classes = {entry["id"]: class_named(entry["name"]) for entry in categories}
+    if not any(classes.values()):
+        names = [entry["name"] for entry in categories]
+        raise DataError(f"labels {path}: categories {names}: none is known; allowed: {known_class_names()}")
+    return classes
+
+
+def _images(path: Path, entries: list[Entry]) -> dict[Any, Entry]:
+    """By their ids."""
+    images: dict[Any, Entry] = {}
+    ids: dict[str, Any] = {}
+    for place, entry in enumerate(entries):
+        number = entry.get("id")
+        if not _is_id(number):
+            raise DataError(f"labels {path}: images[{place}] has id {shortened(number)}; expected a number")
+        if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+            given = shortened(entry.get("file_name"))
+            raise DataError(f"labels {path}: image {number!r}: file_name = {given}; expected an image's path")
+        if number in images:
+            raise DataError(f"labels {path}: image {number!r} stands twice; expected an id of its own for each image")
+        if (name := _file_name(entry)) in ids:
+            raise DataError(f"labels {path}: images {ids[name]!r} and {number!r} are both {name}; expected one of them")
+        images[number], ids[name] = entry, number
+    return images
+
+
+def _by_image(path: Path, annotations: list[Entry], images: dict[Any, Entry]) -> dict[Any, list[tuple[str, Entry]]]:
+    """Each image's annotations, with their places for messages."""
+    labels: dict[Any, list[tuple[str, Entry]]] = {number: [] for number in images}
+    for index, entry in enumerate(annotations):
+        number = entry.get("id")
+        place = f"labels {path}: " + (f"annotation {number!r}" if _is_id(number) else f"annotations[{index}] (no id)")
+        image = entry.get("image_id")
+        if not _is_id(image) or image not in labels:
+            some = ", ".join(repr(each) for each in list(images)[:3]) + ", ..." * (len(images) > 3)
+            raise DataError(f"{place}: image_id = {shortened(image)}; expected an id of images ({some or 'none'})")
+        labels[image].append((place, entry))
+    return labels
+
+
+def _picture(
+    path: Path, folder: Path, entry: Entry, labels: list[tuple[str, Entry]], classes: dict[Any, str | None]
+) -> Picture:
+    image = folder / _file_name(entry)
+    objects: list[Annotation] = []
+    crowds = 0
     try:
-        classes = {item["id"]: class_named(item["name"]) for item in content["categories"]}
-        if not any(classes.values()):
-            names = [item["name"] for item in content["categories"]]
-            raise DataError(f"labels {path}: categories {names}: none is known; allowed: {known_class_names()}")
-        labels: dict[Any, list[dict[str, Any]]] = {item["id"]: [] for item in content["images"]}
-        for item in content["annotations"]:
-            if classes[item["category_id"]]:
-                labels[item["image_id"]].append(item)
-        inner = path.relative_to(root)
-        split = split_in(inner.with_suffix("")) or "train"
-        folder = _image_folder(root, path, split, [item["file_name"] for item in content["images"]])
-        pictures = [_picture(folder / item["file_name"], labels[item["id"]], classes) for item in content["images"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"labels {path}: does not follow the format ({error!r}); allowed: COCO") from error
-    if not pictures:
-        return [Pictures(inner.with_suffix("").as_posix(), path, "visible", "drone", split, ())]
-    return by_class(inner.with_suffix("").as_posix(), folder, split, pictures)
+        place = f"labels {path}: image {entry['id']!r}"
+        size = _stated_size(entry)
+        for place, item in labels:
+            object_class = _class_of(item, classes)
+            if object_class and item.get("iscrowd"):
+                crowds += 1
+            elif object_class:
+                objects.append(Annotation(place, object_class, _box(item), _outline(item, size)))
+    except ValueError as error:
+        return Picture(image, fault=f"{place}: {error}")
+    return Picture(image, annotations=tuple(objects), annotated_px=size, crowds=crowds)
+
+
+def _stated_size(entry: Entry) -> Size | None:
+    width, height = entry.get("width"), entry.get("height")
+    if width is None and height is None:
+        return None
+    if not is_number(width) or not is_number(height) or min(width, height) < 1:
+        raise ValueError(f"width = {shortened(width)}, height = {shortened(height)}; expected pixels, above 0")
+    return round(width), round(height)
+
+
+def _class_of(item: Entry, classes: dict[Any, str | None]) -> str | None:
+    category = item.get("category_id")
+    if not _is_id(category) or category not in classes:
+        known = ", ".join(repr(each) for each in classes)
+        raise ValueError(f"category_id = {shortened(category)}; expected an id of categories ({known})")
+    return classes[category]
+
+
+def _box(item: Entry) -> tuple[float, float, float, float]:
+    if "bbox" not in item:
+        raise ValueError(f"has no bbox; {EXPECTED_BOX}")
+    box = item["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise ValueError(f"bbox = {shortened(box)}; {EXPECTED_BOX}")
+    x, y, width, height = (float(value) for value in box)
+    if x + width <= 1 and y + height <= 1 and 0 < max(width, height) < 1:
+        raise ValueError(f"bbox = {shortened(box)} is in shares of the image; {EXPECTED_BOX}")
+    return x, y, x + width, y + height
+
+
+def _outline(item: Entry, size: Size | None) -> Outline:
+    """() without one."""
+    outline = item.get("segmentation")
+    if isinstance(outline, dict):
+        return _run_lengths(outline, size)
+    if not outline:
+        return ()
+    if not isinstance(outline, list) or not all(isinstance(polygon, list) for polygon in outline):
+        raise ValueError(f"segmentation = {shortened(outline)}; {EXPECTED_OUTLINE}")
+    return tuple(_polygon(polygon) for polygon in outline if polygon)
+
+
+def _polygon(polygon: list[Any]) -> Polygon:
+    if not all(map(is_number, polygon)) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError(f"segmentation has the polygon {shortened(polygon)}; {EXPECTED_OUTLINE}")
+    return tuple(float(value) for value in polygon)
+
+
+def _run_lengths(outline: Entry, size: Size | None) -> RunLengths:
+    stated, counts = outline.get("size"), outline.get("counts")
+    is_size = (
+        isinstance(stated, list) and len(stated) == 2 and all(type(value) is int and value > 0 for value in stated)
+    )
+    if not isinstance(stated, list) or not is_size:
+        raise ValueError(f"segmentation has size {shortened(stated)}; expected [height, width] in pixels")
+    height, width = stated
+    if size is not None and (width, height) != size:
+        there = f"{size[0]}x{size[1]}"
+        raise ValueError(f"segmentation is a mask of {width}x{height} pixels, its image is said to have {there}")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"segmentation is a mask of {width}x{height} pixels; expected {MOST_PIXELS} or fewer in all")
+    if isinstance(counts, list) and all(type(value) is int and value >= 0 for value in counts):
+        return RunLengths(width, height, tuple(counts))
+    if isinstance(counts, str):
+        return RunLengths(width, height, counts)
+    raise ValueError(f"segmentation has counts {shortened(counts)}; expected run lengths, or their compressed text")
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+def _file_name(entry: Entry) -> str:
+    return str(entry["file_name"]).replace("\\", "/")
 
 
 def _image_folder(root: Path, path: Path, split: str, names: list[str]) -> Path:
     """Where the first image lies; else beside the labels, where `validate` finds it missing."""
-    words = (split, f"{split}2017", "images", f"images/{split}", f"{split}/images", f"images/{split}2017")
+    part = path.stem.removeprefix("instances_")
+    words = [word for name in dict.fromkeys((split, part)) for word in (name, f"images/{name}", f"{name}/images")]
+    words += ["images", f"{split}2017", f"images/{split}2017"]
     places = [path.parent, root, *(root / word for word in words)]
-    return next((place for place in places if names and (place / names[0]).is_file()), path.parent)
-
-
-def _picture(image: Path, items: list[dict[str, Any]], classes: dict[Any, str | None]) -> Picture:
-    objects: list[LabelledObject] = []
-    polygons = []
-    for item in items:
-        x, y, width, height = (float(value) for value in item["bbox"])
-        box = (x, y, x + width, y + height)
-        objects.append(LabelledObject(len(objects), str(classes[item["category_id"]]), box))
-        polygons.append(_polygons(item.get("segmentation")))
-    return Picture(image, objects=tuple(objects), polygons=tuple(polygons))
-
-
-def _polygons(segmentation: object) -> tuple[Polygon, ...]:
-    """Those with an area; run-length masks (a mapping) are none."""
-    if not isinstance(segmentation, list):
-        return ()
-    shapes = (tuple(float(value) for value in polygon) for polygon in segmentation)
-    return tuple(shape for shape in shapes if len(shape) >= 6 and len(shape) % 2 == 0)
+    return next((place for name in names for place in places if (place / name).is_file()), path.parent)

@@ -1,4 +1,4 @@
-"""The procedural scenes of `pipeline.scene` as a data set without end, with exact masks.
+"""The procedural scenes of `pipeline.imaging.synthetic_scene` as a data set without end, with exact masks.
 
 `scene:count=500,seed=1,size=640x512` gives 500 frames a split: day, dusk, fog and both infrared polarities with gain
 steps in turn, clouds from none to dense, targets of about 3 to 45 pixels in 640x512 and in proportion in others, times
@@ -17,7 +17,7 @@ import numpy as np
 from training.datasets.recording import LABEL_OF, Check, DataError, LabelledFrame, LabelledObject, Recording
 
 if TYPE_CHECKING:
-    from pipeline.scene import Actor
+    from pipeline.imaging.synthetic_scene import Actor
 
 PREFIX = "scene:"
 SPLITS = ("train", "val", "test")
@@ -50,7 +50,7 @@ class SceneRecording(Recording):
         return any(_class_of(actor) == object_class for actor in self.cast)
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
-        from pipeline.scene import Look, Scene
+        from pipeline.imaging.synthetic_scene import Look, Scene
 
         scene = Scene(self.seed, self.width_px, self.height_px, Look(self.look), self.cast, self.clouds, self.scale)
         for number in sorted(number for number in set(numbers) if number < len(self.times_s)):
@@ -67,7 +67,7 @@ class SceneRecording(Recording):
         return []
 
     def settings(self) -> dict[str, Any]:
-        from pipeline import scene
+        from pipeline.imaging import synthetic_scene as scene
 
         return {**asdict(self), "generator": hashlib.sha256(Path(scene.__file__).read_bytes()).hexdigest()}
 
@@ -95,7 +95,7 @@ def read(address: str, splits: Collection[str]) -> list[SceneRecording]:
 def _scene(
     split: str, place: int, seed: int, width_px: int, height_px: int, targets: int, frames: int
 ) -> SceneRecording:
-    from pipeline.scene import Look
+    from pipeline.imaging.synthetic_scene import Look
 
     rng = np.random.default_rng((seed, SPLITS.index(split), place))
     look = list(Look)[place % len(Look)]

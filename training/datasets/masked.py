@@ -7,12 +7,12 @@ Ours: `{train,val,test}/{images,masks}/`, with folders below if wanted, whose na
 visible) and the class (drone, bird, airplane, helicopter).  Where `{split}/classes/` has a picture's label map, it is
 what counts.
 
-A mask above 0 is the UAV.  Images without a mask are left out and counted.
+A mask above 0 is the UAV, see `mask_files`.  Images without a mask are left out and counted.
 """
 
 from pathlib import Path
 
-from training.datasets.pictures import Picture, Pictures, folders_in, images_in, sensor_of
+from training.datasets.pictures import IMAGE_SUFFIXES, Picture, Pictures, folders_in, images_in, sensor_of
 from training.datasets.recording import CLIP_CLASSES, SPLIT_NAMED
 
 ORIGINAL = (("UAVSemanticSegmentationInput", "UAVSemanticSegmentationLabels"), ("input", "labels"))
@@ -44,7 +44,7 @@ def read_pairs(folder: Path) -> list[Pictures] | None:
 
 def _splits(folder: Path) -> list[tuple[str, Path]]:
     places = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [(SPLIT_NAMED[path.name], path) for path in places if path.name in SPLIT_NAMED]
+    return [(SPLIT_NAMED[path.name.lower()], path) for path in places if path.name.lower() in SPLIT_NAMED]
 
 
 def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> list[Pictures]:
@@ -53,7 +53,8 @@ def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> lis
     for folder in folders_in(images):
         inner = folder.relative_to(images)
         files = images_in(folder)
-        found = [_picture(file, masks / inner, maps and maps / inner) for file in files]
+        marked, mapped = _by_stem(masks / inner), _by_stem(maps / inner if maps else None)
+        found = [_picture(file, marked, mapped) for file in files]
         kept = tuple(picture for picture in found if picture is not None)
         shown = next((part for part in inner.parts if part in CLIP_CLASSES), "drone")
         name = (Path(split) / inner).as_posix()
@@ -62,10 +63,19 @@ def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> lis
     return recordings
 
 
-def _picture(image: Path, masks: Path, maps: Path | None) -> Picture | None:
-    if maps is not None and (map_file := maps / f"{image.stem}.png").is_file():
-        return Picture(image, label_map=map_file)
-    for name in (f"{image.stem}_mask.png", f"{image.stem}.png", f"{image.stem}_mask{image.suffix}", image.name):
-        if (masks / name).is_file():
-            return Picture(image, mask=masks / name)
+def _by_stem(folder: Path | None) -> dict[str, dict[str, Path]]:
+    """A folder's images: of each stem, those of each suffix, which some systems write in capitals."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in images_in(folder) if folder is not None and folder.is_dir() else ():
+        found.setdefault(path.stem, {})[path.suffix.lower()] = path
+    return found
+
+
+def _picture(image: Path, masks: dict[str, dict[str, Path]], maps: dict[str, dict[str, Path]]) -> Picture | None:
+    if label_map := maps.get(image.stem, {}).get(".png"):
+        return Picture(image, label_map=label_map)
+    for suffix in (".png", image.suffix.lower(), *IMAGE_SUFFIXES):
+        for stem in (f"{image.stem}_mask", image.stem):
+            if mask := masks.get(stem, {}).get(suffix):
+                return Picture(image, mask=mask)
     return None

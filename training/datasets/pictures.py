@@ -1,10 +1,11 @@
-"""Image files as a recording: each labelled by a mask, by a label map, or by boxes and polygons.
+"""Image files as a recording: each labelled by a mask, by a label map, or by boxes and outlines.
 
 The bytes of a file of 8 bits go through unchanged, so that a cache can keep them as they are.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.image_file import decoded
-from pipeline.thermal import GainControl
+from pipeline.errors import ImageError
+from pipeline.imaging.agc import GainControl
+from pipeline.imaging.files import decode, decoded
+from training.datasets.mask_files import JPEG_MAGIC, labels_of, mask_of
+from training.datasets.outlines import Outline, RunLengths, decoded_mask, fill, resized_mask, scaled_polygons
 from training.datasets.recording import (
     LABEL_OF,
     BrokenDataError,
@@ -29,23 +33,33 @@ from training.datasets.recording import (
 from training.masks import Box, Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-BETWEEN_LEVELS = 0.1  # of a mask's pixels; more are no mask but a picture
 COLOUR_DIFFERENCE = 6.0  # mean difference between the channels above which a picture has colour
-SUPERSAMPLING = 8  # of polygons
+MOST_UNLIKE = 0.02  # by how much proportions may differ that are those of one image, resized to whole pixels
 
-Polygon = tuple[float, ...]  # x, y, x, y, ... in pixels
+Size = tuple[int, int]  # width and height, pixels
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One labelled object of a picture, as its file says it."""
+
+    place: str  # the file, and where in it, for messages
+    object_class: str  # one of CLIP_CLASSES
+    box: Box
+    outline: Outline = ()  # without one, the box becomes a pseudo-mask
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file and what labels it: `mask`, or `label_map`, or else `objects`."""
+    """An image file and what labels it: `mask`, or `label_map`, or else `annotations`."""
 
     image: Path
     mask: Path | None = None  # above 0: the UAV
     label_map: Path | None = None  # 0 background, 1 + index into CLASSES
-    objects: tuple[LabelledObject, ...] = ()
-    polygons: tuple[tuple[Polygon, ...], ...] = ()  # of each object; one without has a pseudo-mask
-    relative: bool = False  # boxes are shares of the frame's width and height
+    annotations: tuple[Annotation, ...] = ()
+    annotated_px: Size | None = None  # the image's size as its annotations have it; None: not said
+    relative: bool = False  # coordinates are shares of the frame's width and height
+    crowds: int = 0  # annotations of several objects in one, left out
     fault: str = ""  # of its labels, found when they were read
 
 
@@ -68,13 +82,17 @@ class Pictures(Recording):
     def skipped(self) -> int:
         return self.without_mask
 
+    @property
+    def crowds(self) -> int:
+        return sum(picture.crowds for picture in self.pictures)
+
     def may_show(self, number: int, object_class: str) -> bool:
         picture = self.pictures[number]
         if picture.label_map is not None:
             return True
         if picture.mask is not None:
             return object_class == "drone"
-        return any(item.object_class == object_class for item in picture.objects)
+        return any(item.object_class == object_class for item in picture.annotations)
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
         for number in sorted(set(numbers)):
@@ -121,27 +139,76 @@ def read_picture(picture: Picture, number: int) -> LabelledFrame:
         raise BrokenDataError(picture.fault)
     content = _content(picture.image)
     image, encoded = _shown(picture.image, content)
-    height_px, width_px = image.shape[:2]
     if picture.mask is not None or picture.label_map is not None:
-        path = picture.label_map or picture.mask
-        assert path is not None
-        levels = _decoded(path, _content(path), cv2.IMREAD_UNCHANGED)
-        if levels.shape[:2] != image.shape[:2]:
-            stated = f"{levels.shape[1]}x{levels.shape[0]}"
-            allowed = f"{width_px}x{height_px}, as {picture.image}"
-            raise BrokenDataError(f"{path}: is a mask of {stated} pixels; allowed: {allowed}")
-        labels = _labels_of(path, levels) if picture.label_map else _mask_of(path, levels)
-        return LabelledFrame(number, image, labels, objects_in(labels), picture.image, encoded)
-    objects = tuple(replace(item, xyxy=_in_pixels(picture, item.xyxy, image)) for item in picture.objects)
-    for item in objects:
-        if fault := box_fault(item.xyxy, width_px, height_px):
-            raise BrokenDataError(f"{picture.image}: {fault}")
-    return LabelledFrame(number, image, _drawn(image, objects, picture.polygons), objects, picture.image, encoded)
+        labels = _from_mask_file(picture, image)
+        objects = objects_in(labels)
+    else:
+        labels, objects = _from_annotations(picture, image)
+    return LabelledFrame(number, image, labels, objects, picture.image, encoded)
 
 
-def _in_pixels(picture: Picture, box: Box, image: Image) -> Box:
-    height, width = image.shape[:2] if picture.relative else (1, 1)
-    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+def _from_mask_file(picture: Picture, image: Image) -> Image:
+    path = picture.label_map or picture.mask
+    assert path is not None
+    content = _content(path)
+    levels = _decoded(path, content, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    if levels.shape[:2] != image.shape[:2]:
+        stated = f"{levels.shape[1]}x{levels.shape[0]}"
+        allowed = f"{image.shape[1]}x{image.shape[0]}, as {picture.image}"
+        raise BrokenDataError(f"{path}: is a mask of {stated} pixels; allowed: {allowed}")
+    return labels_of(path, levels) if picture.label_map else mask_of(path, levels, content.startswith(JPEG_MAGIC))
+
+
+def _from_annotations(picture: Picture, image: Image) -> tuple[Image, tuple[LabelledObject, ...]]:
+    shown_px = image.shape[1], image.shape[0]
+    stated_px = (1, 1) if picture.relative else picture.annotated_px or shown_px
+    if picture.annotations and not picture.relative and not same_proportions(stated_px, shown_px):
+        stated, shown = (f"{width}x{height}" for width, height in (stated_px, shown_px))
+        raise BrokenDataError(
+            f"{picture.annotations[0].place}: is for an image of {stated} pixels, {picture.image} has {shown}; "
+            "expected the same size, or the same proportions"
+        )
+    across, down = shown_px[0] / stated_px[0], shown_px[1] / stated_px[1]
+    objects: list[LabelledObject] = []
+    for item in picture.annotations:
+        x0, y0, x1, y1 = item.box
+        box = (x0 * across, y0 * down, x1 * across, y1 * down)
+        if fault := box_fault(box, *shown_px):
+            raise BrokenDataError(f"{item.place}: {fault}, in {picture.image}")
+        objects.append(LabelledObject(len(objects), item.object_class, box))
+    pairs = list(zip(objects, picture.annotations, strict=True))
+    labels = label_map(image, (item for item, annotation in pairs if not annotation.outline))
+    for annotation in picture.annotations:
+        if annotation.outline:
+            _enter(labels, annotation, across, down)
+    return labels, tuple(objects)
+
+
+def _enter(labels: Image, annotation: Annotation, across: float, down: float) -> None:
+    label, outline = LABEL_OF[annotation.object_class], annotation.outline
+    if not isinstance(outline, RunLengths):
+        fill(labels, scaled_polygons(outline, across, down), label)
+        return
+    height_px, width_px = labels.shape
+    if not same_proportions((outline.width_px, outline.height_px), (width_px, height_px)):
+        stated = f"{outline.width_px}x{outline.height_px}"
+        raise BrokenDataError(
+            f"{annotation.place}: is a mask of {stated} pixels for an image of {width_px}x{height_px}; "
+            "expected the same size, or the same proportions"
+        )
+    try:
+        labels[resized_mask(decoded_mask(outline), width_px, height_px)] = label
+    except ValueError as error:
+        raise BrokenDataError(f"{annotation.place}: {error}") from error
+
+
+def same_proportions(first_px: Size, second_px: Size) -> bool:
+    """Whether both sizes are of one image, apart from rounding; turned by a quarter it is another."""
+    (width, height), (other_width, other_height) = first_px, second_px
+    across, down = other_width * height, other_height * width
+    by_one_pixel = max(width + height, other_width + other_height)
+    is_turned = first_px == second_px[::-1] and width != height
+    return not is_turned and abs(across - down) <= min(by_one_pixel, MOST_UNLIKE * max(across, down))
 
 
 def _content(path: Path) -> bytes:
@@ -153,70 +220,30 @@ def _content(path: Path) -> bytes:
 
 def _decoded(path: Path, content: bytes, flags: int) -> npt.NDArray[Any]:
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error:  # too large
-        image = None
-    if image is None:
-        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
-    return np.asarray(image)
+        return decode(np.frombuffer(content, np.uint8), flags)
+    except ImageError as error:
+        raise BrokenDataError(f"{path}: {error}") from error
 
 
 def _shown(path: Path, content: bytes) -> tuple[Image, bytes]:
     """The RGB picture as a camera's worker would show it, and the file's bytes if they say the same."""
-    picture = decoded(np.frombuffer(content, np.uint8))
-    if picture is None:
-        raise BrokenDataError(f"{path}: is broken or no image; allowed: {' '.join(IMAGE_SUFFIXES)}")
+    try:
+        picture = decoded(np.frombuffer(content, np.uint8))
+    except ImageError as error:
+        raise BrokenDataError(f"{path}: {error}") from error
     shown = GainControl()(picture)
     shown = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
     return shown, content if picture.dtype == np.uint8 else b""
 
 
-def _mask_of(path: Path, levels: npt.NDArray[Any]) -> Image:
-    """1 where any colour is above 0.  A mask has two levels, apart from soft edges; a picture has many."""
-    grey = levels if levels.ndim == 2 else levels[..., :3].max(axis=2)
-    marked = grey > 0
-    values, counts = np.unique(grey[marked], return_counts=True)
-    between = marked.sum() - counts.max(initial=0)
-    if between > BETWEEN_LEVELS * grey.size:
-        raise BrokenDataError(f"{path}: is no mask but has {len(values)} levels; allowed: 0 and one level for the UAV")
-    if marked.all():
-        raise BrokenDataError(f"{path}: is no mask, no pixel is background; allowed: 0 and one level for the UAV")
-    return marked.astype(np.uint8)
-
-
-def _labels_of(path: Path, levels: npt.NDArray[Any]) -> Image:
-    if levels.ndim != 2 or levels.max(initial=0) > len(LABEL_OF):
-        raise BrokenDataError(f"{path}: is no label map; allowed: one channel of 0 to {len(LABEL_OF)}")
-    return np.asarray(levels, np.uint8)
-
-
-def _drawn(image: Image, objects: tuple[LabelledObject, ...], polygons: tuple[tuple[Polygon, ...], ...]) -> Image:
-    outlined = [place for place in range(len(objects)) if place < len(polygons) and polygons[place]]
-    labels = label_map(image, (item for place, item in enumerate(objects) if place not in outlined))
-    for place in outlined:
-        fill(labels, polygons[place], LABEL_OF[objects[place].object_class])
-    return labels
-
-
-def fill(labels: Image, polygons: Iterable[Polygon], label: int) -> None:
-    """Enter the pixels that polygons cover by half or more; of a smaller object, the one that it covers best."""
-    shapes = [np.reshape(polygon, (-1, 2)) for polygon in polygons]
-    corners = np.concatenate(shapes)
-    left, top = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)), labels.shape[::-1]).astype(int).tolist()
-    if right <= left or bottom <= top:
-        return
-    canvas = np.zeros(((bottom - top) * SUPERSAMPLING, (right - left) * SUPERSAMPLING), np.uint8)
-    for shape in shapes:
-        fixed = np.rint((shape - (left, top)) * SUPERSAMPLING * 16 - 8).astype(np.int32)  # 4 bits of fraction
-        cv2.fillPoly(canvas, [fixed], 255, cv2.LINE_8, 4)
-    cover = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
-    labels[top:bottom, left:right][cover >= max(1, min(128, int(cover.max())))] = label
-
-
 def images_in(folder: Path) -> list[Path]:
-    """The images directly in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    """The images directly in a folder, by name, 10 after 9: labels may be told by an image's place alone."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    return sorted(found, key=lambda path: ([_numbered(part) for part in re.split(r"(\d+)", path.name)], path.name))
+
+
+def _numbered(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdecimal() else (0, part)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -246,7 +273,7 @@ def by_class(name: str, folder: Path, split: str, pictures: Iterable[Picture]) -
     """
     groups: dict[str, list[Picture]] = {}
     for picture in pictures:
-        shown = {item.object_class for item in picture.objects} or {"drone"}
+        shown = {item.object_class for item in picture.annotations} or {"drone"}
         groups.setdefault(min(shown, key=LABEL_OF.__getitem__), []).append(picture)
     sensor = sensor_of(Path(name), (picture.image for group in groups.values() for picture in group))
     return [Pictures(f"{name}/{shown}", folder, sensor, shown, split, tuple(group)) for shown, group in groups.items()]

@@ -85,6 +85,11 @@ class Recording(ABC):
         """Images left out because they have no mask."""
         return 0
 
+    @property
+    def crowds(self) -> int:
+        """Annotations left out because each is of several objects at once."""
+        return 0
+
     @abstractmethod
     def may_show(self, number: int, object_class: str) -> bool:
         """Whether a frame shows an object of the class; True where only decoding its mask would tell."""
@@ -125,10 +130,11 @@ def objects_in(labels: Image) -> tuple[LabelledObject, ...]:
 def box_fault(box: Box, width_px: int, height_px: int) -> str:
     """What is wrong with a box; one that crosses the frame's edge is right, one that lies beyond it is not."""
     x0, y0, x1, y1 = box
+    shown = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
     if not all(np.isfinite(box)) or x1 <= x0 or y1 <= y0:
-        return f"box {box} has no area"
+        return f"{shown} has no area"
     if x1 <= 0 or y1 <= 0 or x0 >= width_px or y0 >= height_px:
-        return f"box {box} lies outside the frame of {width_px}x{height_px} pixels"
+        return f"{shown} lies outside the frame of {width_px}x{height_px} pixels"
     return ""
 
 

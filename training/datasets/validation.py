@@ -35,5 +35,7 @@ def describe(recordings: Sequence[Recording]) -> str:
     """One line: how much there is, and what was left out."""
     skipped = sum(recording.skipped for recording in recordings)
     frames = sum(map(len, recordings))
+    crowds = sum(recording.crowds for recording in recordings)
     left_out = f", images without a mask skipped: {skipped}" if skipped else ""
+    left_out += f", crowd annotations left out: {crowds}" if crowds else ""
     return f"{len(recordings)} recordings, {frames} labelled frames{left_out}"

@@ -1,84 +1,112 @@
-"""YOLO boxes: a text file for each image, lines of class, centre x, centre y, width, height, in shares of it.
+"""YOLO labels: a text file for each image, a line for each object, coordinates in shares of the image.
 
-`data.yaml` names the classes.  Images and labels lie in `images/` and `labels/`, with the splits below or above them,
-or without splits (then all is `train`).  An image without a text file shows nothing.
+A line is a class and a box (centre x, centre y, width, height), or a class and a polygon (x, y of three or more
+points), which becomes a mask.  The text lies in `labels/` where the image lies in `images/`, otherwise beside it; an
+image without one shows nothing.  See `yolo_layout` for where pictures lie.
 """
 
 from pathlib import Path
 
-import yaml
+from training.datasets.label_files import is_number, read_text, shortened
+from training.datasets.pictures import Annotation, Picture, Pictures, by_class
+from training.datasets.recording import DataError, class_named, known_class_names
+from training.datasets.yolo_layout import YAML_FILES, Description, Place, find_places, read_description
 
-from training.datasets.pictures import Picture, Pictures, by_class, folders_in, images_in
-from training.datasets.recording import DataError, LabelledObject, class_named, known_class_names, split_in
-
-NAMES_FILE = "data.yaml"
+MOST = 2.0  # a coordinate beyond is in pixels
 
 
 def read(folder: Path) -> list[Pictures] | None:
-    """None: another format."""
-    places = [(images, images.with_name("labels")) for images in (folder / "images", *sorted(folder.glob("*/images")))]
-    places = [(images, labels) for images, labels in places if images.is_dir() and labels.is_dir()]
+    """None: another format.  Raises DataError where classes are not named, or nothing is labelled."""
+    description = read_description(folder)
+    places = find_places(folder, description)
     if not places:
         return None
-    classes = _classes(folder / NAMES_FILE)
-    return [
-        recording
-        for images, labels in places
-        for inner in folders_in(images)
-        for recording in _recordings(folder, inner, labels / inner.relative_to(images), classes)
-    ]
+    if description is None:
+        expected = "expected YAML with the classes' names, or classes.txt"
+        raise DataError(f"{folder / YAML_FILES[0]}: is missing; {expected}")
+    reader = _Reader(description)
+    recordings = [recording for place in places for recording in reader.recordings(place)]
+    images = [image for place in places for image in place.images]
+    if images and not reader.found_labels:
+        first = label_folder(images[0]) / f"{images[0].stem}.txt"
+        raise DataError(f"data {folder}: none of its {len(images)} images has labels; expected {first}")
+    return recordings
 
 
-def _classes(path: Path) -> dict[int, str | None]:
-    """Ours for each number of theirs."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content["names"]
-        numbered = dict(enumerate(names)) if isinstance(names, list) else {int(key): names[key] for key in names}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); allowed: YAML with the classes' names") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: has no names ({error!r}); allowed: names: a list or a map of classes") from error
-    classes = {number: class_named(name) for number, name in numbered.items()}
-    if not any(classes.values()):
-        raise DataError(f"{path}: names {list(numbered.values())}: none is known; allowed: {known_class_names()}")
-    return classes
+class _Reader:
+    """Reads the labels of pictures."""
 
+    def __init__(self, description: Description) -> None:
+        self.found_labels = False  # or a folder of its own for them: then nothing is shown
+        self._has_keypoints = description.has_keypoints
+        self._classes = {number: class_named(name) for number, name in description.names.items()}
+        self._folders: dict[Path, dict[str, Path]] = {}
+        if not any(self._classes.values()):
+            names = list(description.names.values())
+            raise DataError(f"{description.file}: names {names}: none is known; allowed: {known_class_names()}")
 
-def _recordings(root: Path, images: Path, labels: Path, classes: dict[int, str | None]) -> list[Pictures]:
-    place = images.relative_to(root)
-    split = split_in(place) or "train"
-    files = images_in(images)
-    if not files:
-        return [Pictures(place.as_posix(), images, "visible", "drone", split, ())]
-    return by_class(
-        place.as_posix(), images, split, (_picture(file, labels / f"{file.stem}.txt", classes) for file in files)
-    )
+    def recordings(self, place: Place) -> list[Pictures]:
+        if not place.images:
+            faults = tuple(Picture(place.folder, fault=fault) for fault in place.faults)
+            return [Pictures(place.name, place.folder, "visible", "drone", place.split, faults)]
+        return by_class(place.name, place.folder, place.split, [self._picture(image) for image in place.images])
 
-
-def _picture(image: Path, labels: Path, classes: dict[int, str | None]) -> Picture:
-    try:
-        lines = labels.read_text(encoding="utf-8").splitlines() if labels.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        return Picture(image, fault=f"{labels}: cannot be read ({error}); allowed: lines of five numbers")
-    objects: list[LabelledObject] = []
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
+    def _picture(self, image: Path) -> Picture:
+        text = self._label_file(image)
+        if text is None:
+            return Picture(image, relative=True)
         try:
-            if fields and (item := _object(len(objects), fields, classes)):
-                objects.append(item)
-        except ValueError:
-            allowed = f"class (of {len(classes)}), centre x, centre y, width, height, in 0..1"
-            return Picture(image, fault=f"{labels}: line {number} is {line!r}; allowed: {allowed}")
-    return Picture(image, objects=tuple(objects), relative=True)
+            lines = read_text(text).splitlines()
+        except DataError as error:
+            return Picture(image, fault=str(error))
+        annotations = []
+        for number, line in enumerate(lines, 1):
+            fields = line.split()
+            place = f"{text}: line {number}"
+            try:
+                if fields and (item := self._annotation(place, fields)):
+                    annotations.append(item)
+            except ValueError:
+                shape = "a box (centre x, centre y, width, height) or a polygon (x, y of three or more points)"
+                expected = f"a class (of {len(self._classes)}), then {shape}, in shares of 0 to 1"
+                return Picture(image, fault=f"{place} is {shortened(line)}; expected {expected}")
+        return Picture(image, annotations=tuple(annotations), relative=True)
+
+    def _annotation(self, place: str, fields: list[str]) -> Annotation | None:
+        """None: of a class that is not learned.  Raises ValueError."""
+        number, *values = (float(field) for field in fields)
+        if number not in self._classes or not all(is_number(value) and abs(value) <= MOST for value in values):
+            raise ValueError
+        if self._has_keypoints:
+            values = values[:4]
+        named = self._classes[int(number)]
+        if len(values) == 4:
+            x, y, width, height = values
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            return Annotation(place, named, box) if named else None
+        if len(values) < 6 or len(values) % 2:
+            raise ValueError
+        box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+        return Annotation(place, named, box, (tuple(values),)) if named else None
+
+    def _label_file(self, image: Path) -> Path | None:
+        folders = (label_folder(image), image.parent)
+        found = next((file for folder in folders if (file := self._texts_in(folder).get(image.stem))), None)
+        self.found_labels |= found is not None or (folders[0] != folders[1] and folders[0].is_dir())
+        return found
+
+    def _texts_in(self, folder: Path) -> dict[str, Path]:
+        """By their stems; some systems write suffixes in capitals."""
+        if folder not in self._folders:
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._folders[folder] = {file.stem: file for file in files if file.suffix.lower() == ".txt"}
+        return self._folders[folder]
 
 
-def _object(track_id: int, fields: list[str], classes: dict[int, str | None]) -> LabelledObject | None:
-    """None: of a class that is not learned.  Raises ValueError."""
-    x, y, width, height = (float(field) for field in fields[1:])
-    number = int(fields[0])
-    if number not in classes or max(x, y, width, height) > 2:  # pixels, not shares
-        raise ValueError
-    named = classes[number]
-    box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    return LabelledObject(track_id, named, box) if named else None
+def label_folder(image: Path) -> Path:
+    """Return the folder beside the last `images` of its path, or the image's own."""
+    parts = image.parent.parts
+    if "images" not in parts:
+        return image.parent
+    last = len(parts) - 1 - parts[::-1].index("images")
+    return Path(*parts[:last], "labels", *parts[last + 1 :])

@@ -1,0 +1,37 @@
+"""The network on a CPU through torch: the exact rewrite in channels_last, or the readable module as it is."""
+
+import torch
+from torch import Tensor, nn
+
+from model.dasnet import DASNet
+from model.engine.cpu import CpuBackend
+from model.fused import FusedDASNet
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TorchBackend(CpuBackend):
+    """kind "torch": the rewrite, DAS-Net only; "module": any network, for proofs and comparison."""
+
+    def __init__(self, network: nn.Module, kind: str, precision: str, multiple: int, threads: int | None) -> None:
+        super().__init__(multiple, self._set_threads)
+        self.kind = kind
+        self.precision = precision
+        self._dtype = DTYPES[precision]
+        self._threads = threads
+        network = network.eval()
+        self._network = FusedDASNet(network).eval() if kind == "torch" and isinstance(network, DASNet) else network
+
+    def _set_threads(self) -> None:
+        if self._threads is not None:  # OpenMP keeps it for each calling thread: engines do not disturb each other
+            torch.set_num_threads(self._threads)
+
+    @torch.inference_mode()
+    def _logits(self, batch: Tensor) -> Tensor:
+        image = batch.to(memory_format=torch.channels_last)
+        if self.kind == "torch":  # it mixes kernels in float32 whatever it is given
+            logits: Tensor = self._network(image.to(self._dtype))
+            return logits.float()
+        with torch.autocast("cpu", dtype=self._dtype, enabled=self._dtype is not torch.float32):
+            logits = self._network(image)
+        return logits.float()

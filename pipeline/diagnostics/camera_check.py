@@ -1,0 +1,97 @@
+"""`dasnet check --connect`: open every camera as its capture worker would, for a few seconds.
+
+In: the cameras, and a folder for images.  Out: a line for each, with codec, size, rates and a saved image, or with the
+reason why there is none.
+"""
+
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import cv2
+
+from pipeline.capture.open import open_source
+from pipeline.capture.source import Picture
+from pipeline.config.models import Camera
+from pipeline.errors import SourceError
+from pipeline.redaction import redact
+
+TIME_LIMIT_S = 15.0  # of one camera, all included; opening it may take 5
+READ_LIMIT_S = 8.0  # from when it is open
+MEASURED_S = 3.0
+SETTLING_S = 0.5  # cameras send what they have kept first, all at once
+MEASURED_FRAMES = 200
+AT_ONCE = 16
+
+
+def check_cameras(cameras: list[Camera], folder: Path) -> tuple[str, bool]:
+    """Return the report, and whether every camera gave frames.  Writes an image of each to `folder`."""
+    good: dict[str, str] = {}
+    bad: dict[str, str] = {}
+
+    def check(camera: Camera) -> None:
+        try:
+            good[camera.id] = _described(camera, folder)
+        except SourceError as error:
+            bad[camera.id] = str(error).removeprefix(f"camera {camera.id}").removeprefix(": ")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what shall be found here
+            bad[camera.id] = f"{type(error).__name__}: {error}"
+
+    for first in range(0, len(cameras), AT_ONCE):
+        # Daemons: a library that never comes back must not keep the program.
+        threads = [threading.Thread(target=check, args=(c,), daemon=True) for c in cameras[first : first + AT_ONCE]]
+        deadline_s = time.monotonic() + TIME_LIMIT_S
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+    lines = [_line(camera.id, dict(good), dict(bad)) for camera in cameras]
+    lines.append(f"{len(good)} of {len(cameras)} cameras give frames")
+    return redact("\n".join(lines)), len(good) == len(cameras)
+
+
+def _line(camera: str, good: dict[str, str], bad: dict[str, str]) -> str:
+    if camera in good:
+        return f"  ok       camera {camera}: {good[camera]}"
+    return f"  FAILED   camera {camera}: {bad.get(camera, f'no answer within {TIME_LIMIT_S:.0f} s')}"
+
+
+def _described(camera: Camera, folder: Path) -> str:
+    source = open_source(camera)
+    limit = threading.Timer(READ_LIMIT_S, source.close)  # ends the loop below
+    limit.daemon = True
+    limit.start()
+    newest: Picture | None = None
+    times_s: list[float] = []
+    try:
+        for newest in islice(source.pictures(), MEASURED_FRAMES):
+            times_s.append(newest.received_mono_ns / 1e9)
+            if times_s[-1] - times_s[0] >= MEASURED_S:
+                break
+        codec, declared_fps = source.codec, source.fps
+    finally:
+        limit.cancel()
+        source.close()
+    if newest is None:
+        raise SourceError(f"camera {camera.id}: it is open, but gives no frame within {READ_LIMIT_S:.0f} s")
+    height, width = newest.pixels.shape[:2]
+    rates = [f"{rate:.1f} frames/s measured" for rate in _rate_fps(times_s) if source.live]
+    rates.append(f"{declared_fps:g} declared" if declared_fps else "none declared")
+    return f"{codec}, {width}x{height}, {', '.join(rates)}, image {_saved(newest, folder / f'{camera.id}.png')}"
+
+
+def _rate_fps(times_s: list[float]) -> list[float]:
+    """Nothing where there are too few."""
+    settled_s = [time_s for time_s in times_s if time_s - times_s[0] >= SETTLING_S]
+    measured_s = settled_s if len(settled_s) > 1 else times_s
+    duration_s = measured_s[-1] - measured_s[0]
+    return [(len(measured_s) - 1) / duration_s] if duration_s > 0 else []
+
+
+def _saved(picture: Picture, path: Path) -> Path:
+    is_grey = picture.pixels.ndim == 2
+    encoded = cv2.imencode(".png", picture.pixels if is_grey else cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR))[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded.tobytes())
+    return path

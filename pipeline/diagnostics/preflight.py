@@ -1,0 +1,110 @@
+"""Whether a site can run on this machine: said before anything is started.
+
+In: a configuration.  Out: ConfigError with a line for each file that is missing and each folder that cannot be written.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.capture.recordings import find_recordings
+from pipeline.checkpoints import SHIPPED
+from pipeline.config.models import Camera, Config
+from pipeline.config.uri import public_uri
+from pipeline.errors import ConfigError, SourceError
+from pipeline.transport.keys import client_keys, server_keys
+
+CLIPS = "demo:clips/"
+
+
+def check_machine(path: Path, config: Config, host: str | None = None, *, outputs: bool = False) -> None:
+    """Raise ConfigError with all faults.  `path`: of the configuration, to be named; `host`: whose cameras run here.
+
+    `outputs`: where events go, too; without that a site can start, and they wait.
+    """
+    config.at(host)
+    keys = {"run_dir": config.run_dir, "log.file": config.log_path.parent}
+    if outputs:
+        keys["store.path"] = config.store_path.parent
+        keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in enumerate(config.sinks)}
+    faults = [*_camera_faults(config, host), *_file_faults(config, host), *_folder_faults(keys)]
+    if faults:
+        raise ConfigError("\n".join(config.redactor(f"{path}: {fault}") for fault in faults))
+
+
+def _camera_faults(config: Config, host: str | None) -> Iterator[str]:
+    for number, camera in enumerate(config.cameras):
+        fault = _source_fault(camera) if camera.host == host else None
+        if fault is not None:
+            yield f"cameras[{number}].uri: {fault} (given: {public_uri(camera.uri)!r})"
+
+
+def _source_fault(camera: Camera) -> str | None:
+    uri = camera.uri
+    if uri.startswith("sdp:"):
+        return _file_fault(Path(uri.removeprefix("sdp:")), "a session description (.sdp)")
+    if not uri.startswith(("file:", CLIPS)):
+        return None
+    place = Path(uri.removeprefix("file:").removeprefix(CLIPS).partition("?first=")[0])
+    try:
+        recordings = find_recordings(place)
+    except SourceError as error:
+        return str(error).removeprefix(f"{place}: ")
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    unreadable = [recording for recording in recordings if not os.access(recording, os.R_OK)]
+    return f"cannot be read ({len(unreadable)} of {len(recordings)} recordings)" if unreadable else None
+
+
+def _file_faults(config: Config, host: str | None) -> Iterator[str]:
+    files = {
+        "model.checkpoint": (config.model.checkpoint or SHIPPED, "a .safetensors or .pth file"),
+        "console.password_file": (config.console.password_file, "a file made by `dasnet password FILE`"),
+    }
+    for key, (file, expected) in files.items() if host is None else ():
+        fault = file and _file_fault(file, expected)
+        if fault:
+            yield f"{key}: {fault} (given: '{file}')"
+    if config.link is not None and config.link.keys is not None:
+        try:
+            _ = server_keys(config.link.keys) if host is None else client_keys(config.link.keys, host)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _file_fault(path: Path, expected: str) -> str | None:
+    try:
+        if path.is_file():
+            return None if os.access(path, os.R_OK) else f"cannot be read; must be {expected}"
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); must be {expected}"
+    return f"no such file; must be {expected}"
+
+
+def _folder_faults(keys: dict[str, Path]) -> Iterator[str]:
+    """`keys`: folders, each said once, under the first key that names it."""
+    folders = {folder: key for key, folder in reversed(keys.items())}
+    for folder, key in reversed(folders.items()):
+        fault = _writing_fault(folder)
+        if fault is not None:
+            yield f"{key}: cannot be written ({fault}); must be in a folder that can (given: '{folder}')"
+
+
+def _writing_fault(folder: Path) -> str | None:
+    """Really try, and leave nothing behind: permissions say little to root, and nothing of a read-only disk."""
+    made: list[Path] = []
+    try:
+        for place in reversed([folder, *folder.parents]):
+            if not place.exists():
+                place.mkdir()
+                made.append(place)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror
+    finally:
+        for place in reversed(made):
+            with suppress(OSError):
+                place.rmdir()

@@ -1,0 +1,303 @@
+"""The files of one replayed input, in its folder DIR/<stem>/.
+
+In: what the stages make of each frame.  Out: tracks.txt (MOTChallenge), detections.jsonl (exact: tracking again from it
+gives the same bytes), events.jsonl, annotated.mp4, summary.json.  Each is written as `<name>.partial` and moved to its
+place when closed, also when an error closes it: what was read of a broken input is kept, as valid files, and
+summary.json says that it is not all.  A `.partial` left behind means that the process was killed, or the disk full.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Self, TypeVar
+
+import av
+import cv2
+import msgspec
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.errors import DasnetError, SourceError
+from pipeline.replay.report import ModelSummary as ModelSummary
+from pipeline.replay.report import Percentiles as Percentiles
+from pipeline.replay.report import Summary as Summary
+from pipeline.replay.report import TrackSummary as TrackSummary
+from pipeline.replay.report import printable
+from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
+
+VERSION = 2  # of detections.jsonl
+LONGEST_LINE_BYTES = 1 << 26  # what is longer is no line of ours
+VIDEO_CLOCK = Fraction(1, 90_000)
+VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
+_JSON = msgspec.json.Encoder()
+_T = TypeVar("_T")
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of detections.jsonl."""
+
+    version: int = VERSION
+    source: str
+    camera: str
+    session: str
+    band: Band
+    width: int
+    height: int
+    fps: float | None
+    frames: int | None  # in the source, where it says so
+    classes: tuple[str, ...]
+    checkpoint: str  # sha256
+    engine: str
+    threshold: float
+    start: int = 0  # frame numbers, 0-based, as asked for; None: to the end
+    end: int | None = None
+    stride: int = 1
+    start_utc_ns: int | None = None  # wall clock; None: unknown
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+class _Ref(msgspec.Struct):
+    """The rest of a FrameRef is in the header."""
+
+    seq: int
+    pts_s: float
+    received_mono_ns: int
+    received_utc_ns: int
+    ntp_ns: int | None
+
+
+class _Line(msgspec.Struct):
+    """A frame in detections.jsonl.  A mask is [left, top, width, height, packed bits in base64], in mask pixels."""
+
+    ref: _Ref
+    size_px: tuple[int, int]
+    xyxy: list[list[float]]
+    score: list[float]
+    class_scores: list[list[float]]
+    area: list[float]
+    centroid: list[list[float]]
+    masks: list[Mask]
+    mask_scale: tuple[float, float]
+    camera_shift_px: tuple[float, float] | None
+
+
+class _Output(ABC):
+    """Closed at the end of a `with`, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._partial = path, _partial(path)
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Lines(_Output):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = self._partial.open("wb")
+
+    def _add(self, line: bytes) -> None:
+        self._file.write(line + b"\n")
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.close()
+            self._partial.replace(self._path)
+
+
+class TracksWriter(_Lines):
+    """MOTChallenge: frame (1-based), id, left, top, width, height, score, -1, -1, -1."""
+
+    def write(self, ref: FrameRef, tracks: Iterable[Track]) -> None:
+        """Of the tracks after this frame those that are confirmed targets, seen in it."""
+        for track in sorted(tracks, key=lambda track: track.id):
+            if track.state is TrackState.CONFIRMED and track.is_target:
+                left, top, right, bottom = track.xyxy
+                box = ",".join(f"{round(value, 2) + 0.0:.2f}" for value in (left, top, right - left, bottom - top))
+                self._add(f"{ref.seq + 1},{track.id},{box},{track.score:.4f},-1,-1,-1".encode())
+
+
+class EventsWriter(_Lines):
+    def write(self, event: Event) -> None:
+        self._add(_JSON.encode(event))
+
+
+class DetectionsWriter(_Lines):
+    """Every frame searched, also when nothing was found in it.  `read_detections` gives back the same, to the bit."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        super().__init__(path)
+        self._told = header.camera, header.session, header.band, header.classes
+        self._add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
+
+    def write(self, detections: Detections) -> None:
+        ref, one, told = detections.ref, _shortest, self._told
+        own = ref.camera, ref.session, detections.band, detections.classes
+        if told != own:
+            raise ValueError(f"frame {ref.seq}: {own}; the header has {told}")
+        line = _Line(
+            _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns), detections.size_px,
+            [one(row) for row in detections.xyxy], one(detections.score),
+            [one(row) for row in detections.class_scores], one(detections.area_px),
+            [one(row) for row in detections.centroid],
+            detections.masks, detections.mask_scale, detections.camera_shift_px,
+        )  # fmt: skip
+        self._add(_JSON.encode(line))
+
+
+def _shortest(values: NDArray[np.float32]) -> list[float]:
+    """Numbers with the float32's own shortest decimal (0.93, not 0.9300000071525574), that round to it."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"cannot be stored as JSON: {values}")
+    return [short if np.float32(short := float(str(value))) == value else float(value) for value in values]
+
+
+def read_detections(path: Path) -> tuple[Header, Iterator[Detections]]:
+    """Raises DasnetError, which names file and line, at once or on the way, where the file is cut off or not ours."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(LONGEST_LINE_BYTES)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}") from error
+    version = _decode(path, 1, first, _Version).version
+    if version != VERSION:
+        raise DasnetError(f"{path}, line 1: version {version}; this dasnet reads version {VERSION}")
+    header = _decode(path, 1, first, Header)
+    return header, _read_frames(path, header)
+
+
+def _read_frames(path: Path, header: Header) -> Iterator[Detections]:
+    last_seq = -1
+    with path.open("rb") as file:
+        file.readline(LONGEST_LINE_BYTES)
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE_BYTES), b""), start=2):
+            read = _decode(path, number, line, _Line)
+            try:
+                detections = _detections(read, header)
+                if read.ref.seq <= last_seq:
+                    raise ValueError(f"frame {read.ref.seq} comes after frame {last_seq}")
+            except ValueError as error:
+                raise DasnetError(f"{path}, line {number}: {error}") from error
+            last_seq = read.ref.seq
+            yield detections
+
+
+def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:
+    try:
+        if not line.endswith(b"\n"):
+            raise msgspec.DecodeError("cut off before its end" if line else "the file is empty")
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DasnetError(f"{path}, line {number}: no detections.jsonl of dasnet, or damaged: {error}") from error
+
+
+def _detections(line: _Line, header: Header) -> Detections:
+    ref, count, classes = line.ref, len(line.score), header.classes
+    if len(line.masks) not in (0, count):
+        raise ValueError(f"{len(line.masks)} masks for {count} detections")
+    if any(len(mask.bits) != (mask.width * mask.height + 7) // 8 for mask in line.masks):
+        raise ValueError("the bits of a mask do not fit its width and height")
+    times = (ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns)
+    return Detections(
+        FrameRef(header.camera, header.session, ref.seq, *times), header.band, line.size_px, classes,
+        _array("xyxy", line.xyxy, count, 4), _array("score", line.score, count),
+        _array("class_scores", line.class_scores, count, len(classes)),
+        _array("area", line.area, count), _array("centroid", line.centroid, count, 2),
+        line.masks, line.mask_scale, line.camera_shift_px,
+    )  # fmt: skip
+
+
+def _array(name: str, values: list[float] | list[list[float]], *shape: int) -> NDArray[np.float32]:
+    array = np.array(values, np.float32) if values else np.zeros((0, *shape[1:]), np.float32)
+    if array.shape != shape:
+        raise ValueError(f"{name} is of shape {array.shape}, not {shape}")
+    return array
+
+
+class VideoWriter(_Output):
+    """annotated.mp4: H.264, each picture shown at its own time, counted from the first.  No picture, no file."""
+
+    def __init__(self, path: Path, fps: float | Fraction | None) -> None:
+        """fps: the source's, for the encoder's rate and the last picture's duration; None: unknown."""
+        super().__init__(path)
+        self._rate = Fraction(fps or 25).limit_denominator(1001)
+        self._open: tuple[OutputContainer, VideoStream] | None = None
+        self._first_s, self._last_pts = 0.0, -1
+
+    def write(self, picture: NDArray[np.uint8], pts_s: float) -> None:
+        """picture: HxWx3 RGB.  The first one's size is the video's; others are stretched to it."""
+        height, width = picture.shape[:2]
+        if self._open is None:
+            self._first_s, self._open = pts_s, self._start(width + width % 2, height + height % 2)
+        container, stream = self._open
+        if (stream.width - width, stream.height - height) in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            picture = np.pad(picture, ((0, stream.height - height), (0, stream.width - width), (0, 0)), mode="edge")
+        else:
+            picture = np.asarray(cv2.resize(picture, (stream.width, stream.height)), np.uint8)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        self._last_pts = max(round((pts_s - self._first_s) / VIDEO_CLOCK), self._last_pts + 1)
+        frame.pts, frame.time_base = self._last_pts, VIDEO_CLOCK
+        frame.duration = round(1 / (self._rate * VIDEO_CLOCK))
+        container.mux(stream.encode(frame))
+
+    def _start(self, width_px: int, height_px: int) -> tuple[OutputContainer, VideoStream]:
+        url = f"file:{self._partial.resolve()}"  # else FFmpeg takes what precedes a colon for a protocol
+        container = av.open(url, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+        stream = container.add_stream("libx264", rate=self._rate, options=VIDEO_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"  # which needs even sizes
+        stream.codec_context.time_base = VIDEO_CLOCK
+        stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        return container, stream
+
+    def close(self) -> None:
+        if self._last_pts < 0:
+            self._path.unlink(missing_ok=True)  # of an earlier replay
+        if self._open is None:
+            return
+        (container, stream), self._open = self._open, None
+        try:
+            container.mux(stream.encode(None))
+        finally:
+            container.close()
+        self._partial.replace(self._path)
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    error = printable(summary.error) if summary.error is not None else None
+    summary = msgspec.structs.replace(summary, source=printable(summary.source), error=error)
+    _partial(path).write_bytes(msgspec.json.format(_JSON.encode(summary), indent=2) + b"\n")
+    _partial(path).replace(path)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def folder_names(paths: Iterable[Path | str]) -> list[str]:
+    """A folder for each input: its stem, with -2, -3 ... where an earlier one has that name or another's stem is it."""
+    named = [Path(path) if Path(path).stem.strip(".") else Path(path).resolve() for path in paths]  # "." is no name
+    stems = [printable(path.stem) or "input" for path in named]
+    stems_too = {stem.casefold() for stem in stems}  # on some file systems, names that differ in case alone are equal
+    taken, names = {"report.html"}, []
+    for stem in stems:
+        name, number = stem, 2
+        while name.casefold() in taken or (name != stem and name.casefold() in stems_too):
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names

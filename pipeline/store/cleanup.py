@@ -1,0 +1,205 @@
+"""Retention at work: a thread that takes stock, lets `pipeline.store.retention` decide, and deletes.
+
+In: the store, the snapshots and the free space of their disks.  Out: fewer of them, and a smaller file of the store.
+Open alerts (active, or acknowledged by nobody) keep their rows and their snapshot.  Each transaction is short, so that
+the store's writer never waits long.
+"""
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from pipeline.config.models import Config
+from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Plan, Rows, StoredSnapshot, plan
+from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
+from pipeline.store.statements import (
+    DELETABLE_EVENTS,
+    DELETE_ALERTS,
+    DELETE_EVENTS,
+    DELETE_TRACKS,
+    EVENTS_BY_MINUTE,
+    FORGET_SNAPSHOT,
+    SNAPSHOTS,
+    TRACKS_BY_MINUTE,
+)
+from pipeline.telemetry.metrics import StoreMetrics
+
+PERIOD_S = 30.0
+IDLE_RATIO = 100  # it rests so many times as long as it worked, ...
+MAX_PAUSE_S = 3600.0  # ... but no longer than this
+BUSY_TIMEOUT_S = 2.0
+BATCH = 500  # rows in a transaction
+MAX_ROWS = 20_000  # in a run
+VACUUM_PAGES = 500  # at a time
+NEVER_DELIVERED = 2**62
+STOP_S = 1.0
+
+
+class Retention:
+    """Works in a thread of its own from entry to exit.  `sinks`: their names, whose cursors are looked at."""
+
+    def __init__(self, config: Config, metrics: StoreMetrics, sinks: Sequence[str]) -> None:
+        limits = config.retention
+        free_bytes = None if limits.min_free_gb is None else round(limits.min_free_gb * GB)
+        self._limits = Limits(limits.days, round(limits.max_gb * GB), free_bytes)
+        self._store_path = config.store_path
+        self._snapshots = config.snapshots_path
+        self._run_dir = config.run_dir
+        self._metrics = metrics
+        self._sinks = sinks
+        self._forget: list[str] = []  # deleted snapshots that alerts still name
+        self._said = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._log = structlog.get_logger()
+
+    def __enter__(self) -> None:
+        self._metrics.retention_run.set_to_current_time()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        pause_s = 1.0  # until the store is there
+        while not self._stop.wait(pause_s):
+            started_s = time.monotonic()
+            try:
+                complete = self.run_once(time.time_ns())
+                self._said = ""
+            except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may go well)
+                say = self._log.debug if str(error) == self._said else self._log.warning
+                say("retention failed", reason=str(error))
+                self._said, complete = str(error), True
+            worked_s = time.monotonic() - started_s
+            pause_s = min(MAX_PAUSE_S, max(PERIOD_S, IDLE_RATIO * worked_s)) if complete else worked_s
+
+    def run_once(self, now_ns: int) -> bool:
+        """False: there is more to delete.  Raises StoreError or OSError."""
+        with failures(self._store_path), closing(open_readonly(self._store_path)) as connection:
+            delivered = self._delivered(connection)
+            inventory = self._inventory(connection, now_ns)
+            chosen = plan(inventory, self._limits)
+            if chosen.excess_bytes:  # snapshots alone are not enough
+                chosen = plan(replace(inventory, rows=_rows(connection, delivered)), self._limits)
+        freed_bytes = self._delete_snapshots(chosen)  # first: the store may not be writable before there is space
+        with failures(self._store_path), closing(open_writable(self._store_path, BUSY_TIMEOUT_S)) as connection:
+            self._forget_snapshots(connection)
+            deleted = self._delete_rows(connection, chosen, delivered)
+            freed_bytes += self._shrink(connection) if deleted else 0
+        if chosen.snapshots or deleted:
+            self._log.info("retention deleted", snapshots=len(chosen.snapshots), rows=deleted, freed_bytes=freed_bytes)
+        complete = deleted < MAX_ROWS
+        self._metrics.excess_bytes.set(chosen.excess_bytes)
+        self._metrics.retention_run.set(now_ns / 1e9)
+        return complete
+
+    def _delivered(self, connection: sqlite3.Connection) -> int:
+        """The row up to which every sink has taken its events."""
+        cursors = dict(connection.execute("SELECT sink, row FROM cursors"))
+        return min((cursors.get(sink, 0) for sink in self._sinks), default=NEVER_DELIVERED)
+
+    def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
+        """Without rows, which take longer."""
+        kept, closed = set[str](), set[str]()
+        for alert, snapshot, is_open in connection.execute(SNAPSHOTS):
+            (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg"))
+        files = list(_files(self._snapshots))
+        deletable = [
+            file for file in files if file.name not in kept and (file.name in closed or file.time_ns < now_ns - DAY_NS)
+        ]  # one that no alert names may belong to an event that still waits for the store
+        events_bytes = sum(path.stat().st_size for path in self._run_dir.glob("events.jsonl*"))
+        snapshots_bytes = sum(file.size_bytes for file in files)
+        return Inventory(
+            now_ns,
+            snapshots_bytes + events_bytes + live_bytes(connection),
+            sorted(deletable, key=lambda file: file.time_ns),
+            (),
+            _disk(self._snapshots if self._snapshots.exists() else self._run_dir),
+            _disk(self._store_path.parent),
+        )
+
+    def _delete_snapshots(self, chosen: Plan) -> int:
+        freed_bytes = 0
+        for snapshot in chosen.snapshots:
+            if self._stop.is_set():
+                break
+            (self._snapshots / snapshot.name).unlink(missing_ok=True)
+            freed_bytes += snapshot.size_bytes
+            self._metrics.deleted_bytes.inc(snapshot.size_bytes)
+            self._forget.append(snapshot.name)
+        return freed_bytes
+
+    def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
+        while self._forget:
+            with transaction(connection, self._store_path):
+                connection.executemany(FORGET_SNAPSHOT, ((name,) for name in self._forget[:BATCH]))
+            del self._forget[:BATCH]
+
+    def _delete_rows(self, connection: sqlite3.Connection, chosen: Plan, delivered: int) -> int:
+        """Alerts first, then what no alert refers to.  Returns how many, which is about MAX_ROWS at most."""
+        deleted = 0
+        for statement in (DELETE_ALERTS, DELETE_TRACKS):
+            count = BATCH
+            while count == BATCH and deleted < MAX_ROWS and not self._stop.is_set():
+                with transaction(connection, self._store_path):
+                    count = connection.execute(statement, (chosen.before_ns, BATCH)).rowcount
+                deleted += count
+        limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
+        rows = [row for (row,) in connection.execute(DELETABLE_EVENTS, limits)]
+        while rows and not self._stop.is_set():
+            batch, rows = rows[:BATCH], rows[BATCH:]
+            with transaction(connection, self._store_path):
+                connection.executemany(DELETE_EVENTS, ((row,) for row in batch))
+            self._metrics.lost.labels("expired").inc(sum(row > delivered for row in batch))
+            deleted += len(batch)
+        return deleted
+
+    def _shrink(self, connection: sqlite3.Connection) -> int:
+        """Give free pages of the store back to the disk; returns the bytes."""
+        before = pages(connection)
+        free = before[1]
+        while free and not self._stop.is_set():
+            connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            left = pages(connection)[1]
+            if left >= free:  # a store that was not prepared for it
+                break
+            free = left
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        freed_bytes = (before[0] - pages(connection)[0]) * before[2]
+        self._metrics.deleted_bytes.inc(max(0, freed_bytes))
+        return freed_bytes
+
+
+def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:
+    counts: Counter[int] = Counter()
+    for statement, values in ((EVENTS_BY_MINUTE, (delivered,)), (TRACKS_BY_MINUTE, ())):
+        counts.update(dict(connection.execute(statement, values)))
+    (total,) = connection.execute("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM tracks)").fetchone()
+    row_bytes = live_bytes(connection) / max(1, total)
+    return [Rows(end_ns, round(count * row_bytes)) for end_ns, count in sorted(counts.items())]
+
+
+def _files(folder: Path) -> Iterator[StoredSnapshot]:
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".jpg") and entry.is_file(follow_symlinks=False):
+                about = entry.stat(follow_symlinks=False)
+                yield StoredSnapshot(entry.name, about.st_blocks * 512, about.st_mtime_ns)
+
+
+def _disk(folder: Path) -> Disk:
+    usage = shutil.disk_usage(folder)
+    return Disk(folder.stat().st_dev, usage.free, usage.total)

@@ -1,0 +1,277 @@
+"""The metrics of a worker: what each one counts, in a registry of its own.
+
+In: what the workers saw.  Out: samples, handed over with every heartbeat (`families`); `host_metrics` serves
+those of all workers.  Labels are bounded: camera, stage, cause, severity, class, sink, worker, each of a fixed set.
+"""
+
+import time
+from collections.abc import Iterable
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from pipeline.telemetry.clock_drift import CameraClock
+from pipeline.telemetry.resources import LogLosses, ProcessResources
+from pipeline.transport.wire import Sample, Stamps
+from pipeline.types import Event, EventKind, FrameRef, Severity
+
+STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
+STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
+STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
+# memory, exit: neither store nor spill file took them; invalid, unreadable: not a number, a damaged spill file;
+# damaged: undelivered, in a store that was damaged or removed; expired: undelivered when retention deleted them.
+EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
+SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
+LISTENING = "dasnet_listening"
+BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+Families = dict[str, tuple[str, str, list[Sample]]]  # of metrics by name: type, documentation, samples
+
+_SHORTEST_S, _LONGEST_S = 0.0002, 60.0
+# (up to this multiple of the objective, each boundary is so many times the one before): finest at the objective.
+_RATIOS = ((1 / 40, 1.6), (1 / 5, 1.25), (0.7, 1.12), (1.5, 1.05), (4, 1.12), (8, 1.25), (float("inf"), 1.6))
+
+
+def latency_buckets_s(objective_s: float) -> tuple[float, ...]:
+    """Upper boundaries in s; the objective is one of them.
+
+    Quantiles are interpolated in a bucket.  Close to the objective boundaries lie 5% apart, so that no distribution is
+    misread by more.  From a fifth to eight times of it they are close enough for the smooth distributions of
+    latencies.
+    """
+    below, above = [objective_s], [objective_s]
+    while below[-1] > _SHORTEST_S:
+        below.append(below[-1] / _ratio(below[-1] / objective_s * 0.999))
+    while above[-1] < max(_LONGEST_S, 8 * objective_s):
+        above.append(above[-1] * _ratio(above[-1] / objective_s * 1.001))
+    return tuple(sorted({float(f"{bound:.4g}") for bound in (*below, *above)} | {objective_s}))
+
+
+def _ratio(multiple: float) -> float:
+    return next(ratio for limit, ratio in _RATIOS if multiple < limit)
+
+
+class WorkerMetrics:
+    """What every worker has: its registry, its process, and when it last did its work."""
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        self.registry = CollectorRegistry()
+        self.registry.register(ProcessResources(worker))
+        self.registry.register(LogLosses())
+        self.refused = self._counter(
+            "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
+        ).labels(worker)
+        self.listening = self._gauge(
+            LISTENING, "1 while a service listens, 0 while its address is not free.", ["service"]
+        )
+
+    def not_ready(self) -> list[str]:
+        """Why this worker is of no use now; empty: it is."""
+        return not_listening(families(self.registry))
+
+    def _counter(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+
+class FrameWorkerMetrics(WorkerMetrics):
+    """Of a worker that frames pass through."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self._worked_s: float | None = None
+
+    def worked(self) -> None:
+        """A frame is done."""
+        self._worked_s = time.monotonic()
+
+    def not_ready(self) -> list[str]:
+        faults = super().not_ready()
+        if self._worked_s is None:
+            return [*faults, f"worker {self.worker}: no frame yet"]
+        silent_s = time.monotonic() - self._worked_s
+        return [*faults, *([f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else [])]
+
+
+class CaptureMetrics(FrameWorkerMetrics):
+    def __init__(self, camera: str) -> None:
+        super().__init__(f"capture-{camera}")
+        self._camera = camera
+        self._clock = CameraClock()
+        self._offset = self._gauge(
+            "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of a packet included."
+        )
+        self._drift = self._gauge(
+            "dasnet_clock_drift_ratio", "Seconds by which that offset grows each second, over the last five minutes."
+        )
+
+    def captured(self, ref: FrameRef) -> None:
+        self.worked()
+        if ref.ntp_ns is not None:
+            self._clock.update((ref.received_utc_ns - ref.ntp_ns) / 1e9, ref.received_mono_ns / 1e9)
+            if self._clock.offset_s is not None:
+                self._offset.labels(self._camera).set(self._clock.offset_s)
+            if self._clock.drift is not None:
+                self._drift.labels(self._camera).set(self._clock.drift)
+
+
+class SegmentationMetrics(FrameWorkerMetrics):
+    def __init__(self, model: str, engine: str, version: str) -> None:
+        super().__init__("segmentation")
+        self.batch_size = Histogram(
+            "dasnet_batch_size", "Frames in a batch.", registry=self.registry, buckets=BATCH_BUCKETS
+        )
+        info = self._gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"])
+        info.labels(version, model, engine).set(1)
+
+
+class StoreMetrics:
+    """What becomes of events, snapshots and their disk space."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.failing = Gauge(STORE_FAILING, "1 while the store takes no events.", registry=registry)
+        self.waiting = Gauge(EVENTS_WAITING, "Events that wait for the store.", registry=registry)
+        self.lost = Counter("dasnet_events_lost", "Events dropped, by cause.", ["cause"], registry=registry)
+        self.snapshots_lost = Counter(
+            "dasnet_snapshots_lost", "Snapshots that were not written, by cause.", ["cause"], registry=registry
+        )
+        self.tracks_lost = Counter(
+            "dasnet_track_updates_lost",
+            "Tracks whose newest state was dropped while the store failed.",
+            registry=registry,
+        )
+        self.deleted_bytes = Counter(
+            "dasnet_retention_deleted_bytes", "Disk space that retention gave back.", registry=registry
+        )
+        self.excess_bytes = Gauge(
+            "dasnet_retention_excess_bytes", "Over the limits, and nothing left that may be deleted.", registry=registry
+        )
+        self.retention_run = Gauge(
+            "dasnet_retention_last_run_timestamp_seconds", "When retention last ran to its end.", registry=registry
+        )
+        for cause in EVENT_LOSSES:
+            self.lost.labels(cause)
+        for cause in SNAPSHOT_LOSSES:
+            self.snapshots_lost.labels(cause)
+
+
+class TrackingMetrics(FrameWorkerMetrics):
+    """Knows all the times of a frame, since it is the last to have it."""
+
+    def __init__(self, cameras: Iterable[str], objective_s: float) -> None:
+        super().__init__("tracking")
+        self._objective_s = objective_s
+        self._buckets = latency_buckets_s(objective_s)
+        self._stage = self._latency("dasnet_stage_latency_seconds", "Time a tracked frame spent in a stage.", "stage")
+        self.capture_to_track = self._latency("dasnet_capture_to_track_seconds", "From reception to its tracks.")
+        self.capture_to_alert = self._latency("dasnet_capture_to_alert_seconds", "From reception to a stored alert.")
+        self._camera_to_track = self._latency(
+            "dasnet_camera_to_track_seconds", "From when the camera took a frame, by its own clock, to its tracks."
+        )
+        self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the objective allows.")
+        self._age = self._gauge("dasnet_frame_age_seconds", "Age, now, of the newest frame that was tracked.")
+        self._received_ns: dict[str, int] = {}
+        self._started_ns = time.monotonic_ns()
+        self.confirmed = self._counter("dasnet_tracks_confirmed", "Tracks confirmed as uav or unknown.")
+        self.active = self._gauge("dasnet_tracks_active", "Confirmed tracks now.")
+        self.distractors = self._counter(
+            "dasnet_distractor_tracks", "Tracks that are surely none.", ["camera", "class"]
+        )
+        self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
+        self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
+        self.store = StoreMetrics(self.registry)
+        self._cameras: frozenset[str] = frozenset()
+        self.watch(frozenset(cameras))
+        for stage in STAGES:
+            self._stage.labels(stage)
+
+    def watch(self, cameras: frozenset[str]) -> None:
+        """The cameras from now on: a series that exists from the start shows its first increase; others vanish."""
+        from_the_start = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
+        others = (self._camera_to_track, self._age, self.distractors, self.alerts)
+        for camera in cameras - self._cameras:
+            for metric in from_the_start:
+                metric.labels(camera)
+            for severity in (Severity.ALARM, Severity.WARNING):
+                self.alerts.labels(camera, severity)
+        for camera in self._cameras - cameras:
+            for metric in (*from_the_start, *others):
+                metric.remove_by_labels({"camera": camera})
+            self._received_ns.pop(camera, None)
+        self._cameras = cameras
+
+    def tracked(self, ref: FrameRef, stamps: Stamps, started_ns: int, tracked_ns: int) -> None:
+        """A frame has its tracks.  The stages up to here add up to its age: between two stamps lies one of them.
+
+        Waiting is for credit, in the camera's mailbox, and for the device; transport is to segmentation and on.
+        """
+        wait_ns = stamps.sent_ns - ref.received_mono_ns - stamps.decode_ns + stamps.started_ns - stamps.arrived_ns
+        transport_ns = stamps.arrived_ns - stamps.sent_ns + started_ns - stamps.masked_ns
+        self.stage("decode", stamps.decode_ns)
+        self.stage("wait", wait_ns)
+        self.stage("transport", transport_ns)
+        self.stage("inference", stamps.inferred_ns - stamps.started_ns)
+        self.stage("mask", stamps.masked_ns - stamps.inferred_ns)
+        self.stage("track", tracked_ns - started_ns)
+        age_s = (tracked_ns - ref.received_mono_ns) / 1e9
+        self.capture_to_track.labels(ref.camera).observe(age_s)
+        self.missed.labels(ref.camera).inc(age_s > self._objective_s)
+        if ref.ntp_ns is not None:  # as right as the two clocks agree
+            way_s = (ref.received_utc_ns - ref.ntp_ns) / 1e9
+            self._camera_to_track.labels(ref.camera).observe(max(0.0, way_s + age_s))
+        if ref.camera not in self._received_ns:
+            self._age.labels(ref.camera).set_function(partial(self._age_s, ref.camera))
+        self._received_ns[ref.camera] = ref.received_mono_ns
+        self.worked()
+
+    def stored(self, event: Event) -> None:
+        """Events of an earlier process, whose clock may have been another, have no latency here."""
+        if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+            received_ns = event.track.last_seen.received_mono_ns
+            if received_ns > self._started_ns:
+                self.capture_to_alert.labels(event.camera).observe((time.monotonic_ns() - received_ns) / 1e9)
+
+    def not_ready(self) -> list[str]:
+        return [*super().not_ready(), *store_not_ready(families(self.registry))]
+
+    def stage(self, name: str, duration_ns: int) -> None:
+        self._stage.labels(name).observe(max(0, duration_ns) / 1e9)
+
+    def _age_s(self, camera: str) -> float:
+        return (time.monotonic_ns() - self._received_ns[camera]) / 1e9
+
+    def _latency(self, name: str, text: str, label: str = "camera") -> Histogram:
+        return Histogram(name, text, [label], registry=self.registry, buckets=self._buckets)
+
+
+def store_not_ready(told: Families) -> list[str]:
+    """What the samples of the track worker say of the store."""
+    values = {s.name: s.value for name in (STORE_FAILING, EVENTS_WAITING) if name in told for s in told[name][2]}
+    if not values.get(STORE_FAILING):
+        return []
+    return [f"store: takes no events, {values.get(EVENTS_WAITING, 0):.0f} wait for it; the log says why"]
+
+
+def not_listening(found: Families) -> list[str]:
+    """Return what to say of services whose address is not free."""
+    _, _, samples = found.get(LISTENING, ("", "", []))
+    return [f"{sample.labels['service']}: cannot listen at its address" for sample in samples if not sample.value]
+
+
+def families(registry: CollectorRegistry) -> Families:
+    """All samples of a registry, for a heartbeat."""
+    return {
+        metric.name: (
+            metric.type,
+            metric.documentation,
+            [
+                Sample(sample.name, sample.labels, sample.value)
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            ],
+        )
+        for metric in registry.collect()
+    }

@@ -1,0 +1,87 @@
+"""What a process and its host consume.
+
+In: /proc, the file system, torch where it is loaded.  Out: collectors of CPU time, memory, GPU, free disk space and log
+lines lost, read when they are asked.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipeline.runtime import streams
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class ProcessResources(Collector):
+    """Of the process that asks."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = [worker]
+
+    def collect(self) -> Iterator[Metric]:
+        cpu = CounterMetricFamily("dasnet_process_cpu_seconds", "CPU time used.", labels=["worker"])
+        times = os.times()
+        cpu.add_metric(self._worker, times.user + times.system)
+        memory = GaugeMetricFamily("dasnet_process_resident_bytes", "Memory in use.", labels=["worker"])
+        resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory.add_metric(self._worker, resident_pages * _PAGE_BYTES)
+        yield from (cpu, memory)
+
+
+class LogLosses(Collector):
+    """Of the process that asks."""
+
+    def collect(self) -> Iterator[Metric]:
+        lost = CounterMetricFamily("dasnet_log_lines_lost", "Lines that could not be written.", labels=["output"])
+        for output, count in streams.lost.items():
+            lost.add_metric([output], count)
+        yield lost
+
+
+class GpuResources(Collector):
+    """Of the CUDA device that a process computes on; torch must be loaded."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def collect(self) -> Iterator[Metric]:
+        import torch  # not above: a camera's worker has none
+
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
+        label = [self._device]
+        total = GaugeMetricFamily("dasnet_gpu_memory_bytes", "Memory of the device.", labels=["device"])
+        total.add_metric(label, total_bytes)
+        used = GaugeMetricFamily("dasnet_gpu_memory_used_bytes", "Memory in use, by all processes.", labels=["device"])
+        used.add_metric(label, total_bytes - free_bytes)
+        yield from (total, used)
+        try:
+            percent = torch.cuda.utilization(self._device)
+        except (RuntimeError, ImportError):  # torch asks NVIDIA's management library, which may not be installed
+            return
+        busy = GaugeMetricFamily("dasnet_gpu_utilisation_ratio", "Share of time it computed.", labels=["device"])
+        busy.add_metric(label, percent / 100)
+        yield busy
+
+
+class DiskResources(Collector):
+    """Of the folders that a run writes to, by a name for each."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+
+    def collect(self) -> Iterator[Metric]:
+        free = GaugeMetricFamily("dasnet_disk_free_bytes", "Space left where a run writes.", labels=["folder"])
+        size = GaugeMetricFamily("dasnet_disk_size_bytes", "Space there is in all.", labels=["folder"])
+        for name, folder in self._folders.items():
+            try:
+                usage = shutil.disk_usage(folder)
+            except OSError:  # not made yet
+                continue
+            free.add_metric([name], usage.free)
+            size.add_metric([name], usage.total)
+        yield from (free, size)

@@ -1,0 +1,112 @@
+"""`make soak` and `make chaos`, short: what must hold at any speed; and that their checks see what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.program import REPOSITORY
+
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.store.ledger import Ledger
+from pipeline.store.store import Store
+from pipeline.types import Cause, Event, EventKind, Severity
+
+SCRIPTS = REPOSITORY / "scripts"
+sys.path.append(str(SCRIPTS))
+
+import chaos  # noqa: E402
+import soak  # noqa: E402
+from chaos_faults import FAULTS  # noqa: E402
+
+
+def report(script: str, *arguments: str) -> tuple[dict[str, object], str]:
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=REPOSITORY)
+    assert ended.returncode in (0, 1), ended.stderr  # 1 too: a slow machine misses the bars on time
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1]), ended.stdout
+
+
+@pytest.mark.live
+def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_does_not_close():
+    told, output = report("soak.py", "--minutes", "0.2", "--cameras", "3", "--rate", "1", "--seed", "5")
+    assert list(told) == [
+        "minutes", "cameras", "captured", "accounting_violations", "age_p99_ms", "capture_to_track_p50_ms", "p95",
+        "p99", "transport_p99_ms", "fairness", "rss_slope_mb_per_hour", "fd_growth", "cpu_percent_per_camera",
+    ]  # fmt: skip
+    assert told["accounting_violations"] == 0 and told["fd_growth"] <= 2, output
+    assert told["captured"] > 50 and 0 < told["cpu_percent_per_camera"] < 50
+    assert 0 < told["capture_to_track_p50_ms"] <= told["p95"] <= told["p99"]
+    assert "no drop was counted" not in output or told["age_p99_ms"] < 500  # a fast machine has no overload here
+    assert 1 <= told["fairness"] < 1.5
+
+
+@pytest.mark.live
+def test_a_live_camera_s_frames_are_all_accounted_for():
+    told, output = report("bench_live.py", "--fps", "4", "--seconds", "4")
+    assert told["captured"] >= 10 and told["engine"], output
+    lost = sum(told["dropped"].values())
+    assert abs(told["captured"] - told["segmented"] - lost) <= 2  # one may be under way at each end
+    assert 0 < told["capture_to_track_p50_ms"] <= told["capture_to_track_p99_ms"]
+
+
+@pytest.mark.live
+def test_short_chaos_recovers_from_every_fault_without_a_violation():
+    kinds = ["kill_segmentation", "camera_changed", "garbage", "store_locked"]
+    told, output = report("chaos.py", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))
+    assert told["violations"] == 0, output
+    assert (told["seed"], told["faults"]) == (4, 4) and 0 < told["recovery_p95_s"] < chaos.LIMIT_S
+    assert {kind: each["faults"] for kind, each in told["by_kind"].items()} == dict.fromkeys(kinds, 1)
+
+
+def test_an_unknown_fault_is_refused_with_those_there_are():
+    command = [sys.executable, str(SCRIPTS / "chaos.py"), "--kinds", "flood"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "'flood'; allowed: kill_capture" in refused.stderr
+
+
+def test_the_seed_chooses_and_every_kind_comes_equally_often():
+    drawn = [list(chaos.sequence(list(FAULTS), 3 * len(FAULTS), chaos.random.Random(seed))) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(drawn[0].count(kind) == 3 for kind in FAULTS)
+
+
+def test_events_lost_or_doubled_and_frames_unaccounted_for_are_seen(tmp_path: Path):
+    events = [
+        Event(f"0000000000000000000000000{i}", EventKind.CAMERA_UP, Severity.INFO, "cam", i, 0.0, 0, "s")
+        for i in range(4)
+    ]
+    with Store(tmp_path / "store.sqlite") as store:
+        store.append(events)
+    sink = JsonlSink(tmp_path / "events.jsonl")
+    sink.open()
+    sink.send(events[:3])
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
+        "events: 4 stored, 3 sent, 1 lost, 0 doubled"
+    ]
+    sink.send(events[3:])
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == []
+    sink.send(events[3:])
+    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
+        "events: 4 stored, 5 sent, 0 lost, 1 doubled"
+    ]
+    sink.close()
+    with Ledger(tmp_path / "ledgers" / "cam.ledger", credits=1) as account:
+        account.dropped(Cause.OVERLOAD)
+        assert chaos.unbalanced(tmp_path) == []
+        account.sent()
+        account.sent()  # more than there are credits
+        assert chaos.unbalanced(tmp_path) == ["cam: ledger not balanced"]
+
+
+def test_quantiles_slopes_and_growth_of_a_soak():
+    buckets = {f'x_bucket{{camera="{cam}",le="{le}"}}': count for cam in "ab" for le, count in
+               {"0.1": 0.0, "0.2": 50.0, "0.4": 50.0, "0.8": 100.0, "+Inf": 100.0}.items()}  # fmt: skip
+    assert soak.quantile_s(buckets, 0.25) == pytest.approx(0.15)
+    assert soak.quantile_s(buckets, 0.75) == pytest.approx(0.6)
+    assert soak.quantile_s({}, 0.5) == 0
+    leak = [(float(second), 100 + 0.5 * second + (50 if second == 70 else 0)) for second in range(100)]
+    assert soak.slope(leak) == pytest.approx(0.5, abs=0.01)  # one odd look changes nothing
+    assert soak.growth([10, 12, 11, 12, 12, 10]) == 0 and soak.growth([10, 11, 12, 13, 14, 15]) == 4

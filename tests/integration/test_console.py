@@ -1,0 +1,577 @@
+"""The console: a real server, fed over real ZeroMQ, looked at with a real browser."""
+
+import asyncio
+import base64
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import httpx
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from support.program import die_with_parent
+from test_store import CONFIRMED, LOST, event, track
+
+from pipeline.config.models import Config
+from pipeline.console.cameras import Cameras
+from pipeline.console.frames import KEPT_PICTURES, LiveFrames
+from pipeline.console.hub import Hub
+from pipeline.console.security import is_loopback
+from pipeline.console.server import run_console
+from pipeline.errors import ConfigError, WireError
+from pipeline.store.ledger import Ledger
+from pipeline.store.store import Alert, Store
+from pipeline.transport.listener import listen
+from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
+from pipeline.types import Cause, Event, EventKind, Track, TrackState
+
+ROOT = Path(__file__).parents[2]
+SERVER = """
+import signal, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pipeline.config import Config
+from pipeline.console.server import run_console
+from pipeline.listener import listen
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+config = Config.model_validate_json(Path(sys.argv[1]).read_bytes())
+listener = listen(config.console.host, int(sys.argv[3]), **eval(sys.argv[5]))
+run_console(config, sys.argv[2], listener, ready=lambda url: print(url, flush=True), stop=stop,
+            metrics=lambda: sys.argv[4])
+"""
+CHROMIUM_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+WIDTH, HEIGHT, SIDE = 320, 256, 40  # px; of the frame, and of the target in it
+SECRET = "hunter2"
+
+
+def site_config(run_dir: Path, *names: str) -> Config:
+    uris = (f"rtsp://user:{SECRET}@192.0.2.1/{name}?pwd={SECRET}" for name in names)
+    entries = [{"id": name, "uri": uri, "band": "infrared"} for name, uri in zip(names, uris, strict=True)]
+    return Config.model_validate({"cameras": entries, "run_dir": run_dir})
+
+
+def target_x(seq: int) -> int:
+    return 20 + seq * 7 % (WIDTH - SIDE - 40)
+
+
+def picture(seq: int) -> NDArray[np.uint8]:
+    """A white square on grey, at another place in every frame."""
+    pixels = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    x = target_x(seq)
+    pixels[100 : 100 + SIDE, x : x + SIDE] = 255
+    return pixels
+
+
+def live_message(camera: str, seq: int, label: str = "uav", picture_too: bool = True) -> list[bytes]:
+    x = target_x(seq)
+    box = (float(x), 100.0, float(x + SIDE), 100.0 + SIDE)
+    tracks = [track(7, seq, camera=camera, label=label, xyxy=box, ulid=f"01K{camera}")]
+    frame = LiveFrame(camera, "s1", seq, seq / 10, time.time_ns(), WIDTH, HEIGHT, tracks)
+    jpeg = cv2.imencode(".jpg", picture(seq))[1].tobytes() if picture_too else b""
+    return encode(frame, jpeg)
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 8.0) -> Any:
+    end = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
+    return result
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    """Playwright's event loop occupies the main thread."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(work).result(10)
+
+
+class Process:
+    """The console in a process of its own."""
+
+    def __init__(
+        self, config: Config, endpoint: str, metrics: str = "http://127.0.0.1:9/metrics", **limits: float
+    ) -> None:
+        self._limits = limits
+        self._file = config.run_dir / "config.json"
+        self._file.write_text(config.model_dump_json())
+        self._endpoint = endpoint
+        self._metrics = metrics
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", SERVER, str(self._file), self._endpoint, str(self.port), self._metrics]
+        command.append(repr(self._limits))
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=die_with_parent
+        )
+        assert self.process.stdout
+        self.scheme, _, port = self.process.stdout.readline().rstrip("/\n").split(":")
+        self.port = int(port)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
+        """Returns how long that took, s."""
+        started = time.monotonic()
+        self.process.send_signal(how)
+        assert self.process.wait(8) == (0 if how is signal.SIGTERM else -how)
+        assert self.process.stdout
+        self.process.stdout.close()
+        return time.monotonic() - started
+
+    def url(self, path: str) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
+
+
+class Feed(threading.Thread):
+    """The track worker's part: frames of two cameras ten times a second, and what else is given to it to send."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self.endpoint = endpoint
+        self.extra: list[list[bytes]] = []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+            publisher.linger = 0
+            publisher.bind(self.endpoint)
+            seq = 0
+            while not self.stop.wait(0.1):
+                while self.extra:
+                    publisher.send_multipart(self.extra.pop())
+                publisher.send_multipart(live_message("north", seq))
+                publisher.send_multipart(live_message("south", seq, "unknown"))
+                seq += 1
+
+
+class Site:
+    def __init__(self, run_dir: Path) -> None:
+        self.config = site_config(run_dir, "north", "south")
+        (run_dir / "snapshots").mkdir(parents=True)
+        self.feed = Feed(f"ipc://{run_dir}/live.sock")
+        self.ledgers = [Ledger(self.config.ledger_path(camera.id), credits=2) for camera in self.config.cameras]
+        self.store = Store(self.config.store_path)
+        self.console = Process(self.config, self.feed.endpoint)
+        self.feed.start()
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return httpx.get(self.console.url(path), headers=headers)
+
+    def close(self) -> None:
+        self.feed.stop.set()
+        self.feed.join()
+        self.console.stop()
+        self.store.close()
+        for ledger in self.ledgers:
+            ledger.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with tempfile.TemporaryDirectory(prefix="console") as folder:  # short: a socket's path is limited
+        site = Site(Path(folder) / "run")
+        yield site
+        site.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def faultless_page(browser: Browser) -> Iterator[Page]:
+    """A page on which no script fails, and which asks for nothing that it may not."""
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
+    yield page
+    page.close()
+    assert faults == []
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    with faultless_page(browser) as page:
+        page.goto(site.console.url("/"))
+        yield page
+
+
+def canvas_pixels(page: Page, camera: str) -> NDArray[np.uint8]:
+    """BGR."""
+    text = page.locator(f'[data-camera="{camera}"] .view canvas').evaluate("c => c.toDataURL()")
+    return image(base64.b64decode(text.partition(",")[2]))
+
+
+def image(content: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def test_the_page_shows_pictures_with_the_marks_of_exactly_their_frame(page: Page, tmp_path: Path) -> None:
+    for camera, label in (("north", "UAV"), ("south", "Unknown")):
+        expect(page.locator(f'[data-camera="{camera}"] .view canvas')).to_have_attribute("data-picture", "true")
+        expect(page.locator(f'[data-camera="{camera}"] .chips')).to_contain_text(label)
+    seen = set()
+    for _ in range(8):
+        pixels = canvas_pixels(page, "north")
+        white = np.argwhere((pixels[100:-60] > 250).all(axis=2))  # of the square; the label is higher or lower
+        blue, green, red = (pixels[..., i].astype(int) for i in range(3))
+        mark = np.argwhere((red > 200) & (green < 140) & (blue < 140))  # brackets and the label's bar
+        centres = [float(np.median([points[:, 1].min(), points[:, 1].max()])) for points in (white, mark)]
+        assert abs(centres[0] - centres[1]) < 6, "the mark is where the square is"
+        seen.add(round(centres[0]))
+        page.wait_for_timeout(120)
+    assert len(seen) > 3, "and both move"
+    page.screenshot(path=tmp_path / "console.png")
+
+
+def test_an_alert_appears_with_its_snapshot_is_followed_and_ends(page: Page, site: Site) -> None:
+    expect(page.locator("#no-alerts")).to_have_text("No active alert.")
+    cv2.imwrite(str(site.config.run_dir / "snapshots" / "shot-1.jpg"), picture(0))
+    opened = event(CONFIRMED, track(41, label="unknown"), snapshot="shot-1.jpg", time_utc_ns=time.time_ns())
+    site.store.append([opened])
+    alert = page.locator("#active li")
+    expect(alert).to_contain_text("Unknown", timeout=1500)
+    expect(page).to_have_title("(1) alert · dasnet")
+    assert page.locator("#active img").evaluate("async image => (await image.decode(), image.naturalWidth)") > 0
+    expect(page.locator("#events li").first).to_contain_text("Unknown #41 confirmed")
+    site.store.update_tracks([track(41, 9, label="uav")])
+    expect(alert).to_contain_text("UAV")
+
+    page.keyboard.press("Tab")  # all by keyboard: past the link that skips, to the alert
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog")).to_contain_text(opened.id)
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).not_to_be_visible()
+
+    site.store.append([event(LOST, track(41, 9, state=TrackState.LOST), alert=opened.id, time_utc_ns=time.time_ns())])
+    expect(page.locator("#ended li")).to_contain_text("Ended")
+    expect(page.locator("#active li")).to_have_count(0)
+    expect(page.locator("#tracks")).to_contain_text("lost")
+
+
+def test_a_camera_is_enlarged_and_its_state_is_told(page: Page, site: Site) -> None:
+    card = page.locator('[data-camera="south"]')
+    site.ledgers[0].connection(up=True)
+    site.ledgers[1].connection(up=True)
+    expect(card.locator(".state")).to_have_text("Searching")
+    expect(page.locator("#summary")).to_have_text("2 cameras, all searching")
+    site.ledgers[1].connection(up=False)
+    expect(card.locator(".state")).to_have_text("Down")
+    expect(page.locator("#summary")).to_contain_text("south (down)")
+    names = [page.locator(f'[data-camera="{camera}"] .chips b').first for camera in ("north", "south")]
+    colours = {name.evaluate("b => getComputedStyle(b).color") for name in names}
+    assert len(colours) == 1, "a camera's state colours no target's name"
+    page.get_by_role("button", name="south", exact=True).click()
+    width = card.locator(".view").bounding_box()
+    assert width and width["width"] > 900
+    page.keyboard.press("Escape")
+    expect(card.locator(".view")).to_have_css("width", "471px")
+
+
+def test_the_page_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator('[data-camera="north"] .view canvas')).to_have_attribute("data-picture", "true")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_the_page_says_that_the_link_is_lost_and_comes_back_by_itself(page: Page, site: Site) -> None:
+    expect(page.locator("#link")).to_have_text("Live")
+    canvas = page.locator('[data-camera="north"] .view canvas')
+    site.console.stop(signal.SIGKILL)
+    expect(page.locator("#banner")).to_contain_text("Connection to dasnet lost")
+    expect(page.locator('[data-camera="north"] .state')).to_have_text("Not known")
+    before = canvas.get_attribute("data-seq")
+    site.console.start()
+    expect(page.locator("#link")).to_have_text("Live", timeout=8000)
+    expect(page.locator("#banner")).not_to_be_visible()
+    until(lambda: canvas.get_attribute("data-seq") != before)
+
+
+def test_a_store_that_cannot_be_read_is_not_shown_as_one_without_alerts(browser: Browser, tmp_path: Path) -> None:
+    config = site_config(tmp_path / "run", "north")
+    config.run_dir.mkdir()
+    config.store_path.write_bytes(b"garbage" * 1000)
+    console = Process(config, f"ipc://{tmp_path}/nobody.sock")
+    answer = httpx.get(console.url("/api/v1/alerts"))
+    assert answer.status_code == 503 and "is damaged or no store" in answer.json()["error"]
+    page = browser.new_page()
+    page.goto(console.url("/"))
+    expect(page.locator("#banner")).to_contain_text("is damaged or no store")
+    expect(page.locator("#no-alerts")).not_to_have_text("No active alert.")
+    config.store_path.unlink()
+    Store(config.store_path).close()
+    expect(page.locator("#no-alerts")).to_have_text("No active alert.")
+    expect(page.locator("#banner")).not_to_be_visible()
+    expect(page.locator(".note")).to_have_text("Waiting for a picture")
+    page.close()
+    assert console.stop() < 4
+
+
+def test_the_api_gives_the_same_objects_as_the_store(site: Site) -> None:
+    made = [event(EventKind.CAMERA_UP), event(CONFIRMED, track(51)), event(LOST, track(51, 3, state=TrackState.LOST))]
+    site.store.append(made)
+    answer = site.get("/api/v1/events?limit=3").json()["events"]
+    assert msgspec.convert(answer, list[Event]) == made
+    after = site.get(f"/api/v1/events?after={made[0].id}").json()["events"]
+    assert msgspec.convert(after, list[Event]) == made[1:]
+    alerts = msgspec.convert(site.get("/api/v1/alerts").json()["alerts"], list[Alert])
+    assert {alert.id: alert.state for alert in alerts}[made[1].id] == "ended"
+    assert site.get("/api/v1/alerts?state=active").json() == {"alerts": []}
+    assert made[2].track in msgspec.convert(site.get("/api/v1/tracks").json()["tracks"], list[Track])
+
+
+def test_the_api_says_what_is_allowed(site: Site) -> None:
+    for path, allowed in {
+        "/api/v1/events?limit=0": "1 to 1000",
+        "/api/v1/tracks?limit=" + "9" * 5000: "1 to 1000",
+        "/api/v1/events?after=nobody": "the id of a stored event",
+        "/api/v1/alerts?state=x": "any, active",
+    }.items():
+        answer = site.get(path)
+        assert answer.status_code == 400 and allowed in answer.json()["error"]
+    assert site.get("/api/v1/nothing").json() == {"error": "Not Found"}
+    assert httpx.post(site.console.url("/api/v1/events")).status_code == 405
+    assert site.get("/api/v1/latency?window=1y").json() == {"error": "window '1y'; allowed: 10m, 1h, 24h"}
+
+
+def test_cameras_and_pictures(site: Site) -> None:
+    def newest() -> Any:
+        return site.get("/api/v1/cameras").json()["cameras"][0]["frame"]
+
+    frame = until(newest)
+    assert (frame["width"], frame["tracks"], frame["session"]) == (WIDTH, 1, "s1") and frame["age_s"] < 2
+    answer = site.get(f"/api/v1/cameras/north/frames/{frame['seq']}.jpg?session=s1")
+    assert np.abs(image(answer.content).astype(int) - picture(frame["seq"])).mean() < 3
+    for path in (f"north/frames/{frame['seq']}.jpg?session=s0", "north/frames/999999.jpg", "nobody/frames/0.jpg"):
+        assert site.get(f"/api/v1/cameras/{path}").status_code == 404
+
+
+def test_no_credentials_are_shown(site: Site) -> None:
+    texts = [site.get(path).text for path in ("/", "/api/v1/cameras", "/healthz", "/static/main.js")]
+    with httpx.stream("GET", site.console.url("/api/v1/live")) as stream:
+        lines = stream.iter_lines()
+        texts += [next(lines) for _ in range(40)]
+    assert "rtsp://192.0.2.1/north" in texts[1]
+    assert not any(SECRET in text for text in texts)
+
+
+def test_malformed_live_messages_are_counted_and_harm_nothing(site: Site) -> None:
+    good = live_message("north", 0)
+    bad = [
+        [b"live"],
+        [b"live", b"", b""],
+        [b"live", b"\xc1" * 100, b""],
+        [b"live", good[1][:-5], good[2]],
+        [b"live", good[1], b"no jpeg"],
+        [b"live", b"\x91" * 100_000 + b"\x01", b""],
+        live_message("nobody", 0),
+    ]
+    before = site.get("/healthz").json()["live"]["refused"]
+    site.feed.extra += bad
+    until(lambda: site.get("/healthz").json()["live"]["refused"] == before + len(bad))
+    count = site.get("/healthz").json()["live"]["received"]
+    until(lambda: site.get("/healthz").json()["live"]["received"] > count)
+
+
+def raw_status(site: Site, path: str, host: str | None = None) -> tuple[int, bytes]:
+    """Without a client that tidies the path up."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.console.port)
+    connection.putrequest("GET", path, skip_host=True)
+    if host != "":
+        connection.putheader("Host", host or "127.0.0.1")
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
+
+
+def test_path_traversal_is_refused(site: Site) -> None:
+    folder = site.config.run_dir / "snapshots"
+    (folder / "real.jpg").write_bytes(b"\xff\xd8 picture")
+    (folder / "link.jpg").unlink(missing_ok=True)
+    (folder / "link.jpg").symlink_to(site.config.store_path)
+    (site.config.run_dir / "above.jpg").write_bytes(b"secret")
+    assert raw_status(site, "/api/v1/snapshots/real.jpg") == (200, b"\xff\xd8 picture")
+    for name in (
+        "../above.jpg", "..%2fabove.jpg", "%2e%2e/above.jpg", "%2e%2e%2fabove.jpg", "..%5cabove.jpg", "link.jpg",
+        "..jpg", ".jpg", "", "real.jpg%00", "real.jpg/", "store.sqlite", "a" * 300 + ".jpg", "%ff.jpg",
+    ):  # fmt: skip
+        status, body = raw_status(site, f"/api/v1/snapshots/{name}")
+        assert status in (404, 307) and b"secret" not in body, name
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
+        assert raw_status(site, path)[0] == 404, path
+
+
+def test_a_foreign_host_is_refused(site: Site) -> None:
+    for host in ("127.0.0.1", "localhost", "localhost:8470", "[::1]:8470", "LOCALHOST"):
+        assert raw_status(site, "/healthz", host)[0] == 200, host
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "127.0.0.1:x", "10.0.0.1"):
+        for path in ("/", "/api/v1/cameras", "/static/main.js"):
+            status, body = raw_status(site, path, host)
+            assert status == 421 and b"is not served; allowed: 127.0.0.1" in body
+    assert not is_loopback("")
+    assert raw_status(site, "/healthz", "")[0] in (400, 421)
+
+
+def test_every_answer_is_guarded(site: Site) -> None:
+    for path in ("/", "/static/style.css", "/api/v1/events", "/nothing", "/api/v1/events?limit=x"):
+        headers = site.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] in ("no-cache", "no-store")
+        assert "server" not in headers
+
+
+def test_a_browser_that_does_not_read_holds_up_no_other(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.console.port)) as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.sendall(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        many = [track(number, camera="north") for number in range(400)]
+        large = encode(LiveFrame("north", "s1", 10**6, 0.0, 1, WIDTH, HEIGHT, many))
+        site.feed.extra += [large] * 60  # about 15 MB of events: more than any buffer on the way holds
+        until(lambda: not site.feed.extra)
+        with httpx.stream("GET", site.console.url("/api/v1/live"), timeout=3) as stream:
+            lines = stream.iter_lines()
+            seqs: list[int] = []
+            while len(seqs) < 10:
+                line = next(lines)
+                if line.startswith('data: {"frame":{"camera":"north"') and '"seq":1000000,' not in line:
+                    seqs.append(json.loads(line[6:])["frame"]["seq"])
+    assert seqs == sorted(seqs)
+    assert seqs[-1] - seqs[0] < 15
+
+
+def test_a_mailbox_keeps_the_newest_of_each_topic() -> None:
+    async def run() -> None:
+        hub = Hub()
+        hub.publish("site", b"0")
+        slow, gone = hub.stream(), hub.stream()
+        assert (await anext(slow)).startswith(b"retry:")
+        await anext(gone)
+        await cast("AsyncGenerator[bytes]", gone).aclose()
+        for number in range(1000):
+            hub.publish("frame", str(number).encode(), key="north")
+            hub.publish("frame", str(-number).encode(), key="south")
+        messages = await anext(slow)
+        assert messages == b"event: site\ndata: 0\n\nevent: frame\ndata: 999\n\nevent: frame\ndata: -999\n\n"
+        hub.close()
+        with pytest.raises(StopAsyncIteration):
+            await anext(slow)
+        assert hub.full
+
+    in_a_thread(lambda: asyncio.run(run()))
+
+
+def test_pictures_are_kept_for_a_while_and_for_one_session() -> None:
+    frames = LiveFrames(["north"])
+    for seq in range(KEPT_PICTURES + 5):
+        frames.receive(live_message("north", seq))
+    frames.receive(live_message("north", KEPT_PICTURES + 5, picture_too=False))
+    assert [seq for seq in range(99) if frames.picture("north", seq, "s1")] == list(range(5, KEPT_PICTURES + 5))
+    assert frames.picture("north", 10, None) and not frames.picture("north", 10, "s0")
+    frame = msgspec.structs.replace(decode(live_message("north", 0))[0], session="s2")
+    frames.receive(encode(frame))
+    assert not frames.picture("north", 10, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"camera": "../x"}, "matching regex"),
+        ({"seq": -1}, ">= 0"),
+        ({"width": 0}, ">= 1"),
+        ({"pts_s": float("nan")}, "not finite"),
+        ({"tracks": [track(1, xyxy=(0.0, 0.0, float("inf"), 1.0))]}, "not finite"),
+        ({"tracks": [track(1, camera="south")]}, "a track of 'south'"),
+        ({"tracks": [track(1)] * 501}, "length <= 500"),
+    ],
+)
+def test_a_live_frame_that_could_not_be_is_refused(changes: dict[str, Any], error: str) -> None:
+    frame = LiveFrame("north", "s1", 3, 0.3, 1, WIDTH, HEIGHT, [track(1)])
+    assert decode(encode(frame, b"\xff\xd8")) == (frame, b"\xff\xd8")
+    with pytest.raises(WireError, match=error):
+        decode(encode(msgspec.structs.replace(frame, **changes)))
+    assert encode(frame)[0] == TOPIC
+
+
+def test_the_state_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = site_config(tmp_path, "north")
+    cameras, frames, now_s = Cameras(config), LiveFrames(["north"]), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+
+    def look(after_s: float = 1.0) -> tuple[str, Cause | None, float]:
+        now_s[0] += after_s
+        (status,) = cameras.look(frames)
+        return status.state, status.cause, status.blind_share
+
+    assert look() == ("starting", None, 0.0)
+    with Ledger(config.ledger_path("north"), credits=2) as ledger:
+        assert look() == ("down", Cause.OFFLINE, 0.0)
+        ledger.connection(up=True)
+        assert look() == ("up", None, 0.0)
+        ledger.blind(Cause.OVERLOAD, 400_000_000)
+        state, cause, share = look()
+        assert (state, cause) == ("up", Cause.OVERLOAD) and 0.1 < share < 0.3
+        for _ in range(5):
+            ledger.blind(Cause.FROZEN, 1_000_000_000)
+            seen = look()
+        assert seen == ("blind", Cause.FROZEN, 1.0)
+        for _ in range(6):
+            seen = look()
+        assert seen == ("up", None, 0.0)
+        ledger.touch(time.time_ns() - 20_000_000_000)
+        assert look()[:2] == ("down", Cause.OFFLINE), "the worker is gone"
+        ledger.touch(time.time_ns())
+        assert look()[0] == "up"
+
+
+def test_a_given_socket_is_served_and_a_bad_endpoint_is_a_clear_error(tmp_path: Path) -> None:
+    urls: list[str] = []
+    stop = threading.Event()
+    arguments = (site_config(tmp_path, "north"), f"ipc://{tmp_path}/live.sock", listen("127.0.0.1", 0))
+    thread = threading.Thread(target=run_console, args=arguments, kwargs={"ready": urls.append, "stop": stop})
+    thread.start()
+    until(lambda: urls)
+    assert httpx.get(f"{urls[0]}healthz").json()["status"] == "ok"
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    with pytest.raises(ConfigError, match="live endpoint 'nonsense' cannot be connected to"):
+        in_a_thread(lambda: run_console(site_config(tmp_path, "north"), "nonsense", listen("127.0.0.1", 0)))
+
+
+def test_a_stop_ends_open_streams(site: Site) -> None:
+    with httpx.stream("GET", site.console.url("/api/v1/live")) as stream:
+        next(stream.iter_lines())
+        assert site.console.stop() < 2
+    site.console.start()

@@ -1,0 +1,74 @@
+"""scripts/evaluate_clips.py and what shows its results, with a network that finds nothing: what it misses."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from support.program import REPOSITORY, shortened
+from torch import nn
+
+from model.checkpoint import save
+from model.dasnet import DASNet
+from model.metadata import Metadata
+
+CLIPS = REPOSITORY / "tests" / "data"
+FRAMES = 6
+
+
+def script(name: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    common = ["hard", "--data", folder, "--checkpoint", folder / "blind.safetensors"]
+    command = [sys.executable, REPOSITORY / "scripts" / name, *common, *arguments]
+    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A drone and a bird, and a network whose outputs never come near the threshold."""
+    labels = json.loads(gzip.decompress((CLIPS / "labels.json.gz").read_bytes()))
+    (tmp_path / "clips").mkdir()
+    chosen = {}
+    for name in ("IR_DRONE_015", "IR_BIRD_003"):
+        shortened(CLIPS / "clips" / f"{name}.mp4", FRAMES, tmp_path / "clips" / f"{name}.mp4")
+        chosen[name] = labels[name] | {"split": "hard", "frames": labels[name]["frames"][:FRAMES]}
+    (tmp_path / "labels.json.gz").write_bytes(gzip.compress(json.dumps(chosen).encode()))
+    network = DASNet(start_out_channels=16).eval()
+    nn.init.constant_(network.decoder.output.output_block[1].bias, -30.0)  # type: ignore[arg-type]
+    save(tmp_path / "blind.safetensors", network, Metadata(arguments={"start_out_channels": 16}))
+    return tmp_path
+
+
+def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
+    evaluated = script("evaluate_clips.py", folder, "--json", "figures.json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "missed: IR_DRONE_015\nalarmed: none" in evaluated.stdout
+    figures = json.loads((folder / "figures.json").read_text())["all"]
+    assert (figures["drone_clips"], figures["found"], figures["negative_clips"]) == (1, 0, 1)
+    assert sum(figures["labelled_of_size"].values()) == figures["labelled"] == FRAMES
+
+    shown = script("failures_picture.py", folder, "failures.png")
+    assert shown.stdout == "1 failures: failures.png\n", shown.stderr
+    picture = cv2.imread(str(folder / "failures.png"))
+    assert picture is not None and picture.shape == (144, 6 * 144, 3)
+    assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
+
+
+def test_the_curve_of_the_decision(folder: Path):
+    assert script("evaluate_clips.py", folder).returncode == 0
+    drawn = script("decision_curve.py", folder, "curve.png")
+    assert drawn.returncode == 0, drawn.stderr
+    rows = [line for line in drawn.stdout.splitlines() if line.startswith("| hard | infrared | ")]
+    assert len(rows) == 17 and all("| 0 of 1 | 0.000 | 0 of 1 |" in row for row in rows)
+    picture = cv2.imread(str(folder / "curve.png"))
+    assert picture is not None and picture.std() > 5
+
+
+def test_without_an_evaluation_there_is_nothing_to_show(folder: Path):
+    shown = script("failures_picture.py", folder, "failures.png")
+    assert shown.returncode == 1 and "no replay of hard" in shown.stdout
+    undrawn = script("decision_curve.py", folder, "curve.png")
+    assert undrawn.returncode == 2 and "holds no IR_BIRD_003; run `evaluate_clips.py hard` first" in undrawn.stderr
+    assert not (folder / "failures.png").exists()

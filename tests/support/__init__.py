@@ -1,0 +1,1 @@
+"""What tests share: the program, cameras, browsers, factories."""

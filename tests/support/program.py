@@ -1,0 +1,152 @@
+"""The real program as a child process, for tests: started, read, asked, stopped; nothing of it may be left."""
+
+import ctypes
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.runtime.parent import PR_SET_PDEATHSIG
+
+REPOSITORY = Path(__file__).parents[2]
+CLIPS = REPOSITORY / "tests" / "data" / "clips"
+DASNET = [sys.executable, "-m", "pipeline"]
+
+
+def die_with_parent() -> None:
+    """In a child that is being started: a process of tests that is ended because it overran leaves none."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def dasnet(*arguments: str | Path, timeout_s: float = 150, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    command = [*DASNET, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
+
+
+def shortened(clip: Path, frames: int, path: Path) -> Path:
+    """The first frames of a clip, as a video of its own."""
+    with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
+        pictures = whole.streams.video[0]
+        stream = cut.add_stream("libx264", rate=pictures.average_rate)
+        stream.width, stream.height, stream.pix_fmt = pictures.width, pictures.height, "yuv420p"
+        for _, frame in zip(range(frames), whole.decode(video=0), strict=False):
+            cut.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        cut.mux(stream.encode(None))
+    return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Running:
+    """`with Running("run", config) as program:`; leaves with SIGTERM, and checks that nothing is left."""
+
+    def __init__(self, *arguments: str | Path, command: list[str] | None = None, cwd: Path = REPOSITORY) -> None:
+        self._command = [*(command or DASNET), *map(str, arguments)]
+        self._cwd = cwd
+        self.lines: list[str] = []
+        self._new: queue.Queue[str] = queue.Queue()
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._cwd,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        return self
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            self._new.put(line)
+
+    def wait_for_line(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
+        """The first line, earlier or to come, in which the pattern is found."""
+        deadline_s, seen = time.monotonic() + timeout_s, 0
+        while time.monotonic() < deadline_s:
+            while seen < len(self.lines):
+                match = re.search(pattern, self.lines[seen])
+                seen += 1
+                if match:
+                    return match
+            try:
+                self._new.get(timeout=0.2)
+            except queue.Empty:
+                if self.process.poll() is not None:
+                    break
+        raise AssertionError(f"no line with {pattern!r}; the program said:\n" + "\n".join(self.lines))
+
+    def metrics(self) -> dict[str, float]:
+        """Samples by `name{label="value",...}`, labels in the order of their names."""
+        address = self.wait_for_line(r"metrics: (http\S+)")[1]
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            text = answer.read().decode()
+        return {
+            sample.name + "{" + ",".join(f'{k}="{v}"' for k, v in sorted(sample.labels.items())) + "}": sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def wait_for_metric(self, name: str, at_least: float, timeout_s: float = 60) -> float:
+        deadline_s = time.monotonic() + timeout_s
+        value = -1.0
+        while time.monotonic() < deadline_s:
+            value = self.metrics().get(name, -1.0)
+            if value >= at_least:
+                return value
+            time.sleep(0.2)  # an HTTP endpoint can only be asked again
+        raise AssertionError(f"{name} is {value}, not {at_least}; the program said:\n" + "\n".join(self.lines))
+
+    def children(self) -> dict[int, str]:
+        """Command lines of this program's living processes, by process id."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (OSError, ValueError):
+                continue
+            if session == self.process.pid and command:
+                found[int(entry.name)] = command
+        return found
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 30) -> int:
+        """The exit code.  Fails where a process is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout_s)
+        left = self.children()
+        assert not left, f"processes left: {left}"
+        return code
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()

@@ -1,0 +1,66 @@
+"""One alert a target: opened once, ended once, never one a frame; sure distractors are kept without one."""
+
+from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
+
+from model.metadata import Decision, Metadata
+from pipeline.tracking.stage import TrackStage
+from pipeline.types import Band, Event, EventKind, Severity
+
+
+def events_of(frames: list) -> list[Event]:
+    stage = TrackStage(Metadata().decision)
+    events: list[Event] = []
+    for detections in frames:
+        events += stage.alert(detections.ref, stage.track(detections))
+    closing = stage.close("north")
+    return events + (closing.events if closing else [])
+
+
+def test_a_target_raises_one_alert_and_ends_it():
+    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)] if seq < 40 else []) for seq in range(100)]
+    opened, ended = events_of(frames)
+    assert (opened.kind, opened.severity, opened.frame) == (EventKind.TRACK_CONFIRMED, Severity.ALARM, 3)
+    assert (ended.kind, ended.alert) == (EventKind.TRACK_LOST, opened.id)
+    assert opened.track is not None and ended.track is not None
+    assert opened.track.ulid == ended.track.ulid
+    assert opened.time_utc_ns == frames[3].ref.received_utc_ns
+
+
+def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only_labelled():
+    unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(20)])
+    assert (unsure[0].kind, unsure[0].severity) == (EventKind.TRACK_CONFIRMED, Severity.WARNING)
+    bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)])
+    assert [(e.kind, e.severity) for e in bird] == [(EventKind.TRACK_LABELLED, Severity.INFO)]
+
+
+def test_the_same_evidence_is_judged_by_the_cameras_band():
+    wary, sure = Decision(distractor_evidence=0.0), Decision(distractor_evidence=9.0)
+    for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
+        stage = TrackStage({"infrared": sure, "visible": wary})
+        frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
+        events = [event for seen in frames for event in stage.alert(seen.ref, stage.track(seen))]
+        assert [event.kind for event in events] == [kind]
+
+
+def test_a_bird_that_turns_out_to_be_a_uav_is_alerted_then():
+    scores = [SURE_BIRD] * 6 + [SURE_UAV] * 30
+    events = events_of([frame(seq, [(50 + 5 * seq, 100, 10, s)]) for seq, s in enumerate(scores)])
+    assert [e.kind for e in events] == [EventKind.TRACK_LABELLED, EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST]
+    assert events[1].frame > 6
+
+
+def test_ids_of_events_are_unique_and_the_same_every_time():
+    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(20)]
+    first, second = events_of(frames), events_of(frames)
+    assert first == second
+    assert len({event.id for event in first}) == len(first) == 4
+
+
+def test_a_new_session_ends_what_the_old_one_left():
+    stage = TrackStage(Metadata().decision)
+    for seq in range(10):
+        detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
+        stage.alert(detections.ref, stage.track(detections))
+    closing = stage.close("north")
+    assert closing is not None and [event.kind for event in closing.events] == [EventKind.TRACK_LOST]
+    assert stage.close("north") is None

@@ -1,0 +1,157 @@
+"""`dasnet replay`: every frame, the truth, the same bytes every time; broken inputs are reported, the rest is kept."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+from support.program import CLIPS, dasnet
+
+from pipeline.imaging.synthetic_scene import Look, Scene, Truth
+from training.datasets import Clip, open_dataset
+from training.evaluation.clip_metrics import Row, judge, read_rows
+
+DRONE = CLIPS / "IR_DRONE_015.mp4"
+FRAMES = 60
+SCENE_SEED = 4
+
+
+def replay(*arguments: str | Path) -> str:
+    result = dasnet("replay", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("replay")
+    replay(DRONE, "--out", folder, "--end", str(FRAMES))
+    return folder / DRONE.stem
+
+
+def test_the_drone_of_a_real_clip_is_tracked(out: Path):
+    (clip,) = open_dataset(CLIPS.parent, names=[DRONE.stem])
+    assert isinstance(clip, Clip)
+    figures = judge(clip, read_rows((out / "tracks.txt").read_text().splitlines()), FRAMES)
+    assert figures.found == 1
+    assert figures.precision > 0.95 and figures.recall > 0.6
+
+
+def test_outputs_agree_with_each_other(out: Path):
+    summary = json.loads((out / "summary.json").read_text())
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    detections = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
+    rows = read_rows((out / "tracks.txt").read_text().splitlines())
+    assert summary["frames"] == FRAMES and summary["complete"] and len(detections) == FRAMES + 1
+    assert [line["ref"]["seq"] for line in detections[1:]] == list(range(FRAMES))
+    opened = [event for event in events if event["kind"] == "track.confirmed"]
+    assert summary["alerts"] == len(opened) == len({row.track for row in rows})
+    for event in opened:
+        assert min(row.frame for row in rows if row.track == event["track"]["id"]) == event["frame"]
+    with av.open(str(out / "annotated.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == FRAMES
+    assert (out.parent / "report.html").read_text().count(DRONE.stem)
+
+
+def test_a_second_replay_gives_the_same_bytes_and_stored_detections_give_the_same_tracks(out: Path, tmp_path: Path):
+    replay(DRONE, "--out", tmp_path, "--end", str(FRAMES))
+    names = ("tracks.txt", "events.jsonl", "detections.jsonl", "annotated.mp4")
+    for name in names:
+        assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name
+    (tmp_path / DRONE.stem / "tracks.txt").unlink()
+    (tmp_path / DRONE.stem / "events.jsonl").unlink()
+    replay(DRONE, "--out", tmp_path, "--from-detections")
+    for name in ("tracks.txt", "events.jsonl"):
+        assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_start_end_and_stride_keep_the_sources_frame_numbers(tmp_path: Path):
+    replay(DRONE, "--out", tmp_path, "--start", "20", "--end", "60", "--stride", "4", "--no-video")
+    lines = (tmp_path / DRONE.stem / "detections.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(line)["ref"]["seq"] for line in lines] == list(range(20, 60, 4))
+    assert not (tmp_path / DRONE.stem / "annotated.mp4").exists()
+
+
+def test_generated_targets_are_tracked_where_they_are(tmp_path: Path):
+    """The procedural scene, encoded as a camera would, against its exact truth."""
+    scene, fps, frames = Scene(SCENE_SEED, look=Look.DAY), 10, 50
+    truths = []
+    with av.open(str(tmp_path / "scene.mp4"), "w") as video:
+        stream = video.add_stream("libx264", rate=fps, options={"crf": "16"})
+        stream.width, stream.height, stream.pix_fmt = 640, 512, "yuv420p"
+        for number in range(frames):
+            pixels, truth = scene.render(number / fps)
+            truths.append(truth)
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        video.mux(stream.encode(None))
+    replay(tmp_path / "scene.mp4", "--out", tmp_path / "out", "--no-video")
+    rows = read_rows((tmp_path / "out" / "scene" / "tracks.txt").read_text().splitlines())
+    hits = [_object_at(row, truths[row.frame]) for row in rows]
+    assert hits.count("uav") >= 30
+    assert hits.count(None) < 0.2 * len(hits)
+
+
+def _object_at(row: Row, truth: list[Truth]) -> str | None:
+    """What the generator drew where the track is, within the object's box grown by half."""
+    x, y = (row.xyxy[0] + row.xyxy[2]) / 2, (row.xyxy[1] + row.xyxy[3]) / 2
+    for item in truth:
+        left, top, right, bottom = item.xyxy
+        if (
+            abs(x - (left + right) / 2) <= (right - left) * 0.75
+            and abs(y - (top + bottom) / 2) <= (bottom - top) * 0.75
+        ):
+            return item.kind
+    return None
+
+
+def test_sequences_folders_and_equal_names(tmp_path: Path):
+    images = tmp_path / "images"
+    images.mkdir()
+    with av.open(str(DRONE)) as video:
+        for number, frame in enumerate(video.decode(video=0)):
+            if number == 3:
+                break
+            cv2.imwrite(str(images / f"f{number}.png"), frame.to_ndarray(format="bgr24"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for folder in ("a", "b"):
+        shutil.copy(DRONE, tmp_path / folder / "same.mp4")
+    replay(images, tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--end", "3", "--no-video")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["images", "same", "same-2"]
+    assert all(json.loads(path.read_text())["frames"] == 3 for path in (tmp_path / "out").glob("*/summary.json"))
+
+
+def test_broken_inputs_are_reported_what_could_be_read_is_kept_and_the_others_go_on(tmp_path: Path):
+    content = DRONE.read_bytes()
+    (tmp_path / "text.mp4").write_text("no video at all")
+    (tmp_path / "empty.mp4").touch()
+    with av.open(str(DRONE)) as source, av.open(str(tmp_path / "whole.ts"), "w") as remuxed:
+        stream = remuxed.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.pts * packet.time_base < 2:
+                packet.stream = stream
+                remuxed.mux(packet)
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    inputs = [tmp_path / name for name in ("text.mp4", "empty.mp4", "cut.mp4", "whole.ts", "missing.mp4")]
+    result = dasnet("replay", *inputs, "--out", tmp_path / "out", "--end", "30", "--no-video")
+    assert result.returncode == 1
+    for name in ("text.mp4", "empty.mp4", "cut.mp4", "missing.mp4"):
+        assert name in result.stderr
+    assert "Traceback" not in result.stderr
+    assert json.loads((tmp_path / "out" / "whole" / "summary.json").read_text())["frames"] == 30
+
+
+def test_wrong_usage_is_explained(tmp_path: Path):
+    cases: list[tuple[list[str | Path], int, str]] = [
+        (["replay", DRONE, "--out", tmp_path, "--end", "3", "--start", "5"], 2, "--end 3 is not after --start 5"),
+        (["replay", DRONE, "--out", tmp_path, "--checkpoint", "none.pth"], 2, "none.pth: no such file"),
+        (["replay", DRONE, "--out", tmp_path, "--band", "radar"], 2, "band 'radar'; allowed: auto, visible, infrared"),
+        (["replay", DRONE, "--out", tmp_path, "--engine", "warp"], 2, "engine 'warp'; allowed: auto"),
+        (["replay", DRONE, "--out", tmp_path, "--from-detections"], 1, "detections.jsonl"),
+        (["replay", "--out", tmp_path], 2, "PATH"),
+    ]
+    for arguments, code, text in cases:
+        result = dasnet(*arguments)
+        assert (result.returncode, text in result.stderr) == (code, True), (arguments, result.stderr)

@@ -1,0 +1,45 @@
+"""A worker whose own loop hangs gives no more signs of life, so that the supervisor ends it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from pipeline.runtime.heartbeat import PERIOD_S, Heart
+from pipeline.telemetry.metrics import CaptureMetrics
+from pipeline.transport.sockets import bound
+from pipeline.transport.wire import Heartbeat, decode
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[tuple[str, "zmq.Socket[bytes]"]]:
+    address = f"ipc://{tmp_path}/heartbeat"
+    socket = bound(zmq.PULL, address, high_water=64)
+    yield address, socket
+    socket.close()
+
+
+def hears(socket: "zmq.Socket[bytes]", within_s: float) -> bool:
+    if not socket.poll(round(within_s * 1000)):
+        return False
+    message, _ = decode([frame.buffer for frame in socket.recv_multipart(copy=False)])
+    assert isinstance(message, Heartbeat) and message.worker == "capture-north"
+    return True
+
+
+def test_signs_of_life_end_when_the_loop_hangs_and_return_with_it(supervisor: tuple[str, "zmq.Socket[bytes]"]) -> None:
+    address, socket = supervisor
+    with Heart(address, CaptureMetrics("north"), patience_s=1.5 * PERIOD_S) as heart:
+        assert hears(socket, 5 * PERIOD_S)
+        while hears(socket, 3 * PERIOD_S):
+            pass  # those under way; nobody says that the loop goes on
+        heart.moved()
+        assert hears(socket, 3 * PERIOD_S)
+    assert hears(socket, 3 * PERIOD_S), "the last one, so that no count is lost"
+
+
+def test_without_a_limit_they_go_on(supervisor: tuple[str, "zmq.Socket[bytes]"]) -> None:
+    address, socket = supervisor
+    with Heart(address, CaptureMetrics("north")):
+        assert all(hears(socket, 5 * PERIOD_S) for _ in range(4))

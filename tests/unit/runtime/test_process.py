@@ -1,0 +1,72 @@
+"""A worker ends when it is told to, whatever its threads are doing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.program import DASNET
+
+from pipeline.config.models import Camera, Config
+from pipeline.runtime.control import SupervisorEnd
+
+SET_ON = "import os, signal, threading, time; from pipeline.runtime.process import set_on; stop = threading.Event()\n"
+
+
+def ended(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", SET_ON + code], capture_output=True, text=True, timeout=30)
+
+
+def test_a_signal_that_comes_while_the_event_is_locked_sets_it() -> None:
+    code = "set_on(signal.SIGTERM, stop)\nwith stop._cond: os.kill(os.getpid(), signal.SIGTERM)\n"
+    done = ended(code + "assert stop.wait(20)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_process_that_does_not_end_says_where_it_hangs_and_is_ended() -> None:
+    done = ended("set_on(signal.SIGTERM, stop, 0.2); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr and "<string>" in done.stderr
+
+
+def test_what_is_there_when_a_worker_has_settled_is_not_searched_for_garbage() -> None:
+    done = ended(
+        "import gc; from pipeline.runtime.process import settle\n"
+        "there = [[number] for number in range(1000)]\n"
+        "settle()\n"
+        "assert gc.get_freeze_count() > 1000\n"
+        "assert not any(found is there for found in gc.get_objects())\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def capture(tmp_path: Path) -> tuple[SupervisorEnd, Config]:
+    """The configuration is handed over before the worker starts."""
+    end = SupervisorEnd()
+    config = Config(cameras=[Camera(id="cam", uri="demo:scene", rate_fps=1)], run_dir=tmp_path / "run")
+    end.hand_over("run1", 1, config)
+    return end, config
+
+
+def test_a_worker_whose_supervisor_died_before_it_could_ask_for_its_death_signal_ends_at_once(tmp_path: Path) -> None:
+    end, _ = capture(tmp_path)  # made by this process, which is not the worker's parent
+    worker = " ".join([*DASNET, "worker", "capture", "--camera", "cam", "-"])
+    with end.worker_end as worker_end:
+        done = subprocess.run(["sh", "-c", f"exec 3<&0; {worker} <&3 & wait $!"], stdin=worker_end, timeout=30)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    end.close()
+
+
+def test_a_worker_whose_supervisor_is_gone_ends(tmp_path: Path) -> None:
+    end, _ = capture(tmp_path)
+    with end.worker_end as worker_end:
+        worker = subprocess.Popen([*DASNET, "worker", "capture", "--camera", "cam", "-"], stdin=worker_end.fileno())
+    end.close()
+    assert worker.wait(30) == 0
+
+
+def test_what_is_for_the_supervisor_is_refused_in_words() -> None:
+    for stdin in (subprocess.DEVNULL, subprocess.PIPE):
+        done = subprocess.run(
+            [*DASNET, "worker", "console", "-"], stdin=stdin, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 2 and "expected the site's YAML file" in done.stderr

@@ -1,0 +1,294 @@
+"""The configuration on its way to the workers, and read again while the program runs."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from support.program import CLIPS, Running, dasnet, free_port
+
+from pipeline.config.file import load
+from pipeline.config.models import Config
+from pipeline.errors import ConfigError
+from pipeline.runtime.control import Applied, Finished, SupervisorEnd
+from pipeline.runtime.reload import change
+from pipeline.store import ledger
+from pipeline.telemetry.host import HostCollector
+from pipeline.telemetry.metrics import TrackingMetrics, families
+from pipeline.transport.wire import Heartbeat
+
+PASSWORD = "s3cret-canary"
+DRONE = CLIPS / "IR_DRONE_015.mp4"
+ELSEWHERE = {"id": "north", "uri": "rtsp://viewer:${CAM_PASSWORD}@192.0.2.10/stream"}
+
+
+def camera(name: str, **settings: object) -> dict[str, object]:
+    return {"id": name, "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 2, **settings}
+
+
+def write(tmp_path: Path, cameras: list[dict[str, object]], **sections: object) -> Path:
+    ports = {"metrics": {"port": 0}, "console": {"port": 0}}
+    content = {"cameras": cameras, "run_dir": str(tmp_path / "run"), **ports, **sections}
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def loaded(tmp_path: Path, cameras: list[dict[str, object]], **sections: object) -> Config:
+    return load(write(tmp_path, cameras, **sections))
+
+
+def test_what_a_reload_does_and_what_it_cannot(tmp_path: Path):
+    before = loaded(tmp_path, [camera("a"), camera("b"), camera("c")])
+    after = loaded(
+        tmp_path,
+        [camera("d"), camera("c", rate_fps=3), camera("a")],
+        model={"threshold": 0.7},
+        objective={"capture_to_track_ms": 90},
+        sinks=[],
+    )
+    done = change(before, after)
+    assert (done.added, done.removed, done.changed) == (["d"], ["b"], ["c"])
+    assert done.config.cameras == after.cameras and done.config.model == before.model
+    assert done.lines == [
+        "cameras added: d",
+        "cameras removed: b",
+        "cameras changed: c",
+        "cannot be changed by reload, restart to apply: model.threshold, objective.capture_to_track_ms, sinks",
+    ]
+    assert change(before, before).lines == ["nothing has changed"]
+    away = loaded(tmp_path, [camera("a", host="edge")], link={"host": "127.0.0.1", "encrypted": False})
+    with pytest.raises(ConfigError, match="camera 'a' is on host 'edge', and link cannot be changed by reload"):
+        change(before, away)
+
+
+def test_secrets_of_cameras_that_were_and_that_are_stay_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CAM_PASSWORD", "before-1")
+    before = loaded(tmp_path, [ELSEWHERE, {"id": "plain", "uri": "rtsp://u:literal-2@192.0.2.11/"}])
+    monkeypatch.setenv("CAM_PASSWORD", "after-3")
+    after = change(before, loaded(tmp_path, [camera("a"), ELSEWHERE])).config
+    assert after.redactor("before-1 literal-2 after-3") == "*** *** ***"
+    assert after.references == {"cameras[1].uri": ELSEWHERE["uri"]}
+
+
+WORKER = """
+import json, os, sys, threading
+from pipeline.transport.control import Control
+control, gone = Control.inherited(), threading.Event()
+def say(config):
+    hidden = config.redactor(config.cameras[0].uri)
+    print(json.dumps([control.run, len(config.cameras), hidden, config.references]), flush=True)
+assert sys.stdin.read() == ""
+say(control.config)
+control.follow(gone.set)
+input_ = os.fdopen(int(sys.argv[1]))
+input_.readline()
+for config in control.changes():
+    say(config)
+control.finished(broken=True)
+assert gone.wait(30)
+"""
+
+
+def test_a_worker_gets_the_configuration_as_it_was_read_however_large_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
+    polygon = [[float(x), float(x * x % 509)] for x in range(3000)]
+    config = loaded(tmp_path, [ELSEWHERE, *(camera(f"cam{number}", ignore=[polygon]) for number in range(10))])
+    assert len(pickle.dumps(config)) > 400_000  # more than a socket takes
+    (tmp_path / "site.yaml").write_text("cameras: [{id:")  # whatever becomes of the file
+    monkeypatch.delenv("CAM_PASSWORD")
+    end, (told, tell) = SupervisorEnd(), os.pipe()
+    end.hand_over("run1", 1, config)
+    command = [sys.executable, "-c", WORKER, str(told)]
+    with end.worker_end as worker_end:
+        worker = subprocess.Popen(
+            command, stdin=worker_end.fileno(), stdout=subprocess.PIPE, text=True, pass_fds=(told,)
+        )
+    with worker, os.fdopen(tell, "w") as go_on:
+        assert worker.stdout is not None
+        shown, references = "rtsp://***@192.0.2.10/stream", {"cameras[0].uri": ELSEWHERE["uri"]}
+        assert json.loads(worker.stdout.readline()) == ["run1", 11, shown, references]
+        assert PASSWORD.encode() not in Path(f"/proc/{worker.pid}/environ").read_bytes()
+        end.hand_over("run1", 2, config.model_copy(update={"cameras": config.cameras[:1]}))
+        assert list(end.received()) == []  # not applied so far
+        go_on.write("\n")
+        go_on.flush()
+        assert json.loads(worker.stdout.readline())[:2] == ["run1", 1]
+        messages: list[object] = []
+        while len(messages) < 2:
+            messages += end.received()
+        assert messages == [Applied(2), Finished(True)]
+        end.close()  # it is noticed
+        assert worker.wait(30) == 0
+    os.close(told)
+
+
+def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
+    write(tmp_path, [ELSEWHERE])
+    code = (
+        "import sys, structlog; from pathlib import Path\n"
+        "from pipeline import logs; from pipeline.config.file import load\n"
+        "before, after = load(Path(sys.argv[1])), load(Path(sys.argv[2]))\n"
+        "logs.configure(before, 'test')\n"
+        f"structlog.get_logger().info('camera lost', reason='{PASSWORD} is wrong')"
+    )
+    after = write(tmp_path, [ELSEWHERE]).rename(tmp_path / "after.yaml")
+    before = write(tmp_path, [camera("a")])
+    done = subprocess.run([sys.executable, "-c", code, before, after], capture_output=True, text=True, timeout=60)
+    assert "*** is wrong" in done.stderr
+    assert "*** is wrong" in (tmp_path / "run" / "dasnet.log").read_text()
+
+
+def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
+    before = loaded(tmp_path, [camera("a"), camera("b")])
+    host, registry = HostCollector(before, ["tracking", "capture-a", "capture-b"]), CollectorRegistry()
+    registry.register(host)
+    metrics = TrackingMetrics(["a", "b"], 0.5)
+
+    def beat(started_ns: int) -> None:
+        host.receive(Heartbeat("tracking", 1, started_ns, families(metrics.registry)))
+
+    def shown() -> dict[str, float]:
+        return {
+            f"{sample.name} {sample.labels}": sample.value for family in registry.collect() for sample in family.samples
+        }
+
+    def count() -> None:
+        for name in ("a", "b"):
+            metrics.alerts.labels(name, "alarm").inc(2)
+            metrics.distractors.labels(name, "bird").inc()
+            metrics.capture_to_track.labels(name).observe(0.1)
+
+    count()
+    beat(1)
+    metrics = TrackingMetrics(["a", "b"], 0.5)  # of a worker that took its place: what the first counted is kept
+    count()
+    beat(2)
+    assert sum("'camera': 'b'" in key for key in shown()) > 10
+    kept = {key: value for key, value in shown().items() if "'camera': 'a'" in key}
+    with ledger.Ledger(before.ledger_path("b"), credits=1):
+        assert any("dasnet_credits {'camera': 'b'}" in key for key in shown())
+        after = change(before, loaded(tmp_path, [camera("a"), camera("c")])).config
+        metrics.watch(frozenset({"a", "c"}))
+        host.watch(after, ["tracking", "capture-a", "capture-c"])
+        for _ in range(2):  # before the next heartbeat, and after it
+            assert not any("'b'" in key or "capture-b" in key for key in shown())
+            assert kept == {key: value for key, value in shown().items() if "'camera': 'a'" in key}
+            beat(2)
+    assert shown()["dasnet_alerts_total {'camera': 'c', 'severity': 'alarm'}"] == 0
+    assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
+    assert "worker capture-c: is not up" in host.not_ready()
+    host.receive(Heartbeat("capture-c", 2, 3, {}))
+    host.finished("capture-c")
+    host.due("capture-c")
+    assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
+
+
+def reload(config: Path) -> tuple[int, list[str]]:
+    done = dasnet("reload", config)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def workers(program: Running) -> dict[str, int]:
+    found = {}
+    for pid, command in program.children().items():
+        words = command.split()
+        if "worker" in words:
+            found[words[words.index("worker") + 1 :][2 if "--camera" in words else 0]] = pid
+    return found
+
+
+def counters(metrics: dict[str, float], camera: str) -> dict[str, float]:
+    endings = ("_total", "_count", "_bucket")
+    return {
+        key: value
+        for key, value in metrics.items()
+        if f'camera="{camera}"' in key and key.partition("{")[0].endswith(endings)
+    }
+
+
+@pytest.mark.live
+def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
+    config = write(tmp_path, [camera("a")])
+    good = config.read_text()
+    with Running("run", config) as program:
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="a"}', 1)
+        before = workers(program)
+        for text, told in [
+            (good[: good.index("id:")], "cameras[0]"),
+            (good.replace("rate_fps", "rate"), "cameras[0].rate: unknown key"),
+            ("", "holds no configuration"),
+            (good.replace("uri: demo", "uri: ${CAM_PASSWORD}"), "environment variable CAM_PASSWORD is not set"),
+        ]:
+            config.write_text(text)
+            code, lines = reload(config)
+            assert code == 2 and len(lines) == 1 and told in lines[0], lines
+            program.process.send_signal(signal.SIGHUP)
+            program.wait_for_line(f"configuration refused.*{told.replace('[', '.').replace(']', '.')}")
+        os.kill(before["a"], signal.SIGKILL)
+        program.wait_for_metric('dasnet_worker_restarts_total{worker="capture-a"}', 1)
+        counted = program.metrics()['dasnet_frames_segmented_total{camera="a"}']
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="a"}', counted + 2)  # with the file as it is
+        other = tmp_path / "other.yaml"
+        other.write_text(good)
+        code, lines = reload(other)
+        assert code == 2 and f"the program in this folder runs with {config}" in lines[0]
+        config.write_text(good)
+        assert reload(config) == (0, ["nothing has changed"])
+        assert program.stop() == 0
+    code, lines = reload(config)
+    assert code == 1 and "no program runs in this folder" in lines[0]
+
+
+@pytest.mark.live
+def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
+    config = write(tmp_path, [camera("a"), camera("b")])
+    with Running("run", config) as program:
+        console = program.wait_for_line(r"console: (http\S+)/")[1]
+        for name in ("a", "b"):
+            program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{name}"}}', 2)
+        before, counted = workers(program), counters(program.metrics(), "a")
+
+        write(tmp_path, [camera("a"), camera("b"), camera("c")])
+        assert reload(config) == (0, ["cameras added: c"])
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="c"}', 2)
+        program.wait_for_line("camera.up .*camera=c")
+
+        write(tmp_path, [camera("a"), camera("c", region=[0, 0, 200, 200])], console={"port": free_port()})
+        program.process.send_signal(signal.SIGHUP)
+        program.wait_for_line("configuration reloaded .*restart to apply: console.port")
+        program.wait_for_line("configuration reloaded .*cameras removed: b")
+        program.wait_for_line("configuration reloaded .*cameras changed: c")
+        metrics = program.metrics()
+        assert not [key for key in metrics if 'camera="b"' in key or "capture-b" in key]
+        seen = metrics['dasnet_frames_segmented_total{camera="c"}']
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="c"}', seen + 2)
+        with urllib.request.urlopen(f"{console}/api/v1/cameras", timeout=5) as answer:
+            assert [each["id"] for each in json.load(answer)["cameras"]] == ["a", "c"]
+        metrics = program.metrics()
+        assert not [key for key in metrics if 'camera="b"' in key or "capture-b" in key]
+
+        after = workers(program)
+        assert {name: after[name] for name in before if name != "b"} == {
+            name: pid for name, pid in before.items() if name != "b"
+        }
+        assert "b" not in after and set(after) == {"segmentation", "tracking", "console", "a", "c"}
+        now = counters(metrics, "a")
+        assert all(now[key] >= value for key, value in counted.items())
+        lost = [key for key in now if "dropped" in key or "failed" in key]
+        lost.remove('dasnet_frames_dropped_total{camera="a",cause="overload"}')  # how fast is this machine?
+        assert {key: now[key] for key in lost} == {key: counted[key] for key in lost}
+        assert not [line for line in program.lines if "message refused" in line or "worker ended" in line]
+        assert program.stop() == 0
+        assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
+        assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced

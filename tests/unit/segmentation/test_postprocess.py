@@ -1,0 +1,196 @@
+"""Probability maps to detections: places, sizes and scores in frame pixels."""
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.metadata import Decision, Preprocessing
+from model.preprocess import prepare
+from pipeline.segmentation.camera_motion import CameraMotion
+from pipeline.segmentation.postprocess import MAX_DETECTIONS, detect
+from pipeline.segmentation.segmenter import CameraView
+from pipeline.types import Band, FrameRef, Mask
+
+HALF = {"visible": 0.5, "infrared": 1.0}
+
+REF = FrameRef("north", "s", 0, 0.0, 0, 0)
+CLASSES = ("uav", "bird")
+
+
+def maps(height: int = 40, width: int = 60) -> np.ndarray:
+    return np.full((2, height, width), 0.01, np.float32)
+
+
+def find(probabilities: np.ndarray, decision: Decision = Decision(), scale=(1.0, 1.0), ignore=()):
+    size = (round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
+    return detect(probabilities, REF, Band.VISIBLE, size, CLASSES, decision, scale, ignore)
+
+
+def test_a_target_is_measured_in_frame_pixels():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    probabilities[1, 10:14, 20:26] = 0.3
+    found = find(probabilities, scale=(2.0, 2.0))
+    np.testing.assert_allclose(found.xyxy, [[40, 20, 52, 28]])
+    np.testing.assert_allclose(found.centroid, [[46, 24]], atol=1e-4)
+    np.testing.assert_allclose(found.area_px, [96])
+    np.testing.assert_allclose(found.score, [0.9], atol=1e-6)
+    np.testing.assert_allclose(found.class_scores, [[0.9, 0.3]], atol=1e-6)
+    assert found.masks[0].unpack().all() and found.mask_scale == (2.0, 2.0)
+
+
+def test_the_object_map_is_the_best_class_of_each_pixel():
+    probabilities = maps()
+    probabilities[0, 5:8, 5:8] = 0.8
+    probabilities[1, 5:8, 8:11] = 0.8  # one object, two opinions
+    found = find(probabilities)
+    np.testing.assert_allclose(found.xyxy, [[5, 5, 11, 8]])
+    np.testing.assert_allclose(found.class_scores, [[0.405, 0.405]], atol=1e-3)
+
+
+def test_nothing_found_is_an_empty_result():
+    found = find(maps())
+    assert len(found) == 0 and found.xyxy.shape == (0, 4) and found.class_scores.shape == (0, 2)
+
+
+def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_the_frame():
+    probabilities = maps()
+    probabilities[0, 0:3, 0:3] = 0.9
+    probabilities[0, 30, 50] = 0.9
+    found = find(probabilities, Decision(min_area_px=2, box_margin_px=2))
+    np.testing.assert_allclose(found.xyxy, [[0, 0, 5, 5]])
+    assert len(find(probabilities, Decision(min_area_px=2, keep_share=0.5))) == 2
+    assert len(find(probabilities, ignore=[[(0, 0), (10, 0), (10, 10), (0, 10)]])) == 1
+
+
+def test_of_a_region_boxes_masks_and_ignored_areas_are_in_pixels_of_the_whole_frame():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    args = (probabilities, REF, Band.VISIBLE, (640, 512), CLASSES, Decision(box_margin_px=12), (2.0, 2.0))
+    area = (100, 50, 220, 130)  # the maps' 60x40
+    found = detect(*args, searched=area)
+    np.testing.assert_allclose(found.xyxy, [[116, 50, 176, 102]])  # grown no further than the region
+    np.testing.assert_allclose(found.centroid, [[146, 74]], atol=1e-4)
+    assert (found.masks[0].left, found.masks[0].top) == (70, 35) and found.size_px == (640, 512)
+    around = [(140, 70), (150, 70), (150, 80), (140, 80)]
+    assert len(detect(*args, ignore=[around], searched=area)) == 0
+    assert len(detect(*args, ignore=[[(x - 100, y - 50) for x, y in around]], searched=area)) == 1
+
+
+@pytest.mark.parametrize(
+    ("region", "searched"),
+    [
+        (None, (0, 0, 320, 256)),
+        ((100, 50, 200, 150), (100, 50, 200, 150)),
+        ((100, 50, 1000, 1000), (100, 50, 320, 256)),
+        ((400, 50, 500, 150), (0, 0, 320, 256)),  # of another camera: better all than nothing
+    ],
+)
+def test_the_part_of_a_frame_that_is_searched(region: tuple | None, searched: tuple):
+    assert CameraView(region=region).of((320, 256)) == searched
+
+
+def test_clutter_is_bounded_and_the_largest_are_kept():
+    probabilities = maps(200, 200)
+    probabilities[0, ::2, ::2] = 0.9
+    probabilities[0, 101:140, 101:140] = 0.9
+    found = find(probabilities)
+    assert len(found) == MAX_DETECTIONS and found.area_px[0] > 1000
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_masks_survive_packing(width: int, height: int, random):
+    mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
+    assert (Mask.pack(3, 4, mask).unpack() == mask).all()
+
+
+def test_preprocessing_follows_the_checkpoint_and_never_stretches_by_itself():
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8)
+    scaled, factor = prepare(pixels, "visible", Preprocessing("scale", scale=HALF))
+    assert scaled.shape == (256, 320, 3) and factor == (2.0, 2.0)
+    np.testing.assert_allclose(scaled[0, 0], pixels[:2, :2].mean(axis=(0, 1)), atol=0.51)
+    same, factor = prepare(pixels[:, :, 0], "infrared", Preprocessing("scale", scale=HALF))
+    assert same.shape == (512, 640, 3) and (same[:, :, 0] == pixels[:, :, 0]).all()
+    stretched, factor = prepare(pixels, "visible", Preprocessing())
+    assert stretched.shape == (512, 512, 3) and factor == (1.25, 1.0)
+    overridden, _ = prepare(pixels, "visible", Preprocessing("scale", scale={"visible": 0.5}), scale=0.25)
+    assert overridden.shape == (128, 160, 3)
+
+
+@pytest.mark.parametrize("how", [{"mode": "stretch", "size": 96}, {"mode": "scale"}, {"mode": "scale", "scale": HALF}])
+def test_a_network_that_learned_without_colour_is_shown_none(how: dict[str, Any]):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
+    shown, factor = prepare(pixels, "visible", Preprocessing(**how, grey=True))
+    assert np.ptp(shown, axis=2).max() == 0
+    in_colour, same = prepare(pixels, "visible", Preprocessing(**how))
+    assert (in_colour.shape, same) == (shown.shape, factor) and np.ptp(in_colour, axis=2).max() > 0
+    np.testing.assert_allclose(shown[..., 0], in_colour @ [0.299, 0.587, 0.114], atol=2.5)  # ITU-R BT.601
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(-20, 20), st.integers(-15, 15))
+def test_the_cameras_motion_is_measured_and_does_not_drift(dx: int, dy: int):
+    texture = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
+    world = cv2.resize(texture, None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC)
+    motion = CameraMotion()
+    assert motion.update(world[100:356, 100:420]) is None
+    moved = motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx])
+    assert moved == pytest.approx((dx, dy), abs=1.5)
+    still = [motion.update(world[100 - dy : 356 - dy, 100 - dx : 420 - dx]) for _ in range(50)]
+    total = np.sum([shift for shift in still if shift is not None], axis=0)
+    assert np.abs(total).max() < 0.2
+
+
+@pytest.mark.parametrize("width", [320, 640])
+def test_where_a_turning_camera_looks_is_known_to_a_tenth_of_a_pixel(width: int):
+    """A world whose contrast falls with its frequency, as nature's does, noise, and a target that moves by itself."""
+    random = np.random.default_rng(5)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(1024), np.fft.fftfreq(1024)))
+    frequency[0, 0] = 1
+    waves = np.real(np.fft.ifft2(np.fft.fft2(random.normal(size=(1024, 1024))) / frequency))
+    world = (110 + 35 * waves / waves.std()).astype(np.float32)
+    motion, height, total = CameraMotion(), width * 4 // 5, np.zeros(2)
+    for seq in range(120):
+        place = np.array([100 + 0.14 * width * math.sin(seq / 15), 60 + 0.05 * width * math.sin(seq / 12)])
+        seen = cv2.warpAffine(world, np.column_stack([np.eye(2), -place]), (width, height))
+        seen[40:48, 20 + seq : 30 + seq] = 240
+        shift = motion.update(np.clip(seen + random.normal(0, 3, seen.shape), 0, 255).astype(np.uint8))
+        if seq:
+            total += shift
+        assert np.abs(total + place - (100, 60)).max() < 0.1
+
+
+def test_a_jump_over_a_third_of_the_picture_is_no_motion_of_the_camera():
+    """As a false peak told after a thermal camera's shutter; what follows is measured from there."""
+    texture = np.random.default_rng(1).integers(0, 256, (40, 50), np.uint8)
+    world = cv2.resize(texture, None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC)
+    motion = CameraMotion()
+    shifts = [motion.update(world[100:356, left : left + 320]) for left in (20, 20, 140, 140, 144)]
+    assert shifts[0] is None
+    assert np.array(shifts[1:]) == pytest.approx(np.array([(0, 0), (0, 0), (0, 0), (-4, 0)]), abs=0.3)
+
+
+def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
+    rng = np.random.default_rng(3)
+    clouds = cv2.GaussianBlur(rng.normal(90, 150, (256, 320)), (0, 0), 12)
+    motion = CameraMotion()
+    for number in range(12):
+        picture = clouds + rng.normal(0, 2, clouds.shape)
+        picture[90:120, 60 + 9 * number : 90 + 9 * number] += 100
+        shift = motion.update(np.clip(picture, 0, 255).astype(np.uint8))
+        if number:
+            assert shift == pytest.approx((0, 0), abs=2.5)
+
+
+def test_what_is_faint_is_left_out_by_the_least_score():
+    probabilities = maps()
+    probabilities[0, 10:14, 20:26] = 0.9
+    probabilities[0, 30:34, 40:46] = 0.55
+    assert len(find(probabilities)) == 2
+    (score,) = find(probabilities, Decision(min_score=0.6)).score
+    assert score == pytest.approx(0.9)

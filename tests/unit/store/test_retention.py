@@ -1,0 +1,268 @@
+"""Retention: what is old or too much goes, snapshots first; what nobody has looked at stays."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.disks import fill, needs_mount, small_disk
+from test_store import CONFIRMED, LOST, event, track
+
+from pipeline.config.models import Config
+from pipeline.sinks.outbox import Outbox
+from pipeline.store.cleanup import Retention
+from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
+from pipeline.store.store import Store, StoreReader
+from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.types import Event, EventKind, TrackState
+
+NOW_NS = time.time_ns()
+PLENTY = Disk(1, 500 * GB, 1000 * GB)
+OFF = Limits(days=36500, max_bytes=10**15, min_free_bytes=0)
+
+
+# What is decided
+
+
+def snapshot(age_days: float, size_bytes: int = 100) -> StoredSnapshot:
+    return StoredSnapshot(f"{age_days}.jpg", size_bytes, round(NOW_NS - age_days * DAY_NS))
+
+
+def rows(age_days: float, size_bytes: int = 100) -> Rows:
+    return Rows(round(NOW_NS - age_days * DAY_NS), size_bytes)
+
+
+def inventory(used_bytes: int = 0, disk: Disk = PLENTY, store_disk: Disk | None = None) -> Inventory:
+    snapshots = [snapshot(age) for age in (50, 40, 20, 10)]
+    return Inventory(NOW_NS, used_bytes, snapshots, [rows(age) for age in (60, 45, 15, 5)], disk, store_disk or disk)
+
+
+def chosen(limits: Limits, stock: Inventory) -> tuple[list[str], float, int]:
+    made = plan(stock, limits)
+    return [each.name for each in made.snapshots], (NOW_NS - made.before_ns) / DAY_NS, made.excess_bytes
+
+
+def test_by_age_all_that_is_older() -> None:
+    assert chosen(Limits(30, 10**15, 0), inventory()) == (["50.jpg", "40.jpg"], pytest.approx(30), 0)
+    assert chosen(OFF, inventory())[0] == []
+
+
+def test_by_bytes_the_oldest_snapshots_first_then_rows_then_no_more() -> None:
+    def limits(max_bytes: int) -> Limits:
+        return Limits(36500, max_bytes, 0)
+
+    assert chosen(limits(900), inventory(1000)) == (["50.jpg"], pytest.approx(36500), 0)
+    assert chosen(limits(600), inventory(1000)) == (
+        ["50.jpg", "40.jpg", "20.jpg", "10.jpg"], pytest.approx(36500), 0,
+    )  # fmt: skip
+    assert chosen(limits(450), inventory(1000))[1:] == (pytest.approx(45), 0)
+    assert chosen(limits(100), inventory(1000))[1:] == (pytest.approx(5), 100)
+
+
+def test_by_free_space_of_each_disk() -> None:
+    short = Disk(1, 850, 10_000)
+    assert chosen(Limits(36500, 10**15, 1000), inventory(disk=short))[0] == ["50.jpg", "40.jpg"]
+    other = Disk(2, 850, 10_000)
+    deleted, days, excess = chosen(Limits(36500, 10**15, 1000), inventory(store_disk=other))
+    assert (deleted, days, excess) == ([], pytest.approx(45), 0), "snapshots on another disk would not help"
+    assert chosen(Limits(36500, 10**15, 2000), inventory(disk=short))[2] == 1150 - 800
+
+
+def test_the_default_leaves_two_gb_or_a_tenth_of_a_smaller_disk() -> None:
+    limits = Limits(30, 10**15, None)
+    assert (limits.free_bytes(1000 * GB), limits.free_bytes(5 * GB)) == (2 * GB, GB // 2)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.integers(0, 1000)), max_size=20),
+    st.lists(st.tuples(st.floats(0, 100), st.integers(0, 1000)), max_size=20),
+    st.integers(0, 20_000), st.integers(1, 20_000), st.floats(0.1, 100),
+)  # fmt: skip
+def test_never_more_than_needed_and_never_less_than_possible(
+    pictures: list[tuple[float, int]], times: list[tuple[float, int]], used: int, most: int, days: float
+) -> None:
+    snapshots = sorted((snapshot(*each) for each in pictures), key=lambda each: each.time_ns)
+    stock = Inventory(NOW_NS, used, snapshots, sorted(rows(*each) for each in times), PLENTY, PLENTY)
+    made = plan(stock, Limits(days, most, 0))
+    assert list(made.snapshots) == snapshots[: len(made.snapshots)], "the oldest ones"
+    gone = sum(each.size_bytes for each in made.snapshots)
+    gone += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
+    assert used - gone <= most or made.excess_bytes == used - gone - most
+    if made.excess_bytes:
+        assert len(made.snapshots) == len(snapshots) and all(each.end_ns <= made.before_ns for each in stock.rows)
+
+
+# What is deleted
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def site(run_dir: Path, **limits: float) -> Config:
+    camera = {"id": "north", "uri": "demo:scene"}
+    return Config.model_validate({"cameras": [camera], "run_dir": run_dir, "retention": limits})
+
+
+def alert(number: int, age_days: float, ended: bool = True) -> list[Event]:
+    time_ns = round(NOW_NS - age_days * DAY_NS)
+    seen = track(number)
+    first, last = (
+        seen.first_seen.__class__("north", "s1", seq, 0.0, 0, time_ns) for seq in (0, 1)
+    )  # fmt: skip
+    seen = track(number, first_seen=first, last_seen=last)
+    opened = event(CONFIRMED, seen, time_utc_ns=time_ns)
+    opened = event(CONFIRMED, seen, id=opened.id, time_utc_ns=time_ns, snapshot=f"{opened.id}.jpg")
+    if not ended:
+        return [opened]
+    lost = track(number, first_seen=first, last_seen=last, state=TrackState.LOST)
+    return [opened, event(LOST, lost, time_utc_ns=time_ns + 1, alert=opened.id)]
+
+
+class Filled:
+    """A store with alerts, their snapshots, and which of them somebody has acknowledged."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.path = run_dir / "store.sqlite"
+        self.store = Store(self.path)
+        self.seen = sqlite3.connect(self.path, isolation_level=None)
+        self.metrics = TrackingMetrics(["north"], 0.5)
+
+    def add(self, number: int, age_days: float, ended: bool = True, seen: bool = True, size_kb: int = 100) -> str:
+        events = alert(number, age_days, ended)
+        self.store.append(events)
+        if seen:
+            self.seen.execute("UPDATE alerts SET acknowledged_utc_ns = 1 WHERE id = ?", (events[0].id,))
+        file = self.run_dir / "snapshots" / f"{events[0].id}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(os.urandom(size_kb << 10))
+        os.utime(file, ns=(events[0].time_utc_ns, events[0].time_utc_ns))
+        return events[0].id
+
+    def run(self, config: Config, sinks: tuple[str, ...] = ()) -> None:
+        retention = Retention(config, self.metrics.store, sinks)
+        while not retention.run_once(NOW_NS):
+            pass
+
+    def left(self) -> tuple[set[str], set[str], int, int]:
+        """Alerts, those with a snapshot, events, tracks."""
+        with StoreReader(self.path) as reader:
+            alerts = reader.alerts(10**6)
+            files = {path.stem for path in (self.run_dir / "snapshots").iterdir()}
+            assert {each.id for each in alerts if each.snapshot} >= files & {each.id for each in alerts}
+            return {each.id for each in alerts}, files, len(reader.events(10**6)), len(reader.tracks(10**6))
+
+    def close(self) -> None:
+        self.seen.close()
+        self.store.close()
+
+    @property
+    def deleted_bytes(self) -> int:
+        return int(self.metrics.store.deleted_bytes._value.get())
+
+
+@pytest.fixture
+def filled(run_dir: Path) -> Iterator[Filled]:
+    filled = Filled(run_dir)
+    yield filled
+    filled.close()
+
+
+def test_what_is_old_goes_but_for_open_alerts(filled: Filled) -> None:
+    old, young = filled.add(1, 40), filled.add(2, 20)
+    active, unseen = filled.add(3, 40, ended=False), filled.add(4, 40, seen=False)
+    filled.store.append([event(EventKind.CAMERA_UP, time_utc_ns=NOW_NS - 50 * DAY_NS)])
+    orphan = filled.run_dir / "snapshots" / "orphan.jpg"
+    orphan.write_bytes(b"x")
+    os.utime(orphan, ns=(0, 0))
+    filled.run(site(filled.run_dir))
+    kept = {young, active, unseen}
+    assert filled.left() == (kept, kept, 5, 3)
+    assert old not in kept and filled.deleted_bytes > 100_000
+    assert filled.metrics.store.retention_run._value.get() == NOW_NS / 1e9
+
+
+def test_by_bytes_snapshots_go_first_and_then_the_store_s_file_shrinks(filled: Filled) -> None:
+    numbers = [filled.add(number, 20 - number / 100, size_kb=10) for number in range(1, 400)]
+    with closing(sqlite3.connect(filled.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size_bytes = filled.path.stat().st_size
+    filled.run(site(filled.run_dir, max_gb=(size_bytes + 1_500_000) / GB))
+    alerts, files, *_ = filled.left()
+    assert alerts == set(numbers) and files == set(numbers[-len(files) :]) and 0 < len(files) < 180
+    filled.run(site(filled.run_dir, max_gb=size_bytes / 2 / GB))
+    alerts, files, events, tracks = filled.left()
+    assert files == set() and alerts == set(numbers[-len(alerts) :]) and 110 < len(alerts) < 220
+    assert (events, tracks) == (2 * len(alerts), len(alerts))
+    with closing(sqlite3.connect(filled.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert filled.path.stat().st_size < 0.55 * size_bytes
+    assert filled.metrics.store.excess_bytes._value.get() == 0
+
+
+def test_limits_that_cannot_be_kept_are_said(filled: Filled) -> None:
+    unseen = filled.add(1, 50, seen=False)
+    filled.run(site(filled.run_dir, max_gb=50_000 / GB))
+    assert filled.left()[1] == {unseen} and filled.metrics.store.excess_bytes._value.get() > 50_000
+
+
+def test_what_no_sink_has_had_yet_stays_until_it_expires(filled: Filled) -> None:
+    filled.add(1, 40), filled.add(2, 20), filled.add(3, 10)
+    with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO cursors VALUES ('here', 6), ('away', 1), ('removed', 0)")
+    filled.run(site(filled.run_dir, max_gb=1000 / GB), ("here", "away"))
+    with StoreReader(filled.path) as reader:
+        assert [stored.row for stored in reader.events(10)] == [3, 4, 5, 6], "1 and 2 have expired, and 2 was not sent"
+    assert filled.metrics.store.lost.labels("expired")._value.get() == 1
+
+
+@needs_mount
+def test_a_full_disk_gets_its_space_back_though_the_store_cannot_be_written(run_dir: Path) -> None:
+    with small_disk(run_dir, 8):
+        filled = Filled(run_dir)
+        numbers = [filled.add(number, 20 - number / 10) for number in range(1, 40)]
+        fill(run_dir)
+        assert shutil.disk_usage(run_dir).free < 10_000
+        filled.run(site(run_dir, min_free_gb=0.002))
+        alerts, files, *_ = filled.left()
+        assert shutil.disk_usage(run_dir).free >= 1_500_000
+        assert alerts == set(numbers) and files == set(numbers[-len(files) :]) and len(files) > 10
+        filled.close()
+
+
+def test_a_store_without_incremental_vacuum_is_prepared_for_it_with_all_that_is_in_it(run_dir: Path) -> None:
+    with Store(run_dir / "store.sqlite") as store:
+        store.append(alert(1, 3))
+    with closing(sqlite3.connect(run_dir / "store.sqlite", isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+        connection.execute("DROP INDEX events_by_time")
+        connection.execute("PRAGMA user_version = 2")
+    with Store(run_dir / "store.sqlite") as store, StoreReader(run_dir / "store.sqlite") as reader:
+        store.make_shrinkable()
+        assert [stored.event.kind for stored in reader.events(10)] == [CONFIRMED, LOST]
+    with closing(sqlite3.connect(run_dir / "store.sqlite")) as connection:
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+def test_it_works_by_itself_beside_the_writer_and_sinks_keep_their_place(filled: Filled) -> None:
+    old = filled.add(1, 40)
+    outbox = Outbox(filled.path, [])
+    with Retention(site(filled.run_dir), filled.metrics.store, []):
+        deadline_s = time.monotonic() + 10
+        while (filled.run_dir / "snapshots" / f"{old}.jpg").exists() or filled.left()[0]:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        filled.store.append([event(EventKind.CAMERA_UP)])
+    assert outbox.stop() == {}
+    with StoreReader(filled.path) as reader:
+        assert [stored.row for stored in reader.events(10)] == [3]

@@ -1,0 +1,225 @@
+"""One target, one id: through gaps, jitter, crossings, slow and fast cameras; clutter and fixed objects never."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
+
+from model.metadata import Decision
+from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.tracker import Tracker
+from pipeline.types import Detections, Track, TrackState
+
+
+def tracker() -> Tracker:
+    return Tracker("north", "s1", Decision())
+
+
+def follow(frames: Iterable[Detections]) -> list[list[Track]]:
+    one = tracker()
+    return [one.update(detections) for detections in frames]
+
+
+def confirmed(history: list[list[Track]]) -> dict[int, list[Track]]:
+    seen: dict[int, list[Track]] = {}
+    for tracks in history:
+        for track in tracks:
+            if track.state is TrackState.CONFIRMED:
+                seen.setdefault(track.id, []).append(track)
+    return seen
+
+
+def flight(seq: int, side: float = 8, speed_px_s: float = 270) -> Target:
+    """9 px a frame at 30 frames/s: an 8 px target never overlaps itself."""
+    return (20 + speed_px_s * seq / 30, 200 + 20 * math.sin(seq / 10), side, SURE_UAV)
+
+
+def test_a_small_fast_target_keeps_one_id_and_is_confirmed_at_its_fourth_sighting():
+    history = follow(frame(seq, [flight(seq)]) for seq in range(60))
+    assert list(confirmed(history)) == [1]
+    assert [tracks[0].state for tracks in history[:4]] == [TrackState.TENTATIVE] * 3 + [TrackState.CONFIRMED]
+    last = history[-1][0]
+    assert last.velocity_px_s[0] == pytest.approx(270, rel=0.1)
+    assert (last.label, last.hits) == ("uav", 60)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_a_slower_camera_sees_the_same_track(stride: int):
+    history = follow(frame(seq, [flight(seq)]) for seq in range(0, 120, stride))
+    assert list(confirmed(history)) == [1]
+
+
+def test_random_and_long_gaps_do_not_break_a_track():
+    random = np.random.default_rng(1)
+    kept = [seq for seq in range(150) if seq < 10 or (random.random() > 0.3 and not 60 <= seq < 80)]
+    history = follow(frame(seq, [flight(seq, speed_px_s=90)]) for seq in kept)
+    assert list(confirmed(history)) == [1]
+
+
+def test_a_missed_target_coasts_for_a_bounded_time_and_is_then_lost_once():
+    frames = [frame(seq, [flight(seq)] if seq < 20 else []) for seq in range(90)]
+    states = [tracks[0].state if tracks else None for tracks in follow(frames)]
+    assert states[20:40] == [TrackState.COASTING] * 20
+    assert states.count(TrackState.LOST) == 1
+    assert states[-1] is None
+
+
+def test_what_is_too_small_to_start_a_track_continues_a_confirmed_one():
+    one = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    sizes = [2] * 20 + [3] * 8 + [2] * 20  # 4, 9 and 4 px
+    history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
+    assert history[:20] == [[]] * 20
+    (track,) = confirmed(history).values()
+    assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
+    tentative = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 3 else 2, 60)])) for seq in range(30)])
+
+
+def test_crossing_targets_keep_their_ids():
+    def pair(seq: int) -> list[Target]:
+        return [(50 + 6 * seq, 100 + 2 * seq, 10, SURE_UAV), (50 + 6 * seq, 220 - 2 * seq, 10, SURE_BIRD)]
+
+    history = follow(frame(seq, pair(seq)) for seq in range(60) if seq % 7)
+    tracks = confirmed(history)
+    assert len(tracks) == 2
+    assert {states[-1].label for states in tracks.values()} == {"uav", "bird"}
+    for states in tracks.values():
+        assert len({track.label for track in states[5:]}) == 1
+
+
+def test_scattered_clutter_is_never_confirmed():
+    random = np.random.default_rng(2)
+
+    def clutter() -> list[Target]:
+        points = random.uniform((0, 0), (640, 512), (random.poisson(0.5), 2))
+        return [(x, y, 6, SURE_UAV) for x, y in points]
+
+    assert not confirmed(follow(frame(seq, clutter()) for seq in range(3000)))
+
+
+def test_what_stands_still_since_it_was_seen_is_a_fixed_object_but_a_hovering_arrival_stays():
+    random = np.random.default_rng(3)
+
+    def lamp() -> Target:
+        return (300 + random.normal(0, 0.3), 100 + random.normal(0, 0.3), 12, SURE_UAV)
+
+    assert not confirmed(follow(frame(seq, [lamp()]) for seq in range(600)))
+    arrival = [frame(seq, [(100 + 4 * min(seq, 30), 100, 12, SURE_UAV)]) for seq in range(600)]
+    history = follow(arrival)
+    assert history[-1][0].state is TrackState.CONFIRMED
+
+
+@pytest.mark.parametrize(("size_px", "is_moving"), [((640, 512), True), ((1920, 1080), False)])
+def test_what_a_large_picture_moves_by_within_its_own_error_is_no_movement(size_px: tuple[int, int], is_moving: bool):
+    steps = (frame(seq, [(300 + min(seq, 4), 100, 12, SURE_UAV)]) for seq in range(60))
+    assert bool(confirmed(follow(replace(one, size_px=size_px) for one in steps))) == is_moving
+
+
+def test_a_target_that_a_moving_camera_holds_in_its_centre_is_confirmed():
+    """It stands still in the picture, and the background moves behind it."""
+    history = follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=(-5.0, 0.0)) for seq in range(30))
+    assert confirmed(history)
+    lamp = [frame(seq, [(600 - 5.0 * seq, 256, 14, SURE_UAV)], shift=(-5.0, 0.0)) for seq in range(60)]
+    assert not confirmed(follow(lamp))
+
+
+def test_where_the_cameras_motion_is_unknown_nothing_is_held_against_a_still_target():
+    assert confirmed(follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=None) for seq in range(30)))
+
+
+def label(scores: list[tuple[float, ...]], speed_px_s: float = 90) -> str:
+    """Of a target that looks like this, frame by frame, in the end."""
+    frames = (frame(seq, [(*flight(seq, speed_px_s=speed_px_s)[:3], s)]) for seq, s in enumerate(scores))
+    return follow(frames)[-1][0].label
+
+
+def odds(evidence: float) -> tuple[float, ...]:
+    """Class scores that say so much for a uav, against a bird."""
+    return (1 / (1 + math.exp(-evidence)), 0.5, 0.1, 0.1)
+
+
+def test_what_comes_closer_is_named_anew_within_seconds():
+    """Evidence of 2.5 s counts; over a whole track of ten seconds the bird would stay one for ten more."""
+    assert label([SURE_BIRD] * 150 + [SURE_UAV] * 15) == "bird"
+    assert label([SURE_BIRD] * 150 + [SURE_UAV] * 75) == "uav"
+
+
+def test_a_slow_camera_forgets_as_fast():
+    history = follow(frame(n, [(20 + 4 * n, 200, 12, SURE_BIRD if n < 20 else SURE_UAV)], n / 4) for n in range(32))
+    assert history[19][0].label == "bird" and history[31][0].label == "uav"
+
+
+def test_what_was_reported_takes_more_to_be_silenced_than_what_never_was():
+    """The decision silences below -0.8; what was alerted on, below -2.8: it would only flicker."""
+    assert label([odds(-1.3)] * 90) == "bird"
+    assert label([odds(0.0)] * 30 + [odds(-2.5)] * 120) == "unknown"
+    assert label([odds(0.0)] * 30 + [odds(-3.5)] * 120) == "bird"
+
+
+def test_labels_follow_the_evidence():
+
+    assert label([SURE_BIRD] * 30) == "bird"
+    assert label([SURE_UAV] * 30) == "uav"
+    assert label([UNSURE] * 30) == "unknown"
+    assert label([SURE_BIRD] * 3 + [SURE_UAV] * 27) == "uav"
+
+
+def test_what_was_not_told_apart_says_nothing_and_is_unknown():
+    assert label([NO_NAMES] * 30) == "unknown"
+    assert label([SURE_BIRD] * 5 + [NO_NAMES] * 60) == "bird"
+    assert label([SURE_BIRD] * 60 + [NO_NAMES] * 150 + [SURE_UAV] * 10) == "uav"  # forgotten meanwhile
+
+
+def test_time_that_stands_still_or_steps_back_is_ignored_and_a_large_jump_starts_anew():
+    one = tracker()
+    for seq in range(20):
+        one.update(frame(seq, [flight(seq)]))
+    assert one.update(frame(20, [flight(20)], pts_s=19 / 30)) == []
+    assert one.update(frame(21, [flight(21)]))[0].hits == 21
+    after = one.update(frame(22, [flight(22)], pts_s=100.0))
+    assert [(track.id, track.state) for track in after] == [(2, TrackState.TENTATIVE), (1, TrackState.LOST)]
+
+
+def test_ids_are_the_same_every_time_and_differ_between_sessions_and_cameras():
+    def ulid(camera: str, session: str) -> str:
+        one = Tracker(camera, session, Decision())
+        return one.update(frame(0, [flight(0)], camera=camera, session=session))[0].ulid
+
+    assert ulid("a", "s") == ulid("a", "s")
+    assert len({ulid("a", "s"), ulid("b", "s"), ulid("a", "t")}) == 3
+
+
+def test_one_long_prediction_equals_five_short_ones():
+    filters = [ConstantVelocity(np.array([1.0, 2.0]), 2.0, 30.0) for _ in range(2)]
+    filters[0].predict(0.2, 50.0)
+    for _ in range(5):
+        filters[1].predict(0.04, 50.0)
+    np.testing.assert_allclose(filters[0].mean, filters[1].mean, atol=1e-9)
+    np.testing.assert_allclose(filters[0].covariance, filters[1].covariance, atol=1e-9)
+
+
+def test_the_filter_is_the_textbooks():
+    """Against the plain matrix form, on a random sequence."""
+    random = np.random.default_rng(4)
+    one = ConstantVelocity(np.array([0.0, 0.0]), 1.0, 10.0)
+    mean, covariance = np.zeros(4), np.diag([1.0, 1.0, 100.0, 100.0])
+    h = np.eye(2, 4)
+    for _ in range(20):
+        dt, point = random.uniform(0.02, 0.3), random.normal(0, 5, 2)
+        f = np.array([[1, 0, dt, 0], [0, 1, 0, dt], [0, 0, 1, 0], [0, 0, 0, 1]])
+        axis = 7.0 * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
+        mean, covariance = f @ mean, f @ covariance @ f.T + np.kron(axis, np.eye(2))
+        one.predict(dt, 7.0)
+        s = h @ covariance @ h.T + np.eye(2) * 0.49
+        squared, log_s = one.distance(point[None], np.array([0.7]))
+        residual = point - mean[:2]
+        assert squared[0] == pytest.approx(residual @ np.linalg.inv(s) @ residual)
+        assert log_s[0] == pytest.approx(np.log(np.linalg.det(s)))
+        gain = covariance @ h.T @ np.linalg.inv(s)
+        mean, covariance = mean + gain @ residual, (np.eye(4) - gain @ h) @ covariance
+        one.update(point, 0.7)
+        np.testing.assert_allclose(one.mean, mean, atol=1e-9)
+        np.testing.assert_allclose(one.covariance, covariance, atol=1e-9)

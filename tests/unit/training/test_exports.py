@@ -1,0 +1,460 @@
+"""Labels as annotation tools export them: sizes, run lengths, crowds, splits, capitals, marks; and what is refused."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from support import data_sets
+from support.data_sets import (
+    HEIGHT,
+    TARGET,
+    WIDTH,
+    XYWH,
+    YOLO_LINE,
+    mask,
+    picture,
+    write,
+    write_bytes,
+    write_json,
+    write_turned,
+)
+from test_data_faults import fault_of
+from test_datasets import frames_of
+
+from training.datasets import DataError, describe, open_dataset
+from training.datasets.pictures import same_proportions
+
+X0, Y0, X1, Y1 = TARGET
+TRIANGLE = [[X0, Y0, X1, Y0, X0, Y1]]
+POLYGON_LINE = (
+    f"0 {X0 / WIDTH} {Y0 / HEIGHT} {X1 / WIDTH} {Y0 / HEIGHT} {X1 / WIDTH} {Y1 / HEIGHT} {X0 / WIDTH} {Y1 / HEIGHT}"
+)
+
+
+def coco(folder: Path, image: dict[str, Any] | None = None, **annotation: Any) -> None:
+    """One image of 160x128 with one drone."""
+    write(folder / "a.jpg", picture(colour=True))
+    item = {"id": 7, "image_id": 1, "category_id": 1, "bbox": XYWH, **annotation}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", **(image or {})}],
+        "categories": [{"id": 1, "name": "drone"}],
+        "annotations": [{key: value for key, value in item.items() if value is not Ellipsis}],
+    }
+    write_json(folder / "annotations.json", content)
+
+
+def only_frame(folder: Path) -> Any:
+    ((frame,),) = frames_of(folder).values()
+    return frame
+
+
+def run_lengths(shape: Any) -> list[int]:
+    """Column by column, beginning with background."""
+    column = np.concatenate([[0], shape.T.ravel() > 0, [0]])
+    edges = np.flatnonzero(np.diff(column))
+    return np.diff([0, *edges, shape.size]).tolist()
+
+
+# --- COCO ---
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, 1.25])
+def test_annotations_of_a_resized_image_are_resized(tmp_path: Path, factor: float) -> None:
+    size = {"width": round(WIDTH * factor), "height": round(HEIGHT * factor)}
+    square = [[X0, Y0, X1, Y0, X1, Y1, X0, Y1]]
+    scaled = [[value * factor for value in polygon] for polygon in square]
+    coco(tmp_path, size, bbox=[value * factor for value in XYWH], segmentation=scaled)
+    frame = only_frame(tmp_path)
+    np.testing.assert_array_equal(frame.labels, mask(1))
+    assert frame.objects[0].xyxy == pytest.approx(TARGET)
+
+
+@pytest.mark.parametrize(("width", "height"), [(HEIGHT, WIDTH), (WIDTH, WIDTH), (640, 480)])
+def test_annotations_of_another_shape_are_refused_with_both_sizes(tmp_path: Path, width: int, height: int) -> None:
+    coco(tmp_path, {"width": width, "height": height})
+    message = (
+        f"annotation 7: is for an image of {width}x{height} pixels, {tmp_path}/a.jpg has {WIDTH}x{HEIGHT}; expected"
+    )
+    assert message in fault_of(tmp_path)
+
+
+def test_annotations_are_of_the_image_as_viewers_turn_it(tmp_path: Path) -> None:
+    coco(tmp_path, {"width": WIDTH, "height": HEIGHT}, segmentation=TRIANGLE)
+    write_turned(tmp_path / "a.jpg", np.rot90(picture(colour=True)), 6)  # lies on its side in the file
+    frame = only_frame(tmp_path)
+    assert frame.image.shape == (HEIGHT, WIDTH, 3)
+    assert frame.image[frame.labels > 0].mean() > frame.image[frame.labels == 0].mean() + 50
+    coco(tmp_path, {"width": HEIGHT, "height": WIDTH})
+    write_turned(tmp_path / "a.jpg", np.rot90(picture(colour=True)), 6)
+    assert f"is for an image of {HEIGHT}x{WIDTH} pixels" in fault_of(tmp_path)
+
+
+def test_sizes_are_those_of_one_image_within_rounding() -> None:
+    assert same_proportions((1920, 1080), (640, 360)) and same_proportions((1333, 750), (640, 360))
+    assert not same_proportions((640, 480), (640, 360)) and not same_proportions((101, 100), (100, 101))
+    assert not same_proportions((10, 8), (320, 240))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_run_lengths_are_exact(tmp_path: Path, compressed: bool) -> None:
+    shape = np.tril(np.ones((HEIGHT, WIDTH), np.uint8)) * mask(1)
+    shape[5, 7] = 1
+    counts: Any = run_lengths(shape)
+    if compressed:
+        coder = pytest.importorskip("faster_coco_eval.core.mask")
+        counts = coder.encode(np.asfortranarray(shape))["counts"].decode()
+    coco(tmp_path, segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
+    np.testing.assert_array_equal(only_frame(tmp_path).labels, shape)
+
+
+def test_run_lengths_of_a_resized_image_are_resized(tmp_path: Path) -> None:
+    large = np.repeat(np.repeat(mask(1), 2, axis=0), 2, axis=1)
+    size = {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    runs = {"size": [2 * HEIGHT, 2 * WIDTH], "counts": run_lengths(large)}
+    coco(tmp_path, size, bbox=[2 * value for value in XYWH], segmentation=runs)
+    np.testing.assert_array_equal(only_frame(tmp_path).labels, mask(1))
+
+
+def test_crowds_are_left_out_and_counted(tmp_path: Path) -> None:
+    coco(tmp_path)
+    content = data_sets.read_json(tmp_path / "annotations.json")
+    crowd = {"id": 8, "image_id": 1, "category_id": 1, "bbox": [0, 0, 90, 90], "iscrowd": 1}
+    write_json(tmp_path / "annotations.json", {**content, "annotations": [*content["annotations"], crowd]})
+    assert describe(open_dataset(tmp_path)) == "1 recordings, 1 labelled frames, crowd annotations left out: 1"
+    assert len(only_frame(tmp_path).objects) == 1
+    coco(tmp_path, iscrowd=1)
+    with pytest.raises(DataError, match=r"annotations.json: all 1 annotations are crowds .*CVAT"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bbox": []}, "bbox = []; expected [x, y, width, height] in pixels"),
+        ({"bbox": ...}, "has no bbox; expected [x, y"),
+        ({"bbox": None}, "bbox = None; expected [x, y"),
+        ({"bbox": [1, 2, "3", 4]}, "bbox = [1, 2, '3', 4]; expected [x, y"),
+        ({"bbox": [1, 2, 10**400, 4]}, "bbox = [1, 2, 1000"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "bbox = [1, 2, nan, 4]; expected [x, y"),
+        ({"bbox": [0.3, 0.2, 0.1, 0.1]}, "bbox = [0.3, 0.2, 0.1, 0.1] is in shares of the image"),
+        ({"bbox": [60, 40, 0, 8]}, "box (60, 40, 60, 48) has no area, in "),
+        ({"bbox": [400, 40, 9, 8]}, "lies outside the frame of 160x128 pixels, in "),
+        ({"category_id": 4}, "category_id = 4; expected an id of categories (1)"),
+        ({"category_id": ...}, "category_id = None; expected"),
+        ({"segmentation": TRIANGLE[0]}, "segmentation = [60, 40, 72, 40, 60, 48]; expected a list of polygons"),
+        ({"segmentation": [[[60, 40], [72, 40], [60, 48]]]}, "segmentation has the polygon [[60, 40]"),
+        ({"segmentation": [[60, 40, 72, 40]]}, "segmentation has the polygon [60, 40, 72, 40]; expected"),
+        ({"segmentation": [[60, 40, 72, 40, 60]]}, "segmentation has the polygon [60, 40, 72, 40, 60]"),
+        ({"segmentation": "60,40,72,40,60,48"}, "segmentation = '60,40,72,40,60,48'; expected"),
+        ({"segmentation": {"counts": [20480]}}, "segmentation has size None; expected [height, width]"),
+        (
+            {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [20480]}},
+            "mask of 128x160 pixels for an image of 160x128",
+        ),
+        ({"segmentation": {"size": [10**7, 10**7], "counts": "0"}}, "expected 268435456 or fewer in all"),
+        (
+            {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 2]}},
+            "run lengths add up to 3 pixels; expected those of",
+        ),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, 20481]}}, "segmentation has counts [-1, 20481]"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oo"}}, "compressed run lengths are malformed; expected"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": ""}}, "compressed run lengths are malformed; expected"),
+    ],
+)
+def test_what_is_wrong_with_an_annotation_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    if message.startswith("compressed"):
+        pytest.importorskip("faster_coco_eval")
+    coco(tmp_path, **changes)
+    fault = fault_of(tmp_path)
+    assert f"labels {tmp_path}/annotations.json: annotation 7: " in fault and message in fault
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": 3}, "images = 3; expected a list"),
+        ({"annotations": [3]}, r"annotations\[0\] = 3; expected a map"),
+        ({"images": [{"id": None, "file_name": "a.jpg"}]}, r"images\[0\] has id None; expected a number"),
+        ({"images": [{"id": 1}]}, "image 1: file_name = None; expected an image's path"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "image 1 stands twice"),
+        ({"images": [{"id": k, "file_name": "a.jpg"} for k in (1, 2)]}, "images 1 and 2 are both a.jpg"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] = \{'id': 1\}; expected id and name"),
+        (
+            {"annotations": [{"id": 7, "image_id": "1"}]},
+            r"annotation 7: image_id = '1'; expected an id of images \(1\)",
+        ),
+        ({"annotations": [{"image_id": [1]}]}, r"annotations\[0\] \(no id\): image_id = \[1\]; expected an id"),
+    ],
+)
+def test_coco_files_that_contradict_themselves_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    coco(tmp_path)
+    write_json(tmp_path / "annotations.json", {**data_sets.read_json(tmp_path / "annotations.json"), **content})
+    with pytest.raises(DataError, match=rf"annotations.json: {message}"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe\x00", b'{"images": ' + b"9" * 5000 + b"}"])
+def test_json_that_no_decoder_reads_is_named(tmp_path: Path, content: bytes) -> None:
+    write_bytes(tmp_path / "a.json", content)
+    with pytest.raises(DataError, match=r"a.json: is not JSON; expected COCO"):
+        open_dataset(tmp_path)
+
+
+def test_the_layouts_of_cvat_and_label_studio(tmp_path: Path) -> None:
+    coco(tmp_path)
+    made = data_sets.read_json(tmp_path / "annotations.json")
+    for place, file_name, labels in (
+        ("cvat/images/default", "a.jpg", "cvat/annotations/instances_default.json"),
+        ("studio/images", "images\\a.jpg", "studio/result.json"),
+    ):
+        (tmp_path / place).mkdir(parents=True)
+        shutil.copy(tmp_path / "a.jpg", tmp_path / place)
+        write_json(tmp_path / labels, {**made, "images": [{"id": 1, "file_name": file_name}]})
+        assert len(only_frame(tmp_path / place.split("/")[0]).objects) == 1
+
+
+# --- YOLO ---
+
+
+def yolo(folder: Path, content: str, images: tuple[str, ...] = ("images/0.jpg",), text: str = YOLO_LINE) -> Path:
+    for image in images:
+        write(folder / image, picture(colour=True))
+        place = folder / image.replace("images/", "labels/")
+        write_bytes(place.with_suffix(".txt"), text.encode())
+    (folder / "data.yaml").write_text(content)
+    return folder
+
+
+def splits_of(folder: Path) -> dict[str, int]:
+    recordings = open_dataset(folder)
+    assert len({one.name for one in recordings}) == len(recordings)
+    frames_of(folder)
+    return {
+        split: sum(len(one) for one in recordings if one.split == split) for split in {one.split for one in recordings}
+    }
+
+
+NAMES = "names: {0: drone}\n"
+FOUR = tuple(f"images/{number}.jpg" for number in range(4))
+
+
+@pytest.mark.parametrize(
+    ("content", "images", "files"),
+    [
+        ("path: .\ntrain: t.txt\nval: v.txt\n", FOUR, {"t.txt": FOUR[:3], "v.txt": FOUR[3:]}),
+        ("train: t.txt\nval: [v.txt]\n", FOUR, {"t.txt": [f"./{one}" for one in FOUR[:3]], "v.txt": FOUR[3:]}),
+        ("train: t.txt\nval: v.txt\n", FOUR, {"t.txt": [f"data/{one}" for one in FOUR[:3]], "v.txt": FOUR[3:]}),  # CVAT
+        ("train: t.txt\nval: v.txt\n", FOUR, {"t.txt": [f"/elsewhere/{one}" for one in FOUR[:3]], "v.txt": FOUR[3:]}),
+        ("path: /elsewhere/drones\ntrain: t.txt\nval: v.txt\n", FOUR, {"t.txt": FOUR[:3], "v.txt": FOUR[3:]}),
+        (
+            "path: sub\ntrain: images/a\nval: images/b\n",
+            [f"sub/images/{one}.jpg" for one in ("a/0", "a/1", "a/2", "b/3")],
+            {},
+        ),
+        (
+            "train: [images/a, images/c]\nval: images/b\n",
+            [f"images/{one}.jpg" for one in ("a/0", "a/1", "c/0", "b/3")],
+            {},
+        ),
+        (
+            "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n",  # Roboflow, without a test split
+            [f"{one}.jpg" for one in ("train/images/0", "train/images/1", "train/images/2", "valid/images/3")],
+            {},
+        ),
+    ],
+)
+def test_the_splits_that_data_yaml_names(tmp_path: Path, content: str, images: Any, files: dict[str, Any]) -> None:
+    folder = yolo(tmp_path / "data", content + NAMES, images)
+    for name, lines in files.items():
+        write_bytes(folder / name, b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
+    assert splits_of(folder) == {"train": 3, "val": 1}
+
+
+def test_one_folder_may_be_two_splits(tmp_path: Path) -> None:
+    assert splits_of(yolo(tmp_path, "train: images\nval: images\n" + NAMES)) == {"train": 1, "val": 1}
+
+
+def test_what_data_yaml_names_and_is_not_there(tmp_path: Path) -> None:
+    folder = yolo(tmp_path, "train: t.txt\nval: images/val\n" + NAMES)
+    (folder / "t.txt").write_text("images/0.jpg\nimages/9.jpg\n")
+    fault = fault_of(folder)
+    assert fault.startswith("data: 2 faults")
+    assert f"{folder}/t.txt: line 2: images/9.jpg is not there; expected an image's path" in fault
+    assert f"{folder}/data.yaml: val = 'images/val' is not there; expected a folder, a text file" in fault
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train: 3\n" + NAMES, "data.yaml: train = 3; expected a folder"),
+        ("names: drone\n", "data.yaml: names = 'drone'; expected names"),
+        ("names: [drone\n", r"data.yaml: is not YAML \(line \d\); expected names"),
+        ("- drone\n", "data.yaml: names = None; expected names"),
+        ("train: elsewhere\n" + NAMES, "none of its 1 images has labels; expected .*elsewhere/0.txt"),
+    ],
+)
+def test_data_yaml_that_says_nothing_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    write(yolo(tmp_path, content) / "elsewhere" / "0.jpg", picture())
+    with pytest.raises(DataError, match=message):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("names", ["classes.txt", "obj.names"])
+def test_classes_without_data_yaml(tmp_path: Path, names: str) -> None:
+    yolo(tmp_path, "")
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(DataError, match=r"data.yaml: is missing; expected YAML .*classes.txt"):
+        open_dataset(tmp_path)
+    (tmp_path / names).write_text("drone\nbird\n")
+    assert splits_of(tmp_path) == {"train": 1}
+
+
+def test_darknets_layout(tmp_path: Path) -> None:
+    write(tmp_path / "obj_train_data" / "0.PNG", picture(colour=True))
+    (tmp_path / "obj_train_data" / "0.txt").write_text(YOLO_LINE)
+    (tmp_path / "obj.names").write_text("drone\n")
+    (tmp_path / "obj.data").write_text(
+        "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+    )
+    (tmp_path / "train.txt").write_text("data/obj_train_data/0.PNG\n")
+    assert splits_of(tmp_path) == {"train": 1} and only_frame(tmp_path).objects
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        YOLO_LINE.encode(),
+        b"\xef\xbb\xbf" + YOLO_LINE.encode(),
+        YOLO_LINE.encode("utf-16"),
+        YOLO_LINE.replace("0 ", "0.0 ", 1).encode(),
+        b"\r\n" + YOLO_LINE.replace(" ", "\t").encode() + b"\r\n",
+        POLYGON_LINE.encode(),
+    ],
+)
+def test_the_ways_of_writing_a_line(tmp_path: Path, text: bytes) -> None:
+    yolo(tmp_path, NAMES)
+    (tmp_path / "labels" / "0.txt").write_bytes(text)
+    frame = only_frame(tmp_path)
+    assert frame.objects[0].xyxy == pytest.approx(TARGET) and frame.labels.any()
+
+
+def test_polygons_are_masks_and_key_points_are_not(tmp_path: Path) -> None:
+    corners = (X0, Y0, X1, Y0, X0, Y1)
+    triangle = " ".join(str(value / (WIDTH, HEIGHT)[place % 2]) for place, value in enumerate(corners))
+    frame = only_frame(yolo(tmp_path / "polygon", NAMES, text=f"0 {triangle}"))
+    assert frame.labels.sum() == pytest.approx(12 * 8 / 2, abs=4)
+    text = f"{YOLO_LINE.strip()} 0.1 0.1 0.2 0.2"
+    frame = only_frame(yolo(tmp_path / "pose", f"kpt_shape: [2, 2]\n{NAMES}", text=text))
+    assert frame.objects[0].xyxy == pytest.approx(TARGET)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0.5 0.5 0.5 0.1 0.1",
+        "0 0.5 0.5 0.1 0.1 0.9",
+        "0 66 44 72 44 66 48",
+        "0 0.1 0.1 0.2 0.2 nan 0.3",
+        "drone 0.5 0.5 1 1",
+    ],
+)
+def test_lines_that_are_no_labels_are_named(tmp_path: Path, line: str) -> None:
+    assert f"labels/0.txt: line 2 is '{line}'; expected a class (of 1), then a box" in fault_of(
+        yolo(tmp_path, NAMES, text=f"{YOLO_LINE}{line}\n")
+    )
+
+
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    yolo(tmp_path / "yolo", NAMES)
+    for file in ("images/0.jpg", "labels/0.txt"):
+        path = tmp_path / "yolo" / file
+        path.rename(path.with_suffix(path.suffix.upper()))
+    assert only_frame(tmp_path / "yolo").objects
+    data_sets.pairs(tmp_path / "pairs")
+    (tmp_path / "pairs" / "train").rename(tmp_path / "pairs" / "Train")
+    for kind, name in (("images", "a.PNG"), ("masks", "a_mask.PNG")):
+        place = tmp_path / "pairs" / "Train" / kind
+        (place / "a.png").rename(place / name)
+    assert frames_of(tmp_path / "pairs", "train")["train"][0].objects
+
+
+# --- masks ---
+
+
+def one_pair(folder: Path, suffix: str, levels: Any, encoded: Callable[[Any], bytes]) -> Any:
+    write(folder / "train" / "images" / "a.png", picture())
+    write_bytes(folder / "train" / "masks" / f"a{suffix}", encoded(levels))
+    return frames_of(folder, "train")["train"][0]
+
+
+def as_jpeg(quality: int) -> Callable[[Any], bytes]:
+    return lambda levels: cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def as_png(levels: Any) -> bytes:
+    return cv2.imencode(".png", levels)[1].tobytes()
+
+
+def through_jpeg(levels: Any) -> bytes:
+    return as_png(cv2.imdecode(np.frombuffer(as_jpeg(75)(levels), np.uint8), cv2.IMREAD_GRAYSCALE))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoded"), [(".jpg", as_jpeg(95)), (".jpg", as_jpeg(75)), (".JPG", as_jpeg(75)), (".png", through_jpeg)]
+)
+@pytest.mark.parametrize("level", [255, 128])
+def test_masks_that_jpeg_blurred_are_cut_at_half(tmp_path: Path, suffix: str, encoded: Any, level: int) -> None:
+    two = mask(level)
+    two[90:97, 31:42] = level
+    frame = one_pair(tmp_path, suffix, two, encoded)
+    assert len(frame.objects) == 2 and np.abs((frame.labels > 0).sum() - (two > 0).sum()) <= 4
+
+
+def test_a_png_may_number_its_targets(tmp_path: Path) -> None:
+    numbered = mask(1)
+    for number in range(2, 30):
+        numbered[2:8, 5 * number : 5 * number + 4] = number
+    frame = one_pair(tmp_path, ".png", numbered, as_png)
+    np.testing.assert_array_equal(frame.labels > 0, numbered > 0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (
+            mask(2),
+            "is a JPEG mask of levels up to 2, which compression has changed; expected a PNG, or 255 for the UAV",
+        ),
+        (np.maximum(mask(255), np.roll(mask(85), 30, axis=1)), "has a region of level "),
+        (np.tile(np.arange(WIDTH, dtype=np.uint8), (HEIGHT, 1)), "is no mask but has "),
+    ],
+)
+def test_jpeg_masks_that_leave_it_open_are_refused(tmp_path: Path, levels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"masks/a.jpg: {message}"):
+        one_pair(tmp_path, ".jpg", levels, as_jpeg(95))
+
+
+def test_masks_are_turned_as_images_are(tmp_path: Path) -> None:
+    data_sets.pairs(tmp_path)
+    colours = np.repeat(mask()[..., None], 3, axis=2)
+    for kind, image in (("images", picture()), ("masks", colours)):
+        (tmp_path / "train" / kind / "a.png").unlink()
+        write_turned(tmp_path / "train" / kind / "a.jpg", np.rot90(image), 6)
+    (frame,) = frames_of(tmp_path, "train")["train"]
+    assert np.abs((frame.labels > 0).sum() - (mask() > 0).sum()) <= 4 and frame.labels[Y0 + 2, X0 + 2]
+
+
+# --- labels told by an image's place ---
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in range(8, 12):
+        write(tmp_path / f"frame{number}.jpg", picture(number))
+    write_json(tmp_path / "IR_label.json", {"exist": [1, 0, 0, 0], "gt_rect": [XYWH, [], [], []]})
+    (recording,) = open_dataset(tmp_path)
+    shown = {frame.file.name: len(frame.objects) for frame in recording.read(range(4)) if frame.file}
+    assert shown == {"frame8.jpg": 1, "frame9.jpg": 0, "frame10.jpg": 0, "frame11.jpg": 0}

