@@ -15,12 +15,12 @@ from model.metadata import (
     CLASSES,
     CLUTTER,
     METADATA_KEY,
-    CloserLook,
-    Decision,
-    Decisions,
+    BandThresholds,
+    ClassifierConfig,
     Metadata,
     Preprocessing,
     Range,
+    Thresholds,
 )
 
 MAX_HEADER_BYTES = 16 << 20
@@ -33,7 +33,7 @@ ARGUMENTS = {
     "size": Range(1, 12),
     "padding": Range(1, 1),
 }
-Section = TypeVar("Section", Preprocessing, CloserLook, Decision)
+Section = TypeVar("Section", Preprocessing, ClassifierConfig, Thresholds)
 
 
 class _Fault(Exception):
@@ -73,7 +73,7 @@ def read_description(path: Path) -> dict[str, Any]:
     return parse(path, text)
 
 
-def read_decisions(path: Path) -> Decisions:
+def read_thresholds(path: Path) -> BandThresholds:
     """The thresholds of a checkpoint, without reading its weights.  Raise CheckpointError."""
     described = read_description(path)
     try:
@@ -103,7 +103,7 @@ def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata
     if len(classes) != arguments.get("num_class", 1):
         raise _Fault("classes", classes, f"{arguments.get('num_class', 1)}, as arguments.num_class says")
     looks = described.get("closer_look")
-    closer_look = None if looks is None else _section(CloserLook, looks, "closer_look")
+    closer_look = None if looks is None else _section(ClassifierConfig, looks, "closer_look")
     if closer_look is not None:
         if not set(classes) <= set(closer_look.classes):
             raise _Fault("closer_look.classes", closer_look.classes, f"at least {', '.join(classes)}")
@@ -186,10 +186,10 @@ def _names(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _decisions(described: object) -> Decisions:
+def _decisions(described: object) -> BandThresholds:
     content = _object("decision", described)
     _known(content, BANDS, "decision.")
-    return {band: _section(Decision, content.get(band, {}), f"decision.{band}") for band in BANDS}
+    return {band: _section(Thresholds, content.get(band, {}), f"decision.{band}") for band in BANDS}
 
 
 def _arguments(described: object) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class CloserLook:
+class ClassifierConfig:
     """How a found target is cut out, and what the classifier beside the network tells it from."""
 
     classes: tuple[str, ...] = (*CLASSES, CLUTTER)
@@ -56,7 +56,7 @@ class CloserLook:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Thresholds:
     """The thresholds that turn probability maps into detections and tracks into alerts, chosen on labelled clips."""
 
     threshold: Share = 0.5  # of the object map, the largest class probability of a pixel
@@ -68,7 +68,7 @@ class Decision:
     distractor_evidence: LogOdds = 0.8  # ... and how far below zero it must be to be silenced
 
 
-Decisions = dict[str, Decision]  # a band
+BandThresholds = dict[str, Thresholds]  # a band
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Metadata:
     arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("uav",)
     preprocessing: Preprocessing = Preprocessing()
-    closer_look: CloserLook | None = None  # a checkpoint without a classifier has none
-    decision: Decisions = field(default_factory=lambda: {band: Decision() for band in BANDS})
+    closer_look: ClassifierConfig | None = None  # a checkpoint without a classifier has none
+    decision: BandThresholds = field(default_factory=lambda: {band: Thresholds() for band in BANDS})
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""  # of the file, set on loading

@@ -57,7 +57,7 @@ NOTES = {
 }
 
 
-def census(measure: bool) -> list[Row]:
+def summarise_networks(measure: bool) -> list[Row]:
     """All networks of the paper, its own first.  Measuring takes up to a minute."""
     return [_row(name, measure) for name in PAPER]
 

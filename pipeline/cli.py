@@ -224,9 +224,9 @@ def models(
     ] = False,
 ) -> None:
     """The eight networks side by side: parameters, GFLOP, and the paper's figures."""
-    from model.summary import census, table
+    from model.summary import summarise_networks, table
 
-    print(table(census(measure)))
+    print(table(summarise_networks(measure)))
 
 
 @app.command(epilog="Example: `dasnet label tests/data --out labelled --stride 10`")

@@ -16,7 +16,7 @@ from pathlib import Path
 from evaluate_clips import parsed_of_evaluation
 
 from model.checkpoint import load
-from model.metadata import Decision
+from model.metadata import Thresholds
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
 from pipeline.replay.outputs import read_detections
@@ -63,7 +63,7 @@ def stored(data: Path, split: str, replays: Path) -> Stored:
     return found
 
 
-def curve(clips: Stored, decision: Decision) -> Iterator[tuple[float, Figures]]:
+def curve(clips: Stored, decision: Thresholds) -> Iterator[tuple[float, Figures]]:
     for evidence in EVIDENCE:
         figures = Figures()
         for clip, detections in clips:
@@ -72,7 +72,7 @@ def curve(clips: Stored, decision: Decision) -> Iterator[tuple[float, Figures]]:
         yield evidence, figures
 
 
-def targets(clip: Clip, detections: Sequence[Detections], decision: Decision) -> Iterator[Row]:
+def targets(clip: Clip, detections: Sequence[Detections], decision: Thresholds) -> Iterator[Row]:
     """What `tracks.txt` would hold."""
     tracker = Tracker(clip.name, "curve", decision)
     for found in detections:

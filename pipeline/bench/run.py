@@ -24,7 +24,7 @@ from model.native.processor import has_fast_bf16
 from pipeline.bench.frames import CLIPS, frame_file, save_frames
 from pipeline.bench.render import publish
 from pipeline.bench.results import REFERENCES, Entrant, Mask, Report, Sample, describe_checkpoint, machine
-from pipeline.bench.worker import Answer, Failed, Task, Unavailable, Worker
+from pipeline.bench.worker import Failed, Reply, Task, Unavailable, Worker
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
 
@@ -172,7 +172,7 @@ class Field:
     def expect(self, requests_each: int) -> None:
         self._progress.update(self._bar, total=requests_each * len(self._workers), completed=0)
 
-    def ask(self, entrant: Entrant, during: str, do: str, **request: Any) -> Answer | None:
+    def ask(self, entrant: Entrant, during: str, do: str, **request: Any) -> Reply | None:
         """None: it failed."""
         self._progress.update(self._bar, description=f"{during}: {entrant}", advance=1)
         try:
@@ -256,7 +256,7 @@ class _Comparisons:
                     Mask(entrant, during.removeprefix("mask of "), answer["both_px"], answer["either_px"])
                 )
 
-    def _ask_all(self, field_: Field, save: bool) -> list[tuple[Entrant, str, dict[str, Any], Answer]]:
+    def _ask_all(self, field_: Field, save: bool) -> list[tuple[Entrant, str, dict[str, Any], Reply]]:
         answers = []
         for entrant in field_:
             for during, do, request in self._requests:

@@ -46,7 +46,7 @@ class OfMultiples:
         return self.forward(batch)
 
 
-Answer = dict[str, Any]
+Reply = dict[str, Any]
 
 ALLOCATORS = {
     "stock": "as a plain Python program has it",
@@ -102,7 +102,7 @@ class Worker:
             self.close()
             raise
 
-    def ask(self, do: str, **request: Any) -> Answer:
+    def ask(self, do: str, **request: Any) -> Reply:
         """Raises Failed or Unavailable, after which it is only closed."""
         try:
             self._socket.sendall(json.dumps({"do": do, **request}).encode() + b"\n")
@@ -110,7 +110,7 @@ class Worker:
             raise Failed(self._last_words()) from error
         return self._answer()
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> Reply:
         try:
             line = self._lines.readline()
         except TimeoutError as error:
@@ -119,7 +119,7 @@ class Worker:
             raise Failed(self._last_words()) from error
         if not line:
             raise Failed(self._last_words())
-        answer: Answer = json.loads(line)
+        answer: Reply = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
         if "unavailable" in answer:
@@ -232,20 +232,20 @@ def openvino(loaded: Loaded, task: Task) -> Forward:
 # Requests
 
 
-def random_batch(request: Answer) -> Tensor:
+def random_batch(request: Reply) -> Tensor:
     """float32 (N, 3, H, W) in 0..1: noise, never zeros, on which some processors are faster."""
     generator = torch.Generator().manual_seed(request["seed"])
     return torch.rand(request["batch"], 3, request["height_px"], request["width_px"], generator=generator)
 
 
-def timed(forward: Forward, request: Answer) -> Answer:
+def timed(forward: Forward, request: Reply) -> Reply:
     batch = random_batch(request)
     start_s = time.perf_counter()
     forward(batch)
     return {"ms": (time.perf_counter() - start_s) * 1e3}
 
 
-def logits(forward: Forward, request: Answer) -> Answer:
+def logits(forward: Forward, request: Reply) -> Reply:
     """`save` them to the file, or the largest error against those in it."""
     got = forward(random_batch(request)).double().numpy()
     if request["save"]:
@@ -259,7 +259,7 @@ def logits(forward: Forward, request: Answer) -> Answer:
     return {"max_error": float(np.abs(got - expected).max())}
 
 
-def mask(forward: Forward, request: Answer) -> Answer:
+def mask(forward: Forward, request: Reply) -> Reply:
     """Of a real frame: `save` it to the file, or how many pixels are in both, and in either, of it and the file's.
 
     Nothing where the candidate does not take frames of that size.
@@ -279,7 +279,7 @@ def mask(forward: Forward, request: Answer) -> Answer:
     return {"both_px": int((got & expected).sum()), "either_px": int((got | expected).sum())}
 
 
-REQUESTS: dict[str, Callable[[Forward, Answer], Answer]] = {"time": timed, "logits": logits, "mask": mask}
+REQUESTS: dict[str, Callable[[Forward, Reply], Reply]] = {"time": timed, "logits": logits, "mask": mask}
 
 
 def main() -> None:
@@ -289,7 +289,7 @@ def main() -> None:
     if task.allocator == "kept":
         keep_memory()
 
-    def answer(content: Answer) -> None:
+    def answer(content: Reply) -> None:
         requests.write(json.dumps(content) + "\n")
         requests.flush()
 

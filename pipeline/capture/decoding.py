@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from pipeline.capture.frame_numbers import FrameNumbers, Stamp
 from pipeline.capture.source import Picture, Receipt
 from pipeline.capture.streams import choose, describe, upright
-from pipeline.capture.timestamps import StreamClock
+from pipeline.capture.timestamps import TimestampMapper
 from pipeline.errors import ImageError, SourceError
-from pipeline.imaging.agc import GainControl
+from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.frame_size import FFMPEG_LIMIT, require_frame_size
 from pipeline.imaging.image_header import jpeg_sizes
 
@@ -98,7 +98,7 @@ def pixels(frame: VideoFrame) -> NDArray[Any]:
 
 
 class Decoder:
-    """Turns the packets of one stream into pictures, and gives each the receipt of its own packet.
+    """CreditScheduler the packets of one stream into pictures, and gives each the receipt of its own packet.
 
     From one with data missing to the next whole keyframe, pictures are not intact: each is made from those before.
     `by_count`: presentation times are picture number / fps, whatever the stream says.
@@ -107,13 +107,13 @@ class Decoder:
 
     def __init__(self, stream: VideoStream, fps: float, by_count: bool = False, losses: LossLog | None = None) -> None:
         self._stream = stream
-        self._clock = StreamClock(1 / (fps or ASSUMED_FPS), by_count)
+        self._clock = TimestampMapper(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
         # AVI has no presentation times, and FFmpeg's guesses are wrong where frames are reordered.
         container, reordered = stream.container.format.name, bool(stream.codec_context.has_b_frames)
         self._numbers = FrameNumbers(guessed=reordered and container == "avi", cut=container in CUT_ANYWHERE)
         self._interlaced = False
-        self._gain = GainControl()
+        self._gain = AutomaticGainControl()
         self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None

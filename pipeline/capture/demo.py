@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from pipeline.capture.decoding import ASSUMED_FPS
 from pipeline.capture.recordings import find_recordings, open_recording, split_stream
-from pipeline.capture.source import Gate, Picture, Receipt, Recording
+from pipeline.capture.source import FramePacer, Picture, Receipt, Recording
 from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
@@ -128,7 +128,7 @@ class DemoClips:
     def _open(self, path: Path) -> Recording:
         return open_recording(path, one_by_one=True, stream=self._stream)
 
-    def _gate(self, start_s: float, fps: float) -> Gate:
+    def _gate(self, start_s: float, fps: float) -> FramePacer:
         period_s = 1 / (fps or ASSUMED_FPS)
 
         def wait(pts_s: float) -> Receipt | None:

@@ -18,7 +18,7 @@ NEARLY_ALL = 0.995
 
 
 @dataclass(frozen=True)
-class ConditionSettings:
+class ImageHealthSettings:
     frozen_s: float = 5.0
     saturated_s: float = 2.0
     clear_s: float = 1.0  # without a fault, until one is over
@@ -30,11 +30,11 @@ class Fault:
     since_s: float  # presentation time of the first picture that had it
 
 
-class ConditionWatch:
+class ImageHealthMonitor:
     """One a session of a camera."""
 
-    def __init__(self, settings: ConditionSettings | None = None) -> None:
-        self._settings = settings or ConditionSettings()
+    def __init__(self, settings: ImageHealthSettings | None = None) -> None:
+        self._settings = settings or ImageHealthSettings()
         self._still: NDArray[np.int16] | None = None  # the first of the pictures that all look the same
         self._still_since_s = 0.0
         self._saturated_since_s: float | None = None

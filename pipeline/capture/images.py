@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.capture.source import Gate, Picture, ungated
+from pipeline.capture.source import FramePacer, Picture, ungated
 from pipeline.errors import ImageError, SourceError
-from pipeline.imaging.agc import GainControl
+from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.tiff_header import page_offsets
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
@@ -95,10 +95,10 @@ class ImageSequence:
     def pictures(self) -> Iterator[Picture]:
         return self.paced(ungated)
 
-    def paced(self, gate: Gate) -> Iterator[Picture]:
+    def paced(self, gate: FramePacer) -> Iterator[Picture]:
         broken: list[str] = []
         first = ""  # and what is wrong with it
-        gain = GainControl()
+        gain = AutomaticGainControl()
         for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
                 return

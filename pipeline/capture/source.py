@@ -72,7 +72,7 @@ class Receipt(NamedTuple):
         return cls(mono_ns, time.time_ns() - (time.monotonic_ns() - mono_ns))
 
 
-Gate = Callable[[float], Receipt | None]
+FramePacer = Callable[[float], Receipt | None]
 """Asked before a picture is decoded, with its time (s): waits until it is due.  None: it is too late, leave it out."""
 
 
@@ -93,4 +93,4 @@ class Recording(Source, Protocol):
         """Frames up to the newest picture, those missing included: the number with which a next recording goes on."""
         ...
 
-    def paced(self, gate: Gate) -> Iterator[Picture]: ...
+    def paced(self, gate: FramePacer) -> Iterator[Picture]: ...

@@ -19,7 +19,7 @@ class Blindness:
     duration_s: float  # what this call adds
 
 
-class SearchWatch:
+class StarvationMonitor:
     """One a connection to a camera.  Times are of one clock, in s."""
 
     def __init__(self, start_s: float, lost: Mapping[Cause, int]) -> None:

@@ -10,7 +10,7 @@ JUMP_S = 1.0  # a recording's stamp that falls back by more is of another clock,
 LEAD_S = 5.0  # a camera's first pictures can come in a burst, from its last keyframe on; beyond this its clock is wrong
 
 
-class StreamClock:
+class TimestampMapper:
     """`period_s`: between pictures, where nothing else tells.  `by_count`: presentation times are count * period."""
 
     def __init__(self, period_s: float, by_count: bool = False) -> None:

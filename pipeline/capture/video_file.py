@@ -18,7 +18,7 @@ from pipeline.capture.decoding import (
     nominal_fps,
     open_container,
 )
-from pipeline.capture.source import Gate, Picture, Receipt, ungated
+from pipeline.capture.source import FramePacer, Picture, Receipt, ungated
 from pipeline.errors import SourceError
 from pipeline.replay.wall_clock import utc_ns
 
@@ -88,13 +88,13 @@ class VideoFile(OpenVideo):
     def pictures(self) -> Iterator[Picture]:
         return self.paced(ungated)
 
-    def paced(self, gate: Gate) -> Iterator[Picture]:
+    def paced(self, gate: FramePacer) -> Iterator[Picture]:
         yield from self._steps(lambda: self._step(gate))
         if self._ended and (reasons := self._faults()):
             of_all = f" of {self.stated_count}" if self.stated_count else ""
             raise SourceError(f"{self._path}: {', '.join(reasons)}; {self._decoder.decoded}{of_all} frames were read")
 
-    def _step(self, gate: Gate) -> list[Picture] | None:
+    def _step(self, gate: FramePacer) -> list[Picture] | None:
         if self._ended:
             return None
         packet: VideoPacket | None

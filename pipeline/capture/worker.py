@@ -15,16 +15,16 @@ from functools import partial
 import structlog
 import zmq
 
-from pipeline.capture.image_health import ConditionWatch
+from pipeline.capture.image_health import ImageHealthMonitor
 from pipeline.capture.open import open_source
 from pipeline.capture.source import Picture, Source
-from pipeline.capture.starvation import SearchWatch
+from pipeline.capture.starvation import StarvationMonitor
 from pipeline.capture.timestamps import SMALLEST_STEP_S
 from pipeline.config.models import Address, Camera
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.runtime.control import Control
-from pipeline.runtime.heartbeat import Heart
-from pipeline.runtime.process import settle
+from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.process import finish_startup
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
@@ -49,11 +49,11 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
-        patience_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
-        heart = Heart(Endpoints.heartbeat, metrics, served, patience_s, control.run)
+        watchdog_timeout_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
+        heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, watchdog_timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
-        settle(stop)
+        finish_startup(stop)
         with heart:
             try:
                 finished = worker.run()
@@ -88,11 +88,11 @@ class _CaptureWorker:
         self._lost = 0  # frames of this connection that could not be decoded
         self._last_pts_s = -1.0
         self._blind_since_ns = self._started_ns
-        self._condition = ConditionWatch()
+        self._condition = ImageHealthMonitor()
         self._fault: Cause | None = None  # of the camera, as it was last told
         self._picture: Cause | None = None  # of its picture
         self._blind_until_s = 0.0  # counted so far, while there is one
-        self._search: SearchWatch | None = None  # from the first picture of a connection on
+        self._search: StarvationMonitor | None = None  # from the first picture of a connection on
         self._reason = ""  # for which it was lost, until it is up again
         self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
         self._copied_s = 0.0  # when another host was last told of the ledger
@@ -188,7 +188,7 @@ class _CaptureWorker:
     def _count_unsearched(self, ledger: Ledger, now_s: float) -> None:
         lost = ledger.lost()
         if self._search is None:
-            self._search = SearchWatch(now_s, lost)
+            self._search = StarvationMonitor(now_s, lost)
         for blindness in self._search.update(ledger.searched_ns / 1e9, lost, now_s):
             ledger.blind(blindness.cause, round(blindness.duration_s * 1e9))
 
@@ -251,7 +251,7 @@ class _CaptureWorker:
     def _down(self, error: SourceError) -> None:
         if self._ledger.is_up:
             self._blind_since_ns = time.monotonic_ns()
-            self._condition, self._search = ConditionWatch(), None
+            self._condition, self._search = ImageHealthMonitor(), None
             self._fault = self._picture = None
             self._count(lambda ledger: ledger.connection(up=False))
             self._tell(up=False)

@@ -11,7 +11,7 @@ MAX_CLIENTS = 64
 RETRY = b"retry: 1000\n\n"  # ms after which a browser connects again
 
 
-class Mailbox:
+class LatestMessages:
     """One browser's: at most one message a topic, in the order in which the topics first waited."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._newest: dict[str, bytes] = {}
-        self._clients: set[Mailbox] = set()
+        self._clients: set[LatestMessages] = set()
         self._closed = False
 
     @property
@@ -60,7 +60,7 @@ class Hub:
 
         `is_wanted` is asked before each: the session that asked may have ended.
         """
-        client = Mailbox()
+        client = LatestMessages()
         for topic, message in self._newest.items():
             client.put(topic, message)
         self._clients.add(client)

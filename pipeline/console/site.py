@@ -29,7 +29,7 @@ from pipeline.runtime.control import Changes
 from pipeline.store.store import Alert, StoreReader
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.rejects import RejectLog
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Site:
         self._reader_turn = threading.Lock()
         self._store_turn = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
-        self._refusals = Refusals("live", refused or WorkerMetrics("console").refused)
+        self._refusals = RejectLog("live", refused or WorkerMetrics("console").refused)
 
     def status(self) -> SiteStatus:
         """Blocks; from any thread."""

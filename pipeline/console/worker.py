@@ -8,8 +8,8 @@ from pipeline.console.password import load_password
 from pipeline.console.server import listen_when_free, run_console
 from pipeline.runtime import streams
 from pipeline.runtime.control import Control
-from pipeline.runtime.heartbeat import Heart
-from pipeline.runtime.process import settle
+from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.process import finish_startup
 from pipeline.telemetry import health
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.endpoints import Endpoints
@@ -21,8 +21,8 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     if config.console.tls is not None:
         load(config.console.tls)  # the same
     own = WorkerMetrics("console")
-    settle(stop)
-    with Heart(endpoints.heartbeat, own, served, run=control.run):
+    finish_startup(stop)
+    with HeartbeatSender(endpoints.heartbeat, own, served, run=control.run):
         listener = listen_when_free(config.console, own.listening.labels("console"), stop)
         if listener is None:
             return

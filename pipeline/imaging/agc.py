@@ -26,7 +26,7 @@ Counts = NDArray[np.uint16]
 Values = NDArray[np.float64]
 
 
-class GainControl:
+class AutomaticGainControl:
     """Of one source, whose images come in the order of their times."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from model.preprocess import prepare
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError, ImageError
 from pipeline.imaging import overlay
-from pipeline.imaging.agc import GainControl
+from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decoded
 from pipeline.replay.outputs import folder_names
 from pipeline.segmentation.postprocess import detect
@@ -86,7 +86,7 @@ def run_predict(
         names = folder_names(images)
         for path, name in zip(images, names, strict=True):
             try:
-                shown = GainControl()(decoded(_read(path)))
+                shown = AutomaticGainControl()(decoded(_read(path)))
             except ImageError as error:
                 print(f"error: {path}: {error}", file=sys.stderr)
                 failed += 1

@@ -20,18 +20,18 @@ from pipeline.errors import WireError
 from pipeline.telemetry import health
 from pipeline.telemetry.metrics import WorkerMetrics, families
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import Heartbeat, decode, encode
 
 PERIOD_S = 1.0
 
 
-class Heart:
+class HeartbeatSender:
     """Beats from entry to exit, and once more at the end, so that no count is lost.
 
     `served`: where a worker that runs alone has its own `/metrics`, `/healthz` and `/readyz`.
-    `patience_s`: without `moved` for so long it stops beating, so that the supervisor starts the worker again: what
+    `watchdog_timeout_s`: without `moved` for so long it stops beating, so that the supervisor starts the worker again: what
     hangs in a library can be ended by nobody else.
     """
 
@@ -40,12 +40,12 @@ class Heart:
         endpoint: str,
         metrics: WorkerMetrics,
         served: Address | None = None,
-        patience_s: float = math.inf,
+        watchdog_timeout_s: float = math.inf,
         run: str = "",
     ) -> None:
         """`run`: the supervisor's; it takes heartbeats of its own workers alone."""
         self._run_id = run
-        self._patience_s = patience_s
+        self._patience_s = watchdog_timeout_s
         self._moved_s = time.monotonic()
         self._endpoint = endpoint
         self._metrics = metrics
@@ -88,7 +88,7 @@ class HeartbeatReceiver:
 
     def __init__(self, heard: Callable[[Heartbeat], None], refused: Counter) -> None:
         self._heard = heard
-        self._refusals = Refusals("heartbeat", refused)
+        self._refusals = RejectLog("heartbeat", refused)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 

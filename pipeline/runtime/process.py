@@ -19,7 +19,7 @@ def start_worker(name: str, control: Control) -> threading.Event:
     """Prepare this process as a worker; the event is set when it shall stop: at SIGTERM, or without its supervisor.
 
     SIGINT is ignored in a supervised worker: in a terminal it reaches every process, and the supervisor stops workers
-    in order.  Until `settle`, SIGTERM ends the process at once: no work has begun, and importing takes seconds.
+    in order.  Until `finish_startup`, SIGTERM ends the process at once: no work has begun, and importing takes seconds.
     """
     stop = threading.Event()
     if control.run:
@@ -46,7 +46,7 @@ def _trim(stop: threading.Event, period_s: float) -> None:
         trim(0)
 
 
-def settle(stop: threading.Event | None = None) -> None:
+def finish_startup(stop: threading.Event | None = None) -> None:
     """Start-up is over: exclude what is there from garbage collection, and let signals set `stop`.
 
     A collection through all that libraries define stops a process for 70 ms, two frames of a camera.  A worker that has
@@ -55,15 +55,15 @@ def settle(stop: threading.Event | None = None) -> None:
     gc.collect()
     gc.freeze()
     if stop is not None:
-        set_on(signal.SIGTERM, stop, STOP_WITHIN_S)
+        set_event_on_signal(signal.SIGTERM, stop, STOP_WITHIN_S)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # started alone
-            set_on(signal.SIGINT, stop, STOP_WITHIN_S)
+            set_event_on_signal(signal.SIGINT, stop, STOP_WITHIN_S)
 
 
-def set_on(number: int, event: threading.Event, end_within_s: float | None = None) -> None:
+def set_event_on_signal(number: int, event: threading.Event, end_within_s: float | None = None) -> None:
     """Set the event when the signal comes, in a thread of its own: the main thread may just be holding its lock.
 
-    `end_within_s`: how long the process may go on after that; see `settle`.
+    `end_within_s`: how long the process may go on after that; see `finish_startup`.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:

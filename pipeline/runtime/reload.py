@@ -26,7 +26,7 @@ import zmq
 from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, DasnetError
-from pipeline.runtime.process import set_on
+from pipeline.runtime.process import set_event_on_signal
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound, connected
 
@@ -34,7 +34,7 @@ CONNECT_MS = 1000  # of a socket on this host
 ANSWER_S = 150.0  # a segmentation worker that is just starting may take long
 
 
-class Answer(msgspec.Struct):
+class Reply(msgspec.Struct):
     """The supervisor's, to `dasnet reload`."""
 
     refused: str = ""  # why; empty: it was applied, and `lines` say what
@@ -106,13 +106,13 @@ class Requests:
         self._log = structlog.get_logger()
 
     def __enter__(self) -> Self:
-        set_on(signal.SIGHUP, self._hangup)
+        set_event_on_signal(signal.SIGHUP, self._hangup)
         self._socket = bound(zmq.REP, Endpoints.reload, high_water=4, linger_ms=500)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._asking:
-            self._answer(Answer(refused="the program is stopping"))
+            self._answer(Reply(refused="the program is stopping"))
         self._socket.close()
 
     def terminal_closed(self) -> bool:
@@ -130,19 +130,19 @@ class Requests:
         self._asking = True
         if _same(asked, self._path):
             return True
-        self._answer(Answer(refused=f"{asked[:200]!r}: the program in this folder runs with {self._path}"))
+        self._answer(Reply(refused=f"{asked[:200]!r}: the program in this folder runs with {self._path}"))
         return False
 
     def refuse(self, reason: str) -> None:
         self._log.error("configuration refused, the running one stays in use", reason=reason)
-        self._answer(Answer(refused=reason))
+        self._answer(Reply(refused=reason))
 
     def applied(self, change: Change) -> None:
         for line in change.lines:
             self._log.info("configuration reloaded", result=line)
-        self._answer(Answer(lines=change.lines))
+        self._answer(Reply(lines=change.lines))
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Reply) -> None:
         if self._asking:
             self._asking = False
             with suppress(zmq.ZMQError):  # whoever asked is gone
@@ -186,7 +186,7 @@ def ask(config_path: Path) -> list[str]:
         socket.send(os.fsencode(path))
         if not socket.poll(round(ANSWER_S * 1000)):
             raise DasnetError(f"{run_dir}: the running program has not answered for {ANSWER_S:.0f} s; see its log")
-        answer = msgspec.json.decode(socket.recv(), type=Answer)
+        answer = msgspec.json.decode(socket.recv(), type=Reply)
     finally:
         socket.close(0)
     if answer.refused:

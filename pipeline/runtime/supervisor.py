@@ -29,13 +29,13 @@ from pipeline.config.models import Config
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.runtime import reload
 from pipeline.runtime.heartbeat import HeartbeatReceiver
-from pipeline.runtime.process import set_on, settle
+from pipeline.runtime.process import finish_startup, set_event_on_signal
 from pipeline.runtime.process_table import Process, Start, capture_name, processes
 from pipeline.runtime.run_folder import owned
 from pipeline.runtime.systemd import notify
 from pipeline.store import ledger
 from pipeline.telemetry import health
-from pipeline.telemetry.host import HostCollector
+from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.transport.wire import Heartbeat
 
 SIGN_S = 1.0  # between signs of life to systemd
@@ -66,13 +66,13 @@ class Supervisor:
         self._exit_code = 0
         self._ready = False  # and systemd knows
         self._next_sign_s = 0.0
-        self._collector = HostCollector(self.config, [process.name for process in self.table])
+        self._collector = HostMetricsCollector(self.config, [process.name for process in self.table])
         self._log = structlog.get_logger()
 
     def run(self) -> int:
         # make and shells may start us with SIGINT ignored: both signals get handlers of our own.
         for number in (signal.SIGINT, signal.SIGTERM):
-            set_on(number, self._stop)
+            set_event_on_signal(number, self._stop)
         if self.host is None:
             checkpoint_path(self.config.model.checkpoint)
         run_dir = self.config.run_dir
@@ -85,7 +85,7 @@ class Supervisor:
         ):
             self._how = Start(self._run_id, self._folder, lock)
             self._serve_metrics()
-            settle()
+            finish_startup()
             try:
                 self._watch(requests)
             finally:

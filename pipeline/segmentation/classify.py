@@ -13,23 +13,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.metadata import CloserLook
+from model.metadata import ClassifierConfig
 from pipeline.types import Detections
 
 MOST = 4  # targets of a frame of a video that are looked at, the largest of those that are due
-FIRST_LOOKS = 15  # at a new target, frame after frame: whether it is alerted on depends on them; ...
+INITIAL_CLASSIFICATIONS = 15  # at a new target, frame after frame: whether it is alerted on depends on them; ...
 AGAIN_S = 0.1  # ... then its names are kept for so long: evidence is gathered over seconds
 REACH = 1.0  # box lengths; what is found so near to an earlier target is taken for the same
 
 
-def crops(pixels: NDArray[np.uint8], detections: Detections, rows: Sequence[int], how: CloserLook) -> NDArray[np.uint8]:
+def crops(
+    pixels: NDArray[np.uint8], detections: Detections, rows: Sequence[int], how: ClassifierConfig
+) -> NDArray[np.uint8]:
     """Of these detections: (N, crop_px, crop_px, 3).  pixels: HxWx3 RGB or HxW."""
     made = [cut_out(pixels, detections.xyxy[row].tolist(), detections.band, how) for row in rows]
     return np.stack(made) if made else np.zeros((0, how.crop_px, how.crop_px, 3), np.uint8)
 
 
 def cut_out(
-    pixels: NDArray[np.uint8], box: Sequence[float], band: str, how: CloserLook, margin: float = 1.0
+    pixels: NDArray[np.uint8], box: Sequence[float], band: str, how: ClassifierConfig, margin: float = 1.0
 ) -> NDArray[np.uint8]:
     """A square around the middle of a box xyxy, reflected at the frame's edges; with more around it by `margin`."""
     x0, y0, x1, y1 = box
@@ -49,7 +51,7 @@ def cut_out(
 
 
 @dataclass
-class Looked:
+class CachedScores:
     """A target as it was last seen, and named."""
 
     centre: NDArray[np.float32]  # x, y
@@ -59,12 +61,12 @@ class Looked:
     looked_s: float  # when that was
 
 
-class Looks:
+class ClassifierCache:
     """What is remembered of one camera's targets, so that not every one is looked at in every frame."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._looked: list[Looked] = []
+        self._looked: list[CachedScores] = []
 
     def due(self, detections: Detections, large: NDArray[np.bool_]) -> list[int]:
         """Rows to look at now, `most` of them at most, and none that is not large."""
@@ -73,10 +75,10 @@ class Looks:
             row
             for row, looked in enumerate(known)
             if large[row]
-            and (looked is None or looked.looks < FIRST_LOOKS or not 0 <= now_s - looked.looked_s < AGAIN_S)
+            and (looked is None or looked.looks < INITIAL_CLASSIFICATIONS or not 0 <= now_s - looked.looked_s < AGAIN_S)
         ][: self._most]
 
-    def told_apart(
+    def with_class_scores(
         self, detections: Detections, classes: tuple[str, ...], seen: Mapping[int, NDArray[np.float32]]
     ) -> Detections:
         """With the classifier's scores: `seen` now, by row, or as remembered; zero where neither."""
@@ -85,7 +87,7 @@ class Looks:
         for row, (looked, centre, length) in enumerate(zip(self._known(detections), *_places(detections), strict=True)):
             if row in seen:
                 looks = looked.looks + 1 if looked else 1
-                kept.append(Looked(centre, length, seen[row], looks, detections.ref.pts_s))
+                kept.append(CachedScores(centre, length, seen[row], looks, detections.ref.pts_s))
             elif looked is not None:
                 kept.append(replace(looked, centre=centre, length=length))
             else:
@@ -94,7 +96,7 @@ class Looks:
         self._looked = kept
         return replace(detections, classes=classes, class_scores=scores)
 
-    def _known(self, detections: Detections) -> list[Looked | None]:
+    def _known(self, detections: Detections) -> list[CachedScores | None]:
         """For each row the nearest of what was seen in the frame before, if it is near."""
         if not self._looked or not len(detections):
             return [None] * len(detections)

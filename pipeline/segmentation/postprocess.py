@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.metadata import Decision
+from model.metadata import Thresholds
 from pipeline.types import Band, Detections, FrameRef, Mask
 
 MAX_DETECTIONS = 256  # the strongest are kept: clutter must not cost unbounded time
@@ -22,7 +22,7 @@ def detect(
     band: Band,
     size_px: tuple[int, int],
     classes: tuple[str, ...],
-    decision: Decision,
+    decision: Thresholds,
     scale: tuple[float, float],
     ignore: Sequence[Sequence[tuple[float, float]]] = (),
     camera_shift_px: tuple[float, float] | None = None,

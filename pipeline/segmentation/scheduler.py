@@ -46,7 +46,7 @@ class Camera:
 
 
 @dataclass
-class Turns:
+class CreditScheduler:
     places: int  # frames in a batch
     most: int = 1  # frames of one camera that may be here
     cameras: dict[str, Camera] = field(default_factory=dict)

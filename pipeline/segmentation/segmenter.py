@@ -15,7 +15,7 @@ from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
-from pipeline.segmentation.classify import MOST, Looks, crops
+from pipeline.segmentation.classify import MOST, ClassifierCache, crops
 from pipeline.segmentation.postprocess import detect
 from pipeline.types import Detections, Frame
 
@@ -82,7 +82,7 @@ class Memory:
 
     def __init__(self, most_looks: int) -> None:
         self.motion = CameraMotion()
-        self.looks = Looks(most_looks)
+        self.looks = ClassifierCache(most_looks)
 
 
 class Segmenter:
@@ -165,7 +165,7 @@ class Segmenter:
         )
         scores = iter(classify(together) if len(together) else ())
         return [
-            self._remembered(frame).looks.told_apart(one, how.classes, dict(zip(rows, scores, strict=False)))
+            self._remembered(frame).looks.with_class_scores(one, how.classes, dict(zip(rows, scores, strict=False)))
             for (frame, one), rows in zip(pairs, due, strict=True)
         ]
 

@@ -25,27 +25,27 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
-from pipeline.runtime.heartbeat import Heart
-from pipeline.runtime.process import settle
+from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.process import finish_startup
 from pipeline.segmentation.batching import BatchWindow
 from pipeline.segmentation.preview import preview
-from pipeline.segmentation.scheduler import Camera, Turns
+from pipeline.segmentation.scheduler import Camera, CreditScheduler
 from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
 from pipeline.telemetry.metrics import SegmentationMetrics
 from pipeline.telemetry.resources import GpuResources
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.link import Gate
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound, connected
 from pipeline.transport.wire import (
-    Answer,
-    Ask,
     Credit,
-    End,
+    CreditRequest,
+    EndOfStream,
     FrameHeader,
-    Hello,
     Message,
     Stamps,
+    TimeReply,
+    TimeRequest,
     camera_of,
     decode,
     encode,
@@ -71,12 +71,12 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         if engine.device.type == "cuda":
             metrics.registry.register(GpuResources(str(engine.device)))
         endpoints = Endpoints()
-        gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
+        gate = HostAuthenticator(config, config.link, RejectLog("link", metrics.refused)) if config.link else None
         doors = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
         if gate is not None and config.link is not None:
             doors.append(gate.listening_socket(zmq.ROUTER, config.link.port, 64, metrics.listening))
-        settle(stop)
-        with Heart(endpoints.heartbeat, metrics, served, run=control.run):
+        finish_startup(stop)
+        with HeartbeatSender(endpoints.heartbeat, metrics, served, run=control.run):
             objective_s = config.objective.capture_to_track_ms / 1e3
             SegmentationWorker(
                 segmenter, frozenset(views), doors, metrics, stop, objective_s, gate=gate, changes=control.changes
@@ -95,7 +95,7 @@ class SegmentationWorker:
         stop: threading.Event,
         objective_s: float,
         deadline_s: float = BATCH_DEADLINE_S,
-        gate: Gate | None = None,
+        gate: HostAuthenticator | None = None,
         changes: Changes = tuple,
     ) -> None:
         """`doors`: of this host's cameras, and behind the `gate` that of those on other hosts."""
@@ -104,14 +104,14 @@ class SegmentationWorker:
         self._deadline_s = deadline_s
         self._site = site  # ids of its cameras
         self._metrics = metrics
-        self._refusals = Refusals("segmentation", metrics.refused)
+        self._refusals = RejectLog("segmentation", metrics.refused)
         self._stop = stop
         self._id = secrets.token_hex(8)
         self._flying: list[tuple[Batch, list[Stamps]]] = []
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
         self._depth = segmenter.engine.at_once  # batches under way
         most = 16 if segmenter.engine.device.type == "cuda" else 1  # a CPU gains nothing from batches
-        self._turns = Turns(most, self._depth)
+        self._turns = CreditScheduler(most, self._depth)
         self._window = BatchWindow(objective_s, most)
         self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._doors = doors
@@ -165,10 +165,10 @@ class SegmentationWorker:
 
     def _handle(self, door: Socket, identity: bytes, message: Message, buffers: list[memoryview]) -> None:
         match message:
-            case Ask():
-                answer = Answer(message.session, message.asked_ns, time.monotonic_ns())
+            case TimeRequest():
+                answer = TimeReply(message.session, message.asked_ns, time.monotonic_ns())
                 door.send_multipart([identity, *encode(answer)])
-            case Hello():
+            case CreditRequest():
                 if message.camera not in self._site:
                     raise WireError(f"camera {message.camera[:64]!r}, which is none of this site")
                 self._turns.ask(message.camera, door, identity, message.session)
@@ -181,7 +181,7 @@ class SegmentationWorker:
                     raise WireError(f"a frame of {frame.ref.camera!r} that it had no credit for")
                 message.stamps.arrived_ns = time.monotonic_ns()
                 self._turns.arrived(known, frame, message.stamps)
-            case End():
+            case EndOfStream():
                 ending = self._turns.cameras.get(message.camera)
                 if ending is not None and ending.is_of(door, identity, message.session):
                     ending.ended = True
@@ -249,7 +249,7 @@ class SegmentationWorker:
         for camera in self._turns.cameras.values():
             if camera.ended and camera.is_idle:
                 camera.ended = False
-                self._send(encode(End(camera.name, camera.session)))
+                self._send(encode(EndOfStream(camera.name, camera.session)))
 
     def _expire(self) -> None:
         """A batch that overruns has failed, and so have frames that waited for the device as long."""

@@ -142,7 +142,7 @@ def _lock(descriptor: int, path: Path) -> None:
         raise StoreError(f"{path}: another process writes this ledger; a camera must have one capture worker") from None
 
 
-class Copies:
+class LedgerCopies:
     """What the ledgers of cameras on other hosts say, as ledgers of this host."""
 
     def __init__(self) -> None:
@@ -237,7 +237,7 @@ class Ledger:
 
     @property
     def words(self) -> bytes:
-        """All of it, for another host: see `Copies`."""
+        """All of it, for another host: see `LedgerCopies`."""
         return array("Q", self._values.values()).tobytes()
 
     @property

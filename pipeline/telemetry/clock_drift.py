@@ -16,7 +16,7 @@ ENOUGH = 6  # of them for a drift
 STEP_S = 0.5  # a clock that jumps by more was set: what was known before says nothing about its drift
 
 
-class CameraClock:
+class ClockDriftMonitor:
     def __init__(self) -> None:
         self._offsets: deque[tuple[float, float]] = deque(maxlen=KEPT)  # when, how much; s
         self._since_s = 0.0

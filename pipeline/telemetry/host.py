@@ -82,7 +82,7 @@ def _key(sample: Sample) -> _Key:
     return sample.name, tuple(sorted(sample.labels.items()))
 
 
-class HostCollector(Collector):
+class HostMetricsCollector(Collector):
     """Called from several threads: heartbeats come in one, requests in others."""
 
     def __init__(self, config: Config, workers: Iterable[str]) -> None:

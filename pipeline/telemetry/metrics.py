@@ -10,7 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from pipeline.telemetry.clock_drift import CameraClock
+from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import Event, EventKind, FrameRef, Severity
@@ -100,7 +100,7 @@ class CaptureMetrics(FrameWorkerMetrics):
     def __init__(self, camera: str) -> None:
         super().__init__(f"capture-{camera}")
         self._camera = camera
-        self._clock = CameraClock()
+        self._clock = ClockDriftMonitor()
         self._offset = self._gauge(
             "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of a packet included."
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.metadata import Decisions
+from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Event, FrameRef, Track
@@ -27,7 +27,7 @@ class _Session:
 class TrackStage:
     """Keeps one tracker for each camera's current session."""
 
-    def __init__(self, decision: Decisions) -> None:
+    def __init__(self, decision: BandThresholds) -> None:
         self._decision = decision
         self._sessions: dict[str, _Session] = {}
 

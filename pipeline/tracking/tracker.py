@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from ulid import ULID
 
-from model.metadata import Decision
+from model.metadata import Thresholds
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
@@ -53,7 +53,7 @@ class TrackerSettings:
     reset_s: float = 5.0  # presentation time that jumps farther starts anew
 
 
-class _Target:
+class _Tracklet:
     """The mutable state of one track."""
 
     def __init__(self, number: int, row: int, detections: Detections, settings: TrackerSettings) -> None:
@@ -117,12 +117,14 @@ def evidence_of(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
 class Tracker:
     """One a camera and session."""
 
-    def __init__(self, camera: str, session: str, decision: Decision, settings: TrackerSettings | None = None) -> None:
+    def __init__(
+        self, camera: str, session: str, decision: Thresholds, settings: TrackerSettings | None = None
+    ) -> None:
         self.camera = camera
         self.session = session
         self._decision = decision
         self._settings = settings or TrackerSettings()
-        self._targets: list[_Target] = []
+        self._targets: list[_Tracklet] = []
         self._next = 1
         self._last: FrameRef | None = None
         self._classes: tuple[str, ...] = (UAV,)
@@ -218,7 +220,7 @@ class Tracker:
             target.confirmed = target.confirmed or (enough and target.moved)
             target.reported = target.reported or (target.confirmed and self._label(target) in (UAV, UNKNOWN))
 
-    def _has_moved(self, target: _Target, width_px: int) -> bool:
+    def _has_moved(self, target: _Tracklet, width_px: int) -> bool:
         """Against its background; where the picture's own motion is mostly unknown, nothing can be said against it."""
         if target.scene_frames < target.hits // 2:
             return True
@@ -229,17 +231,17 @@ class Tracker:
 
     def _start(self, rows: set[int], detections: Detections) -> None:
         for row in sorted(rows):
-            self._targets.append(_Target(self._next, row, detections, self._settings))
+            self._targets.append(_Tracklet(self._next, row, detections, self._settings))
             self._next += 1
 
-    def _is_over(self, target: _Target, ref: FrameRef) -> bool:
+    def _is_over(self, target: _Tracklet, ref: FrameRef) -> bool:
         unseen_s = ref.pts_s - target.last.pts_s
         settings = self._settings
         if target.confirmed:
             return unseen_s > settings.coast_s and target.missed >= settings.coast_frames
         return unseen_s > settings.tentative_s and target.missed >= settings.tentative_frames
 
-    def _label(self, target: _Target) -> str:
+    def _label(self, target: _Tracklet) -> str:
         if len(self._classes) == 1:
             return self._classes[0]
         if not target.evidence_weight:
@@ -254,7 +256,7 @@ class Tracker:
             return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
         return UNKNOWN
 
-    def _describe(self, target: _Target, state: TrackState | None = None) -> Track:
+    def _describe(self, target: _Tracklet, state: TrackState | None = None) -> Track:
         if state is None:
             seen = TrackState.CONFIRMED if target.seen else TrackState.COASTING
             state = seen if target.confirmed else TrackState.TENTATIVE

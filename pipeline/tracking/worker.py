@@ -12,31 +12,31 @@ import msgspec
 import structlog
 import zmq
 
-from model.description import read_decisions
-from model.metadata import Decisions
+from model.description import read_thresholds
+from model.metadata import BandThresholds
 from pipeline.alerting.camera_events import camera_event
 from pipeline.alerting.snapshots import Snapshot, SnapshotWriter
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Control
-from pipeline.runtime.heartbeat import Heart
-from pipeline.runtime.process import settle
+from pipeline.runtime.heartbeat import HeartbeatSender
+from pipeline.runtime.process import finish_startup
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
 from pipeline.store.cleanup import Retention
-from pipeline.store.ledger import Copies
+from pipeline.store.ledger import LedgerCopies
 from pipeline.store.writer import StoreWriter
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.link import Gate
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import (
     CameraState,
-    End,
+    EndOfStream,
     LedgerCopy,
     Result,
     Stamps,
@@ -53,7 +53,7 @@ STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
     config = control.config
-    decision = read_decisions(checkpoint_path(config.model.checkpoint))
+    decision = read_thresholds(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be damaged, of an older version or not there.
     sinks = configured(config)
@@ -61,9 +61,9 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
-        settle(stop)
+        finish_startup(stop)
         with (
-            Heart(Endpoints().heartbeat, metrics, served, run=control.run),
+            HeartbeatSender(Endpoints().heartbeat, metrics, served, run=control.run),
             Retention(config, metrics.store, [sink.name for sink in sinks]),
         ):
             try:
@@ -79,7 +79,7 @@ class _TrackWorker:
     def __init__(
         self,
         control: Control,
-        decision: Decisions,
+        decision: BandThresholds,
         writer: StoreWriter,
         snapshots: SnapshotWriter,
         metrics: TrackingMetrics,
@@ -91,18 +91,18 @@ class _TrackWorker:
         self._writer = writer
         self._snapshots = snapshots
         self._metrics = metrics
-        self._refusals = Refusals("results", metrics.refused)
+        self._refusals = RejectLog("results", metrics.refused)
         self._site = frozenset(camera.id for camera in config.cameras)
         self._classes: dict[str, tuple[str, ...]] = {}  # camera -> of its session
         self._stop = stop
         self._heard_s: dict[str, float] = {}  # camera -> when its last result came
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
-        self._gate = Gate(config, config.link, Refusals("link", metrics.refused)) if config.link else None
+        self._gate = HostAuthenticator(config, config.link, RejectLog("link", metrics.refused)) if config.link else None
         self._from_hosts: Socket | None = None  # camera states of other hosts
         if self._gate is not None and config.link is not None:
             port = config.link.results_port
             self._from_hosts = self._gate.listening_socket(zmq.PULL, port, 64, metrics.listening)
-        self._copies = Copies()
+        self._copies = LedgerCopies()
         self._ledger_path = config.ledger_path
         self._log = structlog.get_logger()
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
@@ -172,7 +172,7 @@ class _TrackWorker:
                     self._camera_state(message)
                 case LedgerCopy() if socket is self._from_hosts:
                     self._copy_ledger(message)
-                case End():
+                case EndOfStream():
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
                 case _:

@@ -20,10 +20,20 @@ from prometheus_client import Counter
 from pipeline.errors import WireError
 from pipeline.store.ledger import Ledger
 from pipeline.transport.clock_offset import ClockOffset
-from pipeline.transport.frame_queue import Mailbox
+from pipeline.transport.frame_queue import FrameQueue
 from pipeline.transport.link import Uplink
-from pipeline.transport.rejects import Refusals
-from pipeline.transport.wire import Answer, Ask, Credit, End, Hello, Stamps, decode, encode, frame_message
+from pipeline.transport.rejects import RejectLog
+from pipeline.transport.wire import (
+    Credit,
+    CreditRequest,
+    EndOfStream,
+    Stamps,
+    TimeReply,
+    TimeRequest,
+    decode,
+    encode,
+    frame_message,
+)
 from pipeline.types import Cause, Frame
 
 CREDITS = 2  # frames of a camera that may be under way: one is searched while the one before it is measured
@@ -55,16 +65,16 @@ class Channel:
         self._session = session
         self._live = live
         self._ledger = ledger
-        self._refusals = Refusals("credit", refused)
+        self._refusals = RejectLog("credit", refused)
         self._lock = threading.Condition()
-        self._mailbox = Mailbox(bridge_s)
+        self._mailbox = FrameQueue(bridge_s)
         self._flying: dict[int, float] = {}  # sequence number -> when it was sent
         self._granted = False
         self._asks = False  # for credit, since the last frame left or met its fate
         self._worker = ""  # the segmentation worker that gave the credit
         self._closing = False
         self._ended = False
-        self._told_s = 0.0  # when the last Hello was sent
+        self._told_s = 0.0  # when the last CreditRequest was sent
         self._asked_s = 0.0
         self._away = uplink.away
         self._answered_s = time.monotonic()  # when another host was last heard of
@@ -134,7 +144,7 @@ class Channel:
     def _receive(self, parts: list[bytes]) -> None:
         try:
             message, _ = decode(parts)
-            if isinstance(message, Answer) and message.session == self._session:
+            if isinstance(message, TimeReply) and message.session == self._session:
                 self._clock.update(message.asked_ns, message.said_ns, time.monotonic_ns())
                 self._hear(time.monotonic())
                 return
@@ -168,7 +178,7 @@ class Channel:
         """Another host, for its time."""
         if now_s - self._asked_s >= ASK_S:
             self._asked_s = now_s
-            self._try(encode(Ask(self._camera, self._session, time.monotonic_ns())))
+            self._try(encode(TimeRequest(self._camera, self._session, time.monotonic_ns())))
         if not self._silent and now_s - self._answered_s >= SILENCE_S:
             self._silent = True
             self._log.warning("the host that searches does not answer: it is not there, or refuses this host's key")
@@ -188,7 +198,7 @@ class Channel:
         self._lock.notify_all()
 
     def _send(self) -> None:
-        if self._ended and self._try(encode(End(self._camera, self._session))):
+        if self._ended and self._try(encode(EndOfStream(self._camera, self._session))):
             self._ended = False
         now_s = time.monotonic()
         if self._away:
@@ -201,7 +211,7 @@ class Channel:
                 first, again = not self._asks, now_s - self._told_s >= HELLO_S
                 if (self._mailbox and (first or again)) or (self._flying and again):
                     self._asks, self._told_s = True, now_s
-                    self._try(encode(Hello(self._camera, self._session, self._live)))
+                    self._try(encode(CreditRequest(self._camera, self._session, self._live)))
                 return
             if not self._mailbox:
                 return

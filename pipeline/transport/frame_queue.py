@@ -13,7 +13,7 @@ BRIDGED = 8  # frames that may wait, while the oldest of them is young enough
 CALM_NS = 500_000_000  # after a loss, only the newest waits for so long
 
 
-class Mailbox:
+class FrameQueue:
     def __init__(self, bridge_s: float) -> None:
         """`bridge_s`: a frame that is older does not wait behind others."""
         self._bridge_ns = round(bridge_s * 1e9)

@@ -1,6 +1,6 @@
 """From the hosts that have cameras to the one that searches: TCP, with CURVE keys, each host for its own cameras.
 
-Here are both ends: `Uplink` says how a camera's worker reaches the host that searches, its own or another; `Gate` is
+Here are both ends: `Uplink` says how a camera's worker reaches the host that searches, its own or another; `HostAuthenticator` is
 that host's door for the others.
 """
 
@@ -17,7 +17,7 @@ from pipeline.errors import WireError
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, made
 from pipeline.transport.sockets import connected as connected_here
 
@@ -68,10 +68,10 @@ class _Unbound:
     next_s: float = 0.0
 
 
-class Gate:
+class HostAuthenticator:
     """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
 
-    def __init__(self, config: Config, link: Link, refusals: Refusals) -> None:
+    def __init__(self, config: Config, link: Link, refusals: RejectLog) -> None:
         self._link = link
         self._refusals = refusals
         self._unbound: _Unbound | None = None

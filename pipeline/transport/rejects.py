@@ -11,7 +11,7 @@ from pipeline.errors import WireError
 MAX_SOURCES = 100  # that are logged; those after them are only counted
 
 
-class Refusals:
+class RejectLog:
     """Of one socket.  `counter` is that of the worker, with its labels set."""
 
     def __init__(self, socket: str, counter: Counter) -> None:

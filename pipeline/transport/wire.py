@@ -40,7 +40,7 @@ class Stamps(msgspec.Struct, array_like=True):
     masked_ns: int = 0
 
 
-class Hello(msgspec.Struct, tag="hello"):
+class CreditRequest(msgspec.Struct, tag="hello"):
     """capture -> segmentation: a frame of this camera's session waits for credit.  Repeated until it comes."""
 
     camera: str
@@ -70,14 +70,14 @@ class Credit(msgspec.Struct, tag="credit"):
     newest: int = -1  # of its frames that have come here, the sequence number; a later one uses this credit up
 
 
-class End(msgspec.Struct, tag="end"):
+class EndOfStream(msgspec.Struct, tag="end"):
     """capture -> segmentation -> track worker: the recording ended, all its frames came before."""
 
     camera: str
     session: str
 
 
-class Ask(msgspec.Struct, tag="ask"):
+class TimeRequest(msgspec.Struct, tag="ask"):
     """capture -> segmentation on another host: what time is it there?"""
 
     camera: str
@@ -85,7 +85,7 @@ class Ask(msgspec.Struct, tag="ask"):
     asked_ns: int  # monotonic
 
 
-class Answer(msgspec.Struct, tag="answer"):
+class TimeReply(msgspec.Struct, tag="answer"):
     """segmentation -> capture."""
 
     session: str
@@ -143,7 +143,18 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     run: str = ""  # of the supervisor that started it
 
 
-Message = Hello | FrameHeader | Credit | End | Ask | Answer | LedgerCopy | Result | CameraState | Heartbeat
+Message = (
+    CreditRequest
+    | FrameHeader
+    | Credit
+    | EndOfStream
+    | TimeRequest
+    | TimeReply
+    | LedgerCopy
+    | Result
+    | CameraState
+    | Heartbeat
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
@@ -193,10 +204,10 @@ def _check(message: Message) -> None:
             _check_numbers(message.time_utc_ns, message.frame)
         case Heartbeat():
             _check_families(message)
-        case Ask() | Answer():
+        case TimeRequest() | TimeReply():
             _check_session(message.session)
-            _check_numbers(message.asked_ns, message.said_ns if isinstance(message, Answer) else 0)
-        case Hello() | Credit() | End() | LedgerCopy():
+            _check_numbers(message.asked_ns, message.said_ns if isinstance(message, TimeReply) else 0)
+        case CreditRequest() | Credit() | EndOfStream() | LedgerCopy():
             _check_session(message.session)
 
 

@@ -22,12 +22,12 @@ from test_console import until
 from pipeline.config.models import Address, Config, ConsoleAddress
 from pipeline.console.server import listen_when_free
 from pipeline.telemetry.health import serve
-from pipeline.telemetry.host import HostCollector
+from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import WorkerMetrics, families
 from pipeline.transport import bind_retry
 from pipeline.transport import listener as listening
-from pipeline.transport.link import Gate
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import connected
 from pipeline.transport.wire import Heartbeat
 
@@ -93,7 +93,7 @@ def test_a_console_whose_address_is_not_there_is_not_ready_until_it_is(taken: so
     listening_now = metrics.listening.labels("console")
     address = ConsoleAddress(port=taken.getsockname()[1])
     camera = {"id": "north", "uri": "demo:scene"}
-    collector = HostCollector(Config.model_validate({"cameras": [camera]}), ["console"])
+    collector = HostMetricsCollector(Config.model_validate({"cameras": [camera]}), ["console"])
     found: list[listening.Listener | None] = []
     waiting = threading.Thread(target=lambda: found.append(listen_when_free(address, listening_now, threading.Event())))
 
@@ -132,7 +132,7 @@ def test_the_link_is_listened_at_when_its_port_is_free(taken: socket.socket):
     config = Config.model_validate({"cameras": [{"id": "far", "uri": "demo:scene", "host": "edge"}], "link": link})
     assert config.link is not None
     gauge = Gauge("listening", "Text.", ["service"], registry=None)
-    gate = Gate(config, config.link, Refusals("link", Counter("refused", "Text.", registry=None)))
+    gate = HostAuthenticator(config, config.link, RejectLog("link", Counter("refused", "Text.", registry=None)))
     with capture_logs() as logs, closing(gate.listening_socket(zmq.PULL, port, 8, gauge)) as socket_:
         until(lambda: gate.bind() or len(refusals(logs)) > 2)
         assert [sample.value for sample in gauge.collect()[0].samples] == [0]

@@ -18,7 +18,7 @@ from pipeline.capture.open import open_source
 from pipeline.config.models import Camera
 from pipeline.store import ledger
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import Credit, FrameHeader, Hello, decode, encode, frame_of
+from pipeline.transport.wire import Credit, CreditRequest, FrameHeader, decode, encode, frame_of
 from pipeline.types import FrameRef
 
 FPS = 50
@@ -118,7 +118,7 @@ def received(socket: Socket, size_px: tuple[int, int], count: int) -> list[Frame
         assert socket.poll(20_000), f"no more frames after {len(frames)} of {size_px}"
         sender, *parts = socket.recv_multipart()
         message, buffers = decode(parts)
-        assert isinstance(message, Hello | FrameHeader)
+        assert isinstance(message, CreditRequest | FrameHeader)
         is_frame = isinstance(message, FrameHeader)
         if is_frame and frame_of(message, buffers).size_px == size_px:
             frames.append(message.ref)

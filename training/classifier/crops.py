@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from model.checkpoint import Loaded
 from model.engine.engine import Engine
-from model.metadata import CLASSES, CLUTTER, CloserLook
+from model.metadata import CLASSES, CLUTTER, ClassifierConfig
 from pipeline.segmentation.classify import cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Frame, FrameRef
@@ -43,7 +43,9 @@ class Targets:
         return len(self.crops)
 
 
-def targets_of(recordings: Sequence[Recording], loaded: Loaded, how: CloserLook, every: int, cache: Path) -> Targets:
+def targets_of(
+    recordings: Sequence[Recording], loaded: Loaded, how: ClassifierConfig, every: int, cache: Path
+) -> Targets:
     """Of every `every`-th frame, from the cache where an earlier call with the same settings left them.
 
     Raises BrokenDataError for what cannot be decoded.
@@ -81,7 +83,7 @@ def _finding(loaded: Loaded) -> list[object]:
 
 
 def _shown(
-    frame: LabelledFrame, recording: Recording, segmenter: Segmenter, how: CloserLook
+    frame: LabelledFrame, recording: Recording, segmenter: Segmenter, how: ClassifierConfig
 ) -> Iterator[tuple[Image, str]]:
     """Crops of a frame, and the classes of what they show."""
     for labelled in frame.objects:

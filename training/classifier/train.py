@@ -26,7 +26,7 @@ from torch import Tensor
 from model.checkpoint import load, save
 from model.classifier import TargetClassifier
 from model.errors import ModelError
-from model.metadata import CLUTTER, CloserLook
+from model.metadata import CLUTTER, ClassifierConfig
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.types import UAV
 from training.classifier.augment import augmented
@@ -93,7 +93,7 @@ def from_photographs() -> list[Tensor]:
 
 
 @torch.no_grad()
-def begun(how: CloserLook, learned: Sequence[Tensor]) -> TargetClassifier:
+def begun(how: ClassifierConfig, learned: Sequence[Tensor]) -> TargetClassifier:
     """A new one; all but its head as `learned`, which may be empty or go on beyond its stages."""
     network = TargetClassifier(len(how.classes), how.stages, how.enlarged_px)
     if learned:
@@ -104,7 +104,7 @@ def begun(how: CloserLook, learned: Sequence[Tensor]) -> TargetClassifier:
 
 
 def train(
-    targets: Targets, check: Targets | None, how: CloserLook, settings: Settings, learned: Sequence[Tensor] = ()
+    targets: Targets, check: Targets | None, how: ClassifierConfig, settings: Settings, learned: Sequence[Tensor] = ()
 ) -> TargetClassifier:
     """The averaged weights of a run.  The same settings give the same on the same machine."""
     torch.manual_seed(settings.seed)
@@ -139,7 +139,7 @@ def train(
 
 
 @torch.inference_mode()
-def recall(network: TargetClassifier, targets: Targets, how: CloserLook) -> float:
+def recall(network: TargetClassifier, targets: Targets, how: ClassifierConfig) -> float:
     """The share of crops told right, the mean over classes."""
     network.eval()
     first = (targets.crops.shape[1] - how.crop_px) // 2
@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
     for sensor in options.sensors:
         if sensor not in SENSORS:
             raise ConfigError(f"--sensors {sensor}; allowed: {', '.join(SENSORS)}")
-    loaded, how, found = load(options.checkpoint), CloserLook(), {}
+    loaded, how, found = load(options.checkpoint), ClassifierConfig(), {}
     opened = [one for one in open_dataset(options.data, ["train", "val"]) if one.sensor in options.sensors]
     for split in ("train", "val"):
         recordings = [one for one in opened if one.split == split]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ImageError
-from pipeline.imaging.agc import GainControl
+from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decode, decoded
 from training.datasets.mask_files import JPEG_MAGIC, labels_of, mask_of
 from training.datasets.outlines import Outline, RunLengths, decoded_mask, fill, resized_mask, scaled_polygons
@@ -231,7 +231,7 @@ def _shown(path: Path, content: bytes) -> tuple[Image, bytes]:
         picture = decoded(np.frombuffer(content, np.uint8))
     except ImageError as error:
         raise BrokenDataError(f"{path}: {error}") from error
-    shown = GainControl()(picture)
+    shown = AutomaticGainControl()(picture)
     shown = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
     return shown, content if picture.dtype == np.uint8 else b""
 

@@ -47,7 +47,7 @@ function show(status) {
     ["Network", network],
     ["Classes", classes?.join(", ")],
     ["Input", flat(preprocessing)],
-    ["Decision", flat(decision)],
+    ["Thresholds", flat(decision)],
     ["Training", flat(Object.fromEntries(trained))],
     ["Evaluation", flat(evaluation)],
     ["Problem", checkpoint.error],

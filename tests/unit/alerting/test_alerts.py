@@ -2,7 +2,7 @@
 
 from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
-from model.metadata import Decision, Metadata
+from model.metadata import Metadata, Thresholds
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Event, EventKind, Severity
 
@@ -34,7 +34,7 @@ def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only
 
 
 def test_the_same_evidence_is_judged_by_the_cameras_band():
-    wary, sure = Decision(distractor_evidence=0.0), Decision(distractor_evidence=9.0)
+    wary, sure = Thresholds(distractor_evidence=0.0), Thresholds(distractor_evidence=9.0)
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
         stage = TrackStage({"infrared": sure, "visible": wary})
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]

@@ -18,7 +18,7 @@ from support.rtsp import RtspCameras
 from pipeline.capture.open import open_recording
 from pipeline.store import ledger
 from pipeline.transport.sockets import bound
-from pipeline.transport.wire import Credit, End, FrameHeader, Hello, decode, encode, frame_of
+from pipeline.transport.wire import Credit, CreditRequest, EndOfStream, FrameHeader, decode, encode, frame_of
 from pipeline.types import Cause
 
 FPS = 30
@@ -63,9 +63,9 @@ def searched(run_dir: Path) -> Iterator[tuple[int, bytes]]:
             assert socket.poll(20_000), "the capture worker sends nothing"
             sender, *parts = socket.recv_multipart()
             message, buffers = decode(parts)
-            if isinstance(message, End):
+            if isinstance(message, EndOfStream):
                 return
-            assert isinstance(message, Hello | FrameHeader)
+            assert isinstance(message, CreditRequest | FrameHeader)
             done = [message.ref.seq] if isinstance(message, FrameHeader) else []
             session = message.ref.session if isinstance(message, FrameHeader) else message.session
             if isinstance(message, FrameHeader):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.program import REPOSITORY
 
-from pipeline.capture.image_health import ConditionSettings, ConditionWatch
+from pipeline.capture.image_health import ImageHealthMonitor, ImageHealthSettings
 from pipeline.capture.recordings import open_recording
 from pipeline.types import Cause
 
@@ -24,7 +24,7 @@ def noisy(level: float, size: tuple[int, ...] = (128, 160, 3)) -> np.ndarray:
 
 def faults(pictures: Iterable[np.ndarray]) -> list[tuple[int, Cause | None]]:
     """The numbers of the pictures at which the verdict changes."""
-    watch, told = ConditionWatch(), [(-1, None)]
+    watch, told = ImageHealthMonitor(), [(-1, None)]
     for number, pixels in enumerate(pictures):
         fault = watch.update(pixels, number / FPS)
         cause = fault.cause if fault else None
@@ -40,7 +40,7 @@ def test_a_frozen_picture_is_told_after_five_seconds_and_over_after_one():
 
 
 def test_the_first_picture_that_was_still_is_where_the_fault_began():
-    watch, still = ConditionWatch(), noisy(90)
+    watch, still = ImageHealthMonitor(), noisy(90)
     for number in range(70):
         fault = watch.update(noisy(90) if number < 10 else still, number / FPS)
     assert fault is not None and fault.since_s == pytest.approx(1.0)
@@ -86,7 +86,7 @@ def test_a_still_picture_that_is_encoded_again_and_again_is_frozen(tmp_path: Pat
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.stem)
 def test_real_footage_is_neither(clip: Path):
-    watch = ConditionWatch(ConditionSettings(frozen_s=2.0, saturated_s=0.5))
+    watch = ImageHealthMonitor(ImageHealthSettings(frozen_s=2.0, saturated_s=0.5))
     source = open_recording(clip)
     told = [watch.update(picture.pixels, picture.pts_s) for picture in source.pictures()]
     source.close()

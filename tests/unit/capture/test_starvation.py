@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.program import Running
 
-from pipeline.capture.starvation import BLIND_S, CLEAR_S, SearchWatch
+from pipeline.capture.starvation import BLIND_S, CLEAR_S, StarvationMonitor
 from pipeline.store import ledger
 from pipeline.types import Cause
 
@@ -19,7 +19,7 @@ OVERLOAD, STALE, FAILED = Cause.OVERLOAD, Cause.STALE, Cause.FAILED
 def blind_s(searches_s: list[float], lost: dict[float, Cause], until_s: int, fps: int = 10) -> dict[Cause, float]:
     """By cause, of a camera that sends from 0 s to `until_s`."""
     counts = dict.fromkeys(Cause, 0)
-    watch = SearchWatch(0.0, counts)
+    watch = StarvationMonitor(0.0, counts)
     total = dict.fromkeys(Cause, 0.0)
     for number in range(1, until_s * fps + 1):
         now_s = number / fps
@@ -51,13 +51,13 @@ def test_gaps_are_blind_from_their_beginning(searches_s, lost, expected):
 
 def test_a_camera_that_sends_seldom_is_blind_only_if_frames_were_lost():
     nothing = dict.fromkeys(Cause, 0)
-    watch = SearchWatch(0.0, nothing)
+    watch = StarvationMonitor(0.0, nothing)
     assert not any(watch.update(second - 1, nothing, second) for second in range(10, 100, 10))
 
 
 def test_the_cause_is_told_while_it_lasts_and_does_not_flutter():
     lost = dict.fromkeys(Cause, 0)
-    watch = SearchWatch(0.0, lost)
+    watch = StarvationMonitor(0.0, lost)
     told = []
     for tenth in range(1, 400):  # searched every 0.2 s, then every 3 s from 10 to 25 s, then often again
         now_s = tenth / 10
@@ -73,7 +73,7 @@ def test_the_cause_is_told_while_it_lasts_and_does_not_flutter():
 
 
 def test_a_start_is_counted_but_not_told():
-    watch = SearchWatch(0.0, {OVERLOAD: 0})
+    watch = StarvationMonitor(0.0, {OVERLOAD: 0})
     assert watch.update(0.0, {OVERLOAD: 50}, 5.0) and watch.cause is None
     watch.update(5.1, {OVERLOAD: 50}, 5.2)
     assert watch.update(5.1, {OVERLOAD: 90}, 8.0) and watch.cause is OVERLOAD

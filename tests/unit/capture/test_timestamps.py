@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.timestamps import LEAD_S, SMALLEST_STEP_S, StreamClock
+from pipeline.capture.timestamps import LEAD_S, SMALLEST_STEP_S, TimestampMapper
 
 PERIOD_S = 0.04
 TICK_S = Fraction(1, 90_000)
@@ -15,7 +15,7 @@ stamps = st.one_of(st.none(), st.integers(-(2**33), 2**33).map(lambda ticks: tic
 
 
 def times(stamped_s: list[Fraction | None], received_s: list[float]) -> list[float]:
-    clock = StreamClock(PERIOD_S)
+    clock = TimestampMapper(PERIOD_S)
     return [clock.live(stamp_s, at_s) for stamp_s, at_s in zip(stamped_s, received_s, strict=True)]
 
 
@@ -37,7 +37,7 @@ def test_a_cameras_times_rise_and_do_not_run_ahead(pictures: list[tuple[Fraction
 
 @given(st.lists(stamps, min_size=1, max_size=60))
 def test_a_recordings_times_rise(stamped_s: list[Fraction | None]) -> None:
-    clock = StreamClock(PERIOD_S)
+    clock = TimestampMapper(PERIOD_S)
     assert all(earlier < later for earlier, later in pairwise(clock.recorded(stamp_s) for stamp_s in stamped_s))
 
 
@@ -71,5 +71,5 @@ def test_a_clock_that_runs_twice_as_fast_gains_no_more_than_the_bound() -> None:
 
 
 def test_a_recordings_gaps_stay() -> None:
-    clock = StreamClock(PERIOD_S)
+    clock = TimestampMapper(PERIOD_S)
     assert [clock.recorded(Fraction(at_s)) for at_s in (100, 101, 4000)] == [0, 1, 3900]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.capture.open import open_recording
-from pipeline.imaging.agc import LEAST_SPAN, SMOOTHING_S, GainControl
+from pipeline.imaging.agc import LEAST_SPAN, SMOOTHING_S, AutomaticGainControl
 from pipeline.imaging.files import decoded
 from training.datasets import open_dataset
 
@@ -81,7 +81,7 @@ def test_images_are_shown_as_a_video_is_and_learned_from_as_they_are_shown(tmp_p
 
 
 def test_a_small_hot_target_saturates_and_changes_nothing_else() -> None:
-    empty, warm = GainControl()(sky()), GainControl()(with_drone(sky()))
+    empty, warm = AutomaticGainControl()(sky()), AutomaticGainControl()(with_drone(sky()))
     assert (warm[100:104, 150:156] == 255).all()
     rest = np.ones(warm.shape, bool)
     rest[100:104, 150:156] = False
@@ -89,7 +89,7 @@ def test_a_small_hot_target_saturates_and_changes_nothing_else() -> None:
 
 
 def test_a_change_of_the_scene_fades_in() -> None:
-    gain, before = GainControl(), GainControl()(sky())
+    gain, before = AutomaticGainControl(), AutomaticGainControl()(sky())
     gain(sky(), 0.0)
     means = [gain(sky(offset=150), number / FPS).mean() for number in range(1, 5 * FPS)]
     assert means[0] > before.mean() + 60, "at first it is brighter"
@@ -98,7 +98,7 @@ def test_a_change_of_the_scene_fades_in() -> None:
 
 
 def test_after_a_calibration_that_moves_all_counts_something_is_seen_at_once() -> None:
-    gain = GainControl()
+    gain = AutomaticGainControl()
     gain(sky(), 0.0)
     shown = gain(sky(offset=2000), 1 / FPS)
     assert shown[:20].mean() < 25 and shown[-20:].mean() > 230
@@ -106,8 +106,8 @@ def test_after_a_calibration_that_moves_all_counts_something_is_seen_at_once() -
 
 def test_an_even_sky_is_not_blown_up() -> None:
     even = np.full((256, 320), 8000, np.uint16)
-    assert (GainControl()(even) == 128).all()
-    assert GainControl()(even + np.arange(320, dtype=np.uint16) % 4).std() < 255 * 4 / LEAST_SPAN
+    assert (AutomaticGainControl()(even) == 128).all()
+    assert AutomaticGainControl()(even + np.arange(320, dtype=np.uint16) % 4).std() < 255 * 4 / LEAST_SPAN
 
 
 def test_pictures_of_8_bits_stay_as_they_are(tmp_path: Path) -> None:
@@ -116,7 +116,9 @@ def test_pictures_of_8_bits_stay_as_they_are(tmp_path: Path) -> None:
     for picture in (grey, coloured):
         found = decoded(cv2.imencode(".png", picture)[1])
         assert found is not None
-        np.testing.assert_array_equal(GainControl()(found), picture if picture.ndim == 2 else picture[..., ::-1])
+        np.testing.assert_array_equal(
+            AutomaticGainControl()(found), picture if picture.ndim == 2 else picture[..., ::-1]
+        )
     deep = decoded(cv2.imencode(".png", coloured.astype(np.uint16) * 257)[1])
     assert deep is not None and deep.dtype == np.uint8
     np.testing.assert_array_equal(deep, coloured[..., ::-1])

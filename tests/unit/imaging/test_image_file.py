@@ -16,7 +16,7 @@ from support.tiff_files import write_tiff
 
 from pipeline.capture.open import open_recording
 from pipeline.errors import ImageError, SourceError
-from pipeline.imaging.agc import GainControl
+from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decoded, decoded_page
 from pipeline.imaging.frame_size import MAX_FRAME_PX
 from pipeline.imaging.image_header import read_header
@@ -143,7 +143,7 @@ def scene() -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-SHOWN = GainControl()((scene() + 3000).astype(np.uint16))
+SHOWN = AutomaticGainControl()((scene() + 3000).astype(np.uint16))
 
 
 @pytest.mark.parametrize("kind", ["uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"])
@@ -159,22 +159,22 @@ def test_every_sample_type_is_shown_alike(tmp_path: Path, kind: str, order: str)
     ):
         levels = image_of(path.read_bytes())
         assert levels.dtype == kind and levels.ndim == 2, name
-        assert np.abs(GainControl()(levels).astype(int) - SHOWN).max() <= 1, name  # ~ moves integers by one
+        assert np.abs(AutomaticGainControl()(levels).astype(int) - SHOWN).max() <= 1, name  # ~ moves integers by one
 
 
 def test_degrees_are_shown_as_counts_are() -> None:
     degrees = (scene() / 10).astype(np.float32)
     for values in (degrees, degrees + 273.15, degrees.astype(np.float64) * 1.8 + 32):
-        np.testing.assert_allclose(GainControl()(values).astype(int), SHOWN, atol=1)
+        np.testing.assert_allclose(AutomaticGainControl()(values).astype(int), SHOWN, atol=1)
     eighth = np.rint(scene() / 8)
-    np.testing.assert_array_equal(GainControl()(eighth.astype(np.int8)), GainControl()(eighth))
+    np.testing.assert_array_equal(AutomaticGainControl()(eighth.astype(np.int8)), AutomaticGainControl()(eighth))
 
 
 def test_an_even_sky_in_degrees_is_not_blown_up() -> None:
     noise = 21 + np.random.default_rng(0).normal(0, 0.03, (256, 320)).astype(np.float32)
     for values in (noise, np.round(noise, 1), (noise * 100).astype(np.int16)):
-        assert GainControl()(values).std() < 16
-    assert (GainControl()(np.full((9, 9), 21.5, np.float32)) == 128).all()
+        assert AutomaticGainControl()(values).std() < 16
+    assert (AutomaticGainControl()(np.full((9, 9), 21.5, np.float32)) == 128).all()
 
 
 def test_pixels_without_a_value_change_nothing_around_them(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_pixels_without_a_value_change_nothing_around_them(tmp_path: Path) -> No
     holed = degrees.copy()
     holed[60, 50:53], holed[61, 7], holed[0, 0], holed[5, 9] = np.nan, np.inf, -np.inf, -3.4e38
     whole = ~((np.abs(holed) > 1e30) | np.isnan(holed))
-    shown = GainControl()(image_of(write_tiff(tmp_path / "holed.tif", [holed]).read_bytes())).astype(int)
+    shown = AutomaticGainControl()(image_of(write_tiff(tmp_path / "holed.tif", [holed]).read_bytes())).astype(int)
     assert np.abs(shown - SHOWN)[whole].max() <= 2
     assert np.abs(shown - SHOWN)[~whole].max() < 40, "filled from beside, no targets"
     with pytest.raises(ImageError, match="no finite value in its float32 samples"):
@@ -195,7 +195,7 @@ def test_packed_bits(tmp_path: Path, bits: int) -> None:
     each = values[..., None] >> np.arange(bits)[::-1] & 1
     packed = np.packbits(each.reshape(len(values), -1).astype(bool), axis=1)
     path = write_tiff(tmp_path / "packed.tif", [packed], tags={256: (4, [values.shape[1]]), 258: (3, [bits])})
-    assert np.abs(GainControl()(image_of(path.read_bytes())).astype(int) - SHOWN).max() <= 1
+    assert np.abs(AutomaticGainControl()(image_of(path.read_bytes())).astype(int) - SHOWN).max() <= 1
 
 
 def test_eight_bits_and_fewer_stay_as_they_are(tmp_path: Path) -> None:
@@ -282,4 +282,4 @@ def test_any_bytes_are_an_image_or_refused(data: st.DataObject) -> None:
         image = image_of(bytes(content))
     except ImageError:
         return
-    assert GainControl()(image).size <= 3 * MAX_FRAME_PX
+    assert AutomaticGainControl()(image).size <= 3 * MAX_FRAME_PX

@@ -9,7 +9,7 @@ import torch
 from model import build, load
 from model.checkpoint import save
 from model.errors import CheckpointError
-from model.metadata import Decision, Metadata, Preprocessing
+from model.metadata import Metadata, Preprocessing, Thresholds
 
 SMALL = {"start_out_channels": 16, "size": 3}
 
@@ -20,7 +20,7 @@ def test_ours_rebuilds_itself(tmp_path: Path):
         arguments={"num_class": 2, **SMALL},
         classes=("uav", "bird"),
         preprocessing=Preprocessing("scale", scale={"infrared": 1.0, "visible": 0.5}),
-        decision={"infrared": Decision(threshold=0.4, box_margin_px=1.5), "visible": Decision(uav_evidence=0.5)},
+        decision={"infrared": Thresholds(threshold=0.4, box_margin_px=1.5), "visible": Thresholds(uav_evidence=0.5)},
         training={"seed": 7},
     )
     save(tmp_path / "a.safetensors", net, metadata)

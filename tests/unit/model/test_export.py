@@ -11,7 +11,7 @@ from model import build
 from model.checkpoint import Loaded, load, save
 from model.errors import ChoiceError, EngineError, ModelError
 from model.export.onnx import run_export
-from model.metadata import BANDS, Decision, Metadata
+from model.metadata import BANDS, Metadata, Thresholds
 
 onnx = pytest.importorskip("onnx", reason="needs dasnet[export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs dasnet[export]")
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path,
         network,
         Metadata(
-            arguments=ARGUMENTS, classes=("uav", "bird"), decision={band: Decision(threshold=0.4) for band in BANDS}
+            arguments=ARGUMENTS, classes=("uav", "bird"), decision={band: Thresholds(threshold=0.4) for band in BANDS}
         ),
     )
     return path

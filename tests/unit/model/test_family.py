@@ -16,7 +16,7 @@ from model.checkpoint import save
 from model.errors import CheckpointError, ModelError
 from model.metadata import Metadata, Preprocessing
 from model.registry import NETWORKS, recognise
-from model.summary import PAPER, Row, census, count, table, time_ms
+from model.summary import PAPER, Row, count, summarise_networks, table, time_ms
 
 SIBLINGS = ("fulldyunet", "thindyunet", "deepsupdyunet")
 DYNAMIC = ("dasnet", *SIBLINGS)
@@ -257,7 +257,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ModelError, match=r"network pan: needs .*: pip install dasnet\[baselines\]"):
         build("pan")
-    rows = {row.name: row for row in census(measure=False)}
+    rows = {row.name: row for row in summarise_networks(measure=False)}
     assert (rows["pan"].parameters, rows["dasnet"].parameters) == (None, 1_657_672)
     lines = table(list(rows.values())).splitlines()
     assert [line for line in lines if "dasnet[baselines]" in line] == [lines[-1]]
@@ -289,7 +289,7 @@ def test_multiply_adds_count_twice():
 
 @with_library
 def test_the_census_lists_what_was_counted_and_what_the_paper_says():
-    rows = {row.name: row for row in census(measure=False)}
+    rows = {row.name: row for row in summarise_networks(measure=False)}
     assert {name: row.parameters for name, row in rows.items() if name in BASELINES} == BASELINES
     assert all(row.ms is None and row.gflop is not None and row.gflop > 10 for row in rows.values())
     text = table(list(rows.values()))
@@ -303,6 +303,6 @@ def test_times_are_printed_where_they_were_measured(monkeypatch: pytest.MonkeyPa
     assert 1e-3 < time_ms(nn.Conv2d(3, 5, 3), side=16, runs=2) < 1e4
     monkeypatch.setattr("model.summary.PAPER", {"thindyunet": PAPER["thindyunet"]})
     monkeypatch.setattr("model.summary.time_ms", lambda net: 12.34)
-    (row,) = census(measure=True)
+    (row,) = summarise_networks(measure=True)
     assert row == Row("thindyunet", 1_341_385, row.gflop, 12.34, PAPER["thindyunet"])
     assert "12.3" in table([row])

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the CUDA engine: `pytest -m gpu tests/unit/model/test_gpu.py`.  Skipped where there is none."""
+"""What only a GPU can show of the CUDA engine: `pytest -m gpu tests/unit/model`.  Skipped where there is none."""
 
 import copy
 import gc

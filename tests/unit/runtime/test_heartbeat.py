@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from pipeline.runtime.heartbeat import PERIOD_S, Heart
+from pipeline.runtime.heartbeat import PERIOD_S, HeartbeatSender
 from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.transport.sockets import bound
 from pipeline.transport.wire import Heartbeat, decode
@@ -30,7 +30,7 @@ def hears(socket: "zmq.Socket[bytes]", within_s: float) -> bool:
 
 def test_signs_of_life_end_when_the_loop_hangs_and_return_with_it(supervisor: tuple[str, "zmq.Socket[bytes]"]) -> None:
     address, socket = supervisor
-    with Heart(address, CaptureMetrics("north"), patience_s=1.5 * PERIOD_S) as heart:
+    with HeartbeatSender(address, CaptureMetrics("north"), watchdog_timeout_s=1.5 * PERIOD_S) as heart:
         assert hears(socket, 5 * PERIOD_S)
         while hears(socket, 3 * PERIOD_S):
             pass  # those under way; nobody says that the loop goes on
@@ -41,5 +41,5 @@ def test_signs_of_life_end_when_the_loop_hangs_and_return_with_it(supervisor: tu
 
 def test_without_a_limit_they_go_on(supervisor: tuple[str, "zmq.Socket[bytes]"]) -> None:
     address, socket = supervisor
-    with Heart(address, CaptureMetrics("north")):
+    with HeartbeatSender(address, CaptureMetrics("north")):
         assert all(hears(socket, 5 * PERIOD_S) for _ in range(4))

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.runtime.control import Applied, Finished, SupervisorEnd
 from pipeline.runtime.reload import change
 from pipeline.store import ledger
-from pipeline.telemetry.host import HostCollector
+from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import TrackingMetrics, families
 from pipeline.transport.wire import Heartbeat
 
@@ -151,7 +151,7 @@ def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pyte
 
 def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
     before = loaded(tmp_path, [camera("a"), camera("b")])
-    host, registry = HostCollector(before, ["tracking", "capture-a", "capture-b"]), CollectorRegistry()
+    host, registry = HostMetricsCollector(before, ["tracking", "capture-a", "capture-b"]), CollectorRegistry()
     registry.register(host)
     metrics = TrackingMetrics(["a", "b"], 0.5)
 

@@ -8,15 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from model.engine.engine import Engine
-from model.metadata import CLASSES, CLUTTER, CloserLook
+from model.metadata import CLASSES, CLUTTER, ClassifierConfig
 from pipeline.capture.open import open_recording
-from pipeline.segmentation.classify import AGAIN_S, FIRST_LOOKS, MOST, Looks, crops, cut_out
+from pipeline.segmentation.classify import AGAIN_S, INITIAL_CLASSIFICATIONS, MOST, ClassifierCache, crops, cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
 
 REF = FrameRef("north", "session", 0, 0.0, 0, 0)
 CLIPS = Path(__file__).parents[2] / "data" / "clips"
-HOW = CloserLook(context=2.0, least_px={"infrared": 24.0, "visible": 32.0})
+HOW = ClassifierConfig(context=2.0, least_px={"infrared": 24.0, "visible": 32.0})
 SIDE = HOW.crop_px
 ALL = np.ones(99, bool)
 
@@ -95,38 +95,38 @@ def at(detections: Detections, pts_s: float) -> Detections:
 
 def test_a_flock_costs_no_more_than_the_bound() -> None:
     boxes = [(20.0 * n, 20.0, 20.0 * n + 5, 25.0) for n in range(20)]
-    looks = Looks(MOST)
+    looks = ClassifierCache(MOST)
     assert looks.due(found(*boxes), ALL) == list(range(MOST)) and looks.due(found(), ALL) == []
 
 
 def test_what_is_too_small_to_start_a_track_is_not_looked_at():
     detections = found((10, 10, 14, 14), (50, 50, 54, 54))  # of 20 px each
-    assert Looks(MOST).due(detections, detections.large(20)) == [0, 1]
-    assert Looks(MOST).due(detections, detections.large(21)) == []
+    assert ClassifierCache(MOST).due(detections, detections.large(20)) == [0, 1]
+    assert ClassifierCache(MOST).due(detections, detections.large(21)) == []
     assert replace(detections, mask_scale=(2.0, 2.0)).large(6).tolist() == [False, False]
 
 
 def test_what_was_seen_has_the_classifiers_scores_and_the_rest_none() -> None:
     detections = found((10, 10, 14, 14), (30, 30, 34, 34), (50, 50, 54, 54))
     seen = np.array([[0.9, 0.0, 0.1, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.9]], np.float32)
-    after = Looks(MOST).told_apart(detections, HOW.classes, dict(enumerate(seen)))
+    after = ClassifierCache(MOST).with_class_scores(detections, HOW.classes, dict(enumerate(seen)))
     assert after.classes == HOW.classes
     np.testing.assert_array_equal(after.class_scores, [*seen, np.zeros(5)])
     assert detections.class_scores.shape == (3, 4)
-    assert Looks(MOST).told_apart(found(), HOW.classes, {}).class_scores.shape == (0, len(HOW.classes))
+    assert ClassifierCache(MOST).with_class_scores(found(), HOW.classes, {}).class_scores.shape == (0, len(HOW.classes))
 
 
 def test_a_target_that_stays_is_looked_at_less_often_and_keeps_its_names_meanwhile() -> None:
-    looks, looked = Looks(MOST), []
+    looks, looked = ClassifierCache(MOST), []
     for number in range(30):  # 25 frames a second; it moves by half its length a frame
         target = at(found((10 + 2 * number, 10, 14 + 2 * number, 14)), number / 25)
         due = looks.due(target, ALL)
         looked += [number] * len(due)
         names = np.full(len(HOW.classes), number, np.float32)
-        after = looks.told_apart(target, HOW.classes, dict.fromkeys(due, names))
+        after = looks.with_class_scores(target, HOW.classes, dict.fromkeys(due, names))
         assert after.class_scores[0, 0] == looked[-1]
-    assert looked[:FIRST_LOOKS] == list(range(FIRST_LOOKS))
-    apart = np.diff(looked[FIRST_LOOKS - 1 :])
+    assert looked[:INITIAL_CLASSIFICATIONS] == list(range(INITIAL_CLASSIFICATIONS))
+    apart = np.diff(looked[INITIAL_CLASSIFICATIONS - 1 :])
     assert set(apart) == {int(AGAIN_S * 25) + 1}
 
 
@@ -134,9 +134,9 @@ def test_a_target_that_stays_is_looked_at_less_often_and_keeps_its_names_meanwhi
     ("pts_s", "x"), [(0.02, 60), (5.0, 10), (-3.0, 10)], ids=["far from it", "long after", "time ran backwards"]
 )
 def test_what_may_be_another_is_looked_at(pts_s: float, x: float) -> None:
-    looks, names = Looks(MOST), np.ones(len(HOW.classes), np.float32)
-    for _ in range(FIRST_LOOKS):
-        looks.told_apart(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: names})
+    looks, names = ClassifierCache(MOST), np.ones(len(HOW.classes), np.float32)
+    for _ in range(INITIAL_CLASSIFICATIONS):
+        looks.with_class_scores(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: names})
     assert looks.due(at(found((10, 10, 14, 14)), 0.02), ALL) == []
     assert looks.due(at(found((x, 10, x + 4, 14)), pts_s), ALL) == [0]
 

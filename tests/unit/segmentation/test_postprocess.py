@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metadata import Decision, Preprocessing
+from model.metadata import Preprocessing, Thresholds
 from model.preprocess import prepare
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.postprocess import MAX_DETECTIONS, detect
@@ -26,7 +26,7 @@ def maps(height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((2, height, width), 0.01, np.float32)
 
 
-def find(probabilities: np.ndarray, decision: Decision = Decision(), scale=(1.0, 1.0), ignore=()):
+def find(probabilities: np.ndarray, decision: Thresholds = Thresholds(), scale=(1.0, 1.0), ignore=()):
     size = (round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
     return detect(probabilities, REF, Band.VISIBLE, size, CLASSES, decision, scale, ignore)
 
@@ -62,16 +62,16 @@ def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_t
     probabilities = maps()
     probabilities[0, 0:3, 0:3] = 0.9
     probabilities[0, 30, 50] = 0.9
-    found = find(probabilities, Decision(min_area_px=2, box_margin_px=2))
+    found = find(probabilities, Thresholds(min_area_px=2, box_margin_px=2))
     np.testing.assert_allclose(found.xyxy, [[0, 0, 5, 5]])
-    assert len(find(probabilities, Decision(min_area_px=2, keep_share=0.5))) == 2
+    assert len(find(probabilities, Thresholds(min_area_px=2, keep_share=0.5))) == 2
     assert len(find(probabilities, ignore=[[(0, 0), (10, 0), (10, 10), (0, 10)]])) == 1
 
 
 def test_of_a_region_boxes_masks_and_ignored_areas_are_in_pixels_of_the_whole_frame():
     probabilities = maps()
     probabilities[0, 10:14, 20:26] = 0.9
-    args = (probabilities, REF, Band.VISIBLE, (640, 512), CLASSES, Decision(box_margin_px=12), (2.0, 2.0))
+    args = (probabilities, REF, Band.VISIBLE, (640, 512), CLASSES, Thresholds(box_margin_px=12), (2.0, 2.0))
     area = (100, 50, 220, 130)  # the maps' 60x40
     found = detect(*args, searched=area)
     np.testing.assert_allclose(found.xyxy, [[116, 50, 176, 102]])  # grown no further than the region
@@ -192,5 +192,5 @@ def test_what_is_faint_is_left_out_by_the_least_score():
     probabilities[0, 10:14, 20:26] = 0.9
     probabilities[0, 30:34, 40:46] = 0.55
     assert len(find(probabilities)) == 2
-    (score,) = find(probabilities, Decision(min_score=0.6)).score
+    (score,) = find(probabilities, Thresholds(min_score=0.6)).score
     assert score == pytest.approx(0.9)

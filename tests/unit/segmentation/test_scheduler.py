@@ -1,22 +1,22 @@
-"""Turns: who is given credit, in which order, and how many at a time."""
+"""CreditScheduler: who is given credit, in which order, and how many at a time."""
 
 from typing import Any
 
 import numpy as np
 
-from pipeline.segmentation.scheduler import GRANT_S, Camera, Turns
+from pipeline.segmentation.scheduler import GRANT_S, Camera, CreditScheduler
 from pipeline.transport.wire import Stamps
 from pipeline.types import Band, Frame, FrameRef
 
 DOOR: Any = object()
 
 
-def ask(turns: Turns, *names: str, session: str = "s1") -> None:
+def ask(turns: CreditScheduler, *names: str, session: str = "s1") -> None:
     for name in names:
         turns.ask(name, DOOR, name.encode(), session)
 
 
-def granted(turns: Turns, now_s: float = 0.0) -> list[str]:
+def granted(turns: CreditScheduler, now_s: float = 0.0) -> list[str]:
     return [camera.name for camera in turns.grants(now_s)]
 
 
@@ -24,7 +24,7 @@ def reference(name: str, seq: int = 0, session: str = "s1") -> FrameRef:
     return FrameRef(name, session, seq, 0.0, 0, 0)
 
 
-def send(turns: Turns, name: str, seq: int = 0) -> Camera:
+def send(turns: CreditScheduler, name: str, seq: int = 0) -> Camera:
     camera = turns.cameras[name]
     assert camera.granted
     ref = reference(name, seq, camera.session)
@@ -32,9 +32,9 @@ def send(turns: Turns, name: str, seq: int = 0) -> Camera:
     return camera
 
 
-def with_credit_for_a_second_frame() -> Turns:
+def with_credit_for_a_second_frame() -> CreditScheduler:
     """The first of camera a is with the device."""
-    turns = Turns(1, most=2)
+    turns = CreditScheduler(1, most=2)
     ask(turns, "a")
     assert granted(turns) == ["a"]
     turns.take(send(turns, "a", 0))
@@ -44,7 +44,7 @@ def with_credit_for_a_second_frame() -> Turns:
 
 
 def test_places_are_given_in_the_order_of_asking_and_not_before_one_is_free():
-    turns = Turns(2)
+    turns = CreditScheduler(2)
     ask(turns, "a", "b", "c", "a")
     assert granted(turns) == ["a", "b"] and granted(turns) == []
     a, b = send(turns, "a"), send(turns, "b")
@@ -54,7 +54,7 @@ def test_places_are_given_in_the_order_of_asking_and_not_before_one_is_free():
 
 
 def test_a_place_is_not_kept_for_ever():
-    turns = Turns(1)
+    turns = CreditScheduler(1)
     ask(turns, "hung", "b")
     assert granted(turns, 1.0) == ["hung"] and granted(turns, 1.0 + GRANT_S / 2) == []
     assert granted(turns, 1.0 + GRANT_S) == ["b"]
@@ -64,7 +64,7 @@ def test_a_place_is_not_kept_for_ever():
 
 
 def test_who_is_alone_need_not_ask_again_and_who_is_not_waits_for_his_turn():
-    turns = Turns(1)
+    turns = CreditScheduler(1)
     ask(turns, "a")
     assert granted(turns) == ["a"]
     turns.take(send(turns, "a"))
@@ -79,7 +79,7 @@ def test_who_is_alone_need_not_ask_again_and_who_is_not_waits_for_his_turn():
 
 
 def test_asking_again_while_credit_is_on_the_way_or_the_frame_is_here_leaves_nothing_behind():
-    turns = Turns(1)
+    turns = CreditScheduler(1)
     ask(turns, "a")
     assert granted(turns) == ["a"]
     ask(turns, "a")  # it had not come yet
@@ -94,7 +94,7 @@ def test_asking_again_while_credit_is_on_the_way_or_the_frame_is_here_leaves_not
 
 
 def test_a_new_session_takes_the_place_of_the_old_one():
-    turns = Turns(1)
+    turns = CreditScheduler(1)
     ask(turns, "a", "b")
     assert granted(turns) == ["a"]
     old = send(turns, "a")
@@ -104,7 +104,7 @@ def test_a_new_session_takes_the_place_of_the_old_one():
 
 
 def test_a_second_frame_of_a_camera_comes_while_the_first_is_with_the_device_and_no_third():
-    turns = Turns(1, most=2)
+    turns = CreditScheduler(1, most=2)
     ask(turns, "a")
     assert granted(turns) == ["a"]
     a = send(turns, "a", 0)

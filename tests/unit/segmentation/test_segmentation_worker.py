@@ -24,7 +24,7 @@ from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.frame_queue import BRIDGED
 from pipeline.transport.link import Uplink
 from pipeline.transport.sockets import bound, connected
-from pipeline.transport.wire import Credit, Hello, Result, Stamps, decode, encode, frame_message
+from pipeline.transport.wire import Credit, CreditRequest, Result, Stamps, decode, encode, frame_message
 from pipeline.types import Band, Cause, Frame, FrameRef
 
 PIXELS = np.zeros((64, 64, 3), np.uint8)
@@ -166,7 +166,7 @@ def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: 
     seconds, slow_names = 2.0, ["a", "b", "c"]
     with running(TimedEngine(0.02), [*slow_names, "fast", "hung"]):
         hung = connected(zmq.DEALER, Endpoints().segmentation, high_water=4)
-        hung.send_multipart(encode(Hello("hung", "s1", True)))  # is given credit, and never sends
+        hung.send_multipart(encode(CreditRequest("hung", "s1", True)))  # is given credit, and never sends
         fast, slow = FakeCamera("fast"), [FakeCamera(name) for name in slow_names]
         start_s = time.monotonic()
         for tick in range(round(seconds * 120)):
@@ -217,7 +217,7 @@ def test_a_camera_that_asks_while_its_credit_is_on_the_way_may_ask_again_later(r
         sockets = {name: connected(zmq.DEALER, Endpoints.segmentation, high_water=4) for name in "abc"}
 
         def ask(name: str) -> None:
-            sockets[name].send_multipart(encode(Hello(name, "s1", True)))
+            sockets[name].send_multipart(encode(CreditRequest(name, "s1", True)))
 
         def answer(name: str) -> Credit:
             assert sockets[name].poll(5000), f"{name} is given no credit"
@@ -302,7 +302,7 @@ def test_credit_that_a_frame_has_used_up_already_is_not_used_again(results: "zmq
 
     def arrival() -> int:
         """The next frame's number; it may ask for credit that is on its way."""
-        while isinstance(said := message()[1], Hello):
+        while isinstance(said := message()[1], CreditRequest):
             pass
         return said.ref.seq
 
@@ -321,7 +321,7 @@ def test_credit_that_a_frame_has_used_up_already_is_not_used_again(results: "zmq
     while not read(camera.path).segmented:  # the news has come
         time.sleep(0.005)
     camera.offer()
-    assert isinstance(message()[1], Hello), "it asks"
+    assert isinstance(message()[1], CreditRequest), "it asks"
     tell(granted=True, newest=1)
     assert arrival() == 2
     camera.close()

@@ -66,7 +66,7 @@ def test_a_ledger_has_one_writer(tmp_path: Path):
         finally:
             writer.kill()
     with Ledger(path, credits=1), pytest.raises(WireError, match="another process writes"):
-        ledger.Copies().write(path, ledger.array("Q", [0] * len(ledger._FIELDS)).tobytes())
+        ledger.LedgerCopies().write(path, ledger.array("Q", [0] * len(ledger._FIELDS)).tobytes())
     Ledger(path, credits=1).close()  # closed, it is free
 
 

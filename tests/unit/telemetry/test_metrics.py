@@ -21,7 +21,7 @@ from pipeline.store import ledger
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import StoreReader
 from pipeline.telemetry.health import serve
-from pipeline.telemetry.host import HostCollector
+from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import STAGES, CaptureMetrics, TrackingMetrics, families, latency_buckets_s
 from pipeline.telemetry.resources import GpuResources
 from pipeline.transport.wire import Heartbeat, Stamps
@@ -119,7 +119,7 @@ def beat(worker: str, started_ns: int, registry: CollectorRegistry) -> Heartbeat
 
 
 def test_a_replaced_worker_steps_no_counter_back_and_leaves_no_old_gauge(tmp_path: Path):
-    host = HostCollector(site(tmp_path), ["tracking"])
+    host = HostMetricsCollector(site(tmp_path), ["tracking"])
     registry = CollectorRegistry()
     registry.register(host)
     assert values(registry)["dasnet_worker_uptracking"] == 0
@@ -150,7 +150,7 @@ def test_the_first_alert_is_an_increase():
 
 
 def test_what_a_replaced_worker_has_not_counted_yet_keeps_its_count(tmp_path: Path):
-    host = HostCollector(site(tmp_path), ["tracking"])
+    host = HostMetricsCollector(site(tmp_path), ["tracking"])
     registry = CollectorRegistry()
     registry.register(host)
     first, second, third = (TrackingMetrics(["north"], 0.5) for _ in range(3))
@@ -174,7 +174,7 @@ def get(address: str) -> tuple[int, str]:
 
 def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
     config = site(tmp_path)
-    host = HostCollector(config, ["tracking", "capture-north"])
+    host = HostMetricsCollector(config, ["tracking", "capture-north"])
     registry = CollectorRegistry()
     registry.register(host)
     urls: Queue[str] = Queue()

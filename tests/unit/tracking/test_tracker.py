@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from support.scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
 
-from model.metadata import Decision
+from model.metadata import Thresholds
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
 
 
 def tracker() -> Tracker:
-    return Tracker("north", "s1", Decision())
+    return Tracker("north", "s1", Thresholds())
 
 
 def follow(frames: Iterable[Detections]) -> list[list[Track]]:
@@ -68,13 +68,13 @@ def test_a_missed_target_coasts_for_a_bounded_time_and_is_then_lost_once():
 
 
 def test_what_is_too_small_to_start_a_track_continues_a_confirmed_one():
-    one = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    one = Tracker("north", "s1", Thresholds(min_area_px=6, keep_share=0.5))
     sizes = [2] * 20 + [3] * 8 + [2] * 20  # 4, 9 and 4 px
     history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
     assert history[:20] == [[]] * 20
     (track,) = confirmed(history).values()
     assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
-    tentative = Tracker("north", "s1", Decision(min_area_px=6, keep_share=0.5))
+    tentative = Tracker("north", "s1", Thresholds(min_area_px=6, keep_share=0.5))
     assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 3 else 2, 60)])) for seq in range(30)])
 
 
@@ -185,7 +185,7 @@ def test_time_that_stands_still_or_steps_back_is_ignored_and_a_large_jump_starts
 
 def test_ids_are_the_same_every_time_and_differ_between_sessions_and_cameras():
     def ulid(camera: str, session: str) -> str:
-        one = Tracker(camera, session, Decision())
+        one = Tracker(camera, session, Thresholds())
         return one.update(frame(0, [flight(0)], camera=camera, session=session))[0].ulid
 
     assert ulid("a", "s") == ulid("a", "s")

@@ -19,13 +19,13 @@ from model.checkpoint import save
 from model.classifier import FusedClassifier, TargetClassifier
 from model.engine.engine import Engine
 from model.errors import CheckpointError
-from model.metadata import CloserLook, Metadata
+from model.metadata import ClassifierConfig, Metadata
 from training.classifier.augment import augmented
 from training.classifier.crops import Targets
 from training.classifier.train import SHARES, Draw, Settings, recall, train
 
 SMALL = {"start_out_channels": 16, "size": 3}
-HOW = CloserLook(classes=("uav", "bird", "clutter"), stages=2, crop_px=32, enlarged_px=32)
+HOW = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=2, crop_px=32, enlarged_px=32)
 SETTINGS = Settings(steps=200, batch=32, rate=5e-3, seed=3)
 
 
@@ -157,7 +157,7 @@ def test_the_script_puts_a_classifier_beside_the_network_it_is_given(tmp_path: P
     first = run_script(data, out, "--cache", cache)
     assert first.returncode == 0, first.stderr
     shipped, made = load(REPOSITORY / "model" / "weights" / "dasnet.safetensors"), load(out)
-    assert made.metadata.closer_look == CloserLook() and made.metadata.decision == shipped.metadata.decision
+    assert made.metadata.closer_look == ClassifierConfig() and made.metadata.decision == shipped.metadata.decision
     assert made.metadata.training["classifier"]["steps"] == 3 and made.metadata.training["classifier"]["crops"] > 10
     for name, tensor in shipped.network.state_dict().items():
         assert torch.equal(tensor, made.network.state_dict()[name])

@@ -20,18 +20,18 @@ from support.program import DASNET, Running, dasnet, free_port
 from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, WireError
-from pipeline.store.ledger import Copies, Ledger, read
+from pipeline.store.ledger import Ledger, LedgerCopies, read
 from pipeline.transport import channel
 from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.transport.keys import client_keys, make_keys, server_keys
-from pipeline.transport.link import Gate, Uplink, uplink
-from pipeline.transport.rejects import Refusals
+from pipeline.transport.link import HostAuthenticator, Uplink, uplink
+from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import Answer, Ask, Hello, camera_of, decode, encode
+from pipeline.transport.wire import CreditRequest, TimeReply, TimeRequest, camera_of, decode, encode
 from pipeline.types import Cause
 
-Door = tuple[Config, Gate, Socket, Counter]
+Door = tuple[Config, HostAuthenticator, Socket, Counter]
 CAMERAS = [
     {"id": "near", "uri": "demo:scene?seed=1&fps=4"},
     {"id": "far", "uri": "demo:scene?seed=2&fps=4", "host": "edge"},
@@ -106,17 +106,17 @@ def door(tmp_path: Path) -> Iterator[Door]:
     gate.close()
 
 
-def gate_of(config: Config) -> tuple[Gate, Counter]:
+def gate_of(config: Config) -> tuple[HostAuthenticator, Counter]:
     counter = Counter("refused", "Text.", registry=None)
     assert config.link is not None
-    return Gate(config, config.link, Refusals("link", counter)), counter
+    return HostAuthenticator(config, config.link, RejectLog("link", counter)), counter
 
 
 def count(counter: Counter) -> float:
     return counter.collect()[0].samples[0].value
 
 
-def arrived(gate: Gate, entrance: Socket) -> str:
+def arrived(gate: HostAuthenticator, entrance: Socket) -> str:
     assert entrance.poll(5000), "nothing came"
     parts = entrance.recv_multipart(copy=False)
     message, _ = decode([part.buffer for part in parts[1:]])
@@ -129,14 +129,14 @@ def test_a_host_sends_for_its_own_cameras_alone(door: Door):
     up = uplink(config, config.camera("far"))
     sender = up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)
     try:
-        sender.send_multipart(encode(Hello("far", "s1", True)))
+        sender.send_multipart(encode(CreditRequest("far", "s1", True)))
         assert arrived(gate, entrance) == "far"
         for camera, told in [
             ("other", "camera 'other' of host 'hill' from host 'edge'"),
             ("near", "'near', which is on no other host"),
             ("stranger", "'stranger', which is on no other host"),
         ]:
-            sender.send_multipart(encode(Hello(camera, "s1", True)))
+            sender.send_multipart(encode(CreditRequest(camera, "s1", True)))
             with pytest.raises(WireError, match=told):
                 arrived(gate, entrance)
     finally:
@@ -157,10 +157,10 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, k
     try:
         stranger.connect(f"tcp://127.0.0.1:{config.link.port if config.link else 0}")
         with suppress(zmq.Again):  # where it was refused already, there is nobody to send to
-            stranger.send_multipart(encode(Hello("far", "s1", True)), flags=zmq.DONTWAIT)
+            stranger.send_multipart(encode(CreditRequest("far", "s1", True)), flags=zmq.DONTWAIT)
         up = uplink(config, config.camera("other"))  # one who may, later: its message is the first that comes
         sender = up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)
-        sender.send_multipart(encode(Hello("other", "s1", True)))
+        sender.send_multipart(encode(CreditRequest("other", "s1", True)))
         assert arrived(gate, entrance) == "other"
         assert not entrance.poll(300)
         assert (count(counter) > 0) == (known != "no key")  # without any it does not come so far
@@ -209,7 +209,7 @@ def test_a_jpeg_that_is_not_the_frame_is_refused(fault: str):
 
 
 def test_a_ledger_s_copy_is_one_and_what_does_not_balance_is_refused(tmp_path: Path):
-    ledger, copies = Ledger(tmp_path / "far.ledger", 1), Copies()
+    ledger, copies = Ledger(tmp_path / "far.ledger", 1), LedgerCopies()
     ledger.sent()
     ledger.segmented()
     ledger.dropped(Cause.OVERLOAD, 3)
@@ -245,8 +245,8 @@ def test_a_host_says_that_it_is_not_heard_and_that_it_is_again(tmp_path: Path, m
         with closing(bound(zmq.ROUTER, address, high_water=8)) as searching:
             name, *parts = searching.recv_multipart()
             asked, _ = decode(parts)
-            assert isinstance(asked, Ask)
-            searching.send_multipart([name, *encode(Answer("s1", asked.asked_ns, time.monotonic_ns()))])
+            assert isinstance(asked, TimeRequest)
+            searching.send_multipart([name, *encode(TimeReply("s1", asked.asked_ns, time.monotonic_ns()))])
             heard(logs, "host that searches answers")
         sender.close()
 

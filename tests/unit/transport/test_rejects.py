@@ -15,23 +15,23 @@ from support.garbage import as_bytes, garbage
 from support.program import Running
 from support.scenes import SURE_UAV, UNSURE, frame
 
-from model.metadata import Decision
+from model.metadata import Thresholds
 from pipeline.errors import WireError
 from pipeline.store import ledger
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.wire import (
-    Answer,
-    Ask,
     CameraState,
     Credit,
-    End,
+    CreditRequest,
+    EndOfStream,
     Heartbeat,
-    Hello,
     LedgerCopy,
     Result,
     Sample,
     Stamps,
+    TimeReply,
+    TimeRequest,
     decode,
     detections_of,
     encode,
@@ -44,10 +44,10 @@ from pipeline.types import Band, Cause, Frame, FrameRef
 REF = FrameRef("spare", "s1", 7, 1.5, 123, 456, 789)
 PIXELS = np.zeros((64, 64, 3), np.uint8)
 FRAMES = [
-    as_bytes(encode(Hello("spare", "s1", True))),
+    as_bytes(encode(CreditRequest("spare", "s1", True))),
     as_bytes(frame_message(Frame(REF, Band.VISIBLE, PIXELS), Stamps(), True)),
-    as_bytes(encode(End("spare", "s1"))),
-    as_bytes(encode(Ask("spare", "s1", 123))),
+    as_bytes(encode(EndOfStream("spare", "s1"))),
+    as_bytes(encode(TimeRequest("spare", "s1", 123))),
     as_bytes(frame_message(Frame(REF, Band.VISIBLE, PIXELS), Stamps(), True, jpeg=True)),
 ]
 RESULTS = [
@@ -55,7 +55,7 @@ RESULTS = [
         result_message(frame(3, [(50, 60, 8, SURE_UAV), (200, 100, 20, UNSURE)], camera="spare"), Stamps(), b"\xff\xd8")
     ),
     as_bytes(encode(CameraState("spare", "s1", True, Cause.FROZEN, 1, 1.0, 3))),
-    as_bytes(encode(End("spare", "s1"))),
+    as_bytes(encode(EndOfStream("spare", "s1"))),
     as_bytes(encode(LedgerCopy("spare", "s1", bytes(64)))),
 ]
 BEATS = [
@@ -67,7 +67,7 @@ BEATS = [
         )
     )
 ]
-CREDITS = [as_bytes(encode(Credit("w", "s1", [1], [2]))), as_bytes(encode(Answer("s1", 1, 2)))]
+CREDITS = [as_bytes(encode(Credit("w", "s1", [1], [2]))), as_bytes(encode(TimeReply("s1", 1, 2)))]
 LIVE = [live.encode(live.LiveFrame("spare", "s1", 3, 0.1, 1, 64, 64, []), b"\xff\xd8jpeg")]
 COUNT = 400
 
@@ -76,7 +76,7 @@ COUNT = 400
 @pytest.mark.parametrize("real", [FRAMES, RESULTS, BEATS, CREDITS], ids=["frames", "results", "beats", "credits"])
 def test_what_is_not_refused_can_be_worked_with(real: list[list[bytes]], seed: int):
     """The same garbage without sockets, more of it: nothing but a WireError, in decoding and in tracking."""
-    stage, refused = TrackStage(dict.fromkeys(Band, Decision())), 0
+    stage, refused = TrackStage(dict.fromkeys(Band, Thresholds())), 0
     for message in garbage(seed, real, 3000):
         try:
             decoded, buffers = decode(message)

@@ -9,8 +9,8 @@ from support.scenes import SURE_UAV, UNSURE, frame
 from pipeline.errors import WireError
 from pipeline.transport.wire import (
     Credit,
+    CreditRequest,
     FrameHeader,
-    Hello,
     Result,
     Stamps,
     decode,
@@ -56,7 +56,7 @@ def test_random_bytes_are_refused(parts: list[bytes]):
 @settings(max_examples=300)
 @given(st.binary(max_size=80))
 def test_random_bytes_behind_a_right_prefix_are_refused(body: bytes):
-    prefix = encode(Hello("a", "b", True))[0]
+    prefix = encode(CreditRequest("a", "b", True))[0]
     with pytest.raises(WireError):
         decode([prefix, body])
 
