@@ -136,7 +136,7 @@ BOXES = (
         "ledgers/",
         ("one file per camera", "captured =", "segmented", "+ dropped + failed", "+ in flight"),
     ),
-    Box(620, 500, 240, 90, "process", "console", ("pages, /api/v1, live frames", "Try it: replay or predict in a child")),
+    Box(620, 500, 240, 90, "process", "console", ("pages, /api/v1, live frames", "Try it: predict or replay")),
     Box(250, 500, 240, 90, "outside", "browser", ("operator: alerts, latency,", "status, Try it")),
     Box(
         *(250, 670, 610, 90, "process", "supervisor"),
