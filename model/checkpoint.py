@@ -2,8 +2,9 @@
 
 Ours are safetensors files whose header holds the metadata as JSON (architecture, classes, preprocessing, decision
 thresholds, training configuration, evaluation), with the digest of the weights beside it.  The original's are `.pth`
-files with a "model_state_dict"; they have one class and are fed frames stretched to 512x512.  Nothing is unpickled.
-The classifier of found targets, where there is one, lies in the same file, its tensors' names after "classifier.".
+files with a "model_state_dict"; they have one class and are fed frames stretched to 512x512.  Nothing is ever
+unpickled.  The classifier of found targets, where there is one, lies in the same file, its tensors' names after
+"classifier.".
 """
 
 import hashlib

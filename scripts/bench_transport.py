@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from model.allocator import keep_memory
 from pipeline.bench.results import machine
+from pipeline.segmentation import preview
 from pipeline.segmentation import worker as segmentation
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
@@ -150,7 +151,7 @@ def nothing_in(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
-    vars(segmentation)["preview"] = lambda frame: b""  # noqa: ARG005 - for people, no part of the transport
+    preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
     keep_memory()  # as an engine on a processor does
     stop = threading.Event()
     doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]

@@ -91,6 +91,7 @@ class Target:
     clips: tuple[Path, Path]  # of different resolutions
     rng: random.Random
     ports: tuple[int, ...]  # of HTTP
+    config: Path
     clock: Path  # what the program's clock is off by, in s
     stderr: LogPipe
     shown: dict[str, int] = field(default_factory=dict)  # which of the clips each camera shows
@@ -122,6 +123,43 @@ def kill_tracking(target: Target) -> None:
 
 def kill_console(target: Target) -> None:
     os.kill(target.pid("console"), signal.SIGKILL)
+
+
+def end_capture(target: Target) -> None:
+    """SIGTERM, which the program did not send: the worker ends in order, with 0, and must be replaced all the same."""
+    os.kill(target.pid(f"capture-{target.camera}"), signal.SIGTERM)
+
+
+def end_segmentation(target: Target) -> None:
+    os.kill(target.pid("segmentation"), signal.SIGTERM)
+
+
+def end_tracking(target: Target) -> None:
+    os.kill(target.pid("tracking"), signal.SIGTERM)
+
+
+def end_console(target: Target) -> None:
+    os.kill(target.pid("console"), signal.SIGTERM)
+
+
+def supervisor_killed(target: Target) -> None:
+    """Killed, and twice again while its workers start; the last start finds whatever those before left."""
+    for wait_s in (0.0, target.rng.uniform(0.5, 1.5), target.rng.uniform(1.5, 3.0)):
+        time.sleep(wait_s)
+        target.program.process.kill()
+        target.program.process.wait()
+        target.program.__enter__()
+
+
+def configuration_half_written(target: Target) -> None:
+    """The program is told to read it while it is so, and a worker must come back."""
+    whole = target.config.read_bytes()
+    target.config.write_bytes(whole[: target.rng.randrange(len(whole))])
+    target.program.process.send_signal(signal.SIGHUP)
+    kill_capture(target)
+    time.sleep(HOLD_S["network"])
+    target.config.write_bytes(whole)
+    target.program.process.send_signal(signal.SIGHUP)
 
 
 def camera_down(target: Target) -> None:
@@ -234,7 +272,13 @@ def stopped(target: Target) -> None:
 def garbage(target: Target) -> None:
     """Random messages and bytes to every socket that the program listens on."""
     rng = target.rng
-    kinds = {"segmentation": zmq.DEALER, "results": zmq.PUSH, "heartbeat": zmq.PUSH, "live": zmq.XSUB}
+    kinds = {
+        "segmentation": zmq.DEALER,
+        "results": zmq.PUSH,
+        "heartbeat": zmq.PUSH,
+        "live": zmq.XSUB,
+        "reload": zmq.DEALER,
+    }
     with zmq.Context() as context:
         for name, kind in kinds.items():
             with context.socket(kind) as sender:
@@ -317,6 +361,12 @@ FAULTS: dict[str, Fault] = {
         kill_segmentation,
         kill_tracking,
         kill_console,
+        end_capture,
+        end_segmentation,
+        end_tracking,
+        end_console,
+        supervisor_killed,
+        configuration_half_written,
         camera_down,
         camera_changed,
         camera_frozen,

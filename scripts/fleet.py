@@ -4,6 +4,7 @@ The cameras and the running program are those of the tests (`tests/rtsp.py`, `te
 """
 
 import random
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -106,3 +107,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that is not below `share` (0..1) of all; 0 where there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = tuple(each.getsockname()[1] for each in sockets)
+    for each in sockets:
+        each.close()
+    return ports

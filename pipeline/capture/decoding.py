@@ -180,8 +180,10 @@ class Decoder:
         return ""
 
     def finish(self) -> None:
-        """The last packet was decoded: frames that have not come are lost."""
+        """The last packet was decoded: frames that have not come are lost, which a decoder of several threads hides."""
+        lost = self.lost
         self._numbers.finish(interlaced=self._interlaced)
+        self.bad_packets += self.lost > lost
 
     def _expect(self, packet: VideoPacket, receipt: Receipt | None) -> None:
         if self._losses is None and not self._is_hidden(packet):
@@ -228,6 +230,8 @@ class Decoder:
         numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
         if numbered is None:
             return None
+        if numbered.set_back:
+            self._clock.set_back()
         for stamp in numbered.lost:
             self._clock.recorded(self._seconds(stamp))
         return numbered.number, self._clock.recorded(self._seconds(numbered.stamp))

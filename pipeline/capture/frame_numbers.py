@@ -16,6 +16,7 @@ class Numbered(NamedTuple):
     number: int  # 0-based
     stamp: Stamp
     lost: list[Stamp]  # of the frames just before it that cannot be decoded
+    set_back: bool = False  # the stream's clock, since the frame before these
 
 
 class FrameNumbers:
@@ -33,6 +34,7 @@ class FrameNumbers:
         self._before: list[tuple[int, int]] = []  # the same before the first keyframe
         self._late: deque[Stamp] = deque(maxlen=MAX_WAITING)  # stamps of lost frames
         self._clock = 0  # how often the stream's clock was set back
+        self._taken_clock = 0  # the same, as of the frame that was shown last
         self._last_dts: Stamp = None
         self._first: tuple[int, int] | None = None  # keyframe
         self._failures = 0  # reported by the decoder for packets not yet known
@@ -74,6 +76,7 @@ class FrameNumbers:
         `interlaced`: its fields may have come in packets of their own, so that only a failure says that one was lost.
         """
         lost: list[Stamp]
+        clock = self._taken_clock
         index = next((index for index, (_, waiting) in enumerate(self._waiting) if waiting == stamp), None)
         if self._guessed:
             taken = self._take(self._failures + 1)
@@ -92,7 +95,7 @@ class FrameNumbers:
         self._before.clear()
         self._lose(len(lost))
         self.count += 1
-        return Numbered(self.count - 1, stamp, lost)
+        return Numbered(self.count - 1, stamp, lost, self._taken_clock > clock)
 
     def passed(self) -> None:
         """A frame is left out before it is decoded."""
@@ -117,4 +120,5 @@ class FrameNumbers:
 
     def _take(self, count: int) -> list[Stamp]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._taken_clock = taken[-1][0] if taken else self._taken_clock
         return [stamp for _, stamp in taken]

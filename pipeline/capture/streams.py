@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
-COVER_SHARE = 0.1  # of the longest stream's length: what is shorter is a cover that is not marked as one
+FILM_SHARE = 0.5  # of the longest stream's length: what is shorter may be a cover that is not marked as one
 
 
 def choose(streams: Sequence[VideoStream], index: int | None = None) -> VideoStream | None:
@@ -31,7 +31,7 @@ def choose(streams: Sequence[VideoStream], index: int | None = None) -> VideoStr
 
     def preference(stream: VideoStream) -> tuple[bool, bool, int]:
         length_s = _length_s(stream)
-        is_film = stream.frames != 1 and (length_s is None or length_s >= COVER_SHARE * longest_s)
+        is_film = stream.frames != 1 and (length_s is None or length_s >= FILM_SHARE * longest_s)
         return is_film, bool(stream.disposition & Disposition.default), stream.width * stream.height
 
     return max((stream for stream in streams if not stream.disposition & COVERS), key=preference, default=None)

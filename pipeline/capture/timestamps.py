@@ -54,6 +54,10 @@ class TimestampMapper:
         self._zero_s = None if stamp_s is None else stamp_s - Fraction(time_s)
         return self._passed(time_s)
 
+    def set_back(self) -> None:
+        """A recording's stamps count from another time on: go on from where it was."""
+        self._zero_s = None
+
     def leave_out(self) -> None:
         """A picture of a recording passes without being shown."""
         self._count += 1

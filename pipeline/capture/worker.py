@@ -212,19 +212,21 @@ class _CaptureWorker:
         offset_s: float | None = None
         next_s, self._lost = 0.0, 0
         period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
-        for picture in source.pictures():
-            self._moved()
+        try:
+            for picture in source.pictures():
+                self._moved()
+                self._count_lost(source)
+                if offset_s is None:
+                    elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
+                    offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
+                pts_s = picture.pts_s + offset_s
+                if pts_s < next_s - period_s / 2:
+                    continue
+                next_s = max(next_s + period_s, pts_s)
+                self._seq = self._seq if source.live else picture.number
+                yield *self._frame(picture, pts_s), picture.intact
+        finally:
             self._count_lost(source)
-            if offset_s is None:
-                elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
-                offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
-            pts_s = picture.pts_s + offset_s
-            if pts_s < next_s - period_s / 2:
-                continue
-            next_s = max(next_s + period_s, pts_s)
-            self._seq = self._seq if source.live else picture.number
-            yield *self._frame(picture, pts_s), picture.intact
-        self._count_lost(source)
 
     def _count_lost(self, source: Source) -> None:
         """Frames that cannot be decoded, since this was last called."""

@@ -24,7 +24,7 @@ REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
 _AUTHORITY = re.compile(r"[^/?#]*")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]\\:]+)(?::(\d{1,5}))?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.\U000F0000-\U000FFFFD-]+)(?::(\d{1,5}))?")  # or a placeholder
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SUB_DELIMITERS = "!$&'()*+,;="  # RFC 3986 allows them in user and password
 _FIRST_PLACEHOLDER = 0xF0000  # private use: stands for a reference while an address is split
@@ -50,7 +50,9 @@ class NetworkAddress(NamedTuple):
         """Whether what is taken for the host may be the beginning of a password, as in `user:1/2@host`."""
         if _is_ip(self.host):
             return False
-        return "@" in self.path or ("@" in self.query and bool(self.port) and not self.userinfo)
+        before, at, _ = self.query.partition("@")
+        is_query = "=" in before and bool(self.userinfo or not self.port)  # ?NAME=VALUE
+        return "@" in self.path or (bool(at) and not is_query)
 
 
 def network_address(uri: str) -> NetworkAddress | None:
@@ -79,7 +81,7 @@ def uri_fault(uri: str) -> str | None:
         return _local_fault(scheme, rest)
     address = network_address(uri)
     if address is None:
-        return f"must name a host, as in {scheme}://user:password@host/path; {_ENCODE}"
+        return f"must be {scheme}://HOST/PATH, or with USER:PASSWORD@ before the host; {_ENCODE}"
     if address.is_ambiguous:
         return f"its host cannot be told from its password; {_ENCODE}; @ of a path must be written %40"
     if scheme.startswith("rtsp") and len(_bytes(address.userinfo)) > MAX_RTSP_USERINFO_BYTES:
@@ -145,7 +147,7 @@ def _public(uri: str) -> str:
 
 def _public_local(scheme: str, rest: str) -> str:
     if userinfo_in(rest):
-        rest = f"{HIDDEN}@{rest.rpartition('@')[2]}"
+        return HIDDEN
     path, question, query = rest.partition("?")
     return path + question + (query if _are_options(scheme, query) else HIDDEN)
 

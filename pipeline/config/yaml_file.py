@@ -123,9 +123,7 @@ def _refuse_bombs(text: str) -> None:
 
 def _bound(line: int, nodes: int, depth: int) -> None:
     if nodes > MAX_NODES:
-        raise _Fault(
-            line, f"holds too much, aliases counted as what they stand for; must be {MAX_NODES} values or less"
-        )
+        raise _Fault(line, f"too many values, aliases counted as what they stand for; must be {MAX_NODES} or less")
     if depth > MAX_DEPTH:
         raise _Fault(line, f"is nested too deeply; must be {MAX_DEPTH} levels or less")
 

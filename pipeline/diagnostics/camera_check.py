@@ -34,7 +34,7 @@ def check_cameras(cameras: list[Camera], folder: Path) -> tuple[str, bool]:
         try:
             good[camera.id] = _described(camera, folder)
         except SourceError as error:
-            bad[camera.id] = str(error).removeprefix(f"camera {camera.id}").removeprefix(": ")
+            bad[camera.id] = str(error).removeprefix(f"camera {camera.id}").lstrip(": ")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what shall be found here
             bad[camera.id] = f"{type(error).__name__}: {error}"
 

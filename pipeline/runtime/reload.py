@@ -124,9 +124,10 @@ class Requests:
         if self._hangup.is_set():
             self._hangup.clear()
             return True
-        if not self._socket.poll(0):
+        try:  # what is no request of ZeroMQ's can be polled, but not received
+            asked = os.fsdecode(self._socket.recv_multipart(flags=zmq.DONTWAIT)[0])
+        except zmq.Again:
             return False
-        asked = os.fsdecode(self._socket.recv_multipart()[0])
         self._asking = True
         if _same(asked, self._path):
             return True

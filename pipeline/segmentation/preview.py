@@ -9,7 +9,7 @@ PREVIEW_WIDTH_PX = 1280
 JPEG_QUALITY = 82
 
 
-def preview(frame: Frame) -> bytes:
+def jpeg_preview(frame: Frame) -> bytes:
     """A JPEG of the frame for people to look at."""
     pixels: MatLike = frame.pixels
     if frame.size_px[0] > PREVIEW_WIDTH_PX:

@@ -27,8 +27,8 @@ from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
+from pipeline.segmentation import preview
 from pipeline.segmentation.batching import BatchWindow
-from pipeline.segmentation.preview import preview
 from pipeline.segmentation.scheduler import Camera, CreditScheduler
 from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
 from pipeline.telemetry.metrics import SegmentationMetrics
@@ -273,7 +273,7 @@ class SegmentationWorker:
         jpeg = b""
         if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
             camera.preview_s = now_s
-            jpeg = preview(frame)
+            jpeg = preview.jpeg_preview(frame)
         return self._send(result_message(detections, stamps, jpeg))
 
     def _send(self, message: list[Any]) -> bool:

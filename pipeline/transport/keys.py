@@ -3,11 +3,13 @@
     FOLDER/server.key, server.key_secret            of the host that searches
     FOLDER/hosts/NAME.key, hosts/NAME.key_secret    of each other one
 
-The files are ZeroMQ certificates.  A `.key` is public; a `.key_secret` belongs on its own host alone.
+The files are ZeroMQ certificates.  A `.key` is public; a `.key_secret` belongs on its own host alone.  Removing
+hosts/NAME.key on the host that searches revokes that host's access at once.
 """
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +74,15 @@ def server_keys(folder: Path) -> ServerKeys:
     """On the host that searches.  Raises ConfigError."""
     hosts = {_public(path.with_suffix("")): path.stem for path in sorted((folder / HOSTS).glob("*.key"))}
     return ServerKeys(_pair(folder / SERVER), hosts)
+
+
+def readable_hosts(folder: Path) -> dict[bytes, str]:
+    """The same hosts later, while it runs: a file that is no key any more is one that was taken away."""
+    hosts: dict[bytes, str] = {}
+    for path in sorted((folder / HOSTS).glob("*.key")):
+        with suppress(ConfigError):
+            hosts[_public(path.with_suffix(""))] = path.stem
+    return hosts
 
 
 def _secret_file(place: Path) -> Path:

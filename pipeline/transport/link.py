@@ -16,6 +16,7 @@ from pipeline.config.models import Camera, Config, Link
 from pipeline.errors import WireError
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.host_keys import HostKeys
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, made
@@ -77,6 +78,7 @@ class HostAuthenticator:
         self._unbound: _Unbound | None = None
         self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
+        self._hosts: HostKeys | None = HostKeys(link.keys) if link.keys else None
         self._authenticator: ThreadAuthenticator | None = None
         if self._keys is not None:
             self._authenticator = ThreadAuthenticator(zmq.Context.instance())
@@ -91,7 +93,10 @@ class HostAuthenticator:
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Asked by the authenticator: may the owner of this public key come in?"""
-        known = self._keys is not None and key in self._keys.hosts
+        if self._hosts is None:
+            return False
+        self._hosts.refresh()  # a key that was taken away a moment ago is refused
+        known = self._hosts.host_of(key) is not None
         if not known:
             self._refusals.refuse(WireError("a connection with a key that is none of this site"), "stranger")
         return known
@@ -100,6 +105,8 @@ class HostAuthenticator:
         """Return a socket that listens as soon as its address is free: see `bind`.  One a gate."""
         socket = made(kind, high_water, 0)
         _watched(socket)
+        if self._hosts is not None:
+            self._hosts.guard(port)
         if self._keys is not None:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = self._keys.own.public, self._keys.own.secret
@@ -126,13 +133,15 @@ class HostAuthenticator:
         host = self._host_of.get(camera)
         if host is None:
             raise WireError(f"camera {camera[:64]!r}, which is on no other host")
-        sender = self._keys.hosts.get(_user(part)) if self._keys is not None else host
+        sender = self._hosts.host_of(_user(part)) if self._hosts is not None else host
         if sender != host:
             raise WireError(f"camera {camera!r} of host {host!r} from host {sender!r}")
 
     def close(self) -> None:
         if self._authenticator is not None:
             self._authenticator.stop()
+        if self._hosts is not None:
+            self._hosts.close()
 
 
 def _user(part: zmq.Frame) -> bytes:

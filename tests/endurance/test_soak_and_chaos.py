@@ -35,7 +35,10 @@ def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_d
     assert list(told) == [
         "minutes", "cameras", "captured", "accounting_violations", "age_p99_ms", "capture_to_track_p50_ms", "p95",
         "p99", "transport_p99_ms", "fairness", "rss_slope_mb_per_hour", "fd_growth", "cpu_percent_per_camera",
+        "stage_p99_ms", "dropped_at_rate", "cpu_contended", "rss_growth_mb", "rss_mb",
     ]  # fmt: skip
+    workers = ["supervisor", "segmentation", "tracking", "console", "capture"]
+    assert list(told["rss_mb"]) == ["s", *workers] and all(min(told["rss_mb"][worker]) > 10 for worker in workers)
     assert told["accounting_violations"] == 0 and told["fd_growth"] <= 2, output
     assert told["captured"] > 50 and 0 < told["cpu_percent_per_camera"] < 50
     assert 0 < told["capture_to_track_p50_ms"] <= told["p95"] <= told["p99"]
@@ -54,7 +57,7 @@ def test_a_live_camera_s_frames_are_all_accounted_for():
 
 @pytest.mark.live
 def test_short_chaos_recovers_from_every_fault_without_a_violation():
-    kinds = ["kill_segmentation", "camera_changed", "garbage", "store_locked"]
+    kinds = ["kill_segmentation", "camera_changed", "garbage", "store_locked", "supervisor_killed"]
     told, output = report("chaos.py", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))
     assert told["violations"] == 0, output
     assert (told["seed"], told["faults"]) == (4, 4) and 0 < told["recovery_p95_s"] < chaos.LIMIT_S
@@ -83,15 +86,11 @@ def test_events_lost_or_doubled_and_frames_unaccounted_for_are_seen(tmp_path: Pa
     sink = JsonlSink(tmp_path / "events.jsonl")
     sink.open()
     sink.send(events[:3])
-    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
-        "events: 4 stored, 3 sent, 1 lost, 0 doubled"
-    ]
+    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 3 sent, 1 lost, 0 doubled"]
     sink.send(events[3:])
-    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == []
+    assert chaos.events(tmp_path, sync_s=0) == []
     sink.send(events[3:])
-    assert chaos.events(tmp_path, tmp_path / "store.sqlite", sync_s=0) == [
-        "events: 4 stored, 5 sent, 0 lost, 1 doubled"
-    ]
+    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 5 sent, 0 lost, 1 doubled"]
     sink.close()
     with Ledger(tmp_path / "ledgers" / "cam.ledger", credits=1) as account:
         account.dropped(Cause.OVERLOAD)
@@ -109,4 +108,7 @@ def test_quantiles_slopes_and_growth_of_a_soak():
     assert soak.quantile_s({}, 0.5) == 0
     leak = [(float(second), 100 + 0.5 * second + (50 if second == 70 else 0)) for second in range(100)]
     assert soak.slope(leak) == pytest.approx(0.5, abs=0.01)  # one odd look changes nothing
+    assert soak.settled_growth_mb([(second, megabytes) for second, megabytes in leak]) == 0  # too short for a warm-up
+    late = [(soak.WARM_UP_S + second, megabytes) for second, megabytes in leak]
+    assert soak.settled_growth_mb([(0.0, 0.0), *late]) == pytest.approx(45, abs=1)
     assert soak.growth([10, 12, 11, 12, 12, 10]) == 0 and soak.growth([10, 11, 12, 13, 14, 15]) == 4

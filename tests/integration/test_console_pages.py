@@ -1,9 +1,11 @@
 """The console's pages beside the wall, what people say of alerts, and who is let in: real server, store and browser."""
 
+import gc
 import re
 import subprocess
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from pipeline.errors import ConfigError
 from pipeline.imaging.frame_size import MAX_FRAME_PX
 from pipeline.store.store import Store, StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
-from pipeline.types import TrackState
+from pipeline.types import Cause, TrackState
 
 __all__ = ["browser"]  # a fixture
 PASSWORD = "correct horse battery"
@@ -436,3 +438,30 @@ def test_history_tells_quantiles_of_the_window_and_survives_a_new_host() -> None
     one, two = (parse(text(n, n, n), float(n))[0] for n in (1, 2))  # a day of them is kept
     assert one.counts.keys is two.counts.keys
     assert one.latency["capture_to_track"].bounds_s is two.latency["capture_to_track"].bounds_s
+
+
+def test_a_day_of_history_of_sixteen_cameras_takes_little_memory() -> None:
+    history = History(objective_s=0.5)
+
+    def text(count: int) -> str:
+        counters = ("dasnet_frames_dropped_total", "dasnet_frames_failed_total", "dasnet_blind_seconds_total")
+        return "".join(
+            f'{name}{{camera="camera{number}",cause="{cause.value}"}} {count + number / 7}\n'
+            for name in counters
+            for number in range(16)
+            for cause in Cause
+        )
+
+    history.receive(text(0), 0.0)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for minute in range(1, 31):
+            history.receive(text(minute), 60.0 * minute)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 30 < 8000  # bytes a minute; dictionaries took 30 000
+    losses = history.report("1h", 1801.0).losses
+    assert len(losses) == 16 * len(Cause) and all(loss.dropped == loss.failed == 30 for loss in losses)

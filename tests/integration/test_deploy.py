@@ -26,7 +26,8 @@ needs_systemd = pytest.mark.skipif(
 def unit(tmp_path: Path) -> Path:
     """The unit with a program that is here, which systemd-analyze wants to see."""
     text = UNIT.read_text()
-    assert "ExecStart=/opt/dasnet/bin/dasnet run /etc/dasnet/site.yaml\n" in text
+    for key, command in (("ExecStart", "run"), ("ExecReload", "reload")):
+        assert f"{key}=/opt/dasnet/bin/dasnet {command} /etc/dasnet/site.yaml\n" in text
     path = tmp_path / UNIT.name
     path.write_text(text.replace("/opt/dasnet/bin/dasnet", "/bin/true"))
     return path

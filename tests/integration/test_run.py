@@ -3,10 +3,15 @@
 import json
 import os
 import select
+import shutil
 import signal
 import socket
+import sqlite3
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -148,6 +153,40 @@ def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path
             assert all(after[key] >= before[key] for key in counters)
             assert ledger.read(tmp_path / "run" / "ledgers" / "cam.ledger").balanced
         assert program.stop() == 0
+
+
+def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tmp_path: Path):
+    run_dir = tmp_path / "run"
+    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    with Running("run", config) as program:
+        first = program.wait_for_metric(confirmed("cam"), 1)
+        shutil.rmtree(run_dir / "snapshots")
+        (run_dir / "snapshots").touch()
+        with closing(sqlite3.connect(run_dir / "store.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            program.wait_for_metric(confirmed("cam"), first + 1, timeout_s=100)
+            program.wait_for_metric("dasnet_store_failing{}", 1)
+            program.wait_for_line("store failing.*locked")
+            program.wait_for_metric("dasnet_events_waiting{}", 1)
+            ready = program.wait_for_line(r"metrics: (http\S+)/metrics")[1] + "/readyz"
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(ready, timeout=5)
+            assert "store: takes no events" in refused.value.read().decode()
+            assert (run_dir / "spill.jsonl").stat().st_size
+        program.wait_for_line("store recovered")
+        program.wait_for_metric('dasnet_snapshots_lost_total{cause="disk"}', 1)
+        (run_dir / "new").write_bytes(b"damaged" * 1000)
+        (run_dir / "new").replace(run_dir / "store.sqlite")
+        program.wait_for_line("damaged store moved aside")
+        after = program.metrics()
+        program.wait_for_metric(confirmed("cam"), after[confirmed("cam")] + 1, timeout_s=100)
+        assert sum(value for name, value in program.metrics().items() if "restarts_total" in name) == 0
+        assert sum(value for name, value in program.metrics().items() if "events_lost" in name) == 0
+        assert program.stop() == 0
+    sent = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert len({each["id"] for each in sent}) == len(sent)
+    opened = [each for each in sent if each["kind"] == "track.confirmed"]
+    assert len(opened) >= 3 and len(opened) == len([line for line in program.lines if "track.confirmed" in line])
 
 
 def worker_pid(program: Running, worker: str) -> int:

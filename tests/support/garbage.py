@@ -55,9 +55,9 @@ def _cut(random_: random.Random, real: list[bytes]) -> list[bytes]:
 def _extreme(random_: random.Random, real: list[bytes]) -> list[bytes]:
     """One value of the message, anywhere in it, is of another type or impossibly large."""
     tree = msgspec.msgpack.decode(real[1])
-    places: list[Callable[[Any], None]] = []
-    _places(tree, places)
-    random_.choice(places)(random_.choice(EXTREMES))
+    found: list[Callable[[Any], None]] = []
+    places(tree, found)
+    random_.choice(found)(random_.choice(EXTREMES))
     return [real[0], msgspec.msgpack.encode(tree), *real[2:]]
 
 
@@ -66,12 +66,13 @@ def _nested(random_: random.Random, real: list[bytes]) -> list[bytes]:
     return [real[0], b"\x82\xa4type\xa5hello\xa1x" + b"\x91" * random_.choice((10, 5000)) + b"\xc0", *real[2:]]
 
 
-def _places(tree: Any, found: list[Callable[[Any], None]]) -> None:
+def places(tree: Any, found: list[Callable[[Any], None]]) -> None:
+    """Append, for each value anywhere in the tree, what replaces it."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         if key != "type":  # the message's own kind: another is refused at once
             found.append(lambda changed, key=key: tree.__setitem__(key, changed))
         if isinstance(value, dict | list):
-            _places(value, found)
+            places(value, found)
 
 
 def as_bytes(message: list[Any]) -> list[bytes]:

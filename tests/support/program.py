@@ -59,6 +59,7 @@ class Running:
     def __init__(self, *arguments: str | Path, command: list[str] | None = None, cwd: Path = REPOSITORY) -> None:
         self._command = [*(command or DASNET), *map(str, arguments)]
         self._cwd = cwd
+        self._sessions: set[int] = set()  # of all its starts
         self.lines: list[str] = []
         self._new: queue.Queue[str] = queue.Queue()
 
@@ -72,12 +73,13 @@ class Running:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._sessions.add(self.process.pid)
+        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
         return self
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+    def _read(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
             self.lines.append(line.rstrip("\n"))
             self._new.put(line)
 
@@ -129,7 +131,7 @@ class Running:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except (OSError, ValueError):
                 continue
-            if session == self.process.pid and command:
+            if session in self._sessions and command:
                 found[int(entry.name)] = command
         return found
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -120,6 +121,24 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
     elsewhere = [after for _, after in gaps if after[1] % keyframe_every]
     assert len(elsewhere) <= replaced, elsewhere  # every other gap ends with a keyframe
     assert account.dropped[Cause.CORRUPT] >= len(gaps) - replaced and account.balanced
+
+
+def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, picture in enumerate(open_recording(encode_noise(tmp_path / "clip.mp4")).pictures()):
+        if number < 6 or number > 50:
+            cv2.imwrite(str(images / f"f_{number:04}.png"), picture.pixels)
+    for number in (2, FRAMES - 1):
+        (images / f"f_{number:04}.png").write_text("broken")
+    config, run_dir = site(tmp_path, f"file:{images}")
+    with Running("worker", "capture", config, "--camera", "cam"):
+        numbers = [number for number, _ in searched(run_dir)]
+    assert numbers == [0, 1, 3, 4, 5, *range(51, FRAMES - 1)]
+    deadline_s = time.monotonic() + 5
+    while not (account := ledger.read(run_dir / "ledgers" / "cam.ledger")).balanced and time.monotonic() < deadline_s:
+        time.sleep(0.05)  # a file can only be read again
+    assert account.balanced and account.captured == len(numbers) + 2 and account.dropped[Cause.CORRUPT] == 2
 
 
 def test_a_damaged_recording_is_searched_only_where_it_is_whole(tmp_path: Path) -> None:

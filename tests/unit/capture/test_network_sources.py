@@ -116,7 +116,7 @@ def test_a_refused_password_is_told_apart_and_not_shown(served: str, credentials
 
 
 def test_an_address_without_a_host() -> None:
-    with pytest.raises(ValueError, match="a camera's address needs a host, as in http://user:password@host/path"):
+    with pytest.raises(ValueError, match="must be http://HOST/PATH, or with USER:PASSWORD@ before the host"):
         camera("http:///video")
 
 

@@ -107,7 +107,7 @@ def test_no_part_of_a_password_is_said(folder: Path, password: str, shape: str, 
     (folder / "secret").write_text(password, encoding="utf-8")
     written = {"variable": "${CAM_PASSWORD}", "file": "${file:secret}"}.get(how, password)
     site(folder, "${CAM_PASSWORD}" if how == "whole" else shape.format(written))
-    if how == "unquoted":
+    if how == "unquoted" and "/me:{}" in shape:  # what is left of it, up to its first }, may still look like a path
         path.write_text(f"cameras:\n- {{id: a, uri: {shape.format(password)}}}\n", encoding="utf-8")
     value = shape.format(password) if how == "whole" else password
     with forgotten(), mock.patch.dict(os.environ, {"CAM_PASSWORD": value}):
@@ -227,7 +227,7 @@ def test_a_support_bundle_finds_a_password_that_yaml_quotes_or_breaks(folder: Pa
         ("v4l2:/dev/video0?size=640x512", "v4l2:/dev/video0?size=640x512"),
         ("v4l2:/dev/video0?size=1&password=p", "v4l2:/dev/video0?***"),
         ("file:/clips/cam@2.mp4", "file:/clips/cam@2.mp4"),
-        ("file://u:p@h/x", "file:***@h/x"),
+        ("file://u:p@h/x", "file:***"),
     ],
 )
 def test_what_is_shown_of_an_address(uri: str, public: str) -> None:

@@ -1,15 +1,29 @@
 """Checkpoints of ours and of the original load as they are; bad ones are explained, and nothing is unpickled."""
 
+import json
+import math
 import pickle
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
+from garbage import EXTREMES, places
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from model import build, load
-from model.checkpoint import save
+from model.checkpoint import save, weights_digest
+from model.classifier import TargetClassifier
+from model.description import read_decisions, read_description
 from model.errors import CheckpointError
-from model.metadata import Metadata, Preprocessing, Thresholds
+from model.metadata import DIGEST_KEY, METADATA_KEY, ClassifierConfig, Metadata, Preprocessing, Thresholds
+from pipeline.checkpoints import SHIPPED
 
 SMALL = {"start_out_channels": 16, "size": 3}
 
@@ -94,3 +108,263 @@ def test_bad_checkpoints_are_explained(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(TypeError):  # the bomb is one: without this the test could not fail
         pickle.loads(pickle.dumps(Bomb()))()
     assert Path("exploded").exists()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ours with a classifier, small enough to be read hundreds of times."""
+    path = tmp_path_factory.mktemp("checkpoint") / "good.safetensors"
+    torch.manual_seed(0)
+    how = CloserLook(classes=("uav", "bird", "clutter"), stages=1, crop_px=32, enlarged_px=32)
+    arguments = {"num_class": 2, "start_out_channels": 8, "size": 3}
+    metadata = Metadata(arguments=arguments, classes=("uav", "bird"), closer_look=how, training={"seed": 3})
+    save(path, build("dasnet", **arguments), metadata, TargetClassifier(3, 1, 32))
+    return path
+
+
+def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """The header, the metadata in it, and the weights."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return header, json.loads(header["__metadata__"][METADATA_KEY]), content[8 + size :]
+
+
+def write(path: Path, header: dict[str, Any], described: object, weights: bytes) -> Path:
+    text = described if isinstance(described, str) else json.dumps(described)
+    header = {**header, "__metadata__": {**header["__metadata__"], METADATA_KEY: text}}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    path.write_bytes(len(encoded).to_bytes(8, "little") + encoded + weights)
+    return path
+
+
+def changed(shared: Path, path: Path, key: str, value: object) -> Path:
+    header, described, weights = parts(shared)
+    *above, last = key.split(".")
+    place = described
+    for name in above:
+        place = place[name]
+    place[last] = value
+    return write(path, header, described, weights)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("decision.infrared.threshold", 1.5, "1.5; must be a number from 0 to 1"),
+        ("decision.infrared.threshold", math.nan, "nan; must be a number from 0 to 1"),
+        ("decision.visible.uav_evidence", math.inf, "inf; must be a number from -100 to 100"),
+        ("decision.visible.min_area_px", -1, "-1; must be a number from 0 to 4096"),
+        ("decision.visible.min_score", True, "True; must be a number"),
+        ("decision.visible.box_margin_px", "4", "'4'; must be a number"),
+        ("decision.visible.box_margin_px", 10**400, "; must be a number"),
+        ("decision.visible.treshold", 0.5, "0.5; must be one of the keys threshold, min_area_px"),
+        ("decision.ultraviolet", {}, "{}; must be one of the keys infrared, visible"),
+        ("decision.visible", [0.5], r"\[0.5\]; must be an object"),
+        ("decision", None, "None; must be an object"),
+        ("preprocessing.mode", "crop", "'crop'; must be one of stretch, scale"),
+        ("preprocessing.mode", ["scale"], r"\['scale'\]; must be one of stretch, scale"),
+        ("preprocessing.size", 512.5, "512.5; must be a whole number from 8 to 8192"),
+        ("preprocessing.grey", 1, "1; must be true or false"),
+        ("preprocessing.scale", {"infrared": 1.0}, "must be a number for each of infrared, visible"),
+        ("preprocessing.scale.visible", 0, "0; must be a number from 0.01 to 64"),
+        ("closer_look.stages", 9, "9; must be a whole number from 1 to 5"),
+        ("closer_look.enlarged_px", 50, "50; must be a multiple of 32"),
+        ("closer_look.classes", ["bird", "clutter"], "must be different, with uav among several"),
+        ("closer_look.classes", ["uav", "clutter"], "must be at least uav, bird"),
+        ("closer_look.least_px", 3, "3; must be an object"),
+        ("classes", ["uav", "dragon"], "must be a list of uav, bird, airplane, helicopter, clutter"),
+        ("classes", ["uav", {}], "must be a list of uav"),
+        ("classes", ["uav"], r"\('uav',\); must be 2, as arguments.num_class says"),
+        ("classes", "uav", "'uav'; must be a list of uav"),
+        ("arguments.num_class", 10**9, "1000000000; must be a whole number from 1 to 5"),
+        ("arguments.start_out_channels", 10**9, "must be a whole number from 1 to 1024"),
+        ("arguments.size", 10**9, "must be a whole number from 1 to 12"),
+        ("arguments.upsample", False, "False; must be true"),
+        ("arguments.dilation", 2, "2; must be one of the keys in_channels"),
+        ("network", 7, "7; must be a network's name"),
+        ("training", [], r"\[\]; must be an object"),
+        ("training.seed", "three", "'three'; must be a whole number"),
+        ("evaluation", 1, "1; must be an object"),
+        ("owner", "me", "'me'; must be one of the keys network, arguments"),
+    ],
+)
+def test_metadata_is_held_to_types_ranges_and_known_keys(
+    shared: Path, tmp_path: Path, key: str, value: object, told: str
+):
+    path = changed(shared, tmp_path / "bad.safetensors", key, value)
+    with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: .*{told}"):
+        load(path)
+    if key.startswith("decision"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: "):
+            read_decisions(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"training": ' + '{"a":' * 100_000, "nested too deeply"),
+        ('{"network": "dasnet", "network": "unet"}', "a key stands in it twice"),
+        ("[]", "it is no object"),
+        ("{", "no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "no JSON"),
+        ('{"training": {"a": "' + "x" * (5 << 20) + '"}}', "it is longer than 4194304 bytes"),
+    ],
+)
+def test_metadata_that_is_a_bomb_or_no_object_is_refused(shared: Path, tmp_path: Path, text: str, told: str):
+    header, _, weights = parts(shared)
+    path = write(tmp_path / "bad.safetensors", header, text, weights)
+    for read in (load, read_description):
+        with pytest.raises(CheckpointError, match=rf"checkpoint {path}: .*{told}"):
+            read(path)
+
+
+def test_a_network_that_is_far_larger_than_its_weights_is_refused_without_making_it(shared: Path, tmp_path: Path):
+    path = changed(shared, tmp_path / "large.safetensors", "arguments.start_out_channels", 1024)
+    path = changed(path, path, "arguments.size", 12)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"does not fit the network \(missing: .*; wrong shape: "):
+        load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kb + 200_000
+
+
+def test_weights_that_are_not_those_that_were_saved_are_refused(shared: Path, tmp_path: Path):
+    header, described, weights = parts(shared)
+    flipped = bytearray(weights)
+    flipped[len(flipped) // 2] ^= 1
+    path = write(tmp_path / "bad.safetensors", header, described, bytes(flipped))
+    with pytest.raises(
+        CheckpointError, match=rf"{path}: is damaged: its weights are not those that were saved \(weights_sha256"
+    ):
+        load(path)
+    one, other = [name for name, about in header.items() if about.get("shape") == [8]][:2]
+    swapped = header | {one: header[other], other: header[one]}
+    with pytest.raises(CheckpointError, match="its weights are not those that were saved"):
+        load(write(path, swapped, described, weights))
+    del header["__metadata__"][DIGEST_KEY]
+    assert load(write(path, header, described, weights)).classifier is not None, "older files state none"
+
+
+def test_the_shipped_checkpoint_states_its_digest():
+    header, _, _ = parts(SHIPPED)
+    with safe_open(SHIPPED, framework="pt") as file:
+        names = file.keys()
+        assert header["__metadata__"][DIGEST_KEY] == weights_digest({name: file.get_tensor(name) for name in names})
+
+
+def with_tensors(path: Path, shared: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Path:
+    with safe_open(shared, framework="pt") as file:
+        text, names = file.metadata()[METADATA_KEY], file.keys()
+        tensors = {name: change(name, file.get_tensor(name)).contiguous() for name in names}
+    save_file(tensors, path, metadata={METADATA_KEY: text})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (torch.bool, "wrong type: .* is bool, must be real numbers"),
+        (torch.int32, "wrong type: .* is int32, must be real numbers"),
+        (torch.complex64, "wrong type: .* is complex64, must be real numbers"),
+        (torch.float64, ""),
+        (torch.bfloat16, ""),
+    ],
+)
+def test_weights_of_another_type_are_converted_or_refused(shared: Path, tmp_path: Path, kind: torch.dtype, told: str):
+    path = with_tensors(
+        tmp_path / "typed.safetensors",
+        shared,
+        lambda _, tensor: tensor.to(kind) if tensor.is_floating_point() else tensor,
+    )
+    if not told:
+        assert next(load(path).network.parameters()).dtype is torch.float32
+        return
+    with pytest.raises(CheckpointError, match=told):
+        load(path)
+
+
+def test_counters_that_are_no_whole_numbers_and_values_too_large_are_refused(shared: Path, tmp_path: Path):
+    path = tmp_path / "bad.safetensors"
+    with pytest.raises(CheckpointError, match="num_batches_tracked is float32, must be whole numbers"):
+        load(with_tensors(path, shared, lambda _, tensor: tensor.float()))
+    with pytest.raises(CheckpointError, match="not finite: "):
+        load(with_tensors(path, shared, lambda _, tensor: tensor.double() + 1e300 if tensor.dim() > 1 else tensor))
+
+
+def test_originals_that_are_bombs_are_refused(tmp_path: Path):
+    state = build("dasnet", num_class=1).state_dict()
+    path = tmp_path / "best.pth"
+    torch.save({"model_state_dict": state}, path)
+    with ZipFile(path) as whole, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
+        for record in whole.namelist():
+            packed.writestr(record, whole.read(record))
+    cases: dict[str, tuple[object, str]] = {
+        "sparse": ({"model_state_dict": {"a": torch.eye(3).to_sparse()}}, "holds no weights"),
+        "numbered": ({"model_state_dict": {1: torch.eye(3)}}, "holds no weights"),
+        "repeated": ({"model_state_dict": {"a": torch.zeros(1).expand(10**12)}}, "does not fit the network"),
+        "list": ([torch.eye(3)], "holds no weights"),
+        "many": (
+            {"model_state_dict": {**state, "decoder.output.output_block.1.weight": torch.zeros(10**6, 1)}},
+            "must be",
+        ),
+        "named": ({"model_state_dict": state, "classes": ["dragon"]}, "classes: .*must be a list of uav"),
+    }
+    for name, (content, told) in cases.items():
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=told):
+            load(path)
+        assert name
+    with pytest.raises(CheckpointError, match=r"packed.pth: holds compressed records"):
+        load(tmp_path / "packed.pth")
+
+
+EXTREME = st.sampled_from((*EXTREMES[:11], [], {}, [[]]))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_the_bytes_are_it_is_a_checkpoint_or_the_error_names_it(
+    shared: Path, tmp_path: Path, data: st.DataObject
+):
+    content = bytearray(shared.read_bytes())
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    way = data.draw(st.sampled_from(["cut", "length", "header", "header", "weights", "random"]))
+    if way == "cut":
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    elif way == "length":
+        content[:8] = data.draw(st.integers(0, 2**64 - 1)).to_bytes(8, "little")
+    elif way == "random":
+        content[:] = data.draw(st.binary(max_size=200))
+    else:
+        least, most = (8, header_end - 1) if way == "header" else (header_end, len(content) - 1)
+        for _ in range(data.draw(st.integers(1, 3))):
+            content[data.draw(st.integers(least, most))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / f"any.{'pth' if data.draw(st.booleans()) and way == 'random' else 'safetensors'}"
+    path.write_bytes(content)
+    for read in (load, read_decisions):
+        try:
+            read(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+        else:
+            assert read is read_decisions or way == "header" or content == shared.read_bytes()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_a_value_of_the_metadata_is_it_is_used_or_the_error_names_it(
+    shared: Path, tmp_path: Path, data: st.DataObject
+):
+    header, described, weights = parts(shared)
+    found: list[Callable[[Any], None]] = []
+    places(described, found)
+    data.draw(st.sampled_from(found))(data.draw(EXTREME))
+    path = write(tmp_path / "any.safetensors", header, described, weights)
+    try:
+        loaded = load(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(0 <= one.threshold <= 1 for one in loaded.metadata.decision.values())

@@ -120,7 +120,67 @@ def test_sequences_folders_and_equal_names(tmp_path: Path):
         shutil.copy(DRONE, tmp_path / folder / "same.mp4")
     replay(images, tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--end", "3", "--no-video")
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["images", "same", "same-2"]
-    assert all(json.loads(path.read_text())["frames"] == 3 for path in (tmp_path / "out").glob("*/summary.json"))
+    summaries = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/summary.json")]
+    assert all(summary["frames"] == 3 for summary in summaries)
+    assert sorted(summary["source"] for summary in summaries) == ["a/same.mp4", "b/same.mp4", "images"]
+    assert "a/same.mp4" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_missing_frames_keep_their_numbers_and_wall_clock_times_change_no_id(tmp_path: Path):
+    """Images 5 to 13 of a drone's film are missing, the third is broken."""
+    images = tmp_path / "images"
+    images.mkdir()
+    with av.open(str(DRONE)) as video:
+        for number, frame in zip(range(1, 26), video.decode(video=0), strict=False):
+            if not 5 <= number <= 13:
+                cv2.imwrite(str(images / f"f_{number:04}.png"), frame.to_ndarray(format="bgr24"))
+    (images / "f_0003.png").write_text("broken")
+    command = ("replay", images, "--fps", "30", "--no-video")
+    for out, start in (("plain", ()), ("timed", ("--start-time", "2026-05-04T05:02:01.5+02:00"))):
+        result = dasnet(*command, "--out", tmp_path / out, *start)
+        assert result.returncode == 1 and "f_0003.png; 15 frames were read" in result.stderr
+    plain, timed = tmp_path / "plain" / "images", tmp_path / "timed" / "images"
+    lines = (plain / "detections.jsonl").read_text().splitlines()[1:]
+    refs = [json.loads(line)["ref"] for line in lines]
+    assert [ref["seq"] for ref in refs] == [0, 1, 3, *range(13, 25)]
+    assert all(ref["pts_s"] == ref["seq"] / 30 for ref in refs)
+    assert (plain / "tracks.txt").read_bytes() == (timed / "tracks.txt").read_bytes()
+    bare, dated = (
+        [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()] for folder in (plain, timed)
+    )
+    assert bare and [event["id"] for event in bare] == [event["id"] for event in dated]
+    start_ns = 1_777_863_721_500_000_000
+    for event, again in zip(bare, dated, strict=True):
+        assert "time_utc" not in event
+        assert again.pop("time_utc").startswith("2026-05-04T03:02:0")
+        assert again["time_utc_ns"] == start_ns + event["time_utc_ns"] == start_ns + round(event["pts_s"] * 1e9)
+        assert again | {"time_utc_ns": event["time_utc_ns"]} == event
+    summary = json.loads((timed / "summary.json").read_text())
+    assert (summary["failed"], summary["start_time_utc"]) == (1, "2026-05-04T03:02:01.500Z")
+    assert summary["end_time_utc"] == "2026-05-04T03:02:02.300Z" and summary["per_track"][0]["last_time_utc"]
+    assert json.loads((plain / "summary.json").read_text())["start_time_utc"] is None
+    before = (timed / "events.jsonl").read_bytes()
+    dasnet(*command, "--out", tmp_path / "timed", "--from-detections")
+    assert (timed / "events.jsonl").read_bytes() == before
+
+
+def test_a_cover_is_not_replayed_and_what_is_not_read_is_said(tmp_path: Path):
+    with av.open(str(DRONE)) as source, av.open(str(tmp_path / "film.mp4"), "w") as out:
+        cover = out.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 640, 480, "yuvj420p"
+        film = out.add_stream_from_template(source.streams.video[0])
+        black = av.VideoFrame(640, 480, "yuvj420p")
+        out.mux(cover.encode(black) + cover.encode(None))
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = film
+                out.mux(packet)
+    result = dasnet("replay", tmp_path / "film.mp4", "--out", tmp_path, "--end", "2", "--no-video")
+    assert result.returncode == 0 and "video stream 1 (h264, 320x256)" in result.stderr
+    summary = json.loads((tmp_path / "film" / "summary.json").read_text())
+    assert summary["frames"] == 2 and summary["other_video_streams"] == ["0 (mjpeg, 640x480)"]
+    result = dasnet("replay", tmp_path / "film.mp4", "--out", tmp_path, "--stream", "0", "--no-video")
+    assert json.loads((tmp_path / "film" / "summary.json").read_text())["size_px"] == [640, 480]
 
 
 def test_broken_inputs_are_reported_what_could_be_read_is_kept_and_the_others_go_on(tmp_path: Path):
@@ -150,6 +210,8 @@ def test_wrong_usage_is_explained(tmp_path: Path):
         (["replay", DRONE, "--out", tmp_path, "--band", "radar"], 2, "band 'radar'; allowed: auto, visible, infrared"),
         (["replay", DRONE, "--out", tmp_path, "--engine", "warp"], 2, "engine 'warp'; allowed: auto"),
         (["replay", DRONE, "--out", tmp_path, "--from-detections"], 1, "detections.jsonl"),
+        (["replay", DRONE, "--out", tmp_path, "--stream", "4"], 1, "stream 4: must be one of 0 (h264, 320x256)"),
+        (["replay", DRONE, "--out", tmp_path, "--start-time", "2026-05-04 05:02"], 2, "must be an ISO 8601 time with"),
         (["replay", "--out", tmp_path], 2, "PATH"),
     ]
     for arguments, code, text in cases:

@@ -18,7 +18,7 @@ from support.program import DASNET, Running
 
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
-from pipeline.redaction import HIDDEN, Redactor, secrets_of
+from pipeline.redaction import HIDDEN, Redactor
 from pipeline.runtime import streams
 from pipeline.runtime.logs import LogFile, RateLimit, files
 
@@ -244,12 +244,6 @@ def test_a_secret_is_found_in_every_spelling():
         hidden = redact(text)
         assert HIDDEN in hidden and "ss" not in hidden and "rt" not in hidden, text
     assert redact("a cab at ab") == "a cab at ab", "what is so short is part of innocent words"
-    assert redact("http://me:pw@host/x rtsp://host/a@b") == f"http://{HIDDEN}@host/x rtsp://host/a@b"
-
-
-def test_the_secrets_of_an_address():
-    assert secrets_of("rtsp://u:p@ss@h/s?channel=1&Password=x%20y") == {"p@ss", "x y"}
-    assert secrets_of("rtsp://h/s") == secrets_of("demo:scene") == set()
 
 
 def test_what_came_from_outside_is_a_secret_unless_it_is_a_camera_s_host(

@@ -9,11 +9,14 @@ from support.program import DASNET
 from pipeline.config.models import Camera, Config
 from pipeline.runtime.control import SupervisorEnd
 
-SET_ON = "import os, signal, threading, time; from pipeline.runtime.process import set_event_on_signal; stop = threading.Event()\n"
+SETUP = (
+    "import os, signal, threading, time; from pipeline.runtime.process import set_event_on_signal\n"
+    "stop = threading.Event()\n"
+)
 
 
-def ended(code: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", SET_ON + code], capture_output=True, text=True, timeout=30)
+def ended(code: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", SETUP + code], capture_output=True, text=True, timeout=30, cwd=folder)
 
 
 def test_a_signal_that_comes_while_the_event_is_locked_sets_it() -> None:
@@ -70,3 +73,25 @@ def test_what_is_for_the_supervisor_is_refused_in_words() -> None:
             [*DASNET, "worker", "console", "-"], stdin=stdin, capture_output=True, text=True, timeout=30
         )
         assert done.returncode == 2 and "expected the site's YAML file" in done.stderr
+
+
+def test_a_worker_s_free_memory_goes_back_to_the_kernel(tmp_path: Path) -> None:
+    """200 MB in blocks that lie between small ones that stay, as a fragmented heap has them."""
+    done = ended(
+        "import ctypes, sys, pathlib; from pipeline.runtime import process; from pipeline.runtime.control import Control\n"
+        "from pipeline.config.file import load\n"
+        "def resident_mb(): return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096 / 1e6\n"
+        "c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p; c.malloc.argtypes = [ctypes.c_size_t]\n"
+        "c.free.argtypes = [ctypes.c_void_p]; before_mb = resident_mb()\n"
+        "pairs = [(c.malloc(100_000), c.malloc(64)) for _ in range(2000)]\n"
+        "for large, _ in pairs: ctypes.memset(large, 1, 100_000)\n"
+        "for large, _ in pairs: c.free(large)\n"
+        "assert resident_mb() > before_mb + 150, 'glibc keeps it'\n"
+        "process.TRIM_PERIOD_S = 0.05\n"
+        "pathlib.Path('site.yaml').write_text('cameras: [{id: a, uri: rtsp://127.0.0.1/a}]')\n"
+        "control = Control(load(pathlib.Path('site.yaml')))\n"
+        "end_s = time.monotonic() + 20; process.start_worker('capture-a', control)\n"
+        "while resident_mb() > before_mb + 50: assert time.monotonic() < end_s, resident_mb(); time.sleep(0.02)\n",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr

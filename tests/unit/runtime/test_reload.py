@@ -1,16 +1,22 @@
 """The configuration on its way to the workers, and read again while the program runs."""
 
+import fcntl
 import json
 import os
 import pickle
+import pty
+import random
 import signal
 import subprocess
 import sys
+import termios
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
+import zmq
+from support.program import DASNET, die_with_parent
 from prometheus_client import CollectorRegistry
 from support.program import CLIPS, Running, dasnet, free_port
 
@@ -18,7 +24,7 @@ from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 from pipeline.runtime.control import Applied, Finished, SupervisorEnd
-from pipeline.runtime.reload import change
+from pipeline.runtime.reload import Requests, change
 from pipeline.store import ledger
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import TrackingMetrics, families
@@ -217,6 +223,29 @@ def counters(metrics: dict[str, float], camera: str) -> dict[str, float]:
     }
 
 
+def test_garbage_and_strangers_at_the_socket_for_reloads_hold_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    before, path = signal.getsignal(signal.SIGHUP), tmp_path / "site.yaml"
+    rng = random.Random(3)
+    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(f"ipc://{tmp_path}/reload.sock")
+        for _ in range(200):
+            stranger.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
+        stranger.send_multipart([b"", b"/other.yaml\0"])
+        stranger.send_multipart([b"", os.fsencode(path)])
+        while not requests.due():
+            pass
+        requests.refuse("the reason")
+        answers = []
+        while not answers or b"the reason" not in answers[-1]:
+            assert stranger.poll(5000)
+            answers.append(stranger.recv_multipart()[-1])
+        assert sum(b"runs with" in answer for answer in answers) >= 1
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.live
 def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
     config = write(tmp_path, [camera("a")])
@@ -292,3 +321,25 @@ def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
         assert program.stop() == 0
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
+
+
+@pytest.mark.live
+def test_a_terminal_that_is_closed_ends_the_program_though_it_sends_the_signal_to_reload(tmp_path: Path):
+    config = write(tmp_path, [camera("a")])
+    terminal, end = pty.openpty()
+    program = subprocess.Popen(
+        [*DASNET, "run", config],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), end),
+        start_new_session=True,
+        preexec_fn=lambda: (die_with_parent(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(end)
+    shown = b""
+    while b"camera.up" not in shown:
+        shown += os.read(terminal, 1000)
+    program.send_signal(signal.SIGHUP)  # this one is meant
+    while b"nothing has changed" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert program.wait(30) >= 0, "in order, not by the signal"
+    assert not (tmp_path / "run" / "metrics.address").exists()

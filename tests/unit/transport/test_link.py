@@ -16,6 +16,7 @@ import zmq
 from prometheus_client import Counter, Gauge
 from structlog.testing import capture_logs
 from support.program import DASNET, Running, dasnet, free_port
+from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -167,6 +168,39 @@ def test_nobody_comes_in_without_a_key_of_the_site(door: Door, tmp_path: Path, k
         sender.close(0)
     finally:
         stranger.close(0)
+
+
+def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: Door, tmp_path: Path):
+    config, gate, entrance, counter = door
+    senders = {}
+    for camera in ("far", "other"):  # of the hosts edge and hill
+        up = uplink(config, config.camera(camera))
+        senders[camera] = up.connected(zmq.DEALER, up.frames, high_water=4)
+    with capture_logs() as logs, closing(senders["far"]) as revoked, closing(senders["other"]) as kept:
+        for camera, sender in senders.items():
+            assert sender.poll(5000, zmq.POLLOUT)
+            sender.send_multipart(encode(Hello(camera, "s1", True)))
+            assert arrived(gate, entrance) == camera
+        with closing(revoked.get_monitor_socket()) as monitor:
+            (tmp_path / "keys/hosts/edge.key").unlink()
+            events = []
+            while zmq.Event.HANDSHAKE_FAILED_AUTH not in events:
+                assert monitor.poll(5000), "an open connection is closed within seconds, and the next one refused"
+                events.append(recv_monitor_message(monitor)["event"])
+            assert events[0] == zmq.Event.DISCONNECTED and count(counter) == 1
+            revoked.disable_monitor()
+        assert not revoked.poll(500, zmq.POLLOUT)
+        assert kept.poll(5000, zmq.POLLOUT), "the others are back"
+        kept.send_multipart(encode(Hello("other", "s2", True)))
+        assert arrived(gate, entrance) == "other"
+        assert [entry["hosts"] for entry in logs if entry["event"] == "host keys revoked"] == [["edge"]]
+    make_keys(tmp_path / "keys", ["third"])
+    (tmp_path / "keys/hosts/third.key").rename(tmp_path / "keys/hosts/edge.key")  # a new key for the same host
+    (tmp_path / "keys/hosts/third.key_secret").replace(tmp_path / "keys/hosts/edge.key_secret")
+    up = uplink(config, config.camera("far"))
+    with closing(up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)) as renewed:
+        renewed.send_multipart(encode(Hello("far", "s3", True)))
+        assert arrived(gate, entrance) == "far"
 
 
 def test_the_answer_that_took_least_tells_the_other_clock():
