@@ -139,7 +139,9 @@ def target(rng: random.Random) -> Iterator[Target]:
             program = Running("run", config, command=[*to_pipe, *command(folder, clock)])
             stderr = LogPipe(folder / "stderr", program.lines)
             with program:
-                hit = Target(program, servers, folder / "run", folder / STORE, shapes, rng, ports, config, clock, stderr)
+                hit = Target(
+                    program, servers, folder / "run", folder / STORE, shapes, rng, ports, config, clock, stderr
+                )
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
                     raise SystemExit("not every camera was searched:\n" + "\n".join(program.lines[-20:]))
                 yield hit

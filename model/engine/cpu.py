@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from model.allocator import keep_memory
 from model.engine.backend import Frames, Maps, padded
 
 
@@ -17,7 +16,6 @@ class CpuBackend(ABC):
     device = torch.device("cpu")
 
     def __init__(self, multiple: int, prepare: Callable[[], None] | None = None, at_once: int = 1) -> None:
-        keep_memory()
         self._multiple = multiple
         self.at_once = at_once
         self._executor = ThreadPoolExecutor(at_once, thread_name_prefix="engine", initializer=prepare)
@@ -37,6 +35,6 @@ class CpuBackend(ABC):
     @torch.inference_mode()
     def _probabilities(self, frames: Frames) -> Maps:
         height, width = frames.shape[1:3]
-        image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255, self._multiple)
-        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid().numpy()
+        image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(255), self._multiple)
+        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid_().numpy()
         return maps

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.allocator import map_large_blocks
 from model.blocks import DynamicConvBlock
 from model.dasnet import DASNet
 from model.engine.cpu import CpuBackend
@@ -69,6 +70,7 @@ class NativeBackend(CpuBackend):
         if reason := why_not(network):
             raise ChoiceError(f"engine 'native': {reason}; allowed: torch, module")
         assert isinstance(network, DASNet)
+        map_large_blocks()
         threads = threads or torch.get_num_threads()
         super().__init__(multiple, at_once=min(MOST_AT_ONCE, threads))
         self.precision = precision

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from model.allocator import keep_memory
 from model.dasnet import DASNet
 from model.engine.cpu import CpuBackend
 from model.fused import FusedDASNet
@@ -14,6 +15,7 @@ class TorchBackend(CpuBackend):
     """kind "torch": the rewrite, DAS-Net only; "module": any network, for proofs and comparison."""
 
     def __init__(self, network: nn.Module, kind: str, precision: str, multiple: int, threads: int | None) -> None:
+        keep_memory()
         super().__init__(multiple, self._set_threads)
         self.kind = kind
         self.precision = precision

@@ -46,7 +46,7 @@ def open_rtsp(camera: Camera) -> "LiveVideo":
     if camera.transport == "tcp":
         options["reorder_queue_size"] = "2"
     container = _open(camera, camera.uri, None, options)
-    return LiveVideo(camera, container, _offered(container, camera.uri))
+    return LiveVideo(camera, container)
 
 
 def open_http(camera: Camera) -> "LiveVideo":
@@ -87,7 +87,7 @@ class LiveVideo(OpenVideo):
     def __init__(self, camera: Camera, container: InputContainer, stream_index: int | None = None) -> None:
         self._name = _named(camera)
         try:
-            stream = choose_stream(container, stream_index)
+            stream = choose_stream(container, _offered(container, camera) if camera.is_networked else stream_index)
         except ValueError as error:
             raise SourceError(f"{self._name}: {error}") from None
         super().__init__(self._name, container, stream)
@@ -142,9 +142,9 @@ class LiveVideo(OpenVideo):
         return packet
 
 
-def _offered(container: InputContainer, uri: str) -> int | None:
+def _offered(container: InputContainer, camera: Camera) -> int | None:
     """The stream that `?stream=N` asks for, where the camera offers a choice: else the query is the camera's own."""
-    asked = re.search(r"[?&]stream=(\d+)(?:&|$)", uri)
+    asked = re.search(r"[?&]stream=(\d+)(?:&|$)", camera.uri)
     offered = [stream.index for stream in container.streams.video]
     return int(asked[1]) if asked and len(offered) > 1 and int(asked[1]) in offered else None
 

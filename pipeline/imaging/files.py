@@ -37,7 +37,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decoded(encoded: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return an image: RGB (H, W, 3) uint8, grey (H, W) uint8, or grey (H, W) of another type, for AutomaticGainControl.
+    """Return an image: RGB (H, W, 3) uint8, grey (H, W) uint8, or grey (H, W) of another type for gain control.
 
     Of a coloured one of 16 bits the upper 8 are taken.  Raise ImageError.
     """

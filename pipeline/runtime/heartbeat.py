@@ -31,8 +31,7 @@ class HeartbeatSender:
     """Beats from entry to exit, and once more at the end, so that no count is lost.
 
     `served`: where a worker that runs alone has its own `/metrics`, `/healthz` and `/readyz`.
-    `watchdog_timeout_s`: without `moved` for so long it stops beating, so that the supervisor starts the worker again: what
-    hangs in a library can be ended by nobody else.
+    `watchdog_timeout_s`: after so long without `moved`, heartbeats stop and the supervisor restarts the worker.
     """
 
     def __init__(

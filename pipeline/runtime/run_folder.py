@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 
@@ -26,14 +27,14 @@ KILLED_S = 5.0
 def owned(run_dir: Path) -> Iterator[int]:
     """The descriptor of `workers.lock`, for the workers to inherit.
 
-    Raises DasnetError where another supervisor runs, or where orphans cannot be ended.
+    Raises DasnetError where another supervisor runs, where orphans cannot be ended, or where nothing can be locked.
     """
     with ExitStack() as held:
-        supervisor = held.enter_context((run_dir / "supervisor.lock").open("w"))
+        supervisor = held.enter_context(_opened(run_dir / "supervisor.lock"))
         if not _locked(supervisor.fileno()):
             raise DasnetError(f"{run_dir}: another dasnet runs in this folder; stop it, or set another run_dir")
         path = run_dir / "workers.lock"
-        workers = held.enter_context(path.open("w"))
+        workers = held.enter_context(_opened(path))
         if not _locked(workers.fileno()):
             _end_orphans(path)
             if not _locked(workers.fileno()):
@@ -44,11 +45,20 @@ def owned(run_dir: Path) -> Iterator[int]:
         yield workers.fileno()
 
 
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise DasnetError(f"{path}: cannot be written ({error.strerror}); set another run_dir") from error
+
+
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise DasnetError(f"run_dir: no file in it can be locked ({error.strerror}); set another one") from error
     return True
 
 

@@ -140,6 +140,8 @@ def _lock(descriptor: int, path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise StoreError(f"{path}: another process writes this ledger; a camera must have one capture worker") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be locked ({error.strerror}); set another run_dir") from error
 
 
 class LedgerCopies:

@@ -1,7 +1,6 @@
 """From the hosts that have cameras to the one that searches: TCP, with CURVE keys, each host for its own cameras.
 
-Here are both ends: `Uplink` says how a camera's worker reaches the host that searches, its own or another; `HostAuthenticator` is
-that host's door for the others.
+`Uplink` says how a capture worker reaches the inference host; `HostAuthenticator` admits edge hosts there.
 """
 
 import time

@@ -14,7 +14,7 @@ from torch import Tensor
 from model import build
 from model.checkpoint import Loaded, save
 from model.metadata import Metadata
-from pipeline.bench import run, worker
+from pipeline.bench import worker
 from pipeline.bench.results import Entrant, Mask, Report, Sample, mask_rows, rows
 from pipeline.bench.run import BenchOptions, Candidate, run_bench
 from pipeline.bench.worker import Forward, Task
@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
     out = tmp_path_factory.mktemp("out") / "new" / "bench.json"
-    table = [candidate for candidate in run.CANDIDATES if candidate.name in KEPT]
+    table = [candidate for candidate in bench.CANDIDATES if candidate.name in KEPT]
     table[2:2] = [Candidate("dying", "test_bench:dying"), Candidate("raising", "test_bench:raising")]
     table += [
         Candidate("coarse", "test_bench:coarse"),
@@ -73,7 +73,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         json=out,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "CANDIDATES", tuple(table))
+        patch.setattr(bench, "CANDIDATES", tuple(table))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         code = run_bench(checkpoint, options)
     return code, json.loads(out.read_text())

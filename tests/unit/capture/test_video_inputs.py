@@ -1,27 +1,30 @@
 """Videos as phones, drones, recorders and cutting programs write them: they are read as players show them."""
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
 import av
 import cv2
-import data_sets
 import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
+from support import data_sets
 
 from pipeline.capture.decoding import VideoPacket
 from pipeline.capture.images import ImageSequence, frame_numbers
+from pipeline.capture.open import Picture, open_source
 from pipeline.capture.recordings import frame_count, open_recording, source_names
-from pipeline.capture.sources import Picture, open_source
 from pipeline.capture.video_file import VideoFile
-from pipeline.config import Camera
+from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from training.datasets import Clip, open_dataset
 
@@ -187,6 +190,31 @@ def test_an_address_says_which_stream_and_the_log_names_the_others(tmp_path: Pat
     asked = tmp_path / "what?stream=2"
     asked.write_bytes(path.read_bytes())
     assert next(open_source(camera(f"file:{asked}")).pictures()).pixels.shape[1] == 320
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of the folder over HTTP."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_live_camera_is_read_in_the_same_way(tmp_path: Path, served: str) -> None:
+    two_cameras(tmp_path / "two.mkv", None)
+    remux(encode(tmp_path / "stored.mp4", turned=(90, False, True)), tmp_path / "turned.mp4", lambda _, packet: packet,
+          movflags="faststart")  # fmt: skip
+    for path, size_px in (
+        ("turned.mp4", (160, 128)),
+        ("two.mkv", (256, 320)),
+        ("two.mkv?stream=2", (48, 64)),
+        ("two.mkv?stream=7", (256, 320)),  # means something to the camera alone
+    ):
+        source = open_source(camera(f"{served}/{path}"))
+        assert source.live and next(iter(source.pictures())).pixels.shape[:2] == size_px, path
+        source.close()
 
 
 # Times

@@ -7,7 +7,6 @@ import yaml
 from support.program import REPOSITORY, dasnet
 
 from pipeline.config.file import load
-from pipeline.config.uri import public_uri
 from pipeline.errors import ConfigError
 from pipeline.types import Band
 

@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
-from program import dasnet
+from support.program import dasnet
 
+from pipeline.config.yaml_file import MAX_BYTES, dotted, parse_yaml, read_yaml
 from pipeline.errors import ConfigError
-from pipeline.yaml_file import MAX_BYTES, dotted, parse_yaml, read_yaml
 from training.config import load_config
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))

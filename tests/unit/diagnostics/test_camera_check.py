@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import pytest
 import yaml
-from program import CLIPS, dasnet
-from rtsp import RtspCameras, missing_packages
+from support.program import CLIPS, dasnet
+from support.rtsp import RtspCameras, missing_packages
 
-import pipeline.camera_check
-from pipeline.camera_check import check_cameras
-from pipeline.config import Camera
-from pipeline.config_file import load
+import pipeline.diagnostics.camera_check
+from pipeline.config.file import load
+from pipeline.config.models import Camera
+from pipeline.diagnostics.camera_check import check_cameras
+from pipeline.diagnostics.preflight import check_machine
 from pipeline.errors import ConfigError
-from pipeline.preflight import check_machine
 
 PASSWORDS = ["S3cr[et-Part]9", "a#b", "p%41:w/@?", "w ö'\"$${x}", "&=+;,!*()~"]
 CLIP = next(CLIPS.glob("*.mp4"))
@@ -77,8 +77,8 @@ def test_all_cameras_well_is_exit_code_0(tmp_path: Path) -> None:
 def test_a_camera_whose_library_never_comes_back_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As FFmpeg does not from a name server that is silent."""
     released = threading.Event()
-    monkeypatch.setattr(pipeline.camera_check, "TIME_LIMIT_S", 0.2)
-    monkeypatch.setattr(pipeline.camera_check, "open_source", lambda _: released.wait())
+    monkeypatch.setattr(pipeline.diagnostics.camera_check, "TIME_LIMIT_S", 0.2)
+    monkeypatch.setattr(pipeline.diagnostics.camera_check, "open_source", lambda _: released.wait())
     report, healthy = check_cameras([Camera(id="stuck", uri="rtsp://nowhere/s")], tmp_path)
     released.set()
     assert not healthy and "FAILED   camera stuck: no answer within 0 s" in report

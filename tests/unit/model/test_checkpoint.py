@@ -11,16 +11,16 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
-from garbage import EXTREMES, places
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support.garbage import EXTREMES, places
 
 from model import build, load
 from model.checkpoint import save, weights_digest
 from model.classifier import TargetClassifier
-from model.description import read_decisions, read_description
+from model.description import read_description, read_thresholds
 from model.errors import CheckpointError
 from model.metadata import DIGEST_KEY, METADATA_KEY, ClassifierConfig, Metadata, Preprocessing, Thresholds
 from pipeline.checkpoints import SHIPPED
@@ -115,7 +115,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of ours with a classifier, small enough to be read hundreds of times."""
     path = tmp_path_factory.mktemp("checkpoint") / "good.safetensors"
     torch.manual_seed(0)
-    how = CloserLook(classes=("uav", "bird", "clutter"), stages=1, crop_px=32, enlarged_px=32)
+    how = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=1, crop_px=32, enlarged_px=32)
     arguments = {"num_class": 2, "start_out_channels": 8, "size": 3}
     metadata = Metadata(arguments=arguments, classes=("uav", "bird"), closer_look=how, training={"seed": 3})
     save(path, build("dasnet", **arguments), metadata, TargetClassifier(3, 1, 32))
@@ -198,7 +198,7 @@ def test_metadata_is_held_to_types_ranges_and_known_keys(
         load(path)
     if key.startswith("decision"):
         with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: "):
-            read_decisions(path)
+            read_thresholds(path)
 
 
 @pytest.mark.parametrize(
@@ -343,13 +343,13 @@ def test_whatever_the_bytes_are_it_is_a_checkpoint_or_the_error_names_it(
             content[data.draw(st.integers(least, most))] ^= data.draw(st.integers(1, 255))
     path = tmp_path / f"any.{'pth' if data.draw(st.booleans()) and way == 'random' else 'safetensors'}"
     path.write_bytes(content)
-    for read in (load, read_decisions):
+    for read in (load, read_thresholds):
         try:
             read(path)
         except CheckpointError as error:
             assert str(path) in str(error)
         else:
-            assert read is read_decisions or way == "header" or content == shared.read_bytes()
+            assert read is read_thresholds or way == "header" or content == shared.read_bytes()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,29 @@ def test_libraries_of_other_sources_are_not_taken(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(native_library, "SOURCES", sources)
     assert native_library.path_of("avx2").name != before
     np.testing.assert_equal(len(native_library.version()), 12)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from model import Engine, build
+def resident_mb(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+with Engine(build("dasnet"), kind=sys.argv[1], precision="fp32", threads=1):
+    before_mb = resident_mb()
+    maps = [torch.ones(256 << 10) for _ in range(200)]  # 1 MB each
+    between = [bytes(1000) for _ in range(200)]
+    assert resident_mb() > before_mb + 180
+    del maps
+    print(resident_mb() - before_mb)
+"""
+
+
+def test_free_maps_do_not_stay_with_the_process():
+    """With memory that is kept, as for torch, a heap with gaps grows for hours."""
+    kept_mb = {}
+    for kind in ("native", "torch"):
+        ran = subprocess.run([sys.executable, "-c", MEMORY, kind], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        kept_mb[kind] = float(ran.stdout)
+    assert kept_mb["native"] < 10 < 180 < kept_mb["torch"]

@@ -78,7 +78,8 @@ def test_what_is_for_the_supervisor_is_refused_in_words() -> None:
 def test_a_worker_s_free_memory_goes_back_to_the_kernel(tmp_path: Path) -> None:
     """200 MB in blocks that lie between small ones that stay, as a fragmented heap has them."""
     done = ended(
-        "import ctypes, sys, pathlib; from pipeline.runtime import process; from pipeline.runtime.control import Control\n"
+        "import ctypes, sys, pathlib; from pipeline.runtime import process\n"
+        "from pipeline.runtime.control import Control\n"
         "from pipeline.config.file import load\n"
         "def resident_mb(): return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096 / 1e6\n"
         "c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p; c.malloc.argtypes = [ctypes.c_size_t]\n"

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 import zmq
-from support.program import DASNET, die_with_parent
 from prometheus_client import CollectorRegistry
-from support.program import CLIPS, Running, dasnet, free_port
+from support.program import CLIPS, DASNET, Running, dasnet, die_with_parent, free_port
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -143,7 +142,7 @@ def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pyte
     write(tmp_path, [ELSEWHERE])
     code = (
         "import sys, structlog; from pathlib import Path\n"
-        "from pipeline import logs; from pipeline.config.file import load\n"
+        "from pipeline.runtime import logs; from pipeline.config.file import load\n"
         "before, after = load(Path(sys.argv[1])), load(Path(sys.argv[2]))\n"
         "logs.configure(before, 'test')\n"
         f"structlog.get_logger().info('camera lost', reason='{PASSWORD} is wrong')"

@@ -17,9 +17,9 @@ from test_store import CONFIRMED, LOST, event, track
 from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.diagnostics.doctor import describe
-from pipeline.store.daily_cost import describe_cost
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.cleanup import Retention
+from pipeline.store.daily_cost import describe_cost
 from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
 from pipeline.store.store import Store, StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics

@@ -19,6 +19,11 @@ def frames_of(folder: Path | str, *splits: str) -> dict[str, list[LabelledFrame]
     return {recording.name: list(recording.read(range(len(recording)))) for recording in recordings}
 
 
+def only_frame(folder: Path) -> Any:
+    ((frame,),) = frames_of(folder).values()
+    return frame
+
+
 def iou(labels: Any, wanted: Any) -> float:
     return float(((labels > 0) & (wanted > 0)).sum() / ((labels > 0) | (wanted > 0)).sum())
 

@@ -179,7 +179,7 @@ def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: 
     with capture_logs() as logs, closing(senders["far"]) as revoked, closing(senders["other"]) as kept:
         for camera, sender in senders.items():
             assert sender.poll(5000, zmq.POLLOUT)
-            sender.send_multipart(encode(Hello(camera, "s1", True)))
+            sender.send_multipart(encode(CreditRequest(camera, "s1", True)))
             assert arrived(gate, entrance) == camera
         with closing(revoked.get_monitor_socket()) as monitor:
             (tmp_path / "keys/hosts/edge.key").unlink()
@@ -191,7 +191,7 @@ def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: 
             revoked.disable_monitor()
         assert not revoked.poll(500, zmq.POLLOUT)
         assert kept.poll(5000, zmq.POLLOUT), "the others are back"
-        kept.send_multipart(encode(Hello("other", "s2", True)))
+        kept.send_multipart(encode(CreditRequest("other", "s2", True)))
         assert arrived(gate, entrance) == "other"
         assert [entry["hosts"] for entry in logs if entry["event"] == "host keys revoked"] == [["edge"]]
     make_keys(tmp_path / "keys", ["third"])
@@ -199,7 +199,7 @@ def test_a_key_that_is_taken_away_is_cut_off_and_refused_and_others_go_on(door: 
     (tmp_path / "keys/hosts/third.key_secret").replace(tmp_path / "keys/hosts/edge.key_secret")
     up = uplink(config, config.camera("far"))
     with closing(up.connected(zmq.DEALER, up.frames, high_water=4, patient=True)) as renewed:
-        renewed.send_multipart(encode(Hello("far", "s3", True)))
+        renewed.send_multipart(encode(CreditRequest("far", "s3", True)))
         assert arrived(gate, entrance) == "far"
 
 
