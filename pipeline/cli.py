@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, stdio
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.redaction import redact
-from pipeline.runtime import streams
 
 if TYPE_CHECKING:
     import threading
@@ -51,7 +50,7 @@ def main() -> None:
     """
     from model.errors import ModelError  # cheap: imports no torch
 
-    streams.protect()
+    stdio.protect()
     try:
         app(prog_name="dasnet")
     except (DasnetError, ModelError) as error:

@@ -183,3 +183,15 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: Cause | None = None  # of a camera's blindness
     snapshot: str | None = None  # file name in the run folder's `snapshots`
     time_utc: str | None = None  # ISO 8601; of a recording, where its wall-clock time is known
+
+
+class CameraState(msgspec.Struct, tag="camera"):
+    """capture -> track worker: a camera came up, went down, or went blind: `cause` says why it shows nothing."""
+
+    camera: str
+    session: str
+    up: bool
+    cause: Cause | None
+    time_utc_ns: int
+    pts_s: float  # of the newest frame, and its number
+    frame: int

@@ -6,7 +6,7 @@ is reported once as `track.labelled` and raises no alert; should it turn out to 
 
 from collections.abc import Sequence
 
-from pipeline.tracking.tracker import derived_ulid
+from pipeline.ids import derived_ulid
 from pipeline.types import UAV, Event, EventKind, FrameRef, Severity, Track, TrackState
 
 

@@ -1,8 +1,7 @@
 """What a capture worker said of its camera, as an event."""
 
-from pipeline.tracking.tracker import derived_ulid
-from pipeline.transport.wire import CameraState
-from pipeline.types import Event, EventKind, Severity
+from pipeline.ids import derived_ulid
+from pipeline.types import CameraState, Event, EventKind, Severity
 
 
 def camera_event(state: CameraState) -> Event:

@@ -16,7 +16,7 @@ import structlog
 
 from pipeline.errors import WireError
 from pipeline.imaging import overlay
-from pipeline.telemetry.metrics import StoreMetrics
+from pipeline.store.metrics import StoreMetrics
 from pipeline.types import Detections, Track
 
 MAX_WAITING = 32  # frames

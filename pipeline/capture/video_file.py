@@ -19,8 +19,8 @@ from pipeline.capture.decoding import (
     open_container,
 )
 from pipeline.capture.source import FramePacer, Picture, Receipt, ungated
+from pipeline.capture.wall_clock import utc_ns
 from pipeline.errors import SourceError
-from pipeline.replay.wall_clock import utc_ns
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".avi", ".mov", ".m4v", ".ts", ".mts", ".m2ts"),

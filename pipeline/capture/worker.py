@@ -30,8 +30,8 @@ from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink, uplink
-from pipeline.transport.wire import CameraState, LedgerCopy, Stamps, encode
-from pipeline.types import Cause, Frame, FrameRef
+from pipeline.transport.wire import LedgerCopy, Stamps, encode
+from pipeline.types import CameraState, Cause, Frame, FrameRef
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often

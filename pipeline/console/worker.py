@@ -2,11 +2,11 @@
 
 import threading
 
+from pipeline import stdio
 from pipeline.config.models import Address
 from pipeline.console.certificate import load
 from pipeline.console.password import load_password
 from pipeline.console.server import listen_when_free, run_console
-from pipeline.runtime import streams
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
@@ -31,7 +31,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             endpoints.live,
             listener,
             metrics=lambda: health.published(config.metrics_address_path),
-            ready=lambda url: streams.announce(f"console: {url}"),
+            ready=lambda url: stdio.announce(f"console: {url}"),
             stop=stop,
             refused=own.refused,
             changes=control.changes,

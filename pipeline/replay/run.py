@@ -21,6 +21,7 @@ from model.engine.engine import Engine
 from pipeline.capture.images import ImageSequence
 from pipeline.capture.recordings import find_recordings, open_recording, source_names
 from pipeline.capture.video_file import VideoFile
+from pipeline.capture.wall_clock import WallClock, utc_ns
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config.models import MIN_REGION_PX
 from pipeline.errors import ConfigError, DasnetError, SourceError
@@ -37,7 +38,6 @@ from pipeline.replay.outputs import (
 )
 from pipeline.replay.predict import band_of, named_band
 from pipeline.replay.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
-from pipeline.replay.wall_clock import WallClock, utc_ns
 from pipeline.runtime.progress import ProgressDisplay
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage

@@ -22,10 +22,10 @@ from typing import Any
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from pipeline import stdio
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 from pipeline.redaction import redact, redact_every, remember
-from pipeline.runtime import streams
 
 SAME_A_MINUTE = 20
 MAX_BYTES = 10_000_000  # of the log file, before it is put aside
@@ -56,7 +56,7 @@ def configure(config: Config, worker: str = "supervisor") -> None:
             )
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(streams.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stdio.stderr),
     )
     if not file.is_open:
         structlog.get_logger().warning("log file cannot be opened, trying again", path=str(config.log_path))
@@ -135,7 +135,7 @@ class LogFile:
             try:
                 self._append(data)
             except OSError:
-                streams.lost["file"] += 1
+                stdio.lost["file"] += 1
 
     def _append(self, data: bytes) -> None:
         try:
@@ -200,7 +200,7 @@ class _Lossy:
         except structlog.DropEvent:
             raise
         except Exception as error:
-            streams.lost["file"] += 1
+            stdio.lost["file"] += 1
             raise structlog.DropEvent from error
         return result
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from pipeline.config.models import Config
+from pipeline.store.metrics import StoreMetrics
 from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Plan, Rows, StoredSnapshot, plan
 from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
 from pipeline.store.statements import (
@@ -31,7 +32,6 @@ from pipeline.store.statements import (
     SNAPSHOTS,
     TRACKS_BY_MINUTE,
 )
-from pipeline.telemetry.metrics import StoreMetrics
 
 PERIOD_S = 30.0
 IDLE_RATIO = 100  # it rests so many times as long as it worked, ...

@@ -15,8 +15,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from pipeline import stdio
 from pipeline.config.models import Address
-from pipeline.runtime import streams
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.listener import Listener, listen, url
 
@@ -26,7 +26,7 @@ Bound = Callable[[str], None]
 
 def announce(address: str) -> None:
     """Print where the metrics are."""
-    streams.announce(f"metrics: {address}")
+    stdio.announce(f"metrics: {address}")
 
 
 def serve(

@@ -10,6 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, StoreMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
 from pipeline.transport.wire import Sample, Stamps
@@ -17,11 +18,6 @@ from pipeline.types import Event, EventKind, FrameRef, Severity
 
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
 STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
-STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
-# memory, exit: neither store nor spill file took them; invalid, unreadable: not a number, a damaged spill file;
-# damaged: undelivered, in a store that was damaged or removed; expired: undelivered when retention deleted them.
-EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
-SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
 LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -126,36 +122,6 @@ class SegmentationMetrics(FrameWorkerMetrics):
         )
         info = self._gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"])
         info.labels(version, model, engine).set(1)
-
-
-class StoreMetrics:
-    """What becomes of events, snapshots and their disk space."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.failing = Gauge(STORE_FAILING, "1 while the store takes no events.", registry=registry)
-        self.waiting = Gauge(EVENTS_WAITING, "Events that wait for the store.", registry=registry)
-        self.lost = Counter("dasnet_events_lost", "Events dropped, by cause.", ["cause"], registry=registry)
-        self.snapshots_lost = Counter(
-            "dasnet_snapshots_lost", "Snapshots that were not written, by cause.", ["cause"], registry=registry
-        )
-        self.tracks_lost = Counter(
-            "dasnet_track_updates_lost",
-            "Tracks whose newest state was dropped while the store failed.",
-            registry=registry,
-        )
-        self.deleted_bytes = Counter(
-            "dasnet_retention_deleted_bytes", "Disk space that retention gave back.", registry=registry
-        )
-        self.excess_bytes = Gauge(
-            "dasnet_retention_excess_bytes", "Over the limits, and nothing left that may be deleted.", registry=registry
-        )
-        self.retention_run = Gauge(
-            "dasnet_retention_last_run_timestamp_seconds", "When retention last ran to its end.", registry=registry
-        )
-        for cause in EVENT_LOSSES:
-            self.lost.labels(cause)
-        for cause in SNAPSHOT_LOSSES:
-            self.snapshots_lost.labels(cause)
 
 
 class TrackingMetrics(FrameWorkerMetrics):

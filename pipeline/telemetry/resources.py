@@ -12,7 +12,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.runtime import streams
+from pipeline import stdio
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -38,7 +38,7 @@ class LogLosses(Collector):
 
     def collect(self) -> Iterator[Metric]:
         lost = CounterMetricFamily("dasnet_log_lines_lost", "Lines that could not be written.", labels=["output"])
-        for output, count in streams.lost.items():
+        for output, count in stdio.lost.items():
             lost.add_metric([output], count)
         yield lost
 

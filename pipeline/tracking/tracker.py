@@ -9,7 +9,6 @@ known, what has not moved against its background since it was first seen is a fi
 confirmed; a target that arrived and then hovers stays one.
 """
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from ulid import ULID
 
 from model.metadata import Thresholds
+from pipeline.ids import track_ulid
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
@@ -278,14 +277,3 @@ class Tracker:
             first_seen=target.first,
             last_seen=target.last,
         )
-
-
-def track_ulid(camera: str, session: str, number: int, first: FrameRef) -> str:
-    return derived_ulid(first.received_utc_ns, camera, session, "track", str(number))
-
-
-def derived_ulid(time_utc_ns: int, *parts: str) -> str:
-    """A ULID whose random part is derived from what it names, so that the same replay gives the same ids."""
-    time_ms = max(0, time_utc_ns // 1_000_000)
-    digest = hashlib.sha256("/".join(parts).encode()).digest()
-    return str(ULID.from_bytes(time_ms.to_bytes(6, "big") + digest[:10]))

@@ -24,9 +24,9 @@ from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import configured
+from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.store.ledger import LedgerCopies
-from pipeline.store.writer import StoreWriter
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
@@ -35,7 +35,6 @@ from pipeline.transport.link import HostAuthenticator
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import (
-    CameraState,
     EndOfStream,
     LedgerCopy,
     Result,
@@ -44,7 +43,7 @@ from pipeline.transport.wire import (
     decode,
     detections_of,
 )
-from pipeline.types import Detections, Event, EventKind, Track, TrackState
+from pipeline.types import CameraState, Detections, Event, EventKind, Track, TrackState
 
 SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
 # All together less than a worker has to stop: see pipeline.runtime.process.

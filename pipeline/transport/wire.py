@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import WireError
 from pipeline.imaging.frame_size import MAX_SIDE_PX
-from pipeline.types import UAV, Band, Cause, Detections, Frame, FrameRef, Mask
+from pipeline.types import UAV, Band, CameraState, Detections, Frame, FrameRef, Mask
 
 VERSION = 2
 MAX_PIXELS = 64 * 1024 * 1024  # of one frame, in bytes
@@ -113,18 +113,6 @@ class Result(msgspec.Struct, tag="result"):
     masks: list[Mask]
     mask_scale: tuple[float, float]
     camera_shift_px: tuple[float, float] | None
-
-
-class CameraState(msgspec.Struct, tag="camera"):
-    """capture -> track worker: a camera came up, went down, or went blind: `cause` says why it shows nothing."""
-
-    camera: str
-    session: str
-    up: bool
-    cause: Cause | None
-    time_utc_ns: int
-    pts_s: float  # of the newest frame, and its number
-    frame: int
 
 
 class Sample(msgspec.Struct, array_like=True):

@@ -46,9 +46,9 @@ SERVER = """
 import signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from pipeline.config import Config
+from pipeline.config.models import Config
 from pipeline.console.server import run_console
-from pipeline.listener import listen
+from pipeline.transport.listener import listen
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 config = Config.model_validate_json(Path(sys.argv[1]).read_bytes())

@@ -14,6 +14,7 @@ from torch import Tensor
 from model import build
 from model.checkpoint import Loaded, save
 from model.metadata import Metadata
+from pipeline.bench import run as bench
 from pipeline.bench import worker
 from pipeline.bench.results import Entrant, Mask, Report, Sample, mask_rows, rows
 from pipeline.bench.run import BenchOptions, Candidate, run_bench

@@ -14,7 +14,7 @@ from pipeline.imaging.synthetic_scene import CAST, Look, Scene, Truth
 UAVS = (1, 2)  # ids in CAST
 OUTLINE = """
 import hashlib
-from pipeline.scene import Scene
+from pipeline.imaging.synthetic_scene import Scene
 print(hashlib.sha256(Scene(5, 192, 160).render(2.5)[0].tobytes()).hexdigest())
 """
 

@@ -302,7 +302,7 @@ def test_a_lost_device_is_told_apart():
 import numpy as np, torch
 from model import build, load
 from model.cuda_engine import CudaBackend, EngineLost
-from model.device import COMPUTE
+from model.cuda.device import COMPUTE
 backend = CudaBackend(build("dasnet", size=3, start_out_channels=16).eval(), multiple=8)
 frames = np.zeros((1, 64, 64, 3), np.uint8)
 backend.submit(frames).result(120)

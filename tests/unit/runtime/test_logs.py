@@ -16,10 +16,10 @@ import pytest
 import structlog
 from support.program import DASNET, Running
 
+from pipeline import stdio
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
 from pipeline.redaction import HIDDEN, Redactor
-from pipeline.runtime import streams
 from pipeline.runtime.logs import LogFile, RateLimit, files
 
 SITE = 'cameras: [{{id: a, uri: "rtsp://u:hunter-2@192.0.2.1/s"}}]\nlog: {{file: {log}, format: {format}}}\n'
@@ -27,8 +27,8 @@ SAY = """
 import logging, sys, threading, warnings
 from pathlib import Path
 import structlog
-from pipeline import logs
-from pipeline.config_file import load
+from pipeline.runtime import logs
+from pipeline.config.file import load
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger().bind(camera="a")
 for number in range(100):
@@ -78,8 +78,8 @@ LOSE = """
 import logging, os, sys
 from pathlib import Path
 import structlog
-from pipeline import logs, streams
-from pipeline.config_file import load
+from pipeline.runtime import logs, streams
+from pipeline.config.file import load
 streams.protect()
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ def test_a_log_file_where_none_can_ever_be_is_a_clear_error(tmp_path: Path):
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     counts = {"stderr": 0, "stdout": 0, "file": 0}
-    monkeypatch.setattr(streams, "lost", counts)
+    monkeypatch.setattr(stdio, "lost", counts)
     return counts
 
 

@@ -301,7 +301,7 @@ from pathlib import Path
 from test_store import CONFIRMED, event, track
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.store import Store
+from pipeline.store.store import Store
 folder = Path(sys.argv[1])
 store = Store(folder / "store.sqlite")
 outbox = Outbox(folder / "store.sqlite", [JsonlSink(folder / "events.jsonl")])

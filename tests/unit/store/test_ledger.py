@@ -15,7 +15,7 @@ from pipeline.types import Cause
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline.ledger import Ledger
+from pipeline.store.ledger import Ledger
 from pipeline.types import Cause
 account = Ledger(Path(sys.argv[1]), credits=2)
 print("ready", flush=True)

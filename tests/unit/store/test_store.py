@@ -229,7 +229,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from test_store import CONFIRMED, event, track
-from pipeline.sinks.store import Store
+from pipeline.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(10**6):
     made = event(CONFIRMED, track(number))

@@ -17,12 +17,13 @@ from test_sinks import ids, until
 from test_store import CONFIRMED, LOST, event, track
 
 from pipeline.errors import StoreError
+from pipeline.sinks import current_store
+from pipeline.sinks import store_writer as writer
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.outbox import Outbox
-from pipeline.store import current_store, writer
+from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.spill import SpillFile
 from pipeline.store.store import Alert, StoreReader
-from pipeline.store.writer import StoreWriter
 from pipeline.telemetry.metrics import EVENT_LOSSES, TrackingMetrics
 from pipeline.types import Event, TrackState
 

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import data_sets
 import numpy as np
 import pytest
-from data_sets import (
+from support import data_sets
+from support.data_sets import (
     HEIGHT,
     TARGET,
     WIDTH,

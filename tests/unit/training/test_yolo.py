@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import data_sets
 import numpy as np
 import pytest
-from data_sets import (
+from support import data_sets
+from support.data_sets import (
     HEIGHT,
     TARGET,
     WIDTH,

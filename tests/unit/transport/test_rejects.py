@@ -21,7 +21,6 @@ from pipeline.store import ledger
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.wire import (
-    CameraState,
     Credit,
     CreditRequest,
     EndOfStream,
@@ -39,7 +38,7 @@ from pipeline.transport.wire import (
     frame_of,
     result_message,
 )
-from pipeline.types import Band, Cause, Frame, FrameRef
+from pipeline.types import Band, CameraState, Cause, Frame, FrameRef
 
 REF = FrameRef("spare", "s1", 7, 1.5, 123, 456, 789)
 PIXELS = np.zeros((64, 64, 3), np.uint8)

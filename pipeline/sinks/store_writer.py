@@ -15,8 +15,8 @@ from typing import NamedTuple
 import structlog
 
 from pipeline.errors import StoreError
+from pipeline.sinks.current_store import CurrentStore
 from pipeline.sinks.outbox import Outbox
-from pipeline.store.current_store import CurrentStore
 from pipeline.store.spill import SpillFile
 from pipeline.store.store import encoded
 from pipeline.telemetry.metrics import TrackingMetrics
