@@ -1,14 +1,15 @@
 #!/bin/sh
-# install.sh VENV [EXTRA]: make the environment and install dasnet into it; does nothing where nothing changed.
+# install.sh VENV [test]: make the environment and install dasnet into it, for tests with their tools and all extras; does
+# nothing where nothing changed.
 set -eu
 venv=$1
-extra=${2:-}
+purpose=${2:-run}
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "dasnet needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set PYTHON=..." >&2
     exit 2
 }
-stamp=$venv/.installed-${extra:-run}
+stamp=$venv/.installed-$purpose
 state=$(cat pyproject.toml constraints.txt model/native/*.h model/native/*.cpp | cksum)
 # What the tests install includes what a run needs.
 for have in "$stamp" "$venv/.installed-test"; do
@@ -20,7 +21,15 @@ done
 }
 echo "installing into $venv ..."
 log=$venv/install.log
-"$venv/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}" >"$log" 2>&1 || {
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+{
+    if [ "$purpose" = test ]; then
+        pip install "pip>=25.1" && # the first that knows dependency groups
+            pip install -c constraints.txt -e ".[baselines,classifier,coco,export,plot,tensorboard]" --group test
+    else
+        pip install -c constraints.txt -e .
+    fi
+} >"$log" 2>&1 || {
     tail -n 20 "$log" >&2
     echo "installation failed; the whole log is $log" >&2
     exit 1
