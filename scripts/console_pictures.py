@@ -1,6 +1,6 @@
 """Make the README's pictures of the console: the demo as a real browser shows it, once both cameras have a UAV.
 
-    python3 scripts/console_pictures.py .github
+    python3 scripts/console_pictures.py docs/images
 
 Needs Chromium and playwright, which `make test` installs.
 """

@@ -1,6 +1,6 @@
 """The configuration of a site, as pydantic models; unknown keys are refused.
 
-`pipeline.config.file` reads it from YAML.
+`pipeline.config.file` reads it from YAML.  The text below an attribute is its description in docs/configuration.md.
 """
 
 from pathlib import Path
@@ -37,18 +37,28 @@ class _Section(BaseModel):
 
 
 class Camera(_Section):
-    """One camera: where it is and how its picture is to be read."""
+    """One camera: where it is and how its frames are processed."""
 
     id: Identifier
+    """Name of the camera: letters, digits, `_` and `-`, up to 64; unique in the site."""
     uri: str
+    """Address: see *Camera addresses* above."""
     band: Band = Band.VISIBLE
+    """Selects the checkpoint's scale and thresholds."""
     transport: Literal["tcp", "udp"] = "tcp"
-    decode: Literal["auto", "cpu", "cuda", "vaapi"] = "cpu"  # where; auto: on a graphics card that can
-    rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None  # upper limit; None: as the camera sends
-    scale: Annotated[float, Field(gt=0, le=8)] | None = None  # None: as the checkpoint says for the band
-    ignore: list[Annotated[list[Point], Field(min_length=3)]] = []  # polygons in frame pixels, never searched
-    region: tuple[Side, Side, Side, Side] | None = None  # x0, y0, x1, y1 in frame pixels: nothing else is searched
-    host: Identifier | None = None  # where it is decoded, with `dasnet run --host`; None: on the host that searches
+    """Transport of RTSP."""
+    decode: Literal["auto", "cpu", "cuda", "vaapi"] = "cpu"
+    """Where video is decoded; `auto`: in hardware where available, otherwise software. Hardware: experimental."""
+    rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Upper limit on frames per second; default: as the camera sends."""
+    scale: Annotated[float, Field(gt=0, le=8)] | None = None
+    """Factor from frame pixels to pixels of the network's input; default: the checkpoint's for the band."""
+    ignore: list[Annotated[list[Point], Field(min_length=3)]] = []
+    """Privacy masks: polygons `[[x, y], ...]` in frame pixels in which nothing is reported."""
+    region: tuple[Side, Side, Side, Side] | None = None
+    """Region of interest `[x0, y0, x1, y1]` in frame pixels; default: the whole frame."""
+    host: Identifier | None = None
+    """Edge host that decodes it, with `dasnet run --host NAME`; default: the inference host."""
 
     @field_validator("uri")
     @classmethod
@@ -82,44 +92,69 @@ class Camera(_Section):
 
 
 class Model(_Section):
-    checkpoint: Path | None = None  # None: the shipped one
-    threshold: Fraction | None = None  # None: the checkpoint's
+    """Which network runs, and on what."""
+
+    checkpoint: Path | None = None
+    """A checkpoint of dasnet or of the original DAS-Net; default: the shipped one."""
+    threshold: Fraction | None = None
+    """Object probability from which a pixel belongs to a detection; default: the checkpoint's."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
     engine: str = "auto"
+    """`auto`, or an engine of `dasnet replay --help`; `dasnet doctor` says what `auto` chooses."""
 
 
 class Objective(_Section):
+    """The wanted latency: bounds waiting and batching, and is what the metrics measure against."""
+
     capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
+    """From the reception of a frame to its tracks, in ms."""
 
 
 class Store(_Section):
-    path: Path | None = None  # None: store.sqlite in the run folder
+    """The SQLite database of events, tracks and alerts."""
+
+    path: Path | None = None
+    """Its file; default: `store.sqlite` in the run folder."""
 
 
 class Retention(_Section):
-    """What is deleted by itself: snapshots first, then old events, tracks and alerts; open alerts never."""
+    """What is deleted automatically: snapshots first, then old events, tracks and closed alerts; never open alerts."""
 
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
-    max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0  # snapshots, store and events.jsonl together
-    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: 2, a tenth of a smaller disk
+    """Age from which it is deleted."""
+    max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    """Limit on snapshots, store and `events.jsonl` together."""
+    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Disk space that stays free; default: 2, or a tenth of a disk smaller than 20 GB."""
 
 
 class Address(_Section):
+    """Where a service of this host listens."""
+
     host: str = "127.0.0.1"
-    port: Port = 0  # 0: any free one
+    """Address to listen at."""
+    port: Port = 0
+    """TCP port; 0: any free one."""
 
 
 class Tls(_Section):
-    """PEM files; both are read again when they change."""
+    """TLS of the console, by PEM files that are read again when they change; default: plain HTTP."""
 
-    certificate: Path  # with the intermediate ones
-    key: Path  # without a passphrase
+    certificate: Path
+    """The certificate, with the intermediate ones."""
+    key: Path
+    """Its private key, without a passphrase."""
 
 
 class ConsoleAddress(Address):
-    tls: Tls | None = None  # None: plain HTTP
-    trusted_proxies: list[IPvAnyNetwork] = []  # whose X-Forwarded-For and X-Forwarded-Proto are believed
-    password_file: Annotated[Path | None, Field(validate_default=True)] = None  # made by `dasnet password FILE`
+    """The operator's web console."""
+
+    tls: Tls | None = None
+    trusted_proxies: list[IPvAnyNetwork] = []
+    """Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    password_file: Annotated[Path | None, Field(validate_default=True)] = None
+    """Made by `dasnet password FILE`; required where `console.host` is not loopback."""
 
     @field_validator("password_file")
     @classmethod
@@ -134,13 +169,18 @@ class ConsoleAddress(Address):
 
 
 class Link(_Section):
-    """How cameras on other hosts reach the one that searches."""
+    """How edge hosts reach the inference host; required where a camera has a `host`."""
 
-    host: str  # its address, as the others reach it
-    port: Annotated[int, Field(ge=1, le=65534)] = 5570  # for frames; what is said of cameras goes to the next one
-    pixels: Literal["raw", "jpeg"] = "raw"  # on the way: jpeg needs a tenth, and costs time and small targets
+    host: str
+    """Address of the inference host, as the edge hosts reach it."""
+    port: Annotated[int, Field(ge=1, le=65534)] = 5570
+    """TCP port of frames; camera states go to the next one."""
+    pixels: Literal["raw", "jpeg"] = "raw"
+    """How frames travel; `jpeg` needs about a tenth of the bandwidth, and costs time and small targets."""
     encrypted: bool = True
-    keys: Annotated[Path | None, Field(validate_default=True)] = None  # folder, made by `dasnet keys FOLDER HOST...`
+    """CURVE encryption and authentication; `false` only where nobody else can reach that network."""
+    keys: Annotated[Path | None, Field(validate_default=True)] = None
+    """Folder of the CURVE keys, made by `dasnet keys FOLDER HOST...`; required where `encrypted`."""
 
     @property
     def results_port(self) -> int:
@@ -160,13 +200,21 @@ class Link(_Section):
 
 
 class Log(_Section):
-    format: Literal["console", "json"] = "console"  # of stderr; the file holds JSON
-    file: Path | None = None  # None: dasnet.log in the run folder
+    """Where and how the program logs."""
+
+    format: Literal["console", "json"] = "console"
+    """Format of stderr; the log file holds JSON."""
+    file: Path | None = None
+    """The log file; default: `dasnet.log` in the run folder."""
 
 
 class JsonlSink(_Section):
+    """Where events are delivered: a file with one JSON object per line."""
+
     type: Literal["jsonl"]
-    path: Path | None = None  # None: events.jsonl in the run folder
+    """Kind of the sink."""
+    path: Path | None = None
+    """Its file; default: `events.jsonl` in the run folder."""
 
 
 class Config(_Section):
@@ -179,10 +227,12 @@ class Config(_Section):
     store: Store = Store()
     retention: Retention = Retention()
     metrics: Address = Address(port=9464)
+    """`/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
     sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
     log: Log = Log()
     run_dir: Path = Path("run")
+    """Folder of everything that a run writes."""
     _secrets: frozenset[str] = PrivateAttr(frozenset())
     _references: dict[str, str] = PrivateAttr(default_factory=dict)
 
