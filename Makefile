@@ -1,5 +1,5 @@
 # make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test, make install,
-# make soak [MINUTES=n SEED=n], make chaos [FAULTS=n SEED=n]; see README.md
+# make soak [MINUTES=n SEED=n], make chaos [FAULTS=n SEED=n]; see docs/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ MINUTES ?= 10
 FAULTS ?= 200
 SEED ?= 1
 
-.PHONY: run dashboard test install check soak chaos bench-gpu clean
+.PHONY: run dashboard test install check soak chaos bench-gpu docs clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
@@ -31,6 +31,8 @@ check:
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/codespell
+	@$(BIN)/clang-format --dry-run --Werror model/native/*.h model/native/*.cpp tests/support/*.cpp
 
 soak: install # many cameras for long, then ten times as many frames; the machine should have nothing else to do
 	@sh scripts/system_packages.sh
@@ -43,5 +45,10 @@ chaos: install # faults, one after the other; as root also packet loss and a ful
 bench-gpu: # checks and measures the CUDA engine; needs a GPU, torch and numpy alone
 	@$(PYTHON) scripts/bench_gpu.py
 
+docs: install # the documentation as a site, in site/
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@$(BIN)/python scripts/make_docs.py docs && $(BIN)/python scripts/make_diagrams.py docs/images
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo site/index.html
+
 clean:
-	rm -rf $(VENV) build *.egg-info run out
+	rm -rf $(VENV) build *.egg-info run out site
