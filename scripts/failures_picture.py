@@ -71,7 +71,7 @@ def failures(clip: Clip, tracks: Path) -> list[NDArray[np.uint8]]:
 def tile(clip: Clip, number: int, xyxy: Box, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     source = open_recording(clip.path)
     try:
-        pixels = next(picture.pixels for index, picture in enumerate(source.pictures()) if index == number)
+        pixels = next(picture.pixels for index, picture in enumerate(source.frames()) if index == number)
     finally:
         source.close()
     picture = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if pixels.ndim == 2 else cv2.COLOR_RGB2BGR)

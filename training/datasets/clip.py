@@ -49,7 +49,7 @@ class Clip(Recording):
         try:
             recording = open_recording(self.path)
             try:
-                for picture in recording.pictures():
+                for picture in recording.frames():
                     if picture.number in wanted:
                         image, objects = _coloured(picture.pixels), self.frames[picture.number]
                         yield LabelledFrame(picture.number, image, label_map(image, objects), objects)
@@ -97,7 +97,7 @@ def opened_clip(
         recording = open_recording(path)
         try:
             fps = recording.fps
-            if first := next(recording.pictures(), None):
+            if first := next(recording.frames(), None):
                 height_px, width_px = first.pixels.shape[:2]
         finally:
             recording.close()
