@@ -166,7 +166,7 @@ class TamperingMonitor:
 
 def _is_at_rest(view: _View, detail: Image) -> bool:
     blocks = view.detail_per_block >= MIN_DETAIL
-    return np.count_nonzero(blocks) >= MIN_BLOCKS and view.similarity(detail, blocks) >= BACK
+    return bool(np.count_nonzero(blocks) >= MIN_BLOCKS and view.similarity(detail, blocks) >= BACK)
 
 
 def _is_covered(suspicion: _Suspicion, detail: Image) -> bool:
