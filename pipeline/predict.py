@@ -21,6 +21,7 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
 from pipeline.image_file import decoded
 from pipeline.outputs import folder_names
+from pipeline.redaction import redact
 from pipeline.segmentation.detect import detect
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.thermal import GainControl
@@ -93,7 +94,8 @@ def run_predict(
             encoded = _read(path)
             picture = None if encoded is None else decoded(encoded)
             if picture is None:
-                print(f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP", file=sys.stderr)
+                fault = f"error: {path}: is no readable picture; allowed: JPEG, PNG, TIFF, BMP, WebP"
+                print(redact(fault), file=sys.stderr)
                 failed += 1
                 continue
             shown = GainControl()(picture)

@@ -37,6 +37,7 @@ from pipeline.outputs import (
 )
 from pipeline.overlay import draw
 from pipeline.predict import band_of, named_band
+from pipeline.redaction import redact
 from pipeline.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
 from pipeline.tracking.stage import TrackStage
@@ -90,7 +91,7 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
             summary = replay.run(partial(_advance, progress, task))
             summaries.append((summary, replay.thumbnails))
             if summary.error:
-                print(f"error: {summary.error}", file=sys.stderr)
+                print(redact(f"error: {summary.error}"), file=sys.stderr)
                 failures += 1
     write_report(out, summaries)
     frames = sum(summary.frames for summary, _ in summaries)
@@ -128,7 +129,7 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
         try:
             inputs += find_recordings(path)
         except SourceError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(redact(f"error: {error}"), file=sys.stderr)
             failures += 1
     return inputs, failures
 
