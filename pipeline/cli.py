@@ -40,7 +40,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 HostOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The cameras of that host alone; default: the host that searches.")
 ]
-EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, module.")]
+EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, reference.")]
 
 
 def main() -> None:
