@@ -352,7 +352,7 @@ def version() -> None:
 @app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or the original.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan for TensorRT.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan for TensorRT (experimental).")],
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; 18 is read by the most runtimes.")] = 18,
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
 ) -> None:
