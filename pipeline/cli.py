@@ -40,7 +40,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 HostOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The cameras of that host alone; default: the host that searches.")
 ]
-EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, module.")]
+EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, reference.")]
 
 
 def main() -> None:
@@ -352,7 +352,7 @@ def version() -> None:
 @app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or the original.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan for TensorRT.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan for TensorRT (experimental).")],
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; 18 is read by the most runtimes.")] = 18,
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
 ) -> None:

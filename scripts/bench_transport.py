@@ -132,7 +132,7 @@ def receiving(target: Callable[..., None], *arguments: object) -> Iterator[Conne
 class Nothing:
     """In the place of the segmenter: takes no time and finds nothing."""
 
-    engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), at_once=1)
+    engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), max_in_flight=1)
 
     def submit(self, frames: Sequence[Frame]) -> list[SimpleNamespace]:
         done: Future[None] = Future()

@@ -42,12 +42,12 @@ def main() -> int:
             clips = stored(options.data, name, replays)
             for sensor in SENSORS:
                 if of_sensor := [each for each in clips if each[0].sensor == sensor]:
-                    curves[name, sensor] = list(curve(of_sensor, metadata.decision[sensor]))
+                    curves[name, sensor] = list(curve(of_sensor, metadata.thresholds[sensor]))
     except DasnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(table(curves))
-    draw(curves, {sensor: metadata.decision[sensor].distractor_evidence for sensor in SENSORS}, options.picture)
+    draw(curves, {sensor: metadata.thresholds[sensor].distractor_log_odds for sensor in SENSORS}, options.picture)
     return 0
 
 
@@ -67,7 +67,7 @@ def curve(clips: Stored, decision: Thresholds) -> Iterator[tuple[float, Figures]
     for evidence in EVIDENCE:
         figures = Figures()
         for clip, detections in clips:
-            rows = list(targets(clip, detections, replace(decision, distractor_evidence=evidence)))
+            rows = list(targets(clip, detections, replace(decision, distractor_log_odds=evidence)))
             figures.add(judge(clip, rows, len(detections)))
         yield evidence, figures
 

@@ -90,7 +90,7 @@ def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figure
     with Engine(loaded, kind=options.engine) as engine:
         folder = options.out / loaded.metadata.sha256[:12] / engine.name
         for number, clip in enumerate(clips, 1):
-            stored = _is_stored(folder / clip.name, loaded.metadata.decision[clip.sensor].threshold)
+            stored = _is_stored(folder / clip.name, loaded.metadata.thresholds[clip.sensor].threshold)
             how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
             summary = Replay(clip.path, clip.name, clip.path.name, folder / clip.name, loaded, engine, how).run(
                 lambda *_: None

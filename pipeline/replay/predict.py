@@ -109,8 +109,8 @@ def _predict(
     pixels: NDArray[np.uint8], name: str, out: Path, engine: Engine, threshold: float | None, band: str
 ) -> Prediction:
     metadata, seen = engine.metadata, band_of(pixels, band)
-    decision = metadata.decision[seen]
-    decision = replace(decision, keep_share=1.0)  # a single picture has no tracks to continue
+    decision = metadata.thresholds[seen]
+    decision = replace(decision, continue_area_ratio=1.0)  # a single picture has no tracks to continue
     if threshold is not None:
         decision = replace(decision, threshold=threshold)
     height, width = pixels.shape[:2]

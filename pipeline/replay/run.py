@@ -283,7 +283,7 @@ class Replay:
                 flying += self._segmenter.submit(waiting)
                 waiting = []
             # One batch is measured, tracked and drawn while the engine has as many as it takes.
-            while flying and (frame is None or len(flying) > self._engine.at_once):
+            while flying and (frame is None or len(flying) > self._engine.max_in_flight):
                 yield from self._finish(flying.popleft())
             if frame is None:
                 break

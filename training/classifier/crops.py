@@ -77,7 +77,7 @@ def _finding(loaded: Loaded) -> list[object]:
     for tensor in loaded.network.state_dict().values():
         weights.update(tensor.numpy().tobytes())
     found = {
-        band: replace(one, uav_evidence=0.0, distractor_evidence=0.0) for band, one in loaded.metadata.decision.items()
+        band: replace(one, uav_log_odds=0.0, distractor_log_odds=0.0) for band, one in loaded.metadata.thresholds.items()
     }
     return [weights.hexdigest(), asdict(loaded.metadata.preprocessing), str(found)]
 

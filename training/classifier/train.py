@@ -204,7 +204,7 @@ def run(options: argparse.Namespace) -> None:
         "crops": len(found["train"]),
     }
     training = {**loaded.metadata.training, "classifier": about}
-    metadata = replace(loaded.metadata, closer_look=how, training=training)
+    metadata = replace(loaded.metadata, classifier=how, training=training)
     save(options.out, loaded.network, metadata, classifier, torch.float16)
     print(f"written: {options.out}")
 

@@ -35,7 +35,7 @@ def saved(path: Path) -> tuple[Path, TargetClassifier]:
     for _ in range(50):
         classifier(torch.rand(16, 3, 32, 32) * 255)  # moves the running statistics
     network = build("dasnet", num_class=2, **SMALL)
-    metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"), closer_look=HOW)
+    metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"), classifier=HOW)
     save(path, network, metadata, classifier)
     return path, classifier.eval()
 
@@ -43,7 +43,7 @@ def saved(path: Path) -> tuple[Path, TargetClassifier]:
 def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> None:
     path, classifier = saved(tmp_path / "a.safetensors")
     loaded = load(path)
-    assert loaded.metadata.closer_look == HOW and loaded.metadata.detected_classes == HOW.classes
+    assert loaded.metadata.classifier == HOW and loaded.metadata.detected_classes == HOW.classes
     crops = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     with torch.inference_mode():
         expected = torch.softmax(classifier(torch.from_numpy(crops).permute(0, 3, 1, 2).float()), 1).numpy()
@@ -60,7 +60,7 @@ def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("undescribed", r"holds a classifier; allowed: with `closer_look` in its metadata"),
+        ("undescribed", r"holds a classifier; allowed: with `classifier` in its metadata"),
         ("without weights", r"does not fit the network \(missing: blocks.0.filter.conv.weight"),
         ("other stages", r"does not fit the network \(.*wrong shape: "),
         ("no stages", r"a classifier of 0 stages; allowed: 1 to 5"),
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_explained(tmp_path: Path, fault: str, reason: str)
         described = file.metadata()["dasnet"]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if fault == "undescribed":
-        described = described[: described.index('"closer_look": {')] + described[described.index('"decision"') :]
+        described = described[: described.index('"classifier": {')] + described[described.index('"thresholds"') :]
     elif fault == "without weights":
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     elif fault.endswith("stages"):
@@ -157,7 +157,7 @@ def test_the_script_puts_a_classifier_beside_the_network_it_is_given(tmp_path: P
     first = run_script(data, out, "--cache", cache)
     assert first.returncode == 0, first.stderr
     shipped, made = load(REPOSITORY / "model" / "weights" / "dasnet.safetensors"), load(out)
-    assert made.metadata.closer_look == ClassifierConfig() and made.metadata.decision == shipped.metadata.decision
+    assert made.metadata.classifier == ClassifierConfig() and made.metadata.thresholds == shipped.metadata.thresholds
     assert made.metadata.training["classifier"]["steps"] == 3 and made.metadata.training["classifier"]["crops"] > 10
     for name, tensor in shipped.network.state_dict().items():
         assert torch.equal(tensor, made.network.state_dict()[name])
