@@ -51,7 +51,7 @@ def watch(program: Running, run_dir: Path, seconds: float) -> dict[str, object]:
     before, began = accounts(run_dir)[CAMERA], program.metrics()
     time.sleep(seconds)
     after, ended = accounts(run_dir)[CAMERA], program.metrics()
-    grown = {name: value - began.get(name, 0.0) for name, value in ended.items() if name.startswith(TRACK)}
+    enlarged_box = {name: value - began.get(name, 0.0) for name, value in ended.items() if name.startswith(TRACK)}
     lost = {cause: after.dropped[cause] - before.dropped[cause] for cause in after.dropped}
     engine = next(name for name in ended if name.startswith("dasnet_build_info")).partition('engine="')[2]
     return {
@@ -60,7 +60,7 @@ def watch(program: Running, run_dir: Path, seconds: float) -> dict[str, object]:
         "captured": after.captured - before.captured,
         "segmented": after.segmented - before.segmented,
         "dropped": {cause.value: count for cause, count in lost.items() if count},
-        **{f"capture_to_track_p{share:g}_ms": round(1e3 * quantile_s(grown, share / 100), 1) for share in (50, 95, 99)},
+        **{f"capture_to_track_p{share:g}_ms": round(1e3 * quantile_s(enlarged_box, share / 100), 1) for share in (50, 95, 99)},
     }
 
 

@@ -183,10 +183,10 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
         finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir, hit.store), *left(hit, opened)]
         elapsed_s = time.monotonic() - start_s
         for name, account in accounts(hit.run_dir).items():
-            grown = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
+            enlarged_box = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
             finding.violations += [
                 f"{name}: blind by {cause} for {blind_s:.0f} of {elapsed_s:.0f} s"
-                for cause, blind_s in grown.items()
+                for cause, blind_s in enlarged_box.items()
                 if blind_s > elapsed_s + SLACK_S
             ]
         print(f"{number} {kind}: {taken_s:.1f} s" + "".join(f"; {each}" for each in finding.violations), flush=True)
@@ -261,9 +261,9 @@ def too_many(hit: Target, opened: dict[str, int]) -> list[str]:
     found = processes(hit.program)
     wrong = [f"{name}: {len(pids)} processes" for name, pids in found.items() if len(pids) > 1 or name not in opened]
     for name, pids in found.items():
-        grown = descriptors(pids[0]) - opened.get(name, 0)
-        if grown > SPARE_DESCRIPTORS:
-            wrong.append(f"{name}: {grown} more descriptors")
+        enlarged_box = descriptors(pids[0]) - opened.get(name, 0)
+        if enlarged_box > SPARE_DESCRIPTORS:
+            wrong.append(f"{name}: {enlarged_box} more descriptors")
     return wrong
 
 

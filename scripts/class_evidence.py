@@ -25,13 +25,13 @@ from pipeline.errors import DasnetError
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.tracking.tracker import evidence_of
 from pipeline.types import Band, Detections, Frame, FrameRef
-from training.cache import CachedClip, Frames, cached
+from training.cache import CachedClip, CachedFrames, cache_frames
 from training.datasets import CLIP_CLASSES, LABEL_OF, SENSORS, open_dataset
-from training.quick_eval import check_frames, grown
+from training.quick_eval import quick_eval_frames, enlarged_box
 
 CACHE = Path(".cache/training")
 DRONE, UAV = CLIP_CLASSES[0], 0
-GROWN = 0.5  # a detection is the labelled object if its centre lies in the box grown by so much
+GROWN = 0.5  # a detection is the labelled object if its centre lies in the box enlarged_box by so much
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def main() -> int:
     return 0
 
 
-def frames_of(data: str, split: str, count: int) -> Frames:
+def frames_of(data: str, split: str, count: int) -> CachedFrames:
     recordings = open_dataset(data, [split])
-    return cached(CACHE, recordings, check_frames(recordings, count, count))
+    return cache_frames(CACHE, recordings, quick_eval_frames(recordings, count, count))
 
 
-def measure(segmenter: Segmenter, frames: Frames) -> Iterator[Evidence]:
+def measure(segmenter: Segmenter, frames: CachedFrames) -> Iterator[Evidence]:
     """Of the clips whose object was found in a frame at least."""
     for clip in frames.clips:
         found = list(_evidence(segmenter, clip, frames))
@@ -80,7 +80,7 @@ def measure(segmenter: Segmenter, frames: Frames) -> Iterator[Evidence]:
             yield Evidence(clip.name, clip.sensor, clip.clip_class, float(np.mean(found)))
 
 
-def _evidence(segmenter: Segmenter, clip: CachedClip, frames: Frames) -> Iterator[float]:
+def _evidence(segmenter: Segmenter, clip: CachedClip, frames: CachedFrames) -> Iterator[float]:
     for cached_frame in clip.frames:
         pixels, _ = frames.read(cached_frame)
         ref = FrameRef(clip.name, clip.name, cached_frame.number, float(cached_frame.number), 0, 0)
@@ -88,7 +88,7 @@ def _evidence(segmenter: Segmenter, clip: CachedClip, frames: Frames) -> Iterato
         (detections,) = batch.detections()
         for box, label in zip(cached_frame.boxes, cached_frame.labels, strict=True):
             if label == LABEL_OF[clip.clip_class]:
-                row = _largest_in(detections, grown(box, GROWN))
+                row = _largest_in(detections, enlarged_box(box, GROWN))
                 if row is not None:
                     yield float(evidence_of(detections.class_scores[row])[UAV])
 

@@ -20,11 +20,11 @@ from evaluate_clips import parsed_with_data
 from model.checkpoint import load
 from model.errors import ModelError
 from pipeline.errors import ConfigError, DasnetError
-from training.cache import Frames, cached
-from training.config import Config, Crops, load_config, snapshot
+from training.cache import CachedFrames, cache_frames
+from training.config import TrainingConfig, CropSampling, load_config, snapshot
 from training.datasets import SENSORS, open_dataset
-from training.quick_eval import Check, check_frames, run_check
-from training.train import CHECK_COLUMNS, quick
+from training.quick_eval import QuickEval, quick_eval_frames, quick_eval
+from training.train import CHECK_COLUMNS, fast_module
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "configs" / "training" / "dasnet_objects.yaml"
@@ -56,12 +56,12 @@ def main() -> int:
     return 0
 
 
-def frames_of(config: Config, splits: list[str], sensor: str) -> Frames:
+def frames_of(config: TrainingConfig, splits: list[str], sensor: str) -> CachedFrames:
     recordings = [recording for recording in open_dataset(config.data, splits) if recording.sensor == sensor]
-    return cached(config.cache, recordings, check_frames(recordings, DRONE_FRAMES, OTHER_FRAMES))
+    return cache_frames(config.cache, recordings, quick_eval_frames(recordings, DRONE_FRAMES, OTHER_FRAMES))
 
 
-def learn(sensor: str, folder: Path, changes: list[str], frames: dict[str, Frames]) -> list[dict[str, object]]:
+def learn(sensor: str, folder: Path, changes: list[str], frames: dict[str, CachedFrames]) -> list[dict[str, object]]:
     """Train on one band, and measure on each: one row a band."""
     changes = [*changes, f"sensors=[{sensor}]"]
     config = load_config(RECIPE, changes)
@@ -72,13 +72,13 @@ def learn(sensor: str, folder: Path, changes: list[str], frames: dict[str, Frame
         resume = ["--resume"] if (folder / "state.pt").exists() else []
         command = [sys.executable, "-m", "training.train", str(RECIPE), "--out", str(folder), *given, *resume]
         subprocess.run(command, check=True)
-    network = quick(load(folder / "ema.safetensors").network).eval()
-    assert isinstance(config.sampling, Crops)
+    network = fast_module(load(folder / "ema.safetensors").network).eval()
+    assert isinstance(config.sampling, CropSampling)
     shown = config.sampling.preprocessing
-    return [as_row(sensor, band, run_check(network, frames[band], shown, config.precision)) for band in SENSORS]
+    return [as_row(sensor, band, quick_eval(network, frames[band], shown, config.precision)) for band in SENSORS]
 
 
-def as_row(learned: str, measured: str, check: Check) -> dict[str, object]:
+def as_row(learned: str, measured: str, check: QuickEval) -> dict[str, object]:
     shares = dict(zip(CHECK_COLUMNS, (round(value, 3) for value in check.values), strict=True))
     found = {"drones": check.drones, "found": shares["found"], "recognised": shares["recognised"]}
     alarmed = {"others": check.distractor_frames, "alarmed": shares["alarmed"]}

@@ -23,7 +23,7 @@ from pipeline.replay.outputs import read_detections
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, TrackState
 from training.datasets import SENSORS, SPLITS, Clip, DataError, open_dataset
-from training.evaluation.clip_metrics import Figures, Row, judge
+from training.evaluation.clip_metrics import ClipMetrics, TrackRow, evaluate_clip
 
 EVIDENCE = [step / 5 for step in range(-4, 13)]  # below zero, -0.8 to 2.4
 Stored = list[tuple[Clip, list[Detections]]]
@@ -63,25 +63,25 @@ def stored(data: Path, split: str, replays: Path) -> Stored:
     return found
 
 
-def curve(clips: Stored, decision: Thresholds) -> Iterator[tuple[float, Figures]]:
+def curve(clips: Stored, decision: Thresholds) -> Iterator[tuple[float, ClipMetrics]]:
     for evidence in EVIDENCE:
-        figures = Figures()
+        figures = ClipMetrics()
         for clip, detections in clips:
             rows = list(targets(clip, detections, replace(decision, distractor_evidence=evidence)))
-            figures.add(judge(clip, rows, len(detections)))
+            figures.add(evaluate_clip(clip, rows, len(detections)))
         yield evidence, figures
 
 
-def targets(clip: Clip, detections: Sequence[Detections], decision: Thresholds) -> Iterator[Row]:
+def targets(clip: Clip, detections: Sequence[Detections], decision: Thresholds) -> Iterator[TrackRow]:
     """What `tracks.txt` would hold."""
     tracker = Tracker(clip.name, "curve", decision)
     for found in detections:
         for track in tracker.update(found):
             if track.state is TrackState.CONFIRMED and track.is_target:
-                yield Row(found.ref.seq, track.id, track.xyxy)
+                yield TrackRow(found.ref.seq, track.id, track.xyxy)
 
 
-def table(curves: dict[tuple[str, str], list[tuple[float, Figures]]]) -> str:
+def table(curves: dict[tuple[str, str], list[tuple[float, ClipMetrics]]]) -> str:
     lines = ["| set | sensor | silenced below | drones found | F1 | clips alarmed |", "|" + " --- |" * 6]
     for (name, sensor), points in curves.items():
         for evidence, one in points:
@@ -90,7 +90,7 @@ def table(curves: dict[tuple[str, str], list[tuple[float, Figures]]]) -> str:
     return "\n".join(lines)
 
 
-def draw(curves: dict[tuple[str, str], list[tuple[float, Figures]]], chosen: dict[str, float], picture: Path) -> None:
+def draw(curves: dict[tuple[str, str], list[tuple[float, ClipMetrics]]], chosen: dict[str, float], picture: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")

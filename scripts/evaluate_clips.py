@@ -19,7 +19,7 @@ from pipeline.errors import DasnetError
 from pipeline.replay.outputs import read_detections
 from pipeline.replay.run import Replay, ReplayOptions
 from training.datasets import SPLITS, Clip, DataError, open_dataset
-from training.evaluation.clip_metrics import Figures, judge, read_rows, size_table, table
+from training.evaluation.clip_metrics import ClipMetrics, evaluate_clip, read_track_rows, size_table, table
 
 QUICK = 16
 KEPT = Path("out/evaluation")
@@ -81,12 +81,12 @@ def quick(clips: list[Clip]) -> list[Clip]:
     return clips[:: max(1, len(clips) // QUICK)][:QUICK]
 
 
-def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figures]:
+def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, ClipMetrics]:
     from model.checkpoint import load
     from model.engine.engine import Engine
 
     loaded = load(checkpoint_path(options.checkpoint))
-    groups: dict[str, Figures] = {}
+    groups: dict[str, ClipMetrics] = {}
     with Engine(loaded, kind=options.engine) as engine:
         folder = options.out / loaded.metadata.sha256[:12] / engine.name
         for number, clip in enumerate(clips, 1):
@@ -97,10 +97,10 @@ def evaluate(clips: list[Clip], options: argparse.Namespace) -> dict[str, Figure
             )
             if summary.error:
                 raise DasnetError(summary.error)
-            rows = read_rows((folder / clip.name / "tracks.txt").read_text().splitlines())
-            figures = judge(clip, rows, summary.frames)
+            rows = read_track_rows((folder / clip.name / "tracks.txt").read_text().splitlines())
+            figures = evaluate_clip(clip, rows, summary.frames)
             for name in (f"{clip.sensor} {clip.clip_class}", clip.sensor, "all"):
-                groups.setdefault(name, Figures()).add(figures)
+                groups.setdefault(name, ClipMetrics()).add(figures)
             print(f"\r{number}/{len(clips)} {clip.name:<24}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {name: groups[name] for name in sorted(groups, key=lambda name: (name == "all", " " not in name, name))}

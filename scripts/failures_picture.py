@@ -21,7 +21,7 @@ from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
 from training.datasets import SPLITS, Clip, open_dataset
-from training.evaluation.clip_metrics import DRONE, judge, read_rows
+from training.evaluation.clip_metrics import DRONE, evaluate_clip, read_track_rows
 
 TILE_PX, COLUMNS = 144, 6
 LEAST_SIDE_PX, SIDES = 48, 3.0  # what a tile shows: so many times the box, at least so much of the frame
@@ -52,8 +52,8 @@ def main() -> int:
 
 def failures(clip: Clip, tracks: Path) -> list[NDArray[np.uint8]]:
     """None, or one tile."""
-    rows = read_rows(tracks.read_text().splitlines())
-    figures = judge(clip, rows, len(clip.frames))
+    rows = read_track_rows(tracks.read_text().splitlines())
+    figures = evaluate_clip(clip, rows, len(clip.frames))
     if figures.missed:
         labelled = [
             (number, item.xyxy)

@@ -106,14 +106,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
     ),
     "Cameras": (
         Figure(
-            "Frames searched",
-            "Frames a second.",
+            "CachedFrames searched",
+            "CachedFrames a second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_segmented_total", "camera")),),
         ),
         Figure(
-            "Frames captured",
-            "Frames a second.",
+            "CachedFrames captured",
+            "CachedFrames a second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_captured_total", "camera")),),
         ),
@@ -130,14 +130,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             (("{{camera}} {{cause}}", total("dasnet_blind_seconds_total", "camera, cause")),),
         ),
         Figure(
-            "Frames dropped",
-            "Frames a second that were not searched, by cause.",
+            "CachedFrames dropped",
+            "CachedFrames a second that were not searched, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_dropped_total", "camera, cause")),),
         ),
         Figure(
-            "Frames failed",
-            "Frames a second whose search failed, by cause.",
+            "CachedFrames failed",
+            "CachedFrames a second whose search failed, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_failed_total", "camera, cause")),),
         ),
@@ -247,7 +247,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Credits in use",
-            "Frames in flight; what is allowed.",
+            "CachedFrames in flight; what is allowed.",
             "none",
             (
                 ("{{camera}}", f"sum by (camera) (dasnet_frames_in_flight{{{CAMERA}}})"),

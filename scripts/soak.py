@@ -50,7 +50,7 @@ class Phase:
     memory: list[tuple[float, dict[str, float]]] = field(default_factory=list)  # s, resident MB by worker
     opened: dict[str, list[int]] = field(default_factory=dict)  # descriptors of each process, look by look
 
-    def grown(self, name: str) -> dict[str, float]:
+    def enlarged_box(self, name: str) -> dict[str, float]:
         return {labels: value for labels, value in self.samples.items() if labels.startswith(name + "{")}
 
     def frames(self, name: str) -> dict[str, int]:
@@ -147,18 +147,18 @@ def cpu_contended_s() -> float:
 
 
 def summary(calm: Phase, busy: Phase, minutes: float) -> dict[str, object]:
-    tracked = calm.grown("dasnet_capture_to_track_seconds_bucket")
+    tracked = calm.enlarged_box("dasnet_capture_to_track_seconds_bucket")
     track = [1e3 * quantile_s(tracked, share) for share in (0.5, 0.95, 0.99)]
-    stages = calm.grown("dasnet_stage_latency_seconds_bucket")
+    stages = calm.enlarged_box("dasnet_stage_latency_seconds_bucket")
     stage_p99_ms = {
         stage: round(1e3 * quantile_s({n: v for n, v in stages.items() if f'stage="{stage}"' in n}, 0.99), 2)
         for stage in STAGES
     }
     cpu_s = [
-        value for name, value in calm.grown("dasnet_process_cpu_seconds_total").items() if 'worker="capture-' in name
+        value for name, value in calm.enlarged_box("dasnet_process_cpu_seconds_total").items() if 'worker="capture-' in name
     ]
     served = (busy if busy.after else calm).frames("segmented").values()
-    overloaded = busy.grown("dasnet_capture_to_track_seconds_bucket")
+    overloaded = busy.enlarged_box("dasnet_capture_to_track_seconds_bucket")
     return {
         "minutes": minutes,
         "cameras": len(calm.after),

@@ -1,7 +1,7 @@
 """A fast check while training: what the network finds on fixed whole frames.
 
 In: a network in evaluation mode and cached frames.  Out: recall on drones (a component of the object map whose centre
-lies in the box grown by half, uav its best class; and whatever its class), and the share of frames without a drone
+lies in the box enlarged_box by half, uav its best class; and whatever its class), and the share of frames without a drone
 that show a component of class uav.
 """
 
@@ -16,8 +16,8 @@ from torch import nn
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
-from training.cache import Frames
-from training.datasets import LABEL_OF, Recording
+from training.cache import CachedFrames
+from training.datasets import LABEL_OF, LabelledRecording
 from training.masks import Box, Image
 from training.optimisation import autocast
 
@@ -27,7 +27,7 @@ UAV = 0
 
 
 @dataclass
-class Check:
+class QuickEval:
     drones: int = 0
     found: int = 0  # by any class
     recognised: int = 0  # as uav
@@ -41,7 +41,9 @@ class Check:
         return [self.found / drones, self.recognised / drones, self.alarmed_frames / others]
 
 
-def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frames: int) -> dict[str, list[int]]:
+def quick_eval_frames(
+    recordings: Sequence[LabelledRecording], drone_frames: int, other_frames: int
+) -> dict[str, list[int]]:
     """Frame numbers a recording, spread over the frames that show its object."""
     chosen = {}
     for recording in recordings:
@@ -54,15 +56,15 @@ def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frame
 
 
 @torch.no_grad()
-def run_check(network: nn.Module, frames: Frames, preprocessing: Preprocessing, precision: str) -> Check:
-    result = Check()
+def quick_eval(network: nn.Module, frames: CachedFrames, preprocessing: Preprocessing, precision: str) -> QuickEval:
+    result = QuickEval()
     for clip in frames.clips:
         for frame in clip.frames:
             image, _ = frames.read(frame)
             picture, span_px = prepare(image, clip.sensor, preprocessing)
             components = find_components(probabilities(network, picture, precision))
             labelled = zip(frame.boxes, frame.labels, strict=True)
-            boxes = [grown(box, 0.5, span_px) for box, label in labelled if label == LABEL_OF["drone"]]
+            boxes = [enlarged_box(box, 0.5, span_px) for box, label in labelled if label == LABEL_OF["drone"]]
             for x0, y0, x1, y1 in boxes:
                 inside = [best for x, y, best in components if x0 <= x <= x1 and y0 <= y <= y1]
                 result.drones += 1
@@ -95,7 +97,7 @@ def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, i
     ]
 
 
-def grown(box: Box, share: float, span_px: tuple[float, float] = (1.0, 1.0)) -> Box:
+def enlarged_box(box: Box, share: float, span_px: tuple[float, float] = (1.0, 1.0)) -> Box:
     """Each side longer by `share`, in a picture's pixels, each of which spans `span_px` of the frame's."""
     x0, y0, x1, y1 = (value / span for value, span in zip(box, span_px * 2, strict=True))
     across, down = (x1 - x0) * share / 2, (y1 - y0) * share / 2

@@ -15,7 +15,7 @@ from torch import nn
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
-from training.cache import CachedClip, CachedFrame, Frames
+from training.cache import CachedClip, CachedFrame, CachedFrames
 from training.evaluation.qualitative import window_around
 from training.masks import Image
 from training.quick_eval import probabilities
@@ -24,12 +24,12 @@ ROWS = 6
 TILE_PX, CAPTION_PX = 192, 18
 WHITE = (255, 255, 255)
 
-Shown = tuple[Frames, CachedClip, CachedFrame]
+Shown = tuple[CachedFrames, CachedClip, CachedFrame]
 
 
 @torch.no_grad()
 def write_predictions(
-    path: Path, network: nn.Module, sets: Iterable[Frames], preprocessing: Preprocessing, precision: str
+    path: Path, network: nn.Module, sets: Iterable[CachedFrames], preprocessing: Preprocessing, precision: str
 ) -> None:
     """Write the image; nothing where there is no frame."""
     rows = [_row(network, *shown, preprocessing, precision) for shown in spread_frames(sets)]
@@ -38,7 +38,7 @@ def write_predictions(
         cv2.imwrite(str(path), np.ascontiguousarray(np.vstack(rows)[..., ::-1]))
 
 
-def spread_frames(sets: Iterable[Frames]) -> list[Shown]:
+def spread_frames(sets: Iterable[CachedFrames]) -> list[Shown]:
     """Return ROWS frames with labels, evenly spread; frames without where there are none."""
     every = [(frames, clip, frame) for frames in sets for clip in frames.clips for frame in clip.frames]
     every = [shown for shown in every if shown[2].labels] or every
@@ -48,7 +48,7 @@ def spread_frames(sets: Iterable[Frames]) -> list[Shown]:
 
 def _row(
     network: nn.Module,
-    frames: Frames,
+    frames: CachedFrames,
     clip: CachedClip,
     frame: CachedFrame,
     preprocessing: Preprocessing,

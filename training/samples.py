@@ -1,6 +1,6 @@
 """What a run learns from and is checked on, as batches.
 
-In: the configuration.  Out: cached frames, and from them batches of images (N, 3, S, S) float32 in 0..1 and labels
+In: the configuration.  Out: cache_frames frames, and from them batches of images (N, 3, S, S) float32 in 0..1 and labels
 (N, S, S) uint8.  A sample depends on the seed, its step and its place in the step alone, so that a resumed run sees the
 same ones, and several processes the same as one with all of their batches together.
 """
@@ -25,32 +25,32 @@ from torch.utils.data import DataLoader, Dataset
 from model.metadata import Preprocessing
 from model.preprocess import prepare
 from pipeline.errors import ConfigError
-from training.augment import COVERAGE, Sampler
-from training.cache import CachedFrame, Frames, cached, every_nth
-from training.config import Config, Crops, Whole
+from training.augment import COVERAGE, CropSampler
+from training.cache import CachedFrame, CachedFrames, cache_frames, every_nth
+from training.config import CropSampling, TrainingConfig, WholeFrames
 from training.datasets import describe, open_dataset
 from training.masks import Image
 from training.optimisation import decay_start
-from training.quick_eval import check_frames
+from training.quick_eval import quick_eval_frames
 
 CHECK_DRONE_FRAMES, CHECK_OTHER_FRAMES = {"hard": 3, "val": 1}, {"hard": 2, "val": 1}  # a clip, of crops
-Sample = tuple[Image, Image]
+TrainingSample = tuple[Image, Image]
 
 
 @dataclass(frozen=True)
-class Data:
-    frames: Frames
-    checks: dict[str, Frames]  # a split
+class TrainingData:
+    frames: CachedFrames
+    checks: dict[str, CachedFrames]  # a split
     summary: dict[str, Any]  # for the checkpoint
     description: str  # for people
 
 
-def read_data(config: Config) -> Data:
+def read_data(config: TrainingConfig) -> TrainingData:
     """Decoded, or found in the cache.  Raises DataError, and ConfigError where nothing is left to learn from."""
     opened = open_dataset(config.data, config.splits, config.clips)
     clips = [recording for recording in opened if recording.sensor in config.sensors]
     numbers = every_nth(clips, config.every_drone_frame, config.every_other_frame)
-    frames = cached(config.cache, clips, drawn(numbers, config.max_samples, config.seed))
+    frames = cache_frames(config.cache, clips, drawn(numbers, config.max_samples, config.seed))
     if not len(frames):
         wanted = f"{', '.join(config.splits)} of {', '.join(config.sensors)} cameras"
         raise ConfigError(f"data = {config.data!r}: no frames in {wanted}; allowed: one or more")
@@ -62,17 +62,17 @@ def read_data(config: Config) -> Data:
         "clips": len(clips),
         "frames": len(frames),
     }
-    return Data(frames, checks, summary, describe(clips))
+    return TrainingData(frames, checks, summary, describe(clips))
 
 
-def _check_set(config: Config, split: str) -> Frames:
+def _check_set(config: TrainingConfig, split: str) -> CachedFrames:
     clips = open_dataset(config.data, [split], config.check_clips)
-    if isinstance(config.sampling, Crops):
-        numbers = check_frames(clips, CHECK_DRONE_FRAMES.get(split, 1), CHECK_OTHER_FRAMES.get(split, 1))
+    if isinstance(config.sampling, CropSampling):
+        numbers = quick_eval_frames(clips, CHECK_DRONE_FRAMES.get(split, 1), CHECK_OTHER_FRAMES.get(split, 1))
     else:
         numbers = every_nth(clips, config.every_drone_frame, config.every_other_frame)
-    frames = cached(config.cache, clips, drawn(numbers, config.max_check_samples, config.seed))
-    if isinstance(config.sampling, Whole) and not len(frames):
+    frames = cache_frames(config.cache, clips, drawn(numbers, config.max_check_samples, config.seed))
+    if isinstance(config.sampling, WholeFrames) and not len(frames):
         raise ConfigError(f"data = {config.data!r}: no frames in {split}; allowed: one or more to validate with")
     return frames
 
@@ -95,20 +95,20 @@ class Samples(Protocol):
 
     def count(self, step: int) -> int: ...
 
-    def sample(self, step: int, index: int) -> Sample: ...
+    def sample(self, step: int, index: int) -> TrainingSample: ...
 
 
 class WholeSamples:
     """Each epoch shows every frame once, in an order of its own; its last batch is filled up from its beginning."""
 
-    def __init__(self, frames: Frames, size_px: int, batch: int, seed: int) -> None:
+    def __init__(self, frames: CachedFrames, size_px: int, batch: int, seed: int) -> None:
         self.frames, self.size_px, self.batch, self.seed = frames, size_px, batch, seed
         self._all = all_frames(frames)
 
     def count(self, step: int) -> int:  # noqa: ARG002
         return self.batch
 
-    def sample(self, step: int, index: int) -> Sample:
+    def sample(self, step: int, index: int) -> TrainingSample:
         epoch, place = divmod(step, steps_per_epoch(len(self._all), self.batch))
         order = _order(self.seed, epoch, len(self._all))
         return stretched(*self.frames.read(self._all[order[(place * self.batch + index) % len(order)]]), self.size_px)
@@ -117,12 +117,14 @@ class WholeSamples:
 class CropSamples:
     """Small crops show more objects a second, but the last steps are as in use."""
 
-    def __init__(self, frames: Frames, crops: Crops, batch: int, processes: int, seed: int, decay_start: int) -> None:
+    def __init__(
+        self, frames: CachedFrames, crops: CropSampling, batch: int, processes: int, seed: int, decay_start: int
+    ) -> None:
         self.crops, self.batch, self.processes, self.seed, self.decay_start = crops, batch, processes, seed, decay_start
-        self._sampler = Sampler(frames, crops.augmentation, seed)
+        self._sampler = CropSampler(frames, crops.augmentation, seed)
 
     def shape(self, step: int) -> tuple[int, int]:
-        """Crops in each process, and their size."""
+        """CropSampling in each process, and their size."""
         crops = self.crops
         small = step < self.decay_start and np.random.default_rng((self.seed, step)).random() < crops.small_share
         return (crops.small_batch, crops.small_crop_px) if small else (self.batch, crops.augmentation.crop_px)
@@ -130,13 +132,13 @@ class CropSamples:
     def count(self, step: int) -> int:
         return self.shape(step)[0] * self.processes
 
-    def sample(self, step: int, index: int) -> Sample:
+    def sample(self, step: int, index: int) -> TrainingSample:
         return self._sampler.sample(step, index, self.shape(step)[1])
 
 
-def training_samples(frames: Frames, config: Config, processes: int, steps: int) -> Samples:
+def training_samples(frames: CachedFrames, config: TrainingConfig, processes: int, steps: int) -> Samples:
     """Raises ConfigError where crops find nothing to be cut around."""
-    if isinstance(config.sampling, Whole):
+    if isinstance(config.sampling, WholeFrames):
         return WholeSamples(frames, config.sampling.size_px, config.batch * processes, config.seed)
     try:
         start = decay_start(config.schedule, steps)
@@ -150,7 +152,7 @@ def steps_per_epoch(frames: int, batch: int) -> int:
     return -(-frames // batch)
 
 
-class Shares(Dataset[Sample]):
+class ProcessShares(Dataset[TrainingSample]):
     """One process's share of each step, as arrays (N, S, S, 3) and (N, S, S)."""
 
     def __init__(self, samples: Samples, steps: range, rank: int, processes: int) -> None:
@@ -159,7 +161,7 @@ class Shares(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, number: int) -> Sample:
+    def __getitem__(self, number: int) -> TrainingSample:
         step = self._steps[number]
         share = self._samples.count(step) // self._processes
         return stacked([self._samples.sample(step, self._rank * share + index) for index in range(share)])
@@ -171,7 +173,7 @@ def batches(samples: Samples, steps: range, rank: int, processes: int, workers: 
     Made ahead by so many processes; by this one itself where there are none.
     """
     loader = DataLoader(
-        Shares(samples, steps, rank, processes),
+        ProcessShares(samples, steps, rank, processes),
         batch_size=None,
         num_workers=workers,
         collate_fn=unchanged,  # arrays go through pipes: tensors would need more shared memory than containers have
@@ -201,7 +203,7 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def stacked(made: list[Sample]) -> Sample:
+def stacked(made: list[TrainingSample]) -> TrainingSample:
     images, labels = zip(*made, strict=True)
     return np.stack(images), np.stack(labels)
 
@@ -211,11 +213,11 @@ def network_input(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 255
 
 
-def all_frames(frames: Frames) -> list[CachedFrame]:
+def all_frames(frames: CachedFrames) -> list[CachedFrame]:
     return [frame for clip in frames.clips for frame in clip.frames]
 
 
-def stretched(image: Image, labels: Image, size_px: int) -> Sample:
+def stretched(image: Image, labels: Image, size_px: int) -> TrainingSample:
     """Both as a square of `size_px`, the image exactly as in use; an object keeps at least its best covered pixel."""
     image, _ = prepare(image, "", Preprocessing("stretch", size_px))
     result = np.zeros((size_px, size_px), np.uint8)

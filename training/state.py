@@ -1,6 +1,6 @@
 """What changes while training, on disk and off.
 
-In: the configuration, and the folder of a run.  Out: a `Run` to go on with, in `state.pt`; and checkpoints that
+In: the configuration, and the folder of a run.  Out: a `TrainingRun` to go on with, in `state.pt`; and checkpoints that
 `model.load` rebuilds.  There is no state of random numbers: each step's come from the seed and its number (see
 `training.samples` and `training.train`), so that a run that goes on draws what it would have drawn.
 """
@@ -19,14 +19,14 @@ from model.errors import ModelError
 from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
-from training.config import Config, Crops
-from training.optimisation import LearningRate, Progress, build_optimizer
+from training.config import CropSampling, TrainingConfig
+from training.optimisation import LearningRate, ValidationProgress, build_optimizer
 
 FIXED = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # while a run goes on
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """All of it is in `state.pt`."""
 
     network: nn.Module
@@ -34,7 +34,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: ValidationProgress
     step: int = 0
 
     @property
@@ -47,11 +47,11 @@ class Run:
             "scaler": self.scaler,
         }
 
-    def save(self, path: Path, config: Config, steps: int) -> None:
-        """Whole or not at all; `steps` are those of the whole run."""
+    def save(self, path: Path, config: TrainingConfig, steps: int) -> None:
+        """WholeFrames or not at all; `steps` are those of the whole run."""
         state = {name: part.state_dict() for name, part in self._stateful.items()}
         state |= {"progress": asdict(self.progress), "step": self.step, "steps": steps}
-        state["config"] = asdict(config)
+        state["config"] = config.model_dump()
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
@@ -59,10 +59,10 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         for name, part in self._stateful.items():
             part.load_state_dict(state[name])
-        self.progress, self.step = Progress(**state["progress"]), state["step"]
+        self.progress, self.step = ValidationProgress(**state["progress"]), state["step"]
 
 
-def start_run(config: Config, device: torch.device | None = None) -> Run:
+def start_run(config: TrainingConfig, device: torch.device | None = None) -> TrainingRun:
     """A fresh run.  Raises ConfigError for a network or a checkpoint to start from that does not fit."""
     device = device or torch.device("cpu")
     if config.precision == "fp16" and device.type == "cpu":
@@ -83,16 +83,18 @@ def start_run(config: Config, device: torch.device | None = None) -> Run:
     average = deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, config.optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    return Run(network.train(), average, optimizer, LearningRate(optimizer, config), scaler, Progress())
+    return TrainingRun(
+        network.train(), average, optimizer, LearningRate(optimizer, config), scaler, ValidationProgress()
+    )
 
 
-def resume(run: Run, folder: Path, config: Config, steps: int) -> None:
+def resume_run(run: TrainingRun, folder: Path, config: TrainingConfig, steps: int) -> None:
     """Go on from the saved run; if its learning rate was already falling for other `steps`, from before it fell."""
     path = folder / "state.pt"
     if not path.exists():
         raise ConfigError(f"--resume: {path} is missing; allowed: a folder holding the state of a run")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    old, new = state["config"], asdict(config)
+    old, new = state["config"], config.model_dump()
     for key in FIXED:
         was, wanted = _at(old, key), _at(new, key)
         if was != wanted:
@@ -103,7 +105,9 @@ def resume(run: Run, folder: Path, config: Config, steps: int) -> None:
     run.restore(state)
 
 
-def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figures: dict[str, float]) -> None:
+def export(
+    path: Path, run: TrainingRun, config: TrainingConfig, summary: dict[str, Any], figures: dict[str, float]
+) -> None:
     """The averaged weights as a checkpoint of their own."""
     metadata = Metadata(
         network=config.network["name"],
@@ -111,7 +115,7 @@ def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figure
         classes=config.classes,
         preprocessing=config.sampling.preprocessing,
         training={
-            "config": {**asdict(config), "data": Path(config.data).name},
+            "config": {**config.model_dump(), "data": Path(config.data).name},
             "data": summary,
             "seed": config.seed,
             "step": run.step,
@@ -143,7 +147,7 @@ def spread_first_class(network: nn.Module) -> None:
             parameter.copy_(parameter[:1].expand_as(parameter).clone())
 
 
-def _start_from(network: nn.Module, config: Config) -> None:
+def _start_from(network: nn.Module, config: TrainingConfig) -> None:
     loaded = load(config.start_from)
     theirs = {"name": loaded.metadata.network, **loaded.metadata.arguments}
     try:
@@ -154,8 +158,8 @@ def _start_from(network: nn.Module, config: Config) -> None:
         ) from error
 
 
-def _check_side(network: nn.Module, config: Config) -> None:
-    if isinstance(config.sampling, Crops):
+def _check_side(network: nn.Module, config: TrainingConfig) -> None:
+    if isinstance(config.sampling, CropSampling):
         return
     side_px, multiple = config.sampling.size_px, int(cast(Any, network).multiple)
     if side_px % multiple:

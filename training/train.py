@@ -28,22 +28,22 @@ from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.runtime.interruption import end_quietly
-from training.config import Config, Crops, load_config, snapshot
-from training.distributed import Process, start_process
-from training.log import EVERY_STEPS, Log
-from training.losses import Loss, part_names, segmentation_loss
-from training.optimisation import autocast, decay_start, follow
-from training.quick_eval import run_check
+from training.config import CropSampling, TrainingConfig, load_config, snapshot
+from training.distributed import DistributedProcess, start_process
+from training.log import EVERY_STEPS, TrainingLog
+from training.losses import LossValue, part_names, segmentation_loss
+from training.optimisation import autocast, decay_start, ema_update
+from training.quick_eval import quick_eval
 from training.sample_predictions import write_predictions
-from training.samples import Data, batches, network_input, read_data, steps_per_epoch, training_samples
-from training.state import Run, export, resume, start_run
+from training.samples import TrainingData, batches, network_input, read_data, steps_per_epoch, training_samples
+from training.state import TrainingRun, export, resume_run, start_run
 from training.validation import validate
 
 CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
-def train(config: Config, folder: Path, go_on: bool) -> Run:
-    """Run to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
+def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
+    """TrainingRun to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
     with start_process(config.device) as process:
@@ -52,9 +52,9 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
             if process.is_first:
                 print(f"reading {config.data}", flush=True)
             data = read_data(config)
-        plan = Plan.of(config, len(data.frames), process.world)
-        if go_on:
-            resume(run, folder, config, plan.steps)
+        plan = StepPlan.of(config, len(data.frames), process.world)
+        if resume:
+            resume_run(run, folder, config, plan.steps)
         elif (folder / "state.pt").exists():
             raise ConfigError(f"--out {folder}: holds the state of a run; allowed: another folder, or --resume")
         recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
@@ -66,7 +66,7 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """Steps of the whole run, of one epoch, and between two checks."""
 
     steps: int
@@ -74,7 +74,7 @@ class Plan:
     check_every_steps: int
 
     @classmethod
-    def of(cls, config: Config, frames: int, processes: int) -> "Plan":
+    def of(cls, config: TrainingConfig, frames: int, processes: int) -> "StepPlan":
         epoch_steps = steps_per_epoch(frames, config.batch * processes)
         steps = config.steps or config.epochs * epoch_steps
         return cls(steps, epoch_steps, config.check_every_steps or epoch_steps)
@@ -84,17 +84,17 @@ class Plan:
 
 
 def fit(
-    run: Run,
-    config: Config,
-    plan: Plan,
-    data: Data,
-    process: Process,
+    run: TrainingRun,
+    config: TrainingConfig,
+    plan: StepPlan,
+    data: TrainingData,
+    process: DistributedProcess,
     recorder: "Recorder | None",
     stopping: threading.Event,
 ) -> None:
     """The loop.  In several processes each takes its share of every step; the first alone checks and records."""
     samples = training_samples(data.frames, config, process.world, plan.steps)
-    module = process.wrapped(quick(run.network, process.device).train())
+    module = process.wrapped(fast_module(run.network, process.device).train())
     todo = range(run.step, run.step if run.progress.is_over(config.early_stopping) else plan.steps)
     for images, labels in batches(samples, todo, process.rank, process.world, config.workers):
         loss = train_step(run, module, config, plan, process, images, labels)
@@ -113,8 +113,14 @@ def fit(
 
 
 def train_step(
-    run: Run, module: nn.Module, config: Config, plan: Plan, process: Process, images: Tensor, labels: Tensor
-) -> Loss:
+    run: TrainingRun,
+    module: nn.Module,
+    config: TrainingConfig,
+    plan: StepPlan,
+    process: DistributedProcess,
+    images: Tensor,
+    labels: Tensor,
+) -> LossValue:
     """`module` computes what `run.network` does, faster, and shares gradients among processes."""
     # Dropout depends on the seed, the step and the process alone, as the samples do: there is no state to save.
     torch.manual_seed(int(np.random.SeedSequence((config.seed, run.step, process.rank)).generate_state(1)[0]))
@@ -131,17 +137,17 @@ def train_step(
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    follow(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
+    ema_update(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
     run.step += 1
     return loss
 
 
-def class_weights(config: Config) -> Sequence[float]:
+def class_weights(config: TrainingConfig) -> Sequence[float]:
     """Of the names of objects: those that are drawn seldom weigh more."""
-    return config.sampling.augmentation.class_weights if isinstance(config.sampling, Crops) else ()
+    return config.sampling.augmentation.class_weights if isinstance(config.sampling, CropSampling) else ()
 
 
-def quick(network: nn.Module, device: torch.device | None = None) -> nn.Module:
+def fast_module(network: nn.Module, device: torch.device | None = None) -> nn.Module:
     """On a processor the exact rewrite of a DAS-Net, which shares its weights; others as they are.
 
     On a GPU the module itself: the rewrite's loop over samples took 217 ms for a step of 32, the module 60 (H200).
@@ -150,13 +156,13 @@ def quick(network: nn.Module, device: torch.device | None = None) -> nn.Module:
     return FusedDASNet(network) if isinstance(network, DASNet) and on_processor else network
 
 
-def check(run: Run, config: Config, data: Data) -> dict[str, float]:
+def check(run: TrainingRun, config: TrainingConfig, data: TrainingData) -> dict[str, float]:
     """Of the averaged network: {"val_loss": ..., "val_iou": ...}, or with crops {"hard_recognised": 0.7, ...}."""
-    network, how = quick(run.average, next(run.average.parameters()).device).eval(), config.sampling
-    if not isinstance(how, Crops):
+    network, how = fast_module(run.average, next(run.average.parameters()).device).eval(), config.sampling
+    if not isinstance(how, CropSampling):
         return validate(network, data.checks.values(), how.size_px, config)
     shown, precision = how.preprocessing, config.precision
-    results = {split: run_check(network, frames, shown, precision) for split, frames in data.checks.items()}
+    results = {split: quick_eval(network, frames, shown, precision) for split, frames in data.checks.items()}
     return {
         f"{split}_{column}": round(value, 4)
         for split, result in results.items()
@@ -164,8 +170,8 @@ def check(run: Run, config: Config, data: Data) -> dict[str, float]:
     }
 
 
-def check_columns(config: Config) -> list[str]:
-    if not isinstance(config.sampling, Crops):
+def check_columns(config: TrainingConfig) -> list[str]:
+    if not isinstance(config.sampling, CropSampling):
         return ["val_loss", "val_iou"]
     return [f"{split}_{column}" for split in config.check_splits for column in CHECK_COLUMNS]
 
@@ -175,22 +181,22 @@ class Recorder:
     """Writes what a run leaves in its folder."""
 
     folder: Path
-    config: Config
-    plan: Plan
-    data: Data
-    log: Log
+    config: TrainingConfig
+    plan: StepPlan
+    data: TrainingData
+    log: TrainingLog
 
     @classmethod
-    def of(cls, folder: Path, config: Config, plan: Plan, data: Data, step: int) -> "Recorder":
+    def of(cls, folder: Path, config: TrainingConfig, plan: StepPlan, data: TrainingData, step: int) -> "Recorder":
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(snapshot(config), encoding="utf-8")
         columns = [*part_names(config.loss, len(config.classes)), "lr", "s_per_step", *check_columns(config)]
-        log = Log(folder, columns, step, plan.steps, config.tensorboard)
+        log = TrainingLog(folder, columns, step, plan.steps, config.tensorboard)
         log.say(data.description)
         log.say(f"{data.summary}, from step {step} to {plan.steps}, pid {os.getpid()}")
         return cls(folder, config, plan, data, log)
 
-    def add(self, run: Run, loss: Loss, figures: dict[str, float], better: list[str], ends: bool) -> None:
+    def add(self, run: TrainingRun, loss: LossValue, figures: dict[str, float], better: list[str], ends: bool) -> None:
         self.log.add(loss)
         if figures or ends or run.step % EVERY_STEPS == 0:
             self.log.write(run.step, run.step / self.plan.epoch_steps, run.learning_rate.value, figures)
@@ -203,7 +209,7 @@ class Recorder:
         if figures or ends or run.step % self.config.save_every_steps == 0:
             run.save(self.folder / "state.pt", self.config, self.plan.steps)
 
-    def close(self, run: Run, how: str) -> None:
+    def close(self, run: TrainingRun, how: str) -> None:
         """Say how it ended, and which file to use."""
         self.log.say(how)
         best = [name for name in ("iou", "loss") if name in run.progress.best]
@@ -214,9 +220,9 @@ class Recorder:
             self.log.say(f"checkpoint: {last} (the last)")
         self.log.close()
 
-    def _write_predictions(self, run: Run) -> None:
+    def _write_predictions(self, run: TrainingRun) -> None:
         sets = [frames for frames in self.data.checks.values() if len(frames)] or [self.data.frames]
-        network = quick(run.average, next(run.average.parameters()).device).eval()
+        network = fast_module(run.average, next(run.average.parameters()).device).eval()
         path = self.folder / "predictions" / f"step_{run.step:07d}.png"
         write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
 
@@ -244,12 +250,12 @@ def interruption() -> Iterator[threading.Event]:
         restore()
 
 
-def run_training(path: Path, out: Path | None, go_on: bool, changes: Sequence[str]) -> int:
+def run_training(path: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> int:
     """What the command line does.  The exit code: 0 done or stopped, 1 failed, 2 a wrong configuration or data."""
     keep_memory()
     try:
         config = load_config(path, changes)
-        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), go_on)
+        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), resume)
     except (DasnetError, ModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_code

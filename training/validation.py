@@ -12,17 +12,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from training.cache import CachedFrame, Frames
-from training.config import Config
+from training.cache import CachedFrame, CachedFrames
+from training.config import TrainingConfig
 from training.losses import segmentation_loss
 from training.optimisation import autocast
-from training.samples import Sample, all_frames, network_input, stacked, stretched
+from training.samples import TrainingSample, all_frames, network_input, stacked, stretched
 
 EPSILON = 1e-6
 
 
 @torch.no_grad()
-def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: Config) -> dict[str, float]:
+def validate(
+    network: nn.Module, sets: Iterable[CachedFrames], size_px: int, config: TrainingConfig
+) -> dict[str, float]:
     """{"val_loss": ..., "val_iou": ...} over the frames of all sets."""
     device = next(network.parameters()).device
     losses: list[Tensor] = []
@@ -31,7 +33,7 @@ def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: C
     with ThreadPoolExecutor(max(1, config.workers)) as pool:
         for frames in sets:
 
-            def read(frame: CachedFrame, frames: Frames = frames) -> Sample:
+            def read(frame: CachedFrame, frames: CachedFrames = frames) -> TrainingSample:
                 return stretched(*frames.read(frame), size_px)
 
             items = all_frames(frames)

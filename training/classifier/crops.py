@@ -1,4 +1,4 @@
-"""Crops of targets, for the classifier to learn from: cut around labels, and around what the network itself finds.
+"""CropSampling of targets, for the classifier to learn from: cut around labels, and around what the network itself finds.
 
 In: labelled recordings and a checkpoint.  Out: square crops with some room around them, so that a sample can be turned
 and shifted, and what each shows.  What the network finds where nothing is labelled is clutter.  They are kept on disk:
@@ -21,7 +21,7 @@ from model.metadata import CLASSES, CLUTTER, ClassifierConfig
 from pipeline.segmentation.classify import cut_out
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Frame, FrameRef
-from training.datasets import LABEL_OF, LabelledFrame, LabelledObject, Recording
+from training.datasets import LABEL_OF, LabelledFrame, LabelledObject, LabelledRecording
 from training.masks import Image
 
 ROOM = 1.5  # how much more a kept crop shows on each axis than one in use
@@ -31,7 +31,7 @@ VERSION = 1  # raise when the crops change
 
 
 @dataclass(frozen=True)
-class Targets:
+class TargetCrops:
     """Equal-length arrays, one entry a crop."""
 
     crops: npt.NDArray[np.uint8]  # (N, S, S, 3) RGB
@@ -43,9 +43,9 @@ class Targets:
         return len(self.crops)
 
 
-def targets_of(
-    recordings: Sequence[Recording], loaded: Loaded, how: ClassifierConfig, every: int, cache: Path
-) -> Targets:
+def collect_crops(
+    recordings: Sequence[LabelledRecording], loaded: Loaded, how: ClassifierConfig, every: int, cache: Path
+) -> TargetCrops:
     """Of every `every`-th frame, from the cache where an earlier call with the same settings left them.
 
     Raises BrokenDataError for what cannot be decoded.
@@ -68,7 +68,7 @@ def targets_of(
         np.savez(partial, crops=np.array(crops), classes=classes, recordings=numbers, infrared=infrared)
         partial.replace(path)
     with np.load(path) as kept:
-        return Targets(kept["crops"], kept["classes"], kept["recordings"], kept["infrared"])
+        return TargetCrops(kept["crops"], kept["classes"], kept["recordings"], kept["infrared"])
 
 
 def _finding(loaded: Loaded) -> list[object]:
@@ -83,9 +83,9 @@ def _finding(loaded: Loaded) -> list[object]:
 
 
 def _shown(
-    frame: LabelledFrame, recording: Recording, segmenter: Segmenter, how: ClassifierConfig
+    frame: LabelledFrame, recording: LabelledRecording, segmenter: Segmenter, how: ClassifierConfig
 ) -> Iterator[tuple[Image, str]]:
-    """Crops of a frame, and the classes of what they show."""
+    """CropSampling of a frame, and the classes of what they show."""
     for labelled in frame.objects:
         yield cut_out(frame.image, labelled.xyxy, recording.sensor, how, ROOM), _class_of(labelled)
     ref = FrameRef(recording.name, recording.name, frame.number, float(frame.number), 0, 0)

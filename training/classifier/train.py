@@ -30,9 +30,9 @@ from model.metadata import CLUTTER, ClassifierConfig
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.types import UAV
 from training.classifier.augment import augmented
-from training.classifier.crops import Targets, targets_of
+from training.classifier.crops import TargetCrops, collect_crops
 from training.datasets import SENSORS, DataError, open_dataset
-from training.optimisation import follow
+from training.optimisation import ema_update
 
 SHARES = {UAV: 0.33, CLUTTER: 0.12}  # of all samples; the other classes share the rest
 LABEL_SMOOTHING = 0.1
@@ -56,10 +56,10 @@ class Settings:
     seed: int = 1
 
 
-class Draw:
+class BalancedDraw:
     """Indices of a training set's crops: class, then recording, then crop."""
 
-    def __init__(self, targets: Targets, classes: tuple[str, ...], seed: int) -> None:
+    def __init__(self, targets: TargetCrops, classes: tuple[str, ...], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         present = [number for number in range(len(classes)) if (targets.classes == number).any()]
         given = {number: SHARES[classes[number]] for number in present if classes[number] in SHARES}
@@ -93,7 +93,7 @@ def from_photographs() -> list[Tensor]:
 
 
 @torch.no_grad()
-def begun(how: ClassifierConfig, learned: Sequence[Tensor]) -> TargetClassifier:
+def build_classifier(how: ClassifierConfig, learned: Sequence[Tensor]) -> TargetClassifier:
     """A new one; all but its head as `learned`, which may be empty or go on beyond its stages."""
     network = TargetClassifier(len(how.classes), how.stages, how.enlarged_px)
     if learned:
@@ -104,11 +104,15 @@ def begun(how: ClassifierConfig, learned: Sequence[Tensor]) -> TargetClassifier:
 
 
 def train(
-    targets: Targets, check: Targets | None, how: ClassifierConfig, settings: Settings, learned: Sequence[Tensor] = ()
+    targets: TargetCrops,
+    check: TargetCrops | None,
+    how: ClassifierConfig,
+    settings: Settings,
+    learned: Sequence[Tensor] = (),
 ) -> TargetClassifier:
     """The averaged weights of a run.  The same settings give the same on the same machine."""
     torch.manual_seed(settings.seed)
-    network = begun(how, learned)
+    network = build_classifier(how, learned)
     average = deepcopy(network).requires_grad_(False)
     head = list(network.head.parameters())
     body = [parameter for name, parameter in network.named_parameters() if not name.startswith("head.")]
@@ -116,7 +120,7 @@ def train(
     groups = [{"params": parameters, "lr": rate} for parameters, rate in zip((body, head), rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=settings.steps, pct_start=0.1)
-    draw, noise = Draw(targets, how.classes, settings.seed), torch.Generator().manual_seed(settings.seed)
+    draw, noise = BalancedDraw(targets, how.classes, settings.seed), torch.Generator().manual_seed(settings.seed)
     recent = 0.0
     for step in range(1, settings.steps + 1):
         chosen = draw.batch(settings.batch)
@@ -130,7 +134,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         optimizer.step()
         rate.step()
-        follow(average, network, min(AVERAGED, (1 + step) / (10 + step)))
+        ema_update(average, network, min(AVERAGED, (1 + step) / (10 + step)))
         recent += (float(loss.detach()) - recent) / min(step, 50)
         if step % REPORT_STEPS == 0 or step == settings.steps:
             checked = f" check {recall(average, check, how):.3f}" if check is not None else ""
@@ -139,7 +143,7 @@ def train(
 
 
 @torch.inference_mode()
-def recall(network: TargetClassifier, targets: Targets, how: ClassifierConfig) -> float:
+def recall(network: TargetClassifier, targets: TargetCrops, how: ClassifierConfig) -> float:
     """The share of crops told right, the mean over classes."""
     network.eval()
     first = (targets.crops.shape[1] - how.crop_px) // 2
@@ -190,7 +194,7 @@ def run(options: argparse.Namespace) -> None:
     opened = [one for one in open_dataset(options.data, ["train", "val"]) if one.sensor in options.sensors]
     for split in ("train", "val"):
         recordings = [one for one in opened if one.split == split]
-        found[split] = targets_of(recordings, loaded, how, options.every, options.cache)
+        found[split] = collect_crops(recordings, loaded, how, options.every, options.cache)
         print(f"{split}: {len(found[split])} crops of {len(recordings)} recordings", flush=True)
     if not len(found["train"]):
         raise DataError(f"data {options.data}: holds no targets to learn from; allowed: one or more")

@@ -17,7 +17,7 @@ from training.datasets.recording import (
     DataError,
     LabelledFrame,
     LabelledObject,
-    Recording,
+    LabelledRecording,
     label_map,
 )
 from training.datasets.validation import describe, validate
@@ -33,7 +33,7 @@ __all__ = [
     "DataError",
     "LabelledFrame",
     "LabelledObject",
-    "Recording",
+    "LabelledRecording",
     "describe",
     "label_map",
     "open_dataset",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # What is looked for, in this order, and what reads it.
-FORMATS: dict[str, Callable[[Path], Sequence[Recording] | None]] = {
+FORMATS: dict[str, Callable[[Path], Sequence[LabelledRecording] | None]] = {
     "dronedet (labels.json.gz, clips/)": dronedet.read,
     "DAS-Net (UAVSemanticSegmentationInput/ and ...Labels/, or input/ and labels/)": masked.read_original,
     "masks ({train,val,test}/{images,masks}/)": masked.read_pairs,
@@ -53,7 +53,7 @@ FORMATS: dict[str, Callable[[Path], Sequence[Recording] | None]] = {
 
 def open_dataset(
     folder: str | Path, splits: Collection[str] = SPLITS, names: Collection[str] = ()
-) -> Sequence[Recording]:
+) -> Sequence[LabelledRecording]:
     """The recordings of the given splits; only those in `names`, if any are given.
 
     `folder` may also be `scene:count=500,seed=1`, procedural scenes.  Nothing is decoded yet.  Raises DataError for an
@@ -74,7 +74,7 @@ def open_dataset(
     return [recording for recording in chosen if not names or recording.name in names]
 
 
-def _recordings(folder: str | Path, splits: Collection[str]) -> Sequence[Recording]:
+def _recordings(folder: str | Path, splits: Collection[str]) -> Sequence[LabelledRecording]:
     if str(folder).startswith(generator.PREFIX):
         return generator.read(str(folder), splits)
     path = Path(folder)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.clip import Clip, opened_clip
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, images_in, sensor_of
 from training.datasets.label_files import is_number, read_json, shortened
-from training.datasets.pictures import Annotation, Picture, Pictures, images_in, sensor_of
-from training.datasets.recording import DataError, LabelledObject, Recording, sensor_in, split_in
+from training.datasets.recording import DataError, LabelledObject, LabelledRecording, sensor_in, split_in
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
 Labels = tuple[tuple[LabelledObject, ...], ...]
 
 
-def read(folder: Path) -> list[Recording] | None:
+def read(folder: Path) -> list[LabelledRecording] | None:
     """None: another format.  Raises DataError where labels have no frames."""
     found = [(path, content) for path in sorted(folder.rglob("*.json")) if (content := _content(path)) is not None]
     return [_recording(folder, path, content) for path, content in found] or None
@@ -30,7 +30,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"exist", "gt_rect"} <= content.keys() else None
 
 
-def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictures:
+def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | ImageFolder:
     labels = _labels(path, content)
     inner = path.relative_to(root).with_suffix("")
     stem = path.stem.removesuffix("_label")
@@ -46,10 +46,10 @@ def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictur
     if len(images) != len(labels):
         raise DataError(f"labels {path}: {len(labels)} labels for {len(images)} images in {frames}; allowed: one each")
     pictures = tuple(
-        Picture(image, annotations=_annotations(f"labels {path}: frame {number}", shown))
+        LabelledImage(image, annotations=_annotations(f"labels {path}: frame {number}", shown))
         for number, (image, shown) in enumerate(zip(images, labels, strict=True))
     )
-    return Pictures(name, frames, sensor_of(inner, images), "drone", split, pictures)
+    return ImageFolder(name, frames, sensor_of(inner, images), "drone", split, pictures)
 
 
 def _annotations(place: str, objects: tuple[LabelledObject, ...]) -> tuple[Annotation, ...]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.errors import SourceError
 from training.datasets.recording import (
     BrokenDataError,
-    Check,
+    DataCheck,
     LabelledFrame,
     LabelledObject,
-    Recording,
+    LabelledRecording,
     box_fault,
     label_map,
 )
@@ -23,7 +23,7 @@ from training.masks import Image
 
 
 @dataclass(frozen=True)
-class Clip(Recording):
+class Clip(LabelledRecording):
     """One labelled video; `frames[k]` belongs to the k-th decoded frame and may be one longer than the video."""
 
     name: str
@@ -61,7 +61,7 @@ class Clip(Recording):
         except SourceError as error:
             raise BrokenDataError(f"{self.path}: cannot be decoded ({_reason(self.path, error)})") from error
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DataCheck]:
         return [self._fault]
 
     def settings(self) -> dict[str, Any]:

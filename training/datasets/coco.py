@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, Size, by_class
 from training.datasets.label_files import is_number, read_json, shortened
 from training.datasets.outlines import Outline, Polygon, RunLengths
-from training.datasets.pictures import Annotation, Picture, Pictures, Size, by_class
 from training.datasets.recording import DataError, class_named, known_class_names, split_in
 
 KEYS = ("images", "annotations", "categories")
@@ -22,7 +22,7 @@ EXPECTED_OUTLINE = "expected a list of polygons [x, y, x, y, x, y, ...], or a ru
 Entry = Mapping[str, Any]
 
 
-def read(folder: Path) -> list[Pictures] | None:
+def read(folder: Path) -> list[ImageFolder] | None:
     """None: another format.  Raises DataError for what is not labelled by COCO's rules."""
     files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
     found = [(path, content) for path in files if (content := _content(path)) is not None]
@@ -34,7 +34,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.keys() >= set(KEYS) else None
 
 
-def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[Pictures]:
+def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[ImageFolder]:
     classes = _classes(path, _entries(path, content, "categories"))
     images = _images(path, _entries(path, content, "images"))
     labels = _by_image(path, _entries(path, content, "annotations"), images)
@@ -42,7 +42,7 @@ def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[Picture
     split = split_in(inner) or "train"
     name = inner.as_posix()
     if not images:
-        return [Pictures(name, path, "visible", "drone", split, ())]
+        return [ImageFolder(name, path, "visible", "drone", split, ())]
     folder = _image_folder(root, path, split, [_file_name(entry) for entry in images.values()])
     pictures = [_picture(path, folder, entry, labels[key], classes) for key, entry in images.items()]
     crowds = sum(picture.crowds for picture in pictures)
@@ -111,7 +111,7 @@ def _by_image(path: Path, annotations: list[Entry], images: dict[Any, Entry]) ->
 
 def _picture(
     path: Path, folder: Path, entry: Entry, labels: list[tuple[str, Entry]], classes: dict[Any, str | None]
-) -> Picture:
+) -> LabelledImage:
     image = folder / _file_name(entry)
     objects: list[Annotation] = []
     crowds = 0
@@ -125,8 +125,8 @@ def _picture(
             elif object_class:
                 objects.append(Annotation(place, object_class, _box(item), _outline(item, size)))
     except ValueError as error:
-        return Picture(image, fault=f"{place}: {error}")
-    return Picture(image, annotations=tuple(objects), annotated_px=size, crowds=crowds)
+        return LabelledImage(image, fault=f"{place}: {error}")
+    return LabelledImage(image, annotations=tuple(objects), annotated_px=size, crowds=crowds)
 
 
 def _stated_size(entry: Entry) -> Size | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.datasets.recording import LABEL_OF, Check, DataError, LabelledFrame, LabelledObject, Recording
+from training.datasets.recording import LABEL_OF, DataCheck, DataError, LabelledFrame, LabelledObject, LabelledRecording
 
 if TYPE_CHECKING:
     from pipeline.imaging.synthetic_scene import Actor
@@ -27,8 +27,8 @@ FORMS = {"count": r"[1-9]\d*", "seed": r"\d+", "size": r"\d+x\d+", "targets": r"
 
 
 @dataclass(frozen=True)
-class SceneRecording(Recording):
-    """Frames of one scene."""
+class SceneRecording(LabelledRecording):
+    """CachedFrames of one scene."""
 
     name: str
     sensor: str
@@ -63,7 +63,7 @@ class SceneRecording(Recording):
                 objects.append(LabelledObject(truth.id, shown, truth.xyxy))
             yield LabelledFrame(number, image, labels, tuple(objects))
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DataCheck]:
         return []
 
     def settings(self) -> dict[str, Any]:

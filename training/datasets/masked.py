@@ -1,4 +1,4 @@
-"""Pictures with masks, in two layouts.
+"""ImageFolder with masks, in two layouts.
 
 The original DAS-Net's: `UAVSemanticSegmentationInput/{train,val,test}/<sequence>/{infrared,visible}/<name>.jpg` with
 `UAVSemanticSegmentationLabels/.../<name>_mask.png` (also `input/` and `labels/`).
@@ -12,13 +12,13 @@ A mask above 0 is the UAV, see `mask_files`.  Images without a mask are left out
 
 from pathlib import Path
 
-from training.datasets.pictures import IMAGE_SUFFIXES, Picture, Pictures, folders_in, images_in, sensor_of
+from training.datasets.images import IMAGE_SUFFIXES, ImageFolder, LabelledImage, folders_in, images_in, sensor_of
 from training.datasets.recording import CLIP_CLASSES, SPLIT_NAMED
 
 ORIGINAL = (("UAVSemanticSegmentationInput", "UAVSemanticSegmentationLabels"), ("input", "labels"))
 
 
-def read_original(folder: Path) -> list[Pictures] | None:
+def read_original(folder: Path) -> list[ImageFolder] | None:
     """None: another format."""
     for images, labels in ORIGINAL:
         if (folder / images).is_dir() and (folder / labels).is_dir():
@@ -30,7 +30,7 @@ def read_original(folder: Path) -> list[Pictures] | None:
     return None
 
 
-def read_pairs(folder: Path) -> list[Pictures] | None:
+def read_pairs(folder: Path) -> list[ImageFolder] | None:
     """None: another format."""
     splits = [(split, place) for split, place in _splits(folder) if (place / "images").is_dir()]
     if not any((place / "masks").is_dir() for _, place in splits):
@@ -47,7 +47,7 @@ def _splits(folder: Path) -> list[tuple[str, Path]]:
     return [(SPLIT_NAMED[path.name.lower()], path) for path in places if path.name.lower() in SPLIT_NAMED]
 
 
-def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> list[Pictures]:
+def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> list[ImageFolder]:
     """One for each folder with images."""
     recordings = []
     for folder in folders_in(images):
@@ -59,7 +59,7 @@ def _recordings(images: Path, masks: Path, maps: Path | None, split: str) -> lis
         shown = next((part for part in inner.parts if part in CLIP_CLASSES), "drone")
         name = (Path(split) / inner).as_posix()
         sensor = sensor_of(inner, files)
-        recordings.append(Pictures(name, folder, sensor, shown, split, kept, len(files) - len(kept)))
+        recordings.append(ImageFolder(name, folder, sensor, shown, split, kept, len(files) - len(kept)))
     return recordings
 
 
@@ -71,11 +71,11 @@ def _by_stem(folder: Path | None) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _picture(image: Path, masks: dict[str, dict[str, Path]], maps: dict[str, dict[str, Path]]) -> Picture | None:
+def _picture(image: Path, masks: dict[str, dict[str, Path]], maps: dict[str, dict[str, Path]]) -> LabelledImage | None:
     if label_map := maps.get(image.stem, {}).get(".png"):
-        return Picture(image, label_map=label_map)
+        return LabelledImage(image, label_map=label_map)
     for suffix in (".png", image.suffix.lower(), *IMAGE_SUFFIXES):
         for stem in (f"{image.stem}_mask", image.stem):
             if mask := masks.get(stem, {}).get(suffix):
-                return Picture(image, mask=mask)
+                return LabelledImage(image, mask=mask)
     return None

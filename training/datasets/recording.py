@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "hard", "test")
 CLIP_CLASSES = ("drone", *CLASSES[1:])
 LABEL_OF = {name: label for label, name in enumerate(CLIP_CLASSES, 1)}
 
-Check = Callable[[], str]  # "" where all is well, else what is wrong, with the file's name
+DataCheck = Callable[[], str]  # "" where all is well, else what is wrong, with the file's name
 
 _SYNONYMS = {
     "drone": ("uav", "quadcopter", "quadrotor", "multirotor", "multicopter", "unmanned aerial vehicle"),
@@ -68,8 +68,8 @@ class LabelledFrame:
     encoded: bytes = b""  # its content
 
 
-class Recording(ABC):
-    """Frames of one camera that belong together: a video, or pictures in a folder."""
+class LabelledRecording(ABC):
+    """CachedFrames of one camera that belong together: a video, or pictures in a folder."""
 
     name: str  # unique in its data set
     sensor: str  # one of SENSORS
@@ -99,7 +99,7 @@ class Recording(ABC):
         """The wanted frames, in order.  Raises BrokenDataError for what cannot be decoded."""
 
     @abstractmethod
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DataCheck]:
         """What `validate` runs, in any thread."""
 
     @abstractmethod

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from training.datasets.recording import BrokenDataError, Check, Recording
+from training.datasets.recording import BrokenDataError, DataCheck, LabelledRecording
 
 NAMED = 10
 
 
-def validate(recordings: Sequence[Recording]) -> None:
+def validate(recordings: Sequence[LabelledRecording]) -> None:
     """Decode every image and mask once, and the first frame of every video.
 
     Raises BrokenDataError that names the first ten faults and says how many there are: broken images, masks that are
@@ -27,11 +27,11 @@ def validate(recordings: Sequence[Recording]) -> None:
         raise BrokenDataError("\n  ".join([f"data: {count}", *faults[:NAMED], *more]))
 
 
-def _run(check: Check) -> str:
+def _run(check: DataCheck) -> str:
     return check()
 
 
-def describe(recordings: Sequence[Recording]) -> str:
+def describe(recordings: Sequence[LabelledRecording]) -> str:
     """One line: how much there is, and what was left out."""
     skipped = sum(recording.skipped for recording in recordings)
     frames = sum(map(len, recordings))

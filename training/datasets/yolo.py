@@ -7,15 +7,15 @@ image without one shows nothing.  See `yolo_layout` for where pictures lie.
 
 from pathlib import Path
 
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, by_class
 from training.datasets.label_files import is_number, read_text, shortened
-from training.datasets.pictures import Annotation, Picture, Pictures, by_class
 from training.datasets.recording import DataError, class_named, known_class_names
 from training.datasets.yolo_layout import YAML_FILES, Description, Place, find_places, read_description
 
 MOST = 2.0  # a coordinate beyond is in pixels
 
 
-def read(folder: Path) -> list[Pictures] | None:
+def read(folder: Path) -> list[ImageFolder] | None:
     """None: another format.  Raises DataError where classes are not named, or nothing is labelled."""
     description = read_description(folder)
     places = find_places(folder, description)
@@ -45,20 +45,20 @@ class _Reader:
             names = list(description.names.values())
             raise DataError(f"{description.file}: names {names}: none is known; allowed: {known_class_names()}")
 
-    def recordings(self, place: Place) -> list[Pictures]:
+    def recordings(self, place: Place) -> list[ImageFolder]:
         if not place.images:
-            faults = tuple(Picture(place.folder, fault=fault) for fault in place.faults)
-            return [Pictures(place.name, place.folder, "visible", "drone", place.split, faults)]
+            faults = tuple(LabelledImage(place.folder, fault=fault) for fault in place.faults)
+            return [ImageFolder(place.name, place.folder, "visible", "drone", place.split, faults)]
         return by_class(place.name, place.folder, place.split, [self._picture(image) for image in place.images])
 
-    def _picture(self, image: Path) -> Picture:
+    def _picture(self, image: Path) -> LabelledImage:
         text = self._label_file(image)
         if text is None:
-            return Picture(image, relative=True)
+            return LabelledImage(image, relative=True)
         try:
             lines = read_text(text).splitlines()
         except DataError as error:
-            return Picture(image, fault=str(error))
+            return LabelledImage(image, fault=str(error))
         annotations = []
         for number, line in enumerate(lines, 1):
             fields = line.split()
@@ -69,8 +69,8 @@ class _Reader:
             except ValueError:
                 shape = "a box (centre x, centre y, width, height) or a polygon (x, y of three or more points)"
                 expected = f"a class (of {len(self._classes)}), then {shape}, in shares of 0 to 1"
-                return Picture(image, fault=f"{place} is {shortened(line)}; expected {expected}")
-        return Picture(image, annotations=tuple(annotations), relative=True)
+                return LabelledImage(image, fault=f"{place} is {shortened(line)}; expected {expected}")
+        return LabelledImage(image, annotations=tuple(annotations), relative=True)
 
     def _annotation(self, place: str, fields: list[str]) -> Annotation | None:
         """None: of a class that is not learned.  Raises ValueError."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from training.datasets.images import folders_in, images_in
 from training.datasets.label_files import read_text, shortened
-from training.datasets.pictures import folders_in, images_in
 from training.datasets.recording import SPLIT_NAMED, DataError, split_in
 
 YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -36,7 +36,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Place:
-    """Pictures of a split in one folder, or what is wrong with the entries that name them."""
+    """ImageFolder of a split in one folder, or what is wrong with the entries that name them."""
 
     name: str
     split: str

@@ -19,11 +19,11 @@ from training.datasets import Clip
 
 DRONE = "drone"
 SIZES_PX = (8.0, 12.0, 20.0, 32.0)  # bounds of the bins of a label's size, the root of its area in the frame
-GROWN = 0.5  # a track is right when its centre lies in the label's box, grown by this share of its size
+GROWN = 0.5  # a track is right when its centre lies in the label's box, enlarged_box by this share of its size
 
 
 @dataclass(frozen=True)
-class Row:
+class TrackRow:
     """A line of tracks.txt."""
 
     frame: int  # 0-based
@@ -32,7 +32,7 @@ class Row:
 
 
 @dataclass
-class Figures:
+class ClipMetrics:
     """Sums over clips; frames are of drone clips, false tracks of the others."""
 
     drone_clips: int = 0
@@ -51,7 +51,7 @@ class Figures:
     false_tracks: int = 0
     negative_s: float = 0.0
 
-    def add(self, other: "Figures") -> None:
+    def add(self, other: "ClipMetrics") -> None:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -84,14 +84,14 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
-def judge(clip: Clip, rows: Sequence[Row], frames: int) -> Figures:
+def evaluate_clip(clip: Clip, rows: Sequence[TrackRow], frames: int) -> ClipMetrics:
     """One clip of `frames` decoded frames."""
     if clip.clip_class != DRONE:
         tracks = {row.track for row in rows}
         alarmed = [clip.name] if tracks else []
-        return Figures(negative_clips=1, alarmed=alarmed, false_tracks=len(tracks), negative_s=frames / clip.fps)
-    figures = Figures(drone_clips=1, rows=len(rows))
-    by_frame: dict[int, list[Row]] = {}
+        return ClipMetrics(negative_clips=1, alarmed=alarmed, false_tracks=len(tracks), negative_s=frames / clip.fps)
+    figures = ClipMetrics(drone_clips=1, rows=len(rows))
+    by_frame: dict[int, list[TrackRow]] = {}
     for row in rows:
         by_frame.setdefault(row.frame, []).append(row)
     last_track: dict[int, int] = {}
@@ -155,16 +155,16 @@ def _iou(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.
     return np.asarray(common / np.maximum(union, 1e-9))
 
 
-def read_rows(lines: Iterable[str]) -> list[Row]:
+def read_track_rows(lines: Iterable[str]) -> list[TrackRow]:
     """The rows of a tracks.txt (1-based frames, x, y, width, height)."""
     rows = []
     for line in lines:
         frame, track, x, y, width, height, *_ = (float(value) for value in line.split(","))
-        rows.append(Row(int(frame) - 1, int(track), (x, y, x + width, y + height)))
+        rows.append(TrackRow(int(frame) - 1, int(track), (x, y, x + width, y + height)))
     return rows
 
 
-def table(groups: dict[str, Figures]) -> str:
+def table(groups: dict[str, ClipMetrics]) -> str:
     """A Markdown table, one line a group."""
     head = (
         "group", "drones found", "precision", "recall", "F1", "F1 IoU .5", "delay s", "id switches",
@@ -185,7 +185,7 @@ def table(groups: dict[str, Figures]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def size_table(groups: dict[str, Figures]) -> str:
+def size_table(groups: dict[str, ClipMetrics]) -> str:
     """Recall by the size of the label, one line a group with drones."""
     lines = ["drones | " + " | ".join(size_bins()), " | ".join(["---"] * (1 + len(size_bins())))]
     for name, one in groups.items():

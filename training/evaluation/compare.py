@@ -32,7 +32,7 @@ IOU_OF_TARGETS = "iou, images with a target"
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """One evaluated training."""
 
     path: Path  # of its JSON; samples/ and log.csv lie beside it, where there are any
@@ -57,7 +57,7 @@ def run_compare(paths: Sequence[Path], out: Path, reference: str | None) -> None
     print(f"written: {out}")
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> EvaluatedRun:
     """Raises ConfigError for what is no evaluation, or does not say of which seed."""
     path = path / EVALUATION_FILE if path.is_dir() else path
     try:
@@ -68,13 +68,13 @@ def read_run(path: Path) -> Run:
         raise ConfigError(f"run {path}: no evaluation ({error!r}); allowed: what `dasnet evaluate` wrote") from error
     if seed is None:
         raise ConfigError(f"run {path}: seed is unknown; allowed: a number, see `dasnet evaluate --seed`")
-    return Run(path, model, seed, report, image_metrics(counts))
+    return EvaluatedRun(path, model, seed, report, image_metrics(counts))
 
 
-def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_model(runs: Sequence[EvaluatedRun]) -> dict[str, list[EvaluatedRun]]:
     """In the order of the runs, seeds ascending.  Raises ConfigError where runs do not fit together."""
     first = runs[0]
-    table: dict[str, dict[int, Run]] = {}
+    table: dict[str, dict[int, EvaluatedRun]] = {}
     for run in runs:
         if run.report["images"]["name"] != first.report["images"]["name"]:
             raise ConfigError(f"run {run.path}: its images are not those of {first.path}; allowed: the same images")
@@ -94,7 +94,7 @@ def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {model: [own[seed] for seed in seeds] for model, own in table.items()}
 
 
-def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]:
+def compare(runs: Sequence[EvaluatedRun], reference: str | None = None) -> dict[str, Any]:
     """Everything but the figures.  Raises ConfigError for runs that do not fit together and an unknown reference."""
     models = by_model(runs)
     chosen = reference or (DEFAULT_REFERENCE if DEFAULT_REFERENCE in models else next(iter(models)))
@@ -112,7 +112,7 @@ def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]
     }
 
 
-def _model(runs: list[Run], values: Floats) -> dict[str, Any]:
+def _model(runs: list[EvaluatedRun], values: Floats) -> dict[str, Any]:
     rows = {metric: values[..., index].mean(axis=1).tolist() for index, metric in enumerate(METRICS)}
     has_target = [diameter is not None for diameter in runs[0].report["images"]["diameter_px"]]
     if 0 < sum(has_target) < len(has_target):  # empty images raise the mean of a network that finds nothing
@@ -149,7 +149,7 @@ def _tests(values: dict[str, Floats], reference: str, metric: int) -> dict[str, 
     return found
 
 
-def draw(runs: Sequence[Run], comparison: dict[str, Any], out: Path) -> list[str]:
+def draw(runs: Sequence[EvaluatedRun], comparison: dict[str, Any], out: Path) -> list[str]:
     """The figures that can be drawn; what is left out, and why."""
     if not can_plot():
         return ["figures are left out: they need matplotlib (pip install dasnet[plot])"]

@@ -31,7 +31,7 @@ from model.engine.engine import Engine
 from model.metadata import CLASSES
 from model.preprocess import prepare
 from pipeline.errors import ConfigError
-from training.cache import CachedClip, CachedFrame, Frames, cached, every_nth
+from training.cache import CachedClip, CachedFrame, CachedFrames, cache_frames, every_nth
 from training.datasets import open_dataset
 from training.evaluation.figures import can_plot, plot_precision_recall
 from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
@@ -96,14 +96,14 @@ def _checked_seed(loaded: Loaded, options: EvaluateOptions) -> int | None:
     return options.seed if own is None else own
 
 
-def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> Frames:
+def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> CachedFrames:
     """Every n-th labelled frame of a split.  Raises DataError."""
     recordings = open_dataset(folder, [split])
-    return cached(cache, recordings, every_nth(recordings, every, every))
+    return cache_frames(cache, recordings, every_nth(recordings, every, every))
 
 
 def evaluate(
-    loaded: Loaded, frames: Frames, device: str = "auto", progress: Callable[[int, int], None] = lambda *_: None
+    loaded: Loaded, frames: CachedFrames, device: str = "auto", progress: Callable[[int, int], None] = lambda *_: None
 ) -> Evaluation:
     """In float32, so that the figures are those of the weights, on every machine.  `progress`: done, of how many."""
     result = Evaluation()
@@ -126,7 +126,7 @@ def evaluate(
     return result
 
 
-def _searched(engine: Engine, frames: Frames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
+def _searched(engine: Engine, frames: CachedFrames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
     """Each frame with its probabilities (classes, h, w) at the network's input; the next one is under way meanwhile."""
     waiting: deque[tuple[CachedClip, CachedFrame, Image, Image, Future[Maps]]] = deque()
     for clip in frames.clips:

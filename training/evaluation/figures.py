@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.qualitative import Sample
+from training.evaluation.qualitative import QualitativeSample
 
 DPI = 120
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
@@ -80,7 +80,7 @@ def plot_training(logs: Mapping[str, Sequence[Path]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_samples(samples: Mapping[str, Sequence[Sample]], path: Path) -> None:
+def plot_samples(samples: Mapping[str, Sequence[QualitativeSample]], path: Path) -> None:
     """A row an image: input, truth, and a column a model, with what it found white, what it found wrongly red, and what
     it missed blue.  Raises ValueError where the models do not share an image."""
     by_name = {model: {sample.name: sample for sample in own} for model, own in samples.items()}
@@ -99,7 +99,7 @@ def plot_samples(samples: Mapping[str, Sequence[Sample]], path: Path) -> None:
     _save(figure, path)
 
 
-def judged(sample: Sample) -> npt.NDArray[np.uint8]:
+def judged(sample: QualitativeSample) -> npt.NDArray[np.uint8]:
     """(h, w, 3) RGB: the mask in colours that say where it is right."""
     picture = np.zeros((*sample.mask.shape, 3), np.uint8)
     for where, colour in (

@@ -72,7 +72,7 @@ def threshold_histogram(probabilities: npt.NDArray[np.float32], truth: Mask) -> 
 
 
 @dataclass(frozen=True)
-class Curve:
+class PrecisionRecallCurve:
     """Precision and recall (T,) at each of THRESHOLDS.
 
     Average precision: the sum over falling thresholds of (R[n] - R[n - 1]) P[n], no interpolation (Zhu, 2004,
@@ -84,11 +84,11 @@ class Curve:
     average_precision: float | None
 
 
-def precision_recall(histogram: Counts) -> Curve:
+def precision_recall(histogram: Counts) -> PrecisionRecallCurve:
     """Where nothing is predicted precision is 1; without a target recall is 1."""
     tp, fp = histogram[:, ::-1].cumsum(axis=1)[:, -2::-1]  # of thresholds k: pixels above more than k of them
     targets = int(histogram[0].sum())
     precision = np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1), 1.0)
     recall = tp / targets if targets else np.ones(len(tp))
     steps = -np.diff(recall, append=0.0)
-    return Curve(precision, recall, float((steps * precision).sum()) if targets else None)
+    return PrecisionRecallCurve(precision, recall, float((steps * precision).sum()) if targets else None)

@@ -1,6 +1,6 @@
 """A few images kept to look at, the same ones for every network: for the qualitative grid of a comparison.
 
-In: cached frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that one of
+In: cache_frames frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that one of
 a few pixels can be seen, in a folder as `<name>.input.png`, `<name>.truth.png` and `<name>.mask.png`.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.cache import Frames
+from training.cache import CachedFrames
 from training.evaluation.mask_metrics import UAV_LABEL, Mask
 from training.masks import Image
 
@@ -20,23 +20,23 @@ SIDE_PER_TARGET = 4.0
 
 
 @dataclass(frozen=True)
-class Sample:
+class QualitativeSample:
     name: str
     image: Image  # (h, w, 3) RGB
     truth: Mask  # (h, w)
     mask: Mask
 
 
-def chosen_frames(frames: Frames) -> set[tuple[str, int]]:
-    """Recording and number of SAMPLES frames with a uav, evenly spread over the data; they depend on nothing else."""
+def chosen_frames(frames: CachedFrames) -> set[tuple[str, int]]:
+    """LabelledRecording and number of SAMPLES frames with a uav, evenly spread over the data; they depend on nothing else."""
     shown = [(clip.name, frame.number) for clip in frames.clips for frame in clip.frames if UAV_LABEL in frame.labels]
     number = min(SAMPLES, len(shown))
     return {shown[(2 * k + 1) * len(shown) // (2 * number)] for k in range(number)}
 
 
-def crop(name: str, image: Image, truth: Mask, mask: Mask) -> Sample:
+def crop(name: str, image: Image, truth: Mask, mask: Mask) -> QualitativeSample:
     window = window_around(truth)
-    return Sample(name, image[window], truth[window], mask[window])
+    return QualitativeSample(name, image[window], truth[window], mask[window])
 
 
 def window_around(truth: Mask) -> tuple[slice, slice]:
@@ -55,7 +55,7 @@ def window_around(truth: Mask) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def write_samples(folder: Path, samples: list[Sample]) -> None:
+def write_samples(folder: Path, samples: list[QualitativeSample]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
         stem = sample.name.replace("/", "-")
@@ -67,7 +67,7 @@ def write_samples(folder: Path, samples: list[Sample]) -> None:
             cv2.imwrite(str(folder / f"{stem}.{part}.png"), np.ascontiguousarray(pixels))
 
 
-def read_samples(folder: Path) -> list[Sample]:
+def read_samples(folder: Path) -> list[QualitativeSample]:
     """Sorted by name; those that are not whole are left out."""
     samples = []
     for path in sorted(folder.glob("*.input.png")):
@@ -77,5 +77,7 @@ def read_samples(folder: Path) -> list[Sample]:
             cv2.imread(str(folder / f"{name}.{part}.png"), cv2.IMREAD_GRAYSCALE) for part in ("truth", "mask")
         )
         if image is not None and truth is not None and mask is not None:
-            samples.append(Sample(name, np.asarray(image, np.uint8), np.asarray(truth > 0), np.asarray(mask > 0)))
+            samples.append(
+                QualitativeSample(name, np.asarray(image, np.uint8), np.asarray(truth > 0), np.asarray(mask > 0))
+            )
     return samples

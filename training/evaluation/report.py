@@ -25,7 +25,7 @@ from training.evaluation.mask_metrics import (
     precision_recall,
     size_bin,
 )
-from training.evaluation.qualitative import Sample
+from training.evaluation.qualitative import QualitativeSample
 
 UAV, OBJECT = "uav", "object"  # targets: the class, and any class
 ALL, WITH_TARGET = "all", "with a target"
@@ -49,7 +49,7 @@ class ImageResult:
 class Evaluation:
     images: list[ImageResult] = field(default_factory=list)
     histograms: dict[str, Counts] = field(default_factory=dict)  # by target, see `threshold_histogram`
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[QualitativeSample] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from test_data_faults import fault_of
 from test_datasets import only_frame
 
 from training.datasets import DataError, describe, open_dataset
-from training.datasets.pictures import same_proportions
+from training.datasets.images import same_proportions
 
 X0, Y0, X1, Y1 = TARGET
 TRIANGLE = [[X0, Y0, X1, Y0, X0, Y1]]

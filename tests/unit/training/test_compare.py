@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from training.evaluation.compare import compare, read_run, run_compare
 from training.evaluation.figures import FOUND, MISSED, WRONG, judged, plot_samples, plot_training
 from training.evaluation.mask_metrics import count, diameter_px, image_metrics, threshold_histogram
-from training.evaluation.qualitative import Sample, write_samples
+from training.evaluation.qualitative import QualitativeSample, write_samples
 from training.evaluation.report import Evaluation, ImageResult, as_json
 
 SEEDS = (42, 2024, 8888)
@@ -41,7 +41,7 @@ def write_run(folder: Path, model: str, seed: int, misses: float) -> Path:
         evaluation.histograms["uav"] = evaluation.histograms.get("uav", 0) + added
         if number < 2:
             image = np.repeat(truth[..., None] * np.uint8(90) + np.uint8(60), 3, axis=2)
-            evaluation.samples.append(Sample(f"A/{number}", image, truth, mask))
+            evaluation.samples.append(QualitativeSample(f"A/{number}", image, truth, mask))
     loaded = Loaded(network, Metadata(model), folder / "best.safetensors")
     data = {"folder": "clips", "split": "val", "every": 1}
     write_samples(folder / "samples", evaluation.samples)
@@ -147,7 +147,7 @@ def test_one_seed_has_no_deviation_and_no_test_by_seed(runs: list[Path]):
 def test_a_mask_is_coloured_by_whether_it_is_right():
     truth = np.array([[True, True, False, False]])
     mask = np.array([[True, False, True, False]])
-    picture = judged(Sample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
+    picture = judged(QualitativeSample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
     assert picture[0].tolist() == [list(FOUND), list(MISSED), list(WRONG), [0, 0, 0]]
 
 
@@ -156,7 +156,7 @@ def test_the_grid_has_a_row_an_image_and_a_column_a_model(tmp_path: Path):
     mask[8:24, 8:24] = True
     sizes = []
     for models, images in ((1, 1), (3, 1), (3, 2)):
-        samples = [Sample(f"A-{k}", np.full((32, 32, 3), 90, np.uint8), mask, ~mask) for k in range(images)]
+        samples = [QualitativeSample(f"A-{k}", np.full((32, 32, 3), 90, np.uint8), mask, ~mask) for k in range(images)]
         plot_samples({f"model {k}": samples for k in range(models)}, tmp_path / "grid.png")
         sizes.append(cv2.imread(str(tmp_path / "grid.png")).shape[:2])
     assert sizes[0][0] == sizes[1][0] < sizes[2][0] and sizes[0][1] < sizes[1][1] == sizes[2][1]

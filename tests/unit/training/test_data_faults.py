@@ -10,9 +10,9 @@ import pytest
 from support import data_sets
 from support.data_sets import HEIGHT, TARGET, WIDTH, mask, picture, write
 
-from training.cache import cached, every_nth
+from training.cache import cache_frames, every_nth
 from training.datasets import DataError, open_dataset, validate
-from training.quick_eval import check_frames
+from training.quick_eval import quick_eval_frames
 
 X0, Y0, X1, Y1 = TARGET
 
@@ -132,7 +132,7 @@ def test_the_first_ten_faults_are_named_and_all_are_counted(tmp_path: Path) -> N
 def test_the_cache_keeps_the_bytes_of_image_files(tmp_path: Path) -> None:
     data_sets.original(tmp_path / "data")
     recordings = open_dataset(tmp_path / "data", ["train"])
-    frames = cached(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
+    frames = cache_frames(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
     content = next((tmp_path / "cache").glob("*/frames.bin")).read_bytes()
     clip = frames.clips[0]
     assert [(one.name, one.sensor, one.clip_class) for one in frames.clips] == [
@@ -153,7 +153,7 @@ def test_the_cache_is_made_once_and_again_when_a_file_changes(tmp_path: Path) ->
 
     def make() -> int:
         recordings = open_dataset(tmp_path / "data", ["train"])
-        cached(tmp_path / "cache", recordings, {"train": [0]})
+        cache_frames(tmp_path / "cache", recordings, {"train": [0]})
         return len(list((tmp_path / "cache").iterdir()))
 
     assert make() == make() == 1
@@ -166,16 +166,16 @@ def test_the_cache_is_not_made_of_broken_data(tmp_path: Path) -> None:
     (tmp_path / "data" / "train" / "images" / "a.png").write_bytes(b"")
     recordings = open_dataset(tmp_path / "data")
     with pytest.raises(DataError, match="is broken or no image"):
-        cached(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
+        cache_frames(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
     assert not (tmp_path / "cache").exists()
 
 
 def test_frames_to_check_are_those_that_may_show_the_object(tmp_path: Path) -> None:
     data_sets.anti_uav(tmp_path / "boxes")
     data_sets.original(tmp_path / "masks")
-    chosen = check_frames(open_dataset(tmp_path / "boxes", ["train", "test"]), 3, 1)
+    chosen = quick_eval_frames(open_dataset(tmp_path / "boxes", ["train", "test"]), 3, 1)
     assert chosen["train/s1/infrared"] == [0, 1, 3] and chosen["test/s3/IR"] == [0, 0, 0]
-    assert set(check_frames(open_dataset(tmp_path / "masks", ["val"]), 1, 1)["val/s2/infrared"]) == {0}
+    assert set(quick_eval_frames(open_dataset(tmp_path / "masks", ["val"]), 1, 1)["val/s2/infrared"]) == {0}
 
 
 def test_data_sets_need_no_video_decoder_torch_or_pydantic_to_import() -> None:

@@ -1,4 +1,4 @@
-"""Data sets: every format is recognised and read, and what is wrong with one is named before training begins."""
+"""TrainingData sets: every format is recognised and read, and what is wrong with one is named before training begins."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -21,10 +21,10 @@ from training.datasets.outlines import Outline, RunLengths, decoded_mask, fill, 
 from training.datasets.recording import (
     LABEL_OF,
     BrokenDataError,
-    Check,
+    DataCheck,
     LabelledFrame,
     LabelledObject,
-    Recording,
+    LabelledRecording,
     box_fault,
     label_map,
     objects_in,
@@ -50,7 +50,7 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledImage:
     """An image file and what labels it: `mask`, or `label_map`, or else `annotations`."""
 
     image: Path
@@ -64,15 +64,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures(Recording):
-    """Pictures in their order; their numbers are their places."""
+class ImageFolder(LabelledRecording):
+    """ImageFolder in their order; their numbers are their places."""
 
     name: str
     folder: Path
     sensor: str
     clip_class: str
     split: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[LabelledImage, ...]
     without_mask: int = 0
 
     def __len__(self) -> int:
@@ -97,30 +97,30 @@ class Pictures(Recording):
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
         for number in sorted(set(numbers)):
             if number < len(self.pictures):
-                yield read_picture(self.pictures[number], number)
+                yield read_labelled_image(self.pictures[number], number)
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DataCheck]:
         if not self.pictures and not self.without_mask:
             return [lambda: f"{self.folder}: holds no image; allowed: {' '.join(IMAGE_SUFFIXES)}"]
-        return [_PictureCheck(picture) for picture in self.pictures]
+        return [_ImageCheck(picture) for picture in self.pictures]
 
     def settings(self) -> dict[str, Any]:
         return {**asdict(self), "files": [_stamps(picture) for picture in self.pictures]}
 
 
 @dataclass(frozen=True)
-class _PictureCheck:
-    picture: Picture
+class _ImageCheck:
+    picture: LabelledImage
 
     def __call__(self) -> str:
         try:
-            read_picture(self.picture, 0)
+            read_labelled_image(self.picture, 0)
         except BrokenDataError as error:
             return str(error)
         return ""
 
 
-def _stamps(picture: Picture) -> list[tuple[int, int]]:
+def _stamps(picture: LabelledImage) -> list[tuple[int, int]]:
     """Sizes in bytes and times of change: a file that changed makes another cache."""
     files = (path for path in (picture.image, picture.mask, picture.label_map) if path is not None)
     return [(state.st_size, state.st_mtime_ns) for path in files if (state := _state(path))]
@@ -133,7 +133,7 @@ def _state(path: Path) -> Any:
         return None
 
 
-def read_picture(picture: Picture, number: int) -> LabelledFrame:
+def read_labelled_image(picture: LabelledImage, number: int) -> LabelledFrame:
     """Raises BrokenDataError for a broken image, a mask that is none or does not fit, and boxes outside the frame."""
     if picture.fault:
         raise BrokenDataError(picture.fault)
@@ -147,7 +147,7 @@ def read_picture(picture: Picture, number: int) -> LabelledFrame:
     return LabelledFrame(number, image, labels, objects, picture.image, encoded)
 
 
-def _from_mask_file(picture: Picture, image: Image) -> Image:
+def _from_mask_file(picture: LabelledImage, image: Image) -> Image:
     path = picture.label_map or picture.mask
     assert path is not None
     content = _content(path)
@@ -159,7 +159,7 @@ def _from_mask_file(picture: Picture, image: Image) -> Image:
     return labels_of(path, levels) if picture.label_map else mask_of(path, levels, content.startswith(JPEG_MAGIC))
 
 
-def _from_annotations(picture: Picture, image: Image) -> tuple[Image, tuple[LabelledObject, ...]]:
+def _from_annotations(picture: LabelledImage, image: Image) -> tuple[Image, tuple[LabelledObject, ...]]:
     shown_px = image.shape[1], image.shape[0]
     stated_px = (1, 1) if picture.relative else picture.annotated_px or shown_px
     if picture.annotations and not picture.relative and not same_proportions(stated_px, shown_px):
@@ -266,14 +266,16 @@ def sensor_of(place: Path, images: Iterable[Path]) -> str:
     return "visible" if float(spread.mean()) > COLOUR_DIFFERENCE else "infrared"
 
 
-def by_class(name: str, folder: Path, split: str, pictures: Iterable[Picture]) -> list[Pictures]:
+def by_class(name: str, folder: Path, split: str, pictures: Iterable[LabelledImage]) -> list[ImageFolder]:
     """A recording for each class that pictures show; a drone decides, and pictures of nothing are with the drones.
 
     So training can draw classes equally often, however seldom they are.
     """
-    groups: dict[str, list[Picture]] = {}
+    groups: dict[str, list[LabelledImage]] = {}
     for picture in pictures:
         shown = {item.object_class for item in picture.annotations} or {"drone"}
         groups.setdefault(min(shown, key=LABEL_OF.__getitem__), []).append(picture)
     sensor = sensor_of(Path(name), (picture.image for group in groups.values() for picture in group))
-    return [Pictures(f"{name}/{shown}", folder, sensor, shown, split, tuple(group)) for shown, group in groups.items()]
+    return [
+        ImageFolder(f"{name}/{shown}", folder, sensor, shown, split, tuple(group)) for shown, group in groups.items()
+    ]
