@@ -84,9 +84,9 @@ def every_nth(recordings: Iterable[LabelledRecording], drones: int, others: int)
 def cache_frames(
     folder: str | Path, recordings: Sequence[LabelledRecording], numbers: Mapping[str, Sequence[int]]
 ) -> CachedFrames:
-    """The wanted frames, validated and decoded unless an earlier call with the same settings did.
+    """Return the given frames, validated and decoded unless an earlier call with the same settings did so.
 
-    Raises DataError for what is wrong with the recordings.
+    Raise DataError for faults of the recordings.
     """
     settings = [VERSION, JPEG_QUALITY, [(recording.settings(), numbers[recording.name]) for recording in recordings]]
     digest = hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
 """`dasnet label`: convert a data set to a folder of images and masks, with a contact sheet for inspection.
 
 Out, in DIR: `{split}/images/<sensor>/<class>/<recording>/`, the same below `masks/` (0 and 255, UAVs only) and,
-on request, below `classes/` (label maps: 0 background, 1 + index into CLASSES), and `contact_sheet.png`: crops of objects,
-plain and with the outline of their mask.
+on request, below `classes/` (label maps: 0 background, 1 + index into CLASSES), and `contact_sheet.png`: crops of
+objects, plain and with the outline of their mask.
 """
 
 import sys

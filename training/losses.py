@@ -95,7 +95,7 @@ def _bce(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
 
 
 def _compound(logits: Tensor, target: Tensor, labels: Tensor) -> Parts:
-    """Return bce, dice and focal (Lin et al., 2017, arXiv 1708.02002); as in the original alpha weighs all pixels alike."""
+    """Return bce, dice and focal (Lin et al., 2017, arXiv 1708.02002; as in the original alpha weighs all pixels)."""
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     focal = FOCAL_ALPHA * (1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy
     return {"bce": entropy.mean(), **_dice(logits, target, labels), "focal": focal.mean()}

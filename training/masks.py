@@ -1,8 +1,8 @@
 """Pseudo-masks: the object's pixels within a labelled box.
 
 In: a frame (H, W, 3) uint8 and a loose box xyxy in its pixels.  Out: a boolean mask and its position.
-The background is a plane fitted to the ring around the box.  The object's pixels are those whose contrast exceeds a share
-of the peak and the ring's own contrast, connected to the strongest central pixel.
+The background is a plane fitted to the ring around the box.  The object's pixels are those whose contrast exceeds a
+share of the peak and the ring's own contrast, connected to the strongest central pixel.
 """
 
 import cv2

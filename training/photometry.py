@@ -15,7 +15,7 @@ LETTERS = "0123456789ABCDEFGHIKLMNOPRSTUVXZ:.-/%"
 
 
 def photometry(rng: Random, image: Image, sensor: str, invert_share: float, overlay_share: float) -> Image:
-    """Return the image with polarity, tone, blur, noise, compression and overlay changed, each with its own probability."""
+    """Return the image after random changes of polarity, tone, blur, noise, compression and overlay."""
     infrared = sensor == "infrared"
     if rng.random() < (invert_share if infrared else invert_share / 4):
         image = 255 - image

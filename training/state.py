@@ -1,8 +1,8 @@
-"""What changes while training, on disk and off.
+"""State of a training run, in memory and on disk.
 
-In: the configuration, and the folder of a run.  Out: a `TrainingRun` to go on with, in `state.pt`; and checkpoints that
-`model.load` rebuilds.  There is no state of random numbers: each step's come from the seed and its number (see
-`training.samples` and `training.train`), so that a run that goes on draws what it would have drawn.
+In: the configuration, and the folder of a run.  Out: a `TrainingRun`, saved as `state.pt` for resumption, and
+checkpoints that `model.load` reads.  No random state is saved: each step's random numbers come from the seed and the
+step's number (see `training.samples` and `training.train`), so that a resumed run draws the same ones.
 """
 
 from copy import deepcopy
@@ -22,12 +22,12 @@ from pipeline.errors import ConfigError
 from training.config import CropSampling, TrainingConfig
 from training.optimisation import LearningRate, ValidationProgress, build_optimizer
 
-FIXED = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # while a run goes on
+FIXED_KEYS = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # of a resumed run
 
 
 @dataclass
 class TrainingRun:
-    """All of it is in `state.pt`."""
+    """Everything that changes during a run; `state.pt` holds all of it."""
 
     network: nn.Module
     average: nn.Module  # exponential moving average of the weights; a copy of them where ema is 0
@@ -48,7 +48,7 @@ class TrainingRun:
         }
 
     def save(self, path: Path, config: TrainingConfig, steps: int) -> None:
-        """WholeFrames or not at all; `steps` are those of the whole run."""
+        """Write the state atomically; `steps` are those of the whole run."""
         state = {name: part.state_dict() for name, part in self._stateful.items()}
         state |= {"progress": asdict(self.progress), "step": self.step, "steps": steps}
         state["config"] = config.model_dump()
@@ -57,16 +57,17 @@ class TrainingRun:
         partial.replace(path)
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
         for name, part in self._stateful.items():
             part.load_state_dict(state[name])
         self.progress, self.step = ValidationProgress(**state["progress"]), state["step"]
 
 
 def start_run(config: TrainingConfig, device: torch.device | None = None) -> TrainingRun:
-    """A fresh run.  Raises ConfigError for a network or a checkpoint to start from that does not fit."""
+    """Return a fresh run; raise ConfigError for a network or an initial checkpoint that does not fit."""
     device = device or torch.device("cpu")
     if config.precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision = 'fp16'; allowed on a processor: auto, fp32, bf16")
+        raise ConfigError("precision = 'fp16'; must be auto, fp32 or bf16 on a CPU")
     torch.manual_seed(config.seed)
     try:
         network = build(**config.network)
@@ -89,16 +90,19 @@ def start_run(config: TrainingConfig, device: torch.device | None = None) -> Tra
 
 
 def resume_run(run: TrainingRun, folder: Path, config: TrainingConfig, steps: int) -> None:
-    """Go on from the saved run; if its learning rate was already falling for other `steps`, from before it fell."""
+    """Restore the saved run, from before its learning-rate decay if that had started for another number of steps.
+
+    Raise ConfigError where there is no state, or the state of another network, sampling, optimizer or schedule.
+    """
     path = folder / "state.pt"
     if not path.exists():
-        raise ConfigError(f"--resume: {path} is missing; allowed: a folder holding the state of a run")
+        raise ConfigError(f"--resume: {path} is missing; expected the folder of an earlier run")
     state = torch.load(path, map_location="cpu", weights_only=True)
     old, new = state["config"], config.model_dump()
-    for key in FIXED:
+    for key in FIXED_KEYS:
         was, wanted = _at(old, key), _at(new, key)
         if was != wanted:
-            raise ConfigError(f"--resume: {key} = {wanted!r}; allowed: that of {path}, {was!r}")
+            raise ConfigError(f"--resume: {key} = {wanted!r}; must be that of {path}, {was!r}")
     decay_steps = old["schedule"].get("decay_steps")
     if decay_steps is not None and state["steps"] != steps and state["step"] > state["steps"] - decay_steps:
         state = torch.load(folder / "stable.pt", map_location="cpu", weights_only=True)
@@ -106,9 +110,9 @@ def resume_run(run: TrainingRun, folder: Path, config: TrainingConfig, steps: in
 
 
 def export(
-    path: Path, run: TrainingRun, config: TrainingConfig, summary: dict[str, Any], figures: dict[str, float]
+    path: Path, run: TrainingRun, config: TrainingConfig, summary: dict[str, Any], metrics: dict[str, float]
 ) -> None:
-    """The averaged weights as a checkpoint of their own."""
+    """Write the averaged weights as a checkpoint."""
     metadata = Metadata(
         network=config.network["name"],
         arguments={key: value for key, value in config.network.items() if key != "name"},
@@ -119,14 +123,14 @@ def export(
             "data": summary,
             "seed": config.seed,
             "step": run.step,
-            "check": figures,
+            "check": metrics,
         },
     )
     save(path, run.average, metadata)
 
 
 def output_layers(network: nn.Module) -> list[nn.Conv2d]:
-    """The last convolutions of the output and of the auxiliary heads, one filter a class."""
+    """Return the last convolutions of the output and of the auxiliary heads, one filter per class."""
     layers = [module.output_block[1] for module in network.modules() if isinstance(module, OutputBlock)]
     heads = getattr(network.decoder, "aux_heads", None)
     layers += heads.values() if isinstance(heads, nn.ModuleDict) else []
@@ -137,10 +141,10 @@ def output_layers(network: nn.Module) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def spread_first_class(network: nn.Module) -> None:
-    """Every class starts as a copy of the first.
+    """Initialise every class as a copy of the first.
 
-    Classes learned from nothing beside one that already finds all objects stay silent: their gradient vanishes where
-    their probability does.
+    Untrained classes beside one that already detects all objects never learn: their gradient vanishes where their
+    probability does.
     """
     for layer in output_layers(network):
         for parameter in layer.parameters():
@@ -154,7 +158,7 @@ def _start_from(network: nn.Module, config: TrainingConfig) -> None:
         network.load_state_dict(loaded.network.state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"start_from = {config.start_from!r}: holds {theirs}; allowed: the weights of {config.network}"
+            f"start_from = {config.start_from!r}: holds {theirs}; must be the weights of {config.network}"
         ) from error
 
 
@@ -163,7 +167,7 @@ def _check_side(network: nn.Module, config: TrainingConfig) -> None:
         return
     side_px, multiple = config.sampling.size_px, int(cast(Any, network).multiple)
     if side_px % multiple:
-        raise ConfigError(f"sampling.size_px = {side_px}; allowed: multiples of {multiple} with {config.network}")
+        raise ConfigError(f"sampling.size_px = {side_px}; must be a multiple of {multiple} with {config.network}")
 
 
 def _at(content: dict[str, Any], key: str) -> Any:

@@ -1,8 +1,8 @@
-"""How good a network is on whole, stretched frames that it does not learn from.
+"""Validation loss and IoU on whole, stretched frames that are not trained on.
 
-In: a network in evaluation mode and cached frames.  Out: the loss, and the IoU at a threshold of 0.5, of the output, as
-means over images; the IoU of an image and class is (intersection + 1e-6) / (union + 1e-6), as in the original, so that
-an empty mask on an empty image counts as right.
+In: a network in evaluation mode and cached frames.  Out: the loss, and the IoU at a threshold of 0.5, as means over
+images; the IoU of an image and class is (intersection + 1e-6) / (union + 1e-6), as in the original, so that an empty
+mask on an empty image counts as correct.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ EPSILON = 1e-6
 def validate(
     network: nn.Module, sets: Iterable[CachedFrames], size_px: int, config: TrainingConfig
 ) -> dict[str, float]:
-    """{"val_loss": ..., "val_iou": ...} over the frames of all sets."""
+    """Return {"val_loss": ..., "val_iou": ...} over the frames of all sets."""
     device = next(network.parameters()).device
     losses: list[Tensor] = []
     ious: list[Tensor] = []
@@ -52,10 +52,10 @@ def validate(
     return {"val_loss": loss_mean, "val_iou": iou_mean}
 
 
-def iou(found: Tensor, labels: Tensor) -> Tensor:
-    """The mean over images and classes of masks (N, C, H, W) and label maps (N, H, W)."""
-    classes = torch.arange(1, found.shape[1] + 1, device=labels.device)
+def iou(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean IoU over images and classes of masks (N, C, H, W) and label maps (N, H, W)."""
+    classes = torch.arange(1, predicted.shape[1] + 1, device=labels.device)
     target = labels[:, None] == classes[None, :, None, None]
-    shared = (found & target).sum(dim=(2, 3)).float()
-    either = (found | target).sum(dim=(2, 3)).float()
+    shared = (predicted & target).sum(dim=(2, 3)).float()
+    either = (predicted | target).sum(dim=(2, 3)).float()
     return ((shared + EPSILON) / (either + EPSILON)).mean()

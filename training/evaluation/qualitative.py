@@ -1,7 +1,7 @@
-"""A few images kept to look at, the same ones for every network: for the qualitative grid of a comparison.
+"""Sample images of an evaluation, the same for every network: for the qualitative grid of a comparison.
 
-In: cache_frames frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that one of
-a few pixels can be seen, in a folder as `<name>.input.png`, `<name>.truth.png` and `<name>.mask.png`.
+In: cached frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that small
+ones are visible, in a folder as `<name>.input.png`, `<name>.truth.png` and `<name>.mask.png`.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from training.cache import CachedFrames
-from training.evaluation.mask_metrics import UAV_LABEL, Mask
-from training.masks import Image
+from training.evaluation.mask_metrics import UAV_LABEL
+from training.masks import Image, Mask
 
 SAMPLES = 4
 LEAST_SIDE_PX = 96
@@ -21,6 +21,8 @@ SIDE_PER_TARGET = 4.0
 
 @dataclass(frozen=True)
 class QualitativeSample:
+    """A crop of an image with its true and predicted masks."""
+
     name: str
     image: Image  # (h, w, 3) RGB
     truth: Mask  # (h, w)
@@ -28,21 +30,22 @@ class QualitativeSample:
 
 
 def chosen_frames(frames: CachedFrames) -> set[tuple[str, int]]:
-    """LabelledRecording and number of SAMPLES frames with a uav, evenly spread over the data; they depend on nothing else."""
+    """Return recording and number of SAMPLES frames with a uav, evenly spread over the data."""
     shown = [(clip.name, frame.number) for clip in frames.clips for frame in clip.frames if UAV_LABEL in frame.labels]
     number = min(SAMPLES, len(shown))
     return {shown[(2 * k + 1) * len(shown) // (2 * number)] for k in range(number)}
 
 
 def crop(name: str, image: Image, truth: Mask, mask: Mask) -> QualitativeSample:
+    """Return the crop around the target."""
     window = window_around(truth)
     return QualitativeSample(name, image[window], truth[window], mask[window])
 
 
 def window_around(truth: Mask) -> tuple[slice, slice]:
-    """Return rows and columns around all of the target: 4 times its length, at least 96 pixels, never beyond the image.
+    """Return rows and columns around the target: 4 times its length, at least 96 pixels, within the image.
 
-    All of an image without a target.
+    Return all rows and columns of an image without a target.
     """
     if not truth.any():
         return slice(None), slice(None)
@@ -56,6 +59,7 @@ def window_around(truth: Mask) -> tuple[slice, slice]:
 
 
 def write_samples(folder: Path, samples: list[QualitativeSample]) -> None:
+    """Write the samples' images to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
         stem = sample.name.replace("/", "-")
@@ -68,7 +72,7 @@ def write_samples(folder: Path, samples: list[QualitativeSample]) -> None:
 
 
 def read_samples(folder: Path) -> list[QualitativeSample]:
-    """Sorted by name; those that are not whole are left out."""
+    """Return the samples of a folder, sorted by name, without incomplete ones."""
     samples = []
     for path in sorted(folder.glob("*.input.png")):
         name = path.name.removesuffix(".input.png")

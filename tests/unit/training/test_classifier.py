@@ -22,7 +22,7 @@ from model.errors import CheckpointError
 from model.metadata import ClassifierConfig, Metadata
 from training.classifier.augment import augmented
 from training.classifier.crops import TargetCrops
-from training.classifier.train import SHARES, BalancedDraw, Settings, recall, train
+from training.classifier.train import CLASS_SHARES, BalancedDraw, Settings, recall, train
 
 SMALL = {"start_out_channels": 16, "size": 3}
 HOW = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=2, crop_px=32, enlarged_px=32)
@@ -122,7 +122,7 @@ def test_rare_recordings_are_drawn_as_often_as_long_ones() -> None:
     share = np.bincount(targets.recordings[drawn], minlength=4) / 4000
     assert share[1] == pytest.approx(share[2], abs=0.03)
     assert (classes[drawn] == 0).mean() == pytest.approx(
-        SHARES["uav"], abs=0.03
+        CLASS_SHARES["uav"], abs=0.03
     )  # nothing is clutter: birds get the rest
 
 

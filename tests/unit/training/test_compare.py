@@ -15,7 +15,7 @@ from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
 from training.evaluation.compare import compare, read_run, run_compare
-from training.evaluation.figures import FOUND, MISSED, WRONG, judged, plot_samples, plot_training
+from training.evaluation.figures import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, error_map, plot_samples, plot_training
 from training.evaluation.mask_metrics import count, diameter_px, image_metrics, threshold_histogram
 from training.evaluation.qualitative import QualitativeSample, write_samples
 from training.evaluation.report import Evaluation, ImageResult, as_json
@@ -147,8 +147,8 @@ def test_one_seed_has_no_deviation_and_no_test_by_seed(runs: list[Path]):
 def test_a_mask_is_coloured_by_whether_it_is_right():
     truth = np.array([[True, True, False, False]])
     mask = np.array([[True, False, True, False]])
-    picture = judged(QualitativeSample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
-    assert picture[0].tolist() == [list(FOUND), list(MISSED), list(WRONG), [0, 0, 0]]
+    picture = error_map(QualitativeSample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
+    assert picture[0].tolist() == [list(TRUE_POSITIVE), list(FALSE_NEGATIVE), list(FALSE_POSITIVE), [0, 0, 0]]
 
 
 def test_the_grid_has_a_row_an_image_and_a_column_a_model(tmp_path: Path):
@@ -188,7 +188,7 @@ def test_runs_that_do_not_fit_are_named(runs: list[Path], tmp_path: Path):
     read = [read_run(path) for path in runs]
     with pytest.raises(ConfigError, match=r"dasnet-42.*seed 42 is in .*dasnet-42.* too"):
         compare([*read, read_run(runs[0])])
-    with pytest.raises(ConfigError, match=r"--reference pspnet: .*allowed: dasnet, unet, pan"):
+    with pytest.raises(ConfigError, match=r"--reference pspnet: .*must be one of dasnet, unet, pan"):
         compare(read, "pspnet")
     report = json.loads((runs[0] / "evaluation.json").read_text())
     for change, text in (

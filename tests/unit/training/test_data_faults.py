@@ -30,7 +30,7 @@ def fault_of(folder: Path) -> str:
         ("images/a.png", b"no picture", "images/a.png: is broken or no image"),
         ("images/a.png", b"", "images/a.png: is broken or no image"),
         ("masks/a.png", b"no picture", "masks/a.png: is broken or no image"),
-        ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; allowed: 160x128, as "),
+        ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; must be 160x128, as "),
         ("masks/a.png", picture(), "masks/a.png: is no mask but has "),
         ("masks/a.png", mask() | 255, "masks/a.png: is no mask, no pixel is background"),
         ("classes/a.png", mask(9), "classes/a.png: is no label map; expected one channel of 0 to 4"),
@@ -101,7 +101,7 @@ def test_missing_coco_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 320}, "A.mp4: has frames of 160x128 pixels; allowed: 320x128, as labelled"),
+        ({"width": 320}, "A.mp4: has frames of 160x128 pixels; must be 320x128, as labelled"),
         ({"frames": []}, "A.mp4: holds no labelled frame"),
         ({"frames": [[], [{"id": 0, "class": "drone", "box": [200, 9, 5, 5]}]]}, "A.mp4: frame 1: box "),
     ],

@@ -151,7 +151,7 @@ def test_small_crops_are_mixed_in_until_the_decay(clip_set: Path, tmp_path: Path
 
 
 def test_resume_without_state_says_what_is_missing(tiny: TrainingConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--resume: .*state.pt is missing; allowed"):
+    with pytest.raises(ConfigError, match=r"--resume: .*state.pt is missing; expected"):
         train(tiny, tmp_path / "empty", resume=True)
 
 
@@ -277,7 +277,7 @@ def test_command_line_reports_errors_in_one_line(tmp_path: Path, capsys: pytest.
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump({**MINIMAL, "data": str(tmp_path)}))
     assert main([str(config), "--out", str(tmp_path / "run")]) == 2
-    assert "is in no known format; found: bad.yaml; allowed: dronedet" in capsys.readouterr().err
+    assert "is in no known format (found: bad.yaml); expected dronedet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(TINY.parent.glob("*.yaml")), ids=lambda path: path.stem)

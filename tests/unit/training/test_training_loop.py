@@ -220,7 +220,7 @@ def test_the_weights_alone_start_another_run(configured: Callable[..., TrainingC
     run = start_run(configured(start_from=str(path)))
     assert_same(first, run.network)
     assert not run.optimizer.state_dict()["state"]
-    with pytest.raises(ConfigError, match=r"start_from = .*first.safetensors': holds .*allowed: the weights of"):
+    with pytest.raises(ConfigError, match=r"start_from = .*first.safetensors': holds .*must be the weights of"):
         start_run(configured(start_from=str(path), network={"name": "thindyunet", **SMALL}))
 
 
@@ -242,9 +242,9 @@ def test_a_plateau_lowers_the_rate_and_then_the_run_stops(
 def test_a_new_run_does_not_replace_another(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     config = configured(epochs=1)
     train(config, tmp_path / "run", resume=False)
-    with pytest.raises(ConfigError, match=r"run: holds the state of a run; allowed: another folder, or --resume"):
+    with pytest.raises(ConfigError, match=r"run: holds the state of a run; expected another folder, or --resume"):
         train(config, tmp_path / "run", resume=False)
-    with pytest.raises(ConfigError, match=r"--resume: optimizer.kind = 'sgd'; allowed: that of .*'adamw'"):
+    with pytest.raises(ConfigError, match=r"--resume: optimizer.kind = 'sgd'; must be that of .*'adamw'"):
         train(configured(epochs=1, optimizer={"kind": "sgd"}), tmp_path / "run", resume=True)
 
 

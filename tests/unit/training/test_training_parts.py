@@ -333,8 +333,8 @@ def test_single_keys_are_changed_from_the_command_line() -> None:
             {"network": {"name": "dasnet", "size": 1}},
             r"network: network dasnet: size=1: allowed: a whole number, 3 or more",
         ),
-        ({"sampling": {"kind": "whole", "size_px": 100}}, r"sampling.size_px = 100; allowed: multiples of 32"),
-        ({"precision": "fp16"}, r"precision = 'fp16'; allowed on a processor: auto, fp32, bf16"),
+        ({"sampling": {"kind": "whole", "size_px": 100}}, r"sampling.size_px = 100; must be a multiple of 32"),
+        ({"precision": "fp16"}, r"precision = 'fp16'; must be auto, fp32 or bf16 on a CPU"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_data_is_read(changes: dict[str, Any], message: str) -> None:
