@@ -408,6 +408,24 @@ def evaluate(
     )
 
 
+@app.command(epilog="Example: `dasnet evaluate-clips hard --data FOLDER --json clips.json`")
+def evaluate_clips(
+    split: Annotated[str, typer.Argument(metavar="SET", help="Split of the data: train, val, hard, test or all.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled clips.")],
+    checkpoint: CheckpointOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where replays are stored.")] = Path(
+        "out/evaluation"
+    ),
+    engine: EngineOption = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Evaluate 16 fixed clips only.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
+) -> None:
+    """Track metrics of labelled clips, replayed through the whole pipeline: recall, false tracks, delay."""
+    from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
+
+    run_evaluate_clips(ClipEvaluationOptions(split, data, checkpoint, out, engine, quick, json))
+
+
 @app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders or JSON files of `evaluate`.")],

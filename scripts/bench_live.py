@@ -60,7 +60,10 @@ def watch(program: Running, run_dir: Path, seconds: float) -> dict[str, object]:
         "captured": after.captured - before.captured,
         "segmented": after.segmented - before.segmented,
         "dropped": {cause.value: count for cause, count in lost.items() if count},
-        **{f"capture_to_track_p{share:g}_ms": round(1e3 * quantile_s(enlarged_box, share / 100), 1) for share in (50, 95, 99)},
+        **{
+            f"capture_to_track_p{share:g}_ms": round(1e3 * quantile_s(enlarged_box, share / 100), 1)
+            for share in (50, 95, 99)
+        },
     }
 
 

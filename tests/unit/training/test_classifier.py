@@ -172,14 +172,14 @@ def test_data_without_a_target_to_learn_from_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.json.gz").write_bytes(gzip.compress(json.dumps(labels).encode()))
     (tmp_path / "clips").symlink_to(REPOSITORY / "tests" / "data" / "clips")
     ended = run_script(tmp_path, tmp_path / "a.safetensors", "--cache", str(tmp_path / "cache"), "--sensors", "visible")
-    assert ended.returncode == 2 and "holds no targets" in ended.stderr, ended.stderr
+    assert ended.returncode == 2 and "holds no labelled target" in ended.stderr, ended.stderr
     assert not (tmp_path / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "allowed"),
-    [("--every", "0", "1 or more"), ("--steps", "-1", "1 or more"), ("--sensors", "thermal", "infrared, visible")],
+    ("option", "value", "expected"),
+    [("--every", "0", "1 or more"), ("--steps", "-1", "1 or more"), ("--sensors", "thermal", "one of infrared, visible")],
 )
-def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, allowed: str) -> None:
+def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, expected: str) -> None:
     ended = run_script(REPOSITORY / "tests" / "data", tmp_path / "a.safetensors", option, value)
-    assert ended.returncode == 2 and f"error: {option} {value}; allowed: {allowed}" in ended.stderr, ended.stderr
+    assert ended.returncode == 2 and f"error: {option} {value}; must be {expected}" in ended.stderr, ended.stderr

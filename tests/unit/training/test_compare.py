@@ -115,7 +115,7 @@ def test_the_command_writes_tables_and_figures(runs: list[Path], tmp_path: Path)
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     text = (out / "comparison.md").read_text()
-    assert text in result.stdout and "left out" not in result.stdout
+    assert text in result.stdout and "skipped" not in result.stdout
     assert "12 images of clips, val; seeds 42, 2024, 8888." in text
     assert "## iou against dasnet, by seed (means over images)" in text and "(Holm, 1979)" in text
     assert json.loads((out / "comparison.json").read_text()) == compare([read_run(path) for path in runs])
@@ -130,7 +130,7 @@ def test_what_cannot_be_drawn_is_said(runs: list[Path], tmp_path: Path, capsys: 
         copy.write_bytes((path / "evaluation.json").read_bytes())
     run_compare(sorted(tmp_path.glob("*.json")), tmp_path / "out", None)
     said = capsys.readouterr().out
-    assert "training_curves.png is left out" in said and "qualitative.png is left out" in said
+    assert "training_curves.png is skipped" in said and "qualitative.png is skipped" in said
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["parameters.png", "precision_recall.png"]
 
 

@@ -31,9 +31,9 @@ def fault_of(folder: Path) -> str:
         ("images/a.png", b"", "images/a.png: is broken or no image"),
         ("masks/a.png", b"no picture", "masks/a.png: is broken or no image"),
         ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; must be 160x128, as "),
-        ("masks/a.png", picture(), "masks/a.png: is no mask but has "),
-        ("masks/a.png", mask() | 255, "masks/a.png: is no mask, no pixel is background"),
-        ("classes/a.png", mask(9), "classes/a.png: is no label map; expected one channel of 0 to 4"),
+        ("masks/a.png", picture(), "masks/a.png: is not a mask: it has "),
+        ("masks/a.png", mask() | 255, "masks/a.png: is not a mask, no pixel is background"),
+        ("classes/a.png", mask(9), "classes/a.png: is not a label map; expected one channel of 0 to 4"),
     ],
 )
 def test_broken_pictures_and_masks_are_named(tmp_path: Path, file: str, content: Any, message: str) -> None:

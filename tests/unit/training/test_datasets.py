@@ -179,7 +179,7 @@ def test_targets_of_scenes_can_be_larger() -> None:
     ("make", "message"),
     [
         (lambda folder: None, r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*, YOLO .*COCO"),
-        (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format; found: x/; allowed"),
+        (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format \(found: x/\); expected"),
         (
             lambda folder: (folder / "labels.json.gz").write_text("{}"),
             r"labels.json.gz: cannot be read; expected",

@@ -248,7 +248,7 @@ def test_wrong_usage_ends_with_two_and_a_failure_with_one(
     [
         ({"data": "nowhere"}, ConfigError, "nowhere"),
         ({"split": "tset"}, ConfigError, "'tset'; must be one of train, val"),
-        ({"split": "train"}, ConfigError, "split '?train'?.*allowed"),
+        ({"split": "train"}, ConfigError, "split '?train'?.*must be"),
         ({"model": "unet"}, ConfigError, "--model unet: .*own.safetensors is of dasnet"),
         ({"seed": 7}, ConfigError, "--seed 7: .*own.safetensors was trained with seed 42"),
     ],

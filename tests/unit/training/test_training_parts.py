@@ -366,7 +366,7 @@ def test_the_tiny_configuration_trains_from_the_command_line(tmp_path: Path) -> 
     assert "from step 20 to 42" in more
     assert "holds the state" in run("-m", "training.train", str(TINY), "--out", str(out), expect=2)
     error = run("-m", "pipeline", "train", str(TINY), "--out", str(out), "--set", "device=cuda:7", expect=2)
-    assert "train: device = 'cuda:7'; allowed here: auto, cpu" in error
+    assert "train: device = 'cuda:7'; must be one of auto, cpu" in error
 
 
 def test_training_needs_little(tmp_path: Path) -> None:
