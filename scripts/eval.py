@@ -1,4 +1,4 @@
-"""The same as `dasnet evaluate`, under the original repository's name: `python3 scripts/eval.py --checkpoint FILE ...`."""
+"""The same as `dasnet evaluate`, under the original repository's name."""
 
 import sys
 

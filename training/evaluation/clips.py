@@ -1,7 +1,7 @@
 """`dasnet evaluate-clips`: replay labelled clips through the whole pipeline and compute track metrics.
 
-In: a folder of labelled videos, in the format of `tests/data` (labels.json.gz and clips/) or of Anti-UAV.  Out: tables by
-sensor and class.  Detections are stored and reused as long as checkpoint, threshold and engine are the same, so that
+In: a folder of labelled videos, in the format of `tests/data` (labels.json.gz and clips/) or of Anti-UAV.  Out: tables
+by sensor and class.  Detections are stored and reused as long as checkpoint, threshold and engine are the same, so that
 tracking can be repeated in seconds.
 """
 

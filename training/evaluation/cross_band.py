@@ -4,8 +4,8 @@
     DASNET_CLIPS=FOLDER python3 scripts/cross_band.py --out out/colour --set sampling.augmentation.grey=false
 
 Both trainings are short, from random weights, with `configs/training/dasnet_objects.yaml`; `--set` changes a key of it,
-so that two calls compare two kinds of augmentation.  Metrics per frame of `val` and `hard`: drones detected as any class
-and as uav, and frames without a drone that have a detection of class uav.  Finished trainings are reused.
+so that two calls compare two kinds of augmentation.  Metrics per frame of `val` and `hard`: drones detected as any
+class and as uav, and frames without a drone that have a detection of class uav.  Finished trainings are reused.
 """
 
 import json

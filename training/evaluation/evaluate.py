@@ -129,7 +129,7 @@ def evaluate(
 
 
 def _inferred(engine: Engine, frames: CachedFrames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
-    """Yield each frame with its probabilities (classes, h, w) at the network's input; inference runs one frame ahead."""
+    """Yield each frame with its probabilities (classes, h, w) at the network's input; inference is one frame ahead."""
     waiting: deque[tuple[CachedClip, CachedFrame, Image, Image, Future[Maps]]] = deque()
     for clip in frames.clips:
         for frame in clip.frames:

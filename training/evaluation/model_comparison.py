@@ -4,8 +4,8 @@
     python3 scripts/compare_models.py --networks dasnet,thindyunet --seeds 42,2024 --steps 40 --size 128
 
 Each network is trained with each seed, evaluated on unseen scenes, and compared, one process at a time.  An interrupted
-comparison is resumed by the same command.  `--out` gets the comparison, small enough to be committed; `--runs` everything
-else.
+comparison is resumed by the same command.  `--out` gets the comparison, small enough to be committed; `--runs` all
+other files.
 """
 
 import argparse
