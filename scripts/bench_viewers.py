@@ -143,7 +143,7 @@ async def request(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 
 
 def read(metrics: str) -> tuple[float, float]:
-    """CachedFrames segmented so far, and seconds of processor time of the console."""
+    """Frames segmented so far, and seconds of processor time of the console."""
     with urllib.request.urlopen(metrics, timeout=5) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [sample for family in families for sample in family.samples]

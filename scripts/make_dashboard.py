@@ -106,14 +106,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
     ),
     "Cameras": (
         Figure(
-            "CachedFrames searched",
-            "CachedFrames a second.",
+            "Frames searched",
+            "Frames a second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_segmented_total", "camera")),),
         ),
         Figure(
-            "CachedFrames captured",
-            "CachedFrames a second.",
+            "Frames captured",
+            "Frames a second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_captured_total", "camera")),),
         ),
@@ -130,14 +130,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             (("{{camera}} {{cause}}", total("dasnet_blind_seconds_total", "camera, cause")),),
         ),
         Figure(
-            "CachedFrames dropped",
-            "CachedFrames a second that were not searched, by cause.",
+            "Frames dropped",
+            "Frames a second that were not searched, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_dropped_total", "camera, cause")),),
         ),
         Figure(
-            "CachedFrames failed",
-            "CachedFrames a second whose search failed, by cause.",
+            "Frames failed",
+            "Frames a second whose search failed, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_failed_total", "camera, cause")),),
         ),
@@ -247,7 +247,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Credits in use",
-            "CachedFrames in flight; what is allowed.",
+            "Frames in flight; what is allowed.",
             "none",
             (
                 ("{{camera}}", f"sum by (camera) (dasnet_frames_in_flight{{{CAMERA}}})"),

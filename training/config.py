@@ -41,7 +41,7 @@ class Augmentation(Section):
     """How crops are drawn and augmented; shares are of all samples, scales multiply the sensor's own."""
 
     crop_px: CropSize = 256
-    sensor_scale: dict[Sensor, Positive] = Field({"infrared": 1.0, "visible": 0.5})
+    sensor_scale: dict[Sensor, Positive] = Field(default={"infrared": 1.0, "visible": 0.5})
     scale_min: Positive = 0.4
     scale_max: Number = 2.0
     drone_share: Share = 0.6
@@ -149,11 +149,11 @@ class TrainingConfig(Section):
     steps: Count = 0  # either this or epochs
     epochs: Count = 0
     batch: PositiveInt = 24  # images per step, in each process
-    network: dict[Text, Any] = Field({"name": "dasnet", "num_class": 1}, validate_default=True)
-    sampling: WholeFrames | CropSampling = Field(WholeFrames(), discriminator="kind")
+    network: dict[Text, Any] = Field(default={"name": "dasnet", "num_class": 1}, validate_default=True)
+    sampling: WholeFrames | CropSampling = Field(default=WholeFrames(), discriminator="kind")
     loss: Literal["dice", "bce", "jaccard", "compound", "field"] = "dice"
     optimizer: Optimizer = Optimizer()
-    schedule: Plateau | Cosine | Trapezoid = Field(Plateau(), discriminator="kind")
+    schedule: Plateau | Cosine | Trapezoid = Field(default=Plateau(), discriminator="kind")
     early_stopping: EarlyStopping = EarlyStopping()
     clip_norm: NotNegative = 0.0  # of the gradient; 0: not clipped
     ema: Decay = 0.0  # decay of the moving average of the weights; 0: none
@@ -165,11 +165,11 @@ class TrainingConfig(Section):
     device: Text = "auto"  # auto, cpu, cuda or cuda:N
     threads: PositiveInt = 2  # CPU threads of the network
     workers: Count = 0  # processes that prefetch samples; 0: the training process itself, between steps
-    splits: list[Split] = Field(["train"], min_length=1)
-    clips: list[Text] = Field([])  # names; empty: all of the splits
-    sensors: list[Sensor] = Field(list(SENSORS), min_length=1)  # to train on; checks use all sensors
-    check_splits: list[Split] = Field(["val"], min_length=1)
-    check_clips: list[Text] = Field([])
+    splits: list[Split] = Field(default=["train"], min_length=1)
+    clips: list[Text] = Field(default=[])  # names; empty: all of the splits
+    sensors: list[Sensor] = Field(default=list(SENSORS), min_length=1)  # to train on; checks use all sensors
+    check_splits: list[Split] = Field(default=["val"], min_length=1)
+    check_clips: list[Text] = Field(default=[])
     max_samples: Count = 0  # frames, drawn by the seed; 0: all
     max_check_samples: Count = 0
     cache: Text = ".cache/training"

@@ -3,8 +3,8 @@
     make chaos FAULTS=200 SEED=1
     PYTHONPATH=tests python -m endurance.chaos --faults 3 --kinds end_capture,supervisor_killed
 
-Real RTSP cameras, real processes; the seed chooses the faults and their targets.  After each fault: the time until every
-camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or open
+Real RTSP cameras, real processes; the seed chooses the faults and their targets.  After each fault: the time until
+every camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or open
 descriptor.  The last line is one JSON object; the exit code is 1 where a limit is missed.
 
 As root it runs in its own network and mount namespaces (`unshare`), which packet loss and full disks require; packet

@@ -22,7 +22,7 @@ CLIP_FRAMES = 150
 
 
 def cameras(count: int, fps: int, rng: random.Random, folder: Path) -> dict[str, Settings]:
-    """Return the settings of cameras `cam00`, `cam01`, ..., with clips of 320x256 drawn by `rng` and encoded to `folder`."""
+    """Return settings of cameras `cam00`, `cam01`, ..., with clips of 320x256 drawn by `rng`, encoded to `folder`."""
     clips = [encoded(clip, folder / clip.name, fps) for clip in sorted(CLIPS.glob("*.mp4"))]
     return {f"cam{number:02}": {"file": str(rng.choice(clips)), "fps": fps} for number in range(count)}
 
@@ -44,7 +44,7 @@ def encoded(clip: Path, path: Path, fps: int, scale: float = 1.0) -> Path:
 
 
 def write_site(folder: Path, watched: Sequence[Mapping[str, object]], **sections: object) -> Path:
-    """Write and return a site's configuration with the run folder `folder/run` and free ports unless `sections` has them."""
+    """Write a site's configuration with run folder `folder/run`, and free ports unless `sections` has others."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "site.yaml"
     content = {

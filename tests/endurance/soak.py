@@ -3,8 +3,8 @@
     make soak MINUTES=10 SEED=1
 
 Real RTSP servers, the real program.  Two thirds of the time every camera sends `--rate` frames/s; the rest ten times as
-many, more than can be processed (not with `--steady`).  The resident memory of each worker is printed every minute and as
-a table.  The last line is one JSON object; the exit code is 1 where a limit is missed, named in the line before.
+many, more than can be processed (not with `--steady`).  The resident memory of each worker is printed every minute and
+as a table.  The last line is one JSON object; the exit code is 1 where a limit is missed, named in the line before.
 """
 
 import argparse

@@ -34,10 +34,10 @@ from pipeline.errors import ConfigError
 from training.cache import CachedClip, CachedFrame, CachedFrames, cache_frames, every_nth
 from training.datasets import open_dataset
 from training.evaluation.figures import can_plot, plot_precision_recall
-from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
+from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, count, diameter_px, threshold_histogram
 from training.evaluation.qualitative import chosen_frames, crop, write_samples
 from training.evaluation.report import OBJECT, UAV, Evaluation, ImageResult, Timing, as_json, table
-from training.masks import Image
+from training.masks import Image, Mask
 
 CACHE = Path(".cache/training")
 EVALUATION_FILE, SAMPLES_FOLDER = "evaluation.json", "samples"

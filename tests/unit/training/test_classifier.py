@@ -178,7 +178,11 @@ def test_data_without_a_target_to_learn_from_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
-    [("--every", "0", "1 or more"), ("--steps", "-1", "1 or more"), ("--sensors", "thermal", "one of infrared, visible")],
+    [
+        ("--every", "0", "1 or more"),
+        ("--steps", "-1", "1 or more"),
+        ("--sensors", "thermal", "one of infrared, visible"),
+    ],
 )
 def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, expected: str) -> None:
     ended = run_script(REPOSITORY / "tests" / "data", tmp_path / "a.safetensors", option, value)

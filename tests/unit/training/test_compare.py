@@ -15,7 +15,14 @@ from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
 from training.evaluation.compare import compare, read_run, run_compare
-from training.evaluation.figures import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, error_map, plot_samples, plot_training
+from training.evaluation.figures import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
+    error_map,
+    plot_samples,
+    plot_training,
+)
 from training.evaluation.mask_metrics import count, diameter_px, image_metrics, threshold_histogram
 from training.evaluation.qualitative import QualitativeSample, write_samples
 from training.evaluation.report import Evaluation, ImageResult, as_json

@@ -178,14 +178,23 @@ def test_targets_of_scenes_can_be_larger() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*, YOLO .*COCO"),
+        (
+            lambda folder: None,
+            r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*, YOLO .*COCO",
+        ),
         (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format \(found: x/\); expected"),
         (
             lambda folder: (folder / "labels.json.gz").write_text("{}"),
             r"labels.json.gz: cannot be read; expected",
         ),
-        (lambda folder: data_sets.dronedet(folder, sensor="sonar"), r"A.sensor is 'sonar'; must be one of infrared, visible"),
-        (lambda folder: data_sets.dronedet(folder, split="tset"), r"A.split is 'tset'; must be one of train, val, hard"),
+        (
+            lambda folder: data_sets.dronedet(folder, sensor="sonar"),
+            r"A.sensor is 'sonar'; must be one of infrared, visible",
+        ),
+        (
+            lambda folder: data_sets.dronedet(folder, split="tset"),
+            r"A.split is 'tset'; must be one of train, val, hard",
+        ),
         (
             lambda folder: data_sets.dronedet(folder, frames=[[{"id": 0}]]),
             r"clip A: frame 0: has the object .*; expected id, class and box",
@@ -257,5 +266,7 @@ def test_a_folder_that_is_not_there() -> None:
     "arguments", ["count=0", "count=many", "seeds=1", "seed", "size=640", "size=20x20", "targets=0"]
 )
 def test_wrong_arguments_of_scenes(arguments: str) -> None:
-    with pytest.raises(DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; (expected|must be) "):
+    with pytest.raises(
+        DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; (expected|must be) "
+    ):
         open_dataset(f"scene:{arguments}")
