@@ -110,9 +110,11 @@ class WholeSamples:
         self._all = all_frames(frames)
 
     def count(self, step: int) -> int:  # noqa: ARG002
+        """Return the number of samples of a step, of all processes together."""
         return self.batch
 
     def sample(self, step: int, index: int) -> TrainingSample:
+        """Return sample `index` of a step."""
         epoch, place = divmod(step, steps_per_epoch(len(self._all), self.batch))
         order = _order(self.seed, epoch, len(self._all))
         return stretched(*self.frames.read(self._all[order[(place * self.batch + index) % len(order)]]), self.size_px)
@@ -134,9 +136,11 @@ class CropSamples:
         return (crops.small_batch, crops.small_crop_px) if small else (self.batch, crops.augmentation.crop_px)
 
     def count(self, step: int) -> int:
+        """Return the number of samples of a step, of all processes together."""
         return self.shape(step)[0] * self.processes
 
     def sample(self, step: int, index: int) -> TrainingSample:
+        """Return sample `index` of a step."""
         return self._sampler.sample(step, index, self.shape(step)[1])
 
 

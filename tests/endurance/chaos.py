@@ -4,8 +4,8 @@
     PYTHONPATH=tests python -m endurance.chaos --faults 3 --kinds end_capture,supervisor_killed
 
 Real RTSP cameras, real processes; the seed chooses the faults and their targets.  After each fault: the time until
-every camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or open
-descriptor.  The last line is one JSON object; the exit code is 1 where a limit is missed.
+every camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or
+open descriptor.  The last line is one JSON object; the exit code is 1 where a limit is missed.
 
 As root it runs in its own network and mount namespaces (`unshare`), which packet loss and full disks require; packet
 loss requires `nftables` too.  Faults that are not possible here are skipped with the reason.

@@ -40,9 +40,11 @@ class Clip(LabelledRecording):
         return len(self.frames)
 
     def may_show(self, number: int, object_class: str) -> bool:
+        """Return whether a frame may show an object of the class."""
         return any(item.object_class == object_class for item in self.frames[number])
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
+        """Yield the given frames, in order."""
         from pipeline.capture.recordings import open_recording
 
         wanted = {number for number in numbers if number < len(self.frames)}
@@ -62,9 +64,11 @@ class Clip(LabelledRecording):
             raise BrokenDataError(f"{self.path}: cannot be decoded ({_reason(self.path, error)})") from error
 
     def checks(self) -> list[DataCheck]:
+        """Return the checks of the data."""
         return [self._fault]
 
     def settings(self) -> dict[str, Any]:
+        """Return everything that determines the frames."""
         return asdict(self)
 
     def _fault(self) -> str:

@@ -47,9 +47,11 @@ class SceneRecording(LabelledRecording):
         return len(self.times_s)
 
     def may_show(self, number: int, object_class: str) -> bool:  # noqa: ARG002
+        """Return whether a frame may show an object of the class."""
         return any(_class_of(actor) == object_class for actor in self.cast)
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
+        """Yield the given frames, in order."""
         from pipeline.imaging.synthetic_scene import Look, Scene
 
         scene = Scene(self.seed, self.width_px, self.height_px, Look(self.look), self.cast, self.clouds, self.scale)
@@ -64,9 +66,11 @@ class SceneRecording(LabelledRecording):
             yield LabelledFrame(number, image, labels, tuple(objects))
 
     def checks(self) -> list[DataCheck]:
+        """Return the checks of the data."""
         return []
 
     def settings(self) -> dict[str, Any]:
+        """Return everything that determines the frames."""
         from pipeline.imaging import synthetic_scene as scene
 
         return {**asdict(self), "generator": hashlib.sha256(Path(scene.__file__).read_bytes()).hexdigest()}

@@ -80,13 +80,16 @@ class ImageFolder(LabelledRecording):
 
     @property
     def skipped(self) -> int:
+        """Number of images skipped because they have no mask."""
         return self.without_mask
 
     @property
     def crowds(self) -> int:
+        """Number of skipped annotations of several objects in one."""
         return sum(image.crowds for image in self.images)
 
     def may_show(self, number: int, object_class: str) -> bool:
+        """Return whether a frame may show an object of the class."""
         labelled = self.images[number]
         if labelled.label_map is not None:
             return True
@@ -95,16 +98,19 @@ class ImageFolder(LabelledRecording):
         return any(item.object_class == object_class for item in labelled.annotations)
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
+        """Yield the given frames, in order."""
         for number in sorted(set(numbers)):
             if number < len(self.images):
                 yield read_labelled_image(self.images[number], number)
 
     def checks(self) -> list[DataCheck]:
+        """Return the checks of the data."""
         if not self.images and not self.without_mask:
             return [lambda: f"{self.folder}: holds no image; expected {' '.join(IMAGE_SUFFIXES)}"]
         return [_ImageCheck(image) for image in self.images]
 
     def settings(self) -> dict[str, Any]:
+        """Return everything that determines the frames."""
         return {**asdict(self), "files": [_stamps(image) for image in self.images]}
 
 

@@ -180,7 +180,7 @@ def test_targets_of_scenes_can_be_larger() -> None:
     [
         (
             lambda folder: None,
-            r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*, YOLO .*COCO",
+            r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*COCO",
         ),
         (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format \(found: x/\); expected"),
         (
@@ -189,11 +189,11 @@ def test_targets_of_scenes_can_be_larger() -> None:
         ),
         (
             lambda folder: data_sets.dronedet(folder, sensor="sonar"),
-            r"A.sensor is 'sonar'; must be one of infrared, visible",
+            r"A.sensor is 'sonar'; must be one of infrared",
         ),
         (
             lambda folder: data_sets.dronedet(folder, split="tset"),
-            r"A.split is 'tset'; must be one of train, val, hard",
+            r"A.split is 'tset'; must be one of train",
         ),
         (
             lambda folder: data_sets.dronedet(folder, frames=[[{"id": 0}]]),
@@ -266,7 +266,5 @@ def test_a_folder_that_is_not_there() -> None:
     "arguments", ["count=0", "count=many", "seeds=1", "seed", "size=640", "size=20x20", "targets=0"]
 )
 def test_wrong_arguments_of_scenes(arguments: str) -> None:
-    with pytest.raises(
-        DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; (expected|must be) "
-    ):
+    with pytest.raises(DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; "):
         open_dataset(f"scene:{arguments}")
