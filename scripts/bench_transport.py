@@ -154,10 +154,10 @@ def _segmentation(there: Connection) -> None:
     preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - not part of the transport
     keep_memory()  # as a CPU engine does
     stop = threading.Event()
-    doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
+    routers = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
     segmenter: Any = NullSegmenter()
-    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), doors, metrics, stop, objective_s=0.5)
+    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), routers, metrics, stop, objective_s=0.5)
     thread = threading.Thread(target=worker.run)
     thread.start()
     there.send("there")
@@ -176,7 +176,7 @@ def credit_flow(images: list[Pixels], frames: int, fps: float) -> Latencies:
             ref = FrameRef(CAMERA, "s1", number, number / fps, time.monotonic_ns(), time.time_ns())
             channel.offer(Frame(ref, Band.VISIBLE, pixels), Stamps())
         if not channel.drain(ROUND_S):
-            raise TimeoutError("frames have no fate")
+            raise TimeoutError("frames without an outcome")
         channel.close()
         while results.poll(200):
             message, _ = decode(results.recv_multipart())

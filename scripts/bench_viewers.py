@@ -2,7 +2,7 @@
 
     python3 scripts/bench_viewers.py --viewers 20 --json viewers.json
 
-In: the demo (or `--config`).  Each viewer holds the live stream and fetches the picture of every frame that has one, as
+In: the demo (or `--config`).  Each viewer holds the live stream and fetches the image of every frame that has one, as
 the page does.  They run on this machine, in one process, so that their own work is in the cost: other machines would
 take it away from here.
 """
@@ -82,7 +82,7 @@ async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds
     deadline_s = time.monotonic() + START_S
     while (await asyncio.to_thread(read, metrics))[0] < 1:
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"no frame was searched within {START_S:g} s")
+            raise SystemExit(f"no frame was segmented within {START_S:g} s")
         await asyncio.sleep(0.5)
     turns = []
     for number in [0, viewers] * rounds:
