@@ -64,7 +64,7 @@ def replay(
         stage = TrackStage(segmenter.decision)
         known: Band | None = None
         try:
-            for picture in source.pictures():
+            for picture in source.frames():
                 known = known or band_of(picture.pixels, band)
                 time_ns = round(picture.pts_s * 1e9)
                 ref = FrameRef(Path(path).stem, "", picture.number, picture.pts_s, time_ns, time_ns)

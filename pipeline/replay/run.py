@@ -251,7 +251,7 @@ class Replay:
         """The frames that are asked for, with the source's own numbers and times."""
         options = self._options
         band: Band | None = None
-        for picture in source.pictures():
+        for picture in source.frames():
             number = picture.number
             if options.end is not None and number >= options.end:
                 break

@@ -51,7 +51,7 @@ class Clip(LabelledRecording):
         try:
             recording = open_recording(self.path)
             try:
-                for picture in recording.pictures():
+                for picture in recording.frames():
                     if picture.number in wanted:
                         image, objects = _as_rgb(picture.pixels), self.frames[picture.number]
                         yield LabelledFrame(picture.number, image, label_map(image, objects), objects)
@@ -101,7 +101,7 @@ def open_clip(
         recording = open_recording(path)
         try:
             fps = recording.fps
-            if first := next(recording.pictures(), None):
+            if first := next(recording.frames(), None):
                 height_px, width_px = first.pixels.shape[:2]
         finally:
             recording.close()

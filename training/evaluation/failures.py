@@ -71,7 +71,7 @@ def tile(clip: Clip, number: int, xyxy: Box, colour: tuple[int, int, int]) -> ND
     """Return the section of a frame around a box, with the box and the clip's name."""
     source = open_recording(clip.path)
     try:
-        pixels = next(picture.pixels for index, picture in enumerate(source.pictures()) if index == number)
+        pixels = next(frame.pixels for frame in source.frames() if frame.number == number)
     finally:
         source.close()
     frame = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if pixels.ndim == 2 else cv2.COLOR_RGB2BGR)

@@ -106,7 +106,7 @@ def test_each_page_of_a_tiff_has_its_own_size(tmp_path: Path, page: int) -> None
     source = open_recording(path)
     shown = []
     with pytest.raises(SourceError, match=r"1 frames were read \(stack.tif.* declares 16000000x40 px; must be at most"):
-        shown.extend(source.pictures())  # those before the fault are yielded one by one
+        shown.extend(source.frames())  # those before the fault are yielded one by one
     source.close()
 
 
