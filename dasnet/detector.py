@@ -86,7 +86,7 @@ class Detections:
         )
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """Return one COCO result per detection: `image_id`, `category_id` (1: the first class), `bbox` (xywh), `score`."""
+        """Return COCO results: image_id, category_id (1: the first class), category_name, bbox (xywh), score."""
         categories = self.raw.class_scores.argmax(axis=1) + 1 if len(self) else []
         return [
             {

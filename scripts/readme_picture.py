@@ -1,4 +1,4 @@
-"""Make the README's picture: real footage of `tests/data` through `dasnet replay`, four moments side by side.
+"""Make the README's image: real footage of `tests/data` through `dasnet replay`, four moments side by side.
 
 scripts/readme_picture.py .github/annotated.png
 """

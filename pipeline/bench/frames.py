@@ -32,7 +32,7 @@ def save_frames(path: Path, metadata: Metadata, folder: Path) -> dict[str, float
             band = band_of(pixels)
             picture, _ = prepare(pixels, band, metadata.preprocessing)
             np.save(frame_file(folder, len(saved)), picture)
-            saved[f"{recording.name} frame {number}"] = metadata.decision[band].threshold
+            saved[f"{recording.name} frame {number}"] = metadata.thresholds[band].threshold
     return saved
 
 

@@ -247,10 +247,10 @@ class Tracker:
             return UNKNOWN
         evidence = target.evidence
         uav = float(evidence[self._classes.index(UAV)])
-        if uav > self._decision.uav_evidence:
+        if uav > self._decision.uav_log_odds:
             return UAV
         margin = self._settings.silence_margin if target.reported else 0.0
-        if uav < -(self._decision.distractor_evidence + margin):
+        if uav < -(self._decision.distractor_log_odds + margin):
             others = [name for name in self._classes if name != UAV]
             return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
         return UNKNOWN

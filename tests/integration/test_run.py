@@ -308,7 +308,7 @@ def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
             refused = dasnet("run", site(tmp_path, [camera], **{section: {"port": port}}))
             assert (refused.returncode, str(port) in refused.stderr) == (code, True), refused.stderr
     missing = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "none.pth"}))
-    assert missing.returncode == 2 and "none.pth: no such file" in missing.stderr
+    assert missing.returncode == 2 and "model.checkpoint: no such file" in missing.stderr
 
 
 def test_two_programs_in_one_run_folder_are_refused(tmp_path: Path):

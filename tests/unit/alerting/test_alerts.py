@@ -8,7 +8,7 @@ from pipeline.types import Band, Event, EventKind, Severity
 
 
 def events_of(frames: list) -> list[Event]:
-    stage = TrackStage(Metadata().decision)
+    stage = TrackStage(Metadata().thresholds)
     events: list[Event] = []
     for detections in frames:
         events += stage.alert(detections.ref, stage.track(detections))
@@ -34,7 +34,7 @@ def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only
 
 
 def test_the_same_evidence_is_judged_by_the_cameras_band():
-    wary, sure = Thresholds(distractor_evidence=0.0), Thresholds(distractor_evidence=9.0)
+    wary, sure = Thresholds(distractor_log_odds=0.0), Thresholds(distractor_log_odds=9.0)
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
         stage = TrackStage({"infrared": sure, "visible": wary})
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
@@ -57,7 +57,7 @@ def test_ids_of_events_are_unique_and_the_same_every_time():
 
 
 def test_a_new_session_ends_what_the_old_one_left():
-    stage = TrackStage(Metadata().decision)
+    stage = TrackStage(Metadata().thresholds)
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
         stage.alert(detections.ref, stage.track(detections))

@@ -202,7 +202,7 @@ def test_what_was_committed_outlives_a_killed_writer(path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[3],
-        env={"PYTHONPATH": f"{Path(__file__).parents[3]}:{Path(__file__).parent}"},
+        env={"PYTHONPATH": f"{Path(__file__).parents[3]}:{Path(__file__).parents[2]}"},
     ) as process:
         assert process.stdout
         said = [process.stdout.readline().strip() for _ in range(200)]
