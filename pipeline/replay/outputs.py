@@ -22,11 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError, SourceError
-from pipeline.replay.report import ModelSummary as ModelSummary
-from pipeline.replay.report import Percentiles as Percentiles
-from pipeline.replay.report import Summary as Summary
-from pipeline.replay.report import TrackSummary as TrackSummary
-from pipeline.replay.report import printable
+from pipeline.replay.summary import Summary, printable
 from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
 VERSION = 2  # of detections.jsonl

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline.imaging import overlay
-from pipeline.replay.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
+from pipeline.replay.report import write_report
+from pipeline.replay.summary import ModelSummary, Percentiles, Summary, TrackSummary
+from pipeline.replay.thumbnails import Thumbnails
 from pipeline.types import Band, Detections, Frame, FrameRef, Mask, Track, TrackState
 
 HOSTILE = "<script>alert(1)</script>&amp;'\"><img src=x onerror=alert(2)>\u202eexe"
@@ -124,13 +126,13 @@ def test_links_lead_to_files_that_are_there(tmp_path: Path) -> None:
 
 
 def test_totals_and_errors_are_in_plain_sight(tmp_path: Path) -> None:
-    broken = summary("b.mp4", error="b.mp4: no picture after 2.1 s", complete=False, per_track=(), alerts=0)
+    broken = summary("b.mp4", error="b.mp4: no frame after 2.1 s", complete=False, per_track=(), alerts=0)
     inputs = [(summary(), Thumbnails(tmp_path / "north")), (broken, Thumbnails(tmp_path / "b"))]
     page = Page(write_report(tmp_path, inputs))
     words = " ".join(page.text.split())
     for expected in ("2inputs", "610frames", "2tracks", "1 uav", "1 bird", "1alerts", "1broken inputs"):
         assert expected in words, expected
-    assert words.count("no picture after 2.1 s") == 2 and "#i2" in page.links
+    assert words.count("no frame after 2.1 s") == 2 and "#i2" in page.links
     assert "No track was confirmed." in words and "das_net abababababab on torch-cpu" in words
 
 
@@ -149,9 +151,9 @@ def test_the_same_summaries_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_timeline_stays_within_its_width(tmp_path: Path, per_track: int) -> None:
     tracks = tuple(TrackSummary(i, "unknown", i, i, i / 30, i / 30, 1, 0.5) for i in range(1, per_track + 1))
     text = write_report(tmp_path, [(summary(per_track=tracks), Thumbnails(tmp_path / "north"))]).read_text()
-    bars = [part.split("'") for part in text.split("<rect ")[1:]]
+    bars = [part.split('"') for part in text.split("<rect ")[1:]]
     assert len(bars) == per_track
-    assert all(float(bar[1].rstrip("%")) + float(bar[3].rstrip("%")) <= 100.01 for bar in bars)
+    assert all(float(bar[1].rstrip("%")) + float(bar[5].rstrip("%")) <= 100.01 for bar in bars)
     assert ("<details open>" in text) == (per_track == 1)
 
 
@@ -174,7 +176,7 @@ def test_each_target_keeps_its_best_frame(tmp_path: Path) -> None:
     for state, label in ((TrackState.TENTATIVE, "uav"), (TrackState.COASTING, "uav"), (TrackState.CONFIRMED, "bird")):
         detections, track = seen(4, 0.99, label=label)
         thumbnails.update(frame(9), detections, [msgspec.structs.replace(track, state=state)])
-    (best,) = thumbnails.pictures()
+    (best,) = thumbnails.by_track()
     assert (best.track_id, best.label, best.score, best.pts_s) == (3, "uav", 0.9, 1 / 30)
     image = cv2.imdecode(np.frombuffer(best.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None and image.shape == (240, 320, 3)
@@ -187,7 +189,7 @@ def test_any_target_fits_its_thumbnail(tmp_path: Path, at: tuple[int, int], side
     thumbnails = Thumbnails(tmp_path)
     detections, track = seen(1, 0.9, at, side)
     thumbnails.update(frame(0), detections, [track])
-    image = cv2.imdecode(np.frombuffer(thumbnails.pictures()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(thumbnails.by_track()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None and image.shape[0] <= 240 and image.shape[1] <= 320
     assert image[..., 2].max() > 180
 
@@ -203,7 +205,7 @@ def test_few_thumbnails_are_kept_and_those_of_uavs_first(tmp_path: Path) -> None
     ):
         detections, track = seen(number, score, label=label)
         thumbnails.update(frame(0), detections, [track])
-    assert [shot.track_id for shot in thumbnails.pictures()] == [2, 3]
+    assert [shot.track_id for shot in thumbnails.by_track()] == [2, 3]
 
 
 def test_a_target_that_turned_out_to_be_a_bird_is_not_shown(tmp_path: Path) -> None:
