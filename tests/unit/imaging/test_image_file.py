@@ -208,8 +208,8 @@ def test_eight_bits_and_fewer_stay_as_they_are(tmp_path: Path) -> None:
     ("values", "options", "told"),
     [
         (scene().astype(np.float16), {}, "is a TIFF of 1 float16 sample for each pixel"),
-        (np.stack([scene(), scene() + 1, scene()], 2).astype(np.int16), {}, "colour of int16 samples"),
-        (np.stack([scene(), scene() + 1, scene()], 2).astype(np.float32), {}, "colour of float32 samples"),
+        (np.stack([scene(), scene() + 1, scene()], 2).astype(np.int16), {}, "colour image of int16 samples"),
+        (np.stack([scene(), scene() + 1, scene()], 2).astype(np.float32), {}, "colour image of float32 samples"),
         (
             np.stack([scene()] * 3, 2).astype(np.int16),
             {"planar": True},
