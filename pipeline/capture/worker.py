@@ -27,7 +27,8 @@ from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics
-from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.channel import Channel
+from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink, uplink
 from pipeline.transport.wire import LedgerCopy, Stamps, encode
@@ -48,11 +49,11 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     config = control.config
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
-    with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
+    with Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger:
         watchdog_timeout_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
         heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, watchdog_timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
-        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
+        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.progress, bridge_s)
         finish_startup(stop)
         with heart:
             try:
@@ -136,9 +137,9 @@ class _CaptureWorker:
                 self._camera.id,
                 self._session,
                 live=source.live,
-                bridge_s=self._bridge_s,
+                max_age_s=self._bridge_s,
                 ledger=self._ledger,
-                refused=self._metrics.refused,
+                rejected=self._metrics.refused,
             )
         channel = self._channel
         for frame, stamps, intact in self._frames(source):

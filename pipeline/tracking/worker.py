@@ -165,7 +165,7 @@ class _TrackWorker:
             match message:
                 case Result():
                     jpeg = bytes(buffers[0]) if buffers else b""
-                    live.check_picture(jpeg)
+                    live.check_preview(jpeg)
                     self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
@@ -177,7 +177,7 @@ class _TrackWorker:
                 case _:
                     raise WireError(f"a {type(message).__name__} sent to the track worker")
         except WireError as error:
-            self._refusals.refuse(error)
+            self._refusals.reject(error)
 
     def _check_camera(self, camera: str) -> None:
         """Whose memory and metrics would be kept for ever.  Raises WireError."""

@@ -91,7 +91,7 @@ def _shown(
     ref = FrameRef(recording.name, recording.name, frame.number, float(frame.number), 0, 0)
     whole = Frame(ref, Band(recording.sensor), frame.image)
     (batch,) = segmenter.submit([whole])
-    (detections,) = batch.found()
+    (detections,) = segmenter.detect(batch)
     for box, centre in zip(detections.xyxy[:MOST].tolist(), detections.centroid[:MOST].tolist(), strict=True):
         item = _nearest(frame.objects, *centre)
         yield cut_out(frame.image, box, recording.sensor, how, ROOM), _class_of(item) if item else CLUTTER
