@@ -5,8 +5,8 @@
                    BATCH_DEADLINE_S  <  DEVICE_HANG_TIMEOUT_S
     supervision    HEARTBEAT_PERIOD_S  <<  HEARTBEAT_TIMEOUT_S  <  FIRST_HEARTBEAT_TIMEOUT_S  <  RELOAD_TIMEOUT_S
     shutdown       TRACKING_DRAIN_TIMEOUTS_S together  <  WORKER_EXIT_TIMEOUT_S  <  WORKER_STOP_TIMEOUT_S
-    display        CREDIT_REQUEST_PERIOD_S, HEARTBEAT_PERIOD_S  <  CAMERA_SILENCE_TIMEOUT_S
-                   <  FRAME_PROGRESS_TIMEOUT_S  <  CAPTURE_SILENCE_TIMEOUT_S
+    display        HEARTBEAT_PERIOD_S  <  CAMERA_SILENCE_TIMEOUT_S  <  WORKER_SILENCE_TIMEOUT_S
+                   <  HEARTBEAT_TIMEOUT_S, and WORKER_SILENCE_TIMEOUT_S  <  CAPTURE_SILENCE_TIMEOUT_S
 
 `tests/unit/runtime/test_timeouts.py` holds these relations.  Limits that only one module knows stay in that module.
 Pure: every package may import this one.
@@ -36,6 +36,7 @@ INFERENCE_HOST_TIMEOUT_S = 5.0
 # Display and readiness.
 CAMERA_SILENCE_TIMEOUT_S = 3.0  # the tracks of a camera without results are closed
 FRAME_PROGRESS_TIMEOUT_S = 5.0  # a worker whose last frame is older is not ready
+WORKER_SILENCE_TIMEOUT_S = 5.0  # a worker without a heartbeat counts as down, before it is killed
 CAPTURE_SILENCE_TIMEOUT_S = 6.0  # a camera whose ledger is older counts as down
 
 # Shutdown: workers end by themselves before the supervisor, or the next run, kills them.

@@ -27,6 +27,7 @@ from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics
+from pipeline.timeouts import CAPTURE_WATCHDOG_TIMEOUT_S, RECORDING_DRAIN_TIMEOUT_S
 from pipeline.transport.channel import Channel
 from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
@@ -36,8 +37,6 @@ from pipeline.types import CameraState, Cause, Frame, FrameRef
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
-PATIENCE_S = 60.0  # longer than any pause and time limit here: a library that takes longer never comes back
-FINISH_S = 60.0
 BRIDGE_SHARE = 0.5  # of the objective: frames may wait so long while segmentation is late
 COPY_S = 1.0  # how often another host is told what the ledger says
 
@@ -50,7 +49,9 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger:
-        watchdog_timeout_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
+        watchdog_timeout_s = (
+            CAPTURE_WATCHDOG_TIMEOUT_S if camera.is_live else math.inf
+        )  # a recording waits until its frames are taken
         heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, watchdog_timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.progress, bridge_s)
@@ -81,7 +82,7 @@ class _CaptureWorker:
         self._ledger = ledger
         self._metrics = metrics
         self._stop = stop
-        self._moved = moved  # called while it goes on: see PATIENCE_S
+        self._moved = moved  # called while it goes on: see CAPTURE_WATCHDOG_TIMEOUT_S
         self._bridge_s = bridge_s
         self._session = secrets.token_hex(8)
         self._started_ns = time.monotonic_ns()
@@ -195,7 +196,7 @@ class _CaptureWorker:
 
     def _finish(self) -> None:
         """A recording ended, or is broken from here on: what was read is still searched."""
-        if self._channel is not None and not self._channel.finish(FINISH_S):
+        if self._channel is not None and not self._channel.finish(RECORDING_DRAIN_TIMEOUT_S):
             self._log.warning("the last frames were not segmented in time")
 
     def _count_blind(self, ledger: Ledger) -> None:

@@ -30,7 +30,7 @@ from pipeline.segmentation import preview
 from pipeline.segmentation.batching import BatchingPolicy
 from pipeline.segmentation.in_flight import BatchesInFlight
 from pipeline.segmentation.scheduler import CameraSession, CreditScheduler
-from pipeline.segmentation.segmenter import Batch, Segmenter, views_of
+from pipeline.segmentation.segmenter import Segmenter, views_of
 from pipeline.telemetry.metrics import SegmentationMetrics
 from pipeline.telemetry.resources import GpuResources
 from pipeline.timeouts import BATCH_DEADLINE_S, RESULT_SEND_TIMEOUT_S

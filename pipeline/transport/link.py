@@ -124,7 +124,7 @@ class HostAuthenticator:
         return socket
 
     def bind(self) -> None:
-        """Try to listen where a retry is due.  Called by the thread that owns the socket, once per iteration of its loop."""
+        """Try to listen where a retry is due; called in the loop of the thread that owns the socket."""
         waiting = self._unbound
         if waiting is None or time.monotonic() < waiting.next_s:
             return

@@ -1,4 +1,4 @@
-"""Garbage on every socket of every worker: refused, counted, logged once a source; the worker goes on."""
+"""Garbage on every socket of every worker: rejected, counted, logged once per source; the worker runs on."""
 
 import os
 import sqlite3
@@ -73,7 +73,7 @@ COUNT = 400
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("real", [FRAMES, RESULTS, BEATS, CREDITS], ids=["frames", "results", "beats", "credits"])
-def test_what_is_not_refused_can_be_worked_with(real: list[list[bytes]], seed: int):
+def test_what_is_not_rejected_can_be_processed(real: list[list[bytes]], seed: int):
     """The same garbage without sockets, more of it: nothing but a WireError, in decoding and in tracking."""
     stage, refused = TrackStage(dict.fromkeys(Band, Thresholds())), 0
     for message in garbage(seed, real, 3000):
@@ -135,7 +135,7 @@ def test_garbage_on_the_sockets_of_the_running_program_costs_nothing(tmp_path: P
         assert sum(value for name, value in values.items() if name.startswith("dasnet_worker_restarts_total")) == 0
         assert all(ledger.read(Path("ledgers/north.ledger")).balanced for _ in range(100))
         assert program.stop() == 0
-        told = [line for line in program.lines if "message refused" in line]
+        told = [line for line in program.lines if "message rejected" in line]
         assert len(told) == 3, "\n".join(told)  # one a source
     assert sqlite3.connect("store.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -178,4 +178,4 @@ def test_garbage_from_the_peer_of_a_worker(
                 seed += 1
             assert program.metrics()[refused(worker)] >= 100
             assert program.process.poll() is None and program.stop() == 0
-    assert len([line for line in program.lines if "refused" in line]) == 1, os.linesep.join(program.lines)
+    assert len([line for line in program.lines if "message rejected" in line]) == 1, os.linesep.join(program.lines)
