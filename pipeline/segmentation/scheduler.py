@@ -62,7 +62,7 @@ class CreditScheduler:
     frames_per_camera: int = 1
     cameras: dict[str, CameraSession] = field(default_factory=dict)
     _requests: deque[CameraSession] = field(default_factory=deque)  # oldest first
-    _arrived: deque[CameraSession] = field(default_factory=deque)  # those whose frames wait here, in their order
+    _arrived: list[CameraSession] = field(default_factory=list)  # those whose frames wait here, in their order
 
     def keep(self, names: Container[str]) -> None:
         """Forget all other cameras and their waiting frames."""
@@ -98,17 +98,14 @@ class CreditScheduler:
 
     def waiting(self) -> list[CameraSession]:
         """Return the cameras of the next batch, oldest frame first."""
-        here = [camera for camera in self._arrived if self._is_waiting(camera)]
-        self._arrived = deque(here)
-        return here[: self.slots]
-
-    def _is_waiting(self, camera: CameraSession) -> bool:
-        return camera.waiting is not None and self.cameras.get(camera.name) is camera
+        self._arrived = [camera for camera in self._arrived if self.cameras.get(camera.name) is camera]
+        return self._arrived[: self.slots]
 
     def take(self, camera: CameraSession) -> tuple[Frame, Stamps]:
         """Return the camera's waiting frame, which goes to the device."""
         assert camera.waiting is not None
         frame, camera.waiting = camera.waiting, None
+        self._arrived.remove(camera)
         camera.in_flight += 1
         return frame
 
@@ -120,6 +117,7 @@ class CreditScheduler:
         """Record that a frame has its outcome.  A camera is granted its next credit at once where no other waits."""
         if camera.waiting is not None and camera.waiting[0].ref == ref:
             camera.waiting = None
+            self._arrived.remove(camera)
         else:
             camera.in_flight = max(0, camera.in_flight - 1)  # the session may have begun while its frame was here
         if not camera.granted and not self._requests and camera.may_send(self.frames_per_camera):
