@@ -32,7 +32,6 @@ class CameraSession:
     granted: bool = False
     granted_s: float = 0.0  # since when a slot is reserved; 0: none is, no other camera waited
     ended: bool = False  # a recording whose last frame has arrived
-    preview_s: float = 0.0  # when its last preview was made
 
     def is_from(self, router: Socket, identity: bytes, session: str) -> bool:
         """Return whether a message of this origin belongs to this session."""

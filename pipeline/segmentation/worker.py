@@ -26,18 +26,19 @@ from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
-from pipeline.segmentation import preview
 from pipeline.segmentation.batching import BatchingPolicy
 from pipeline.segmentation.in_flight import BatchesInFlight
+from pipeline.segmentation.results import ResultSender
 from pipeline.segmentation.scheduler import CameraSession, CreditScheduler
 from pipeline.segmentation.segmenter import Segmenter, views_of
 from pipeline.telemetry.metrics import SegmentationMetrics
 from pipeline.telemetry.resources import GpuResources
-from pipeline.timeouts import BATCH_DEADLINE_S, RESULT_SEND_TIMEOUT_S
+from pipeline.timeouts import BATCH_DEADLINE_S
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.payloads import frame_of
 from pipeline.transport.rejects import RejectLog
-from pipeline.transport.sockets import Socket, bound, connected
+from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import (
     Credit,
     CreditRequest,
@@ -50,12 +51,9 @@ from pipeline.transport.wire import (
     camera_of,
     decode,
     encode,
-    frame_of,
-    result_message,
 )
-from pipeline.types import Detections, Frame, FrameRef
+from pipeline.types import Frame, FrameRef
 
-PREVIEW_PERIOD_S = 0.12  # of frames without detections
 IDLE_S = 0.2
 MAX_GPU_BATCH = 16  # a CPU gains nothing from batches
 
@@ -136,7 +134,7 @@ class SegmentationWorker:
         self._inferred = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._routers = routers
         self._authenticator = authenticator
-        self._results = connected(zmq.PUSH, Endpoints.results, high_water=64, linger_ms=500)
+        self._results = ResultSender()
         self._log = structlog.get_logger()
 
     def run(self) -> None:
@@ -266,11 +264,12 @@ class SegmentationWorker:
                 stamp.inferred_ns = batch.inferred_ns
                 stamp.masked_ns = time.monotonic_ns()
                 self._metrics.worked()
-                self._report(frame.ref, segmented=self._deliver(frame, detections, stamp))
+                is_known = frame.ref.camera in self._cameras  # not one that was removed while its frame was here
+                self._report(frame.ref, segmented=is_known and self._results.send(frame, detections, stamp))
         for camera in self._scheduler.cameras.values():
             if camera.ended and camera.is_idle:
                 camera.ended = False
-                self._send(encode(EndOfStream(camera.name, camera.session)))
+                self._results.end_of_stream(camera.name, camera.session)
 
     def _expire(self) -> None:
         """Fail batches that miss their deadline, and frames that have waited as long for the device."""
@@ -280,24 +279,6 @@ class SegmentationWorker:
         for camera in self._scheduler.waiting():
             if camera.waiting and camera.waiting[1].arrived_ns < now_ns - self._deadline_ns:
                 self._fail([camera.waiting[0]], f"the device was not free for {self._deadline_ns / 1e9:g} s")
-
-    def _deliver(self, frame: Frame, detections: Detections, stamps: Stamps) -> bool:
-        if frame.ref.camera not in self._cameras:  # it was removed while its frame was here
-            return False
-        camera = self._scheduler.cameras.get(frame.ref.camera)
-        now_s = time.monotonic()
-        jpeg = b""
-        if camera is not None and (len(detections) or now_s - camera.preview_s >= PREVIEW_PERIOD_S):
-            camera.preview_s = now_s
-            jpeg = preview.jpeg_preview(frame)
-        return self._send(result_message(detections, stamps, jpeg))
-
-    def _send(self, message: list[Any]) -> bool:
-        if not self._results.poll(round(RESULT_SEND_TIMEOUT_S * 1e3), zmq.POLLOUT):
-            self._log.error("track worker accepts no results")
-            return False
-        self._results.send_multipart(message)
-        return True
 
     def _fail(self, frames: list[Frame], reason: str) -> None:
         self._log.error("batch failed", reason=reason, frames=len(frames))

@@ -33,17 +33,10 @@ from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.payloads import detections_of
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import (
-    EndOfStream,
-    LedgerCopy,
-    Result,
-    Stamps,
-    camera_of,
-    decode,
-    detections_of,
-)
+from pipeline.transport.wire import EndOfStream, LedgerCopy, Result, Stamps, camera_of, decode
 from pipeline.types import CameraState, Detections, Event, EventKind, Track, TrackState
 
 

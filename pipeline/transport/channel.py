@@ -23,18 +23,9 @@ from pipeline.timeouts import CREDIT_REQUEST_PERIOD_S
 from pipeline.transport.clock_offset import ClockExchange, Reachability
 from pipeline.transport.credit import CreditClient
 from pipeline.transport.link import Uplink
+from pipeline.transport.payloads import frame_message
 from pipeline.transport.rejects import RejectLog
-from pipeline.transport.wire import (
-    Credit,
-    CreditRequest,
-    EndOfStream,
-    Stamps,
-    TimeReply,
-    TimeRequest,
-    decode,
-    encode,
-    frame_message,
-)
+from pipeline.transport.wire import Credit, CreditRequest, EndOfStream, Stamps, TimeReply, TimeRequest, decode, encode
 from pipeline.types import Frame
 
 

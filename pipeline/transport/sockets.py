@@ -2,7 +2,7 @@
 
 import zmq
 
-from pipeline.transport.wire import MAX_FRAME_BYTES
+from pipeline.transport.payloads import MAX_FRAME_BYTES
 
 Socket = zmq.Socket[bytes]
 MAX_PART_BYTES = MAX_FRAME_BYTES + (1 << 20)  # a peer that sends more is disconnected

@@ -25,8 +25,9 @@ from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.frame_queue import MAX_FRAMES
 from pipeline.transport.link import Uplink
+from pipeline.transport.payloads import frame_message
 from pipeline.transport.sockets import bound, connected
-from pipeline.transport.wire import Credit, CreditRequest, Result, Stamps, decode, encode, frame_message
+from pipeline.transport.wire import Credit, CreditRequest, Result, Stamps, decode, encode
 from pipeline.types import Band, Cause, Frame, FrameRef
 
 PIXELS = np.zeros((64, 64, 3), np.uint8)

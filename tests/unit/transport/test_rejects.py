@@ -20,6 +20,7 @@ from pipeline.errors import WireError
 from pipeline.store import ledger
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
+from pipeline.transport.payloads import detections_of, frame_message, frame_of, result_message
 from pipeline.transport.wire import (
     Credit,
     CreditRequest,
@@ -32,11 +33,7 @@ from pipeline.transport.wire import (
     TimeReply,
     TimeRequest,
     decode,
-    detections_of,
     encode,
-    frame_message,
-    frame_of,
-    result_message,
 )
 from pipeline.types import Band, CameraState, Cause, Frame, FrameRef
 

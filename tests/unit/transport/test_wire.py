@@ -7,19 +7,8 @@ from hypothesis import strategies as st
 from support.scenes import SURE_UAV, UNSURE, frame
 
 from pipeline.errors import WireError
-from pipeline.transport.wire import (
-    Credit,
-    CreditRequest,
-    FrameHeader,
-    Result,
-    Stamps,
-    decode,
-    detections_of,
-    encode,
-    frame_message,
-    frame_of,
-    result_message,
-)
+from pipeline.transport.payloads import detections_of, frame_message, frame_of, result_message
+from pipeline.transport.wire import Credit, CreditRequest, FrameHeader, Result, Stamps, decode, encode
 from pipeline.types import Band, Frame, FrameRef
 
 
