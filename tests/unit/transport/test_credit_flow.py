@@ -108,6 +108,22 @@ class CreditFlow(RuleBasedStateMachine):
         if camera.received:
             camera.client.receive(camera.received.popleft())
 
+    @rule(order=st.permutations(NAMES), finishes=st.booleans())
+    def run(self, order: list[str], finishes: bool) -> None:
+        """Let every camera send a frame, and messages arrive at once: what happens nearly always."""
+        for name in order:
+            self.offer(name, 1, 0.01)
+            self.work_camera(name)
+            while self.cameras[name].sent:
+                self.deliver_to_segmentation(name)
+        self.grant()
+        self.submit()
+        if finishes:
+            self.finish(succeeds=True)
+        for name in order:
+            while self.cameras[name].received:
+                self.deliver_to_camera(name)
+
     @rule()
     def grant(self) -> None:
         for session in self.scheduler.grants(self.now_s):
