@@ -39,6 +39,8 @@ class Camera:
         self.offered = 0
         self.sent: deque[Frame | None] = deque()  # frames on their way; None: a credit request
         self.received: deque[Credit] = deque()
+        self.worker = ""  # that sent the last credit
+        self.has_expired = False  # a frame may arrive after it was counted as failed
 
     @property
     def account(self) -> Account:
@@ -98,7 +100,9 @@ class CreditFlow(RuleBasedStateMachine):
                 self.waits.setdefault(name, set())
             return
         session = self.scheduler.cameras.get(name)
-        if session is not None and session.granted:  # else the worker rejects it
+        if session is None or not session.granted:  # the worker rejects it
+            assert camera.worker != self.worker or camera.has_expired, "a frame was sent without credit"
+        else:
             assert session.waiting is None, "a frame would be replaced unnoticed"
             self.scheduler.arrived(session, frame, Stamps())
 
@@ -106,6 +110,7 @@ class CreditFlow(RuleBasedStateMachine):
     def deliver_to_camera(self, name: str) -> None:
         camera = self.cameras[name]
         if camera.received:
+            camera.worker = camera.received[0].worker
             camera.client.receive(camera.received.popleft())
 
     @rule(order=st.permutations(NAMES), finishes=st.booleans())
@@ -181,6 +186,7 @@ class CreditFlow(RuleBasedStateMachine):
         self.now_s += duration_s
         for camera in self.cameras.values():
             camera.client.expire(self.now_s)
+            camera.has_expired |= duration_s > OUTCOME_TIMEOUT_S
 
     @rule()
     def drain(self) -> None:
@@ -191,6 +197,7 @@ class CreditFlow(RuleBasedStateMachine):
             self.now_s += CREDIT_REQUEST_PERIOD_S
             for name, camera in self.cameras.items():
                 camera.client.expire(self.now_s)
+                camera.has_expired = True
                 self.work_camera(name)
                 while camera.sent:
                     self.deliver_to_segmentation(name)
