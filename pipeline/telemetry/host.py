@@ -16,11 +16,11 @@ from prometheus_client.registry import Collector
 from pipeline.config.models import Camera, Config
 from pipeline.errors import StoreError, WireError
 from pipeline.store import ledger
-from pipeline.telemetry.metrics import STALE_S, Families, WorkerMetrics, families, not_listening, store_not_ready
+from pipeline.telemetry.metrics import Families, WorkerMetrics, families, not_listening, store_not_ready
 from pipeline.telemetry.resources import DiskResources
+from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S, WORKER_SILENCE_TIMEOUT_S
 from pipeline.transport.wire import Heartbeat, Sample
 
-SILENT_S = 5.0  # without a heartbeat for so long a worker counts as down; it beats once a second
 AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
 TRACKING = "tracking"
@@ -40,7 +40,7 @@ class _Worker:
 
     @property
     def is_up(self) -> bool:
-        return self.heard_s is not None and time.monotonic() - self.heard_s < SILENT_S
+        return self.heard_s is not None and time.monotonic() - self.heard_s < WORKER_SILENCE_TIMEOUT_S
 
     def receive(self, heartbeat: Heartbeat) -> None:
         if self.started_ns != heartbeat.started_ns:
@@ -155,7 +155,7 @@ class HostMetricsCollector(Collector):
             age_s = ages_s.get(camera.id)
             if age_s is None:
                 faults.append(f"camera {camera.id}: is up, but was not searched yet")
-            elif age_s > max(STALE_S, 3 / (camera.rate_fps or 1.0)):
+            elif age_s > max(FRAME_PROGRESS_TIMEOUT_S, 3 / (camera.rate_fps or 1.0)):
                 faults.append(f"camera {camera.id}: is up, but was not searched for {age_s:.1f} s")
         tracking = self._workers[TRACKING]
         return faults + (store_not_ready(tracking.families) if tracking.is_up else [])
@@ -178,7 +178,7 @@ class HostMetricsCollector(Collector):
         if account is None or not account.up:
             return False
         if self._is_elsewhere(camera):  # its ledger is a copy, which is renewed once a second
-            return time.time_ns() - account.updated_utc_ns < SILENT_S * 1e9
+            return time.time_ns() - account.updated_utc_ns < WORKER_SILENCE_TIMEOUT_S * 1e9
         worker = self._workers.get(f"capture-{camera.id}")
         return worker is not None and worker.is_up
 

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, StoreMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
+from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import Event, EventKind, FrameRef, Severity
 
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
-STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
 LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -89,7 +89,10 @@ class FrameWorkerMetrics(WorkerMetrics):
         if self._worked_s is None:
             return [*faults, f"worker {self.worker}: no frame yet"]
         silent_s = time.monotonic() - self._worked_s
-        return [*faults, *([f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else [])]
+        return [
+            *faults,
+            *([f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > FRAME_PROGRESS_TIMEOUT_S else []),
+        ]
 
 
 class CaptureMetrics(FrameWorkerMetrics):

@@ -28,26 +28,16 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.store.ledger import LedgerCopies
 from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.payloads import detections_of
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import (
-    EndOfStream,
-    LedgerCopy,
-    Result,
-    Stamps,
-    camera_of,
-    decode,
-    detections_of,
-)
+from pipeline.transport.wire import EndOfStream, LedgerCopy, Result, Stamps, camera_of, decode
 from pipeline.types import CameraState, Detections, Event, EventKind, Track, TrackState
-
-SILENCE_S = 3.0  # a camera without results for so long has lost its tracks
-# All together less than a worker has to stop: see pipeline.runtime.process.
-STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
@@ -68,10 +58,10 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             try:
                 _TrackWorker(control, decision, writer, snapshots, metrics, stop).run()
             finally:
-                snapshots.stop(SNAPSHOTS_STOP_S)
-                writer.stop(STORE_STOP_S)
+                snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
+                writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
     finally:
-        outbox.stop(OUTBOX_STOP_S)
+        outbox.stop(TRACKING_DRAIN_TIMEOUTS_S["outbox"])
 
 
 class _TrackWorker:
@@ -118,7 +108,9 @@ class _TrackWorker:
             for config in self._changes():
                 self._watch(config)
             now_s = time.monotonic()
-            for camera in [name for name, heard_s in self._heard_s.items() if now_s - heard_s > SILENCE_S]:
+            for camera in [
+                name for name, heard_s in self._heard_s.items() if now_s - heard_s > CAMERA_SILENCE_TIMEOUT_S
+            ]:
                 self._close(camera)
         self._receive_waiting()
         for camera in list(self._heard_s):
@@ -165,7 +157,7 @@ class _TrackWorker:
             match message:
                 case Result():
                     jpeg = bytes(buffers[0]) if buffers else b""
-                    live.check_picture(jpeg)
+                    live.check_preview(jpeg)
                     self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
@@ -177,7 +169,7 @@ class _TrackWorker:
                 case _:
                     raise WireError(f"a {type(message).__name__} sent to the track worker")
         except WireError as error:
-            self._refusals.refuse(error)
+            self._refusals.reject(error)
 
     def _check_camera(self, camera: str) -> None:
         """Whose memory and metrics would be kept for ever.  Raises WireError."""

@@ -236,7 +236,7 @@ def test_garbage_and_strangers_at_the_socket_for_reloads_hold_nothing_up(
         stranger.send_multipart([b"", os.fsencode(path)])
         while not requests.due():
             pass
-        requests.refuse("the reason")
+        requests.reject("the reason")
         answers = []
         while not answers or b"the reason" not in answers[-1]:
             assert stranger.poll(5000)
@@ -262,7 +262,7 @@ def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
             code, lines = reload(config)
             assert code == 2 and len(lines) == 1 and told in lines[0], lines
             program.process.send_signal(signal.SIGHUP)
-            program.wait_for_line(f"configuration refused.*{told.replace('[', '.').replace(']', '.')}")
+            program.wait_for_line(f"configuration rejected.*{told.replace('[', '.').replace(']', '.')}")
         os.kill(before["a"], signal.SIGKILL)
         program.wait_for_metric('dasnet_worker_restarts_total{worker="capture-a"}', 1)
         counted = program.metrics()['dasnet_frames_segmented_total{camera="a"}']
@@ -316,7 +316,7 @@ def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
         lost = [key for key in now if "dropped" in key or "failed" in key]
         lost.remove('dasnet_frames_dropped_total{camera="a",cause="overload"}')  # how fast is this machine?
         assert {key: now[key] for key in lost} == {key: counted[key] for key in lost}
-        assert not [line for line in program.lines if "message refused" in line or "worker ended" in line]
+        assert not [line for line in program.lines if "message rejected" in line or "worker ended" in line]
         assert program.stop() == 0
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
