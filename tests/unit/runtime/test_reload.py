@@ -85,7 +85,7 @@ def test_secrets_of_cameras_that_were_and_that_are_stay_hidden(tmp_path: Path, m
 
 WORKER = """
 import json, os, sys, threading
-from pipeline.transport.control import Control
+from pipeline.runtime.control import Control
 control, gone = Control.inherited(), threading.Event()
 def say(config):
     hidden = config.redactor(config.cameras[0].uri)
@@ -222,31 +222,31 @@ def counters(metrics: dict[str, float], camera: str) -> dict[str, float]:
     }
 
 
-def test_garbage_and_strangers_at_the_socket_for_reloads_hold_nothing_up(
+def test_garbage_and_unknown_configurations_on_the_reload_socket_block_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     before, path = signal.getsignal(signal.SIGHUP), tmp_path / "site.yaml"
     rng = random.Random(3)
-    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
-        stranger.connect(f"ipc://{tmp_path}/reload.sock")
+    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(f"ipc://{tmp_path}/reload.sock")
         for _ in range(200):
-            stranger.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
-        stranger.send_multipart([b"", b"/other.yaml\0"])
-        stranger.send_multipart([b"", os.fsencode(path)])
+            client.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
+        client.send_multipart([b"", b"/other.yaml\0"])
+        client.send_multipart([b"", os.fsencode(path)])
         while not requests.due():
             pass
         requests.reject("the reason")
         answers = []
         while not answers or b"the reason" not in answers[-1]:
-            assert stranger.poll(5000)
-            answers.append(stranger.recv_multipart()[-1])
-        assert sum(b"runs with" in answer for answer in answers) >= 1
+            assert client.poll(5000)
+            answers.append(client.recv_multipart()[-1])
+        assert sum(b"in this folder runs" in answer for answer in answers) >= 1
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.live
-def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
+def test_an_invalid_file_is_rejected_and_the_site_runs_on(tmp_path: Path):
     config = write(tmp_path, [camera("a")])
     good = config.read_text()
     with Running("run", config) as program:
@@ -270,7 +270,7 @@ def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
         other = tmp_path / "other.yaml"
         other.write_text(good)
         code, lines = reload(other)
-        assert code == 2 and f"the program in this folder runs with {config}" in lines[0]
+        assert code == 2 and f"expected {config}, with which the program in this folder runs" in lines[0]
         config.write_text(good)
         assert reload(config) == (0, ["nothing has changed"])
         assert program.stop() == 0
