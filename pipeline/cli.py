@@ -191,7 +191,7 @@ def status(config: ConfigArgument, host: HostOption = None) -> None:
     from pipeline.config.file import load
     from pipeline.diagnostics.status import show
 
-    raise typer.Exit(show(load(config).at(host)))
+    raise typer.Exit(show(load(config).for_host(host)))
 
 
 @app.command(epilog="Example: `dasnet doctor`")

@@ -14,7 +14,7 @@ from pipeline.replay.predict import band_of
 CLIPS = Path("tests/data/clips")  # the repository's: where frames come from if no recordings are named
 MAX_FRAMES = 18
 MAX_FRAMES_PER_RECORDING = 3
-SEARCHED_FRAMES = 2000  # of a recording: an hour is not decoded to its end for three frames
+MAX_DECODED_FRAMES = 2000  # of a recording: an hour is not decoded to its end for three frames
 
 
 def frame_file(folder: Path, number: int) -> Path:
@@ -37,7 +37,7 @@ def save_frames(path: Path, metadata: Metadata, folder: Path) -> dict[str, float
 
 
 def _spread_frames(path: Path, wanted: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    count = min(frame_count(path) or 1, SEARCHED_FRAMES)
+    count = min(frame_count(path) or 1, MAX_DECODED_FRAMES)
     numbers = {count * (index + 1) // (wanted + 1) for index in range(wanted)}
     source = open_recording(path)
     try:

@@ -11,17 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.bench.results import REFERENCES, TIMED, MaskRow, Report, Row, as_json, mask_rows, rows
+from pipeline.bench.results import REFERENCES, TIMED, MaskAgreement, Report, TimingRow, as_json, mask_rows, rows
 from pipeline.bench.worker import ALLOCATORS
 
-BUSY_LOAD = 0.5  # processes that other programs keep running, above which times are said to be unreliable
+MAX_IDLE_LOAD = 0.5  # processes that other programs keep running, above which times are said to be unreliable
 
 
 def publish(report: Report, json_path: Path | None, plot_path: Path | None) -> int:
     """Everything on stdout, and to the files that are named; 1 where a candidate failed."""
-    if float(report.machine["load_1min_at_start"]) > BUSY_LOAD:
+    if float(report.machine["load_1min_at_start"]) > MAX_IDLE_LOAD:
         load = report.machine["load_1min_at_start"]
-        report.remarks.append(f"load {load} at the start: other programs ran too, times are not to be relied on")
+        report.notes.append(f"load {load} at the start: other programs ran too, times are not to be relied on")
     timings, masks = rows(report), mask_rows(report)
     _show(report, timings, masks)
     if json_path:
@@ -33,14 +33,14 @@ def publish(report: Report, json_path: Path | None, plot_path: Path | None) -> i
     return 1 if report.failed else 0
 
 
-def _show(report: Report, timings: list[Row], masks: list[MaskRow]) -> None:
+def _show(report: Report, timings: list[TimingRow], masks: list[MaskAgreement]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     about = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     print(f"{about['processor']}, {about['cores_usable']} cores; {', '.join(about['features'])}; {versions}")
     print(f"timed: {TIMED}")
     for allocator, meaning in ALLOCATORS.items():
-        print(f"{REFERENCES[allocator]}: the readable module, eager float32; memory: {meaning}")
+        print(f"{REFERENCES[allocator]}: the reference module, eager float32; memory: {meaning}")
     print("torch, inductor: the exact rewrite (model.fused), as it is and through torch.compile")
     for title in dict.fromkeys(_title(row) for row in timings):
         console.print(_timing_table(title, [row for row in timings if _title(row) == title]))
@@ -51,9 +51,9 @@ def _show(report: Report, timings: list[Row], masks: list[MaskRow]) -> None:
         alike[candidate, reason].append(precision)
     for (candidate, reason), precisions in alike.items():
         print(f"not available: {candidate} {', '.join(precisions)}: {reason}")
-    for entrant, reason in report.failed.items():
-        print(f"FAILED: {entrant}: {reason}")
-    for remark in report.remarks:
+    for variant, reason in report.failed.items():
+        print(f"FAILED: {variant}: {reason}")
+    for remark in report.notes:
         print(f"note: {remark}")
 
 
@@ -66,7 +66,7 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _timing_table(title: str, timings: list[Row]) -> Table:
+def _timing_table(title: str, timings: list[TimingRow]) -> Table:
     times = ("times\nref.", "times\n-thp", "times\n-kept")
     table = _table(title, "median\nms/frame", "p95\nms/frame", *times, "logit\nerror")
     for row in timings:
@@ -76,7 +76,7 @@ def _timing_table(title: str, timings: list[Row]) -> Table:
     return table
 
 
-def _mask_table(threads: int, masks: list[MaskRow]) -> Table:
+def _mask_table(threads: int, masks: list[MaskAgreement]) -> Table:
     title = f"masks of {masks[0].frames} real frames against float64, threads {threads}"
     table = _table(title, "with a\ntarget", "mean\nIoU", "worst\nIoU", "worst frame")
     for row in masks:
@@ -85,11 +85,11 @@ def _mask_table(threads: int, masks: list[MaskRow]) -> Table:
     return table
 
 
-def _title(row: Row) -> str:
+def _title(row: TimingRow) -> str:
     return f"{row.height_px}x{row.width_px}, batch {row.batch}, threads {row.threads}"
 
 
-def _times(row: Row) -> tuple[float | None, ...]:
+def _times(row: TimingRow) -> tuple[float | None, ...]:
     return row.times_reference, row.times_reference_thp, row.times_reference_kept
 
 
@@ -97,7 +97,7 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _plot(report: Report, timings: list[Row], path: Path) -> None:
+def _plot(report: Report, timings: list[TimingRow], path: Path) -> None:
     """For each setting a row: ms a frame, and how many times as fast as the reference."""
     titles = list(dict.fromkeys(_title(row) for row in timings))
     most = max(sum(_title(row) == title for row in timings) for title in titles)

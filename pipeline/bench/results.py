@@ -29,7 +29,7 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Variant:
     """A candidate as it runs: in one precision, on so many threads."""
 
     candidate: str
@@ -46,10 +46,10 @@ class Entrant:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Timing:
     """One timed forward."""
 
-    entrant: Entrant
+    variant: Variant
     height_px: int
     width_px: int
     batch: int
@@ -59,10 +59,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Mask:
+class MaskComparison:
     """A candidate's mask of a real frame beside float64's."""
 
-    entrant: Entrant
+    variant: Variant
     frame: str
     both_px: int
     either_px: int
@@ -76,16 +76,16 @@ class Report:
     checkpoint: dict[str, Any]
     settings: dict[str, Any]
     frames: list[str] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    errors: dict[tuple[Entrant, tuple[int, int]], float] = field(default_factory=dict)
-    masks: list[Mask] = field(default_factory=list)
+    samples: list[Timing] = field(default_factory=list)
+    errors: dict[tuple[Variant, tuple[int, int]], float] = field(default_factory=dict)
+    masks: list[MaskComparison] = field(default_factory=list)
     unavailable: dict[tuple[str, str], str] = field(default_factory=dict)  # by candidate and precision
-    failed: dict[Entrant, str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    failed: dict[Variant, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """A candidate's figures at one size, batch and number of threads.
 
     `times_reference`: how many times as fast as the reference, the median over the rounds of the ratio within a round.
@@ -107,7 +107,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class MaskRow:
+class MaskAgreement:
     """Agreement with float64's masks.  Frames in which neither has a pixel say nothing, and are not in the mean."""
 
     candidate: str
@@ -157,36 +157,36 @@ def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def rows(report: Report) -> list[Row]:
+def rows(report: Report) -> list[TimingRow]:
     """In the order of measuring."""
-    times: dict[tuple[int, int, int, int], dict[Entrant, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    times: dict[tuple[int, int, int, int], dict[Variant, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for sample in report.samples:
-        setting = (sample.entrant.threads, sample.height_px, sample.width_px, sample.batch)
-        times[setting][sample.entrant][sample.round] = sample.ms / sample.batch
+        setting = (sample.variant.threads, sample.height_px, sample.width_px, sample.batch)
+        times[setting][sample.variant][sample.round] = sample.ms / sample.batch
     found = []
-    for (threads, height, width, batch), entrants in times.items():
-        references = [entrants.get(Entrant(name, "fp32", threads), {}) for name in REFERENCES.values()]
-        for entrant, own in entrants.items():
+    for (threads, height, width, batch), variants in times.items():
+        references = [variants.get(Variant(name, "fp32", threads), {}) for name in REFERENCES.values()]
+        for variant, own in variants.items():
             ratios = [_median(ms[number] / own[number] for number in own if number in ms) for ms in references]
             values = list(own.values())
             median, p95 = float(np.median(values)), float(np.percentile(values, 95))
-            error = report.errors.get((entrant, (height, width)))
+            error = report.errors.get((variant, (height, width)))
             figures = (len(own), median, p95, ratios[0], ratios[1], ratios[2], error)
-            found.append(Row(entrant.candidate, entrant.precision, threads, height, width, batch, *figures))
+            found.append(TimingRow(variant.candidate, variant.precision, threads, height, width, batch, *figures))
     return found
 
 
-def mask_rows(report: Report) -> list[MaskRow]:
-    masks: dict[Entrant, list[Mask]] = defaultdict(list)
+def mask_rows(report: Report) -> list[MaskAgreement]:
+    masks: dict[Variant, list[MaskComparison]] = defaultdict(list)
     for mask in report.masks:
-        masks[mask.entrant].append(mask)
+        masks[mask.variant].append(mask)
     found = []
-    for entrant, own in masks.items():
+    for variant, own in masks.items():
         ious = {mask.frame: mask.both_px / mask.either_px for mask in own if mask.either_px}
         worst = min(ious, key=ious.__getitem__) if ious else None
         mean = float(np.mean(list(ious.values()))) if ious else None
         figures = (len(own), len(ious), mean, ious[worst] if worst else None, worst)
-        found.append(MaskRow(entrant.candidate, entrant.precision, entrant.threads, *figures))
+        found.append(MaskAgreement(variant.candidate, variant.precision, variant.threads, *figures))
     return found
 
 
@@ -195,7 +195,7 @@ def _median(values: Iterable[float]) -> float | None:
     return float(np.median(listed)) if listed else None
 
 
-def as_json(report: Report, timings: list[Row], masks: list[MaskRow]) -> dict[str, Any]:
+def as_json(report: Report, timings: list[TimingRow], masks: list[MaskAgreement]) -> dict[str, Any]:
     """`samples` are all forwards in the order in which they were made."""
     return {
         "dasnet": __version__,
@@ -211,11 +211,11 @@ def as_json(report: Report, timings: list[Row], masks: list[MaskRow]) -> dict[st
             {"candidate": candidate, "precision": precision, "reason": reason}
             for (candidate, precision), reason in report.unavailable.items()
         ],
-        "failed": [{**asdict(entrant), "reason": reason} for entrant, reason in report.failed.items()],
-        "remarks": report.remarks,
+        "failed": [{**asdict(variant), "reason": reason} for variant, reason in report.failed.items()],
+        "remarks": report.notes,
         "frames": report.frames,
         "samples": [
-            {**asdict(sample.entrant), **{key: value for key, value in vars(sample).items() if key != "entrant"}}
+            {**asdict(sample.variant), **{key: value for key, value in vars(sample).items() if key != "variant"}}
             for sample in report.samples
         ],
     }

@@ -1,7 +1,7 @@
 """`dasnet bench`: a checkpoint in; how fast and how exact each engine runs it on this machine out.
 
 Each candidate is a process of its own.  They are asked in turn, A B C A B C, for one forward on an input that none has
-seen, so that whatever else slows the machine slows all of them; one computes at a time.  The reference is the readable
+seen, so that whatever else slows the machine slows all of them; one computes at a time.  The reference is the reference
 module in eager float32 under the stock allocator (under better ones too); errors are those against it in float64.
 """
 
@@ -23,7 +23,7 @@ from model.export.onnx import PACKAGES
 from model.native.processor import has_fast_bf16
 from pipeline.bench.frames import CLIPS, frame_file, save_frames
 from pipeline.bench.render import publish
-from pipeline.bench.results import REFERENCES, Entrant, Mask, Report, Sample, describe_checkpoint, machine
+from pipeline.bench.results import REFERENCES, Variant, MaskComparison, Report, Timing, describe_checkpoint, machine
 from pipeline.bench.worker import Failed, Reply, Task, Unavailable, Worker
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import ConfigError
@@ -50,11 +50,11 @@ class Candidate:
 
 
 _WORKER = "pipeline.bench.worker"
-EXACT = Candidate("float64", f"{_WORKER}:readable", ("fp64",))
+FLOAT64 = Candidate("float64", f"{_WORKER}:reference", ("fp64",))
 CANDIDATES: tuple[Candidate, ...] = (
-    Candidate(REFERENCES["stock"], f"{_WORKER}:readable", allocator="stock", always=True),
-    Candidate(REFERENCES["thp"], f"{_WORKER}:readable", allocator="thp", always=True),
-    Candidate(REFERENCES["kept"], f"{_WORKER}:readable", allocator="kept", always=True),
+    Candidate(REFERENCES["stock"], f"{_WORKER}:reference", allocator="stock", always=True),
+    Candidate(REFERENCES["thp"], f"{_WORKER}:reference", allocator="thp", always=True),
+    Candidate(REFERENCES["kept"], f"{_WORKER}:reference", allocator="kept", always=True),
     Candidate("native", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "native"}),
     Candidate("torch", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "torch"}),
     Candidate("cuda", f"{_WORKER}:engine", PRECISIONS, {"kind": "cuda", "device": "cuda"}),
@@ -84,7 +84,7 @@ def run_bench(checkpoint: Path | None, options: BenchOptions) -> int:
     path = checkpoint_path(checkpoint)
     loaded = load(path)
     multiple = int(getattr(loaded.network, "multiple", 32))
-    plan = Plan.of(options, multiple)
+    plan = BenchPlan.of(options, multiple)
     if options.plot and (options.plot.suffix != ".png" or find_spec("matplotlib") is None):
         raise ConfigError(f"plot {options.plot}: allowed: a path ending in .png, where matplotlib is installed")
     for written in (options.json, options.plot):
@@ -93,21 +93,21 @@ def run_bench(checkpoint: Path | None, options: BenchOptions) -> int:
     report = Report(machine(), describe_checkpoint(path, loaded.metadata), settings)
     comparable = options.frames is not None or CLIPS.is_dir()
     if not comparable:
-        report.remarks.append(f"no masks compared: there is no {CLIPS} here; name recordings with --frames")
+        report.notes.append(f"no masks compared: there is no {CLIPS} here; name recordings with --frames")
     with tempfile.TemporaryDirectory(prefix="dasnet-bench-") as name:
         folder = Path(name)
         frames = save_frames(options.frames or CLIPS, loaded.metadata, folder) if comparable else {}
         report.frames = list(frames)
         with (
             Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
-            Field(report, folder, path, progress) as field_,
+            CandidatePool(report, folder, path, progress) as pool,
         ):
-            _measure(plan, report, field_, _Comparisons(plan, frames, folder, multiple))
+            _measure(plan, report, pool, _AccuracyCheck(plan, frames, folder, multiple))
     return publish(report, options.json, options.plot)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """Options, understood."""
 
     sizes: list[tuple[int, int]]
@@ -136,23 +136,23 @@ class Plan:
         )
 
 
-class Field:
+class CandidatePool:
     """The candidates that run; one that fails leaves it, its reason in the report, and the others go on."""
 
     def __init__(self, report: Report, folder: Path, checkpoint: Path, progress: Progress) -> None:
         self._report, self._folder, self._checkpoint, self._progress = report, folder, checkpoint, progress
-        self._workers: dict[Entrant, Worker] = {}
+        self._workers: dict[Variant, Worker] = {}
         self._bar = progress.add_task("", total=None)
 
-    def __iter__(self) -> Iterator[Entrant]:
+    def __iter__(self) -> Iterator[Variant]:
         return iter(list(self._workers))
 
     def start(self, candidate: Candidate, precision: str, threads: int, compile_too: bool) -> None:
         """Ready to be asked, or in the report with the reason; what cannot be had is tried once."""
-        entrant = Entrant(candidate.name, precision, threads)
+        variant = Variant(candidate.name, precision, threads)
         if (candidate.name, precision) in self._report.unavailable:
             return
-        self._progress.update(self._bar, description=f"start {entrant}")
+        self._progress.update(self._bar, description=f"start {variant}")
         missing = [name for name in candidate.packages if find_spec(name) is None]
         arguments = (str(self._checkpoint), precision, threads, str(self._folder), candidate.allocator)
         try:
@@ -163,23 +163,23 @@ class Field:
             if precision == "bf16" and candidate.arguments.get("device") != "cuda" and not has_fast_bf16():
                 raise Unavailable("the processor does not compute in bfloat16: a frame would take minutes")
             task = Task(candidate.build, candidate.arguments, *arguments)
-            self._workers[entrant] = Worker(task, entrant.slug)
+            self._workers[variant] = Worker(task, variant.slug)
         except Unavailable as reason:
             self._report.unavailable[candidate.name, precision] = str(reason)
         except Failed as reason:
-            self._report.failed[entrant] = f"starting: {reason}"
+            self._report.failed[variant] = f"starting: {reason}"
 
     def expect(self, requests_each: int) -> None:
         self._progress.update(self._bar, total=requests_each * len(self._workers), completed=0)
 
-    def ask(self, entrant: Entrant, during: str, do: str, **request: Any) -> Reply | None:
+    def ask(self, variant: Variant, during: str, do: str, **request: Any) -> Reply | None:
         """None: it failed."""
-        self._progress.update(self._bar, description=f"{during}: {entrant}", advance=1)
+        self._progress.update(self._bar, description=f"{during}: {variant}", advance=1)
         try:
-            return self._workers[entrant].ask(do, **request)
+            return self._workers[variant].ask(do, **request)
         except (Failed, Unavailable) as reason:
-            self._report.failed[entrant] = f"{during}: {reason}"
-            self._workers.pop(entrant).close()
+            self._report.failed[variant] = f"{during}: {reason}"
+            self._workers.pop(variant).close()
             return None
 
     def close(self) -> None:
@@ -194,40 +194,40 @@ class Field:
         self.close()
 
 
-def _measure(plan: Plan, report: Report, field_: Field, comparisons: "_Comparisons") -> None:
-    field_.start(EXACT, "fp64", max(plan.threads), compile_too=False)
-    field_.expect(comparisons.count)
-    comparisons.save(field_)
-    field_.close()
+def _measure(plan: BenchPlan, report: Report, pool: CandidatePool, comparisons: "_AccuracyCheck") -> None:
+    pool.start(FLOAT64, "fp64", max(plan.threads), compile_too=False)
+    pool.expect(comparisons.count)
+    comparisons.save(pool)
+    pool.close()
     for threads in plan.threads:
         for candidate in CANDIDATES:
             for precision in candidate.precisions:
                 if precision in plan.precisions or candidate.always:
-                    field_.start(candidate, precision, threads, plan.compile)
-        field_.expect(comparisons.count + len(plan.sizes) * len(plan.batches) * (WARM_UP_ROUNDS + plan.rounds))
-        comparisons.compare(field_, report)
-        _race(plan, report, field_)
-        field_.close()
+                    pool.start(candidate, precision, threads, plan.compile)
+        pool.expect(comparisons.count + len(plan.sizes) * len(plan.batches) * (WARM_UP_ROUNDS + plan.rounds))
+        comparisons.compare(pool, report)
+        _time_round_robin(plan, report, pool)
+        pool.close()
 
 
-def _race(plan: Plan, report: Report, field_: Field) -> None:
+def _time_round_robin(plan: BenchPlan, report: Report, pool: CandidatePool) -> None:
     """In every round each candidate once, on the round's own input."""
     seed = SEED
     for height, width in plan.sizes:
         for batch in plan.batches:
             for number in range(-WARM_UP_ROUNDS, plan.rounds):
                 seed += 1
-                for entrant in field_:
+                for variant in pool:
                     request = {"height_px": height, "width_px": width, "batch": batch, "seed": seed}
-                    answer = field_.ask(entrant, f"{height}x{width}, batch {batch}", "time", **request)
+                    answer = pool.ask(variant, f"{height}x{width}, batch {batch}", "time", **request)
                     if answer is not None and number >= 0:
-                        report.samples.append(Sample(entrant, height, width, batch, number, seed, answer["ms"]))
+                        report.samples.append(Timing(variant, height, width, batch, number, seed, answer["ms"]))
 
 
-class _Comparisons:
+class _AccuracyCheck:
     """The logits and masks of the float64 module, in files, and how far from them the candidates are."""
 
-    def __init__(self, plan: Plan, frames: dict[str, float], folder: Path, multiple: int) -> None:
+    def __init__(self, plan: BenchPlan, frames: dict[str, float], folder: Path, multiple: int) -> None:
         self._requests: list[tuple[str, str, dict[str, Any]]] = []
         for height, width in plan.sizes:
             request = {"height_px": height, "width_px": width, "batch": COMPARED_INPUTS, "seed": SEED}
@@ -242,28 +242,28 @@ class _Comparisons:
         """Of requests to each candidate."""
         return len(self._requests)
 
-    def save(self, field_: Field) -> None:
-        self._ask_all(field_, save=True)
+    def save(self, pool: CandidatePool) -> None:
+        self._ask_all(pool, save=True)
 
-    def compare(self, field_: Field, report: Report) -> None:
+    def compare(self, pool: CandidatePool, report: Report) -> None:
         # What float64 could not do (memory) is not compared.
         self._requests = [entry for entry in self._requests if Path(entry[2]["file"]).exists()]
-        for entrant, during, request, answer in self._ask_all(field_, save=False):
+        for variant, during, request, answer in self._ask_all(pool, save=False):
             if "max_error" in answer:
-                report.errors[entrant, (request["height_px"], request["width_px"])] = answer["max_error"]
+                report.errors[variant, (request["height_px"], request["width_px"])] = answer["max_error"]
             elif "both_px" in answer:
                 report.masks.append(
-                    Mask(entrant, during.removeprefix("mask of "), answer["both_px"], answer["either_px"])
+                    MaskComparison(variant, during.removeprefix("mask of "), answer["both_px"], answer["either_px"])
                 )
 
-    def _ask_all(self, field_: Field, save: bool) -> list[tuple[Entrant, str, dict[str, Any], Reply]]:
+    def _ask_all(self, pool: CandidatePool, save: bool) -> list[tuple[Variant, str, dict[str, Any], Reply]]:
         answers = []
-        for entrant in field_:
+        for variant in pool:
             for during, do, request in self._requests:
-                answer = field_.ask(entrant, during, do, save=save, **request)
+                answer = pool.ask(variant, during, do, save=save, **request)
                 if answer is None:
                     break
-                answers.append((entrant, during, request, answer))
+                answers.append((variant, during, request, answer))
         return answers
 
 

@@ -36,7 +36,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class OfMultiples:
+class FixedMultiple:
     """A forward that takes sides of these multiples only, where the engines take finer ones."""
 
     forward: Forward
@@ -54,8 +54,8 @@ ALLOCATORS = {
     "kept": "huge pages, and freed memory stays with the process (model.allocator), as in `dasnet run`",
 }
 TORCH_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
-ANSWER_WITHIN_S = 900.0  # compiling included
-END_WITHIN_S = 10.0
+REPLY_TIMEOUT_S = 900.0  # compiling included
+EXIT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Worker:
 
     def __init__(self, task: Task, name: str) -> None:
         ours, theirs = socket.socketpair()
-        ours.settimeout(ANSWER_WITHIN_S)
+        ours.settimeout(REPLY_TIMEOUT_S)
         self._socket, self._lines = ours, ours.makefile("r", encoding="utf-8")
         self._log = Path(task.folder) / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
@@ -107,18 +107,18 @@ class Worker:
         try:
             self._socket.sendall(json.dumps({"do": do, **request}).encode() + b"\n")
         except OSError as error:
-            raise Failed(self._last_words()) from error
+            raise Failed(self._exit_reason()) from error
         return self._answer()
 
     def _answer(self) -> Reply:
         try:
             line = self._lines.readline()
         except TimeoutError as error:
-            raise Failed(f"no answer within {ANSWER_WITHIN_S:g} s") from error
+            raise Failed(f"no answer within {REPLY_TIMEOUT_S:g} s") from error
         except OSError as error:
-            raise Failed(self._last_words()) from error
+            raise Failed(self._exit_reason()) from error
         if not line:
-            raise Failed(self._last_words())
+            raise Failed(self._exit_reason())
         answer: Reply = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
@@ -126,9 +126,9 @@ class Worker:
             raise Unavailable(answer["unavailable"])
         return answer
 
-    def _last_words(self) -> str:
+    def _exit_reason(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_WITHIN_S)
+            self._process.wait(EXIT_TIMEOUT_S)
         code = self._process.returncode
         how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         written = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -139,7 +139,7 @@ class Worker:
         self._lines.close()
         self._socket.close()
         try:
-            self._process.wait(END_WITHIN_S)
+            self._process.wait(EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -154,8 +154,8 @@ class Worker:
 # What a candidate is made of: each a `build` of the table in `pipeline.bench.run`.
 
 
-def readable(loaded: Loaded, task: Task) -> Forward:
-    """The readable module in plain eager torch, in the layout in which batches come."""
+def reference(loaded: Loaded, task: Task) -> Forward:
+    """The reference module in plain eager torch, in the layout in which batches come."""
     dtype = TORCH_TYPES[task.precision]
     network = loaded.network.to(dtype)
     return lambda batch: network(batch.to(dtype))
@@ -183,7 +183,7 @@ def inductor(loaded: Loaded, task: Task) -> Forward:
     return forward
 
 
-def onnx_file(task: Task) -> str:
+def exported_onnx(task: Task) -> str:
     """Written by the first worker that needs it; workers start one after another."""
     path = Path(task.folder) / "model.onnx"
     if not path.exists():
@@ -197,8 +197,8 @@ def onnx_runtime(loaded: Loaded, task: Task) -> Forward:
     options.intra_op_num_threads = task.threads
     # Its threads go on spinning after a run, in the time of the next candidate.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = runtime.InferenceSession(onnx_file(task), options, providers=["CPUExecutionProvider"])
-    return OfMultiples(
+    session = runtime.InferenceSession(exported_onnx(task), options, providers=["CPUExecutionProvider"])
+    return FixedMultiple(
         lambda batch: torch.from_numpy(session.run(["logits"], {"image": batch.numpy()})[0]),
         multiple_of(loaded.network),
     )
@@ -215,7 +215,7 @@ def openvino(loaded: Loaded, task: Task) -> Forward:
         "INFERENCE_NUM_THREADS": task.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    path = onnx_file(task)
+    path = exported_onnx(task)
 
     def forward(batch: Tensor) -> Tensor:
         shape = tuple(batch.shape)
@@ -226,7 +226,7 @@ def openvino(loaded: Loaded, task: Task) -> Forward:
             compiled[shape] = core.compile_model(model, "CPU", hints)
         return torch.from_numpy(compiled[shape](batch.numpy())[0])
 
-    return OfMultiples(forward, multiple_of(loaded.network))
+    return FixedMultiple(forward, multiple_of(loaded.network))
 
 
 # Requests
@@ -267,7 +267,7 @@ def mask(forward: Forward, request: Reply) -> Reply:
     frame = np.load(request["frame"])
     height, width = frame.shape[:2]
     image = padded(torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255, request["multiple"]).contiguous()
-    multiple = getattr(forward, "multiple", 1)  # by name: run as a program, this file has a second OfMultiples
+    multiple = getattr(forward, "multiple", 1)  # by name: run as a program, this file has a second FixedMultiple
     if any(side % multiple for side in image.shape[2:]):
         return {}
     probability = forward(image)[0, :, :height, :width].sigmoid().amax(dim=0)

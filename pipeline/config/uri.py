@@ -6,6 +6,7 @@ No text made here quotes an address: it may have come from a secret, and a misty
 import ipaddress
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -121,6 +122,16 @@ def expanded(template: str, values: dict[str, str]) -> str:
         return found
 
     return _unmasked(masked, references, value)
+
+
+def absolute_uri(uri: str, folder: Path) -> str:
+    """Return the address with its path, where it has one on this machine, resolved against a folder."""
+    scheme, _, rest = uri.partition(":")
+    if scheme in ("file", "sdp"):
+        return f"{scheme}:{folder / rest.removeprefix('//')}"
+    if scheme == "demo" and rest.startswith("clips/"):
+        return f"demo:clips/{folder / rest.removeprefix('clips/')}"
+    return uri
 
 
 def public_uri(uri: str) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from pipeline.console.body import blocks
 from pipeline.console.cameras import CameraStatus
 from pipeline.console.history import WINDOWS_S, Window
-from pipeline.console.password import Password, TooManyTries
+from pipeline.console.password import Password, TooManyAttemptsError
 from pipeline.console.security import SESSION_COOKIE, session_of
 from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
@@ -181,7 +181,7 @@ class Api:
         given = (await _body(request, Login, "password: a text")).password
         try:
             session = await self._password.check(given, request.client.host if request.client else "")
-        except TooManyTries as error:
+        except TooManyAttemptsError as error:
             text = f"too many wrong passwords from this address; try again in {error.wait_s} s"
             raise HTTPException(429, text, {"retry-after": str(error.wait_s)}) from error
         if session is None:

@@ -16,7 +16,7 @@ class Attempts:
         self._full_s: dict[str, float] = {}  # client -> when it may try AT_ONCE again
 
     def take(self, address: str) -> float:
-        """Return how long this client has to wait, in s; 0: it may try, which counts as wrong until `give_back`."""
+        """Return how long this client has to wait, in s; 0: it may try, which counts as wrong until `refund`."""
         client, now_s = _client(address), self._clock()
         full_s = max(now_s, self._full_s.pop(client, now_s)) + EACH_S
         wait_s = full_s - now_s - AT_ONCE * EACH_S
@@ -25,7 +25,7 @@ class Attempts:
             del self._full_s[next(iter(self._full_s))]
         return max(0.0, wait_s)
 
-    def give_back(self, address: str) -> None:
+    def refund(self, address: str) -> None:
         """The password was right."""
         client = _client(address)
         if client in self._full_s:

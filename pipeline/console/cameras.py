@@ -18,7 +18,7 @@ from pipeline.store import ledger
 from pipeline.types import Band, Cause
 
 WINDOW_S = 4.0  # over which the blind share is taken
-SILENT_S = 6.0  # without a sign of the capture worker it counts as gone
+CAPTURE_TIMEOUT_S = 6.0  # without a sign of the capture worker it counts as gone
 BLIND_SHARE = 0.5
 
 State = Literal["starting", "up", "blind", "down"]
@@ -53,28 +53,28 @@ class CameraStatus(msgspec.Struct, frozen=True):
     frame: FrameStatus | None
 
 
-class Cameras:
+class CameraMonitor:
     """Keeps the last readings of every ledger.  Thread-safe."""
 
     def __init__(self, config: Config) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {}
-        self.watch(config)
+        self.set_cameras(config)
 
-    def watch(self, config: Config) -> None:
+    def set_cameras(self, config: Config) -> None:
         """The cameras of the site from now on."""
-        with self._turn:
+        with self._lock:
             self._config = config
             self._redact = config.redactor
             self._readings = {camera.id: self._readings.get(camera.id, deque()) for camera in config.cameras}
 
-    def look(self, frames: LiveFrames) -> list[CameraStatus]:
-        with self._turn:
-            return [self._look(camera, frames) for camera in self._config.cameras]
+    def status(self, frames: LiveFrames) -> list[CameraStatus]:
+        with self._lock:
+            return [self._status_of(camera, frames) for camera in self._config.cameras]
 
-    def _look(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
+    def _status_of(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
         account = self._read(camera.id)
-        share, cause = self._blindness(camera.id, account) if account else (0.0, None)
+        share, cause = self._blind_share(camera.id, account) if account else (0.0, None)
         state = _state(account, share) if account else "starting"
         account = account or ledger.Account()
         return CameraStatus(
@@ -101,7 +101,7 @@ class Cameras:
         except (OSError, ValueError, StoreError):
             return None
 
-    def _blindness(self, camera: str, account: ledger.Account) -> tuple[float, Cause | None]:
+    def _blind_share(self, camera: str, account: ledger.Account) -> tuple[float, Cause | None]:
         """The share of the last seconds in which the camera was not searched, and what took most of it."""
         now_s, readings = time.monotonic(), self._readings[camera]
         if readings and readings[-1][1].captured > account.captured:
@@ -120,7 +120,7 @@ class Cameras:
 
 def _state(account: ledger.Account, blind_share: float) -> State:
     silent_ns = time.time_ns() - account.updated_utc_ns if account.updated_utc_ns else 0
-    if not account.up or silent_ns > SILENT_S * 1e9:
+    if not account.up or silent_ns > CAPTURE_TIMEOUT_S * 1e9:
         return "down"
     return "blind" if blind_share >= BLIND_SHARE else "up"
 

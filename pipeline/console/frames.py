@@ -34,11 +34,11 @@ class LiveFrames:
 
     def __init__(self, cameras: Iterable[str]) -> None:
         self.cameras: dict[str, CameraFrames] = {}
-        self.watch(cameras)
+        self.set_cameras(cameras)
         self.received = 0
         self.refused = 0
 
-    def watch(self, cameras: Iterable[str]) -> None:
+    def set_cameras(self, cameras: Iterable[str]) -> None:
         """The cameras of the site from now on; what is of others is forgotten."""
         self.cameras = {camera: self.cameras.get(camera, CameraFrames()) for camera in cameras}
 

@@ -58,7 +58,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Sample:
+class MetricsSnapshot:
     """The host's counters at one moment."""
 
     time_utc_s: float
@@ -77,7 +77,7 @@ class Quantiles(msgspec.Struct, frozen=True):
     p99_s: float | None
 
 
-class Loss(msgspec.Struct, frozen=True):
+class CameraLoss(msgspec.Struct, frozen=True):
     """What a camera lost to one cause."""
 
     camera: str
@@ -96,20 +96,20 @@ class LatencyReport(msgspec.Struct, frozen=True):
     objective_s: float  # capture to track
     end_to_end: list[Quantiles]
     stages: list[Quantiles]
-    losses: list[Loss]  # only what there is
+    losses: list[CameraLoss]  # only what there is
     edges_s: list[float | None]  # of the heat map's rows, from below; None: infinite
     columns: list[list[int] | None]  # capture to track: frames by row; None: not sampled
     error: str | None  # why there is no newer sample
 
 
 @dataclass
-class _Total:
+class _Increase:
     """Increases added up."""
 
     latency: dict[str, Buckets] = field(default_factory=dict)
     counts: dict[CountKey, float] = field(default_factory=dict)
 
-    def add(self, before: Sample, after: Sample) -> None:
+    def add(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         for name, buckets in after.latency.items():
             rise, known = increase(before.latency.get(name), buckets), self.latency.get(name)
             if known is not None and known.bounds_s == rise.bounds_s:
@@ -126,14 +126,14 @@ class History:
         self.error: str | None = "not asked yet"
         self.build: dict[str, str] = {}  # the labels of dasnet_build_info
         self._objective_s = objective_s
-        self._turn = threading.Lock()
-        self._fine: deque[Sample] = deque(maxlen=int(WINDOWS_S["10m"][0] / FINE_S) + 1)
-        self._coarse: deque[Sample] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
+        self._lock = threading.Lock()
+        self._fine: deque[MetricsSnapshot] = deque(maxlen=int(WINDOWS_S["10m"][0] / FINE_S) + 1)
+        self._coarse: deque[MetricsSnapshot] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
 
     def receive(self, text: str, time_utc_s: float) -> None:
         """Raises ValueError for what is no metrics text."""
         sample, build = parse(text, time_utc_s)
-        with self._turn:
+        with self._lock:
             self.build = build
             self._fine.append(sample)
             if not self._coarse or time_utc_s // COARSE_S != self._coarse[-1].time_utc_s // COARSE_S:
@@ -142,14 +142,14 @@ class History:
 
     def report(self, window: Window, now_utc_s: float) -> LatencyReport:
         window_s, step_s = WINDOWS_S[window]
-        with self._turn:
+        with self._lock:
             samples = list(self._fine if window == "10m" else self._coarse)
             if self._fine and samples[-1] is not self._fine[-1]:
                 samples.append(self._fine[-1])
         columns_count = int(window_s / step_s)
         start_s = (np.floor(now_utc_s / step_s) + 1 - columns_count) * step_s
         samples = [sample for sample in samples if sample.time_utc_s > start_s - step_s]
-        total, columns = _Total(), [_Total() for _ in range(columns_count)]
+        total, columns = _Increase(), [_Increase() for _ in range(columns_count)]
         for before, after in pairwise(samples):
             total.add(before, after)
             column = int(((before.time_utc_s + after.time_utc_s) / 2 - start_s) // step_s)
@@ -172,7 +172,7 @@ class History:
         )
 
 
-def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
+def parse(text: str, time_utc_s: float) -> tuple[MetricsSnapshot, dict[str, str]]:
     """The sample, and the labels of dasnet_build_info.  Raises ValueError."""
     histograms: dict[str, dict[float, float]] = {}
     sums: dict[str, float] = {}
@@ -193,16 +193,16 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
                 sums[latency] = sums.get(latency, 0.0) + value
     latency_by_name = {
         name: Buckets(
-            _one(tuple(sorted(buckets))), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
+            _interned(tuple(sorted(buckets))), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
         )
         for name, buckets in histograms.items()
     }
-    keys = _one(tuple(sorted(counts)))
-    return Sample(time_utc_s, latency_by_name, Counts(keys, np.array([counts[key] for key in keys]))), build
+    keys = _interned(tuple(sorted(counts)))
+    return MetricsSnapshot(time_utc_s, latency_by_name, Counts(keys, np.array([counts[key] for key in keys]))), build
 
 
 @lru_cache(64)
-def _one(key: Any) -> Any:
+def _interned(key: Any) -> Any:
     """The same object for all that are equal: a day of samples would hold thousands of copies of their keys."""
     return key
 
@@ -245,10 +245,10 @@ def _quantiles(name: str, buckets: Buckets | None) -> Quantiles:
     return Quantiles(name, count, buckets.sum_s / count, *(quantile(share, buckets) for share in (0.5, 0.95, 0.99)))
 
 
-def _losses(counts: dict[CountKey, float]) -> list[Loss]:
+def _losses(counts: dict[CountKey, float]) -> list[CameraLoss]:
     keys = sorted({(camera, cause) for (_, camera, cause), value in counts.items() if value > 0})
     return [
-        Loss(
+        CameraLoss(
             *key,
             dropped=int(counts.get(("dropped", *key), 0)),
             failed=int(counts.get(("failed", *key), 0)),
@@ -259,7 +259,7 @@ def _losses(counts: dict[CountKey, float]) -> list[Loss]:
 
 
 def _heat_map(
-    total: _Total, columns: Sequence[_Total], objective_s: float
+    total: _Increase, columns: Sequence[_Increase], objective_s: float
 ) -> tuple[list[float | None], list[list[int] | None]]:
     """Edges and columns of capture to track, from the lowest row with a frame to the highest, or the objective's."""
     whole = total.latency.get("capture_to_track")

@@ -59,18 +59,18 @@ class Password:
             ) from error
         self.sessions = Sessions(run_dir / "console.sessions", self._hash)
         self._attempts = Attempts()
-        self._turn = asyncio.Lock()  # a check takes 64 MiB
+        self._lock = asyncio.Lock()  # a check takes 64 MiB
 
     async def check(self, password: str, address: str) -> str | None:
-        """Return a new session where the password is right; `address` is the client's.  Raise TooManyTries."""
+        """Return a new session where the password is right; `address` is the client's.  Raise TooManyAttemptsError."""
         wait_s = self._attempts.take(address)
         if wait_s:
-            raise TooManyTries(math.ceil(wait_s))
-        async with self._turn:
+            raise TooManyAttemptsError(math.ceil(wait_s))
+        async with self._lock:
             is_right = await asyncio.to_thread(self._matches, password)
         if not is_right:
             return None
-        self._attempts.give_back(address)
+        self._attempts.refund(address)
         return self.sessions.begin()
 
     def _matches(self, password: str) -> bool:
@@ -80,7 +80,7 @@ class Password:
             return False
 
 
-class TooManyTries(Exception):
+class TooManyAttemptsError(Exception):
     """Too many wrong passwords from one address."""
 
     def __init__(self, wait_s: int) -> None:

@@ -19,7 +19,7 @@ import zmq.asyncio
 from prometheus_client import Counter
 
 from pipeline.config.models import Config
-from pipeline.console.cameras import Cameras, CameraStatus
+from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
@@ -33,9 +33,9 @@ from pipeline.transport.rejects import RejectLog
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
-NEWS_S = 0.25  # how often the store is asked for a new event
+EVENT_POLL_S = 0.25  # how often the store is asked for a new event
 PERIOD_S = 1.0  # how often everything is looked at
-SHOWN = 50  # alerts, events and tracks in the page
+LISTED = 50  # alerts, events and tracks in the page
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
 
@@ -78,23 +78,23 @@ class Site:
         self.history = History(config.objective.capture_to_track_ms / 1e3)
         self.store_error: str | None = None
         self._metrics = metrics
-        self._cameras = Cameras(config)
+        self._cameras = CameraMonitor(config)
         self._reader: StoreReader | None = None
-        self._reader_turn = threading.Lock()
-        self._store_turn = asyncio.Lock()
+        self._reader_lock = threading.Lock()
+        self._publish_lock = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
-        self._refusals = RejectLog("live", refused or WorkerMetrics("console").refused)
+        self._rejects = RejectLog("live", refused or WorkerMetrics("console").refused)
 
     def status(self) -> SiteStatus:
         """Blocks; from any thread."""
-        cameras = self._cameras.look(self.frames)
+        cameras = self._cameras.status(self.frames)
         counts = (self.frames.received, self.frames.refused)
         has_login = self.config.console.password_file is not None
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
         """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
-        with self._reader_turn:
+        with self._reader_lock:
             try:
                 if self._reader is not None and not self._reader.is_current():
                     self._close_reader()
@@ -109,7 +109,7 @@ class Site:
             return result
 
     def close(self) -> None:
-        with self._reader_turn:
+        with self._reader_lock:
             self._close_reader()
 
     def _close_reader(self) -> None:
@@ -135,27 +135,27 @@ class Site:
         try:
             frame, picture = self.frames.receive(message)
         except WireError as error:
-            self._refusals.refuse(error)
+            self._rejects.refuse(error)
             return
         self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
 
     async def follow_store_and_cameras(self) -> None:
         """Everything once a second, and at once when an event was stored."""
-        last_row, looked_s = -1, -PERIOD_S
+        last_row, updated_s = -1, -PERIOD_S
         while True:
             for config in self._changes():
-                self._watch(config)
+                self._set_cameras(config)
             row = await asyncio.to_thread(self._newest_row)
-            if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
-                last_row, looked_s = row, time.monotonic()
+            if row != last_row or time.monotonic() - updated_s >= PERIOD_S:
+                last_row, updated_s = row, time.monotonic()
                 await self.publish_stored()
                 self._publish_change("site", msgspec.json.encode(await asyncio.to_thread(self.status)))
-            await asyncio.sleep(NEWS_S)
+            await asyncio.sleep(EVENT_POLL_S)
 
     async def publish_stored(self) -> None:
         """To all browsers, what changed of alerts, events and tracks."""
-        async with self._store_turn:  # else what was read first could be published last
-            for topic, items in (await asyncio.to_thread(self._shown)).items():
+        async with self._publish_lock:  # else what was read first could be published last
+            for topic, items in (await asyncio.to_thread(self._listed)).items():
                 self._publish_change(topic, msgspec.json.encode(items))
 
     async def follow_metrics(self) -> None:
@@ -172,11 +172,11 @@ class Site:
                 self.history.error = redact(f"{address} does not answer: {error or type(error).__name__}")
             await asyncio.sleep(FINE_S)
 
-    def _watch(self, config: Config) -> None:
+    def _set_cameras(self, config: Config) -> None:
         """The cameras of the site from now on."""
         self.config = config
-        self.frames.watch(camera.id for camera in config.cameras)
-        self._cameras.watch(config)
+        self.frames.set_cameras(camera.id for camera in config.cameras)
+        self._cameras.set_cameras(config)
 
     def _newest_row(self) -> int:
         try:
@@ -184,10 +184,10 @@ class Site:
         except StoreError:
             return 0
 
-    def _shown(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
+    def _listed(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
         """Nothing where the store cannot be read: the page keeps what it has, and shows the error."""
         try:
-            return self.stored(_newest)
+            return self.stored(_newest_items)
         except StoreError:
             return {}
 
@@ -197,13 +197,13 @@ class Site:
             self.hub.publish(topic, data)
 
 
-def _newest(reader: StoreReader) -> dict[str, list[Any]]:
-    active = reader.alerts(SHOWN, active_only=True)
+def _newest_items(reader: StoreReader) -> dict[str, list[Any]]:
+    active = reader.alerts(LISTED, active_only=True)
     known = {alert.id for alert in active}
     return {
-        "alerts": active + [alert for alert in reader.alerts(SHOWN) if alert.id not in known],
-        "events": [stored.event for stored in reader.events(SHOWN)],
-        "tracks": reader.tracks(SHOWN),
+        "alerts": active + [alert for alert in reader.alerts(LISTED) if alert.id not in known],
+        "events": [stored.event for stored in reader.events(LISTED)],
+        "tracks": reader.tracks(LISTED),
     }
 
 

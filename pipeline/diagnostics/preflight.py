@@ -24,7 +24,7 @@ def check_machine(path: Path, config: Config, host: str | None = None, *, output
 
     `outputs`: where events go, too; without that a site can start, and they wait.
     """
-    config.at(host)
+    config.for_host(host)
     keys = {"run_dir": config.run_dir, "log.file": config.log_path.parent}
     if outputs:
         keys["store.path"] = config.store_path.parent

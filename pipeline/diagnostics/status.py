@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.config.models import Config
-from pipeline.console.cameras import Cameras, CameraStatus
+from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.telemetry import health
 
@@ -44,11 +44,11 @@ class Reading:
 class SiteReader:
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._cameras = Cameras(config)
+        self._cameras = CameraMonitor(config)
         self._frames = LiveFrames(camera.id for camera in config.cameras)  # none: pictures are not looked at
 
     def read(self) -> Reading:
-        return Reading(self._faults(), self._cameras.look(self._frames))
+        return Reading(self._faults(), self._cameras.status(self._frames))
 
     def _faults(self) -> list[str] | None:
         url = health.published(self._config.metrics_address_path)

@@ -56,7 +56,7 @@ class Supervisor:
     table: list[Process] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.config = self.config.at(self.host)
+        self.config = self.config.for_host(self.host)
         self.table = processes(self.config, self.host)
         self._folder = Path.cwd()
         self._run_id = secrets.token_hex(8)
@@ -201,7 +201,7 @@ class Supervisor:
     def _begin_reload(self, requests: reload.Requests) -> None:
         try:
             with contextlib.chdir(self._folder):  # what is relative is so to where the program was started
-                change = reload.change(self.config, load(self.config_path).at(self.host))
+                change = reload.change(self.config, load(self.config_path).for_host(self.host))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the site goes on
             unexpected = f"{self.config_path}: cannot be read ({type(error).__name__})"
             requests.refuse(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)

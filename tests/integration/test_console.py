@@ -35,7 +35,7 @@ from support.console_site import (
 )
 from support.events import CONFIRMED, LOST, event, track
 
-from pipeline.console.cameras import Cameras
+from pipeline.console.cameras import CameraMonitor
 from pipeline.console.frames import KEPT_PICTURES, LiveFrames
 from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
@@ -390,12 +390,12 @@ def test_a_live_frame_that_could_not_be_is_refused(changes: dict[str, Any], erro
 
 def test_the_state_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = site_config(tmp_path, "north")
-    cameras, frames, now_s = Cameras(config), LiveFrames(["north"]), [100.0]
+    cameras, frames, now_s = CameraMonitor(config), LiveFrames(["north"]), [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
 
     def look(after_s: float = 1.0) -> tuple[str, Cause | None, float]:
         now_s[0] += after_s
-        (status,) = cameras.look(frames)
+        (status,) = cameras.status(frames)
         return status.state, status.cause, status.blind_share
 
     assert look() == ("starting", None, 0.0)

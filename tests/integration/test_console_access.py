@@ -211,7 +211,7 @@ def test_wrong_passwords_are_forgotten_with_time_and_an_ipv6_client_is_its_netwo
     now_s[0] = 10 * EACH_S
     for _ in range(3 * AT_ONCE):  # the right one never does
         assert attempts.take("192.0.2.1") == 0
-        attempts.give_back("192.0.2.1")
+        attempts.refund("192.0.2.1")
     for number in range(AT_ONCE):
         assert attempts.take(f"2001:db8::{number}") == 0
     assert attempts.take("2001:db8::ffff") > 0 and attempts.take("2001:db8:0:1::1") == 0

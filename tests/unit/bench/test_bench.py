@@ -16,7 +16,7 @@ from model.checkpoint import Loaded, save
 from model.metadata import Metadata
 from pipeline.bench import run as bench
 from pipeline.bench import worker
-from pipeline.bench.results import Entrant, Mask, Report, Sample, mask_rows, rows
+from pipeline.bench.results import Variant, MaskComparison, Report, Timing, mask_rows, rows
 from pipeline.bench.run import BenchOptions, Candidate, run_bench
 from pipeline.bench.worker import Forward, Task
 from pipeline.errors import ConfigError
@@ -39,7 +39,7 @@ def dying(loaded: Loaded, _task: Task) -> Forward:
 
 def coarse(loaded: Loaded, _task: Task) -> Forward:
     """Takes no real frame."""
-    return worker.OfMultiples(loaded.network, 1024)
+    return worker.FixedMultiple(loaded.network, 1024)
 
 
 def raising(_loaded: Loaded, _task: Task) -> Forward:
@@ -141,18 +141,18 @@ def test_what_cannot_be_had_is_listed_with_the_reason(measured: tuple[int, dict[
 
 
 def test_ratios_are_taken_within_rounds():
-    slow, fast = Entrant("reference", "fp32", 1), Entrant("torch", "fp32", 1)
+    slow, fast = Variant("reference", "fp32", 1), Variant("torch", "fp32", 1)
     report = Report({}, {}, {})
     for number, (reference_ms, own_ms) in enumerate([(10, 5), (20, 10), (90, 10)]):
-        report.samples.append(Sample(slow, 8, 8, 2, number, number, reference_ms))
-        report.samples.append(Sample(fast, 8, 8, 2, number, number, own_ms))
+        report.samples.append(Timing(slow, 8, 8, 2, number, number, reference_ms))
+        report.samples.append(Timing(fast, 8, 8, 2, number, number, own_ms))
     row = rows(report)[1]
     assert (row.candidate, row.median_ms_per_frame, row.times_reference) == ("torch", 5, 2)
 
 
 def test_frames_without_a_target_do_not_raise_the_agreement():
-    entrant = Entrant("torch", "bf16", 1)
-    masks = [Mask(entrant, "a", 0, 0), Mask(entrant, "b", 3, 4), Mask(entrant, "c", 1, 4)]
+    variant = Variant("torch", "bf16", 1)
+    masks = [MaskComparison(variant, "a", 0, 0), MaskComparison(variant, "b", 3, 4), MaskComparison(variant, "c", 1, 4)]
     row = mask_rows(Report({}, {}, {}, masks=masks))[0]
     assert (row.frames, row.frames_with_target, row.mean_iou, row.worst_iou, row.worst_frame) == (3, 2, 0.5, 0.25, "c")
     empty = mask_rows(Report({}, {}, {}, masks=masks[:1]))[0]

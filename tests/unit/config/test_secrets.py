@@ -22,7 +22,7 @@ from pipeline.cli import main
 from pipeline.config.file import load
 from pipeline.config.models import Camera, Config
 from pipeline.config.uri import network_address, public_uri, uri_fault
-from pipeline.console.cameras import Cameras
+from pipeline.console.cameras import CameraMonitor
 from pipeline.console.frames import LiveFrames
 from pipeline.console.status import public
 from pipeline.diagnostics.doctor import describe
@@ -63,7 +63,7 @@ def said(site: Path) -> str:
     except DasnetError as error:
         return str(error)
     texts = [describe(site, config), json.dumps(public(config.model_dump(mode="json"), config.references))]
-    texts += [status.uri for status in Cameras(config).look(LiveFrames(["a"]))]
+    texts += [status.uri for status in CameraMonitor(config).status(LiveFrames(["a"]))]
     texts += [collect() for name, collect in _parts(site, config) if name.startswith(("config", "check"))]
     try:
         open_source(config.cameras[0]).close()

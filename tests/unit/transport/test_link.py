@@ -58,12 +58,12 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
 @pytest.mark.parametrize(
     ("link", "told"),
     [
-        (None, "link: is required, for camera 'far' is on host 'edge'"),
-        ({"host": "10.0.0.5"}, r"link.keys: is required; make them with `dasnet keys .* link.encrypted to false"),
+        (None, "link: is required because camera 'far' is on host 'edge'"),
+        ({"host": "10.0.0.5"}, r"link.keys: is required; create them with `dasnet keys .* link.encrypted to false"),
         ({"host": "10.0.0.5", "encrypted": False, "keys": "keys"}, "link.keys: link.encrypted is false"),
         ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65534"),
         ({"host": "10.0.0.5", "keys": "keys", "pixels": "png"}, "link.pixels: .*'raw' or 'jpeg'"),
-        ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; allowed: host, port"),
+        ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; must be one of host, port"),
     ],
 )
 def test_a_link_is_never_open_to_all_but_in_words(tmp_path: Path, link: dict | None, told: str):
@@ -76,7 +76,7 @@ def test_a_link_is_never_open_to_all_but_in_words(tmp_path: Path, link: dict | N
 def test_a_host_without_cameras_is_refused(tmp_path: Path):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(site(tmp_path)))
     done = dasnet("run", tmp_path / "site.yaml", "--host", "nowhere")
-    assert done.returncode == 2 and "no camera is on host 'nowhere'; allowed: edge, hill" in done.stderr
+    assert done.returncode == 2 and "no camera is on host 'nowhere'; must be one of edge, hill" in done.stderr
 
 
 def site(tmp_path: Path, host: str = "127.0.0.1", **link: object) -> dict:
