@@ -70,7 +70,7 @@ FAULTS = {
     "cameras: [{id: a, uri: 'ftp://h'}]": r"cameras\[0\].uri: unknown scheme; must be one of rtsp:.*given: 'ftp://h'",
     "cameras: [{id: a, uri: 'rtsp:///x'}]": "must be rtsp://HOST/PATH, or with USER:PASSWORD@ before the host",
     "cameras: [{id: a, uri: rtsp://u:p@h, swordfish, x@h}]": r"cameras\[0\].a key without a value: unknown key",
-    "cameras: [{id: a, uri: 'file://u:p@h/x'}]": "takes no user and password; must be a path on this machine",
+    "cameras: [{id: a, uri: 'file://u:p@h/x'}]": "must be a path on this machine without user",
     "cameras: [{id: a, uri: 'v4l2:/dev/video0?password=p'}]": "unknown option after .*must be one of format, size, fps",
     "cameras: [{id: a, uri: 'rtsp://u:${p w}@h'}]": r"must be \$\{NAME\} or",
     f"cameras: [{CAMERA}]\nobjective: {{capture_to_track_ms: 1e999}}": "capture_to_track_ms: .*finite number",
@@ -96,7 +96,7 @@ FAULTS = {
     f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"sinks\[0\].type: .*'jsonl' \(given: 'kafka'\)",
     "cameras: [{id: a, uri: 'rtsp://u:${NOT_SET_ANYWHERE}@h'}]": "variable NOT_SET_ANYWHERE is not set",
     "cameras: [{id: a, uri: 'rtsp://u:${file:none}@h'}]": r"secret file .*none cannot be read",
-    "cameras: [": "is not valid YAML",
+    "cameras: [": "invalid YAML",
     "- 1": "must be a mapping with",
 }
 

@@ -161,7 +161,7 @@ def test_commands_show_nothing_of_a_password_that_a_library_would_quote(
 
 
 def test_what_nobody_expected_is_told_without_secrets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A fault of ours, or of a library, whose text has what it was about."""
     monkeypatch.setenv("CAM_PASSWORD", "S3cr[et-Part]9")
@@ -173,7 +173,7 @@ def test_what_nobody_expected_is_told_without_secrets(
     monkeypatch.setattr("pipeline.diagnostics.doctor.describe", describe)
     with pytest.raises(SystemExit) as ended:
         main()
-    text = capsys.readouterr().err
+    text = capfd.readouterr().err
     assert ended.value.code == 1 and "Traceback" in text and f"{HIDDEN}@192.0.2.1/s" in text
     assert "S3cr" not in text and "Part" not in text
 
