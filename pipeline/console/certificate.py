@@ -44,7 +44,7 @@ def _fault(tls: Tls, error: OSError) -> str:
     return f"{tls.certificate} and {tls.key} must be a certificate and its key, both in PEM"
 
 
-def concern(context: ssl.SSLContext, certificate: Path) -> str | None:
+def browser_objection(context: ssl.SSLContext, certificate: Path) -> str | None:
     """Return why browsers would refuse the certificate even if they trust who issued it; None: they would not."""
     trusting = ssl.create_default_context(cafile=str(certificate))
     trusting.check_hostname = False
@@ -64,7 +64,7 @@ def concern(context: ssl.SSLContext, certificate: Path) -> str | None:
 def open_context(tls: Tls) -> ssl.SSLContext:
     """Load, and warn of a certificate that browsers will refuse.  Raise ConfigError."""
     context = load(tls)
-    reason = concern(context, tls.certificate)
+    reason = browser_objection(context, tls.certificate)
     if reason is not None:
         structlog.get_logger().warning("browsers refuse the certificate", path=str(tls.certificate), reason=reason)
     return context

@@ -350,7 +350,7 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
 
 def test_a_certificate_that_browsers_refuse_is_warned_of_and_one_that_cannot_be_used_is_named(tmp_path: Path):
     good, other, late = make_certificate(tmp_path), make_certificate(tmp_path, "other"), tmp_path / "late.pem"
-    assert certificate.concern(certificate.load(good), good.certificate) is None
+    assert certificate.browser_objection(certificate.load(good), good.certificate) is None
     request = ["openssl", "x509", "-x509toreq", "-in", good.certificate, "-signkey", good.key, "-out", tmp_path / "csr"]
     subprocess.run(request, check=True, capture_output=True)
     (tmp_path / "db").touch()

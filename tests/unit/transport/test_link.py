@@ -42,7 +42,7 @@ CAMERAS = [
 
 def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_path: Path):
     done = dasnet("keys", tmp_path / "keys", "edge", "hill")
-    assert done.returncode == 0 and "edge.key_secret: made" in done.stdout and "server.key" in done.stdout
+    assert done.returncode == 0 and "edge.key_secret: written" in done.stdout and "server.key" in done.stdout
     for secret in (tmp_path / "keys").rglob("*.key_secret"):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     before = server_keys(tmp_path / "keys")
