@@ -1,4 +1,4 @@
-"""What `dasnet bench` measured, and the figures that follow from it.  Nothing here is guessed."""
+"""Measurements of `dasnet bench`, and the statistics computed from them."""
 
 import importlib.metadata
 import os
@@ -20,17 +20,17 @@ from pipeline.bench.worker import ALLOCATORS
 
 REFERENCES = {"stock": "reference", "thp": "reference-thp", "kept": "reference-kept"}  # by allocator
 TIMED = (
-    "one forward, float32 images in memory to float32 logits in memory, on fresh noise; "
-    "decoding, scaling and masks are not in it"
+    "one forward pass from float32 images in memory to float32 logits in memory, on new random noise; "
+    "without decoding, resizing and masks"
 )
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-ALLOCATOR_SETTINGS = ("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES", "PYTORCH_")  # how they begin
+ALLOCATOR_SETTINGS = ("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES", "PYTORCH_")  # prefixes of environment variables
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A candidate as it runs: in one precision, on so many threads."""
+    """A candidate in one precision, with a number of threads."""
 
     candidate: str
     precision: str
@@ -41,13 +41,13 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """For the name of a file."""
+        """The variant as a file name."""
         return "".join(letter if letter.isalnum() else "-" for letter in str(self))
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One timed forward."""
+    """One timed forward pass."""
 
     variant: Variant
     height_px: int
@@ -55,22 +55,22 @@ class Timing:
     batch: int
     round: int
     seed: int
-    ms: float  # of the whole batch
+    ms: float  # for the whole batch
 
 
 @dataclass(frozen=True)
 class MaskComparison:
-    """A candidate's mask of a real frame beside float64's."""
+    """Overlap of a variant's mask of a real frame with the float64 mask."""
 
     variant: Variant
     frame: str
-    both_px: int
-    either_px: int
+    both_px: int  # intersection
+    either_px: int  # union
 
 
 @dataclass
 class Report:
-    """Filled while measuring, in the order of measuring."""
+    """All results, in the order in which they were measured."""
 
     machine: dict[str, Any]
     checkpoint: dict[str, Any]
@@ -86,9 +86,9 @@ class Report:
 
 @dataclass(frozen=True)
 class TimingRow:
-    """A candidate's figures at one size, batch and number of threads.
+    """Timing of a variant at one input size and batch size.
 
-    `times_reference`: how many times as fast as the reference, the median over the rounds of the ratio within a round.
+    `times_reference` is the speed-up over the reference: the median over the rounds of the ratio within a round.
     """
 
     candidate: str
@@ -108,7 +108,7 @@ class TimingRow:
 
 @dataclass(frozen=True)
 class MaskAgreement:
-    """Agreement with float64's masks.  Frames in which neither has a pixel say nothing, and are not in the mean."""
+    """Agreement with the float64 masks; frames where both masks are empty are excluded from the mean."""
 
     candidate: str
     precision: str
@@ -121,7 +121,7 @@ class MaskAgreement:
 
 
 def machine() -> dict[str, Any]:
-    """Of this moment: call it before anything is measured."""
+    """Describe this machine and its current load; call it before measuring."""
     versions = {name: _version(name) for name in PACKAGES}
     return {
         "processor": cpuinfo("model name") or platform.processor() or "unknown",
@@ -148,8 +148,9 @@ def _version(package: str) -> str | None:
 
 
 def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
+    """Return the identity of a checkpoint."""
     return {
-        "file": path.name,  # not where it lies: results are shared
+        "file": path.name,  # without its folder: results are shared
         "sha256": metadata.sha256,
         "network": metadata.network,
         "arguments": metadata.arguments,
@@ -158,7 +159,7 @@ def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
 
 
 def rows(report: Report) -> list[TimingRow]:
-    """In the order of measuring."""
+    """Return the timing of each variant at each setting, in the order in which they were measured."""
     times: dict[tuple[int, int, int, int], dict[Variant, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for sample in report.samples:
         setting = (sample.variant.threads, sample.height_px, sample.width_px, sample.batch)
@@ -177,6 +178,7 @@ def rows(report: Report) -> list[TimingRow]:
 
 
 def mask_rows(report: Report) -> list[MaskAgreement]:
+    """Return the agreement of each variant's masks with those of float64."""
     masks: dict[Variant, list[MaskComparison]] = defaultdict(list)
     for mask in report.masks:
         masks[mask.variant].append(mask)
@@ -196,7 +198,7 @@ def _median(values: Iterable[float]) -> float | None:
 
 
 def as_json(report: Report, timings: list[TimingRow], masks: list[MaskAgreement]) -> dict[str, Any]:
-    """`samples` are all forwards in the order in which they were made."""
+    """Return the report as JSON; `samples` holds all forward passes in order."""
     return {
         "dasnet": __version__,
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),

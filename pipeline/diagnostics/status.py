@@ -1,7 +1,7 @@
 """`dasnet status`: a table of live camera status in the terminal, read from the run folder.
 
-Reads the cameras' ledgers, which outlive the program, and `/readyz` of the running program.  The table is refreshed in a
-terminal, and printed once elsewhere.
+Reads the cameras' ledgers, which outlive the program, and `/readyz` of the running program.  The table is refreshed in
+a terminal, and printed once elsewhere.
 """
 
 import json
