@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.program import CLIPS
+from support.program import CLIPS, REPOSITORY
 from torch import Tensor
 
 from model import build
@@ -75,7 +75,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "CANDIDATES", tuple(table))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{REPOSITORY / 'tests'}")
         code = run_bench(checkpoint, options)
     return code, json.loads(out.read_text())
 
