@@ -1,7 +1,8 @@
-"""What the host's metrics were: latency, drops and blind time over the last ten minutes, hour and day.
+"""History of the host's metrics: latency, dropped frames and blind time over ten minutes, an hour and a day.
 
-In: the text of the host's `/metrics`, every few seconds.  Out: a LatencyReport.  Kept in memory, in two rings: fine
-ones for ten minutes, coarse ones for a day.  Counters that went back (the host began anew) are counted from zero.
+Takes the text of the host's `/metrics` every few seconds, and computes a LatencyReport.  Snapshots are kept in memory in
+two ring buffers: a fine one for ten minutes, a coarse one for a day.  Counters that decreased (after a restart) are
+counted from zero.
 """
 
 import threading
@@ -29,7 +30,7 @@ COUNTED = {
     "dasnet_blind_seconds_total": "blind_s",
 }
 FINE_S, COARSE_S = 5.0, 60.0
-WINDOWS_S: dict[str, tuple[float, float]] = {  # how long, and how long a column of the heat map
+WINDOWS_S: dict[str, tuple[float, float]] = {  # length, and width of a column of the heat map
     "10m": (600.0, 10.0),
     "1h": (3600.0, 60.0),
     "24h": (86400.0, 900.0),
@@ -39,19 +40,19 @@ Window = Literal["10m", "1h", "24h"]
 
 @dataclass(frozen=True)
 class Buckets:
-    """A histogram: how many were at most as long as each bound, the last of which is infinite; and their sum."""
+    """A cumulative histogram: the count up to each bound, the last of which is infinite, and the sum."""
 
     bounds_s: tuple[float, ...]
     counts: NDArray[np.float64]
     sum_s: float
 
 
-CountKey = tuple[str, str, str]  # what, camera, cause
+CountKey = tuple[str, str, str]  # counter, camera, cause
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Arrays and shared keys: a day of dictionaries would take four times the memory."""
+    """Counters as an array with shared keys; dictionaries would take four times the memory."""
 
     keys: tuple[CountKey, ...]
     values: NDArray[np.float64]
@@ -62,12 +63,12 @@ class MetricsSnapshot:
     """The host's counters at one moment."""
 
     time_utc_s: float
-    latency: dict[str, Buckets]  # by stage, or from where to where; of all cameras together
+    latency: dict[str, Buckets]  # by stage or end-to-end name, over all cameras
     counts: Counts
 
 
 class Quantiles(msgspec.Struct, frozen=True):
-    """None: nothing was measured."""
+    """Quantiles of a latency; None where nothing was measured."""
 
     name: str
     count: int
@@ -78,7 +79,7 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class CameraLoss(msgspec.Struct, frozen=True):
-    """What a camera lost to one cause."""
+    """Frames and time that a camera lost to one cause."""
 
     camera: str
     cause: str
@@ -88,23 +89,25 @@ class CameraLoss(msgspec.Struct, frozen=True):
 
 
 class LatencyReport(msgspec.Struct, frozen=True):
+    """Latency and losses over a window, with a heat map of capture-to-track latency."""
+
     window_s: float
-    step_s: float  # of a column
-    from_utc_ns: int  # where the first column begins
-    sampled_utc_ns: int | None  # the newest sample; None: there is none
-    covered_s: float  # of the window, by samples
+    step_s: float  # width of a column
+    from_utc_ns: int  # start of the first column
+    sampled_utc_ns: int | None  # time of the newest sample, if any
+    covered_s: float  # part of the window with samples
     objective_s: float  # capture to track
     end_to_end: list[Quantiles]
     stages: list[Quantiles]
-    losses: list[CameraLoss]  # only what there is
-    edges_s: list[float | None]  # of the heat map's rows, from below; None: infinite
-    columns: list[list[int] | None]  # capture to track: frames by row; None: not sampled
+    losses: list[CameraLoss]  # nonzero ones only
+    edges_s: list[float | None]  # of the heat map's rows, ascending; None: infinite
+    columns: list[list[int] | None]  # number of frames by row; None: not sampled
     error: str | None  # why there is no newer sample
 
 
 @dataclass
 class _Increase:
-    """Increases added up."""
+    """The sum of increases between snapshots."""
 
     latency: dict[str, Buckets] = field(default_factory=dict)
     counts: dict[CountKey, float] = field(default_factory=dict)
@@ -120,10 +123,10 @@ class _Increase:
 
 
 class History:
-    """Thread-safe."""
+    """Metrics snapshots of the last day; thread-safe."""
 
     def __init__(self, objective_s: float) -> None:
-        self.error: str | None = "not asked yet"
+        self.error: str | None = "no sample yet"
         self.build: dict[str, str] = {}  # the labels of dasnet_build_info
         self._objective_s = objective_s
         self._lock = threading.Lock()
@@ -131,7 +134,11 @@ class History:
         self._coarse: deque[MetricsSnapshot] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
 
     def receive(self, text: str, time_utc_s: float) -> None:
-        """Raises ValueError for what is no metrics text."""
+        """Add the text of `/metrics`.
+
+        Raises:
+            ValueError: It cannot be parsed.
+        """
         sample, build = parse(text, time_utc_s)
         with self._lock:
             self.build = build
@@ -141,6 +148,7 @@ class History:
             self.error = None
 
     def report(self, window: Window, now_utc_s: float) -> LatencyReport:
+        """Return latency and losses over a window that ends now."""
         window_s, step_s = WINDOWS_S[window]
         with self._lock:
             samples = list(self._fine if window == "10m" else self._coarse)
@@ -173,7 +181,14 @@ class History:
 
 
 def parse(text: str, time_utc_s: float) -> tuple[MetricsSnapshot, dict[str, str]]:
-    """The sample, and the labels of dasnet_build_info.  Raises ValueError."""
+    """Parse the text of `/metrics`.
+
+    Returns:
+        The snapshot, and the labels of dasnet_build_info.
+
+    Raises:
+        ValueError: The text cannot be parsed.
+    """
     histograms: dict[str, dict[float, float]] = {}
     sums: dict[str, float] = {}
     counts: dict[CountKey, float] = {}
@@ -193,7 +208,9 @@ def parse(text: str, time_utc_s: float) -> tuple[MetricsSnapshot, dict[str, str]
                 sums[latency] = sums.get(latency, 0.0) + value
     latency_by_name = {
         name: Buckets(
-            _interned(tuple(sorted(buckets))), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
+            _interned(tuple(sorted(buckets))),
+            np.array([buckets[bound] for bound in sorted(buckets)]),
+            sums.get(name, 0.0),
         )
         for name, buckets in histograms.items()
     }
@@ -203,19 +220,19 @@ def parse(text: str, time_utc_s: float) -> tuple[MetricsSnapshot, dict[str, str]
 
 @lru_cache(64)
 def _interned(key: Any) -> Any:
-    """The same object for all that are equal: a day of samples would hold thousands of copies of their keys."""
+    """Return one shared object for equal keys, of which a day of snapshots would hold thousands of copies."""
     return key
 
 
 def increase(before: Buckets | None, after: Buckets) -> Buckets:
-    """What came in between; all of `after` where it began anew."""
+    """Return the increase of a histogram; all of `after` where it was reset."""
     if before is None or before.bounds_s != after.bounds_s or (after.counts < before.counts).any():
         return after
     return Buckets(after.bounds_s, after.counts - before.counts, max(0.0, after.sum_s - before.sum_s))
 
 
 def counted_since(before: Counts, after: Counts) -> Iterator[tuple[CountKey, float]]:
-    """What rose in between, by how much; all of what began anew."""
+    """Yield the increases of counters; the whole value of those that were reset."""
     old = before.values
     if before.keys != after.keys:
         known = dict(zip(before.keys, before.values.tolist(), strict=True))
@@ -225,7 +242,10 @@ def counted_since(before: Counts, after: Counts) -> Iterator[tuple[CountKey, flo
 
 
 def quantile(share: float, buckets: Buckets) -> float | None:
-    """Linear within its bucket, as Prometheus' `histogram_quantile`: above the last finite bound it is that bound."""
+    """Return a quantile, interpolated linearly within its bucket and limited to the last finite bound.
+
+    The same as Prometheus' `histogram_quantile`.
+    """
     total = buckets.counts[-1] if len(buckets.counts) else 0.0
     if total <= 0:
         return None
@@ -261,7 +281,7 @@ def _losses(counts: dict[CountKey, float]) -> list[CameraLoss]:
 def _heat_map(
     total: _Increase, columns: Sequence[_Increase], objective_s: float
 ) -> tuple[list[float | None], list[list[int] | None]]:
-    """Edges and columns of capture to track, from the lowest row with a frame to the highest, or the objective's."""
+    """Return edges and columns of capture to track, from the lowest nonempty row to the highest or the objective's."""
     whole = total.latency.get("capture_to_track")
     if whole is None or not whole.counts[-1]:
         return [], [[] if column.latency else None for column in columns]

@@ -1,8 +1,8 @@
-"""What the console knows: cameras, live frames, alerts, events, tracks; kept current and handed to the hub.
+"""The console's view of the site: cameras, live frames, alerts, events and tracks, published through the hub.
 
-In: the live endpoint (ZeroMQ), the ledgers and the store.  Out: the hub's topics `frame` (one a camera), `site`,
-`alerts`, `events` and `tracks`, and the same for single requests.  A store that cannot be read is said to be so, never
-shown as one without alerts.
+Reads the live endpoint (ZeroMQ), the ledgers and the store.  Publishes the topics `frame` (per camera), `site`,
+`alerts`, `events` and `tracks`, and serves the same data to single requests.  A store that cannot be read is reported as
+an error, never shown as one without alerts.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from pipeline.transport.rejects import RejectLog
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
-EVENT_POLL_S = 0.25  # how often the store is asked for a new event
-PERIOD_S = 1.0  # how often everything is looked at
-LISTED = 50  # alerts, events and tracks in the page
+EVENT_POLL_S = 0.25  # between checks for new events in the store
+PERIOD_S = 1.0  # between updates of everything else
+LISTED = 50  # alerts, events and tracks on the page, each
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
 
@@ -43,17 +43,19 @@ MetricsAddress = Callable[[], str | None]
 
 
 def unknown() -> None:
-    """Where the metrics are: no supervisor runs here, or its address is not free yet."""
+    """Return None: no supervisor runs here, or its address cannot be bound yet."""
 
 
 class LiveUpdate(msgspec.Struct, frozen=True):
-    """One event of the topic `frame`."""
+    """An event of the topic `frame`."""
 
     frame: LiveFrame
-    picture: bool  # can be fetched
+    picture: bool  # whether its image can be fetched
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
+    """An event of the topic `site`."""
+
     now_utc_ns: int
     cameras: list[CameraStatus]
     received: int  # live messages
@@ -64,6 +66,8 @@ class SiteStatus(msgspec.Struct, frozen=True):
 
 
 class Site:
+    """Live data of the site."""
+
     def __init__(
         self,
         config: Config,
@@ -86,14 +90,18 @@ class Site:
         self._rejects = RejectLog("live", refused or WorkerMetrics("console").refused)
 
     def status(self) -> SiteStatus:
-        """Blocks; from any thread."""
+        """Return the status of the site; thread-safe, blocking."""
         cameras = self._cameras.status(self.frames)
         counts = (self.frames.received, self.frames.refused)
         has_login = self.config.console.password_file is not None
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
-        """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
+        """Query the store; thread-safe, blocking.
+
+        Raises:
+            StoreError: It cannot be read; the next query reopens it.
+        """
         with self._reader_lock:
             try:
                 if self._reader is not None and not self._reader.is_current():
@@ -109,6 +117,7 @@ class Site:
             return result
 
     def close(self) -> None:
+        """Close the store."""
         with self._reader_lock:
             self._close_reader()
 
@@ -118,7 +127,7 @@ class Site:
             self._reader = None
 
     async def follow_frames(self, endpoint: str) -> None:
-        """Receives live messages for ever.  The track worker may come and go; ZeroMQ connects again."""
+        """Receive live messages until cancelled; ZeroMQ reconnects when the track worker restarts."""
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger, socket.rcvhwm = 0, 200
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -126,10 +135,10 @@ class Site:
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:
-                raise ConfigError(f"live endpoint {endpoint!r} cannot be connected to: {error}") from error
+                raise ConfigError(f"live endpoint {endpoint!r}: {error}; must be a ZeroMQ endpoint") from error
             while True:
                 self._receive(await socket.recv_multipart())
-                await asyncio.sleep(0)  # a flood of messages must not keep the loop from all else
+                await asyncio.sleep(0)  # a flood of messages must not starve the event loop
 
     def _receive(self, message: list[bytes]) -> None:
         try:
@@ -140,7 +149,7 @@ class Site:
         self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
 
     async def follow_store_and_cameras(self) -> None:
-        """Everything once a second, and at once when an event was stored."""
+        """Publish everything once per second, and immediately when an event was stored."""
         last_row, updated_s = -1, -PERIOD_S
         while True:
             for config in self._changes():
@@ -153,18 +162,18 @@ class Site:
             await asyncio.sleep(EVENT_POLL_S)
 
     async def publish_stored(self) -> None:
-        """To all browsers, what changed of alerts, events and tracks."""
-        async with self._publish_lock:  # else what was read first could be published last
+        """Publish alerts, events and tracks where they changed."""
+        async with self._publish_lock:  # keeps publications in the order of reading
             for topic, items in (await asyncio.to_thread(self._listed)).items():
                 self._publish_change(topic, msgspec.json.encode(items))
 
     async def follow_metrics(self) -> None:
-        """Asks the host's `/metrics` for ever."""
+        """Poll the host's `/metrics` until cancelled."""
         while True:
             address = await asyncio.to_thread(self._metrics)
             try:
                 if address is None:
-                    self.history.error = "the address of the metrics is not known: no supervisor serves them here"
+                    self.history.error = "address of the metrics unknown: no supervisor serves them here"
                 else:
                     text = await asyncio.to_thread(_fetch, address)
                     await asyncio.to_thread(self.history.receive, text, time.time())
@@ -173,7 +182,7 @@ class Site:
             await asyncio.sleep(FINE_S)
 
     def _set_cameras(self, config: Config) -> None:
-        """The cameras of the site from now on."""
+        """Set the cameras of the site."""
         self.config = config
         self.frames.set_cameras(camera.id for camera in config.cameras)
         self._cameras.set_cameras(config)
@@ -185,7 +194,7 @@ class Site:
             return 0
 
     def _listed(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
-        """Nothing where the store cannot be read: the page keeps what it has, and shows the error."""
+        """Return the newest items; none where the store cannot be read: the page then keeps its items."""
         try:
             return self.stored(_newest_items)
         except StoreError:
@@ -208,7 +217,7 @@ def _newest_items(reader: StoreReader) -> dict[str, list[Any]]:
 
 
 def _fetch(address: str) -> str:
-    """Raises OSError, ValueError or HTTPException."""
+    """Return the text at an address; raise OSError, ValueError or HTTPException."""
     parts = urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=METRICS_TIMEOUT_S)
     try:

@@ -36,7 +36,7 @@ from support.console_site import (
 from support.events import CONFIRMED, LOST, event, track
 
 from pipeline.console.cameras import CameraMonitor
-from pipeline.console.frames import KEPT_PICTURES, LiveFrames
+from pipeline.console.frames import KEPT_IMAGES, LiveFrames
 from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
@@ -358,14 +358,14 @@ def test_a_mailbox_keeps_the_newest_of_each_topic() -> None:
 
 def test_pictures_are_kept_for_a_while_and_for_one_session() -> None:
     frames = LiveFrames(["north"])
-    for seq in range(KEPT_PICTURES + 5):
+    for seq in range(KEPT_IMAGES + 5):
         frames.receive(live_message("north", seq))
-    frames.receive(live_message("north", KEPT_PICTURES + 5, picture_too=False))
-    assert [seq for seq in range(99) if frames.picture("north", seq, "s1")] == list(range(5, KEPT_PICTURES + 5))
-    assert frames.picture("north", 10, None) and not frames.picture("north", 10, "s0")
+    frames.receive(live_message("north", KEPT_IMAGES + 5, picture_too=False))
+    assert [seq for seq in range(99) if frames.image("north", seq, "s1")] == list(range(5, KEPT_IMAGES + 5))
+    assert frames.image("north", 10, None) and not frames.picture("north", 10, "s0")
     frame = msgspec.structs.replace(decode(live_message("north", 0))[0], session="s2")
     frames.receive(encode(frame))
-    assert not frames.picture("north", 10, None)
+    assert not frames.image("north", 10, None)
 
 
 @pytest.mark.parametrize(
