@@ -1,7 +1,7 @@
 """History of the host's metrics: latency, dropped frames and blind time over ten minutes, an hour and a day.
 
-Takes the text of the host's `/metrics` every few seconds, and computes a LatencyReport.  Snapshots are kept in memory in
-two ring buffers: a fine one for ten minutes, a coarse one for a day.  Counters that decreased (after a restart) are
+Takes the text of the host's `/metrics` every few seconds, and computes a LatencyReport.  Snapshots are kept in memory,
+in two ring buffers: a fine one for ten minutes, a coarse one for a day.  Counters that decreased (after a restart) are
 counted from zero.
 """
 

@@ -1,7 +1,7 @@
 """Server-sent events for many browsers, none of which can block another.
 
-Takes the newest value of each topic as JSON, and streams it to every browser.  A slow browser gets only the newest value
-of each topic; older ones are dropped.
+Takes the newest value of each topic as JSON, and streams it to every browser.  A slow browser gets only the newest
+value of each topic; older ones are dropped.
 """
 
 import asyncio

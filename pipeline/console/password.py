@@ -69,7 +69,7 @@ class Password:
             extract_parameters(self._hash)
         except (OSError, ValueError, InvalidHashError) as error:
             raise ConfigError(
-                f"console.password_file: {path} is not a readable password file; create one with `dasnet password {path}`"
+                f"console.password_file: {path} must be a readable password file, written by `dasnet password {path}`"
             ) from error
         self.sessions = Sessions(run_dir / "console.sessions", self._hash)
         self._attempts = Attempts()

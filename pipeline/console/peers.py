@@ -40,7 +40,7 @@ class Peers:
         elif "x-forwarded-for" in headers:
             self._warn(address)
         with self._listener.request((host, port), is_shared=is_proxy) as admitted:
-busy = JSONResponse({"error": "too many concurrent requests"}, 503, {"retry-after": "1"})
+            busy = JSONResponse({"error": "too many concurrent requests"}, 503, {"retry-after": "1"})
             await (self._app if admitted else busy)(scope, receive, send)
 
     def _trusts(self, address: str) -> bool:

@@ -1,8 +1,8 @@
 """The console's view of the site: cameras, live frames, alerts, events and tracks, published through the hub.
 
 Reads the live endpoint (ZeroMQ), the ledgers and the store.  Publishes the topics `frame` (per camera), `site`,
-`alerts`, `events` and `tracks`, and serves the same data to single requests.  A store that cannot be read is reported as
-an error, never shown as one without alerts.
+`alerts`, `events` and `tracks`, and serves the same data to single requests.  A store that cannot be read is reported
+as an error, never shown as one without alerts.
 """
 
 import asyncio
