@@ -59,7 +59,7 @@ class Supervisor:
     table: list[WorkerProcess] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.config = self.config.at(self.host)
+        self.config = self.config.for_host(self.host)
         self.table = processes(self.config, self.host)
         self._start_folder = Path.cwd()
         self._run_id = secrets.token_hex(8)
@@ -207,10 +207,9 @@ class Supervisor:
 
     def _start_reload(self, requests: reload.Requests) -> None:
         try:
-            with contextlib.chdir(
-                self._start_folder
-            ):  # relative paths refer to the folder where the program was started
-                change = reload.change(self.config, load(self.config_path).at(self.host))
+            # Relative paths refer to the folder where the program was started.
+            with contextlib.chdir(self._start_folder):
+                change = reload.change(self.config, load(self.config_path).for_host(self.host))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the site runs on
             unexpected = f"{self.config_path}: cannot be read ({type(error).__name__})"
             requests.reject(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)

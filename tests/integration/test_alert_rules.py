@@ -20,14 +20,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from endurance import chaos
+from endurance.fleet import encoded, processes
 from support.program import CLIPS, REPOSITORY, Running, free_port
 from support.prometheus import Prometheus, hasty_dashboard, needs_prometheus, until
 from support.rtsp import RtspCameras
-
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import chaos
-from fleet import encoded, processes
 
 SHORTER = {  # one after the other: what became [1m] must not become [5s] too
     r"for: \w+": "for: 1s",

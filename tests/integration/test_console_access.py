@@ -211,7 +211,7 @@ def test_wrong_passwords_are_forgotten_with_time_and_an_ipv6_client_is_its_netwo
     now_s[0] = 10 * EACH_S
     for _ in range(3 * AT_ONCE):  # the right one never does
         assert attempts.take("192.0.2.1") == 0
-        attempts.give_back("192.0.2.1")
+        attempts.refund("192.0.2.1")
     for number in range(AT_ONCE):
         assert attempts.take(f"2001:db8::{number}") == 0
     assert attempts.take("2001:db8::ffff") > 0 and attempts.take("2001:db8:0:1::1") == 0
@@ -350,7 +350,7 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
 
 def test_a_certificate_that_browsers_refuse_is_warned_of_and_one_that_cannot_be_used_is_named(tmp_path: Path):
     good, other, late = make_certificate(tmp_path), make_certificate(tmp_path, "other"), tmp_path / "late.pem"
-    assert certificate.concern(certificate.load(good), good.certificate) is None
+    assert certificate.browser_objection(certificate.load(good), good.certificate) is None
     request = ["openssl", "x509", "-x509toreq", "-in", good.certificate, "-signkey", good.key, "-out", tmp_path / "csr"]
     subprocess.run(request, check=True, capture_output=True)
     (tmp_path / "db").touch()

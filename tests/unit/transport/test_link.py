@@ -42,7 +42,7 @@ CAMERAS = [
 
 def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_path: Path):
     done = dasnet("keys", tmp_path / "keys", "edge", "hill")
-    assert done.returncode == 0 and "edge.key_secret: made" in done.stdout and "server.key" in done.stdout
+    assert done.returncode == 0 and "edge.key_secret: written" in done.stdout and "server.key" in done.stdout
     for secret in (tmp_path / "keys").rglob("*.key_secret"):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     before = server_keys(tmp_path / "keys")
@@ -58,8 +58,8 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
 @pytest.mark.parametrize(
     ("link", "told"),
     [
-        (None, "link: is required, for camera 'far' is on host 'edge'"),
-        ({"host": "10.0.0.5"}, r"link.keys: is required; make them with `dasnet keys .* link.encrypted to false"),
+        (None, "link: is required because camera 'far' is on host 'edge'"),
+        ({"host": "10.0.0.5"}, r"link.keys: is required; create them with `dasnet keys .* link.encrypted to false"),
         ({"host": "10.0.0.5", "encrypted": False, "keys": "keys"}, "link.keys: link.encrypted is false"),
         ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65534"),
         ({"host": "10.0.0.5", "keys": "keys", "pixels": "png"}, "link.pixels: .*'raw' or 'jpeg'"),
@@ -76,7 +76,7 @@ def test_a_link_is_never_open_to_all_but_in_words(tmp_path: Path, link: dict | N
 def test_a_host_without_cameras_is_refused(tmp_path: Path):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(site(tmp_path)))
     done = dasnet("run", tmp_path / "site.yaml", "--host", "nowhere")
-    assert done.returncode == 2 and "no camera is on host 'nowhere'; allowed: edge, hill" in done.stderr
+    assert done.returncode == 2 and "no camera is on host 'nowhere'; must be one of edge, hill" in done.stderr
 
 
 def site(tmp_path: Path, host: str = "127.0.0.1", **link: object) -> dict:
