@@ -1,0 +1,1 @@
+"""Cameras and recordings in, frames on the credit channel out."""

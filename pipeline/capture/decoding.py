@@ -1,4 +1,4 @@
-"""FFmpeg's packets in, pictures out; and a container that can be closed while another thread reads it."""
+"""FFmpeg's packets in, decoded frames out; and a container that can be closed while another thread reads it."""
 
 import logging
 import threading
@@ -26,24 +26,24 @@ from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.frame_size import FFMPEG_LIMIT, require_frame_size
 from pipeline.imaging.image_header import jpeg_sizes
 
-ASSUMED_FPS = 25.0  # where a source tells neither times nor rate: FFmpeg's own assumption
-MAX_FPS = 1000.0  # what is above is a clock rate taken for a frame rate
-MAX_RECEIPTS = 256  # of packets whose pictures may still come
-REPEAT_BYTES = 16  # a packet of MPEG-4 with less says that nothing changed
-VP8_SHOWN = 0x10  # in a packet's first byte
-CUT_ANYWHERE = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # formats without an index
+ASSUMED_FPS = 25.0  # for a source with neither time stamps nor a frame rate, as FFmpeg assumes
+MAX_FPS = 1000.0  # a higher value is a clock rate mistaken for a frame rate
+MAX_RECEIPTS = 256  # of packets whose frames may still come
+REPEAT_BYTES = 16  # a smaller MPEG-4 packet repeats the frame before it
+VP8_SHOW_FRAME = 0x10  # in a packet's first byte
+UNINDEXED_FORMATS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # such a stream may start anywhere
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
 else:
-    VideoPacket = Packet  # which has no parameters when it runs
+    VideoPacket = Packet  # not generic at run time
 
 
 def quiet_log() -> None:
     """Let FFmpeg's warnings reach the logger `libav` and go no further.
 
-    They are the only report of lost packets: see LossLog.  They must not be printed as they are: they can hold an
-    address with its password.
+    They are the only report of lost packets: see LossLog.  They must not be printed: they can contain an address with
+    its password.
     """
     logger = logging.getLogger("libav")
     logger.propagate = False
@@ -54,34 +54,36 @@ def quiet_log() -> None:
 
 
 class LossLog(logging.Handler):
-    """Hears FFmpeg say, to the thread that made this, that data was lost or that a picture is not what was sent.
+    """Records that FFmpeg logged, in the thread that created this, that data was lost or a frame damaged.
 
-    The pictures do not tell: FFmpeg conceals what is missing and seldom marks it.
+    The frames themselves seldom show it: FFmpeg conceals missing data and rarely marks it.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._thread = threading.get_ident()  # others in this process read other streams
-        self._heard = False
+        self._thread = threading.get_ident()  # other threads read other streams
+        self._found = False
         logging.getLogger("libav").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note a message about lost data."""
         if record.thread == self._thread:
             lost = "missed" in (text := record.getMessage()) or "bad cseq" in text
-            self._heard = self._heard or lost or record.levelno >= logging.ERROR
+            self._found = self._found or lost or record.levelno >= logging.ERROR
 
     def take(self) -> bool:
-        """Whether anything was heard since this was last asked."""
-        heard, self._heard = self._heard, False
-        return heard
+        """Return whether data was lost since the last call."""
+        found, self._found = self._found, False
+        return found
 
     def close(self) -> None:
+        """Stop listening."""
         logging.getLogger("libav").removeHandler(self)
         super().close()
 
 
 def nominal_fps(stream: VideoStream) -> float:
-    """0.0 where the stream does not tell."""
+    """Return the stream's frame rate; 0.0 if it is not stated."""
     for rate in (stream.guessed_rate, stream.average_rate):
         if rate and 0 < rate <= MAX_FPS:
             return float(rate)
@@ -89,7 +91,7 @@ def nominal_fps(stream: VideoStream) -> float:
 
 
 def pixels(frame: VideoFrame) -> NDArray[Any]:
-    """HxWx3 uint8 RGB; HxW uint8 of a grey frame, or uint16 if it has more than 8 bits.  Upright."""
+    """Return the upright image: HxWx3 uint8 RGB, or HxW of a grey frame, uint8 or (above 8 bits) uint16."""
     if not frame.format.name.startswith("gray"):
         layout = "rgb24"
     else:
@@ -98,52 +100,58 @@ def pixels(frame: VideoFrame) -> NDArray[Any]:
 
 
 class Decoder:
-    """CreditScheduler the packets of one stream into pictures, and gives each the receipt of its own packet.
+    """Decodes the packets of one stream, and gives each frame the receipt of its own packet.
 
-    From one with data missing to the next whole keyframe, pictures are not intact: each is made from those before.
-    `by_count`: presentation times are picture number / fps, whatever the stream says.
-    `losses`: of a camera, whose stream is decoded in this thread: where decoding errors are heard.
+    From a frame with missing data to the next complete keyframe, frames are not intact: they are predicted from it.
+
+    Args:
+        stream: the stream, whose packets are passed to `frames`.
+        fps: nominal frame rate; 0.0 if unknown.
+        by_count: presentation times are frame number / fps, whatever the stream says.
+        losses: decoding errors of a live camera, whose stream is decoded in this thread; None for a recording.
     """
 
     def __init__(self, stream: VideoStream, fps: float, by_count: bool = False, losses: LossLog | None = None) -> None:
         self._stream = stream
-        self._clock = TimestampMapper(1 / (fps or ASSUMED_FPS), by_count)
+        self._timestamps = TimestampMapper(1 / (fps or ASSUMED_FPS), by_count)
         self._losses = losses
-        # AVI has no presentation times, and FFmpeg's guesses are wrong where frames are reordered.
+        # AVI has no presentation times, and FFmpeg guesses them wrongly where frames are reordered.
         container, reordered = stream.container.format.name, bool(stream.codec_context.has_b_frames)
-        self._numbers = FrameNumbers(guessed=reordered and container == "avi", cut=container in CUT_ANYWHERE)
+        self._numbers = FrameNumbers(
+            guessed=reordered and container == "avi", starts_anywhere=container in UNINDEXED_FORMATS
+        )
         self._interlaced = False
-        self._gain = AutomaticGainControl()
+        self._agc = AutomaticGainControl()
         self._intact = True
         self._receipts: dict[int | None, Receipt | None] = {}
         self._newest: Receipt | None = None
         self.decoded = 0
         self.bad_packets = 0
-        self.damaged = 0  # pictures decoded with data missing
-        self.too_large = ""  # what a JPEG declared that was not decoded for it
+        self.damaged = 0  # frames decoded with missing data
+        self.too_large = ""  # the frame size for which a JPEG was not decoded
 
     @property
     def count(self) -> int:
-        """Frames of a recording so far, those lost or left out included."""
+        """Return the frames of a recording so far, lost and skipped ones included."""
         return self._numbers.count
 
     @property
     def lost(self) -> int:
-        """Frames that could not be decoded; of a camera: packets."""
+        """Return the number of frames, or of a camera packets, that could not be decoded."""
         return self._numbers.lost if self._losses is None else self.bad_packets
 
     @property
     def next_s(self) -> float:
-        """When the picture after the newest one is expected."""
-        return self._clock.next_s
+        """Return the expected time of the frame after the newest one."""
+        return self._timestamps.next_s
 
-    def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[DecodedFrame]:
-        """The pictures that this packet completes, but for those without a receipt.  No packet: all that remain."""
+    def frames(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[DecodedFrame]:
+        """Return the frames that this packet completes, except those without a receipt; without a packet, the rest."""
         if packet is not None:
-            self._expect(packet, receipt)
+            self._register(packet, receipt)
         started_ns = time.perf_counter_ns()
         try:
-            frames = self._stream.decode(packet)
+            decoded = self._stream.decode(packet)
         except EndOfFile:
             return []
         except FFmpegError:
@@ -154,20 +162,20 @@ class Decoder:
             return []
         concealed = self._losses is not None and self._losses.take()
         self._intact = self._intact and not concealed
-        decode_ns = (time.perf_counter_ns() - started_ns) // max(1, len(frames))
-        made = (self._picture(frame, decode_ns, concealed) for frame in frames)
-        return [picture for picture in made if picture is not None]
+        decode_ns = (time.perf_counter_ns() - started_ns) // max(1, len(decoded))
+        frames = (self._frame(frame, decode_ns, concealed) for frame in decoded)
+        return [frame for frame in frames if frame is not None]
 
     def restart(self) -> None:
-        """Forget what was decoded: a gap follows, then a keyframe."""
+        """Flush the decoder before a keyframe that follows a gap."""
         self._stream.codec_context.flush_buffers()
         self._receipts.clear()
         self._numbers.restart()
 
-    def leave_out(self) -> None:
-        """A picture passes that is not decoded."""
-        self._numbers.passed()
-        self._clock.leave_out()
+    def skip(self) -> None:
+        """Count a frame that is not decoded."""
+        self._numbers.skip()
+        self._timestamps.skip()
 
     def _size_fault(self, packet: VideoPacket | None) -> str:
         if packet is None or self._stream.codec_context.name != "mjpeg":
@@ -180,34 +188,34 @@ class Decoder:
         return ""
 
     def finish(self) -> None:
-        """The last packet was decoded: frames that have not come are lost, which a decoder of several threads hides."""
+        """Count frames that are missing after the last packet as lost: a decoder with several threads hides them."""
         lost = self.lost
         self._numbers.finish(interlaced=self._interlaced)
         self.bad_packets += self.lost > lost
 
-    def _expect(self, packet: VideoPacket, receipt: Receipt | None) -> None:
+    def _register(self, packet: VideoPacket, receipt: Receipt | None) -> None:
         if self._losses is None and not self._is_hidden(packet):
             self._numbers.sent(packet.pts, packet.dts, keyframe=packet.is_keyframe)
         self._receipts[packet.pts] = self._newest = receipt
-        if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become pictures
+        if len(self._receipts) > MAX_RECEIPTS:  # damaged packets never become frames
             del self._receipts[next(iter(self._receipts))]
 
     def _is_hidden(self, packet: VideoPacket) -> bool:
-        """Whether it shows no frame of its own, which is no loss: the frame before it stays."""
+        """Return whether a packet shows no frame of its own: the frame before it is repeated, and none is lost."""
         codec = self._stream.codec_context.name
         if codec == "vp8" and packet.size >= 3:  # RFC 6386, section 9.1
             tag = int.from_bytes(memoryview(packet)[:3], "little")
-            return not tag & VP8_SHOWN and 0 < tag >> 5 <= packet.size
+            return not tag & VP8_SHOW_FRAME and 0 < tag >> 5 <= packet.size
         return packet.is_discard or (codec == "mpeg4" and packet.size < REPEAT_BYTES)
 
-    def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> DecodedFrame | None:
+    def _frame(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> DecodedFrame | None:
         self.decoded += 1
         self.damaged += frame.is_corrupt
         receipt = self._receipts.pop(frame.pts, self._newest)
         if self._losses is not None and receipt is not None:
             number = self.decoded - 1
             stamp = frame.dts if frame.pts is None else frame.pts
-            pts_s = self._clock.live(self._seconds(stamp), receipt.mono_ns / 1e9)
+            pts_s = self._timestamps.live_time(self._seconds(stamp), receipt.mono_ns / 1e9)
         else:
             numbered = self._numbered(frame)
             if numbered is None:
@@ -220,23 +228,23 @@ class Decoder:
         if receipt is None:
             return None
         started_ns = time.perf_counter_ns()
-        image = self._gain(pixels(frame), pts_s)
+        image = self._agc(pixels(frame), pts_s)
         decode_ns += time.perf_counter_ns() - started_ns
         return DecodedFrame(
             image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact
         )
 
     def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
-        """Its number and time, after those of the frames that were lost before it; None: it comes too late."""
+        """Return its number and time after those of frames lost before it; None if it comes too late."""
         self._interlaced = self._interlaced or frame.interlaced_frame
         numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
         if numbered is None:
             return None
-        if numbered.set_back:
-            self._clock.set_back()
+        if numbered.clock_reset:
+            self._timestamps.reset()
         for stamp in numbered.lost:
-            self._clock.recorded(self._seconds(stamp))
-        return numbered.number, self._clock.recorded(self._seconds(numbered.stamp))
+            self._timestamps.recorded_time(self._seconds(stamp))
+        return numbered.number, self._timestamps.recorded_time(self._seconds(numbered.stamp))
 
     def _seconds(self, stamp: Stamp) -> Fraction | None:
         unit_s = self._stream.time_base
@@ -244,13 +252,13 @@ class Decoder:
 
 
 class OpenVideo:
-    """A container that is read in steps.  It is never closed during a step: FFmpeg would crash."""
+    """A container that is read in steps and never closed during one, in which FFmpeg would crash."""
 
     def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
-        """Raise SourceError where `name`'s frames are declared larger than is decoded."""
+        """Raise SourceError if the declared frame size of `name` exceeds the limit."""
         codec = stream.codec_context
         try:
-            if codec.width or codec.height:  # otherwise it is not declared, and the decoder alone can tell
+            if codec.width or codec.height:  # otherwise the size is known after decoding only
                 require_frame_size(codec.width, codec.height)
         except ImageError as error:
             container.close()
@@ -267,10 +275,11 @@ class OpenVideo:
 
     @property
     def codec(self) -> str:
+        """Return FFmpeg's name of the codec."""
         return str(self._stream.codec_context.codec.canonical_name)
 
     def _steps(self, step: Callable[[], list[DecodedFrame] | None]) -> Iterator[DecodedFrame]:
-        """What the steps give, until one gives None or the container is closed."""
+        """Yield the frames of each step, until one returns None or the container is closed."""
         while True:
             with self._busy:
                 if self._closing.is_set():
@@ -278,7 +287,7 @@ class OpenVideo:
                 try:
                     batch = step()
                 except SourceError:
-                    if self._closing.is_set():  # nobody waits for it any more
+                    if self._closing.is_set():  # the reader has stopped
                         return
                     raise
             if batch is None:
@@ -286,23 +295,24 @@ class OpenVideo:
             yield from batch
 
     def close(self) -> None:
+        """Close the container after the current step, from any thread."""
         self._closing.set()
         with self._busy:
             if self._closed:
                 return
             self._closed = True
-            # Puts the decoder's threads to rest.  One that logs while the interpreter's lock is held to free it would
-            # wait for that lock for ever.
+            # Stops the decoder's threads: one that logs while the container is freed under the interpreter's lock would
+            # deadlock.
             self._stream.codec_context.flush_buffers()
             self._container.close()
 
 
 def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
-    """As `choose`.  Closes the container and raises ValueError where there is nothing to choose."""
+    """Return the stream that `choose` chooses; otherwise close the container and raise ValueError."""
     try:
         stream = choose(container.streams.video, index)
         if stream is None:
-            raise ValueError("holds no video")
+            raise ValueError("contains no video")
     except ValueError:
         container.close()
         raise
@@ -310,9 +320,9 @@ def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
 
 
 def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
-    """Raises FFmpegError, whose text and `filename` hold the whole address: show its `strerror` only.
+    """Open a container whose frames are limited in size, also while its streams are probed.
 
-    What is decoded in order to learn what the streams are is limited in size too.
+    Raise FFmpegError, whose text and `filename` contain the whole address: show only its `strerror`.
     """
     container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
     return container

@@ -1,6 +1,6 @@
-"""Pretended live cameras: a procedural scene or recorded clips in; pictures out, paced as a live camera sends them.
+"""Simulated live cameras: a procedural scene or recorded clips in; frames out, paced like those of a live camera.
 
-They follow the monotonic clock.  What comes too late is left out: they never lag behind.
+They follow the monotonic clock; frames that are late are skipped, so that a camera never lags behind.
 """
 
 import threading
@@ -18,26 +18,28 @@ from pipeline.errors import SourceError
 from pipeline.types import Band
 
 SCENE_FPS = 15.0
-ALLOWED = "demo:scene, demo:scene?seed=3&fps=15, demo:clips/FILE_OR_FOLDER, demo:clips/FOLDER?first=NAME"
+ACCEPTED = "demo:scene, demo:scene?seed=3&fps=15, demo:clips/FILE_OR_FOLDER, demo:clips/FOLDER?first=NAME"
 SCENE_KEYS = ("seed", "fps", "look")
 
 
-class Pace:
-    """When pictures are due, from the first question on."""
+class LiveClock:
+    """Waits until frames are due, by the monotonic clock from `start` on."""
 
     def __init__(self) -> None:
         self._start_ns = 0
         self.stopped = threading.Event()
 
     def start(self) -> None:
+        """Set the time to 0."""
         self._start_ns = time.monotonic_ns()
 
     @property
     def elapsed_s(self) -> float:
+        """Return the time since `start`."""
         return (time.monotonic_ns() - self._start_ns) / 1e9
 
     def wait(self, pts_s: float) -> Receipt | None:
-        """Until then.  None: it was stopped."""
+        """Wait until that time; return None if stopped meanwhile."""
         early_s = pts_s - self.elapsed_s
         if early_s > 0:
             self.stopped.wait(early_s)
@@ -45,96 +47,107 @@ class Pace:
 
 
 class DemoScene:
+    """A procedural scene as a live camera."""
+
     live = True
     codec = "rawvideo"
     lost = 0
 
     def __init__(self, camera: Camera, query: str) -> None:
-        from pipeline.imaging.synthetic_scene import Look, Scene  # here, since other cameras need none of it
+        from pipeline.imaging.synthetic_scene import Look, Scene  # imported here: other cameras do not need it
 
         given = dict(parse_qsl(query, keep_blank_values=True))
         unknown = sorted(set(given) - set(SCENE_KEYS))
         if unknown:
-            raise SourceError(f"camera {camera.id}: unknown {unknown[0]!r}; allowed: {', '.join(SCENE_KEYS)}")
+            raise SourceError(
+                f"camera {camera.id}: unknown parameter {unknown[0]!r}; must be one of {', '.join(SCENE_KEYS)}"
+            )
         look = Look.INFRARED_WHITE_HOT if camera.band is Band.INFRARED else Look.DAY
         try:
             self.fps = float(given.get("fps", SCENE_FPS))
             seed, look = int(given.get("seed", 0)), Look(given.get("look", look))
         except ValueError as error:
             looks = ", ".join(Look)
-            raise SourceError(f"camera {camera.id}: {error}; allowed: whole seed, fps, look of {looks}") from None
+            raise SourceError(
+                f"camera {camera.id}: {error}; expected an integer seed, a number fps, and a look of {looks}"
+            ) from None
         if not 0 < self.fps <= 1000 or seed < 0:
-            raise SourceError(f"camera {camera.id}: seed {seed}, fps {self.fps:g}; allowed: seed >= 0, 0 < fps <= 1000")
+            raise SourceError(f"camera {camera.id}: seed {seed}, fps {self.fps:g}; must be seed >= 0, 0 < fps <= 1000")
         self._scene = Scene(seed, look=look)
-        self._pace = Pace()
+        self._clock = LiveClock()
 
     def frames(self) -> Iterator[DecodedFrame]:
-        self._pace.start()
+        """Yield frames until closed."""
+        self._clock.start()
         index = 0
-        while (receipt := self._pace.wait(index / self.fps)) is not None:
+        while (receipt := self._clock.wait(index / self.fps)) is not None:
             started_ns = time.perf_counter_ns()
             pixels, _ = self._scene.render(index / self.fps)
             decode_ns = time.perf_counter_ns() - started_ns
             yield DecodedFrame(pixels, index, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
-            index = max(index + 1, int(self._pace.elapsed_s * self.fps))
+            index = max(index + 1, int(self._clock.elapsed_s * self.fps))
 
     def close(self) -> None:
-        self._pace.stopped.set()
+        """End `frames`, from any thread."""
+        self._clock.stopped.set()
 
 
 class DemoClips:
+    """Recorded clips, played in a loop as a live camera."""
+
     live = True
-    lost = 0  # a clip that is broken ends it
+    lost = 0  # a broken clip ends `frames`
 
     def __init__(self, place: str) -> None:
-        """`PATH` or `PATH?first=NAME` (the clip to begin with, without suffix), also with `stream=1` at its end."""
+        """Open `PATH` or `PATH?first=NAME` (the stem of the first clip), also with `stream=1` at its end."""
         place, self._stream = split_stream(place)
         path, _, first = place.partition("?first=")
         self._paths = find_recordings(Path(path))
         if first:
             stems = [path.stem for path in self._paths]
             if first not in stems:
-                raise SourceError(f"{path}: first={first!r} is no clip there; allowed: {', '.join(stems)}")
+                raise SourceError(f"{path}: first={first!r}; must be one of {', '.join(stems)}")
             start = stems.index(first)
             self._paths = self._paths[start:] + self._paths[:start]
         self._current: Recording | None = self._open(self._paths[0])
         self.fps, self.codec = self._current.fps, self._current.codec
-        self._pace = Pace()
+        self._clock = LiveClock()
 
     def frames(self) -> Iterator[DecodedFrame]:
-        """Round and round.  Raises SourceError at the end of a clip that is broken."""
-        self._pace.start()
+        """Yield the frames of all clips in a loop.  Raise SourceError at the end of a broken clip."""
+        self._clock.start()
         start, start_s = 0, 0.0
         while True:
-            round_start_s = start_s
+            loop_start_s = start_s
             for path in self._paths:
-                if self._pace.stopped.is_set():
+                if self._clock.stopped.is_set():
                     return
                 recording = self._current = self._current or self._open(path)
-                for picture in recording.paced(self._gate(start_s, recording.fps)):
-                    yield replace(picture, number=start + picture.number, pts_s=start_s + picture.pts_s)
+                for frame in recording.paced(self._pacer(start_s, recording.fps)):
+                    yield replace(frame, number=start + frame.number, pts_s=start_s + frame.pts_s)
                 start, start_s = start + recording.count, start_s + recording.length_s
                 recording.close()
                 self._current = None
-            if start_s == round_start_s:
-                raise SourceError(f"{self._paths[0]}: holds no frame")
+            if start_s == loop_start_s:
+                raise SourceError(f"{self._paths[0]}: contains no frame")
 
     def close(self) -> None:
-        self._pace.stopped.set()
+        """End `frames`, from any thread."""
+        self._clock.stopped.set()
         current = self._current
         if current is not None:
             current.close()
 
     def _open(self, path: Path) -> Recording:
-        return open_recording(path, one_by_one=True, stream=self._stream)
+        return open_recording(path, low_delay=True, stream=self._stream)
 
-    def _gate(self, start_s: float, fps: float) -> FramePacer:
+    def _pacer(self, start_s: float, fps: float) -> FramePacer:
         period_s = 1 / (fps or ASSUMED_FPS)
 
         def wait(pts_s: float) -> Receipt | None:
             due_s = start_s + pts_s
-            if self._pace.elapsed_s > due_s + period_s:  # a newer one is due
+            if self._clock.elapsed_s > due_s + period_s:  # a newer frame is due
                 return None
-            return self._pace.wait(due_s)
+            return self._clock.wait(due_s)
 
         return wait

@@ -1,7 +1,7 @@
-"""Numbers and time stamps of a recording's frames, by its packets: a frame that cannot be decoded keeps its own.
+"""Numbers and time stamps of a recording's frames, from its packets: undecodable frames keep their numbers.
 
-In: the packets in decoding order, and what the decoder makes of them.  Out: for each decoded frame its number, its
-stamp, and the stamps of the frames before it that were lost.  Pure; stamps are ticks of the stream's time base.
+In: the packets in decoding order, and the decoder's frames.  Out: for each decoded frame its number, its time stamp,
+and the time stamps of the lost frames before it.  Pure; time stamps are ticks of the stream's time base.
 """
 
 from bisect import insort
@@ -13,37 +13,40 @@ Stamp = int | None
 
 
 class Numbered(NamedTuple):
-    number: int  # 0-based
+    """A decoded frame's 0-based number, its time stamp, and those of the lost frames just before it."""
+
+    number: int
     stamp: Stamp
-    lost: list[Stamp]  # of the frames just before it that cannot be decoded
-    set_back: bool = False  # the stream's clock, since the frame before these
+    lost: list[Stamp]
+    clock_reset: bool = False  # the stream's clock was set back since the decoded frame before
 
 
 class FrameNumbers:
-    """By presentation time stamps where the packets have them, else by the order in which frames come.
+    """Numbers frames by presentation time stamps where the packets have them, otherwise in the decoder's order.
 
-    `guessed`: the presentation time stamps are FFmpeg's guesses (AVI with B-frames).  Frames in presentation order then
-    have the packets' decoding time stamps, in order.
-    `cut`: the stream may begin anywhere.  What is shown before its first keyframe is then no loss.
+    Args:
+        guessed: the presentation time stamps are FFmpeg's guesses (AVI with B-frames).  Frames in presentation order
+            then have the packets' decoding time stamps, in order.
+        starts_anywhere: the stream may start between keyframes; frames before its first keyframe are then not lost.
     """
 
-    def __init__(self, *, guessed: bool = False, cut: bool = False) -> None:
-        self._guessed, self._cut = guessed, cut
-        self._stamped = True  # every packet so far had a stamp
-        self._waiting: list[tuple[int, int]] = []  # sorted: clock, stamp
+    def __init__(self, *, guessed: bool = False, starts_anywhere: bool = False) -> None:
+        self._guessed, self._starts_anywhere = guessed, starts_anywhere
+        self._stamped = True  # every packet so far had a time stamp
+        self._waiting: list[tuple[int, int]] = []  # sorted: clock epoch, time stamp
         self._before: list[tuple[int, int]] = []  # the same before the first keyframe
-        self._late: deque[Stamp] = deque(maxlen=MAX_WAITING)  # stamps of lost frames
-        self._clock = 0  # how often the stream's clock was set back
-        self._taken_clock = 0  # the same, as of the frame that was shown last
+        self._late: deque[Stamp] = deque(maxlen=MAX_WAITING)  # time stamps of lost frames
+        self._epoch = 0  # how often the stream's clock was set back
+        self._shown_epoch = 0  # the same, as of the newest decoded frame
         self._last_dts: Stamp = None
-        self._first: tuple[int, int] | None = None  # keyframe
-        self._failures = 0  # reported by the decoder for packets not yet known
+        self._first_keyframe: tuple[int, int] | None = None
+        self._failures = 0  # of the decoder, not yet attributed to packets
         self._forgotten = 0  # packets that waited too long
         self.count = 0  # frames so far, lost ones included
         self.lost = 0
 
     def sent(self, pts: Stamp, dts: Stamp, *, keyframe: bool) -> None:
-        """A packet with a frame goes to the decoder."""
+        """Register a packet with a frame, before it is decoded."""
         self._guessed = self._guessed or (pts is None and dts is not None)
         stamp = dts if self._guessed else pts
         self._stamped = self._stamped and stamp is not None
@@ -51,12 +54,12 @@ class FrameNumbers:
             self._waiting.clear()
             return
         if dts is not None:
-            self._clock += keyframe and self._last_dts is not None and dts < self._last_dts
+            self._epoch += keyframe and self._last_dts is not None and dts < self._last_dts
             self._last_dts = dts
-        key = (self._clock, stamp)
-        if keyframe and self._first is None:
-            self._first = key
-        is_before = not self._guessed and (self._first is None or key < self._first)
+        key = (self._epoch, stamp)
+        if keyframe and self._first_keyframe is None:
+            self._first_keyframe = key
+        is_before = not self._guessed and (self._first_keyframe is None or key < self._first_keyframe)
         waiting = self._before if is_before else self._waiting
         insort(waiting, key)
         if len(waiting) > MAX_WAITING:
@@ -64,19 +67,21 @@ class FrameNumbers:
             self._forgotten += not is_before
 
     def failed(self) -> None:
-        """The decoder could not decode one of the packets."""
+        """Register that the decoder failed to decode one of the packets."""
         self._failures += 1
-        if not self.count and not self._cut:  # perhaps the first keyframe, and hence not known as one
+        if (
+            not self.count and not self._starts_anywhere
+        ):  # perhaps the first keyframe, which then was not recognised as one
             self._waiting, self._before = sorted(self._before + self._waiting), []
-            self._first = self._waiting[0] if self._waiting else None
+            self._first_keyframe = self._waiting[0] if self._waiting else None
 
     def shown(self, stamp: Stamp, *, interlaced: bool = False) -> Numbered | None:
-        """The next frame in presentation order.  None: it comes too late, after others that are shown after it.
+        """Number the next frame in presentation order; return None if it comes too late, after later frames.
 
-        `interlaced`: its fields may have come in packets of their own, so that only a failure says that one was lost.
+        Fields of an `interlaced` frame may have packets of their own, so that only a failure proves a loss.
         """
         lost: list[Stamp]
-        clock = self._taken_clock
+        epoch = self._shown_epoch
         index = next((index for index, (_, waiting) in enumerate(self._waiting) if waiting == stamp), None)
         if self._guessed:
             taken = self._take(self._failures + 1)
@@ -95,20 +100,20 @@ class FrameNumbers:
         self._before.clear()
         self._lose(len(lost))
         self.count += 1
-        return Numbered(self.count - 1, stamp, lost, self._taken_clock > clock)
+        return Numbered(self.count - 1, stamp, lost, self._shown_epoch > epoch)
 
-    def passed(self) -> None:
-        """A frame is left out before it is decoded."""
+    def skip(self) -> None:
+        """Count a frame that is not decoded."""
         self.count += 1
 
     def restart(self) -> None:
-        """The decoder forgets what it has not shown yet."""
+        """Count frames that the decoder has not returned before it is flushed."""
         self.count += len(self._waiting)
         self._waiting.clear()
         self._failures = self._forgotten = 0
 
     def finish(self, *, interlaced: bool = False) -> None:
-        """No frame comes any more."""
+        """Count what is missing after the last frame."""
         certain = self._stamped and not self._guessed and not interlaced
         self._lose(len(self._waiting) + self._forgotten if certain else self._failures)
         self._waiting.clear()
@@ -120,5 +125,5 @@ class FrameNumbers:
 
     def _take(self, count: int) -> list[Stamp]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._taken_clock = taken[-1][0] if taken else self._taken_clock
+        self._shown_epoch = taken[-1][0] if taken else self._shown_epoch
         return [stamp for _, stamp in taken]

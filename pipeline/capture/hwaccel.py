@@ -1,6 +1,6 @@
-"""Decoding on the graphics card, where that is wanted and works; everything else is decoded on the processor.
+"""Hardware decoding, where configured and available; otherwise frames are decoded in software.  Experimental.
 
-In: what the configuration says of a camera.  Out: what FFmpeg is given when the camera is opened, or None.
+In: a camera's `decode` key.  Out: FFmpeg's option for opening the camera, or None.
 """
 
 from functools import cache
@@ -11,12 +11,15 @@ import structlog
 from av.codec.hwaccel import HWAccel
 from av.error import FFmpegError
 
-PROBED = "h264"  # what every such decoder knows; one that lacks a camera's codec leaves that to the processor
-_NODES = {"cuda": "/dev/nvidiactl", "vaapi": "/dev/dri/renderD128"}  # where there is none there is no card
+PROBED = "h264"  # which every hardware decoder supports; without a camera's codec it falls back to software
+_NODES = {
+    "cuda": "/dev/nvidiactl",
+    "vaapi": "/dev/dri/renderD128",
+}  # without this device node there is no such hardware
 
 
 def hardware(decode: str) -> HWAccel | None:
-    """`decode`: auto, cpu, cuda or vaapi.  A device that cannot be used is said once, and the processor decodes."""
+    """Return the decoder for `auto`, `cpu`, `cuda` or `vaapi`; None for software.  Unusable devices are logged once."""
     device = _device(decode)
     return None if device is None else HWAccel(device_type=device, allow_software_fallback=True)
 
@@ -30,14 +33,16 @@ def _device(decode: str) -> str | None:
         reason = _unusable(device)
         if reason is None:
             return device
-        structlog.get_logger().warning("decoding on the processor instead", decode=decode, device=device, reason=reason)
+        structlog.get_logger().warning(
+            "hardware decoding unavailable; decoding in software", decode=decode, device=device, reason=reason
+        )
     return None
 
 
 def _unusable(device: str) -> str | None:
-    """Why; FFmpeg's own list of devices is of what it was built with, not of what is there."""
+    """Return why a device cannot be used, or None.  FFmpeg lists what it was built with, not what is present."""
     try:
         HWAccel(device_type=device, allow_software_fallback=False).create(av.Codec(PROBED, "r"))
-    except (FFmpegError, RuntimeError) as error:  # it has no driver here; this FFmpeg was built without it
+    except (FFmpegError, RuntimeError) as error:  # no driver; FFmpeg was built without it
         return getattr(error, "strerror", None) or str(error)
     return None

@@ -1,10 +1,7 @@
-"""A sequence of images in (a folder, a printf pattern, or one image), every picture out, with times by its number.
+"""A sequence of images in (a folder, a printf pattern, or one image); every frame out, with times by its number.
 
-Where the files' names are numbered, a missing number is a gap.
-
-A TIFF with several pages, as thermal cameras write, is as many pictures.
-
-Broken images are left out; after the last one a SourceError names them.
+Where file names are numbered, a missing number is a gap.  A TIFF of several pages, as written by thermal cameras, is as
+many frames.  Broken images are skipped; after the last one a SourceError names them.
 """
 
 import math
@@ -31,11 +28,12 @@ NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
 def is_file_with(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a path is a visible file with one of the suffixes."""
     return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
-def naturally(path: Path) -> list[list[tuple[int, int, str]]]:
-    """Sorts frame_10 after frame_9, folder by folder."""
+def natural_order(path: Path) -> list[list[tuple[int, int, str]]]:
+    """Return a key that sorts frame_10 after frame_9, folder by folder."""
     return [
         [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in re.split(r"(\d+)", part) if piece]
         for part in path.parts
@@ -43,9 +41,9 @@ def naturally(path: Path) -> list[list[tuple[int, int, str]]]:
 
 
 def sequence(path: Path) -> list[Path]:
-    """The images that a folder, a printf pattern or an image's own path stands for, in order."""
+    """Return the images of a folder or a printf pattern, or an image's own path, in order."""
     if path.is_dir():
-        return sorted((file for file in path.iterdir() if is_file_with(file, IMAGE_SUFFIXES)), key=naturally)
+        return sorted((file for file in path.iterdir() if is_file_with(file, IMAGE_SUFFIXES)), key=natural_order)
     if path.is_file():
         return [path] if is_file_with(path, IMAGE_SUFFIXES) else []
     number = NUMBER.search(path.name)
@@ -58,27 +56,29 @@ def sequence(path: Path) -> list[Path]:
 
 
 def frame_numbers(images: list[Path]) -> list[int]:
-    """The frame number of each image, 0-based, by the number in which the names differ.
+    """Return the 0-based frame number of each image, from the number in which the file names differ.
 
-    The most frequent step is one frame.  Where the names differ in more than a number, or the number does not rise in
-    such steps (a time stamp), the images are numbered one after the other.
+    The most frequent step is one frame.  Where names differ in more than a number, or the number does not rise in such
+    steps (a time stamp), the images are numbered consecutively.
     """
     stems = [re.split(r"(\d+)", image.stem) for image in images]
-    one_after_the_other = list(range(len(images)))
+    consecutive = list(range(len(images)))
     if len({len(stem) for stem in stems}) > 1:
-        return one_after_the_other
+        return consecutive
     differing = [pieces for pieces in zip(*stems, strict=True) if len(set(pieces)) > 1]
     if len(differing) != 1 or not all(map(str.isdecimal, differing[0])):
-        return one_after_the_other
+        return consecutive
     numbers = [int(piece) for piece in differing[0]]
     steps = Counter(after - before for before, after in pairwise(numbers))
     step = max(steps, key=lambda step: (steps[step], -step))
     if min(steps) < 1 or math.gcd(*steps) % step:
-        return one_after_the_other
+        return consecutive
     return [(number - numbers[0]) // step for number in numbers]
 
 
 class ImageSequence:
+    """Images as a recording."""
+
     live = False
 
     def __init__(self, path: Path, images: list[Path], fps: float) -> None:
@@ -93,17 +93,19 @@ class ImageSequence:
         self._closed = False
 
     def frames(self) -> Iterator[DecodedFrame]:
+        """Yield a frame for each image."""
         return self.paced(unpaced)
 
-    def paced(self, gate: FramePacer) -> Iterator[DecodedFrame]:
+    def paced(self, pacer: FramePacer) -> Iterator[DecodedFrame]:
+        """Yield the frames, each when the pacer lets it pass."""
         broken: list[str] = []
-        first = ""  # and what is wrong with it
-        gain = AutomaticGainControl()
+        first_error = ""
+        agc = AutomaticGainControl()
         for number, (image, page) in zip(self._numbers, self._pages, strict=True):
             if self._closed:
                 return
             pts_s = number / self.fps
-            receipt = gate(pts_s)
+            receipt = pacer(pts_s)
             if receipt is None:
                 continue
             started_ns = time.perf_counter_ns()
@@ -112,30 +114,33 @@ class ImageSequence:
             except ImageError as error:
                 broken.append(image.name + (f" page {page + 1}" if page else ""))
                 self.lost += 1
-                first = first or f"{broken[0]} {error}"
+                first_error = first_error or f"{broken[0]} {error}"
                 continue
-            pixels = gain(pixels, pts_s)
+            pixels = agc(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
             yield DecodedFrame(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
             read = len(self._pages) - len(broken)
             names = ", ".join(broken[:5])
-            raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first})")
+            raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first_error})")
 
     @property
     def codec(self) -> str:
+        """Return the file type of the first image."""
         return self._pages[0][0].suffix.lower().removeprefix(".")
 
     @property
     def stated_count(self) -> int:
+        """Return the number of images."""
         return len(self._pages)
 
     def close(self) -> None:
+        """End `frames`, from any thread."""
         self._closed = True
 
 
 def _page_count(path: Path) -> int:
-    """A page that the file promises and does not hold counts too: it is missed, which shall be said."""
+    """Return the number of declared pages: one that the file does not contain is reported as missing."""
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return 1
     with suppress(OSError), path.open("rb") as file:
@@ -144,8 +149,8 @@ def _page_count(path: Path) -> int:
 
 
 def _read_image(path: Path, page: int) -> NDArray[Any]:
-    """As `decoded`.  Raise ImageError."""
-    from pipeline.imaging.files import decoded, decoded_page  # here: OpenCV is large, and no camera needs it
+    """Return what `decoded` returns.  Raise ImageError."""
+    from pipeline.imaging.files import decoded, decoded_page  # imported here: OpenCV is large, and no camera needs it
 
     try:
         return decoded_page(path, page) if page else decoded(np.fromfile(path, np.uint8))

@@ -1,15 +1,15 @@
-"""A camera or a recording in, decoded pictures out.
+"""A camera or a recording in, decoded frames out.
 
-`open_source` opens what a configuration names, by the scheme of its address:
-    rtsp://  rtsps://         a camera; live
-    http://  https://         a camera that sends JPEGs; live
-    sdp:PATH                  RTP, also multicast, as a session description says; live
-    v4l2:/dev/videoN          a device of this machine; live
-    file:PATH                 recordings, every picture, as fast as they are taken
-    demo:scene?seed=3&fps=15  a procedural scene, sent as a live camera would
-    demo:clips/PATH?first=NAME  recordings, looped and sent as a live camera would, from the named one on
-`file:`, `demo:clips/` and `sdp:` take `?stream=1` (`&stream=1` after `?first=NAME`), the video stream to read.  So does
-a camera that offers several; its address goes to it as it is.
+`open_source` opens a configured camera by the scheme of its URI:
+    rtsp://  rtsps://         a network camera; live
+    http://  https://         a network camera that sends JPEGs; live
+    sdp:PATH                  RTP, also multicast, by a session description; live
+    v4l2:/dev/videoN          a device of this host; live
+    file:PATH                 recordings: every frame, as fast as it is processed
+    demo:scene?seed=3&fps=15  a procedural scene, paced like a live camera
+    demo:clips/PATH?first=NAME  recordings in a loop, paced like a live camera, from the named one on
+`file:`, `demo:clips/` and `sdp:` accept `?stream=1` (`&stream=1` after `?first=NAME`), the video stream to read.  So
+does a network camera with several streams; its URI is sent to it unchanged.
 `find_recordings` and `open_recording` are for replay.  All raise SourceError or CredentialsError, without any password.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["DecodedFrame", "Source", "find_recordings", "frame_count", "open_rec
 
 
 def open_source(camera: Camera) -> Source:
-    """Raises SourceError, and CredentialsError where the camera refuses user or password."""
+    """Open a camera.  Raise SourceError, or CredentialsError if the camera rejects user or password."""
     source = _open(camera)
     log_other_streams(source, camera=camera.id)
     return source
@@ -66,5 +66,5 @@ def _open_demo(camera: Camera, rest: str) -> Source:
         return DemoClips(rest.removeprefix("clips/"))
     name, _, query = rest.partition("?")
     if name != "scene":
-        raise SourceError(f"camera {camera.id}: unknown demo {name!r}; allowed: {demo.ALLOWED}")
+        raise SourceError(f"camera {camera.id}: unknown demo {name!r}; must be one of {demo.ACCEPTED}")
     return DemoScene(camera, query)

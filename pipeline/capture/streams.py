@@ -1,6 +1,6 @@
-"""Which video stream of a container is read, and how its frames are turned upright: as players do both.
+"""Choose the video stream of a container, and rotate its frames upright, as players do.
 
-In: PyAV's streams and frames.  Out: the chosen stream, what to call it and the others, upright images.
+In: PyAV's streams and frames.  Out: the chosen stream, descriptions of streams, upright images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
-FILM_SHARE = 0.5  # of the longest stream's length: what is shorter may be a cover that is not marked as one
+MIN_LENGTH_RATIO = 0.5  # to the longest stream; a shorter one may be an unmarked cover image
 
 
 def choose(streams: Sequence[VideoStream], index: int | None = None) -> VideoStream | None:
-    """The stream of that index in the container; None: the film, the default one before others, then the largest.
+    """Return the stream of that index, or by default the main one: marked as default, otherwise the largest.
 
-    Returns None where there are only covers.  Raises ValueError for an index that is not a video stream's.
+    Return None if there are only cover images.  Raise ValueError for an index that is not of a video stream.
     """
     if index is not None:
         chosen = next((stream for stream in streams if stream.index == index), None)
@@ -31,14 +31,14 @@ def choose(streams: Sequence[VideoStream], index: int | None = None) -> VideoStr
 
     def preference(stream: VideoStream) -> tuple[bool, bool, int]:
         length_s = _length_s(stream)
-        is_film = stream.frames != 1 and (length_s is None or length_s >= FILM_SHARE * longest_s)
-        return is_film, bool(stream.disposition & Disposition.default), stream.width * stream.height
+        is_main = stream.frames != 1 and (length_s is None or length_s >= MIN_LENGTH_RATIO * longest_s)
+        return is_main, bool(stream.disposition & Disposition.default), stream.width * stream.height
 
     return max((stream for stream in streams if not stream.disposition & COVERS), key=preference, default=None)
 
 
 def describe(stream: VideoStream) -> str:
-    """`1 (h264, 320x256)`"""
+    """Return `1 (h264, 320x256)`: index, codec and frame size."""
     return f"{stream.index} ({stream.codec_context.name}, {stream.width}x{stream.height})"
 
 
@@ -53,17 +53,17 @@ def _length_s(stream: VideoStream) -> float | None:
 
 
 def upright(image: NDArray[Any], frame: VideoFrame) -> NDArray[Any]:
-    """The image of a frame, turned and mirrored by quarters as its display matrix says."""
+    """Return the image of a frame, rotated by quarter turns and mirrored according to its display matrix."""
     try:
         matrix = cast("Mapping[str, Buffer]", frame.side_data)["DISPLAYMATRIX"]
     except KeyError:
         return image
-    except ValueError:  # PyAV does not know all kinds of side data (Exif), and lists none then
+    except ValueError:  # PyAV lists no side data where it does not know one (Exif)
         return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-    # (x, y) is shown at (a x + c y, b x + d y), but for an offset.
+    # (x, y) is displayed at (a x + c y, b x + d y) plus an offset.
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    turned = abs(b) + abs(c) > abs(a) + abs(d)
-    to_left, to_top = (c < 0, b < 0) if turned else (a < 0, d < 0)
-    if turned:
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    flip_x, flip_y = (c < 0, b < 0) if transposed else (a < 0, d < 0)
+    if transposed:
         image = image.swapaxes(0, 1)
-    return np.ascontiguousarray(image[:: -1 if to_top else 1, :: -1 if to_left else 1])
+    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])

@@ -1,28 +1,33 @@
-"""Times of a stream's pictures, from 0 and rising, whatever its own time stamps do.  Pure: it reads no clock.
+"""Presentation times of a stream's frames, rising from 0, whatever its own time stamps do.  Pure: it reads no clock.
 
-In: a picture's time stamp, if it has one, and, of a live stream, when it was received.  Out: its presentation time.
+In: a frame's time stamp, if it has one, and, of a live stream, when it was received.  Out: its presentation time.
 """
 
 from fractions import Fraction
 
 MIN_STEP_S = 0.001
-JUMP_S = 1.0  # a recording's stamp that falls back by more is of another clock, by less an unordered picture
-LEAD_S = 5.0  # a camera's first pictures can come in a burst, from its last keyframe on; beyond this its clock is wrong
+MAX_REORDER_S = 1.0  # a recording's time stamp that falls back by more means that its clock was set back
+MAX_LEAD_S = 5.0  # a camera may first send a burst, from its last keyframe on; a larger lead is a clock error
 
 
 class TimestampMapper:
-    """`period_s`: between pictures, where nothing else tells.  `by_count`: presentation times are count * period."""
+    """Maps the time stamps of one stream.
+
+    Args:
+        period_s: time between frames where there are no time stamps.
+        by_count: presentation times are count * period.
+    """
 
     def __init__(self, period_s: float, by_count: bool = False) -> None:
         self._period_s, self._by_count = period_s, by_count
-        self._zero_s: Fraction | None = None  # the stamp that is time 0
+        self._zero_s: Fraction | None = None  # the time stamp of time 0
         self._count = 0
         self._last_s = -1.0
         self._first_received_s = self._last_received_s = 0.0
-        self.next_s = 0.0  # when the next picture is expected
+        self.next_s = 0.0  # expected time of the next frame
 
-    def recorded(self, stamp_s: Fraction | None) -> float:
-        """Of a recording, whose gaps are told as they are."""
+    def recorded_time(self, stamp_s: Fraction | None) -> float:
+        """Return the time of a recorded frame; gaps stay."""
         if self._by_count:
             return self._passed(self._count * self._period_s)
         if stamp_s is None:
@@ -32,34 +37,34 @@ class TimestampMapper:
         time_s = float(stamp_s - self._zero_s)
         if time_s > self._last_s:
             return self._passed(time_s)
-        if self._last_s - time_s < JUMP_S:
+        if self._last_s - time_s < MAX_REORDER_S:
             return self._passed(self._last_s + MIN_STEP_S)
-        self._zero_s = stamp_s - Fraction(self.next_s)  # the camera set its clock back: go on from where it was
+        self._zero_s = stamp_s - Fraction(self.next_s)  # the clock was set back: continue from the newest frame
         return self._passed(self.next_s)
 
-    def live(self, stamp_s: Fraction | None, received_s: float) -> float:
-        """Of a camera: never more than LEAD_S ahead of the time since the first picture was received.
+    def live_time(self, stamp_s: Fraction | None, received_s: float) -> float:
+        """Return the time of a live frame: at most MAX_LEAD_S ahead of the time since the first frame was received.
 
-        A stamp that is missing, does not rise or runs further ahead is not believed: the time since the last picture
-        was received is, and later stamps count from there.
+        A time stamp that is missing, does not rise or leads by more is replaced by the time since the last frame was
+        received, and later time stamps count from there.
         """
         if self._count == 0:
             self._first_received_s = self._last_received_s = received_s
         waited_s, self._last_received_s = received_s - self._last_received_s, received_s
         if stamp_s is not None and self._zero_s is not None:
             time_s = float(stamp_s - self._zero_s)
-            if self._last_s < time_s <= received_s - self._first_received_s + LEAD_S:
+            if self._last_s < time_s <= received_s - self._first_received_s + MAX_LEAD_S:
                 return self._passed(time_s)
         time_s = 0.0 if self._count == 0 else self._last_s + max(MIN_STEP_S, waited_s)
         self._zero_s = None if stamp_s is None else stamp_s - Fraction(time_s)
         return self._passed(time_s)
 
-    def set_back(self) -> None:
-        """A recording's stamps count from another time on: go on from where it was."""
+    def reset(self) -> None:
+        """Continue from the newest frame: the recording's clock was set back."""
         self._zero_s = None
 
-    def leave_out(self) -> None:
-        """A picture of a recording passes without being shown."""
+    def skip(self) -> None:
+        """Count a frame of a recording that is not decoded."""
         self._count += 1
 
     def _passed(self, time_s: float) -> float:

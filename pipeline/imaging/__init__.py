@@ -1,0 +1,1 @@
+"""Images: reading files, band, gain control, drawing, and synthetic scenes."""

@@ -1,0 +1,1 @@
+"""Offline processing: replay of recordings and prediction on images."""

@@ -47,8 +47,8 @@ def clip(path: Path, codec: str = "libx264", size_px: tuple[int, int] = (320, 25
         stream.width, stream.height = size_px
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for number in range(FPS):
-            picture = np.full((size_px[1], size_px[0], 3), number, np.uint8)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            image = np.full((size_px[1], size_px[0], 3), number, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         out.mux(stream.encode(None))
     return path
 
@@ -56,8 +56,8 @@ def clip(path: Path, codec: str = "libx264", size_px: tuple[int, int] = (320, 25
 def connect(camera: Camera, times: int) -> None:
     for _ in range(times):
         source = open_source(camera)
-        picture = next(iter(source.frames()))
-        assert picture.pixels.shape[:2] == (256, 320)
+        frame = next(iter(source.frames()))
+        assert frame.pixels.shape[:2] == (256, 320)
         source.close()
 
 

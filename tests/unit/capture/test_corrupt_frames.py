@@ -44,7 +44,7 @@ CODECS = {
 
 
 def encode_noise(path: Path, codec: str = "h264") -> Path:
-    """Noise that moves, several slices a picture, so that whatever is missing shows."""
+    """Noise that moves, several slices a frame, so that whatever is missing shows."""
     encoder, layout, options = CODECS[codec]
     noise = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
     with av.open(str(path), "w") as out:
@@ -52,8 +52,8 @@ def encode_noise(path: Path, codec: str = "h264") -> Path:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 160, 128, layout
         for index in range(FRAMES):
-            picture = np.roll(noise, (3 * index, 5 * index), axis=(0, 1))
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            image = np.roll(noise, (3 * index, 5 * index), axis=(0, 1))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         out.mux(stream.encode(None))
     return path
 
@@ -84,7 +84,7 @@ def site(tmp_path: Path, uri: str, transport: str = "udp") -> tuple[Path, Path]:
 
 
 def whole_frames(clip: Path) -> dict[bytes, int]:
-    frames = {picture.pixels.tobytes(): index for index, picture in enumerate(open_recording(clip).frames())}
+    frames = {frame.pixels.tobytes(): index for index, frame in enumerate(open_recording(clip).frames())}
     assert len(frames) == FRAMES
     return frames
 
@@ -111,7 +111,7 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
                 assert pixels in whole, f"frame {seq} is none of the video's, after {losses} losses"
                 numbers.append((seq, whole[pixels]))
                 if len(numbers) % 20 == 0 and losses < 8:
-                    cameras.command("lose cam 3")  # the first may only say that a picture begins
+                    cameras.command("lose cam 3")  # the first may only say that a frame begins
                     losses += 1
                 if len(numbers) == 200:
                     break
@@ -127,9 +127,9 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
 def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    for number, picture in enumerate(open_recording(encode_noise(tmp_path / "clip.mp4")).frames()):
+    for number, frame in enumerate(open_recording(encode_noise(tmp_path / "clip.mp4")).frames()):
         if number < 6 or number > 50:
-            cv2.imwrite(str(images / f"f_{number:04}.png"), picture.pixels)
+            cv2.imwrite(str(images / f"f_{number:04}.png"), frame.pixels)
     for number in (2, FRAMES - 1):
         (images / f"f_{number:04}.png").write_text("broken")
     config, run_dir = site(tmp_path, f"file:{images}")

@@ -31,13 +31,13 @@ def camera(uri: str) -> Camera:
 
 
 def first(count: int, source: Source) -> list[DecodedFrame]:
-    pictures = list(islice(source.frames(), count))
+    frames = list(islice(source.frames(), count))
     source.close()
-    return pictures
+    return frames
 
 
 class Multipart(BaseHTTPRequestHandler):
-    """`/video` sends FPS pictures a second without end, `/short` ends after five, `/silent` sends nothing.
+    """`/video` sends FPS frames a second without end, `/short` ends after five, `/silent` sends nothing.
 
     `/huge` declares frames of 192 megapixels after five.
     """
@@ -86,9 +86,9 @@ def served() -> Iterator[str]:
 def test_jpegs_over_http(served: str) -> None:
     source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/video"))
     assert source.live
-    pictures = first(12, source)
-    assert pictures[0].pixels.shape == (120, 160, 3) and all(picture.intact for picture in pictures)
-    steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(pictures[2:])]
+    frames = first(12, source)
+    assert frames[0].pixels.shape == (120, 160, 3) and all(frame.intact for frame in frames)
+    steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(frames[2:])]
     assert np.median(steps) == pytest.approx(1 / FPS, rel=0.3), "the times are those of arrival, not a nominal rate's"
 
 
@@ -103,7 +103,7 @@ def test_a_camera_that_declares_huge_jpegs_is_refused_for_it(served: str) -> Non
     source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/huge"))
     shown = []
     with pytest.raises(SourceError, match=r"declares 16000x12000 px; must be at most 67,108,864 px") as caught:
-        shown.extend(picture.pixels.shape for picture in source.frames())
+        shown.extend(frame.pixels.shape for frame in source.frames())
     source.close()
     assert PASSWORD not in str(caught.value) and set(shown) <= {(120, 160, 3)}
 
@@ -154,8 +154,8 @@ class RtpSender:
             stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
             number = 0
             while not self._stop.wait(1 / FPS):
-                picture = np.full((120, 160, 3), 10 * number % 256, np.uint8)
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+                image = np.full((120, 160, 3), 10 * number % 256, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
                 number += 1
 
 
@@ -168,7 +168,7 @@ def described(path: Path, port: int, host: str = "127.0.0.1") -> Path:
 
 
 def test_a_multicast_has_several_receivers(tmp_path: Path) -> None:
-    """The same pictures reach both, as where a recorder and dasnet watch one camera."""
+    """The same frames reach both, as where a recorder and dasnet watch one camera."""
     if not joins_groups():
         pytest.skip(f"the network of this machine joins no multicast group such as {GROUP}")
     port = free_port()
@@ -176,7 +176,7 @@ def test_a_multicast_has_several_receivers(tmp_path: Path) -> None:
     with RtpSender(port, GROUP), ThreadPoolExecutor(2) as receivers:
         sources = [open_source(camera(f"sdp:{description}")) for _ in range(2)]
         one, other = receivers.map(lambda source: first(12, source), sources)
-    levels = [{round(float(picture.pixels.mean())) for picture in pictures} for pictures in (one, other)]
+    levels = [{round(float(frame.pixels.mean())) for frame in frames} for frames in (one, other)]
     assert len(levels[0] & levels[1]) >= 6
 
 
@@ -196,13 +196,13 @@ def test_rtp_by_a_session_description(tmp_path: Path) -> None:
     with RtpSender(port):
         source = open_source(camera(f"sdp:{description}"))
         started_s = time.monotonic()
-        pictures = first(12, source)
+        frames = first(12, source)
     assert time.monotonic() - started_s < 12 / FPS + 3
-    assert pictures[0].pixels.shape == (120, 160, 3)
-    steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(pictures[2:])]
+    assert frames[0].pixels.shape == (120, 160, 3)
+    steps = [later.pts_s - earlier.pts_s for earlier, later in pairwise(frames[2:])]
     assert np.median(steps) == pytest.approx(1 / FPS, rel=0.3)
 
 
 def test_a_missing_session_description(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nowhere.sdp does not exist; allowed: a session description"):
+    with pytest.raises(SourceError, match=r"nowhere.sdp does not exist; must be a session description"):
         open_source(camera(f"sdp:{tmp_path / 'nowhere.sdp'}"))

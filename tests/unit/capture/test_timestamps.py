@@ -1,4 +1,4 @@
-"""Times of pictures whose time stamps are missing, jump, wrap, stand still or run at another speed."""
+"""Times of frames whose time stamps are missing, jump, wrap, stand still or run at another speed."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.timestamps import LEAD_S, MIN_STEP_S, TimestampMapper
+from pipeline.capture.timestamps import MAX_LEAD_S, MIN_STEP_S, TimestampMapper
 
 PERIOD_S = 0.04
 TICK_S = Fraction(1, 90_000)
@@ -16,7 +16,7 @@ stamps = st.one_of(st.none(), st.integers(-(2**33), 2**33).map(lambda ticks: tic
 
 def times(stamped_s: list[Fraction | None], received_s: list[float]) -> list[float]:
     clock = TimestampMapper(PERIOD_S)
-    return [clock.live(stamp_s, at_s) for stamp_s, at_s in zip(stamped_s, received_s, strict=True)]
+    return [clock.live_time(stamp_s, at_s) for stamp_s, at_s in zip(stamped_s, received_s, strict=True)]
 
 
 def steady(count: int, start: int = 0, period_s: Fraction = Fraction(1, 25)) -> list[Fraction | None]:
@@ -24,21 +24,21 @@ def steady(count: int, start: int = 0, period_s: Fraction = Fraction(1, 25)) -> 
 
 
 @given(st.lists(st.tuples(stamps, st.floats(0, 20)), min_size=1, max_size=60))
-def test_a_cameras_times_rise_and_do_not_run_ahead(pictures: list[tuple[Fraction | None, float]]) -> None:
+def test_a_cameras_times_rise_and_do_not_run_ahead(frames: list[tuple[Fraction | None, float]]) -> None:
     received_s = [1000.0]
-    for _, waited_s in pictures[1:]:
+    for _, waited_s in frames[1:]:
         received_s.append(received_s[-1] + waited_s)
-    found = times([stamp_s for stamp_s, _ in pictures], received_s)
+    found = times([stamp_s for stamp_s, _ in frames], received_s)
     assert found[0] == 0
     assert all(earlier < later for earlier, later in pairwise(found))
-    burst_s = MIN_STEP_S * len(found)  # of pictures that were received at once
-    assert all(time_s <= at_s - 1000 + LEAD_S + burst_s for time_s, at_s in zip(found, received_s, strict=True))
+    burst_s = MIN_STEP_S * len(found)  # of frames that were received at once
+    assert all(time_s <= at_s - 1000 + MAX_LEAD_S + burst_s for time_s, at_s in zip(found, received_s, strict=True))
 
 
 @given(st.lists(stamps, min_size=1, max_size=60))
 def test_a_recordings_times_rise(stamped_s: list[Fraction | None]) -> None:
     clock = TimestampMapper(PERIOD_S)
-    assert all(earlier < later for earlier, later in pairwise(clock.recorded(stamp_s) for stamp_s in stamped_s))
+    assert all(earlier < later for earlier, later in pairwise(clock.recorded_time(stamp_s) for stamp_s in stamped_s))
 
 
 def test_good_stamps_are_kept_whatever_the_network_does() -> None:
@@ -67,9 +67,9 @@ def test_without_stamps_a_camera_has_the_times_of_reception(stamped_s: list[Frac
 
 def test_a_clock_that_runs_twice_as_fast_gains_no_more_than_the_bound() -> None:
     found = times(steady(1000, period_s=Fraction(2, 25)), [PERIOD_S * number for number in range(1000)])
-    assert found[-1] == pytest.approx(999 * PERIOD_S + LEAD_S, abs=2 * PERIOD_S)
+    assert found[-1] == pytest.approx(999 * PERIOD_S + MAX_LEAD_S, abs=2 * PERIOD_S)
 
 
 def test_a_recordings_gaps_stay() -> None:
     clock = TimestampMapper(PERIOD_S)
-    assert [clock.recorded(Fraction(at_s)) for at_s in (100, 101, 4000)] == [0, 1, 3900]
+    assert [clock.recorded_time(Fraction(at_s)) for at_s in (100, 101, 4000)] == [0, 1, 3900]

@@ -33,7 +33,7 @@ FRAMES = 30
 GOP = 10
 
 
-def picture(number: int, size_px: tuple[int, int] = (160, 128)) -> NDArray[np.uint8]:
+def pattern(number: int, size_px: tuple[int, int] = (160, 128)) -> NDArray[np.uint8]:
     """Red at the top left, blue at the top right; green at the bottom, more in each frame."""
     width, height = size_px
     image = np.zeros((height, width, 3), np.uint8)
@@ -59,7 +59,7 @@ def encode(path: Path, codec: str = "libx264", turned: tuple[int, bool, bool] | 
         if turned:
             stream.set_display_rotation(turned[0], hflip=turned[1], vflip=turned[2])
         for number in range(FRAMES):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(number), "rgb24")))
         out.mux(stream.encode(None))
     return path
 
@@ -76,15 +76,15 @@ def remux(source: Path, path: Path, change: Callable[[int, VideoPacket], VideoPa
 
 
 def read(recording: VideoFile | ImageSequence) -> tuple[list[DecodedFrame], str]:
-    """All pictures, and the text of the fault that ended them."""
-    pictures: list[DecodedFrame] = []
+    """All frames, and the message of the error that ended them."""
+    frames: list[DecodedFrame] = []
     try:
-        pictures += recording.frames()
+        frames += recording.frames()
     except SourceError as error:
-        return pictures, str(error)
+        return frames, str(error)
     finally:
         recording.close()
-    return pictures, ""
+    return frames, ""
 
 
 def camera(uri: str) -> Camera:
@@ -131,10 +131,10 @@ def with_cover(path: Path, *, is_marked: bool = False) -> Path:
         cover, main = film(out, "mjpeg", (640, 480)), film(out, "libx264")
         if is_marked:
             cover.disposition = Disposition.attached_pic
-        frame = av.VideoFrame.from_ndarray(picture(63, (640, 480)), "rgb24")
+        frame = av.VideoFrame.from_ndarray(pattern(63, (640, 480)), "rgb24")
         out.mux(cover.encode(frame) + cover.encode(None))
         for number in range(FRAMES):
-            out.mux(main.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
+            out.mux(main.encode(av.VideoFrame.from_ndarray(pattern(number), "rgb24")))
         out.mux(main.encode(None))
     return path
 
@@ -144,8 +144,8 @@ def test_a_cover_is_not_the_film(tmp_path: Path, name: str) -> None:
     recording = open_recording(with_cover(tmp_path / name, is_marked=name.startswith("marked")))
     assert isinstance(recording, VideoFile)
     assert recording.stream == "1 (h264, 160x128)" and recording.other_streams == ["0 (mjpeg, 640x480)"]
-    pictures, fault = read(recording)
-    assert len(pictures) == FRAMES and not fault
+    frames, fault = read(recording)
+    assert len(frames) == FRAMES and not fault
 
 
 def two_cameras(path: Path, default: int | None) -> Path:
@@ -155,7 +155,7 @@ def two_cameras(path: Path, default: int | None) -> Path:
             stream.disposition = Disposition.default if index == default else Disposition(0)
         for number in range(FRAMES):
             for stream in streams:
-                image = picture(number, (stream.width, stream.height))
+                image = pattern(number, (stream.width, stream.height))
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         for stream in streams:
             out.mux(stream.encode(None))
@@ -226,17 +226,17 @@ def test_null_frames_of_avi_take_their_time(tmp_path: Path, codec: str) -> None:
     kept = [0, 1, 2, 7, 8, 20, 29]
     whole = encode(tmp_path / "whole.mkv", codec, g="1", bf="0")
     path = remux(whole, tmp_path / "drops.avi", lambda number, packet: packet if number in kept else None)
-    pictures, fault = read(open_recording(path))
+    frames, fault = read(open_recording(path))
     assert not fault and frame_count(path) == len(kept)
-    assert [picture.pts_s for picture in pictures] == pytest.approx([number / FPS for number in kept], abs=0.001)
-    assert [picture.number for picture in pictures] == list(range(len(kept)))
+    assert [frame.pts_s for frame in frames] == pytest.approx([number / FPS for number in kept], abs=0.001)
+    assert [frame.number for frame in frames] == list(range(len(kept)))
 
 
 def test_avi_with_reordered_frames(tmp_path: Path) -> None:
-    pictures, fault = read(open_recording(encode(tmp_path / "film.avi", bf="2")))
+    frames, fault = read(open_recording(encode(tmp_path / "film.avi", bf="2")))
     assert not fault
-    assert [picture.pts_s for picture in pictures] == pytest.approx([number / FPS for number in range(FRAMES)])
-    greens = [int(picture.pixels[100, 80, 1]) for picture in pictures]
+    assert [frame.pts_s for frame in frames] == pytest.approx([number / FPS for number in range(FRAMES)])
+    greens = [int(frame.pixels[100, 80, 1]) for frame in frames]
     assert greens == sorted(greens)
 
 
@@ -251,9 +251,9 @@ def test_times_that_do_not_begin_at_zero(tmp_path: Path, suffix: str, offset_s: 
 
     codec = "libvpx-vp9" if suffix == "webm" else "libx264"
     path = remux(encode(tmp_path / f"whole.{suffix}", codec, bf="0"), tmp_path / f"late.{suffix}", moved)
-    pictures, fault = read(open_recording(path))
-    assert not fault and len(pictures) == FRAMES
-    assert pictures[-1].pts_s == pytest.approx((FRAMES - 1) / FPS, abs=0.001) and pictures[0].pts_s == 0
+    frames, fault = read(open_recording(path))
+    assert not fault and len(frames) == FRAMES
+    assert frames[-1].pts_s == pytest.approx((FRAMES - 1) / FPS, abs=0.001) and frames[0].pts_s == 0
 
 
 def test_a_last_frame_that_stays_for_long_is_no_shortfall(tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ def test_a_last_frame_that_stays_for_long_is_no_shortfall(tmp_path: Path) -> Non
         return packet
 
     path = remux(encode(tmp_path / "whole.mp4", bf="0"), tmp_path / "long.mp4", stays)
-    pictures, fault = read(open_recording(path))
-    assert len(pictures) == FRAMES and not fault
+    frames, fault = read(open_recording(path))
+    assert len(frames) == FRAMES and not fault
     with av.open(str(path)) as container:
         assert container.duration is not None and container.duration > 5_000_000
 
@@ -280,9 +280,9 @@ def test_a_transport_stream_whose_clock_wraps_or_is_set_back(tmp_path: Path) -> 
     twice = tmp_path / "twice.ts"
     twice.write_bytes(2 * whole.read_bytes())
     for path, count in ((wrapping, FRAMES), (twice, 2 * FRAMES)):
-        pictures, fault = read(open_recording(path))
-        assert not fault and [picture.number for picture in pictures] == list(range(count))
-        assert [picture.pts_s for picture in pictures] == pytest.approx([n / FPS for n in range(count)], abs=0.001)
+        frames, fault = read(open_recording(path))
+        assert not fault and [frame.number for frame in frames] == list(range(count))
+        assert [frame.pts_s for frame in frames] == pytest.approx([n / FPS for n in range(count)], abs=0.001)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "webm"])
@@ -292,13 +292,13 @@ def test_a_variable_frame_rate(tmp_path: Path, suffix: str) -> None:
         stream = film(out, "libvpx-vp9" if suffix == "webm" else "libx264")
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, time_ms in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(picture(number), "rgb24")
+            frame = av.VideoFrame.from_ndarray(pattern(number), "rgb24")
             frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    pictures, fault = read(open_recording(tmp_path / f"film.{suffix}"))
+    frames, fault = read(open_recording(tmp_path / f"film.{suffix}"))
     assert not fault
-    assert [picture.pts_s for picture in pictures] == pytest.approx([ms / 1e3 for ms in times_ms], abs=0.001)
+    assert [frame.pts_s for frame in frames] == pytest.approx([ms / 1e3 for ms in times_ms], abs=0.001)
 
 
 # What cannot be decoded
@@ -334,10 +334,10 @@ def test_a_packet_that_cannot_be_decoded_keeps_its_number_and_time(
     options = {"bf": "2", "x264-params": "b-adapt=0:b-pyramid=0"}
     whole = encode(tmp_path / f"whole{Path(name).suffix}", codec, None, **(options if codec == "libx264" else {}))
     recording = open_recording(broken(whole, tmp_path / name, packet))
-    pictures, fault = read(recording)
+    frames, fault = read(recording)
     numbers = [number for number in range(FRAMES) if number not in lost]
-    assert [picture.number for picture in pictures] == numbers
-    assert [picture.pts_s for picture in pictures] == pytest.approx([n / FPS for n in numbers], abs=0.001)
+    assert [frame.number for frame in frames] == numbers
+    assert [frame.pts_s for frame in frames] == pytest.approx([n / FPS for n in numbers], abs=0.001)
     assert recording.lost == len(lost) and recording.count == FRAMES
     assert f"has frames that cannot be decoded ({len(lost)}); {len(numbers)} " in fault
 
@@ -346,8 +346,8 @@ def test_a_recording_that_begins_between_keyframes_is_whole(tmp_path: Path) -> N
     for suffix in ("mkv", "ts"):
         path = encode(tmp_path / f"whole.{suffix}", bf="0")
         cut = remux(path, tmp_path / f"cut.{suffix}", lambda number, packet: packet if number >= 4 else None)
-        pictures, fault = read(open_recording(cut))
-        assert not fault and pictures[0].number == 0 and pictures[0].pts_s == 0
+        frames, fault = read(open_recording(cut))
+        assert not fault and frames[0].number == 0 and frames[0].pts_s == 0
 
 
 # Image sequences
@@ -374,13 +374,13 @@ def test_image_names_number_the_frames(names: str, numbers: list[int]) -> None:
 
 def test_a_sequence_keeps_its_gaps_and_the_number_of_a_broken_image(tmp_path: Path) -> None:
     for number in (1, 2, 3, 4, 14, 15, 16):
-        cv2.imwrite(str(tmp_path / f"f_{number:04}.png"), picture(number))
+        cv2.imwrite(str(tmp_path / f"f_{number:04}.png"), pattern(number))
     (tmp_path / "f_0002.png").write_text("broken")
     for place in (tmp_path, tmp_path / "f_%04d.png"):
         recording = open_recording(place, fps=FPS)
-        pictures, fault = read(recording)
-        assert [picture.number for picture in pictures] == [0, 2, 3, 13, 14, 15]
-        assert [picture.pts_s for picture in pictures] == [n / FPS for n in (0, 2, 3, 13, 14, 15)]
+        frames, fault = read(recording)
+        assert [frame.number for frame in frames] == [0, 2, 3, 13, 14, 15]
+        assert [frame.pts_s for frame in frames] == [n / FPS for n in (0, 2, 3, 13, 14, 15)]
         assert "f_0002.png; 6 frames were read" in fault
         assert (recording.lost, recording.count, recording.length_s) == (1, 16, 16 / FPS)
 
@@ -419,5 +419,5 @@ def test_a_file_says_when_it_was_made(
     with av.open(str(path), "w") as out:
         out.metadata.update({"creation_time": created} if created else {})
         stream = film(out, "libx264")
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0), "rgb24")) + stream.encode(None))
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(0), "rgb24")) + stream.encode(None))
     assert VideoFile(path).created_utc_ns == expected_ns
