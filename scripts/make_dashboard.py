@@ -31,14 +31,14 @@ WIDTH, HEIGHT = 8, 8  # of 24 columns
 
 @dataclass(frozen=True)
 class Figure:
-    """One panel: expressions by what their series are called."""
+    """A panel: expressions by the legend of their series."""
 
     title: str
     about: str
     unit: str
     series: tuple[tuple[str, str], ...]
     lowest: float | None = 0.0
-    kind: str = "lines"  # or stack: series lie on each other, the objective does not; or heat map
+    kind: str = "lines"  # or "stack" (all series but the objective), or "heat map"
 
 
 def quantile(share: float, metric: str, by: str, selector: str) -> str:
@@ -70,13 +70,13 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("Capture to alert", "From reception of a frame to the stored alert.", "s", quantiles(_ALERT, CAMERA)),
         Figure(
             "Camera to track",
-            "From when the camera took a frame to its tracks; as right as the camera's clock and this host's agree.",
+            "From the camera's timestamp of a frame to its tracks; accurate if the clocks of camera and host agree.",
             "s",
             quantiles("dasnet_camera_to_track_seconds", CAMERA),
         ),
         Figure(
             "Objective missed",
-            "Share of tracked frames that came later than the objective.",
+            "Share of tracked frames that missed the objective.",
             "percentunit",
             (
                 (
@@ -86,8 +86,8 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             ),
         ),
         Figure(
-            "Where a frame's time goes",
-            "Mean time in each stage, for each tracked frame; the stages up to the tracks add up to capture to track.",
+            "Latency budget",
+            "Mean time per tracked frame in each stage; the stages up to tracking add up to capture to track.",
             "s",
             (("{{stage}}", f"{total(f'{_STAGE}_sum', 'stage', HOST)} / {_FRAMES}"), OBJECTIVE),
             kind="stack",
@@ -98,7 +98,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("p95 by camera", "", "s", (("{{camera}}", quantile(0.95, _TRACK, "camera", CAMERA)), OBJECTIVE)),
         Figure(
             "Capture to track, all frames",
-            "How many frames took how long.",
+            "Distribution of the latency over time.",
             "s",
             (("{{le}}", f"sum by (le) (increase({_TRACK}_bucket{{{CAMERA}}}{RATE}))"),),
             kind="heat map",
@@ -106,14 +106,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
     ),
     "Cameras": (
         Figure(
-            "Frames searched",
-            "Frames a second.",
+            "Frames segmented",
+            "Frames per second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_segmented_total", "camera")),),
         ),
         Figure(
             "Frames captured",
-            "Frames a second.",
+            "Frames per second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_captured_total", "camera")),),
         ),
@@ -125,25 +125,25 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Blind",
-            "Share of the time in which a camera was not watched, by cause.",
+            "Share of the time in which a camera was blind, by cause.",
             "percentunit",
             (("{{camera}} {{cause}}", total("dasnet_blind_seconds_total", "camera, cause")),),
         ),
         Figure(
             "Frames dropped",
-            "Frames a second that were not searched, by cause.",
+            "Frames per second that were dropped before inference, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_dropped_total", "camera, cause")),),
         ),
         Figure(
             "Frames failed",
-            "Frames a second whose search failed, by cause.",
+            "Frames per second whose processing failed, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_failed_total", "camera, cause")),),
         ),
         Figure(
             "Up",
-            "1 while a camera delivers.",
+            "1 while a camera delivers frames.",
             "none",
             (("{{camera}}", f"min by (camera) (dasnet_camera_up{{{CAMERA}}})"),),
         ),
@@ -155,7 +155,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Clock offset",
-            "This host's clock less the camera's, where it tells its own.",
+            "Host clock minus camera clock, where the camera sends its time.",
             "s",
             (("{{camera}}", f"max by (camera) (dasnet_clock_offset_seconds{{{CAMERA}}})"),),
             lowest=None,
@@ -215,7 +215,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Workers",
-            "1 while a worker lives; restarts in the last ten minutes.",
+            "1 while a worker is running; restarts in the last ten minutes.",
             "none",
             (
                 ("{{worker}}", f"min by (worker) (dasnet_worker_up{{{HOST}}})"),
@@ -224,7 +224,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Disk free",
-            "Of the folders that a run writes to.",
+            "Free share of the disks of the folders that a run writes to.",
             "percentunit",
             (
                 (
@@ -235,7 +235,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Batch size",
-            "Mean frames in a batch.",
+            "Mean number of frames per batch.",
             "none",
             (
                 (
@@ -247,7 +247,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Credits in use",
-            "Frames in flight; what is allowed.",
+            "Frames in flight, and the credit limit.",
             "none",
             (
                 ("{{camera}}", f"sum by (camera) (dasnet_frames_in_flight{{{CAMERA}}})"),
@@ -256,7 +256,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "GPU",
-            "Share of time it computes.",
+            "Utilisation.",
             "percentunit",
             (("{{device}}", f"dasnet_gpu_utilisation_ratio{{{HOST}}}"),),
         ),
@@ -266,12 +266,12 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             "bytes",
             (
                 ("{{device}}", f"dasnet_gpu_memory_used_bytes{{{HOST}}}"),
-                ("{{device}} in all", f"dasnet_gpu_memory_bytes{{{HOST}}}"),
+                ("{{device}} total", f"dasnet_gpu_memory_bytes{{{HOST}}}"),
             ),
         ),
         Figure(
-            "What is running",
-            "Version, model's hash and engine.",
+            "Build",
+            "Version, hash of the checkpoint and engine.",
             "none",
             (("{{instance}} {{version}} {{model}} {{engine}}", f"dasnet_build_info{{{HOST}}}"),),
         ),
@@ -330,9 +330,9 @@ def _lines(figure: Figure) -> timeseries.Panel:
     if figure.kind == "stack":
         panel.fill_opacity(40).stacking(common.StackingConfig().mode(StackingMode.NORMAL))
     dashes = DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]})
-    apart = DynamicConfigValue("custom.stacking", {"mode": "none"})
+    unstacked = DynamicConfigValue("custom.stacking", {"mode": "none"})
     flat = DynamicConfigValue("custom.fillOpacity", 0)
-    return panel.override_by_name("objective", [dashes, apart, flat])
+    return panel.override_by_name("objective", [dashes, unstacked, flat])
 
 
 def _heat_map(figure: Figure) -> heatmap.Panel:

@@ -2,7 +2,7 @@
 
 Without a password only requests to a loopback host name are accepted, which prevents DNS rebinding: a foreign page
 whose name resolves to 127.0.0.1 could otherwise read the console.  With a password any host name is accepted, since
-only this site's pages carry the session cookie.  Requests that change state must come from this console's origin (CSRF).
+only this site's pages carry the session cookie.  Requests that change state must have this console's origin (CSRF).
 """
 
 from http.cookies import CookieError, SimpleCookie
