@@ -256,7 +256,7 @@ def test_sessions_end_with_the_password_by_age_and_live_on_where_they_cannot_be_
         sessions = Sessions(path, "hash")
         assert sessions.is_open(sessions.begin())
     assert [entry["event"] for entry in logs] == [
-        *("sessions cannot be read, all have ended",) * 2,
+        *("sessions cannot be read; all are closed",) * 2,
         "sessions cannot be stored",
     ]
     assert list(tmp_path.iterdir()) == [path]
@@ -337,10 +337,10 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
         until(lambda: all(is_closed(connection) for connection in silent), 4 * WAIT_S)
 
         tls.key.write_text("nonsense")
-        until(lambda: any(entry["event"] == "certificate not changed" for entry in logs))
+        until(lambda: any(entry["event"] == "certificate not reloaded" for entry in logs))
         assert httpx.get(f"{url}/login", verify=trusting).status_code == 200
         make_certificate(tmp_path)
-        until(lambda: any(entry["event"] == "certificate changed" for entry in logs))
+        until(lambda: any(entry["event"] == "certificate reloaded" for entry in logs))
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{url}/login", verify=trusting)
         anew = ssl.create_default_context(cafile=str(tls.certificate))

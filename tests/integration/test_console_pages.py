@@ -199,7 +199,7 @@ def test_a_picture_and_a_clip_are_tried(page: Page, site: Site, tmp_path: Path) 
 def test_what_cannot_be_tried_says_why(site: Site) -> None:
     for name, content, error in (
         ("x.exe", b"x", "file extension '.exe'; must be one of .jpg"),
-        ("x.png", b"", "an empty file"),
+        ("x.png", b"", "empty file"),
         ("../../x.png", b"no picture", "input.png: is broken or no image"),
     ):
         answer = site.post("/trials", params={"name": name}, content=content)
