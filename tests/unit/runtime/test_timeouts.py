@@ -1,12 +1,12 @@
 """The time limits that depend on each other keep their order."""
 
 from pipeline import timeouts
-from pipeline.capture.live import OPEN_TIMEOUT_S, PICTURE_TIMEOUT_S, READ_TIMEOUT_S
+from pipeline.capture.live import OPEN_TIMEOUT_S, FRAME_TIMEOUT_S, READ_TIMEOUT_S
 from pipeline.capture.worker import BACKOFF_S, CREDENTIALS_BACKOFF_S
 
 
 def test_capture_makes_progress_before_its_watchdog_expires() -> None:
-    longest_s = max(OPEN_TIMEOUT_S + 2 * READ_TIMEOUT_S, PICTURE_TIMEOUT_S, *BACKOFF_S, CREDENTIALS_BACKOFF_S * 1.25)
+    longest_s = max(OPEN_TIMEOUT_S + 2 * READ_TIMEOUT_S, FRAME_TIMEOUT_S, *BACKOFF_S, CREDENTIALS_BACKOFF_S * 1.25)
     assert longest_s < timeouts.CAPTURE_WATCHDOG_TIMEOUT_S
 
 
