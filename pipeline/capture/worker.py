@@ -189,7 +189,7 @@ class _CaptureWorker:
         lost = ledger.lost()
         if self._search is None:
             self._search = StarvationMonitor(now_s, lost)
-        for blindness in self._search.update(ledger.searched_ns / 1e9, lost, now_s):
+        for blindness in self._search.update(ledger.segmented_ns / 1e9, lost, now_s):
             ledger.blind(blindness.cause, round(blindness.duration_s * 1e9))
 
     def _finish(self) -> None:

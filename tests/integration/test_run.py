@@ -171,7 +171,7 @@ def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tm
             ready = program.wait_for_line(r"metrics: (http\S+)/metrics")[1] + "/readyz"
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(ready, timeout=5)
-            assert "store: takes no events" in refused.value.read().decode()
+            assert "store: write failing" in refused.value.read().decode()
             assert (run_dir / "spill.jsonl").stat().st_size
         program.wait_for_line("store recovered")
         program.wait_for_metric('dasnet_snapshots_lost_total{cause="disk"}', 1)

@@ -1,4 +1,4 @@
-"""One alert a target: opened once, ended once, never one a frame; sure distractors are kept without one."""
+"""One alert per target: opened once, ended once, never one per frame; distractors are stored without one."""
 
 from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
@@ -11,7 +11,7 @@ def events_of(frames: list) -> list[Event]:
     stage = TrackStage(Metadata().decision)
     events: list[Event] = []
     for detections in frames:
-        events += stage.alert(detections.ref, stage.track(detections))
+        events += stage.update(detections).events
     closing = stage.close("north")
     return events + (closing.events if closing else [])
 
@@ -38,7 +38,7 @@ def test_the_same_evidence_is_judged_by_the_cameras_band():
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
         stage = TrackStage({"infrared": sure, "visible": wary})
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
-        events = [event for seen in frames for event in stage.alert(seen.ref, stage.track(seen))]
+        events = [event for seen in frames for event in stage.update(seen).events]
         assert [event.kind for event in events] == [kind]
 
 
@@ -60,7 +60,7 @@ def test_a_new_session_ends_what_the_old_one_left():
     stage = TrackStage(Metadata().decision)
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
-        stage.alert(detections.ref, stage.track(detections))
+        stage.update(detections)
     closing = stage.close("north")
     assert closing is not None and [event.kind for event in closing.events] == [EventKind.TRACK_LOST]
     assert stage.close("north") is None

@@ -192,10 +192,10 @@ def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
             beat(2)
     assert shown()["dasnet_alerts_total {'camera': 'c', 'severity': 'alarm'}"] == 0
     assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
-    assert "worker capture-c: is not up" in host.not_ready()
+    assert "worker capture-c: is down" in host.not_ready()
     host.receive(Heartbeat("capture-c", 2, 3, {}))
     host.finished("capture-c")
-    host.due("capture-c")
+    host.expect("capture-c")
     assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
 
 

@@ -140,7 +140,7 @@ def test_while_the_store_is_locked_events_wait_on_disk_and_are_stored_in_order_w
         until(lambda: site.failing and site.waiting == 5)
         events += site.append(some())
         until(lambda: (site.run_dir / "spill.jsonl").read_bytes().count(b"\n") == 10)
-        until(lambda: "store: takes no events, 10 wait for it; the log says why" in site.metrics.not_ready())
+        until(lambda: "store: write failing, 10 events queued; see the log for the reason" in site.metrics.not_ready())
     until(holds(site, events))
     until(lambda: site.sent == ids(events))
     assert not (site.run_dir / "spill.jsonl").exists() and site.lost == {}

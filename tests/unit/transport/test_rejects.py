@@ -83,7 +83,7 @@ def test_what_is_not_refused_can_be_worked_with(real: list[list[bytes]], seed: i
                 detections = detections_of(decoded)
                 if len(detections.classes) != 4:
                     continue  # the worker compares them with the session's
-                stage.alert(detections.ref, stage.track(detections))
+                stage.update(detections)
             elif hasattr(decoded, "shape"):
                 frame_of(decoded, buffers)
         except WireError:
