@@ -271,9 +271,7 @@ class Tracker:
             session=self.session,
             state=state,
             label=self._label(tracklet),
-            evidence={
-                name: round(float(value), 4) for name, value in zip(self._classes, tracklet.evidence, strict=True)
-            },
+            evidence=dict(zip(self._classes, evidence, strict=True)),
             xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
             velocity_px_s=(float(tracklet.motion.mean[2]), float(tracklet.motion.mean[3])),
             score=tracklet.score_sum / tracklet.hits,
