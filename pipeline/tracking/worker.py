@@ -20,8 +20,8 @@ from pipeline.errors import WireError
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
+from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.sink import configured
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
@@ -53,8 +53,8 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     thresholds = read_thresholds(checkpoint_path(config.model.checkpoint))
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be missing, damaged or of an older version.
-    sinks = configured(config)
-    outbox = Outbox(config.store_path, sinks, store_is_there=False)
+    sinks = configured_sinks(config)
+    outbox = Outbox(config.store_path, sinks, store_is_open=False)
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
