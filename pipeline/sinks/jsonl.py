@@ -1,6 +1,6 @@
 """JSONL sink: events appended to a file, one JSON object per line.
 
-In: events from the outbox.  Out: the file, with each event once: after a crash its last line tells what was delivered.
+In: events from the outbox.  Out: the file, with each event once: after a crash its last line shows what was delivered.
 At `rotate_bytes` it becomes FILE.1, that one FILE.2, and so on, up to KEPT rotated files.
 """
 
@@ -104,9 +104,7 @@ class JsonlSink:
         try:
             return msgspec.json.decode(_read(self._descriptor, start, end), type=_Line).id
         except msgspec.DecodeError as error:
-            raise SinkError(
-                f"{self._path}: last line is not an event; configure another file, or move this one away"
-            ) from error
+            raise SinkError(f"{self._path}: last line is not an event; {REMEDY}") from error
 
     def _truncate_partial_line(self, start: int, size: int) -> None:
         """Cut off a partial line that a crash left, but never the end of a file that does not hold events."""

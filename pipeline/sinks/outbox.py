@@ -97,7 +97,7 @@ class Outbox:
         return dict(self._backlog)
 
     def undelivered_by_failing(self) -> int:
-        """Return how many events failing sinks would miss if the store was lost now; the others are up to date."""
+        """Return how many events failing sinks miss if the store is lost now; the others are up to date."""
         return max((self._backlog[each.sink.name] for each in self._deliveries if each.is_failing), default=0)
 
     def _close_reader(self) -> None:

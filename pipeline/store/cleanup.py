@@ -118,7 +118,7 @@ class Retention:
         return min((cursors.get(sink, 0) for sink in self._sinks), default=NEVER_DELIVERED)
 
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
-        """Return what may be deleted, without rows: counting them takes longer."""
+        """Return what may be deleted, without rows: counting them is slower."""
         kept, closed = set[str](), set[str]()
         for alert, snapshot, is_open in connection.execute(SNAPSHOTS):
             (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg"))

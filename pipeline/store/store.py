@@ -134,14 +134,13 @@ class Store:
             return sum(self._append(connection, event) for event in events)
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:
-        """Store the newest state of tracks and of their alerts, except tentative ones: most are noise."""
+        """Store the state of tracks and their alerts; omit tentative tracks, and end the alerts of lost ones."""
         known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
         if not known:
             return
         with transaction(self._connection, self._path) as connection:
             connection.executemany(UPSERT_TRACK, map(self._track_row, known))
             connection.executemany(UPDATE_ALERT, ((*_seen(track), track.ulid) for track in known))
-            # The event that ends the alert, too, may have been dropped while the store failed.
             lost = [track for track in known if track.state is TrackState.LOST]
             connection.executemany(END_ALERT, ((t.last_seen.received_utc_ns, None, t.ulid) for t in lost))
 

@@ -26,23 +26,23 @@ def test_a_target_raises_one_alert_and_ends_it():
     assert opened.time_utc_ns == frames[3].ref.received_utc_ns
 
 
-def test_an_unsure_target_is_alerted_at_a_lower_severity_and_a_sure_bird_is_only_labelled():
+def test_an_unknown_target_is_alerted_at_a_lower_severity_and_a_bird_is_only_labelled():
     unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(20)])
     assert (unsure[0].kind, unsure[0].severity) == (EventKind.TRACK_CONFIRMED, Severity.WARNING)
     bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)])
     assert [(e.kind, e.severity) for e in bird] == [(EventKind.TRACK_LABELLED, Severity.INFO)]
 
 
-def test_the_same_evidence_is_judged_by_the_cameras_band():
-    wary, sure = Thresholds(distractor_evidence=0.0), Thresholds(distractor_evidence=9.0)
+def test_the_thresholds_of_the_camera_s_band_apply():
+    low, high = Thresholds(distractor_evidence=0.0), Thresholds(distractor_evidence=9.0)
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
-        stage = TrackStage({"infrared": sure, "visible": wary})
+        stage = TrackStage({"infrared": high, "visible": low})
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
         events = [event for seen in frames for event in stage.update(seen).events]
         assert [event.kind for event in events] == [kind]
 
 
-def test_a_bird_that_turns_out_to_be_a_uav_is_alerted_then():
+def test_a_bird_relabelled_as_uav_is_alerted_then():
     scores = [SURE_BIRD] * 6 + [SURE_UAV] * 30
     events = events_of([frame(seq, [(50 + 5 * seq, 100, 10, s)]) for seq, s in enumerate(scores)])
     assert [e.kind for e in events] == [EventKind.TRACK_LABELLED, EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST]
@@ -56,7 +56,7 @@ def test_ids_of_events_are_unique_and_the_same_every_time():
     assert len({event.id for event in first}) == len(first) == 4
 
 
-def test_a_new_session_ends_what_the_old_one_left():
+def test_closing_a_session_ends_its_alerts():
     stage = TrackStage(Metadata().decision)
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])

@@ -305,7 +305,7 @@ for number in range(10**6):
 
 
 def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
-    chance, said = random.Random(7), list[str]()
+    chance, printed = random.Random(7), list[str]()
     for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path)],
@@ -314,9 +314,9 @@ def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
             env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         )
         assert process.stdout
-        said += [process.stdout.readline().strip() for _ in range(chance.randrange(50, 400))]
+        printed += [process.stdout.readline().strip() for _ in range(chance.randrange(50, 400))]
         process.kill()
-        said += process.stdout.read().split("\n")[:-1]
+        printed += process.stdout.read().split("\n")[:-1]
         process.stdout.close()
         process.wait()
     assert lines(tmp_path / "events.jsonl"), "the killed ones had delivered something themselves"
@@ -326,4 +326,4 @@ def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
     delivered = lines(tmp_path / "events.jsonl")
     assert delivered == stored
     assert len(set(delivered)) == len(delivered)
-    assert set(said) <= set(delivered), "what was committed is delivered"
+    assert set(printed) <= set(delivered), "what was committed is delivered"

@@ -94,9 +94,9 @@ def test_never_more_than_needed_and_never_less_than_possible(
     stock = Inventory(NOW_NS, used, snapshots, sorted(rows(*each) for each in times), PLENTY, PLENTY)
     made = plan(stock, Limits(days, most, 0))
     assert list(made.snapshots) == snapshots[: len(made.snapshots)], "the oldest ones"
-    gone = sum(each.size_bytes for each in made.snapshots)
-    gone += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
-    assert used - gone <= most or made.excess_bytes == used - gone - most
+    deleted_bytes = sum(each.size_bytes for each in made.snapshots)
+    deleted_bytes += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
+    assert used - deleted_bytes <= most or made.excess_bytes == used - deleted_bytes - most
     if made.excess_bytes:
         assert len(made.snapshots) == len(snapshots) and all(each.end_ns <= made.before_ns for each in stock.rows)
 

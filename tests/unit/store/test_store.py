@@ -16,6 +16,9 @@ from pipeline.store.store import Store, StoreReader
 from pipeline.types import DismissReason, EventKind, Severity, TrackState
 
 
+ROOT = Path(__file__).parents[3]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "store.sqlite"
@@ -201,8 +204,7 @@ def test_what_was_committed_outlives_a_killed_writer(path: Path) -> None:
         command,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
-        env={"PYTHONPATH": f"{Path(__file__).parents[3]}:{Path(__file__).parent}"},
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
     ) as process:
         assert process.stdout
         printed = [process.stdout.readline().strip() for _ in range(200)]

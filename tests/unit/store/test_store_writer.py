@@ -288,7 +288,7 @@ def test_events_that_were_spilled_go_in_first_at_the_next_start(path: Path, tmp_
         until(holds(site, stored + spilled + later + last))
         until(lambda: site.sent == ids(stored + spilled + later + last))
         active = {alert.id for alert in site.alerts() if alert.state == "active"}
-        assert active == {each.id for each in last}, "the alerts of a process that is gone have ended"
+        assert active == {each.id for each in last}, "the alerts of an earlier process have ended"
         assert not (run_dir / "spill.jsonl").exists()
 
 
