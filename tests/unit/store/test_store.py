@@ -15,7 +15,6 @@ from pipeline.store.schema import VERSION
 from pipeline.store.store import Store, StoreReader
 from pipeline.types import DismissReason, EventKind, Severity, TrackState
 
-
 ROOT = Path(__file__).parents[3]
 
 

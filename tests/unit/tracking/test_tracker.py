@@ -142,7 +142,7 @@ def odds(evidence: float) -> tuple[float, ...]:
 
 
 def test_the_label_of_an_approaching_target_is_revised_within_seconds():
-    """Evidence decays with a time constant of 2.5 s; summed over the whole track, the label would change only after 5 s."""
+    """Evidence decays within 2.5 s; summed over the whole track, the label would change only after 5 s."""
     assert label([SURE_BIRD] * 150 + [SURE_UAV] * 15) == "bird"
     assert label([SURE_BIRD] * 150 + [SURE_UAV] * 75) == "uav"
 
