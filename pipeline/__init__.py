@@ -1,3 +1,3 @@
 """The counter-UAV video pipeline: camera -> frame -> mask -> detections -> tracks -> events -> sinks."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -44,7 +44,7 @@ class Candidate:
     precisions: tuple[str, ...] = ("fp32",)
     arguments: dict[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()  # that must be installed
-    allocator: str = "kept"  # see bench_worker.ALLOCATORS
+    allocator: str = "kept"  # see bench_worker.ALLOCATORS; the native engine sets more itself
     always: bool = False  # whatever precisions are asked for
     slow: bool = False  # with --compile only
 
@@ -55,7 +55,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(REFERENCES["stock"], f"{_WORKER}:readable", allocator="stock", always=True),
     Candidate(REFERENCES["thp"], f"{_WORKER}:readable", allocator="thp", always=True),
     Candidate(REFERENCES["kept"], f"{_WORKER}:readable", allocator="kept", always=True),
-    Candidate("native", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "native"}),
+    Candidate("native", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "native"}, allocator="thp"),
     Candidate("torch", f"{_WORKER}:engine", ("fp32", "bf16"), {"kind": "torch"}),
     Candidate("cuda", f"{_WORKER}:engine", PRECISIONS, {"kind": "cuda", "device": "cuda"}),
     Candidate("onnxruntime", f"{_WORKER}:onnx_runtime", packages=PACKAGES, allocator="stock"),

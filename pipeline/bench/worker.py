@@ -51,7 +51,7 @@ Reply = dict[str, Any]
 ALLOCATORS = {
     "stock": "as a plain Python program has it",
     "thp": "torch asks for huge pages (THP_MEM_ALLOC_ENABLE=1)",
-    "kept": "huge pages, and freed memory stays with the process (model.allocator), as in `dasnet run`",
+    "kept": "huge pages, and freed memory stays with the process (model.allocator), as under the engine `torch`",
 }
 TORCH_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 ANSWER_WITHIN_S = 900.0  # compiling included

@@ -183,7 +183,7 @@ def test_the_support_bundle_holds_everything_but_secrets(site: Site, tmp_path: P
     assert all(len(data) <= 4_000_000 for data in parts.values())
     assert out.stat().st_mode & 0o777 == 0o600
     assert parts["missing.txt"] == b"" and "not in it" not in ended.stdout
-    assert b"rtsp://***@127.0.0.1" in parts["config.yaml"] and b"band: infrared" in parts["config-with-defaults.yaml"]
+    assert b"uri: rtsp://127.0.0.1" in parts["config.yaml"] and b"band: infrared" in parts["config-with-defaults.yaml"]
     assert b"dasnet_frames_captured_total" in parts["metrics.txt"]
     assert json.loads(parts["ledgers.json"])["served"]["captured"] > 0
     assert any(json.loads(line)["kind"] == "track.confirmed" for line in parts["events.jsonl"].splitlines())

@@ -159,7 +159,7 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
         ("decision.visible.min_score", True, "True; must be a number"),
         ("decision.visible.box_margin_px", "4", "'4'; must be a number"),
         ("decision.visible.box_margin_px", 10**400, "; must be a number"),
-        ("decision.visible.treshold", 0.5, "0.5; must be one of the keys threshold, min_area_px"),
+        ("decision.visible.threshold_", 0.5, "0.5; must be one of the keys threshold, min_area_px"),
         ("decision.ultraviolet", {}, "{}; must be one of the keys infrared, visible"),
         ("decision.visible", [0.5], r"\[0.5\]; must be an object"),
         ("decision", None, "None; must be an object"),

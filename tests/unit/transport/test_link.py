@@ -63,7 +63,7 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
         ({"host": "10.0.0.5", "encrypted": False, "keys": "keys"}, "link.keys: link.encrypted is false"),
         ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65534"),
         ({"host": "10.0.0.5", "keys": "keys", "pixels": "png"}, "link.pixels: .*'raw' or 'jpeg'"),
-        ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; allowed: host, port"),
+        ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; must be one of host, port"),
     ],
 )
 def test_a_link_is_never_open_to_all_but_in_words(tmp_path: Path, link: dict | None, told: str):
