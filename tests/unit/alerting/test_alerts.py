@@ -49,6 +49,15 @@ def test_a_bird_relabelled_as_uav_is_alerted_then():
     assert events[1].frame > 6
 
 
+def test_an_outcome_has_the_tracks_and_events_of_its_frame_and_the_times_of_both():
+    stage = TrackStage(Metadata().decision)
+    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)]) for seq in range(4)]
+    outcome = [stage.update(detections) for detections in frames][-1]
+    assert outcome.ref == frames[-1].ref
+    assert [event.track for event in outcome.events] == outcome.tracks
+    assert outcome.track_ns > 0 and outcome.alert_ns > 0
+
+
 def test_ids_of_events_are_unique_and_the_same_every_time():
     frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(20)]
     first, second = events_of(frames), events_of(frames)
@@ -61,6 +70,8 @@ def test_closing_a_session_ends_its_alerts():
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
         stage.update(detections)
+        assert stage.session("north") == "s1" and stage.classes("north") == detections.classes
     closing = stage.close("north")
+    assert stage.session("north") is None and stage.classes("north") is None
     assert closing is not None and [event.kind for event in closing.events] == [EventKind.TRACK_LOST]
     assert stage.close("north") is None
