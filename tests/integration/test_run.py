@@ -75,7 +75,7 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
             metrics = program.metrics()
             assert (
                 0 < metrics[sums[0]] < metrics[sums[1]] + metrics[sums[1].replace("sum", "count")]
-            )  # one clock: nearly equal
+            )  # one clock
 
             accounts = [ledger.read(ledger_file) for _ in range(200)]
             assert all(account.balanced for account in accounts)
@@ -135,7 +135,7 @@ def test_a_camera_whose_image_freezes_is_reported_blind(tmp_path: Path):
         assert program.metrics()['dasnet_camera_up{camera="cam"}'] == 1
         program.wait_for_metric(
             'dasnet_frames_segmented_total{camera="cam"}', 1
-        )  # its frames are processed all the same
+        )  # its frames are still processed
     assert ledger.read(tmp_path / "run" / "ledgers" / "cam.ledger").balanced
 
 
@@ -198,7 +198,7 @@ def worker_pid(program: Running, worker: str) -> int:
 
 
 def test_a_worker_that_ends_by_itself_is_replaced_and_down_in_the_metrics_until_then(tmp_path: Path):
-    """As with SIGTERM from an operator or an out-of-memory daemon: it exits with 0 without a request of the supervisor."""
+    """As with SIGTERM from an operator or an out-of-memory daemon: it exits with 0, unrequested."""
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 4}])
     with Running("run", config) as program:
         program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)

@@ -85,7 +85,7 @@ def test_secrets_of_former_and_current_cameras_stay_hidden(tmp_path: Path, monke
 
 WORKER = """
 import json, os, sys, threading
-from pipeline.transport.control import Control
+from pipeline.runtime.control import Control
 control, gone = Control.inherited(), threading.Event()
 def say(config):
     hidden = config.redactor(config.cameras[0].uri)
