@@ -84,21 +84,25 @@ def test_secrets_of_former_and_current_cameras_stay_hidden(tmp_path: Path, monke
 
 
 WORKER = """
-import json, os, sys, threading
+import json, os, sys, threading, time
 from pipeline.runtime.control import Control
-control, gone = Control.inherited(), threading.Event()
-def say(config):
+control, ended = Control.inherited(), threading.Event()
+def show(config):
     hidden = config.redactor(config.cameras[0].uri)
     print(json.dumps([control.run, len(config.cameras), hidden, config.references]), flush=True)
 assert sys.stdin.read() == ""
-say(control.config)
-control.follow(gone.set)
+show(control.config)
+control.follow(ended.set)
 input_ = os.fdopen(int(sys.argv[1]))
 input_.readline()
-for config in control.changes():
-    say(config)
+changed = False
+while not changed:  # the configuration may still be under way
+    for config in control.changes():
+        show(config)
+        changed = True
+    time.sleep(0.01)
 control.finished(broken=True)
-assert gone.wait(30)
+assert ended.wait(30)
 """
 
 
