@@ -159,7 +159,7 @@ class _TrackWorker:
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
                 case _:
-                    raise WireError(f"{type(message).__name__} sent to the track worker")
+                    raise WireError(f"{type(message).__name__}; must be Result, CameraState or EndOfStream")
         except WireError as error:
             self._rejects.refuse(error)
 
