@@ -34,13 +34,13 @@ check:
 	@$(BIN)/codespell
 	@$(BIN)/clang-format --dry-run --Werror model/native/*.h model/native/*.cpp tests/support/*.cpp
 
-soak: install # many cameras for long, then ten times as many frames; the machine should have nothing else to do
+soak: install # many cameras for a long time, then an overload; needs an otherwise idle machine
 	@sh scripts/system_packages.sh
-	@$(BIN)/python scripts/soak.py --minutes $(MINUTES) --seed $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m endurance.soak --minutes $(MINUTES) --seed $(SEED)
 
-chaos: install # faults, one after the other; as root also packet loss and a full disk
+chaos: install # fault injection; as root also packet loss and full disks
 	@sh scripts/system_packages.sh
-	@$(BIN)/python scripts/chaos.py --faults $(FAULTS) --seed $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m endurance.chaos --faults $(FAULTS) --seed $(SEED)
 
 bench-gpu: # checks and measures the CUDA engine; needs a GPU, torch and numpy alone
 	@$(PYTHON) scripts/bench_gpu.py

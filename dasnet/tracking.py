@@ -40,7 +40,7 @@ class Tracker:
         """
         ref = FrameRef("video", "", self._frames, time_s, round(time_s * 1e9), round(time_s * 1e9))
         self._frames += 1
-        return self._stage.track(replace(detections.raw, ref=ref))
+        return self._stage.update(replace(detections.raw, ref=ref)).tracks
 
 
 def replay(
@@ -64,13 +64,13 @@ def replay(
         stage = TrackStage(segmenter.decision)
         known: Band | None = None
         try:
-            for picture in source.pictures():
+            for picture in source.frames():
                 known = known or band_of(picture.pixels, band)
                 time_ns = round(picture.pts_s * 1e9)
                 ref = FrameRef(Path(path).stem, "", picture.number, picture.pts_s, time_ns, time_ns)
                 frame = Frame(ref, known, picture.pixels)
                 for batch in segmenter.submit([frame]):
                     for detections in batch.detections():
-                        yield frame, stage.track(detections)
+                        yield frame, stage.update(detections).tracks
         finally:
             source.close()

@@ -1,4 +1,4 @@
-"""The networks, and how to run them fast.  `build` makes one, `load` reads one with its weights, `Engine` runs it."""
+"""The networks and their engines: `build` makes a network, `load` reads a checkpoint, `Engine` runs inference."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DASNet", "Engine", "build", "load"]
 
-_HOMES = {"DASNet": "dasnet", "Engine": "engine.engine", "build": "registry", "load": "checkpoint"}
+_MODULES = {"DASNet": "dasnet", "Engine": "engine.engine", "build": "registry", "load": "checkpoint"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: who needs a checkpoint's thresholds alone does not pay for torch."""
-    if name not in _HOMES:
+    """Import a name on first use, so that reading a checkpoint's thresholds does not import torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'model' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"model.{_HOMES[name]}"), name)
+    return getattr(import_module(f"model.{_MODULES[name]}"), name)

@@ -1,7 +1,7 @@
-"""The building blocks of the DAS-Net family, as readable reference modules.
+"""The building blocks of the DAS-Net family, as plain reference modules.
 
-Feature maps enter and leave as float tensors (N, C, H, W).  Attribute names are those of the original
-implementation, so that its checkpoints load as they are.
+In and out: float feature maps (N, C, H, W).  Attribute names are those of the original implementation, so that its
+checkpoints load unchanged.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-KERNELS = 2  # K, the kernels a dynamic convolution mixes
+KERNELS = 2  # K of a dynamic convolution
 TEMPERATURE = 30.0  # softens the attention over the K kernels
 NEGATIVE_SLOPE = 0.01
 NORM_GROUPS = 8
@@ -19,7 +19,7 @@ NORM_GROUPS = 8
 class DynamicConvBlock(nn.Module):
     """3x3 dynamic convolution (Chen et al., CVPR 2020, arXiv 1912.03458) -> GroupNorm -> LeakyReLU.
 
-    Each sample is convolved with its own mix of K kernels; the mixing weights come from its average.
+    Each sample is convolved with its own mix of K kernels, weighted by kernel attention on its spatial average.
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: int = 1) -> None:
@@ -38,10 +38,11 @@ class DynamicConvBlock(nn.Module):
             nn.init.kaiming_normal_(kernel, a=NEGATIVE_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps (N, out_channels, H, W)."""
         batch, channels, height, width = x.shape
-        mixing = torch.softmax(self.attention(x).flatten(1) / TEMPERATURE, dim=1)  # (N, K)
-        kernels = torch.einsum("nk,koiyx->noiyx", mixing, self.weights)
-        # One convolution with its own kernel for each sample: the batch becomes the groups.
+        attention = torch.softmax(self.attention(x).flatten(1) / TEMPERATURE, dim=1)  # (N, K)
+        kernels = torch.einsum("nk,koiyx->noiyx", attention, self.weights)
+        # Grouped convolution, with the samples as groups, gives each sample its own kernel.
         x = F.conv2d(
             x.reshape(1, batch * channels, height, width), kernels.flatten(0, 1), padding=self.padding, groups=batch
         )
@@ -52,7 +53,7 @@ class DynamicConvBlock(nn.Module):
 class AttentionGate(nn.Module):
     """Additive attention on a skip connection (Oktay et al., 2018, arXiv 1804.03999).
 
-    `gate` is the upsampled decoder map, `skip` the encoder map of the same size; returns the weighted skip.
+    The gating signal is the upsampled decoder map, the skip the encoder map of the same size.
     """
 
     def __init__(self, channels: int) -> None:
@@ -61,13 +62,14 @@ class AttentionGate(nn.Module):
         self.W_x = nn.Conv2d(channels, channels // 2, 1, bias=False)
         self.psi = nn.Sequential(nn.Conv2d(channels // 2, 1, 1, bias=False), nn.Sigmoid())
 
-    def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
-        weight: Tensor = self.psi(F.relu(self.W_g(gate) + self.W_x(skip)))
+    def forward(self, gating: Tensor, skip: Tensor) -> Tensor:
+        """Return the skip, each pixel weighted by the gate map."""
+        weight: Tensor = self.psi(F.relu(self.W_g(gating) + self.W_x(skip)))
         return skip * weight
 
 
 class OutputBlock(nn.Module):
-    """3x3 convolution, then 1x1 to one logit a class, nothing between."""
+    """3x3 convolution, then 1x1 convolution to one logit per class, without an activation between."""
 
     def __init__(self, channels: int, num_class: int) -> None:
         super().__init__()
@@ -76,20 +78,21 @@ class OutputBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, num_class, H, W)."""
         logits: Tensor = self.output_block(x)
         return logits
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, corners aligned, as everywhere in the original."""
+    """Upsample bilinearly with aligned corners, as the original does everywhere."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=True)
 
 
 def require_multiple(x: Tensor, multiple: int) -> None:
-    """Raises ValueError with the size to pad to, if height or width is no multiple."""
+    """Raise ValueError, which gives the size to pad to, unless height and width are multiples."""
     height, width = x.shape[-2:]
     if height % multiple or width % multiple or not height or not width:
         raise ValueError(
-            f"input of {height}x{width}: height and width must be multiples of {multiple}; "
+            f"input of {height}x{width}; height and width must be multiples of {multiple}; "
             f"pad to {-(-height // multiple) * multiple}x{-(-width // multiple) * multiple}"
         )

@@ -1,10 +1,9 @@
-"""Checkpoints: a network's weights with all that is needed to rebuild and run it.
+"""Load and save checkpoints: a network's weights with everything needed to rebuild and run it.
 
-Ours are safetensors files whose header holds the metadata as JSON (architecture, classes, preprocessing, decision
-thresholds, training configuration, evaluation), with the digest of the weights beside it.  The original's are `.pth`
-files with a "model_state_dict"; they have one class and are fed frames stretched to 512x512.  Nothing is ever
-unpickled.  The classifier of found targets, where there is one, lies in the same file, its tensors' names after
-"classifier.".
+Our format is safetensors, with the metadata as JSON in the header (architecture, classes, preprocessing, thresholds,
+training configuration, evaluation) and a digest of the weights beside it.  A second-stage classifier is stored in the
+same file, its tensors prefixed with "classifier.".  The original implementation writes `.pth` files with a
+"model_state_dict"; they have one class and take frames stretched to 512x512.  Nothing is ever unpickled.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with its weights, in evaluation mode, and its metadata."""
+    """A network with its weights, in evaluation mode, and its metadata and classifier."""
 
     network: nn.Module
     metadata: Metadata
@@ -40,9 +39,9 @@ class Loaded:
 
 
 def load(path: str | Path) -> Loaded:
-    """Rebuild the network of a checkpoint, ours or the original's.
+    """Rebuild the network of a checkpoint, in our format or the original's.
 
-    Whatever the file holds, raise CheckpointError naming it and what is wrong with it.
+    Raise CheckpointError, which states the file and what is wrong with it, for anything that cannot be loaded.
     """
     path = Path(path)
     try:
@@ -52,18 +51,18 @@ def load(path: str | Path) -> Loaded:
     try:
         tensors, described = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_PREFIX)}
-        metadata = validated(path, described, *recognise(own))  # the original's files do not name their network
+        metadata = validated(path, described, *recognise(own))
     except CheckpointError:
         raise
-    except Exception as error:  # the readers raise whatever the bytes provoke
+    except Exception as error:  # damaged bytes make the readers raise almost anything
         raise CheckpointError(
             f"checkpoint {path}: is damaged or no checkpoint ({type(error).__name__}); must be a .safetensors file "
             "written by dasnet, or a .pth file of plain tensors with a 'model_state_dict'"
         ) from error
-    network = _filled(path, own, lambda: build(metadata.network, **metadata.arguments))
-    beside = {name.removeprefix(CLASSIFIER_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
+    network = _with_weights(path, own, lambda: build(metadata.network, **metadata.arguments))
+    of_classifier = {name.removeprefix(CLASSIFIER_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
     digest = hashlib.sha256(content).hexdigest()
-    return Loaded(network, replace(metadata, sha256=digest), path, _classifier(path, metadata, beside))
+    return Loaded(network, replace(metadata, sha256=digest), path, _classifier(path, metadata, of_classifier))
 
 
 def save(
@@ -73,8 +72,9 @@ def save(
     classifier: TargetClassifier | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write weights, as `dtype`, and metadata as one safetensors file, whole or not at all.  Computed with are always
-    float32; what is kept as float16 is rounded finer than any engine's bfloat16.
+    """Write weights, as `dtype`, and metadata to one safetensors file, atomically.
+
+    Loading converts the weights back to float32; float16 rounds them finer than an engine's bfloat16 does.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def save(
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes: of what is computed with, whatever the file's layout."""
+    """Return the SHA-256 of the tensors' names, types, shapes and bytes, independent of the file's layout."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -107,12 +107,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
+        raise CheckpointError(f"checkpoint {path}: is damaged or not a safetensors file ({error})") from error
     stated = header.get(DIGEST_KEY)
     if stated is not None and stated != (found := weights_digest(tensors)):
         raise CheckpointError(
-            f"checkpoint {path}: is damaged: its weights are not those that were saved ({DIGEST_KEY} {found[:12]}...; "
-            f"must be {stated[:12]}...)"
+            f"checkpoint {path}: is damaged: {DIGEST_KEY} of its weights is {found[:12]}...; "
+            f"must be {stated[:12]}..., as its header states"
         )
     return tensors, parse(path, header.get(METADATA_KEY, "{}"))
 
@@ -144,49 +144,52 @@ def _is_plain(name: object, value: object) -> bool:
 
 
 def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> TargetClassifier | None:
-    """Raise CheckpointError where weights and description are not both there, or do not fit."""
-    how = metadata.closer_look
-    if how is None:
+    """Return the classifier, or raise CheckpointError where its weights or metadata are missing or do not match."""
+    config = metadata.classifier
+    if config is None:
         if tensors:
-            raise CheckpointError(f"checkpoint {path}: holds a classifier; must have `closer_look` in its metadata")
+            raise CheckpointError(f"checkpoint {path}: holds a classifier; must have `classifier` in its metadata")
         return None
-    return _filled(path, tensors, lambda: TargetClassifier(len(how.classes), how.stages, how.enlarged_px))
+    return _with_weights(
+        path, tensors, lambda: TargetClassifier(len(config.classes), config.stages, config.enlarged_px)
+    )
 
 
-def _filled(path: Path, tensors: dict[str, Tensor], make: Callable[[], Network]) -> Network:
-    """Return what `make` makes, with these weights, in evaluation mode.
+def _with_weights(path: Path, tensors: dict[str, Tensor], make: Callable[[], Network]) -> Network:
+    """Return the module that `make` builds, with these weights, in evaluation mode.
 
-    What the metadata asks for is first made without memory: it may be far more than the weights are.
+    It is built on the meta device first: the metadata may ask for far more memory than the weights take.
     """
     try:
         with torch.device("meta"):
-            wanted = make().state_dict()
-        if faults := _faults(wanted, tensors):
+            expected = make().state_dict()
+        if faults := _faults(expected, tensors):
             raise CheckpointError(f"checkpoint {path}: does not fit the network ({faults})")
         network = make()
     except ModelError as error:
         raise error if isinstance(error, CheckpointError) else CheckpointError(f"checkpoint {path}: {error}") from error
-    network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
     return network.eval()
 
 
-def _faults(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """What is wrong with the weights, at most three of each kind; empty: nothing."""
-    missing, unexpected = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
-    shared = sorted(wanted.keys() & tensors.keys())
+def _faults(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Return the differences from the expected weights, at most three of each kind; empty if there are none."""
+    missing, unexpected = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    shared = sorted(expected.keys() & tensors.keys())
     shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(wanted[name].shape)}"
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
         for name in shared
-        if tensors[name].shape != wanted[name].shape
+        if tensors[name].shape != expected[name].shape
     ]
     types = [
-        f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}, must be {'real' if real else 'whole'} numbers"
+        f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}, must be {'floating' if real else 'integer'}"
         for name in shared
-        if (real := wanted[name].is_floating_point()) != tensors[name].is_floating_point() or _is_odd(tensors[name])
+        if (real := expected[name].is_floating_point()) != tensors[name].is_floating_point()
+        or _is_bool_or_complex(tensors[name])
     ]
     faults = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes, "wrong type": types}
     if not any(faults.values()):
-        values = {name: tensors[name].to(wanted[name].dtype) for name in shared}
+        values = {name: tensors[name].to(expected[name].dtype) for name in shared}
         faults["not finite"] = [name for name, value in values.items() if not torch.isfinite(value).all()]
     return "; ".join(
         f"{label}: {', '.join(sorted(names)[:3])}{' ...' if len(names) > 3 else ''}"
@@ -195,5 +198,5 @@ def _faults(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
     )
 
 
-def _is_odd(tensor: Tensor) -> bool:
+def _is_bool_or_complex(tensor: Tensor) -> bool:
     return tensor.is_complex() or tensor.dtype is torch.bool

@@ -1,9 +1,9 @@
-"""What a found target is: a small network that sees it alone, enlarged.
+"""Second-stage classifier: a small network that labels each detection crop.
 
-In: float32 crops (N, 3, S, S) in 0..255, RGB, the target in the middle.  Out: logits (N, num_class).
-It is the first stages of EfficientNet-Lite0 (Tan and Le, ICML 2019, arXiv 1905.11946; Lite: without squeeze and
-excitation, ReLU6), so that training can start from what others learned on millions of photographs: names travel better
-from there than from a few hundred recordings.
+In: float32 crops (N, 3, S, S) in 0..255, RGB, centred on the detection.  Out: logits (N, num_class).
+It consists of the first stages of EfficientNet-Lite0 (Tan and Le, ICML 2019, arXiv 1905.11946; Lite: without squeeze
+and excitation, ReLU6), so that training can start from ImageNet weights, which improves generalisation to unseen
+cameras.
 """
 
 from collections.abc import Iterator
@@ -17,34 +17,35 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STEM_CHANNELS = 32
-# Blocks, kernel's side, stride of the first block, expansion, channels.
+# Blocks, kernel size, stride of the first block, expansion ratio, channels.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-LEAST_DEVIATION = 8.0  # grey levels added to a crop's own: noise on a clear sky is not blown up to a pattern
-SPREAD = 0.5  # deviation of what the first layer is given: about that of the photographs
+DEVIATION_OFFSET = 8.0  # grey levels added to a crop's deviation, so that noise on a clear sky is not amplified
+INPUT_DEVIATION = 0.5  # of the first layer's input, about that of ImageNet's photographs
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its normalisation, without a bias: the normalisation would take it away again."""
+    """Convolution -> BatchNorm.  Without a bias, which the normalisation would cancel."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        before = (size - stride) // 2  # as TensorFlow pads even sides: with a stride one more behind than before
-        self.conv = nn.Conv2d(in_channels, out_channels, size, stride, padding=before, groups=groups, bias=False)
+        padding = (size - stride) // 2  # TensorFlow's "same": with a stride, one more on the right than on the left
+        self.conv = nn.Conv2d(in_channels, out_channels, size, stride, padding=padding, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
-        self._behind = size - stride - 2 * before
+        self._extra_padding = size - stride - 2 * padding
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv(F.pad(x, (0, self._behind) * 2) if self._behind else x))
+        """Return maps (N, out_channels, H / stride, W / stride)."""
+        y: Tensor = self.norm(self.conv(F.pad(x, (0, self._extra_padding) * 2) if self._extra_padding else x))
         return y
 
     def fold(self) -> None:
-        """The normalisation becomes part of the convolution, for use."""
+        """Fold the normalisation into the convolution, for inference."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
 
 class InvertedResidual(nn.Module):
-    """Expanded, filtered channel by channel, projected (Sandler et al., CVPR 2018, arXiv 1801.04381)."""
+    """Inverted residual block: expansion, depthwise convolution, projection (arXiv 1801.04381, CVPR 2018)."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -52,15 +53,16 @@ class InvertedResidual(nn.Module):
         self.expand: nn.Module = ConvNorm(in_channels, inner, 1) if expansion > 1 else nn.Identity()
         self.filter = ConvNorm(inner, inner, size, stride, groups=inner)
         self.project = ConvNorm(inner, out_channels, 1)
-        self._adds = stride == 1 and in_channels == out_channels
+        self._has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.project(F.relu6(self.filter(F.relu6(self.expand(x)))))
-        return x + y if self._adds else y
+        return x + y if self._has_shortcut else y
 
 
 class TargetClassifier(nn.Module):
-    """`stages`: how many of STAGES; `enlarged_px`: the side that crops are enlarged to, a multiple of 32."""
+    """The classifier: `stages` of STAGES on crops enlarged to `enlarged_px`, a multiple of 32."""
 
     def __init__(self, num_class: int, stages: int, enlarged_px: int, dropout: float = 0.3) -> None:
         super().__init__()
@@ -71,8 +73,9 @@ class TargetClassifier(nn.Module):
         self.head = nn.Linear(STAGES[stages - 1][-1], num_class)
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Return logits (N, num_class) of crops (N, 3, S, S) in 0..255."""
         mean, deviation = crops.mean((1, 2, 3), keepdim=True), crops.std((1, 2, 3), keepdim=True)
-        x = (crops - mean) * (SPREAD / (deviation + LEAST_DEVIATION))
+        x = (crops - mean) * (INPUT_DEVIATION / (deviation + DEVIATION_OFFSET))
         x = F.interpolate(x, size=(self.enlarged_px, self.enlarged_px), mode="bilinear")
         x = self.blocks(F.relu6(self.stem(x)))
         logits: Tensor = self.head(self.dropout(x.mean((2, 3))))
@@ -88,7 +91,7 @@ def _blocks(stages: int) -> Iterator[InvertedResidual]:
 
 
 class FusedClassifier:
-    """A trained one in use, on the processor wherever the segmentation runs: it takes milliseconds."""
+    """A trained classifier prepared for inference: BatchNorm folded, on the CPU, where it takes milliseconds."""
 
     def __init__(self, classifier: TargetClassifier) -> None:
         self._network = deepcopy(classifier).eval()
@@ -101,9 +104,9 @@ class FusedClassifier:
 
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB (N, S, S, 3) -> class probabilities (N, num_class)."""
+        """Return class probabilities (N, num_class) of uint8 RGB crops (N, S, S, 3)."""
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # more would cost more than they bring, beside the segmentation's own above all
+        torch.set_num_threads(1)  # the work is small, and the segmentation's threads need the cores
         try:
             logits = self._network(torch.from_numpy(crops).permute(0, 3, 1, 2).float())  # channels last in memory
         finally:

@@ -2,7 +2,7 @@
 
 In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W);
 while training, also three auxiliary logit maps of the same shape, coarse to fine.
-This module is the reference; `model.fused` holds its exact, faster rewrite.
+This is the reference implementation; `model.fused` is its exact, faster rewrite.
 """
 
 import torch
@@ -13,6 +13,8 @@ from model.dynamic_unet import AUX_HEADS, DynamicUNet
 
 
 class Decoder(nn.Module):
+    """`size` stages of upsampling, attention gate and dynamic convolution, then the output block."""
+
     def __init__(self, channels: int, num_class: int, size: int, padding: int) -> None:
         super().__init__()
         self.dy_blocks = nn.ModuleList(DynamicConvBlock(2 * channels, channels, padding) for _ in range(size))
@@ -23,6 +25,7 @@ class Decoder(nn.Module):
         self.output = OutputBlock(channels, num_class)
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and, while training, auxiliary logits from the encoder's maps, finest first."""
         x, skips = maps[-1], maps[-2::-1]
         auxiliary = []
         for stage, (block, gate, skip) in enumerate(zip(self.dy_blocks, self.attention_gates, skips, strict=True)):
@@ -34,10 +37,11 @@ class Decoder(nn.Module):
 
 
 class DASNet(DynamicUNet):
-    """See the module's text."""
+    """DAS-Net, as described in the module docstring."""
 
     least_size = AUX_HEADS  # one level for each auxiliary head
     decoder: Decoder
 
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        """Return the decoder."""
         return Decoder(channels, num_class, size, padding)

@@ -1,6 +1,7 @@
-"""The metadata of a checkpoint as its file describes it -> `Metadata`, validated like a configuration.
+"""Read the metadata of a checkpoint from its file and validate it like a configuration.
 
-Whatever a file holds, the error names the file, the key, the value and what is expected.  Imports no torch.
+In: the JSON object of the file's header.  Out: `Metadata`.  Every error gives the file, the key, the value and what is
+expected.  Imports no torch.
 """
 
 import json
@@ -25,7 +26,14 @@ from model.metadata import (
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_METADATA_BYTES = 4 << 20
-KEYS = ("network", "arguments", "classes", "preprocessing", "closer_look", "decision", "training", "evaluation")
+KEYS = ("network", "arguments", "classes", "preprocessing", "classifier", "thresholds", "training", "evaluation")
+# Keys of files written before version 0.2, which are still read.
+OLD_KEYS = {"closer_look": "classifier", "decision": "thresholds"}
+OLD_THRESHOLD_KEYS = {
+    "keep_share": "continue_area_ratio",
+    "uav_evidence": "uav_log_odds",
+    "distractor_evidence": "distractor_log_odds",
+}
 ARGUMENTS = {
     "in_channels": Range(1, 16),
     "start_out_channels": Range(1, 1024),
@@ -42,50 +50,51 @@ class _Fault(Exception):
 
 
 def parse(path: Path, text: str) -> dict[str, Any]:
-    """Return the JSON object that the header holds.  Raise CheckpointError."""
+    """Return the JSON object that the header holds, under the current keys.  Raise CheckpointError."""
     try:
         if len(text) > MAX_METADATA_BYTES:
             raise ValueError(f"it is longer than {MAX_METADATA_BYTES} bytes")
-        described = json.loads(text, object_pairs_hook=_once)
+        described = json.loads(text, object_pairs_hook=_unique_keys)
         if not isinstance(described, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
+        described = _with_current_keys(described)
     except (ValueError, RecursionError, MemoryError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise CheckpointError(f"checkpoint {path}: metadata that is no JSON of this version ({reason})") from error
+        raise CheckpointError(f"checkpoint {path}: metadata is not JSON of this version ({reason})") from error
     return described
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What the header says, without reading the weights; empty for a file of the original.  Raise CheckpointError."""
+    """Return the header's metadata without reading the weights; empty for a `.pth` file.  Raise CheckpointError."""
     if path.suffix != ".safetensors":
         return {}
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {size} bytes; must be at most {MAX_HEADER_BYTES}")
+                raise ValueError(f"header of {size} bytes; must be at most {MAX_HEADER_BYTES}")
             header = json.loads(file.read(size))
         text = header.get("__metadata__", {}).get(METADATA_KEY, "{}")
         if not isinstance(text, str):
-            raise ValueError(f"{METADATA_KEY} in its header is no text")
+            raise ValueError(f"{METADATA_KEY} in its header is not text")
     except (OSError, ValueError, AttributeError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"checkpoint {path}: is damaged or no safetensors file ({error})") from error
+        raise CheckpointError(f"checkpoint {path}: damaged or not a safetensors file ({error})") from error
     return parse(path, text)
 
 
 def read_thresholds(path: Path) -> BandThresholds:
-    """The thresholds of a checkpoint, without reading its weights.  Raise CheckpointError."""
+    """Return the thresholds of a checkpoint without reading its weights.  Raise CheckpointError."""
     described = read_description(path)
     try:
-        return _decisions(described.get("decision", {}))
+        return _thresholds(described.get("thresholds", {}))
     except _Fault as fault:
         raise CheckpointError(f"checkpoint {path}: {fault}") from None
 
 
 def validated(path: Path, described: dict[str, Any], network: str, outputs: int) -> Metadata:
-    """Return the metadata; what the file does not say follows from its weights: `network`, and its `outputs`.
+    """Return the validated metadata, or raise CheckpointError.
 
-    Raise CheckpointError.
+    `network` and `outputs`, derived from the weights, stand in where the file does not name its network or classes.
     """
     try:
         return _metadata(described, network, outputs)
@@ -94,7 +103,7 @@ def validated(path: Path, described: dict[str, Any], network: str, outputs: int)
 
 
 def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata:
-    _known(described, KEYS, "")
+    _require_known(described, KEYS, "")
     name = described.get("network", network)
     if not isinstance(name, str):
         raise _Fault("network", name, "a network's name")
@@ -102,34 +111,51 @@ def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata
     classes = _names("classes", described.get("classes", CLASSES[:outputs]))
     if len(classes) != arguments.get("num_class", 1):
         raise _Fault("classes", classes, f"{arguments.get('num_class', 1)}, as arguments.num_class says")
-    looks = described.get("closer_look")
-    closer_look = None if looks is None else _section(ClassifierConfig, looks, "closer_look")
-    if closer_look is not None:
-        if not set(classes) <= set(closer_look.classes):
-            raise _Fault("closer_look.classes", closer_look.classes, f"at least {', '.join(classes)}")
-        if closer_look.enlarged_px % 32:
-            raise _Fault("closer_look.enlarged_px", closer_look.enlarged_px, "a multiple of 32")
+    section = described.get("classifier")
+    classifier = None if section is None else _section(ClassifierConfig, section, "classifier")
+    if classifier is not None:
+        if not set(classes) <= set(classifier.classes):
+            raise _Fault("classifier.classes", classifier.classes, f"at least {', '.join(classes)}")
+        if classifier.enlarged_px % 32:
+            raise _Fault("classifier.enlarged_px", classifier.enlarged_px, "a multiple of 32")
     return Metadata(
         network=name,
         arguments=arguments,
         classes=classes,
         preprocessing=_section(Preprocessing, described.get("preprocessing", {}), "preprocessing"),
-        closer_look=closer_look,
-        decision=_decisions(described.get("decision", {})),
+        classifier=classifier,
+        thresholds=_thresholds(described.get("thresholds", {})),
         training=_training(described.get("training", {})),
         evaluation=_object("evaluation", described.get("evaluation", {})),
     )
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A key that stands twice would silently replace the first."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object, or raise ValueError for a duplicate key, which would silently replace the first."""
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("it has a duplicate key")
     return content
 
 
-def _known(content: dict[str, Any], keys: tuple[str, ...], prefix: str) -> None:
+def _with_current_keys(described: dict[str, Any]) -> dict[str, Any]:
+    described = _renamed(described, OLD_KEYS)
+    if isinstance(described.get("thresholds"), dict):
+        described["thresholds"] = {
+            band: _renamed(section, OLD_THRESHOLD_KEYS) if isinstance(section, dict) else section
+            for band, section in described["thresholds"].items()
+        }
+    return described
+
+
+def _renamed(content: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    for old, new in names.items():
+        if old in content and new in content:
+            raise ValueError(f"it has both {new} and {old}, the old name of the same key")
+    return {names.get(key, key): value for key, value in content.items()}
+
+
+def _require_known(content: dict[str, Any], keys: tuple[str, ...], prefix: str) -> None:
     for key in content:
         if key not in keys:
             raise _Fault(f"{prefix}{key[:64]}", content[key], f"one of the keys {', '.join(keys)}")
@@ -143,13 +169,13 @@ def _object(key: str, value: object) -> dict[str, Any]:
 
 def _section(kind: type[Section], described: object, key: str) -> Section:
     content = _object(key, described)
-    _known(content, tuple(each.name for each in fields(kind)), f"{key}.")
+    _require_known(content, tuple(each.name for each in fields(kind)), f"{key}.")
     hints = get_type_hints(kind, include_extras=True)
     return kind(**{name: _value(hints[name], value, f"{key}.{name}") for name, value in content.items()})
 
 
 def _value(hint: Any, value: object, key: str) -> Any:
-    """As the type of a field says."""
+    """Return the value as the field's type, or raise _Fault."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _number(key, value, arguments[1], whole=arguments[0] is int)
@@ -169,10 +195,10 @@ def _value(hint: Any, value: object, key: str) -> Any:
     return value
 
 
-def _number(key: str, value: object, allowed: Range, *, whole: bool) -> Any:
+def _number(key: str, value: object, limits: Range, *, whole: bool) -> Any:
     kinds = int if whole else (int, float)
-    expected = f"a {'whole ' if whole else ''}number from {allowed.least:g} to {allowed.most:g}"
-    if isinstance(value, bool) or not isinstance(value, kinds) or not allowed.least <= value <= allowed.most:
+    expected = f"a {'whole ' if whole else ''}number from {limits.least:g} to {limits.most:g}"
+    if isinstance(value, bool) or not isinstance(value, kinds) or not limits.least <= value <= limits.most:
         raise _Fault(key, value, expected)  # NaN is within no range
     return value
 
@@ -186,15 +212,15 @@ def _names(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _decisions(described: object) -> BandThresholds:
-    content = _object("decision", described)
-    _known(content, BANDS, "decision.")
-    return {band: _section(Thresholds, content.get(band, {}), f"decision.{band}") for band in BANDS}
+def _thresholds(described: object) -> BandThresholds:
+    content = _object("thresholds", described)
+    _require_known(content, BANDS, "thresholds.")
+    return {band: _section(Thresholds, content.get(band, {}), f"thresholds.{band}") for band in BANDS}
 
 
 def _arguments(described: object) -> dict[str, Any]:
     content = _object("arguments", described)
-    _known(content, (*ARGUMENTS, "upsample"), "arguments.")
+    _require_known(content, (*ARGUMENTS, "upsample"), "arguments.")
     for name, value in content.items():
         if name == "upsample":
             if value is not True:
@@ -205,7 +231,7 @@ def _arguments(described: object) -> dict[str, Any]:
 
 
 def _training(described: object) -> dict[str, Any]:
-    """Anything that a training wants to say of itself; what is compared later has its type."""
+    """Return the free-form training record; only the keys that are compared later are validated."""
     content = _object("training", described)
     for name in ("seed", "step"):
         value = content.get(name)

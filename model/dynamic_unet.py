@@ -1,7 +1,7 @@
-"""What the networks of the DAS-Net family share: the dynamic encoder, the checks, and the order of things.
+"""The base of the networks of the DAS-Net family: the dynamic encoder, argument checks and the forward pass.
 
 In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W); while
-training, those with auxiliary heads return their logit maps of the same shape besides, coarse to fine.
+training, networks with auxiliary heads also return logit maps of the same shape, coarse to fine.
 """
 
 from abc import ABC, abstractmethod
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from model.blocks import DynamicConvBlock, require_multiple
 
 AUX_HEADS = 3  # the last three decoder stages are supervised
-# Deeper maps may have odd sides: they are halved upwards, and the decoder goes back to the size of its skip.  At
-# multiples of 2**size, all that the original takes, nothing differs from it; other pictures need less padding.
-MOST_MULTIPLE = 32
+# Deeper maps may have odd sides: pooling rounds up, and the decoder upsamples to the size of its skip.  At multiples of
+# 2**size, the only sizes that the original accepts, results equal the original's; other sizes need less padding.
+MAX_MULTIPLE = 32
 
 
 class Encoder(nn.Module):
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         self.encoder_layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps of all levels, finest first; the last is the bottom."""
+        """Return the maps of all levels, finest first, the bottom last."""
         maps = []
         for layer in self.encoder_layers:
             x = layer(x)
@@ -39,9 +39,9 @@ class Encoder(nn.Module):
 
 
 class DynamicUNet(nn.Module, ABC):
-    """An encoder and whatever decoder a network has.
+    """A dynamic encoder and the decoder that a subclass makes.
 
-    Arguments are named as in the original.  Raises ValueError for those that no network can be made from.
+    Arguments have the original's names.  Raises ValueError for arguments out of range.
     """
 
     decoder: nn.Module
@@ -64,9 +64,9 @@ class DynamicUNet(nn.Module, ABC):
         ):
             require_count(name, value, least)
         if padding != 1:
-            raise ValueError(f"padding={padding!r}: the maps of both sides would not fit each other; allowed: 1")
+            raise ValueError(f"padding={padding!r}; must be 1, so that decoder and encoder maps have one size")
         if not upsample:
-            raise ValueError(f"upsample={upsample!r}: defined with bilinear upsampling only; allowed: True")
+            raise ValueError(f"upsample={upsample!r}; must be True, bilinear upsampling")
         super().__init__()
         self.size = size
         self.num_class = num_class
@@ -75,14 +75,16 @@ class DynamicUNet(nn.Module, ABC):
         self.decoder = self.make_decoder(start_out_channels, num_class, size, padding)
 
     @abstractmethod
-    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module: ...
+    def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        """Return the decoder."""
 
     @property
     def multiple(self) -> int:
-        """Height and width of an input must be multiples of this."""
-        return int(min(2**self.size, MOST_MULTIPLE))
+        """Return the number of which height and width of an input must be multiples."""
+        return int(min(2**self.size, MAX_MULTIPLE))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Return logits and, while training a network with auxiliary heads, the auxiliary logits."""
         require_multiple(x, self.multiple)
         logits: Tensor
         auxiliary: list[Tensor]
@@ -91,6 +93,6 @@ class DynamicUNet(nn.Module, ABC):
 
 
 def require_count(name: str, value: object, least: int) -> None:
-    """Raises ValueError naming the argument, its value and what is allowed."""
+    """Raise ValueError unless the argument is a whole number of at least `least`."""
     if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r}: allowed: a whole number, {least} or more")
+        raise ValueError(f"{name}={value!r}; must be a whole number, at least {least}")

@@ -1,8 +1,8 @@
-"""The four baselines of the paper that are not of its family, from segmentation-models-pytorch.
+"""The paper's four baselines outside the DAS-Net family, from segmentation-models-pytorch.
 
 In: float32 images (N, 3, H, W) in 0..1, H and W multiples of the network's `multiple`.  Out: logits
-(N, num_class, H, W), while training too.  Fresh weights, none downloaded.  The package is an extra (`baselines`) and
-is imported when the first of them is built.
+(N, num_class, H, W), also while training.  Weights are random, none are downloaded.  The package is an extra
+(`baselines`), imported when a baseline is built.
 """
 
 import importlib
@@ -22,7 +22,9 @@ LIBRARY = "segmentation_models_pytorch"
 
 @dataclass(frozen=True)
 class Baseline:
-    architecture: str  # the library's class
+    """A baseline: the library's class, its encoder, and the multiple that its sides must have."""
+
+    architecture: str
     encoder: str
     multiple: int
 
@@ -37,9 +39,9 @@ BASELINES = {
 
 
 def build_baseline(name: str, in_channels: int = 3, num_class: int = 1) -> nn.Module:
-    """A baseline, with the attributes `multiple`, `num_class` and `in_channels` that our networks have.
+    """Build a baseline with the attributes `multiple`, `num_class` and `in_channels` of our networks.
 
-    Raises ModelError without the package, ValueError for counts below one.
+    Raise ModelError without the package, ValueError for counts below one.
     """
     require_count("in_channels", in_channels, 1)
     require_count("num_class", num_class, 1)
@@ -51,7 +53,7 @@ def build_baseline(name: str, in_channels: int = 3, num_class: int = 1) -> nn.Mo
     network.multiple = baseline.multiple
     network.num_class = num_class
     network.in_channels = in_channels
-    network.register_forward_pre_hook(_check_size)  # the library accepts some sizes, and words the others its own way
+    network.register_forward_pre_hook(_check_size)  # the library accepts some wrong sizes
     assert isinstance(network, nn.Module)
     return network
 
@@ -76,13 +78,13 @@ def _library(name: str) -> Any:
 
 
 def _declare_operators() -> None:
-    """Let torchvision be imported beside a torch that it was not built for.
+    """Declare torchvision's operators, so that it can be imported with a torch that it was not built for.
 
-    Its compiled operators are then missing, and it stops when it describes them.  None of the baselines calls one, so
-    declaring them is enough.
+    Its compiled operators are missing then, and the import fails when it registers their shapes.  No baseline calls
+    them, so declaring them is enough.
     """
     for module in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
-        del sys.modules[module]  # the half that was imported
+        del sys.modules[module]  # the partly imported modules
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
             torch.library.define(

@@ -1,7 +1,7 @@
-"""The three smaller siblings of DAS-Net, which its authors measure it against.
+"""The three ablations of DAS-Net in its paper.
 
 In: float32 images (N, 3, H, W) in 0..1, H and W multiples of `multiple`.  Out: logits (N, num_class, H, W); while
-training, DeepSupDyUNet returns three auxiliary logit maps of the same shape besides, coarse to fine.
+training, DeepSupDyUNet also returns three auxiliary logit maps of the same shape, coarse to fine.
 
     network         encoder    decoder                         gates   auxiliary heads
     ThinDyUNet      dynamic    2 x (Conv3x3, BatchNorm)         -       -
@@ -9,7 +9,7 @@ training, DeepSupDyUNet returns three auxiliary logit maps of the same shape bes
     FullDyUNet      dynamic    dynamic                         -       -
     DASNet          dynamic    dynamic                         yes     last three stages
 
-Attribute names are those of the original implementation, so that its checkpoints load as they are.
+Attribute names are those of the original implementation, so that its checkpoints load unchanged.
 """
 
 import torch
@@ -20,7 +20,7 @@ from model.dynamic_unet import AUX_HEADS, DynamicUNet
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution -> BatchNorm -> LeakyReLU.  No bias: the normalisation would take it away again."""
+    """3x3 convolution -> BatchNorm -> LeakyReLU.  Without a bias, which the normalisation would cancel."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: int = 1) -> None:
         super().__init__()
@@ -31,11 +31,14 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps (N, out_channels, H, W)."""
         y: Tensor = self.cnn_block(x)
         return y
 
 
 class DoubleConvBlock(nn.Module):
+    """Two ConvBlocks."""
+
     def __init__(self, in_channels: int, out_channels: int, padding: int = 1) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -43,19 +46,20 @@ class DoubleConvBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps (N, out_channels, H, W)."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
 class PlainDecoder(nn.Module):
-    """Ordinary convolutions; `supervised` adds a 1x1 head to each of the last three stages."""
+    """A decoder of static convolutions; `supervised` adds a 1x1 auxiliary head to each of the last three stages."""
 
     def __init__(self, channels: int, num_class: int, size: int, padding: int, supervised: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(size):
-            # Upsampling has no weights, but its place in the list numbers the keys of what has.
+            # Upsampling has no weights, but as a list item it numbers the keys of the weights as the original does.
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))
             layers.append(DoubleConvBlock(2 * channels, channels, padding))
         layers.append(OutputBlock(channels, num_class))
@@ -65,6 +69,7 @@ class PlainDecoder(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and auxiliary logits, if any, from the encoder's maps, finest first."""
         *layers, output = self.decoder_layers
         x, skips = maps[-1], maps[-2::-1]
         auxiliary = []
@@ -76,7 +81,7 @@ class PlainDecoder(nn.Module):
 
 
 class DynamicDecoder(nn.Module):
-    """DAS-Net's, without gates and heads."""
+    """DAS-Net's decoder without attention gates and auxiliary heads."""
 
     def __init__(self, channels: int, num_class: int, size: int, padding: int) -> None:
         super().__init__()
@@ -84,6 +89,7 @@ class DynamicDecoder(nn.Module):
         self.output = OutputBlock(channels, num_class)
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and auxiliary logits, if any, from the encoder's maps, finest first."""
         x, skips = maps[-1], maps[-2::-1]
         for block, skip in zip(self.dy_blocks, skips, strict=True):
             x = block(torch.cat([upsample(x, skip.shape[-2:]), skip], dim=1))
@@ -91,17 +97,26 @@ class DynamicDecoder(nn.Module):
 
 
 class ThinDyUNet(DynamicUNet):
+    """Dynamic encoder, static decoder."""
+
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        """Return the decoder."""
         return PlainDecoder(channels, num_class, size, padding, supervised=False)
 
 
 class DeepSupDyUNet(DynamicUNet):
+    """Dynamic encoder, static decoder with deep supervision."""
+
     least_size = AUX_HEADS  # one level for each auxiliary head
 
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        """Return the decoder."""
         return PlainDecoder(channels, num_class, size, padding, supervised=True)
 
 
 class FullDyUNet(DynamicUNet):
+    """Dynamic encoder and decoder."""
+
     def make_decoder(self, channels: int, num_class: int, size: int, padding: int) -> nn.Module:
+        """Return the decoder."""
         return DynamicDecoder(channels, num_class, size, padding)

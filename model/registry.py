@@ -1,4 +1,4 @@
-"""The networks, by name: to build one, and to tell from weights alone which one they are of."""
+"""The networks by name: build one, or recognise from weights alone which one they belong to."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,8 +19,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(build_baseline, name) for name in BASELINES},
 }
 
-# Beginnings of keys that tell the networks apart; the first network that has all of its own is the one.
-MARKS: dict[str, tuple[str, ...]] = {
+# Key prefixes that identify each network; the first network all of whose prefixes occur is the match.
+KEY_PREFIXES: dict[str, tuple[str, ...]] = {
     "dasnet": ("decoder.attention_gates.",),
     "fulldyunet": ("decoder.dy_blocks.",),
     "deepsupdyunet": ("decoder.decoder_layers.", "decoder.aux_heads."),
@@ -33,12 +33,12 @@ MARKS: dict[str, tuple[str, ...]] = {
 
 
 def build(name: str, **arguments: Any) -> nn.Module:
-    """A network with fresh weights, e.g. `build("dasnet", num_class=4)`.
+    """Build a network with random weights, e.g. `build("dasnet", num_class=4)`.
 
-    Raises ModelError for an unknown name or argument, or where the package of a baseline is missing.
+    Raise ModelError for an unknown name or argument, or where the package of a baseline is missing.
     """
     if name not in NETWORKS:
-        raise ModelError(f"unknown network {name!r}; allowed: {', '.join(sorted(NETWORKS))}")
+        raise ModelError(f"network {name!r}; must be one of {', '.join(sorted(NETWORKS))}")
     try:
         return NETWORKS[name](**arguments)
     except (TypeError, ValueError) as error:
@@ -46,12 +46,17 @@ def build(name: str, **arguments: Any) -> nn.Module:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Name and number of classes of the network that a state dict is of; the original's files say neither.
+    """Return the name and number of classes of the network that a state dict belongs to.
 
-    What nothing is known of is taken for a dasnet with one class: filling it then says what does not fit.
+    The original's files state neither.  Unrecognised weights are taken for a dasnet with one class, so that loading
+    them reports what does not fit.
     """
     name = next(
-        (name for name, marks in MARKS.items() if all(any(key.startswith(m) for key in tensors) for m in marks)),
+        (
+            name
+            for name, prefixes in KEY_PREFIXES.items()
+            if all(any(key.startswith(prefix) for key in tensors) for prefix in prefixes)
+        ),
         "dasnet",
     )
     head = "segmentation_head.0.weight" if name in BASELINES else "output_block.1.weight"

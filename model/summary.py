@@ -1,8 +1,8 @@
-"""The networks side by side, for `dasnet models`.
+"""Compare the networks, for `dasnet models`.
 
-Out: one row a network with its parameters, its GFLOP and, if wanted, its time on this machine, at 512x512, fp32,
-batch 1, one class; beside them what its paper says (Kim & Kim, Appl. Sci. 2026, 16, 5688: 174,008 test images,
-NVIDIA A6000, mean of three seeds).  The paper's figures were not measured here.
+Out: one row per network with its parameters, GFLOP and, optionally, time on this machine, at 512x512, fp32, batch 1,
+one class, beside the paper's figures (Kim & Kim, Appl. Sci. 2026, 16, 5688: 174,008 test images, NVIDIA A6000, mean of
+three seeds), which were not measured here.
 """
 
 import statistics
@@ -23,7 +23,7 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Paper:
-    """As printed in the paper and in the table of its repository."""
+    """Figures printed in the paper and in the table of its repository."""
 
     parameters_m: float
     ms: float
@@ -32,11 +32,13 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkSummary:
+    """A network's figures; None where it cannot be built here or was not measured."""
+
     name: str
-    parameters: int | None  # None where it cannot be built here
-    gflop: float | None  # a multiply-add counts as two; only convolutions and matrix products are counted
-    ms: float | None  # None where not measured
+    parameters: int | None
+    gflop: float | None
+    ms: float | None
     paper: Paper
     note: str = ""
 
@@ -52,20 +54,20 @@ PAPER = {
     "pspnet": Paper(21.4, 11.46, 0.6094, 0.6768),
 }
 NOTES = {
-    "mobileunet": "the paper says 6.0 M; the library's Unet with mobilenet_v2 has 6.629 M, and no variant met 6.0 M",
-    "pspnet": "19.9 M of its parameters lie behind the stage where its encoder stops, and are never used",
+    "mobileunet": "the paper says 6.0 M; the library's Unet with mobilenet_v2 has 6.629 M, no variant 6.0 M",
+    "pspnet": "19.9 M of its parameters follow the stage where its encoder stops and are never used",
 }
 
 
-def summarise_networks(measure: bool) -> list[Row]:
-    """All networks of the paper, its own first.  Measuring takes up to a minute."""
-    return [_row(name, measure) for name in PAPER]
+def summarise_networks(measure: bool) -> list[NetworkSummary]:
+    """Return the figures of the paper's networks, its own first.  Measuring takes up to a minute."""
+    return [_summary(name, measure) for name in PAPER]
 
 
-def count(network: nn.Module, side: int = SIDE) -> float:
-    """GFLOP of one image of side x side: 2 x multiply-adds of convolutions and matrix products, and nothing else.
+def gflop(network: nn.Module, side: int = SIDE) -> float:
+    """Return the GFLOP for one image of side x side: two per multiply-add of convolutions and matrix products only.
 
-    The network may live on the meta device, where counting costs no computation.
+    The network may be on the meta device, where counting costs no computation.
     """
     device = next(network.parameters()).device
     counter = FlopCounterMode(display=False)
@@ -75,7 +77,7 @@ def count(network: nn.Module, side: int = SIDE) -> float:
 
 
 def time_ms(network: nn.Module, side: int = SIDE, runs: int = RUNS) -> float:
-    """Median of a few runs of the plain module, after one that is not counted."""
+    """Return the median time of a few runs of the eager network, after a warm-up run."""
     image = torch.rand(1, 3, side, side)
     times = []
     with torch.inference_mode():
@@ -86,8 +88,8 @@ def time_ms(network: nn.Module, side: int = SIDE, runs: int = RUNS) -> float:
     return statistics.median(times[1:])
 
 
-def table(rows: Sequence[Row]) -> str:
-    """For people."""
+def table(rows: Sequence[NetworkSummary]) -> str:
+    """Return the figures as a text table."""
     lines = [
         f"{'':<14}{f'here, {SIDE}x{SIDE}, fp32, batch 1':>34}   {'in the paper (A6000; not measured here)':>39}",
         f"{'network':<14}{'parameters':>14}{'GFLOP':>10}{'ms':>10}   {'M':>9}{'ms':>10}{'mIoU':>10}{'Dice':>10}",
@@ -102,19 +104,19 @@ def table(rows: Sequence[Row]) -> str:
             f"{paper.parameters_m:>9}{paper.ms:>10.2f}{paper.miou:>10.4f}{paper.dice:>10.4f}"
         )
     lines += ["", "GFLOP: 2 x multiply-adds of convolutions and matrix products, nothing else."]
-    lines.append("ms: the plain module, eager; the engine that `dasnet run` uses is faster for dasnet.")
+    lines.append("ms: the reference network, eager; the engine that `dasnet run` uses is faster for dasnet.")
     lines += [f"{row.name}: {row.note}." for row in rows if row.note]
     if missing := [row.name for row in rows if row.parameters is None]:
         lines.append(f"To build {', '.join(missing)} too: pip install dasnet[baselines].")
     return "\n".join(lines)
 
 
-def _row(name: str, measure: bool) -> Row:
+def _summary(name: str, measure: bool) -> NetworkSummary:
     try:
         with torch.device("meta"):  # shapes without memory: counting is instant
             network = build(name)
-    except ModelError:  # its package is an extra
-        return Row(name, None, None, None, PAPER[name])
+    except ModelError:  # the optional package is not installed
+        return NetworkSummary(name, None, None, None, PAPER[name])
     parameters = sum(parameter.numel() for parameter in network.parameters())
     ms = time_ms(build(name)) if measure else None
-    return Row(name, parameters, count(network), ms, PAPER[name], NOTES.get(name, ""))
+    return NetworkSummary(name, parameters, gflop(network), ms, PAPER[name], NOTES.get(name, ""))

@@ -40,7 +40,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 HostOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The cameras of that host alone; default: the host that searches.")
 ]
-EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, module.")]
+EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, reference.")]
 
 
 def main() -> None:
@@ -352,7 +352,9 @@ def version() -> None:
 @app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or the original.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan for TensorRT.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan (TensorRT: experimental).")
+    ],
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; 18 is read by the most runtimes.")] = 18,
     fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
 ) -> None:
@@ -405,6 +407,24 @@ def evaluate(
     run_evaluate(
         EvaluateOptions(checkpoint_path(checkpoint), data, split, every, json, out, model, seed, device, timing)
     )
+
+
+@app.command(epilog="Example: `dasnet evaluate-clips hard --data FOLDER --json clips.json`")
+def evaluate_clips(
+    split: Annotated[str, typer.Argument(metavar="SET", help="Split of the data: train, val, hard, test or all.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled clips.")],
+    checkpoint: CheckpointOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where replays are stored.")] = Path(
+        "out/evaluation"
+    ),
+    engine: EngineOption = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Evaluate 16 fixed clips only.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
+) -> None:
+    """Track metrics of labelled clips, replayed through the whole pipeline: recall, false tracks, delay."""
+    from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
+
+    run_evaluate_clips(ClipEvaluationOptions(split, data, checkpoint, out, engine, quick, json))
 
 
 @app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")

@@ -1,8 +1,8 @@
-"""Measure the CUDA engine: `python3 scripts/bench_gpu.py [--out FILE]`.  Needs a GPU, torch and numpy, and 6 minutes.
+"""Benchmark of the CUDA engine: `python3 scripts/bench_gpu.py [--out FILE]`; needs a GPU, torch, numpy and 6 minutes.
 
-First correctness, logits and masks against the readable module in float32; then interleaved timings on the device; then
-the whole engine with its copies; then a trace of how copies and computation overlap.  Prints a table, writes one JSON
-and a Chrome trace beside it.  Exits 1 where masks disagree or a bar is missed, 2 without a GPU.
+First correctness, logits and masks against the reference network in float32; then interleaved timings on the device;
+then the whole engine with its copies; then a trace of overlapping copies and kernels.  Prints a table, writes one JSON
+and a Chrome trace beside it.  Exits 1 where masks disagree or a target is missed, 2 without a GPU.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 CHECKPOINT = Path(__file__).resolve().parent.parent / "model" / "weights" / "dasnet.safetensors"
-sys.path.insert(0, str(CHECKPOINT.parents[2]))
+sys.path.insert(0, str(CHECKPOINT.parents[2]))  # runs without installation, on rented GPU machines
 
 from model.cuda.backend import CudaBackend  # noqa: E402
 from model.cuda.device import COMPUTE, CudaDevice  # noqa: E402
@@ -32,16 +32,16 @@ from model.cuda.plans import Plan, Plans  # noqa: E402
 from model.dasnet import DASNet  # noqa: E402
 from model.engine.backend import padded  # noqa: E402
 
-SIZES = {"512x512": (512, 512), "256x320": (256, 320)}  # height, width; the bars are for the first
-BATCHES = (1, 32, 8, 2, 16, 4)  # the bars' first, should the time run out
-BARS = {1: 6.0, 32: 10.0}  # times as fast a frame as the module, which takes one frame at a time, TF32 off
+SIZES = {"512x512": (512, 512), "256x320": (256, 320)}  # height, width; the targets are for the first
+BATCHES = (1, 32, 8, 2, 16, 4)  # the targets' first, in case time runs out
+BARS = {1: 6.0, 32: 10.0}  # target speed-up per frame over the reference at batch 1, TF32 off
 MODULE = {False: "module fp32, TF32 off", True: "module fp32, TF32 on"}
 LEAST_IOU = {"fp32": 0.9999, "fp16": 0.99, "bf16": 0.9}
 MOST_FP32_ERROR = 1e-3
-BUDGET_S = 270  # no new measurement is begun after this
+BUDGET_S = 270  # no measurement starts later
 ROUNDS, WARM_UP_ROUNDS = 40, 5
 Report = dict[str, Any]
-cuda: Any = torch.cuda  # partly without types
+cuda: Any = torch.cuda  # incompletely typed
 
 
 def main() -> int:
@@ -49,18 +49,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/bench_gpu.json"))
     out: Path = parser.parse_args().out
     if not torch.cuda.is_available():
-        print("bench-gpu: no CUDA device here, nothing was measured")
+        print("bench-gpu: no CUDA device, nothing measured")
         return 2
     out.parent.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
+    started_s = time.monotonic()
     with torch.inference_mode():
-        bench = Bench(begun + BUDGET_S)
+        bench = Bench(started_s + BUDGET_S)
         for measure in (bench.correctness, bench.timings):
             for size in SIZES:
                 measure(size)
         bench.whole_engine()
         bench.trace(out.with_suffix(".trace.json"))
-    report = bench.report | {"clocks_after": clocks(), "seconds": round(time.monotonic() - begun, 1)}
+    report = bench.report | {"clocks_after": clocks(), "seconds": round(time.monotonic() - started_s, 1)}
     passed = judge(report)
     out.write_text(json.dumps(report, indent=1), encoding="utf-8")
     print("\n".join([*table(report), f"written: {out}"]))
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 class Bench:
-    """Device times: of uint8 frames on the device to probabilities there; of the module, of float images to logits."""
+    """Measures device times: engine from uint8 frames to probabilities, reference from float images to logits."""
 
     def __init__(self, deadline_s: float) -> None:
         self.net, self.deadline_s = network(), deadline_s
@@ -105,7 +105,7 @@ class Bench:
 
     def correctness(self, size: str) -> None:
         height, width = SIZES[size]
-        frames = pictures(16, height, width)
+        frames = synthetic_frames(16, height, width)
         image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255, self.net.multiple)
         with tf32(False):
             want = torch.cat([self.module(image[n : n + 1].cuda()).cpu() for n in range(len(image))])
@@ -114,7 +114,7 @@ class Bench:
         for precision in LEAST_IOU:
             backend = self.engine(precision)
             maps = torch.from_numpy(backend.submit(frames).result())  # from a graph of 16
-            logits = backend.logits(image)  # in the forms chosen for it
+            logits = backend.logits(image)  # with the autotuned variants
             backend.close()
             drawn = maps.amax(1) > 0.5
             error, iou = float((logits - want).abs().max()), int((drawn & masks).sum()) / int((drawn | masks).sum())
@@ -124,18 +124,18 @@ class Bench:
         found["of"] = {"right": True, "largest_logit": float(want.abs().max()), "mask_pixels": int(masks.sum())}
 
     def timings(self, size: str) -> None:
-        """All variants in turn, round after round, each on other pictures than in the round before."""
-        frames = torch.from_numpy(pictures(64, *SIZES[size])).cuda()
+        """Time all variants in turn, round after round, on alternating images."""
+        frames = torch.from_numpy(synthetic_frames(64, *SIZES[size])).cuda()
         images = padded((frames[:5].permute(0, 3, 1, 2) / 255).contiguous(), self.net.multiple)
         work = {name: partial(self._module_ms, on, images) for on, name in MODULE.items()}
         for batch in BATCHES:
             if self.late(f"{size}, batch {batch}"):
                 continue
-            begun = time.monotonic()
+            started_s = time.monotonic()
             for name, plans in self.plans.items():
                 plan, pool = plans.get((batch, *SIZES[size])), [frames[:batch], frames[-batch:]]
                 work[f"fp16, {name}, batch {batch}"] = partial(self._plan_ms, plan, pool)
-            self.report["plan_seconds"][f"{size}, batch {batch}"] = round(time.monotonic() - begun, 1)
+            self.report["plan_seconds"][f"{size}, batch {batch}"] = round(time.monotonic() - started_s, 1)
         rounds = [{name: run(turn) for name, run in work.items()} for turn in range(WARM_UP_ROUNDS + ROUNDS)]
         counted = rounds[WARM_UP_ROUNDS:]
         self.report["timings"][size] = {name: figures([times_ms[name] for times_ms in counted]) for name in work}
@@ -158,8 +158,8 @@ class Bench:
             return timed_ms(lambda: self.module(pool[turn % len(pool)][None]))
 
     def whole_engine(self) -> None:
-        """numpy in, numpy out, two batches in flight; wall clock."""
-        frames, found = pictures(64, *SIZES["512x512"]), self.report["whole engine"]
+        """Time the engine from numpy to numpy, two batches in flight, by wall clock."""
+        frames, found = synthetic_frames(64, *SIZES["512x512"]), self.report["whole engine"]
 
         def module_frame(frame: Any) -> Any:
             image = torch.from_numpy(frame[None]).cuda().permute(0, 3, 1, 2).float() / 255
@@ -180,7 +180,7 @@ class Bench:
         if self.late("trace"):
             return
         backend = self.engine()
-        parts = [(pictures(16, *SIZES["512x512"]), None) for _ in range(2)] * 5
+        parts = [(synthetic_frames(16, *SIZES["512x512"]), None) for _ in range(2)] * 5
         in_flight(backend, parts)
         try:
             with torch.profiler.profile() as profiler:
@@ -189,13 +189,13 @@ class Bench:
             profiler.export_chrome_trace(str(path))
             events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
             self.report["copies_beside_kernels_percent"] = overlap_percent(events)
-        except (RuntimeError, OSError, ValueError) as error:  # no profiler here: the timings are worth having
+        except (RuntimeError, OSError, ValueError) as error:  # without a profiler: keep the timings
             self.report["left_out"] += [f"trace ({error})"]
         backend.close()
 
 
 def in_flight(backend: CudaBackend, parts: list[Any]) -> None:
-    """As the pipeline does it: the next batch is submitted before the last one's result is taken."""
+    """Run batches as the pipeline does: submit the next one before taking the previous result."""
     futures = [backend.submit(*parts[0])]
     for part in parts[1:]:
         futures.append(backend.submit(*part))
@@ -229,7 +229,7 @@ def tf32(on: bool) -> Any:
 
 
 def overlap_percent(events: list[Any]) -> float | None:
-    """None where the profiler saw no copies."""
+    """Return the share of copy time that overlaps kernels; None without copies in the trace."""
     spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("cat") == "kernel")
     copies = [event for event in events if event.get("cat") == "gpu_memcpy" and "DtoD" not in event["name"]]
     beside_us = 0.0
@@ -237,13 +237,13 @@ def overlap_percent(events: list[Any]) -> float | None:
         at, end = copied["ts"], copied["ts"] + copied["dur"]
         for first, last in spans:
             beside_us += max(0.0, min(last, end) - max(first, at))
-            at = max(at, min(last, end))  # kernels side by side count once
+            at = max(at, min(last, end))  # concurrent kernels count once
     total_us = sum(copied["dur"] for copied in copies)
     return 100 * beside_us / total_us if total_us else None
 
 
 def network() -> DASNet:
-    """With the shipped weights, read without the safetensors library."""
+    """Return the network with the shipped weights, read without the safetensors library."""
     content = CHECKPOINT.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -255,17 +255,17 @@ def network() -> DASNet:
     return net.eval()
 
 
-def pictures(count: int, height: int, width: int) -> Any:
-    """Fresh noisy skies with dark targets; every fifth is noise alone.  Never zeros, which can run faster."""
+def synthetic_frames(count: int, height: int, width: int) -> Any:
+    """Return noisy skies with dark targets, every fifth noise alone; never zeros, which can run faster."""
     random = np.random.default_rng()
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     made = random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    for picture in (picture for number, picture in enumerate(made) if number % 5 < 4):
+    for image in (image for number, image in enumerate(made) if number % 5 < 4):
         sky = 190 - 40 * rows / height
         for _ in range(8):
             distance = np.hypot(rows - random.integers(height), columns - random.integers(width))
             sky -= 110 * (distance < random.integers(1, 8))
-        picture[:] = (sky[:, :, None] + picture % 9).clip(0, 255)
+        image[:] = (sky[:, :, None] + image % 9).clip(0, 255)
     return made
 
 
@@ -275,7 +275,7 @@ def clocks() -> str:
 
 
 def judge(report: Report) -> bool:
-    """Adds the bars' ratios and whether all is well."""
+    """Add the speed-ups to the report and return whether results are correct and targets met."""
     rows = report["timings"]["512x512"]
     for batch, bar in BARS.items():
         own_ms = rows.get(f"fp16, graph, batch {batch}", {"median_ms": float("inf")})["median_ms"]
@@ -291,13 +291,13 @@ def table(report: Report) -> Iterator[str]:
     for size, found in report["correctness"].items():
         yield from (f"{size} {precision}: {row}" for precision, row in found.items())
     for title, rows in (*report["timings"].items(), ("whole engine, 512x512", report["whole engine"])):
-        yield f"{title + ', ms a frame':<40}{'median':>10}{'p95':>10}{'x module':>10}"
+        yield f"{title + ', ms per frame':<40}{'median':>10}{'p95':>10}{'x module':>10}"
         for name, row in rows.items():
             ratio = rows[MODULE[False]]["median_ms"] / row["median_ms"]
             yield f"  {name:<38}{row['median_ms']:>10.3f}{row['p95_ms']:>10.3f}{ratio:>10.2f}"
-    yield f"time of copies that lay beside a kernel, percent: {report.get('copies_beside_kernels_percent')}"
+    yield f"copy time overlapped by kernels, percent: {report.get('copies_beside_kernels_percent')}"
     yield from (f"bar: {bar}" for bar in report["bars"])
-    yield f"left out: {report['left_out'] or 'nothing'}"
+    yield f"skipped: {report['left_out'] or 'nothing'}"
 
 
 if __name__ == "__main__":

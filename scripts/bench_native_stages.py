@@ -1,4 +1,4 @@
-"""Time each stage of the native engine and compare it with the processor's peak.
+"""Time each stage of the native engine and compare it with the CPU's peak.
 
     python3 scripts/bench_native_stages.py --size 512x512 --precision bf16 --json stages.json
 

@@ -1,10 +1,10 @@
-"""What carrying a frame from a camera's worker to the segmentation worker costs, with nothing done to it there.
+"""Benchmark of frame transport from the capture worker to the segmentation worker, without inference.
 
     python3 scripts/bench_transport.py --json transport.json
 
-Three ways in turns, at a camera's steady rate: ours (the real channel, ledger and segmentation worker, whose network is
-replaced by nothing), PUB/SUB with pickled frames, and a multiprocessing queue.  Timed from the moment the decoder hands
-the frame over until the other process has it.  The last line is one JSON object; exit code 1 where a bar is missed.
+Three methods in turn, at a camera's steady rate: ours (the real channel, ledger and segmentation worker with a null
+segmenter), PUB/SUB with pickled frames, and a multiprocessing queue.  Timed from the decoder's output until the other
+process has the frame.  The last line is one JSON object; exit code 1 where a limit is missed.
 """
 
 import argparse
@@ -42,9 +42,9 @@ from pipeline.transport.wire import Result, Stamps, decode
 from pipeline.types import Band, Detections, Frame, FrameRef
 
 SIZES = {"640x512": (512, 640, 3), "1920x1080": (1080, 1920, 3)}
-BARS_MS = {"640x512": 2.0, "1920x1080": 8.0}  # p99 of ours
+BARS_MS = {"640x512": 2.0, "1920x1080": 8.0}  # limits of our p99
 CAMERA = "bench"
-WARM_UP = 10  # frames that are not timed: connections, first touches of memory
+WARM_UP_FRAMES = 10  # not timed: connections, first access of memory
 LAST = -1.0
 START_S, ROUND_S = 60.0, 120.0
 
@@ -55,7 +55,7 @@ Spawn = multiprocessing.get_context("spawn")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=250, help="of each way, size and round")
+    parser.add_argument("--frames", type=int, default=250, help="of each method, size and round")
     parser.add_argument("--fps", type=float, default=25.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -67,9 +67,9 @@ def main() -> int:
         os.chdir(folder)
         for _ in range(options.rounds):
             for size, shape in SIZES.items():
-                pictures = [np.random.default_rng(n).integers(0, 256, shape, np.uint8) for n in range(4)]
+                images = [np.random.default_rng(n).integers(0, 256, shape, np.uint8) for n in range(4)]
                 for way, carry in ways.items():
-                    latencies[size, way] += carry(pictures, options.frames, options.fps)[WARM_UP:]
+                    latencies[size, way] += carry(images, options.frames, options.fps)[WARM_UP_FRAMES:]
         os.chdir("/")
     result = {
         "machine": about,
@@ -93,7 +93,7 @@ def figures(latencies: Latencies) -> dict[str, float]:
 
 
 def table(sizes: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = ["| size | way | frames | p50 ms | p95 ms | p99 ms | p99, times ours |", "|" + " --- |" * 7]
+    lines = ["| size | method | frames | p50 ms | p95 ms | p99 ms | p99, times ours |", "|" + " --- |" * 7]
     for size, ways in sizes.items():
         ours = ways["credit flow"]["p99_ms"]
         for way, of_way in ways.items():
@@ -103,18 +103,18 @@ def table(sizes: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def paced(pictures: list[Pixels], frames: int, fps: float) -> Iterator[tuple[int, Pixels]]:
-    """A camera that sends pictures of its own memory, one after the other, at a steady rate."""
+def paced(images: list[Pixels], frames: int, fps: float) -> Iterator[tuple[int, Pixels]]:
+    """Yield copies of images at a camera's steady rate."""
     next_s = time.monotonic()
     for number in range(frames):
-        yield number, pictures[number % len(pictures)].copy()
+        yield number, images[number % len(images)].copy()
         next_s += 1 / fps
         time.sleep(max(0.0, next_s - time.monotonic()))
 
 
 @contextmanager
 def receiving(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    """The other process; it says when it is there, and what it is sent to say at its end."""
+    """Run the receiving process; yield its pipe once it is ready."""
     here, there = Spawn.Pipe()
     process = Spawn.Process(target=target, args=(there, *arguments))
     process.start()
@@ -129,21 +129,21 @@ def receiving(target: Callable[..., None], *arguments: object) -> Iterator[Conne
         process.join()
 
 
-class Nothing:
-    """In the place of the segmenter: takes no time and finds nothing."""
+class NullSegmenter:
+    """Null segmenter: takes no time and has no detections."""
 
-    engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), at_once=1)
+    engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), max_in_flight=1)
 
     def submit(self, frames: Sequence[Frame]) -> list[SimpleNamespace]:
         done: Future[None] = Future()
         done.set_result(None)
         now_ns = time.monotonic_ns()
-        found = [nothing_in(frame) for frame in frames]
+        found = [empty_detections(frame) for frame in frames]
         batch = {"frames": frames, "future": done, "detections": lambda: found}
         return [SimpleNamespace(**batch, started_ns=now_ns, inferred_ns=now_ns)]
 
 
-def nothing_in(frame: Frame) -> Detections:
+def empty_detections(frame: Frame) -> Detections:
     none = np.zeros((0, 4), np.float32)
     return Detections(
         frame.ref, frame.band, frame.size_px, ("uav",), none, none[:, 0], none[:, :1], none[:, 0], none[:, :2]
@@ -151,13 +151,13 @@ def nothing_in(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
-    preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - it is for people, and no part of the transport
-    keep_memory()  # as an engine on a processor does
+    preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - not part of the transport
+    keep_memory()  # as a CPU engine does
     stop = threading.Event()
-    doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
+    routers = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
-    segmenter: Any = Nothing()
-    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), doors, metrics, stop, objective_s=0.5)
+    segmenter: Any = NullSegmenter()
+    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), routers, metrics, stop, objective_s=0.5)
     thread = threading.Thread(target=worker.run)
     thread.start()
     there.send("there")
@@ -166,17 +166,17 @@ def _segmentation(there: Connection) -> None:
     thread.join()
 
 
-def credit_flow(pictures: list[Pixels], frames: int, fps: float) -> Latencies:
+def credit_flow(images: list[Pixels], frames: int, fps: float) -> Latencies:
     results = bound(zmq.PULL, Endpoints.results, high_water=1000)
     latencies: Latencies = []
     with receiving(_segmentation) as receiver, Ledger(Path("bench.ledger"), CREDITS) as ledger:
         refused = CaptureMetrics(CAMERA).refused
         channel = Channel(Uplink(), CAMERA, "s1", live=False, bridge_s=0.25, ledger=ledger, refused=refused)
-        for number, pixels in paced(pictures, frames, fps):
+        for number, pixels in paced(images, frames, fps):
             ref = FrameRef(CAMERA, "s1", number, number / fps, time.monotonic_ns(), time.time_ns())
             channel.offer(Frame(ref, Band.VISIBLE, pixels), Stamps())
         if not channel.drain(ROUND_S):
-            raise TimeoutError("frames have no fate")
+            raise TimeoutError("frames without an outcome")
         channel.close()
         while results.poll(200):
             message, _ = decode(results.recv_multipart())
@@ -197,13 +197,13 @@ def _subscriber(there: Connection) -> None:
     socket.close()
 
 
-def publish_pickled(pictures: list[Pixels], frames: int, fps: float) -> Latencies:
+def publish_pickled(images: list[Pixels], frames: int, fps: float) -> Latencies:
     socket: Socket = zmq.Context.instance().socket(zmq.PUB)
     socket.setsockopt(zmq.SNDHWM, 64)
     socket.bind("ipc://bench.sock")
     with receiving(_subscriber) as receiver:
-        time.sleep(0.5)  # PUB/SUB has no way to say that somebody listens
-        for _, pixels in paced(pictures, frames, fps):
+        time.sleep(0.5)  # PUB/SUB does not report subscriptions
+        for _, pixels in paced(images, frames, fps):
             socket.send(pickle.dumps((time.monotonic(), pixels)))
         socket.send(pickle.dumps((LAST, None)))
         latencies: Latencies = receiver.recv()
@@ -216,10 +216,10 @@ def _consumer(there: Connection, frames: Any) -> None:
     _collect(there, frames.get)
 
 
-def queue(pictures: list[Pixels], frames: int, fps: float) -> Latencies:
+def queue(images: list[Pixels], frames: int, fps: float) -> Latencies:
     waiting = Spawn.Queue(64)
     with receiving(_consumer, waiting) as receiver:
-        for _, pixels in paced(pictures, frames, fps):
+        for _, pixels in paced(images, frames, fps):
             waiting.put((time.monotonic(), pixels))
         waiting.put((LAST, None))
         latencies: Latencies = receiver.recv()

@@ -1,8 +1,8 @@
-"""What viewers of the console cost the pipeline: its frame rate without and with them, in turns.
+"""Benchmark of console viewers: the pipeline's frame rate without and with viewers, in turn.
 
     python3 scripts/bench_viewers.py --viewers 20 --json viewers.json
 
-In: the demo (or `--config`).  Each viewer holds the live stream and fetches the picture of every frame that has one, as
+In: the demo (or `--config`).  Each viewer holds the live stream and fetches the image of every frame that has one, as
 the page does.  They run on this machine, in one process, so that their own work is in the cost: other machines would
 take it away from here.
 """
@@ -34,7 +34,7 @@ class Turn:
     viewers: int
     frames_per_s: float  # segmented, of all cameras
     console_cpu: float  # cores
-    updates_per_s: float  # live messages that the viewers took, all together
+    updates_per_s: float  # live messages received by all viewers
     pictures_per_s: float
 
 
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def addresses(program: "subprocess.Popen[str]") -> tuple[str, str]:
-    """Of the console and the metrics."""
+    """Return the addresses of console and metrics."""
     found: dict[str, str] = {}
     assert program.stdout is not None
     for line in program.stdout:
@@ -82,7 +82,7 @@ async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds
     deadline_s = time.monotonic() + START_S
     while (await asyncio.to_thread(read, metrics))[0] < 1:
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"no frame was searched within {START_S:g} s")
+            raise SystemExit(f"no frame was segmented within {START_S:g} s")
         await asyncio.sleep(0.5)
     turns = []
     for number in [0, viewers] * rounds:
@@ -104,7 +104,7 @@ async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds
 
 
 async def watch(console: str, taken: list[int]) -> None:
-    """For ever; `taken` counts updates and pictures.
+    """View until cancelled; `taken` counts updates and images.
 
     Plain sockets: a client library would take more of the processor than the console does, and a browser is elsewhere.
     """
@@ -113,7 +113,7 @@ async def watch(console: str, taken: list[int]) -> None:
     try:
         await request(live, "/api/v1/live")
         topic = ""
-        while line := await live[0].readline():  # one message a chunk: the chunks' lengths lie between messages
+        while line := await live[0].readline():  # one message per chunk, between lines with lengths
             if line.startswith(b"event:"):
                 topic = line[6:].strip().decode()
             elif line.startswith(b"data:") and topic == "frame":
@@ -132,18 +132,18 @@ async def watch(console: str, taken: list[int]) -> None:
 
 
 async def request(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> int:
-    """Asks, and reads the head of the answer; the length of its body, 0 where it is not told."""
+    """Send a request and return the length of the response's body, 0 where it is not stated."""
     reader, writer = connection
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status, _, fields = head.partition("\r\n")
-    if " 200 " not in f"{status} " and " 404 " not in f"{status} ":  # a frame may be forgotten by now
+    if " 200 " not in f"{status} " and " 404 " not in f"{status} ":  # a frame may have expired
         raise ConnectionError(f"{path}: {status}")
     return int((re.search(r"content-length: (\d+)", fields) or [0, 0])[1])
 
 
 def read(metrics: str) -> tuple[float, float]:
-    """Frames segmented so far, and seconds of processor time of the console."""
+    """Return the frames segmented so far, and the console's CPU time in seconds."""
     with urllib.request.urlopen(metrics, timeout=5) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [sample for family in families for sample in family.samples]

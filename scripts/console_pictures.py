@@ -1,4 +1,4 @@
-"""Make the README's pictures of the console: the demo as a real browser shows it, once both cameras have a UAV.
+"""Take the README's screenshots of the console: the demo in a real browser, once both cameras have a UAV.
 
     python3 scripts/console_pictures.py docs/images
 
@@ -21,7 +21,7 @@ from pipeline.config.file import load
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 VIEW: ViewportSize = {"width": 1366, "height": 768}
 SHOWN_PX = 900  # wide, in the README
-WATCHED_S = 60  # for the latency page to have something to show
+WATCHED_S = 60  # for the latency page to have data
 START_S = 60
 
 
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
 
 
 def wait_for_tracks(metrics: str, cameras: int) -> float:
-    """When all cameras had a confirmed one."""
+    """Return the time at which all cameras have a confirmed track."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s:
         with urllib.request.urlopen(metrics, timeout=5) as answer:
@@ -51,7 +51,7 @@ def wait_for_tracks(metrics: str, cameras: int) -> float:
         if sum(float(count) > 0 for count in counts) == cameras:
             return time.monotonic()
         time.sleep(0.5)
-    raise SystemExit("no track of every camera within a minute")
+    raise SystemExit("not every camera has a track within a minute")
 
 
 def take(console: str, page_name: str, path: Path, at_s: float) -> None:
@@ -61,7 +61,7 @@ def take(console: str, page_name: str, path: Path, at_s: float) -> None:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport=VIEW)
         page.goto(console + page_name)
-        page.wait_for_timeout(4000)  # pictures of both cameras; figures of the page
+        page.wait_for_timeout(4000)  # images of both cameras, metrics of the page
         page.screenshot(path=taken)
         browser.close()
     picture = cv2.imread(str(taken))

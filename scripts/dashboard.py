@@ -1,4 +1,4 @@
-"""`make dashboard`: dasnet with a Prometheus beside it, so that latencies are seen within a minute of a clone.
+"""`make dashboard`: run dasnet and a Prometheus server that scrapes it.
 
 scripts/dashboard.py configs/demo.yaml
 
@@ -21,7 +21,7 @@ from pipeline.config.file import load
 from pipeline.errors import ConfigError, DasnetError
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "prometheus"
-SCRAPE_INTERVAL = "1s"  # of one host on the same machine; a person watches
+SCRAPE_INTERVAL = "1s"  # short: one host, for interactive use
 FIRST_GRAPHS = (
     "histogram_quantile(0.95, sum by (stage, le) (rate(dasnet_stage_latency_seconds_bucket[1m])))",
     "histogram_quantile(0.95, sum by (camera, le) (rate(dasnet_capture_to_track_seconds_bucket[1m])))",
@@ -29,7 +29,7 @@ FIRST_GRAPHS = (
 
 
 def main(config: Path) -> int:
-    """dasnet's exit code."""
+    """Run both until dasnet ends; return its exit code."""
     program = shutil.which("prometheus")
     if program is None:
         raise ConfigError("prometheus is not installed; on Debian: apt-get install --no-install-recommends prometheus")
@@ -41,7 +41,7 @@ def main(config: Path) -> int:
         signal.signal(number, lambda *_: dasnet.terminate())
     prometheus = None
     assert dasnet.stdout is not None
-    for line in dasnet.stdout:  # until its last process has ended
+    for line in dasnet.stdout:  # ends with its last process
         print(line, end="", flush=True)
         if found := re.fullmatch(r"metrics: http://(\S+)/metrics\n", line):
             port = _free_port()
@@ -58,7 +58,7 @@ def main(config: Path) -> int:
 
 
 def _prometheus(program: str, folder: Path, target: str, port: int) -> "subprocess.Popen[bytes]":
-    """Its configuration is that of deploy/prometheus, for this target and without an Alertmanager."""
+    """Start Prometheus with the configuration of deploy/prometheus for this target, without an Alertmanager."""
     settings = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     settings["global"] = {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
     settings["rule_files"] = [str(DEPLOY / name) for name in settings["rule_files"]]

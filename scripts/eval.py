@@ -1,10 +1,6 @@
-"""Evaluate a checkpoint as the original's users do: `python3 scripts/eval.py --model dasnet --checkpoint best.pth
---data FOLDER --split test`; it is `dasnet evaluate`."""
+"""The same as `dasnet evaluate`, under the original repository's name."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.cli import main
 

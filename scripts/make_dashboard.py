@@ -1,4 +1,4 @@
-"""Make Grafana's dashboard from the definition below.
+"""Generate the Grafana dashboard from the definition below.
 
 scripts/make_dashboard.py deploy/grafana/dashboard.json
 
@@ -31,14 +31,14 @@ WIDTH, HEIGHT = 8, 8  # of 24 columns
 
 @dataclass(frozen=True)
 class Figure:
-    """One panel: expressions by what their series are called."""
+    """One panel: expressions by the names of their series."""
 
     title: str
     about: str
     unit: str
     series: tuple[tuple[str, str], ...]
     lowest: float | None = 0.0
-    kind: str = "lines"  # or stack: series lie on each other, the objective does not; or heat map
+    kind: str = "lines"  # or stack: stacked series, except the objective; or heat map
 
 
 def quantile(share: float, metric: str, by: str, selector: str) -> str:
@@ -70,7 +70,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("Capture to alert", "From reception of a frame to the stored alert.", "s", quantiles(_ALERT, CAMERA)),
         Figure(
             "Camera to track",
-            "From when the camera took a frame to its tracks; as right as the camera's clock and this host's agree.",
+            "From the camera's own timestamp of a frame to its tracks; as accurate as the clocks agree.",
             "s",
             quantiles("dasnet_camera_to_track_seconds", CAMERA),
         ),
@@ -98,7 +98,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("p95 by camera", "", "s", (("{{camera}}", quantile(0.95, _TRACK, "camera", CAMERA)), OBJECTIVE)),
         Figure(
             "Capture to track, all frames",
-            "How many frames took how long.",
+            "Distribution of the latency of all frames.",
             "s",
             (("{{le}}", f"sum by (le) (increase({_TRACK}_bucket{{{CAMERA}}}{RATE}))"),),
             kind="heat map",
@@ -106,14 +106,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
     ),
     "Cameras": (
         Figure(
-            "Frames searched",
-            "Frames a second.",
+            "Frames segmented",
+            "Frames per second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_segmented_total", "camera")),),
         ),
         Figure(
             "Frames captured",
-            "Frames a second.",
+            "Frames per second.",
             "cps",
             (("{{camera}}", total("dasnet_frames_captured_total", "camera")),),
         ),
@@ -125,19 +125,19 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Blind",
-            "Share of the time in which a camera was not watched, by cause.",
+            "Share of the time in which a camera was blind, by cause.",
             "percentunit",
             (("{{camera}} {{cause}}", total("dasnet_blind_seconds_total", "camera, cause")),),
         ),
         Figure(
             "Frames dropped",
-            "Frames a second that were not searched, by cause.",
+            "Frames per second that were not segmented, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_dropped_total", "camera, cause")),),
         ),
         Figure(
             "Frames failed",
-            "Frames a second whose search failed, by cause.",
+            "Frames per second whose inference failed, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_failed_total", "camera, cause")),),
         ),
@@ -155,7 +155,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Clock offset",
-            "This host's clock less the camera's, where it tells its own.",
+            "This host's clock minus the camera's, where the camera reports its own.",
             "s",
             (("{{camera}}", f"max by (camera) (dasnet_clock_offset_seconds{{{CAMERA}}})"),),
             lowest=None,
@@ -208,7 +208,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Memory",
-            "By worker.",
+            "Resident memory by worker.",
             "bytes",
             (("{{worker}}", f"sum by (worker) (dasnet_process_resident_bytes{{{HOST}}})"),),
             kind="stack",
@@ -224,7 +224,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Disk free",
-            "Of the folders that a run writes to.",
+            "Free space of the folders that a run writes to.",
             "percentunit",
             (
                 (
@@ -235,7 +235,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Batch size",
-            "Mean frames in a batch.",
+            "Mean frames per batch.",
             "none",
             (
                 (
@@ -247,7 +247,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Credits in use",
-            "Frames in flight; what is allowed.",
+            "Frames in flight, and the limit.",
             "none",
             (
                 ("{{camera}}", f"sum by (camera) (dasnet_frames_in_flight{{{CAMERA}}})"),
@@ -256,7 +256,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "GPU",
-            "Share of time it computes.",
+            "Share of time in use.",
             "percentunit",
             (("{{device}}", f"dasnet_gpu_utilisation_ratio{{{HOST}}}"),),
         ),
@@ -270,7 +270,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             ),
         ),
         Figure(
-            "What is running",
+            "Version",
             "Version, model's hash and engine.",
             "none",
             (("{{instance}} {{version}} {{model}} {{engine}}", f"dasnet_build_info{{{HOST}}}"),),

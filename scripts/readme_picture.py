@@ -1,4 +1,4 @@
-"""Make the README's picture: real footage of `tests/data` through `dasnet replay`, four moments side by side.
+"""Make the README's image: real footage of `tests/data` through `dasnet replay`, four moments side by side.
 
 scripts/readme_picture.py .github/annotated.png
 """
@@ -31,7 +31,7 @@ def main(target: Path) -> None:
 def _frame(video: Path, number: int) -> np.ndarray:
     source = open_recording(video)
     try:
-        return next(picture.pixels for index, picture in enumerate(source.pictures()) if index == number)
+        return next(picture.pixels for index, picture in enumerate(source.frames()) if index == number)
     finally:
         source.close()
 

@@ -1,9 +1,6 @@
-"""`python3 scripts/train.py CONFIG.yaml [--out DIR] [--resume] [--set KEY=VALUE]`, the same as `dasnet train`."""
+"""The same as `dasnet train`: `python3 scripts/train.py CONFIG.yaml [--out DIR] [--resume] [--set KEY=VALUE]`."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.runtime.interruption import end_quietly
 

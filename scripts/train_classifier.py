@@ -1,9 +1,6 @@
 """The same as `python3 -m training.classifier.train`."""
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from training.classifier.train import main
 

@@ -1,1 +1,1 @@
-"""From labelled frames to a checkpoint: `dasnet train CONFIG.yaml`, or `python3 -m training.train CONFIG.yaml`."""
+"""Training: labelled frames in, a checkpoint out: `dasnet train CONFIG.yaml`."""

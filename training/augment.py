@@ -1,19 +1,19 @@
-"""One training sample from the cache: what is cropped, at which scale, and what is pasted into it.
+"""Sampling and augmentation of training crops: position, scale, rotation, pasted objects and decoys.
 
 In: cached frames, and (seed, step, index), which alone decide the sample, so that a resumed run sees the same ones.
 Out: a crop (S, S, 3) RGB uint8 and its label map (S, S) uint8: 0 background, 1 uav, 2 bird, 3 airplane,
-4 helicopter, 5 decoy (a synthetic cloud or lamp: nothing, but worth learning).
+4 helicopter, 5 decoy (a synthetic cloud or lamp: background that every class learns to reject).
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from model.preprocess import in_colour, luma
-from training.cache import CachedClip, CachedFrame, Frames
+from training.cache import CachedClip, CachedFrame, CachedFrames
+from training.config import Augmentation
 from training.datasets import CLIP_CLASSES, LABEL_OF
 from training.masks import Image
 from training.photometry import photometry
@@ -22,41 +22,15 @@ from training.synthetic import add_decoys
 Random = np.random.Generator
 Floats = npt.NDArray[np.float32]
 
-PASTED_PX = (5, 44)  # how long a pasted object is ...
-MAX_PASTED_SCALE = 1.3  # ... unless it would have to be blown up
-COVERAGE = 0.45  # of a shrunken pixel by its object, for it to count
+PASTED_PX = (5, 44)  # range of the longer side of a pasted object
+MAX_PASTED_SCALE = 1.3  # small objects are not enlarged further
+COVERAGE = 0.45  # share of a downscaled pixel that an object must cover to keep its label
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Shares are of all samples; scales multiply the sensor's own."""
+class CropSampler:
+    """Draws augmented crops; clips of a class are equally likely, whatever their length."""
 
-    crop_px: int = 256
-    sensor_scale: dict[str, float] = field(default_factory=lambda: {"infrared": 1.0, "visible": 0.5})
-    scale_min: float = 0.4
-    scale_max: float = 2.0
-    drone_share: float = 0.6
-    bird_share: float = 0.2  # airplanes and helicopters share the rest
-    around_object_share: float = 0.85
-    rotation_share: float = 0.3
-    paste_share: float = 0.25
-    decoy_share: float = 0.25
-    overlay_share: float = 0.2
-    grey: bool = True  # no sample has any colour, nor what the network is given in use
-    invert_share: float = 0.25
-
-    @property
-    def class_weights(self) -> tuple[float, ...]:
-        """Of each class's samples, so that all classes weigh the same (uav, bird, airplane, helicopter)."""
-        rest = (1 - self.drone_share - self.bird_share) / 2
-        shares = (self.drone_share, self.bird_share, rest, rest)
-        return tuple(1 / (len(shares) * share) if share > 0 else 1.0 for share in shares)
-
-
-class Sampler:
-    """Draws samples; clips of a class are equally likely, whatever their length."""
-
-    def __init__(self, frames: Frames, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, frames: CachedFrames, augmentation: Augmentation, seed: int) -> None:
         self.frames, self.how, self.seed = frames, augmentation, seed
         self._clips: dict[str, list[CachedClip]] = defaultdict(list)
         for clip in frames.clips:
@@ -67,9 +41,10 @@ class Sampler:
             for clip in frames.clips
         }
         if not self._clips["drone"]:
-            raise ValueError(f"training clips of {sorted(self._clips)}: none shows a drone; allowed: at least one")
+            raise ValueError(f"training clips of {sorted(self._clips)}: none shows a drone; expected at least one")
 
     def sample(self, step: int, index: int, crop_px: int) -> tuple[Image, Image]:
+        """Return crop and label map number `index` of a step; the same arguments give the same sample."""
         how, rng = self.how, np.random.default_rng((self.seed, step, index))
         clip, frame = self._draw(rng, self._draw_class(rng))
         image, labels = self.frames.read(frame)
@@ -126,9 +101,9 @@ class Sampler:
         return rotated(rng, image, labels, crop_px) if rotate else (image, labels)
 
     def _paste(self, rng: Random, image: Image, labels: Image) -> tuple[Image, Image]:
-        """Add another clip's object as its difference to its own background, so that no class is known by where it is.
+        """Paste another clip's object as the difference to its own background, which decorrelates class and context.
 
-        All classes alike, and in the same sizes: nothing about being pasted says what it is.
+        All classes are pasted equally often and in the same sizes, so that pasting reveals nothing about the class.
         """
         classes = [name for name in CLIP_CLASSES if self._clips[name]]
         clip_class = classes[int(rng.integers(len(classes)))]
@@ -141,7 +116,10 @@ class Sampler:
 
 
 def lift(image: Image, labels: Image, frame: CachedFrame, label: int) -> tuple[Floats, Floats] | None:
-    """An object's difference to its surroundings (h, w, 3), faded out at its edge, and its mask (h, w) in 0..1."""
+    """Return an object's difference to its background (h, w, 3), feathered, and its mask (h, w) in 0..1.
+
+    Return None where the frame has no such object, or too little of it.
+    """
     places = [box for box, item in zip(frame.boxes, frame.labels, strict=True) if item == label]
     if not places:
         return None
@@ -161,7 +139,7 @@ def lift(image: Image, labels: Image, frame: CachedFrame, label: int) -> tuple[F
 def place(
     rng: Random, image: Image, labels: Image, lifted: tuple[Floats, Floats], size_px: float, label: int
 ) -> tuple[Image, Image]:
-    """Add a lifted object, `size_px` long, where nothing is labelled, at a random contrast."""
+    """Return image and labels with a lifted object, `size_px` long, at a random unlabelled place and contrast."""
     difference, mask = lifted
     rows, columns = np.nonzero(mask)
     scale = min(size_px / max(np.ptp(rows) + 1, np.ptp(columns) + 1), MAX_PASTED_SCALE)
@@ -192,7 +170,7 @@ def place(
 
 
 def rotated(rng: Random, image: Image, labels: Image, crop_px: int) -> tuple[Image, Image]:
-    """The middle `crop_px` of a larger square, turned by up to 12 degrees."""
+    """Return the central `crop_px` of a larger square, rotated by up to 12 degrees."""
     size_px = image.shape[0]
     turn = cv2.getRotationMatrix2D((size_px / 2, size_px / 2), float(rng.uniform(-12, 12)), 1.0)
     turn[:, 2] -= (size_px - crop_px) / 2
@@ -203,13 +181,13 @@ def rotated(rng: Random, image: Image, labels: Image, crop_px: int) -> tuple[Ima
 
 
 def resized(image: Image, size_px: int) -> Image:
-    """A square image at another size, without aliasing."""
+    """Return a square image at another size, without aliasing."""
     interpolation = cv2.INTER_AREA if size_px < image.shape[0] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (size_px, size_px), interpolation=interpolation), np.uint8)
 
 
 def resized_labels(labels: Image, size_px: int) -> Image:
-    """A label map at another size; an object keeps at least its best covered pixel."""
+    """Return a square label map at another size; an object keeps at least its best covered pixel."""
     result = np.zeros((size_px, size_px), np.uint8)
     for label in np.unique(labels[labels > 0]):
         whole = (labels == label).astype(np.float32)
@@ -220,7 +198,7 @@ def resized_labels(labels: Image, size_px: int) -> Image:
 
 
 def _mirrored(start: int, length: int, size: int) -> npt.NDArray[np.int64]:
-    """Indices start .. start + length, reflected into 0 .. size - 1 as often as needed."""
+    """Return indices start .. start + length, reflected into 0 .. size - 1 as often as needed."""
     period = max(1, 2 * (size - 1))
     position = np.abs(np.arange(start, start + length)) % period
     return np.asarray(np.minimum(position, period - position), np.int64)

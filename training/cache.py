@@ -1,8 +1,8 @@
-"""Decoded frames of labelled recordings with their masks, kept on disk as JPEG and PNG in one file.
+"""On-disk cache of decoded frames and masks of labelled recordings, as JPEG and PNG in one file.
 
-In: recordings and which of their frames.  Out: `Frames`, read through a memory map: an image (H, W, 3) RGB uint8 and a
-label map (H, W) uint8 (0 background, 1 + index into CLASSES) a frame.  The folder's name is a digest of all settings.
-The bytes of image files are kept as they are.
+In: recordings and the numbers of their frames.  Out: `CachedFrames`, read through a memory map: for each frame an image
+(H, W, 3) RGB uint8 and a label map (H, W) uint8 (0 background, 1 + index into CLASSES).  The folder's name is a digest
+of all settings.  The bytes of image files are stored unchanged.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ import cv2
 import numpy as np
 
 from pipeline.imaging.files import quiet_decoders
-from training.datasets import LABEL_OF, Recording, validate
+from training.datasets import LABEL_OF, LabelledRecording, validate
 from training.masks import Box, Image
 
 JPEG_QUALITY = 95
-VERSION = 4  # raise when masks or encoding change
+VERSION = 4  # increment when masks or encoding change
 
 
 @dataclass(frozen=True)
 class CachedFrame:
-    """Where a frame lies in the file, and its labelled objects."""
+    """A frame's position in the file, and its labelled objects."""
 
     number: int
     offset: int
@@ -38,13 +38,15 @@ class CachedFrame:
 
 @dataclass(frozen=True)
 class CachedClip:
+    """The cached frames of one recording."""
+
     name: str
     sensor: str
     clip_class: str
     frames: tuple[CachedFrame, ...]
 
 
-class Frames:
+class CachedFrames:
     """All cached clips; `read` decodes one frame."""
 
     def __init__(self, folder: Path) -> None:
@@ -56,33 +58,35 @@ class Frames:
         self._folder = folder
         self._bytes = np.memmap(folder / "frames.bin", dtype=np.uint8, mode="r")
 
-    def __reduce__(self) -> tuple[type["Frames"], tuple[Path]]:
-        return Frames, (self._folder,)  # another process maps the file too, instead of getting its bytes
+    def __reduce__(self) -> tuple[type["CachedFrames"], tuple[Path]]:
+        return CachedFrames, (self._folder,)  # other processes map the file instead of receiving its bytes
 
     def __len__(self) -> int:
         return sum(len(clip.frames) for clip in self.clips)
 
     def read(self, frame: CachedFrame) -> tuple[Image, Image]:
-        """Image (H, W, 3) RGB and label map (H, W)."""
+        """Return the image (H, W, 3) RGB and the label map (H, W) of a frame."""
         middle = frame.offset + frame.image_bytes
-        with quiet_decoders():  # the image may be the file as it was found
+        with quiet_decoders():  # the image may be an unchanged file with faults that decoders report
             image = cv2.imdecode(self._bytes[frame.offset : middle], cv2.IMREAD_COLOR_RGB)
         mask = cv2.imdecode(self._bytes[middle : middle + frame.mask_bytes], cv2.IMREAD_GRAYSCALE)
         return cast(Image, image), cast(Image, mask)
 
 
-def every_nth(recordings: Iterable[Recording], drones: int, others: int) -> dict[str, list[int]]:
-    """Frame numbers a recording: every `drones`-th of those of drones, every `others`-th of the rest."""
+def every_nth(recordings: Iterable[LabelledRecording], drones: int, others: int) -> dict[str, list[int]]:
+    """Return frame numbers by recording: every `drones`-th of drone recordings, every `others`-th of the rest."""
     return {
         recording.name: list(range(0, len(recording), drones if recording.clip_class == "drone" else others))
         for recording in recordings
     }
 
 
-def cached(folder: str | Path, recordings: Sequence[Recording], numbers: Mapping[str, Sequence[int]]) -> Frames:
-    """The wanted frames, validated and decoded unless an earlier call with the same settings did.
+def cache_frames(
+    folder: str | Path, recordings: Sequence[LabelledRecording], numbers: Mapping[str, Sequence[int]]
+) -> CachedFrames:
+    """Return the given frames, validated and decoded unless an earlier call with the same settings did so.
 
-    Raises DataError for what is wrong with the recordings.
+    Raise DataError for faults of the recordings.
     """
     settings = [VERSION, JPEG_QUALITY, [(recording.settings(), numbers[recording.name]) for recording in recordings]]
     digest = hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]
@@ -97,7 +101,7 @@ def cached(folder: str | Path, recordings: Sequence[Recording], numbers: Mapping
         index = place / f"index.{os.getpid()}.partial"
         index.write_text(json.dumps(rows))
         index.replace(place / "index.json")
-    return Frames(place)
+    return CachedFrames(place)
 
 
 def _row(item: dict[str, Any]) -> CachedFrame:
@@ -105,7 +109,7 @@ def _row(item: dict[str, Any]) -> CachedFrame:
     return CachedFrame(**{**item, "labels": tuple(item["labels"]), "boxes": boxes})
 
 
-def _store(file: BinaryIO, recording: Recording, numbers: Sequence[int]) -> dict[str, Any]:
+def _store(file: BinaryIO, recording: LabelledRecording, numbers: Sequence[int]) -> dict[str, Any]:
     frames = []
     for frame in recording.read(numbers):
         encoded = frame.encoded or encoded_jpeg(frame.image)
@@ -119,5 +123,5 @@ def _store(file: BinaryIO, recording: Recording, numbers: Sequence[int]) -> dict
 
 
 def encoded_jpeg(image: Image) -> bytes:
-    """Of an RGB image (H, W, 3)."""
+    """Return an RGB image (H, W, 3) as JPEG."""
     return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -1,260 +1,266 @@
 """A training run's settings, from one YAML file.
 
-In: the file, ours or one of the original's (see `training.original`), and changes to single keys.  Out: `Config`.
-Unknown keys and wrong values raise ConfigError naming the key, the value and what is allowed.
+In: the file, in our format or the original repository's (see `training.original`), and changes to single keys.
+Out: `TrainingConfig`.  Unknown keys and wrong values raise ConfigError naming file, key, value and what is expected.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field, field_validator, model_validator
 
 from model.metadata import Preprocessing
-from pipeline.config.yaml_file import parse_yaml, read_yaml
+from pipeline.config.yaml_file import Document, Key, parse_yaml, read_yaml
 from pipeline.errors import ConfigError
-from training.augment import Augmentation
 from training.datasets import CLASSES, SENSORS, SPLITS
 from training.original import is_original, translate
-from training.schema import parsed, require
+from training.schema import (
+    Count,
+    Flag,
+    NotNegative,
+    Number,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+    Text,
+    one_of,
+    validated,
+)
+
+Split = Annotated[Text, one_of(SPLITS)]
+Sensor = Annotated[Text, one_of(SENSORS)]
+CropSize = Annotated[PositiveInt, Field(multiple_of=128)]
+Decay = Annotated[Number, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-class Whole:
-    """Whole frames, stretched to a square, as they are: the paper's."""
+class Augmentation(Section):
+    """How crops are drawn and augmented; shares are of all samples, scales multiply the sensor's own."""
+
+    crop_px: CropSize = 256
+    sensor_scale: dict[Sensor, Positive] = Field(default={"infrared": 1.0, "visible": 0.5})
+    scale_min: Positive = 0.4
+    scale_max: Number = 2.0
+    drone_share: Share = 0.6
+    bird_share: Share = 0.2  # airplanes and helicopters share the rest
+    around_object_share: Share = 0.85
+    rotation_share: Share = 0.3
+    paste_share: Share = 0.25
+    decoy_share: Share = 0.25
+    overlay_share: Share = 0.2
+    grey: Flag = True  # training crops and the network's input in use are converted to greyscale
+    invert_share: Share = 0.25
+
+    @field_validator("sensor_scale")
+    @classmethod
+    def _has_every_sensor(cls, scales: dict[str, float]) -> dict[str, float]:
+        if set(scales) != set(SENSORS):
+            raise ValueError(f"sampling.augmentation.sensor_scale = {scales}; must have {' and '.join(SENSORS)}")
+        return scales
+
+    @model_validator(mode="after")
+    def _scales_are_ordered(self) -> "Augmentation":
+        if self.scale_min >= self.scale_max:
+            raise ValueError(f"sampling.augmentation.scale_min = {self.scale_min}; must be below {self.scale_max}")
+        return self
+
+    @property
+    def class_weights(self) -> tuple[float, ...]:
+        """Weights (uav, bird, airplane, helicopter) under which the samples of all classes weigh the same."""
+        rest = (1 - self.drone_share - self.bird_share) / 2
+        shares = (self.drone_share, self.bird_share, rest, rest)
+        return tuple(1 / (len(shares) * share) if share > 0 else 1.0 for share in shares)
+
+
+class WholeFrames(Section):
+    """Whole frames, stretched to a square, without augmentation: the paper's sampling."""
 
     kind: Literal["whole"] = "whole"
-    size_px: int = 512
+    size_px: PositiveInt = 512
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """Preprocessing of whole frames in validation and inference."""
         return Preprocessing(mode="stretch", size=self.size_px)
 
 
-@dataclass(frozen=True)
-class Crops:
+class CropSampling(Section):
     """Augmented crops at the sensor's own scale: ours (see `training.augment`)."""
 
     kind: Literal["crops"] = "crops"
-    small_share: float = 0.0  # of the steps before the decay: small_batch crops of small_crop_px instead
-    small_batch: int = 8
-    small_crop_px: int = 128
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    small_share: Share = 0.0  # of the steps before the decay: small_batch crops of small_crop_px instead
+    small_batch: PositiveInt = 8
+    small_crop_px: CropSize = 128
+    augmentation: Augmentation = Augmentation()
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of whole frames, in checks and in use."""
+        """Preprocessing of whole frames in validation and inference."""
         return Preprocessing("scale", scale=self.augmentation.sensor_scale, grey=self.augmentation.grey)
 
 
-@dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Section):
+    """The optimizer and its hyperparameters."""
+
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 1e-4  # the highest
-    weight_decay: float = 1e-2  # on matrices only
-    momentum: float = 0.9  # of sgd
+    lr: Positive = 1e-4  # the peak of the schedule
+    weight_decay: NotNegative = 1e-2  # on matrices only
+    momentum: Decay = 0.9  # of sgd
 
 
-@dataclass(frozen=True)
-class Plateau:
-    """The learning rate falls by `factor` after `patience` checks without a lower validation loss."""
+class Plateau(Section):
+    """The learning rate is multiplied by `factor` after `patience` checks without a lower validation loss."""
 
     kind: Literal["plateau"] = "plateau"
-    factor: float = 0.5
-    patience: int = 15
-    cooldown: int = 5
+    factor: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    patience: Count = 15
+    cooldown: Count = 5
 
 
-@dataclass(frozen=True)
-class Cosine:
+class Cosine(Section):
     """Linear warm-up, then half a cosine down to 0."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = 0
+    warmup_steps: Count = 0
 
 
-@dataclass(frozen=True)
-class Trapezoid:
-    """Linear warm-up, constant, then linearly to 0 over the last `decay_steps`."""
+class Trapezoid(Section):
+    """Linear warm-up, constant, then linear decay to 0 over the last `decay_steps`."""
 
     kind: Literal["trapezoid"] = "trapezoid"
-    warmup_steps: int = 150
-    decay_steps: int = 0
+    warmup_steps: Count = 150
+    decay_steps: Count = 0
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Section):
     """Stop after `patience` checks in which the validation loss did not fall by `min_delta`; 0: never."""
 
-    patience: int = 0
-    min_delta: float = 0.001
+    patience: Count = 0
+    min_delta: NotNegative = 0.001
 
 
-@dataclass(frozen=True)
-class Config:
-    data: str  # a folder
-    steps: int = 0  # either this or epochs
-    epochs: int = 0
-    batch: int = 24  # images a step, in each process
-    network: dict[str, Any] = field(default_factory=lambda: {"name": "dasnet", "num_class": 1})
-    sampling: Whole | Crops = field(default_factory=Whole)
+class TrainingConfig(Section):
+    """All settings of a training run."""
+
+    data: Text  # a folder
+    steps: Count = 0  # either this or epochs
+    epochs: Count = 0
+    batch: PositiveInt = 24  # images per step, in each process
+    network: dict[Text, Any] = Field(default={"name": "dasnet", "num_class": 1}, validate_default=True)
+    sampling: WholeFrames | CropSampling = Field(default=WholeFrames(), discriminator="kind")
     loss: Literal["dice", "bce", "jaccard", "compound", "field"] = "dice"
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Plateau | Cosine | Trapezoid = field(default_factory=Plateau)
-    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
-    clip_norm: float = 0.0  # of the gradient; 0: not clipped
-    ema: float = 0.0  # weight averaging; 0: none
+    optimizer: Optimizer = Optimizer()
+    schedule: Plateau | Cosine | Trapezoid = Field(default=Plateau(), discriminator="kind")
+    early_stopping: EarlyStopping = EarlyStopping()
+    clip_norm: NotNegative = 0.0  # of the gradient; 0: not clipped
+    ema: Decay = 0.0  # decay of the moving average of the weights; 0: none
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: bf16 where the device computes in it
-    output_bias: float = 0.0  # with which the outputs begin; below 0 where few pixels are targets
-    start_from: str = ""  # a checkpoint whose weights to begin with
-    spread_first_class: bool = (
-        False  # give every class the first one's filters: a network that finds objects learns names
-    )
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: int = 2  # of the processor, for the network
-    workers: int = 0  # processes that make samples ahead; 0: the training one itself, between steps
-    splits: list[str] = field(default_factory=lambda: ["train"])
-    clips: list[str] = field(default_factory=list)  # names; empty means all of the splits
-    sensors: list[str] = field(default_factory=lambda: list(SENSORS))  # to learn from; checks are of all
-    check_splits: list[str] = field(default_factory=lambda: ["val"])
-    check_clips: list[str] = field(default_factory=list)
-    max_samples: int = 0  # frames, drawn by the seed; 0: all
-    max_check_samples: int = 0
-    cache: str = ".cache/training"
-    every_drone_frame: int = 1
-    every_other_frame: int = 1
-    save_every_steps: int = 200
-    check_every_steps: int = 0  # 0: after each epoch
-    tensorboard: bool = False
-    out: str = ""  # folder of the run, unless --out says another
+    output_bias: Number = 0.0  # initial bias of the output layers; below 0 where few pixels are targets
+    start_from: Text = ""  # a checkpoint with the initial weights
+    spread_first_class: Flag = False  # copy the first class's filters to all: an object detector learns classes
+    seed: Count = 0
+    device: Text = "auto"  # auto, cpu, cuda or cuda:N
+    threads: PositiveInt = 2  # CPU threads of the network
+    workers: Count = 0  # processes that prefetch samples; 0: the training process itself, between steps
+    splits: list[Split] = Field(default=["train"], min_length=1)
+    clips: list[Text] = Field(default=[])  # names; empty: all of the splits
+    sensors: list[Sensor] = Field(default=list(SENSORS), min_length=1)  # to train on; checks use all sensors
+    check_splits: list[Split] = Field(default=["val"], min_length=1)
+    check_clips: list[Text] = Field(default=[])
+    max_samples: Count = 0  # frames, drawn by the seed; 0: all
+    max_check_samples: Count = 0
+    cache: Text = ".cache/training"
+    every_drone_frame: PositiveInt = 1
+    every_other_frame: PositiveInt = 1
+    save_every_steps: PositiveInt = 200
+    check_every_steps: Count = 0  # 0: after each epoch
+    tensorboard: Flag = False
+    out: Text = ""  # folder of the run; `--out` overrides it
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Classes of the network's outputs."""
         return CLASSES[: self.network["num_class"]]
 
+    @field_validator("data")
+    @classmethod
+    def _expand(cls, folder: str) -> str:
+        """Replace environment variables: the data's folder differs between machines."""
+        filled = os.path.expandvars(folder)
+        if "$" in filled:
+            raise ValueError("expected a folder, or ${NAME} of an environment variable that is set")
+        return filled
 
-POSITIVE = ("batch", "threads", "every_drone_frame", "every_other_frame", "save_every_steps")
-NOT_NEGATIVE = (
-    "workers",
-    "steps",
-    "epochs",
-    "clip_norm",
-    "seed",
-    "max_samples",
-    "max_check_samples",
-    "check_every_steps",
-)
+    @field_validator("network")
+    @classmethod
+    def _fill(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in name and number of classes; other arguments are checked when the network is built."""
+        network = {"name": "dasnet", "num_class": 1, **given}
+        if network["num_class"] not in range(1, len(CLASSES) + 1):
+            raise ValueError(f"network.num_class = {network['num_class']!r}; must be 1 to {len(CLASSES)}")
+        if network.get("in_channels", 3) != 3:
+            raise ValueError(f"network.in_channels = {network['in_channels']!r}; must be 3")
+        return network
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainingConfig":
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError(f"steps = {self.steps}, epochs = {self.epochs}; must be one of them, above 0")
+        schedule = self.schedule
+        if isinstance(schedule, Trapezoid) and self.steps and schedule.decay_steps > self.steps:
+            raise ValueError(f"schedule.decay_steps = {schedule.decay_steps}; must be 0 to {self.steps}")
+        if isinstance(self.sampling, CropSampling):  # checked by detection rates, without a validation loss
+            if isinstance(schedule, Plateau):
+                raise ValueError("schedule.kind = 'plateau'; must be cosine or trapezoid with crops")
+            if self.early_stopping.patience:
+                raise ValueError(f"early_stopping.patience = {self.early_stopping.patience}; must be 0 with crops")
+        return self
 
 
-def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
-    """`changes` are "key=value" with dotted keys and YAML values, e.g. "optimizer.lr=1e-3"."""
-    content = read_yaml(Path(path)).value
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> TrainingConfig:
+    """Return the configuration in a file; raise ConfigError with one line for each fault.
+
+    `changes` are "key=value" with dotted keys and YAML values, e.g. "optimizer.lr=1e-3".
+    """
+    document = read_yaml(Path(path))
+    content = document.value
     if is_original(content):
-        content = translate(content, str(path))
+        content, document = translate(document, str(path)), Document(None, {})
+    changed = []
     for change in changes:
-        content = _changed(content, change)
-    return parse_config(content, str(path))
+        key, value = _parsed_change(change)
+        content = _merged(content, value)
+        changed.append(key)
+
+    def line_of(key: Key) -> int | None:
+        return None if any(key[: len(other)] == other for other in changed) else document.line(key)
+
+    return validated(TrainingConfig, content, str(path), line_of)
 
 
-def snapshot(config: Config) -> str:
-    """As YAML, from which `load_config` makes the same Config."""
-    return yaml.safe_dump(asdict(config), sort_keys=False)
+def parse_config(content: object, source: str = "config") -> TrainingConfig:
+    """Return the configuration of a plain mapping; raise ConfigError with one line for each fault."""
+    return validated(TrainingConfig, content, source, lambda _: None)
 
 
-def parse_config(content: object, source: str = "config") -> Config:
-    """A validated Config from a plain mapping of ours."""
-    config = parsed(Config, content, source)
-    config = Config(**{**vars(config), "data": _expanded(config.data, source), "network": _network(config, source)})
-    for key in POSITIVE:
-        require(getattr(config, key) > 0, source, key, getattr(config, key), "more than 0")
-    for key in NOT_NEGATIVE:
-        require(getattr(config, key) >= 0, source, key, getattr(config, key), "0 or more")
-    given = f"steps = {config.steps}, epochs = {config.epochs}"
-    if (config.steps > 0) == (config.epochs > 0):
-        raise ConfigError(f"{source}: {given}; allowed: one of them, above 0")
-    require(0 <= config.ema < 1, source, "ema", config.ema, "0 up to, not including, 1")
-    for key, known in {"splits": SPLITS, "check_splits": SPLITS, "sensors": SENSORS}.items():
-        for value in getattr(config, key):
-            require(value in known, source, key, value, ", ".join(known))
-        require(bool(getattr(config, key)), source, key, [], f"at least one of {', '.join(known)}")
-    _check_optimisation(config, source)
-    if isinstance(config.sampling, Crops):
-        _check_crops(config.sampling, f"{source}: sampling")
-    else:
-        require(config.sampling.size_px > 0, source, "sampling.size_px", config.sampling.size_px, "more than 0")
-    return config
+def snapshot(config: TrainingConfig) -> str:
+    """Return the configuration as YAML, from which `load_config` makes an equal one."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
-def _network(config: Config, source: str) -> dict[str, Any]:
-    """With the name and number of classes filled in; the other arguments are checked when it is built."""
-    network = {"name": "dasnet", "num_class": 1, **config.network}
-    outputs = network["num_class"]
-    require(outputs in range(1, len(CLASSES) + 1), source, "network.num_class", outputs, f"1..{len(CLASSES)}")
-    require(network.get("in_channels", 3) == 3, source, "network.in_channels", network.get("in_channels"), "3")
-    return network
-
-
-def _check_optimisation(config: Config, source: str) -> None:
-    optimizer, schedule, stopping = config.optimizer, config.schedule, config.early_stopping
-    require(optimizer.lr > 0, source, "optimizer.lr", optimizer.lr, "more than 0")
-    require(optimizer.weight_decay >= 0, source, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
-    require(0 <= optimizer.momentum < 1, source, "optimizer.momentum", optimizer.momentum, "0 up to, not including, 1")
-    for key, value in asdict(schedule).items():
-        if key not in ("kind", "factor"):
-            require(value >= 0, source, f"schedule.{key}", value, "0 or more")
-    require(stopping.patience >= 0, source, "early_stopping.patience", stopping.patience, "0 or more")
-    require(stopping.min_delta >= 0, source, "early_stopping.min_delta", stopping.min_delta, "0 or more")
-    if isinstance(schedule, Plateau):
-        require(0 < schedule.factor < 1, source, "schedule.factor", schedule.factor, "between 0 and 1")
-    if isinstance(schedule, Trapezoid) and config.steps:
-        require(
-            schedule.decay_steps <= config.steps,
-            source,
-            "schedule.decay_steps",
-            schedule.decay_steps,
-            f"0..{config.steps}",
-        )
-    if isinstance(config.sampling, Crops):  # which are checked by what is found, not by a loss
-        require(not isinstance(schedule, Plateau), source, "schedule.kind", "plateau", "cosine, trapezoid with crops")
-        require(stopping.patience == 0, source, "early_stopping.patience", stopping.patience, "0 with crops")
-
-
-def _check_crops(crops: Crops, source: str) -> None:
-    require(crops.small_batch > 0, source, "small_batch", crops.small_batch, "more than 0")
-    require(0 <= crops.small_share <= 1, source, "small_share", crops.small_share, "0..1")
-    small_px, how = crops.small_crop_px, crops.augmentation
-    require(small_px > 0 and small_px % 128 == 0, source, "small_crop_px", small_px, "multiples of 128")
-    for item in fields(how):
-        value = getattr(how, item.name)
-        if item.name.endswith("_share"):
-            require(0 <= value <= 1, source, f"augmentation.{item.name}", value, "0..1")
-    source = f"{source}: augmentation"
-    require(how.crop_px > 0 and how.crop_px % 128 == 0, source, "crop_px", how.crop_px, "multiples of 128")
-    require(0 < how.scale_min < how.scale_max, source, "scale_min", how.scale_min, f"above 0, below {how.scale_max}")
-    require(set(how.sensor_scale) == set(SENSORS), source, "sensor_scale", how.sensor_scale, f"a scale for {SENSORS}")
-    for sensor, scale in how.sensor_scale.items():
-        require(scale > 0, source, f"sensor_scale.{sensor}", scale, "more than 0")
-
-
-def _expanded(folder: str, source: str) -> str:
-    """With environment variables filled in: data lies elsewhere on every machine."""
-    filled = os.path.expandvars(folder)
-    require("$" not in filled, source, "data", folder, "a folder, or ${NAME} of an environment variable that is set")
-    return filled
-
-
-def _changed(content: object, change: str) -> object:
-    """The mapping with one key set."""
+def _parsed_change(change: str) -> tuple[Key, object]:
+    """Return the changed key, and the mapping that changes it."""
     key, equals, text = change.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {change}: is no change; allowed: key=value, e.g. optimizer.lr=0.001")
+    names = tuple(key.split("."))
+    if not equals or not all(names):
+        raise ConfigError(f"--set {change}: must be key=value, e.g. optimizer.lr=0.001")
     value = parse_yaml(text, f"--set {key}").value
-    for name in reversed(key.split(".")):
+    for name in reversed(names):
         value = {name: value}
-    return _merged(content, value)
+    return names, value
 
 
 def _merged(content: Any, change: Any) -> Any:

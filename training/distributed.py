@@ -1,7 +1,7 @@
-"""One process of a run, alone or among those that `torchrun` started: one for each GPU, or several on a CPU.
+"""Data-parallel training: one process of a run, alone or among those that `torchrun` started.
 
-Processes share their gradients in each step (`torch.nn.parallel.DistributedDataParallel`); the first one alone checks,
-saves and reports, and tells the others what it found.
+Processes average their gradients in each step (`torch.nn.parallel.DistributedDataParallel`); rank 0 alone validates,
+saves and reports, and broadcasts its results.
 """
 
 import os
@@ -17,12 +17,14 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 
-LONGEST_CHECK = timedelta(hours=2)  # for which the other processes wait
+CHECK_TIMEOUT = timedelta(hours=2)  # the other processes wait while rank 0 validates
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Process:
+class DistributedProcess:
+    """A process's device and its place in the process group."""
+
     device: torch.device
     rank: int = 0
     local_rank: int = 0  # on its host
@@ -30,25 +32,26 @@ class Process:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def wrapped(self, network: nn.Module) -> nn.Module:
-        """The network, sharing its gradients."""
+        """Return the network, its gradients averaged over processes."""
         if self.world == 1:
             return network
-        # static_graph: PSPNet has weights that are never used, which the wrapper would wait for.
+        # static_graph: PSPNet has unused weights, for whose gradients the wrapper would wait.
         return nn.parallel.DistributedDataParallel(network, static_graph=True)
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """What the first process makes of it, in all of them."""
+        """Return in every process what `work` returns in rank 0, which alone runs it."""
         if self.world == 1:
             return work()
-        answer = [work() if self.is_first else None]
-        dist.broadcast_object_list(answer, device=self.device)
-        return answer[0]  # type: ignore[return-value]
+        result = [work() if self.is_first else None]
+        dist.broadcast_object_list(result, device=self.device)
+        return result[0]  # type: ignore[return-value]
 
     def any(self, holds: bool) -> bool:
-        """Whether it holds in one of the processes."""
+        """Return whether `holds` is true in any of the processes."""
         if self.world == 1:
             return holds
         flag = torch.tensor(float(holds), device=self.device)
@@ -57,7 +60,7 @@ class Process:
 
     @contextmanager
     def first_on_host(self) -> Iterator[None]:
-        """One process of a host goes before the others, which find what it left on disk."""
+        """Let one process of each host run first; the others then find its results on disk."""
         if self.world > 1 and self.local_rank:
             dist.barrier()
         yield
@@ -66,18 +69,18 @@ class Process:
 
 
 @contextmanager
-def start_process(device: str) -> Iterator[Process]:
-    """This process on `device`: auto, cpu, cuda or cuda:N.  Raises ConfigError where there is no such device."""
+def start_process(device: str) -> Iterator[DistributedProcess]:
+    """Yield this process on `device` (auto, cpu, cuda, cuda:N); raise ConfigError where there is no such device."""
     rank, local_rank, world = (int(os.environ.get(key, default)) for key, default in PLACES)
     place = _device(device, local_rank)
     if world == 1:
-        yield Process(place)
+        yield DistributedProcess(place)
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=LONGEST_CHECK)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=CHECK_TIMEOUT)
     try:
-        yield Process(place, rank, local_rank, world)
+        yield DistributedProcess(place, rank, local_rank, world)
     finally:
         dist.destroy_process_group()
 
@@ -91,5 +94,5 @@ def _device(name: str, local_rank: int) -> torch.device:
         name = f"cuda:{local_rank}"
     allowed = ["auto", "cpu", *(f"cuda:{number}" for number in range(count))]
     if name not in allowed:
-        raise ConfigError(f"device = {name!r}; allowed here: {', '.join(allowed)}")
+        raise ConfigError(f"device = {name!r}; must be one of {', '.join(allowed)}")
     return torch.device("cpu" if name == "auto" else name)

@@ -1,8 +1,8 @@
-"""`dasnet label`: any data set in, a folder of images and masks to train on out, and a sheet to look at.
+"""`dasnet label`: convert a data set to a folder of images and masks, with a contact sheet for inspection.
 
-Out, in DIR: `{split}/images/<sensor>/<class>/<recording>/`, the same below `masks/` (0 and 255, the UAV alone) and, if
-wanted, below `classes/` (label maps: 0 background, 1 + index into CLASSES), and `contact_sheet.png`: objects, cut out,
-beside themselves with the mask's outline.
+Out, in DIR: `{split}/images/<sensor>/<class>/<recording>/`, the same below `masks/` (0 and 255, UAVs only) and,
+on request, below `classes/` (label maps: 0 background, 1 + index into CLASSES), and `contact_sheet.png`: crops of
+objects, plain and with the outline of their mask.
 """
 
 import sys
@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 
 from training.cache import encoded_jpeg
-from training.datasets import LABEL_OF, LabelledFrame, Recording, describe, open_dataset, validate
+from training.datasets import LABEL_OF, LabelledFrame, LabelledRecording, describe, open_dataset, validate
 from training.masks import Image
 
 TILES, COLUMNS = 48, 4
 TILE_PX, CAPTION_PX = 160, 18
-SURROUNDINGS = 3.0  # of the object's longer side, shown
-LEAST_PX = 24  # shown, however small the object
+SURROUNDINGS = 3.0  # side of a tile, in lengths of the object
+LEAST_PX = 24  # least side of a tile
 YELLOW, WHITE = (255, 220, 0), (255, 255, 255)
 
 
 def run_label(address: str, out: Path, classes: bool, stride: int) -> int:
-    """Label every `stride`-th frame; 0 when done.  Raises DataError for a data set that cannot be used."""
+    """Convert every `stride`-th frame and return the exit code; raise DataError for an unusable data set."""
     from rich.console import Console
     from rich.progress import track
 
@@ -43,8 +43,8 @@ def run_label(address: str, out: Path, classes: bool, stride: int) -> int:
     return 0
 
 
-def write_frame(out: Path, recording: Recording, frame: LabelledFrame, classes: bool) -> None:
-    """Image, mask, and the label map if wanted.  The bytes of an image file stay as they are."""
+def write_frame(out: Path, recording: LabelledRecording, frame: LabelledFrame, classes: bool) -> None:
+    """Write image, mask and, with `classes`, the label map; the bytes of an image file stay unchanged."""
     inner = recording.name.removeprefix(f"{recording.split}/")
     place = Path(recording.sensor) / recording.clip_class / inner
     name = f"{frame.number:06d}" + (f"_{frame.file.stem}" if frame.file else "")
@@ -58,13 +58,13 @@ def write_frame(out: Path, recording: Recording, frame: LabelledFrame, classes: 
 
 
 def write_image(path: Path, image: Image) -> None:
-    """As PNG.  Raises OSError where it cannot be written."""
+    """Write an image as PNG; raise OSError where it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 class ContactSheet:
-    """Objects spread evenly over `expected` frames."""
+    """A sheet of object crops, spread evenly over `expected` frames."""
 
     def __init__(self, expected: int) -> None:
         self.frames = self.objects = self.uavs = 0
@@ -72,7 +72,8 @@ class ContactSheet:
         self._due = 0.0
         self._tiles: list[Image] = []
 
-    def add(self, recording: Recording, frame: LabelledFrame) -> None:
+    def add(self, recording: LabelledRecording, frame: LabelledFrame) -> None:
+        """Count a frame and add a tile of one of its objects when one is due."""
         self.frames += 1
         self.objects += len(frame.objects)
         self.uavs += sum(item.object_class == "drone" for item in frame.objects)
@@ -82,7 +83,7 @@ class ContactSheet:
             self._tiles.append(tile(frame, item.xyxy, f"{recording.name} {frame.number} {item.object_class}"))
 
     def drawn(self) -> Image:
-        """RGB (H, W, 3); black where there is no object."""
+        """Return the sheet, RGB (H, W, 3); black without objects."""
         blank = np.zeros((TILE_PX + CAPTION_PX, 2 * TILE_PX, 3), np.uint8)
         tiles = self._tiles + [blank] * (-len(self._tiles) % COLUMNS or (0 if self._tiles else COLUMNS))
         framed = [cv2.copyMakeBorder(one, 2, 2, 2, 2, cv2.BORDER_CONSTANT) for one in tiles]
@@ -91,7 +92,7 @@ class ContactSheet:
 
 
 def tile(frame: LabelledFrame, box: Sequence[float], caption: str) -> Image:
-    """An object as it is, and beside it with the outline of its mask."""
+    """Return an object's crop, plain and with the outline of its mask, above a caption."""
     x0, y0, x1, y1 = box
     side = max(LEAST_PX, round(SURROUNDINGS * max(x1 - x0, y1 - y0)))
     rows, columns = (

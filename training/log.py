@@ -1,7 +1,7 @@
-"""How a run goes: `log.csv`, TensorBoard if wanted, and progress for people.
+"""Training log: `log.csv`, optional TensorBoard, and progress on the terminal.
 
-In: each step's loss, and the figures of each check.  Out: a row every few steps, means since the last one.  Progress is
-a bar on a terminal, otherwise plain lines; both with the time that is left.
+In: each step's loss, and the metrics of each check.  Out: a row every few steps with means since the previous one.
+Progress is a bar on a terminal, otherwise plain lines; both show the remaining time.
 """
 
 import csv
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.runtime.progress import duration
-from training.losses import Loss
+from training.losses import LossValue
 
 EVERY_STEPS = 10
 
 
-class Log:
-    """Goes on with the rows up to `step` that it finds, and forgets later ones: their steps are taken again."""
+class TrainingLog:
+    """Appends to an existing log; rows after `step` are removed, as their steps are repeated."""
 
     def __init__(self, folder: Path, columns: list[str], step: int, steps: int, tensorboard: bool) -> None:
         self.path, self.step, self.steps = folder / "log.csv", step, steps
@@ -38,42 +38,45 @@ class Log:
         self._names: list[str] = []
         self._clear()
 
-    def add(self, loss: Loss) -> None:
+    def add(self, loss: LossValue) -> None:
+        """Accumulate a step's loss."""
         parts = torch.stack([loss.total.detach(), *loss.parts.values()])
-        self._sums = parts if self._sums is None else self._sums + parts  # stays on the device: no waiting for it
+        self._sums = parts if self._sums is None else self._sums + parts  # stays on the device: avoids synchronisation
         self._names = ["loss", *loss.parts]
         self._count += 1
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
-    def write(self, step: int, epoch: float, lr: float, figures: dict[str, float]) -> None:
-        """The means since the last row, and what a check found."""
+    def write(self, step: int, epoch: float, lr: float, metrics: dict[str, float]) -> None:
+        """Write the means since the last row, and a check's metrics."""
         means = [] if self._sums is None else (self._sums / self._count).tolist()
         values = dict(zip(self._names, means, strict=True)) | {"lr": lr}
         values["s_per_step"] = (time.monotonic() - self._started_s) / max(1, self._count)
-        values |= figures
+        values |= metrics
         rounded = {name: f"{value:.6g}" for name, value in values.items()}
         self._write("a", {"step": step, "epoch": f"{epoch:.3f}"} | rounded)
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
         line = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.say(f"step {step}/{self.steps} {line}, {self._left(step)} left")
+        self.say(f"step {step}/{self.steps} {line}, {self._remaining(step)} left")
         self._clear()
 
     def say(self, line: str) -> None:
+        """Print a line, above the progress bar where there is one."""
         if self._bar is None:
             print(line, flush=True)
         else:
             self._bar.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
+        """Close the TensorBoard writer and the progress bar."""
         if self._writer is not None:
             self._writer.close()
         if self._bar is not None:
             self._bar.stop()
 
-    def _left(self, step: int) -> str:
+    def _remaining(self, step: int) -> str:
         per_step_s = (time.monotonic() - self._began_s) / max(1, step - self._first_step)  # checks included
         return duration((self.steps - step) * per_step_s)
 
@@ -96,7 +99,7 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 def _bar(step: int, steps: int) -> Any:
-    """A progress bar, or None."""
+    """Return a progress bar; None without a terminal."""
     if not sys.stdout.isatty():
         return None
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,17 +1,17 @@
-"""The losses, each with its auxiliary heads.
+"""Segmentation losses, including those of auxiliary heads (deep supervision).
 
 In: logits (N, C, H, W) and label maps (N, H, W) uint8: 0 background, 1 + class index, above C a decoy (target 0 in
 every class).  Out: scalars.  All are means over images, so that a batch may be split over processes.
 
-    dice        the paper's: 1 - 2|P.T| / (|P| + |T|), smoothed, since it is undefined where both are empty
+    dice        the paper's: 1 - 2|P.T| / (|P| + |T|), smoothed, as it is undefined where both are empty
     jaccard     1 - |P.T| / |P or T|, smoothed likewise
     bce         binary cross-entropy, the mean over pixels
     compound    bce + dice + focal, alpha 0.25, gamma 2, as the original's CompoundLoss
-    field       ours, in two parts.  Where objects are: the largest logit of a pixel, as in use, by Dice and a focal
-                cross-entropy in which labelled pixels of any kind weigh 3, so that what resembles a target counts.
-                What they are: the cross-entropy of the softmax over the classes, on objects alone, so that a class
-                that is rare among all pixels is not learned as silence.  (One Dice a class, tried first, did that: of
-                three distractors two never became the largest class of any object.)
+    field       ours, in two parts.  Objectness: the largest logit of a pixel, as in inference, by Dice and a focal
+                cross-entropy in which labelled pixels of any kind weigh 3, so that hard negatives count.
+                Classification: softmax cross-entropy over the classes on object pixels only, so that a class that is
+                rare among all pixels is not suppressed.  (One Dice per class, tried first, suppressed two of three
+                distractor classes entirely.)
 """
 
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 FIELD_SMOOTHING_PX = 8.0
 AREA_OFFSET_PX = 200.0  # added to the target's area, by which the field loss divides its cross-entropy
 LABELLED_WEIGHT = 3.0
-NAME_OFFSET_PX = 10.0  # an object of so many pixels counts half: the smallest show little of what they are
-NAME_WEIGHT = 1.5
+CLASS_OFFSET_PX = 10.0  # an object of so many pixels counts half: the smallest show little of their class
+CLASS_WEIGHT = 1.5
 AUXILIARY_WEIGHT = 0.4  # of each auxiliary head, as in the original; in the field loss they share it
 
 Parts = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Loss:
-    """`total` is differentiable, the parts are for the log."""
+class LossValue:
+    """A loss and its parts; `total` is differentiable, the parts are for the log."""
 
     total: Tensor
     parts: Parts
@@ -44,10 +44,10 @@ class Loss:
 
 def segmentation_loss(
     kind: str, logits: Tensor, auxiliary: Sequence[Tensor], labels: Tensor, class_weights: Sequence[float] = ()
-) -> Loss:
-    """The loss named `kind` of the output, and AUXILIARY_WEIGHT times that of the auxiliary heads.
+) -> LossValue:
+    """Return the loss `kind` of the output plus AUXILIARY_WEIGHT times that of the auxiliary heads.
 
-    `class_weights` (default: all 1) are those of the names in the field loss.
+    `class_weights` (default: all 1) weigh the classes in the field loss.
     """
     parts_of = LOSSES[kind]
     if kind == "field" and class_weights:
@@ -58,22 +58,22 @@ def segmentation_loss(
     total = sum(parts.values(), torch.zeros((), device=logits.device))
     if auxiliary:
         heads = len(auxiliary) if kind == "field" else 1
-        aside = torch.zeros((), device=logits.device)
+        auxiliary_loss = torch.zeros((), device=logits.device)
         for item in auxiliary:
-            aside = aside + sum(parts_of(item.float(), target, labels).values()) / heads
-        total = total + AUXILIARY_WEIGHT * aside
-        parts["auxiliary"] = aside
-    return Loss(total, {name: part.detach() for name, part in parts.items()})
+            auxiliary_loss = auxiliary_loss + sum(parts_of(item.float(), target, labels).values()) / heads
+        total = total + AUXILIARY_WEIGHT * auxiliary_loss
+        parts["auxiliary"] = auxiliary_loss
+    return LossValue(total, {name: part.detach() for name, part in parts.items()})
 
 
 def part_names(kind: str, classes: int) -> list[str]:
-    """What a loss consists of, the auxiliary heads included."""
+    """Return the names of a loss's parts, the auxiliary heads included."""
     logits = torch.zeros(1, classes, 1, 1)
     return list(segmentation_loss(kind, logits, [logits], torch.zeros(1, 1, 1)).parts)
 
 
 def overlap_loss(probability: Tensor, target: Tensor, smoothing_px: float) -> Tensor:
-    """Dice (N, C)."""
+    """Return the smoothed Dice loss (N, C)."""
     overlap = (probability * target).sum(dim=(2, 3))
     areas = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
     return 1 - (2 * overlap + smoothing_px) / (areas + smoothing_px)
@@ -95,22 +95,22 @@ def _bce(logits: Tensor, target: Tensor, _labels: Tensor) -> Parts:
 
 
 def _compound(logits: Tensor, target: Tensor, labels: Tensor) -> Parts:
-    """Focal (Lin et al., 2017, arXiv 1708.02002), but alpha weighs targets and background alike, as in the original."""
+    """Return bce, dice and focal (Lin et al., 2017, arXiv 1708.02002; as in the original alpha weighs all pixels)."""
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     focal = FOCAL_ALPHA * (1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy
     return {"bce": entropy.mean(), **_dice(logits, target, labels), "focal": focal.mean()}
 
 
 def _field(logits: Tensor, target: Tensor, labels: Tensor, class_weights: Sequence[float] = ()) -> Parts:
-    dice, focal = _where(logits.amax(dim=1, keepdim=True), target.amax(dim=1, keepdim=True), labels)
+    dice, focal = _objectness(logits.amax(dim=1, keepdim=True), target.amax(dim=1, keepdim=True), labels)
     if logits.shape[1] == 1:
         return {"dice": dice, "focal": focal}
     weights = torch.tensor(class_weights or [1.0] * logits.shape[1], device=logits.device)
-    return {"dice": dice, "focal": focal, "names": NAME_WEIGHT * _what(logits, target, weights)}
+    return {"dice": dice, "focal": focal, "names": CLASS_WEIGHT * _classification(logits, target, weights)}
 
 
-def _where(logits: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Dice, and cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002, gamma 2)."""
+def _objectness(logits: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Dice, and cross-entropy weighted by the squared error (Lin et al., 2017, arXiv 1708.02002, gamma 2)."""
     probability = torch.sigmoid(logits)
     weight = 1.0 + (LABELLED_WEIGHT - 1.0) * (labels[:, None] > 0).float()
     entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
@@ -119,10 +119,10 @@ def _where(logits: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return overlap_loss(probability, target, FIELD_SMOOTHING_PX).mean(), focal.mean()
 
 
-def _what(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of the objects' pixels, each class of an image by its area."""
+def _classification(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the cross-entropy of object pixels, each class of an image normalised by its area."""
     entropy = -F.log_softmax(logits, dim=1)
-    of_class = (target * entropy).sum(dim=(2, 3)) / (target.sum(dim=(2, 3)) + NAME_OFFSET_PX)
+    of_class = (target * entropy).sum(dim=(2, 3)) / (target.sum(dim=(2, 3)) + CLASS_OFFSET_PX)
     return (of_class * weights).sum(dim=1).mean()
 
 

@@ -1,8 +1,8 @@
-"""Pseudo-masks: which pixels of a labelled box are the object.
+"""Pseudo-masks: the object's pixels within a labelled box.
 
-In: a frame (H, W, 3) uint8 and a loose box xyxy in its pixels.  Out: a boolean mask and where it lies.
-An object differs from the background, a plane fitted to the ring around its box.  Its pixels are those above a share of
-its peak contrast, and above what the ring shows, that hang together around the box's centre.
+In: a frame (H, W, 3) uint8 and a loose box xyxy in its pixels.  Out: a boolean mask and its position.
+The background is a plane fitted to the ring around the box.  The object's pixels are those whose contrast exceeds a
+share of the peak and the ring's own contrast, connected to the strongest central pixel.
 """
 
 import cv2
@@ -15,19 +15,19 @@ Floats = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
 
 TINY_BOX_PX = 14  # below, the object is a spot of one colour; above, it may have light and dark parts, and gaps
-GAP_PX = 5  # that parts of a large object may lie apart
-OPPOSITE = 0.4  # what contrast of the other sign counts
+GAP_PX = 5  # largest gap between parts of a large object
+OPPOSITE_WEIGHT = 0.4  # weight of contrast of the opposite sign
 SMOOTHING_PX = 0.6
-SHARE = 0.22  # of the peak contrast: half of it would leave out soft edges and thin parts
-CLUTTERED_SHARE = {True: 0.5, False: 0.35}  # of a tiny object and of a large one, where other things are close
-RING_QUANTILE = 0.9  # contrast inside must exceed this of the ring's ...
-NOISE = 2.0  # ... and this many deviations of its noise
-FAINT = 5.0  # grey levels; less is not counted, and a peak that is not this much above the ring is none
-ELLIPSE = 0.5  # of the box, where nothing is found: boxes are loose
+PEAK_SHARE = 0.22  # threshold relative to the peak contrast; half the peak would lose soft edges and thin parts
+CLUTTERED_PEAK_SHARE = {True: 0.5, False: 0.35}  # of tiny and of large objects on cluttered background
+RING_QUANTILE = 0.9  # contrast inside must exceed this quantile of the ring's contrast ...
+NOISE_DEVIATIONS = 2.0  # ... and this many standard deviations of its noise
+MIN_CONTRAST = 5.0  # grey levels, of a pixel, and of the peak above the ring
+ELLIPSE_SHARE = 0.5  # of the box, the fallback where nothing stands out: boxes are loose
 
 
 def box_mask(image: Image, box: Box) -> tuple[Mask, int, int]:
-    """The object's mask and the column and row of its top-left corner; empty (0, 0) if the box is off the frame."""
+    """Return the object's mask and the column and row of its top-left corner; empty if the box is off the frame."""
     height, width = image.shape[:2]
     left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
     right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
@@ -36,17 +36,17 @@ def box_mask(image: Image, box: Box) -> tuple[Mask, int, int]:
     inner = (left, top, right, bottom)
     tiny = max(right - left, bottom - top) < TINY_BOX_PX
     gap_px = 1 if tiny else GAP_PX
-    mask = _around_peak(*_contrast(image, inner, tiny), SHARE, gap_px)
-    if not mask.any():  # the ring holds other things, a tree line say: look for a spot against its near surroundings
-        mask = _around_peak(*_spot_contrast(image, inner), CLUTTERED_SHARE[tiny], gap_px)
-    return (mask if mask.any() else _ellipse(mask.shape, ELLIPSE)), left, top
+    mask = _around_peak(*_contrast(image, inner, tiny), PEAK_SHARE, gap_px)
+    if not mask.any():  # the ring is cluttered, by a tree line say: detect a spot against its near surroundings
+        mask = _around_peak(*_spot_contrast(image, inner), CLUTTERED_PEAK_SHARE[tiny], gap_px)
+    return (mask if mask.any() else _ellipse(mask.shape, ELLIPSE_SHARE)), left, top
 
 
 def _contrast(image: Image, inner: tuple[int, int, int, int], tiny: bool) -> tuple[Floats, float]:
-    """Inside the box, the difference to the background; and what of it the ring shows too.
+    """Return the contrast to the background inside the box, and the level that the ring reaches too.
 
-    Of a tiny object along its own colour, which keeps noise out; of a large one in the channel that shows it best, less
-    where it is lighter if the object is dark, and the other way round: clouds are, and only seldom the object's parts.
+    A tiny object's contrast is projected on its own colour, which suppresses noise; a large one's is that of the
+    strongest channel, reduced where its sign is opposite to the object's: that is mostly cloud.
     """
     left, top, right, bottom = inner
     margin = max(4, (max(right - left, bottom - top) + 1) // 2)
@@ -63,15 +63,15 @@ def _contrast(image: Image, inner: tuple[int, int, int, int], tiny: bool) -> tup
     colour = difference[box].reshape(-1, 3)[peak]
     contrast = difference @ (colour / max(1e-6, float(np.linalg.norm(colour))))
     if not tiny:
-        contrast = np.abs(difference).max(axis=2) * np.where(contrast < 0, OPPOSITE, 1)
+        contrast = np.abs(difference).max(axis=2) * np.where(contrast < 0, OPPOSITE_WEIGHT, 1)
     around = contrast[ring]
     middle = float(np.median(around))
     noise = 1.4826 * float(np.median(np.abs(around - middle)))  # the deviation, if it is normal
-    return contrast[box], max(float(np.quantile(around, RING_QUANTILE)), middle + NOISE * noise)
+    return contrast[box], max(float(np.quantile(around, RING_QUANTILE)), middle + NOISE_DEVIATIONS * noise)
 
 
 def _plane(patch: Floats, ring: Mask) -> Floats:
-    """The background (H, W, 3): a plane a channel through the ring, without what stands out of it."""
+    """Return the background (H, W, 3): for each channel a plane fitted to the ring, without outliers."""
     rows, columns = np.mgrid[-1 : 1 : patch.shape[0] * 1j, -1 : 1 : patch.shape[1] * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(rows), rows, columns], axis=-1)
     plane = np.broadcast_to(np.median(patch[ring], axis=0), patch.shape)
@@ -85,7 +85,7 @@ def _plane(patch: Floats, ring: Mask) -> Floats:
 
 
 def _spot_contrast(image: Image, inner: tuple[int, int, int, int]) -> tuple[Floats, float]:
-    """As `_contrast`, but each pixel against the median of a window of the box's size around it."""
+    """Return the same as `_contrast`, each pixel against the median of a window of the box's size around it."""
     left, top, right, bottom = inner
     window = min(31, max(right - left, bottom - top, 5) | 1)
     margin = window // 2
@@ -97,7 +97,7 @@ def _spot_contrast(image: Image, inner: tuple[int, int, int, int]) -> tuple[Floa
 
 
 def _centrality(shape: tuple[int, ...]) -> Floats:
-    """1 in the middle, less towards the box's edges, which may touch something else."""
+    """Return weights: 1 in the middle, less towards the box's edges, which may touch something else."""
     height, width = shape
     rows, columns = np.mgrid[:height, :width]
     offset = np.hypot((rows - (height - 1) / 2) / height, (columns - (width - 1) / 2) / width)
@@ -105,14 +105,14 @@ def _centrality(shape: tuple[int, ...]) -> Floats:
 
 
 def _around_peak(contrast: Floats, floor: float, share: float, gap_px: int) -> Mask:
-    """Pixels above the floor and a share of the peak, connected, over gaps too, to the one of most central contrast.
+    """Return pixels above the floor and a share of the peak that connect, over gaps too, to the strongest central one.
 
-    Nothing where no pixel stands out.
+    The mask is empty where no pixel stands out.
     """
     central = contrast * _centrality(contrast.shape)
     peak = float(contrast.flat[int(central.argmax())])
-    above = (contrast > max(share * peak, floor, FAINT)).astype(np.uint8)
-    if peak < floor + FAINT or not above.any():
+    above = (contrast > max(share * peak, floor, MIN_CONTRAST)).astype(np.uint8)
+    if peak < floor + MIN_CONTRAST or not above.any():
         return np.zeros(contrast.shape, bool)
     joined = cv2.morphologyEx(above, cv2.MORPH_CLOSE, np.ones((gap_px, gap_px), np.uint8))
     _, components = cv2.connectedComponents(joined, connectivity=8)

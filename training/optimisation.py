@@ -1,6 +1,6 @@
-"""What moves the weights: optimizer, learning rate, loss scaling, averaging, and when to stop.
+"""Optimizer, learning-rate schedules, autocast, weight averaging (EMA) and early stopping.
 
-All of it but the average keeps a state, which `training.state` saves.
+`training.state` saves their state.
 """
 
 import math
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from model.native.processor import has_fast_bf16
-from training.config import Config, Cosine, EarlyStopping, Optimizer, Plateau, Trapezoid
+from training.config import Cosine, EarlyStopping, Optimizer, Plateau, TrainingConfig, Trapezoid
 
 
 def build_optimizer(network: nn.Module, how: Optimizer) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only: biases and norms need none."""
+    """Return the optimizer, with weight decay on matrices and kernels only, not on biases and norms."""
     groups = [
         {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": how.weight_decay},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -28,7 +28,7 @@ def build_optimizer(network: nn.Module, how: Optimizer) -> torch.optim.Optimizer
 
 
 def learning_rate(schedule: Cosine | Trapezoid, peak: float, step: int, steps: int) -> float:
-    """Of the step numbered `step`, the first being 0, of `steps`."""
+    """Return the learning rate of step `step` of `steps`, counted from 0."""
     rise = (step + 1) / max(1, schedule.warmup_steps)
     if isinstance(schedule, Trapezoid):
         return peak * min(1.0, rise, (steps - step) / max(1, schedule.decay_steps))
@@ -37,14 +37,14 @@ def learning_rate(schedule: Cosine | Trapezoid, peak: float, step: int, steps: i
 
 
 def decay_start(schedule: Plateau | Cosine | Trapezoid, steps: int) -> int:
-    """The step from which a trapezoid falls; `steps` for the others, which have no such moment."""
+    """Return the step at which a trapezoid's decay starts; `steps` for the other schedules."""
     return steps - schedule.decay_steps if isinstance(schedule, Trapezoid) else steps
 
 
 class LearningRate:
-    """Sets the optimizer's, before each step or, for a plateau, after each check."""
+    """Sets the optimizer's learning rate before each step or, for a plateau, after each check."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, config: Config) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, config: TrainingConfig) -> None:
         self._optimizer, self._how, self._peak = optimizer, config.schedule, config.optimizer.lr
         self._plateau = None
         if isinstance(self._how, Plateau):
@@ -55,41 +55,46 @@ class LearningRate:
 
     @property
     def value(self) -> float:
+        """The current learning rate."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def before_step(self, step: int, steps: int) -> None:
+        """Set the learning rate of a step."""
         if not isinstance(self._how, Plateau):
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate(self._how, self._peak, step, steps)
 
-    def after_check(self, figures: dict[str, float]) -> None:
+    def after_check(self, metrics: dict[str, float]) -> None:
+        """Lower the learning rate on a plateau of the validation loss."""
         if self._plateau is not None:
-            self._plateau.step(figures["val_loss"])
+            self._plateau.step(metrics["val_loss"])
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the schedule's state."""
         return self._plateau.state_dict() if self._plateau is not None else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the schedule's state."""
         if self._plateau is not None:
             self._plateau.load_state_dict(state)
 
 
 @dataclass
-class Progress:
-    """The best figures so far, and for how many checks the validation loss has not fallen."""
+class ValidationProgress:
+    """The best metrics so far, and the number of checks since the validation loss last fell."""
 
-    best: dict[str, float] = field(default_factory=dict)  # "loss" and "iou", where frames are checked whole
-    least_loss: float = math.inf  # from which the early stopping counts
+    best: dict[str, float] = field(default_factory=dict)  # "loss" and "iou", with whole-frame validation
+    least_loss: float = math.inf  # reference of early stopping
     checks_without: int = 0
 
-    def add(self, figures: dict[str, float], stopping: EarlyStopping) -> list[str]:
-        """Which of "loss" and "iou" is the best so far; checks without a loss change nothing."""
-        if "val_loss" not in figures:
+    def add(self, metrics: dict[str, float], stopping: EarlyStopping) -> list[str]:
+        """Return which of "loss" and "iou" improved; checks without a loss change nothing."""
+        if "val_loss" not in metrics:
             return []
-        loss, iou = figures["val_loss"], figures["val_iou"]
+        loss, iou = metrics["val_loss"], metrics["val_iou"]
         is_better = {"loss": loss < self.best.get("loss", math.inf), "iou": iou > self.best.get("iou", -math.inf)}
         better = [name for name, holds in is_better.items() if holds]
-        self.best |= {name: figures[f"val_{name}"] for name in better}
+        self.best |= {name: metrics[f"val_{name}"] for name in better}
         if loss < self.least_loss - stopping.min_delta:
             self.least_loss, self.checks_without = loss, 0
         else:
@@ -97,11 +102,12 @@ class Progress:
         return better
 
     def is_over(self, stopping: EarlyStopping) -> bool:
+        """Return whether early stopping ends the run."""
         return 0 < stopping.patience <= self.checks_without
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Of the forward pass, in "bf16" or "fp16"; "fp32" leaves all as it is, "auto" is bf16 where it is fast."""
+    """Return the autocast context of a precision; "fp32" disables it, "auto" is bf16 where that is fast."""
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else has_fast_bf16()
         precision = "bf16" if fast else "fp32"
@@ -110,8 +116,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Move an exponential moving average of the weights (and of running statistics) by 1 - keep towards `network`."""
+def ema_update(average: nn.Module, network: nn.Module, keep: float) -> None:
+    """Update an exponential moving average of weights and running statistics with decay `keep`."""
     targets, sources = _floats(average), _floats(network)
     torch._foreach_lerp_(targets, sources, 1 - keep)
 

@@ -1,4 +1,4 @@
-"""What a camera, its compression and its on-screen display do to a crop: the labels stay as they are.
+"""Photometric augmentation: polarity, tone, blur, noise, compression and on-screen display; labels stay unchanged.
 
 In and out: a crop (S, S, 3) RGB uint8.
 """
@@ -15,7 +15,7 @@ LETTERS = "0123456789ABCDEFGHIKLMNOPRSTUVXZ:.-/%"
 
 
 def photometry(rng: Random, image: Image, sensor: str, invert_share: float, overlay_share: float) -> Image:
-    """Polarity, tone, blur, noise, compression and drawings, each with its own chance."""
+    """Return the image after random changes of polarity, tone, blur, noise, compression and overlay."""
     infrared = sensor == "infrared"
     if rng.random() < (invert_share if infrared else invert_share / 4):
         image = 255 - image
@@ -42,7 +42,7 @@ def photometry(rng: Random, image: Image, sensor: str, invert_share: float, over
 
 
 def _tone(rng: Random, pixels: Floats, infrared: bool) -> Floats:
-    """Gamma, contrast about the mean, brightness, and colour cast; one in eight loses most of its contrast."""
+    """Change gamma, contrast about the mean, brightness and colour cast; one in eight loses most of its contrast."""
     if rng.random() < 0.5:
         pixels = np.asarray(255 * (pixels / 255) ** np.float32(np.exp(rng.uniform(-0.5, 0.5))), np.float32)
     gain = rng.uniform(0.35, 0.65) if rng.random() < 0.125 else np.exp(rng.uniform(-0.4, 0.5))
@@ -54,7 +54,7 @@ def _tone(rng: Random, pixels: Floats, infrared: bool) -> Floats:
 
 
 def _sensor_noise(rng: Random, shape: tuple[int, ...], infrared: bool) -> Floats:
-    """White or slightly blurred noise; infrared arrays also show columns."""
+    """Return white or slightly blurred noise; infrared sensors also have column noise."""
     channels = 1 if infrared or rng.random() < 0.5 else 3
     noise = rng.standard_normal((*shape[:2], channels), dtype=np.float32) * np.float32(rng.uniform(1, 7))
     if rng.random() < 0.4:
@@ -65,7 +65,7 @@ def _sensor_noise(rng: Random, shape: tuple[int, ...], infrared: bool) -> Floats
 
 
 def _draw_overlay(rng: Random, image: Image) -> None:
-    """Text, cross-hairs, frames and scales of an on-screen display, in place."""
+    """Draw text, cross-hairs, frames and scales of an on-screen display, in place."""
     size_px = image.shape[0]
     for _ in range(int(rng.integers(1, 5))):
         colour = _colour(rng)

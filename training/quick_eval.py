@@ -1,8 +1,8 @@
-"""A fast check while training: what the network finds on fixed whole frames.
+"""Fast evaluation during training, on a fixed subset of whole frames.
 
 In: a network in evaluation mode and cached frames.  Out: recall on drones (a component of the object map whose centre
-lies in the box grown by half, uav its best class; and whatever its class), and the share of frames without a drone
-that show a component of class uav.
+lies in the box enlarged by half; of class uav, and of any class), and the share of frames without a drone that have a
+component of class uav.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from torch import nn
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
-from training.cache import Frames
-from training.datasets import LABEL_OF, Recording
+from training.cache import CachedFrames
+from training.datasets import LABEL_OF, LabelledRecording
 from training.masks import Box, Image
 from training.optimisation import autocast
 
@@ -27,22 +27,26 @@ UAV = 0
 
 
 @dataclass
-class Check:
+class QuickEval:
+    """Counts of a quick evaluation."""
+
     drones: int = 0
-    found: int = 0  # by any class
+    found: int = 0  # as any class
     recognised: int = 0  # as uav
     distractor_frames: int = 0
     alarmed_frames: int = 0
 
     @property
     def values(self) -> list[float]:
-        """Recall of any class, recall as uav, share of distractor frames with a uav."""
+        """Recall as any class, recall as uav, share of distractor frames with a uav."""
         drones, others = max(1, self.drones), max(1, self.distractor_frames)
         return [self.found / drones, self.recognised / drones, self.alarmed_frames / others]
 
 
-def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frames: int) -> dict[str, list[int]]:
-    """Frame numbers a recording, spread over the frames that show its object."""
+def quick_eval_frames(
+    recordings: Sequence[LabelledRecording], drone_frames: int, other_frames: int
+) -> dict[str, list[int]]:
+    """Return frame numbers by recording, spread evenly over the frames that show its object."""
     chosen = {}
     for recording in recordings:
         labelled = range(max(len(recording) - 2, min(1, len(recording))))  # a video may be shorter than its labels
@@ -54,15 +58,16 @@ def check_frames(recordings: Sequence[Recording], drone_frames: int, other_frame
 
 
 @torch.no_grad()
-def run_check(network: nn.Module, frames: Frames, preprocessing: Preprocessing, precision: str) -> Check:
-    result = Check()
+def quick_eval(network: nn.Module, frames: CachedFrames, preprocessing: Preprocessing, precision: str) -> QuickEval:
+    """Return the detection counts of a network on cached frames."""
+    result = QuickEval()
     for clip in frames.clips:
         for frame in clip.frames:
             image, _ = frames.read(frame)
-            picture, span_px = prepare(image, clip.sensor, preprocessing)
-            components = find_components(probabilities(network, picture, precision))
+            prepared, span_px = prepare(image, clip.sensor, preprocessing)
+            components = find_components(probabilities(network, prepared, precision))
             labelled = zip(frame.boxes, frame.labels, strict=True)
-            boxes = [grown(box, 0.5, span_px) for box, label in labelled if label == LABEL_OF["drone"]]
+            boxes = [enlarged_box(box, 0.5, span_px) for box, label in labelled if label == LABEL_OF["drone"]]
             for x0, y0, x1, y1 in boxes:
                 inside = [best for x, y, best in components if x0 <= x <= x1 and y0 <= y <= y1]
                 result.drones += 1
@@ -74,10 +79,10 @@ def run_check(network: nn.Module, frames: Frames, preprocessing: Preprocessing, 
     return result
 
 
-def probabilities(network: nn.Module, picture: Image, precision: str) -> npt.NDArray[np.float32]:
-    """Class probabilities (C, h, w) of a whole prepared frame, padded by reflection for the network."""
-    height, width = picture.shape[:2]
-    padded = cv2.copyMakeBorder(picture, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
+def probabilities(network: nn.Module, prepared: Image, precision: str) -> npt.NDArray[np.float32]:
+    """Return the class probabilities (C, h, w) of a whole prepared frame, padded by reflection for the network."""
+    height, width = prepared.shape[:2]
+    padded = cv2.copyMakeBorder(prepared, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_REFLECT_101)
     device = next(network.parameters()).device
     x = torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
     with autocast(device, precision):
@@ -86,7 +91,7 @@ def probabilities(network: nn.Module, picture: Image, precision: str) -> npt.NDA
 
 
 def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, int]]:
-    """Centre x, centre y and best class of each component of the object map."""
+    """Return centre x, centre y and best class of each component of the object map."""
     objects = maps.max(axis=0) > THRESHOLD
     count, components, _, centres = cv2.connectedComponentsWithStats(objects.astype(np.uint8), connectivity=8)
     return [
@@ -95,8 +100,8 @@ def find_components(maps: npt.NDArray[np.float32]) -> list[tuple[float, float, i
     ]
 
 
-def grown(box: Box, share: float, span_px: tuple[float, float] = (1.0, 1.0)) -> Box:
-    """Each side longer by `share`, in a picture's pixels, each of which spans `span_px` of the frame's."""
+def enlarged_box(box: Box, share: float, span_px: tuple[float, float] = (1.0, 1.0)) -> Box:
+    """Return a box with sides longer by `share`, in pixels of an image each of which spans `span_px` frame pixels."""
     x0, y0, x1, y1 = (value / span for value, span in zip(box, span_px * 2, strict=True))
     across, down = (x1 - x0) * share / 2, (y1 - y0) * share / 2
     return x0 - across, y0 - down, x1 + across, y1 + down

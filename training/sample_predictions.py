@@ -1,7 +1,7 @@
-"""What a network predicts while it learns, to look at: the same frames at every check, as one image.
+"""Sample predictions during training: the same frames at every check, as one image for inspection.
 
-In: a network in evaluation mode and cached frames.  Out: a row a frame, cut around its targets: the frame, what is
-labelled, and the probability of any object from black (0) to white (1).
+In: a network in evaluation mode and cached frames.  Out: a row per frame, cropped around its targets: the frame,
+its labels, and the probability of any object from black (0) to white (1).
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from torch import nn
 
 from model.metadata import Preprocessing
 from model.preprocess import prepare
-from training.cache import CachedClip, CachedFrame, Frames
+from training.cache import CachedClip, CachedFrame, CachedFrames
 from training.evaluation.qualitative import window_around
 from training.masks import Image
 from training.quick_eval import probabilities
@@ -24,22 +24,22 @@ ROWS = 6
 TILE_PX, CAPTION_PX = 192, 18
 WHITE = (255, 255, 255)
 
-Shown = tuple[Frames, CachedClip, CachedFrame]
+FrameSource = tuple[CachedFrames, CachedClip, CachedFrame]
 
 
 @torch.no_grad()
 def write_predictions(
-    path: Path, network: nn.Module, sets: Iterable[Frames], preprocessing: Preprocessing, precision: str
+    path: Path, network: nn.Module, sets: Iterable[CachedFrames], preprocessing: Preprocessing, precision: str
 ) -> None:
-    """Write the image; nothing where there is no frame."""
+    """Write the image; write nothing where there are no frames."""
     rows = [_row(network, *shown, preprocessing, precision) for shown in spread_frames(sets)]
     if rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.ascontiguousarray(np.vstack(rows)[..., ::-1]))
 
 
-def spread_frames(sets: Iterable[Frames]) -> list[Shown]:
-    """Return ROWS frames with labels, evenly spread; frames without where there are none."""
+def spread_frames(sets: Iterable[CachedFrames]) -> list[FrameSource]:
+    """Return ROWS frames with labels, evenly spread; frames without labels where there are no others."""
     every = [(frames, clip, frame) for frames in sets for clip in frames.clips for frame in clip.frames]
     every = [shown for shown in every if shown[2].labels] or every
     count = min(ROWS, len(every))
@@ -48,7 +48,7 @@ def spread_frames(sets: Iterable[Frames]) -> list[Shown]:
 
 def _row(
     network: nn.Module,
-    frames: Frames,
+    frames: CachedFrames,
     clip: CachedClip,
     frame: CachedFrame,
     preprocessing: Preprocessing,
@@ -56,10 +56,10 @@ def _row(
 ) -> Image:
     image, labels = frames.read(frame)
     prepared, _ = prepare(image, clip.sensor, preprocessing)
-    found = probabilities(network, prepared, precision).max(axis=0)
-    found = np.asarray(cv2.resize(found, labels.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    likely = probabilities(network, prepared, precision).max(axis=0)
+    likely = np.asarray(cv2.resize(likely, labels.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     window = window_around(labels > 0)
-    tiles = [image[window], _grey((labels > 0)[window]), _grey(found[window])]
+    tiles = [image[window], _grey((labels > 0)[window]), _grey(likely[window])]
     caption = np.zeros((CAPTION_PX, len(tiles) * TILE_PX, 3), np.uint8)
     text = f"{clip.name} {frame.number}"
     cv2.putText(caption, text[-80:], (3, CAPTION_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.38, WHITE, 1, cv2.LINE_AA)
@@ -67,12 +67,12 @@ def _row(
 
 
 def _grey(levels: npt.NDArray[np.bool_] | npt.NDArray[np.float32]) -> Image:
-    """0..1 as RGB."""
+    """Return levels in 0..1 as RGB."""
     return np.repeat(np.rint(levels * np.float32(255)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _tile(image: Image) -> Image:
-    """As large as fits into a square, with its proportions."""
+    """Return an image fitted into a square tile, with its proportions."""
     height, width = image.shape[:2]
     scale = TILE_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

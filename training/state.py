@@ -1,8 +1,8 @@
-"""What changes while training, on disk and off.
+"""State of a training run, in memory and on disk.
 
-In: the configuration, and the folder of a run.  Out: a `Run` to go on with, in `state.pt`; and checkpoints that
-`model.load` rebuilds.  There is no state of random numbers: each step's come from the seed and its number (see
-`training.samples` and `training.train`), so that a run that goes on draws what it would have drawn.
+In: the configuration, and the folder of a run.  Out: a `TrainingRun`, saved as `state.pt` for resumption, and
+checkpoints that `model.load` reads.  No random state is saved: each step's random numbers come from the seed and the
+step's number (see `training.samples` and `training.train`), so that a resumed run draws the same ones.
 """
 
 from copy import deepcopy
@@ -19,22 +19,22 @@ from model.errors import ModelError
 from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
-from training.config import Config, Crops
-from training.optimisation import LearningRate, Progress, build_optimizer
+from training.config import CropSampling, TrainingConfig
+from training.optimisation import LearningRate, ValidationProgress, build_optimizer
 
-FIXED = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # while a run goes on
+FIXED_KEYS = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # of a resumed run
 
 
 @dataclass
-class Run:
-    """All of it is in `state.pt`."""
+class TrainingRun:
+    """Everything that changes during a run; `state.pt` holds all of it."""
 
     network: nn.Module
     average: nn.Module  # exponential moving average of the weights; a copy of them where ema is 0
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: ValidationProgress
     step: int = 0
 
     @property
@@ -47,26 +47,27 @@ class Run:
             "scaler": self.scaler,
         }
 
-    def save(self, path: Path, config: Config, steps: int) -> None:
-        """Whole or not at all; `steps` are those of the whole run."""
+    def save(self, path: Path, config: TrainingConfig, steps: int) -> None:
+        """Write the state atomically; `steps` are those of the whole run."""
         state = {name: part.state_dict() for name, part in self._stateful.items()}
         state |= {"progress": asdict(self.progress), "step": self.step, "steps": steps}
-        state["config"] = asdict(config)
+        state["config"] = config.model_dump()
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(path)
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Restore a saved state."""
         for name, part in self._stateful.items():
             part.load_state_dict(state[name])
-        self.progress, self.step = Progress(**state["progress"]), state["step"]
+        self.progress, self.step = ValidationProgress(**state["progress"]), state["step"]
 
 
-def start_run(config: Config, device: torch.device | None = None) -> Run:
-    """A fresh run.  Raises ConfigError for a network or a checkpoint to start from that does not fit."""
+def start_run(config: TrainingConfig, device: torch.device | None = None) -> TrainingRun:
+    """Return a fresh run; raise ConfigError for a network or an initial checkpoint that does not fit."""
     device = device or torch.device("cpu")
     if config.precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision = 'fp16'; allowed on a processor: auto, fp32, bf16")
+        raise ConfigError("precision = 'fp16'; must be auto, fp32 or bf16 on a CPU")
     torch.manual_seed(config.seed)
     try:
         network = build(**config.network)
@@ -83,46 +84,53 @@ def start_run(config: Config, device: torch.device | None = None) -> Run:
     average = deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, config.optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    return Run(network.train(), average, optimizer, LearningRate(optimizer, config), scaler, Progress())
+    return TrainingRun(
+        network.train(), average, optimizer, LearningRate(optimizer, config), scaler, ValidationProgress()
+    )
 
 
-def resume(run: Run, folder: Path, config: Config, steps: int) -> None:
-    """Go on from the saved run; if its learning rate was already falling for other `steps`, from before it fell."""
+def resume_run(run: TrainingRun, folder: Path, config: TrainingConfig, steps: int) -> None:
+    """Restore the saved run, from before its learning-rate decay if that had started for another number of steps.
+
+    Raise ConfigError where there is no state, or the state of another network, sampling, optimizer or schedule.
+    """
     path = folder / "state.pt"
     if not path.exists():
-        raise ConfigError(f"--resume: {path} is missing; allowed: a folder holding the state of a run")
+        raise ConfigError(f"--resume: {path} is missing; expected the folder of an earlier run")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    old, new = state["config"], asdict(config)
-    for key in FIXED:
+    old, new = state["config"], config.model_dump()
+    for key in FIXED_KEYS:
         was, wanted = _at(old, key), _at(new, key)
         if was != wanted:
-            raise ConfigError(f"--resume: {key} = {wanted!r}; allowed: that of {path}, {was!r}")
+            raise ConfigError(f"--resume: {key} = {wanted!r}; must be that of {path}, {was!r}")
     decay_steps = old["schedule"].get("decay_steps")
     if decay_steps is not None and state["steps"] != steps and state["step"] > state["steps"] - decay_steps:
         state = torch.load(folder / "stable.pt", map_location="cpu", weights_only=True)
     run.restore(state)
 
 
-def export(path: Path, run: Run, config: Config, summary: dict[str, Any], figures: dict[str, float]) -> None:
-    """The averaged weights as a checkpoint of their own."""
+def export(
+    path: Path, run: TrainingRun, config: TrainingConfig, summary: dict[str, Any], metrics: dict[str, float]
+) -> None:
+    """Write the averaged weights as a checkpoint."""
     metadata = Metadata(
         network=config.network["name"],
         arguments={key: value for key, value in config.network.items() if key != "name"},
         classes=config.classes,
         preprocessing=config.sampling.preprocessing,
         training={
-            "config": {**asdict(config), "data": Path(config.data).name},
+            "config": {**config.model_dump(), "data": Path(config.data).name},
             "data": summary,
             "seed": config.seed,
             "step": run.step,
-            "check": figures,
+            "check": metrics,
         },
     )
     save(path, run.average, metadata)
 
 
 def output_layers(network: nn.Module) -> list[nn.Conv2d]:
-    """The last convolutions of the output and of the auxiliary heads, one filter a class."""
+    """Return the last convolutions of the output and of the auxiliary heads, one filter per class."""
     layers = [module.output_block[1] for module in network.modules() if isinstance(module, OutputBlock)]
     heads = getattr(network.decoder, "aux_heads", None)
     layers += heads.values() if isinstance(heads, nn.ModuleDict) else []
@@ -133,33 +141,33 @@ def output_layers(network: nn.Module) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def spread_first_class(network: nn.Module) -> None:
-    """Every class starts as a copy of the first.
+    """Initialise every class as a copy of the first.
 
-    Classes learned from nothing beside one that already finds all objects stay silent: their gradient vanishes where
-    their probability does.
+    Untrained classes beside one that already detects all objects never learn: their gradient vanishes where their
+    probability does.
     """
     for layer in output_layers(network):
         for parameter in layer.parameters():
             parameter.copy_(parameter[:1].expand_as(parameter).clone())
 
 
-def _start_from(network: nn.Module, config: Config) -> None:
+def _start_from(network: nn.Module, config: TrainingConfig) -> None:
     loaded = load(config.start_from)
     theirs = {"name": loaded.metadata.network, **loaded.metadata.arguments}
     try:
         network.load_state_dict(loaded.network.state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"start_from = {config.start_from!r}: holds {theirs}; allowed: the weights of {config.network}"
+            f"start_from = {config.start_from!r}: holds {theirs}; must be the weights of {config.network}"
         ) from error
 
 
-def _check_side(network: nn.Module, config: Config) -> None:
-    if isinstance(config.sampling, Crops):
+def _check_side(network: nn.Module, config: TrainingConfig) -> None:
+    if isinstance(config.sampling, CropSampling):
         return
     side_px, multiple = config.sampling.size_px, int(cast(Any, network).multiple)
     if side_px % multiple:
-        raise ConfigError(f"sampling.size_px = {side_px}; allowed: multiples of {multiple} with {config.network}")
+        raise ConfigError(f"sampling.size_px = {side_px}; must be a multiple of {multiple} with {config.network}")
 
 
 def _at(content: dict[str, Any], key: str) -> Any:

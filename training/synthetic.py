@@ -1,7 +1,7 @@
 """Synthetic distractors: clouds, cloud fragments, glowing lamps and hot pixels.
 
-Clouds mistaken for drones are the known failure on new footage.  In: a crop and its label map.  Out: the same with
-distractors added where nothing is labelled; their pixels become DECOY, which every class learns to reject.
+Clouds mistaken for drones are the known failure on unseen footage.  In: a crop and its label map.  Out: the same with
+distractors added where nothing is labelled; their pixels become DECOY, a negative for every class.
 """
 
 import cv2
@@ -18,7 +18,7 @@ CLEARANCE_PX = 9  # decoys stay this far from labelled objects
 
 
 def add_decoys(rng: Random, image: Image, labels: Image, is_infrared: bool) -> tuple[Image, Image]:
-    """One or two kinds of distractors; clouds are spread over everything, the rest avoids labelled pixels."""
+    """Return image and labels with random distractors; clouds cover everything, the rest avoids labelled pixels."""
     canvas = image.astype(np.float32)
     decoys = np.zeros(labels.shape, np.float32)
     near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((CLEARANCE_PX, CLEARANCE_PX), np.uint8))
@@ -40,7 +40,7 @@ def add_decoys(rng: Random, image: Image, labels: Image, is_infrared: bool) -> t
 
 
 def fractal_noise(rng: Random, shape: tuple[int, ...], roughness: float) -> Floats:
-    """Sum of octaves, each half as coarse and `roughness` times as strong; mean 0, deviation 1."""
+    """Return a sum of octaves, each half as coarse and `roughness` times as strong; mean 0, deviation 1."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     strength, cells = 1.0, 2
@@ -58,7 +58,7 @@ def _clouds(rng: Random, shape: tuple[int, ...]) -> Floats:
 
 
 def _fragment(rng: Random, shape: tuple[int, ...]) -> tuple[Floats, int, int]:
-    """A scrap of cloud, 5-70 px long, ragged and soft."""
+    """Return a ragged, soft cloud fragment, 5 to 70 px long, and its top-left corner."""
     long_px = float(np.exp(rng.uniform(np.log(5), np.log(70))))
     side = int(long_px * 1.6) + 3
     rows, columns = np.mgrid[:side, :side].astype(np.float32) - (side - 1) / 2
@@ -76,7 +76,7 @@ def _fragment(rng: Random, shape: tuple[int, ...]) -> tuple[Floats, int, int]:
 
 
 def _lamp(rng: Random, shape: tuple[int, ...]) -> tuple[Floats, int, int]:
-    """A round saturated light with a halo."""
+    """Return a round saturated light with a halo, and its top-left corner."""
     sigma = float(np.exp(rng.uniform(np.log(1.5), np.log(9))))
     side = int(sigma * 12) | 1
     rows, columns = np.mgrid[:side, :side].astype(np.float32) - (side - 1) / 2
@@ -93,7 +93,7 @@ def _add(canvas: Floats, decoys: Floats, free: Floats, blob: Floats, top: int, l
     blob = blob[inside_rows, inside_columns]
     top, left = max(0, top), max(0, left)
     area = slice(top, top + blob.shape[0]), slice(left, left + blob.shape[1])
-    if not blob.size or free[area].min() < 0.5:  # a blob cut short looks like nothing in nature
+    if not blob.size or free[area].min() < 0.5:  # a truncated blob would look artificial
         return
     canvas[area] += blob[..., None] * tint
     decoys[area] = np.maximum(decoys[area], np.where(np.abs(blob) > np.abs(blob).max() / 2, np.abs(blob), 0))

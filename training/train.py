@@ -1,9 +1,9 @@
 """Train a network: `python3 -m training.train CONFIG.yaml [--out DIR] [--resume] [--set KEY=VALUE]`.
 
 In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
-`best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (to resume from), `stable.pt`
-(the state before a trapezoid's learning rate falls, from which a run with more steps goes on), `config.yaml`,
-`log.csv`, and `predictions/` (at each check, what the network makes of a few frames).  SIGTERM or Ctrl-C saves the
+`best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (for `--resume`), `stable.pt`
+(the state before a trapezoid's decay, from which a run with more steps resumes), `config.yaml`, `log.csv`, and
+`predictions/` (predictions for a few frames at each check).  SIGTERM or Ctrl-C saves the
 state and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
@@ -28,22 +28,22 @@ from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.runtime.interruption import end_quietly
-from training.config import Config, Crops, load_config, snapshot
-from training.distributed import Process, start_process
-from training.log import EVERY_STEPS, Log
-from training.losses import Loss, part_names, segmentation_loss
-from training.optimisation import autocast, decay_start, follow
-from training.quick_eval import run_check
+from training.config import CropSampling, TrainingConfig, load_config, snapshot
+from training.distributed import DistributedProcess, start_process
+from training.log import EVERY_STEPS, TrainingLog
+from training.losses import LossValue, part_names, segmentation_loss
+from training.optimisation import autocast, decay_start, ema_update
+from training.quick_eval import quick_eval
 from training.sample_predictions import write_predictions
-from training.samples import Data, batches, network_input, read_data, steps_per_epoch, training_samples
-from training.state import Run, export, resume, start_run
+from training.samples import TrainingData, batches, network_input, read_data, steps_per_epoch, training_samples
+from training.state import TrainingRun, export, resume_run, start_run
 from training.validation import validate
 
 CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
-def train(config: Config, folder: Path, go_on: bool) -> Run:
-    """Run to the last step, until the validation loss has not fallen for long, or until SIGTERM."""
+def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
+    """Train to the last step, until early stopping, or until SIGTERM; return the run."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
     with start_process(config.device) as process:
@@ -52,71 +52,84 @@ def train(config: Config, folder: Path, go_on: bool) -> Run:
             if process.is_first:
                 print(f"reading {config.data}", flush=True)
             data = read_data(config)
-        plan = Plan.of(config, len(data.frames), process.world)
-        if go_on:
-            resume(run, folder, config, plan.steps)
+        plan = StepPlan.of(config, len(data.frames), process.world)
+        if resume:
+            resume_run(run, folder, config, plan.steps)
         elif (folder / "state.pt").exists():
-            raise ConfigError(f"--out {folder}: holds the state of a run; allowed: another folder, or --resume")
+            raise ConfigError(f"--out {folder}: holds the state of a run; expected another folder, or --resume")
         recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
-        with interruption() as stopping:  # from here on there is a state to save
+        with interruption() as stopping:  # there is a state to save from now on
             fit(run, config, plan, data, process, recorder, stopping)
         if recorder:
-            recorder.close(run, "done" if not stopping.is_set() else f"stopped at step {run.step}; go on with --resume")
+            recorder.close(
+                run, "done" if not stopping.is_set() else f"stopped at step {run.step}; continue with --resume"
+            )
     return run
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Steps of the whole run, of one epoch, and between two checks."""
+class StepPlan:
+    """Number of steps of the whole run, of an epoch, and between two checks."""
 
     steps: int
     epoch_steps: int
     check_every_steps: int
 
     @classmethod
-    def of(cls, config: Config, frames: int, processes: int) -> "Plan":
+    def of(cls, config: TrainingConfig, frames: int, processes: int) -> "StepPlan":
+        """Return the plan of a configuration."""
         epoch_steps = steps_per_epoch(frames, config.batch * processes)
         steps = config.steps or config.epochs * epoch_steps
         return cls(steps, epoch_steps, config.check_every_steps or epoch_steps)
 
     def checks_after(self, step: int) -> bool:
+        """Return whether a check follows a step."""
         return step % self.check_every_steps == 0 or step == self.steps
 
 
 def fit(
-    run: Run,
-    config: Config,
-    plan: Plan,
-    data: Data,
-    process: Process,
+    run: TrainingRun,
+    config: TrainingConfig,
+    plan: StepPlan,
+    data: TrainingData,
+    process: DistributedProcess,
     recorder: "Recorder | None",
     stopping: threading.Event,
 ) -> None:
-    """The loop.  In several processes each takes its share of every step; the first alone checks and records."""
+    """Run the training loop; each process takes its share of every step, rank 0 alone validates and records."""
     samples = training_samples(data.frames, config, process.world, plan.steps)
-    module = process.wrapped(quick(run.network, process.device).train())
+    module = process.wrapped(fast_module(run.network, process.device).train())
     todo = range(run.step, run.step if run.progress.is_over(config.early_stopping) else plan.steps)
     for images, labels in batches(samples, todo, process.rank, process.world, config.workers):
         loss = train_step(run, module, config, plan, process, images, labels)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         better: list[str] = []
         if plan.checks_after(run.step):
-            figures = process.from_first(lambda: check(run, config, data))
-            better = run.progress.add(figures, config.early_stopping)
-            run.learning_rate.after_check(figures)
+            metrics = process.from_first(lambda: check(run, config, data))
+            better = run.progress.add(metrics, config.early_stopping)
+            run.learning_rate.after_check(metrics)
         stops = process.any(stopping.is_set())
         ends = stops or run.step == plan.steps or run.progress.is_over(config.early_stopping)
         if recorder:
-            recorder.add(run, loss, figures, better, ends)
+            recorder.add(run, loss, metrics, better, ends)
         if ends:
             return
 
 
 def train_step(
-    run: Run, module: nn.Module, config: Config, plan: Plan, process: Process, images: Tensor, labels: Tensor
-) -> Loss:
-    """`module` computes what `run.network` does, faster, and shares gradients among processes."""
-    # Dropout depends on the seed, the step and the process alone, as the samples do: there is no state to save.
+    run: TrainingRun,
+    module: nn.Module,
+    config: TrainingConfig,
+    plan: StepPlan,
+    process: DistributedProcess,
+    images: Tensor,
+    labels: Tensor,
+) -> LossValue:
+    """Take one optimisation step and return its loss.
+
+    `module` computes the same as `run.network`, faster, and averages gradients over processes.
+    """
+    # Dropout depends only on seed, step and rank, as samples do: there is no random state to save.
     torch.manual_seed(int(np.random.SeedSequence((config.seed, run.step, process.rank)).generate_state(1)[0]))
     run.learning_rate.before_step(run.step, plan.steps)
     images, labels = images.to(process.device), labels.to(process.device)
@@ -131,32 +144,33 @@ def train_step(
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    follow(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
+    ema_update(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
     run.step += 1
     return loss
 
 
-def class_weights(config: Config) -> Sequence[float]:
-    """Of the names of objects: those that are drawn seldom weigh more."""
-    return config.sampling.augmentation.class_weights if isinstance(config.sampling, Crops) else ()
+def class_weights(config: TrainingConfig) -> Sequence[float]:
+    """Return the classes' weights in the loss: classes that are drawn seldom weigh more."""
+    return config.sampling.augmentation.class_weights if isinstance(config.sampling, CropSampling) else ()
 
 
-def quick(network: nn.Module, device: torch.device | None = None) -> nn.Module:
-    """On a processor the exact rewrite of a DAS-Net, which shares its weights; others as they are.
+def fast_module(network: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """Return the exact CPU rewrite of a DAS-Net, which shares its weights; other networks unchanged.
 
-    On a GPU the module itself: the rewrite's loop over samples took 217 ms for a step of 32, the module 60 (H200).
+    On a GPU the module itself is faster: the rewrite's loop over samples took 217 ms for a step of 32, the module 60
+    (H200).
     """
-    on_processor = device is None or device.type == "cpu"
-    return FusedDASNet(network) if isinstance(network, DASNet) and on_processor else network
+    on_cpu = device is None or device.type == "cpu"
+    return FusedDASNet(network) if isinstance(network, DASNet) and on_cpu else network
 
 
-def check(run: Run, config: Config, data: Data) -> dict[str, float]:
-    """Of the averaged network: {"val_loss": ..., "val_iou": ...}, or with crops {"hard_recognised": 0.7, ...}."""
-    network, how = quick(run.average, next(run.average.parameters()).device).eval(), config.sampling
-    if not isinstance(how, Crops):
+def check(run: TrainingRun, config: TrainingConfig, data: TrainingData) -> dict[str, float]:
+    """Return the averaged network's metrics: {"val_loss": ..., ...}, or with crops {"hard_recognised": 0.7, ...}."""
+    network, how = fast_module(run.average, next(run.average.parameters()).device).eval(), config.sampling
+    if not isinstance(how, CropSampling):
         return validate(network, data.checks.values(), how.size_px, config)
     shown, precision = how.preprocessing, config.precision
-    results = {split: run_check(network, frames, shown, precision) for split, frames in data.checks.items()}
+    results = {split: quick_eval(network, frames, shown, precision) for split, frames in data.checks.items()}
     return {
         f"{split}_{column}": round(value, 4)
         for split, result in results.items()
@@ -164,66 +178,69 @@ def check(run: Run, config: Config, data: Data) -> dict[str, float]:
     }
 
 
-def check_columns(config: Config) -> list[str]:
-    if not isinstance(config.sampling, Crops):
+def check_columns(config: TrainingConfig) -> list[str]:
+    """Return the names of the metrics of a check."""
+    if not isinstance(config.sampling, CropSampling):
         return ["val_loss", "val_iou"]
     return [f"{split}_{column}" for split in config.check_splits for column in CHECK_COLUMNS]
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes what a run leaves in its folder."""
+    """Writes a run's files."""
 
     folder: Path
-    config: Config
-    plan: Plan
-    data: Data
-    log: Log
+    config: TrainingConfig
+    plan: StepPlan
+    data: TrainingData
+    log: TrainingLog
 
     @classmethod
-    def of(cls, folder: Path, config: Config, plan: Plan, data: Data, step: int) -> "Recorder":
+    def of(cls, folder: Path, config: TrainingConfig, plan: StepPlan, data: TrainingData, step: int) -> "Recorder":
+        """Return the recorder of a run that starts at `step`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(snapshot(config), encoding="utf-8")
         columns = [*part_names(config.loss, len(config.classes)), "lr", "s_per_step", *check_columns(config)]
-        log = Log(folder, columns, step, plan.steps, config.tensorboard)
+        log = TrainingLog(folder, columns, step, plan.steps, config.tensorboard)
         log.say(data.description)
         log.say(f"{data.summary}, from step {step} to {plan.steps}, pid {os.getpid()}")
         return cls(folder, config, plan, data, log)
 
-    def add(self, run: Run, loss: Loss, figures: dict[str, float], better: list[str], ends: bool) -> None:
+    def add(self, run: TrainingRun, loss: LossValue, metrics: dict[str, float], better: list[str], ends: bool) -> None:
+        """Record a step: log, and where due checkpoints, predictions and state."""
         self.log.add(loss)
-        if figures or ends or run.step % EVERY_STEPS == 0:
-            self.log.write(run.step, run.step / self.plan.epoch_steps, run.learning_rate.value, figures)
-        if figures:
+        if metrics or ends or run.step % EVERY_STEPS == 0:
+            self.log.write(run.step, run.step / self.plan.epoch_steps, run.learning_rate.value, metrics)
+        if metrics:
             for name in ("ema", *(f"best_{name}" for name in better)):
-                export(self.folder / f"{name}.safetensors", run, self.config, self.data.summary, figures)
+                export(self.folder / f"{name}.safetensors", run, self.config, self.data.summary, metrics)
             self._write_predictions(run)
         if run.step == decay_start(self.config.schedule, self.plan.steps):
             run.save(self.folder / "stable.pt", self.config, self.plan.steps)
-        if figures or ends or run.step % self.config.save_every_steps == 0:
+        if metrics or ends or run.step % self.config.save_every_steps == 0:
             run.save(self.folder / "state.pt", self.config, self.plan.steps)
 
-    def close(self, run: Run, how: str) -> None:
-        """Say how it ended, and which file to use."""
+    def close(self, run: TrainingRun, how: str) -> None:
+        """Log how the run ended, and the best checkpoint."""
         self.log.say(how)
         best = [name for name in ("iou", "loss") if name in run.progress.best]
         if best:
             figure = f"val_{best[0]} {run.progress.best[best[0]]:.4f}"
             self.log.say(f"best checkpoint: {self.folder / f'best_{best[0]}.safetensors'} ({figure})")
-        elif (last := self.folder / "ema.safetensors").exists():  # crops are checked, but none is chosen by it
+        elif (last := self.folder / "ema.safetensors").exists():  # quick evaluations choose no best checkpoint
             self.log.say(f"checkpoint: {last} (the last)")
         self.log.close()
 
-    def _write_predictions(self, run: Run) -> None:
+    def _write_predictions(self, run: TrainingRun) -> None:
         sets = [frames for frames in self.data.checks.values() if len(frames)] or [self.data.frames]
-        network = quick(run.average, next(run.average.parameters()).device).eval()
+        network = fast_module(run.average, next(run.average.parameters()).device).eval()
         path = self.folder / "predictions" / f"step_{run.step:07d}.png"
         write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
 
 
 @contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """Set by the first SIGTERM or Ctrl-C; the second one acts as usual."""
+    """Yield an event that the first SIGTERM or Ctrl-C sets; the second one acts as usual."""
     stopping = threading.Event()
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {kind: signal.getsignal(kind) for kind in kinds}
@@ -244,12 +261,12 @@ def interruption() -> Iterator[threading.Event]:
         restore()
 
 
-def run_training(path: Path, out: Path | None, go_on: bool, changes: Sequence[str]) -> int:
-    """What the command line does.  The exit code: 0 done or stopped, 1 failed, 2 a wrong configuration or data."""
+def run_training(path: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> int:
+    """Train as `dasnet train` does; return 0 when done or stopped, 1 on failure, 2 for wrong configuration or data."""
     keep_memory()
     try:
         config = load_config(path, changes)
-        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), go_on)
+        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), resume)
     except (DasnetError, ModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_code
@@ -257,13 +274,14 @@ def run_training(path: Path, out: Path | None, go_on: bool, changes: Sequence[st
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="train", description="Train a network.")
     parser.add_argument("config", type=Path, help="a YAML file, e.g. configs/training/dasnet.yaml, or the original's")
     parser.add_argument("--out", type=Path, help="folder of the run (default: .cache/runs/<name of the config>)")
-    parser.add_argument("--resume", action="store_true", help="go on from DIR/state.pt")
+    parser.add_argument("--resume", action="store_true", help="continue from DIR/state.pt")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. optimizer.lr=0.001")
-    given = parser.parse_args(arguments)
-    return run_training(given.config, given.out, given.resume, given.set)
+    options = parser.parse_args(arguments)
+    return run_training(options.config, options.out, options.resume, options.set)
 
 
 if __name__ == "__main__":

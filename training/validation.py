@@ -1,8 +1,8 @@
-"""How good a network is on whole, stretched frames that it does not learn from.
+"""Validation loss and IoU on whole, stretched frames that are not trained on.
 
-In: a network in evaluation mode and cached frames.  Out: the loss, and the IoU at a threshold of 0.5, of the output, as
-means over images; the IoU of an image and class is (intersection + 1e-6) / (union + 1e-6), as in the original, so that
-an empty mask on an empty image counts as right.
+In: a network in evaluation mode and cached frames.  Out: the loss, and the IoU at a threshold of 0.5, as means over
+images; the IoU of an image and class is (intersection + 1e-6) / (union + 1e-6), as in the original, so that an empty
+mask on an empty image counts as correct.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from training.cache import CachedFrame, Frames
-from training.config import Config
+from training.cache import CachedFrame, CachedFrames
+from training.config import TrainingConfig
 from training.losses import segmentation_loss
 from training.optimisation import autocast
-from training.samples import Sample, all_frames, network_input, stacked, stretched
+from training.samples import TrainingSample, all_frames, network_input, stacked, stretched
 
 EPSILON = 1e-6
 
 
 @torch.no_grad()
-def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: Config) -> dict[str, float]:
-    """{"val_loss": ..., "val_iou": ...} over the frames of all sets."""
+def validate(
+    network: nn.Module, sets: Iterable[CachedFrames], size_px: int, config: TrainingConfig
+) -> dict[str, float]:
+    """Return {"val_loss": ..., "val_iou": ...} over the frames of all sets."""
     device = next(network.parameters()).device
     losses: list[Tensor] = []
     ious: list[Tensor] = []
@@ -31,7 +33,7 @@ def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: C
     with ThreadPoolExecutor(max(1, config.workers)) as pool:
         for frames in sets:
 
-            def read(frame: CachedFrame, frames: Frames = frames) -> Sample:
+            def read(frame: CachedFrame, frames: CachedFrames = frames) -> TrainingSample:
                 return stretched(*frames.read(frame), size_px)
 
             items = all_frames(frames)
@@ -50,10 +52,10 @@ def validate(network: nn.Module, sets: Iterable[Frames], size_px: int, config: C
     return {"val_loss": loss_mean, "val_iou": iou_mean}
 
 
-def iou(found: Tensor, labels: Tensor) -> Tensor:
-    """The mean over images and classes of masks (N, C, H, W) and label maps (N, H, W)."""
-    classes = torch.arange(1, found.shape[1] + 1, device=labels.device)
+def iou(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean IoU over images and classes of masks (N, C, H, W) and label maps (N, H, W)."""
+    classes = torch.arange(1, predicted.shape[1] + 1, device=labels.device)
     target = labels[:, None] == classes[None, :, None, None]
-    shared = (found & target).sum(dim=(2, 3)).float()
-    either = (found | target).sum(dim=(2, 3)).float()
+    shared = (predicted & target).sum(dim=(2, 3)).float()
+    either = (predicted | target).sum(dim=(2, 3)).float()
     return ((shared + EPSILON) / (either + EPSILON)).mean()

@@ -62,7 +62,7 @@ class CudaBackend:
     """
 
     kind = "cuda"
-    at_once = SLOTS
+    max_in_flight = SLOTS
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
-"""Which engine is the fastest here: by what the processor can do, then by a short timing that is kept for next time.
+"""Select the fastest CPU engine: by what the processor supports, then by a short timing whose result is cached.
 
-A processor's name says little about it: bfloat16 through AVX-512 halves the time on one maker's cores and doubles it on
-another's.  The timing takes about a second and lies in the user's cache folder, by processor, versions and network.
+A processor's name is a poor predictor: bfloat16 through AVX-512 halves the time on one maker's cores and doubles it on
+another's.  The timing takes about a second; its result is stored in the user's cache folder, keyed by processor,
+versions and network.
 """
 
 import json
@@ -18,48 +19,50 @@ from torch import nn
 
 from model.dasnet import DASNet
 from model.engine.backend import Backend
-from model.engine.native import NativeBackend, why_not
+from model.engine.native import NativeBackend, unsupported_reason
 from model.engine.torch import TorchBackend
 from model.native.library import version as native_version
 from model.native.processor import cpuinfo, has_fast_bf16
 
 SIDE_PX = 256
 ROUNDS = 3
-ADVANTAGE = 1.15  # a less exact engine must be faster by this factor
+MIN_SPEEDUP = 1.15  # a less exact precision is selected only from this speed-up on
 
 
 @dataclass(frozen=True)
-class Choice:
+class EngineSelection:
+    """The engine and precision selected, and why."""
+
     kind: str
     precision: str
     reason: str
 
 
-def choose(network: nn.Module, multiple: int, threads: int | None, kind: str = "auto") -> Choice:
-    """For a CPU; kind "native" or "torch": the precision alone is chosen."""
+def select_engine(network: nn.Module, multiple: int, threads: int | None, kind: str = "auto") -> EngineSelection:
+    """Select engine and precision for a CPU; with kind "native" or "torch", the precision only."""
     if not isinstance(network, DASNet):
-        return Choice("module", "fp32", f"{type(network).__name__} has no faster form here")
-    reason = why_not(network)
+        return EngineSelection("reference", "fp32", f"no faster engine runs {type(network).__name__}")
+    reason = unsupported_reason(network)
     if kind == "auto":
         kind = "torch" if reason else "native"
-    left_out = f"; not native: {reason}" if reason else ""
+    not_native = f"; not native: {reason}" if reason else ""
     if not has_fast_bf16():
-        return Choice(kind, "fp32", f"the processor does not compute in bfloat16{left_out}")
-    path = _cache_folder() / f"{_key(network, kind, threads)}.json"
+        return EngineSelection(kind, "fp32", f"the processor does not compute in bfloat16{not_native}")
+    path = _cache_folder() / f"{_cache_key(network, kind, threads)}.json"
     try:
-        kept = Choice(**json.loads(path.read_text(encoding="utf-8")))
-        if kept.kind == kind and kept.precision in ("fp32", "bf16"):
-            return kept
+        cached = EngineSelection(**json.loads(path.read_text(encoding="utf-8")))
+        if cached.kind == kind and cached.precision in ("fp32", "bf16"):
+            return cached
     except (OSError, ValueError, TypeError):
-        pass  # not timed yet, or by another version
+        pass  # not timed yet, or written by another version
     precision, timing = _faster_precision(network, kind, multiple, threads)
-    choice = Choice(kind, precision, timing + left_out)
+    selection = EngineSelection(kind, precision, timing + not_native)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(choice)), encoding="utf-8")
+        path.write_text(json.dumps(asdict(selection)), encoding="utf-8")
     except OSError:
-        pass  # no home to keep it in: timed again next time
-    return choice
+        pass  # without a writable cache it is timed at every start
+    return selection
 
 
 def _faster_precision(network: DASNet, kind: str, multiple: int, threads: int | None) -> tuple[str, str]:
@@ -71,7 +74,7 @@ def _faster_precision(network: DASNet, kind: str, multiple: int, threads: int | 
     backends = {precision: backend(precision) for precision in ("fp32", "bf16")}
     times_ms: dict[str, list[float]] = {precision: [] for precision in backends}
     generator = np.random.default_rng(0)
-    for _ in range(ROUNDS + 1):  # in turn, so that a busy machine slows both
+    for _ in range(ROUNDS + 1):  # interleaved, so that other load on the machine slows both
         frames = generator.integers(0, 256, (1, SIDE_PX, SIDE_PX, 3), np.uint8)
         for precision, one in backends.items():
             started_s = time.perf_counter()
@@ -80,11 +83,11 @@ def _faster_precision(network: DASNet, kind: str, multiple: int, threads: int | 
     for one in backends.values():
         one.close()
     fp32, bf16 = (median(times_ms[precision][1:]) for precision in ("fp32", "bf16"))
-    precision = "bf16" if bf16 * ADVANTAGE < fp32 else "fp32"
+    precision = "bf16" if bf16 * MIN_SPEEDUP < fp32 else "fp32"
     return precision, f"timed at {SIDE_PX}x{SIDE_PX}: fp32 {fp32:.0f} ms, bf16 {bf16:.0f} ms"
 
 
-def _key(network: DASNet, kind: str, threads: int | None) -> str:
+def _cache_key(network: DASNet, kind: str, threads: int | None) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     processor = "".join(c if c.isalnum() else "-" for c in cpuinfo("model name") or platform.machine())
     version = native_version() if kind == "native" else torch.__version__

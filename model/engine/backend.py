@@ -1,7 +1,7 @@
-"""What every engine provides behind `Engine`, and the part that all of them share.
+"""The interface of the engines behind `model.engine.engine.Engine`, and the padding that they share.
 
-Frames enter as uint8 RGB (N, H, W, 3) of any size and are padded by mirroring to the network's multiple; maps leave at
-the frames' own size.
+In: uint8 RGB frames (N, H, W, 3) of any size, reflection-padded to the network's multiple.  Out: float32 probability
+maps (N, classes, H, W) at the frames' own size.
 """
 
 from concurrent.futures import Future
@@ -18,30 +18,35 @@ Maps = NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """Thread-safe; batches are begun in the order of submission."""
+    """One way to run a network.  Thread-safe; batches start in the order of submission.
+
+    max_in_flight: how many submitted batches keep the device busy; more would only be queued.
+    """
 
     kind: str
     device: torch.device
     precision: str
-    at_once: int  # batches under way that keep the device busy; more would only wait
+    max_in_flight: int
 
     def logits(self, batch: Tensor) -> Tensor:
-        """float32 (N, C, H, W) in 0..1, sides multiples of the network's -> float32 logits, on the CPU."""
+        """Return float32 logits, on the CPU, of float32 images (N, C, H, W) in 0..1 with padded sides."""
         ...
 
     def submit(self, frames: Frames) -> "Future[Maps]":
-        """A Future of float32 probabilities (N, classes, H, W)."""
+        """Return a Future of float32 probabilities (N, classes, H, W)."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish the batches in flight and release the engine's resources."""
+        ...
 
 
 def padded(image: Tensor, multiple: int) -> Tensor:
-    """(N, C, H, W) enlarged to the right and below, to multiples of `multiple`."""
+    """Return images (N, C, H, W) padded on the right and at the bottom to multiples of `multiple`."""
     height, width = image.shape[-2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return image
-    # Mirrored, as in training; a picture smaller than its margin can only be repeated at its edge.
+    # Reflected, as in training; an image smaller than its padding can only repeat its edge.
     mode = "reflect" if below < height and right < width else "replicate"
     return F.pad(image, (0, right, 0, below), mode=mode)

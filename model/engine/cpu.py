@@ -1,4 +1,4 @@
-"""What the engines on a processor share: batches in threads of the engine's own."""
+"""The part that the CPU engines share: batches run in the engine's own threads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,25 +11,28 @@ from model.engine.backend import Frames, Maps, padded
 
 
 class CpuBackend(ABC):
-    """A `Backend` of which `_logits` alone is missing; that runs in a thread of the engine's, after `prepare`."""
+    """A `Backend` without its `_logits`, which runs in the engine's threads, each initialised by `prepare`."""
 
     device = torch.device("cpu")
 
-    def __init__(self, multiple: int, prepare: Callable[[], None] | None = None, at_once: int = 1) -> None:
+    def __init__(self, multiple: int, prepare: Callable[[], None] | None = None, max_in_flight: int = 1) -> None:
         self._multiple = multiple
-        self.at_once = at_once
-        self._executor = ThreadPoolExecutor(at_once, thread_name_prefix="engine", initializer=prepare)
+        self.max_in_flight = max_in_flight
+        self._executor = ThreadPoolExecutor(max_in_flight, thread_name_prefix="engine", initializer=prepare)
 
     @abstractmethod
     def _logits(self, batch: Tensor) -> Tensor: ...
 
     def logits(self, batch: Tensor) -> Tensor:
+        """See `Backend.logits`."""
         return self._executor.submit(self._logits, batch).result()
 
     def submit(self, frames: Frames) -> "Future[Maps]":
+        """See `Backend.submit`."""
         return self._executor.submit(self._probabilities, frames)
 
     def close(self) -> None:
+        """Finish the batches in flight, cancel the queued ones."""
         self._executor.shutdown(cancel_futures=True)
 
     @torch.inference_mode()

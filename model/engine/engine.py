@@ -1,8 +1,8 @@
-"""The one way to run a network: frames in, probability maps out.
+"""Run inference with a network: frames in, probability maps out.
 
-`Engine(source)` takes a checkpoint's path, a `Loaded` checkpoint or a bare network.  `submit` accepts uint8 frames and
-returns a Future, so that a caller keeps two batches in flight; `logits` is for proofs.  Every engine is exact to the
-readable module within its precision; tests prove it.
+`Engine(source)` takes the path of a checkpoint, a `Loaded` checkpoint or a bare network.  `submit` takes uint8 frames
+and returns a Future, so that a caller can keep several batches in flight; `logits` serves tests.  Every engine computes
+the function of the reference network within its precision (tests/unit/model/test_engines.py).
 """
 
 from concurrent.futures import Future
@@ -18,24 +18,26 @@ from torch import Tensor, nn
 from model.checkpoint import Loaded, load
 from model.classifier import FusedClassifier
 from model.dasnet import DASNet
-from model.engine.autotune import choose
+from model.engine.autotune import select_engine
 from model.engine.backend import Backend, Frames, Maps
 from model.engine.native import NativeBackend
 from model.engine.torch import DTYPES, TorchBackend
 from model.errors import ChoiceError, EngineError
 from model.metadata import Metadata
 
-KINDS = ("auto", "native", "torch", "module", "cuda")
+KINDS = ("auto", "native", "torch", "cuda", "reference")
+KIND_ALIASES = {"module": "reference"}  # the name before version 0.2
 DEVICES = ("auto", "cpu", "cuda")
 
 
 class Engine:
-    """Thread-safe; several may live in one process.
+    """Runs a network on one device.  Thread-safe; a process may have several.
 
-    device: "auto", "cpu", "cuda" or "cuda:N".  precision: "auto", "fp32", "bf16", on CUDA also "fp16".
-    kind: "native" is our own code for a processor, "torch" the exact rewrite on one, "cuda" that on a GPU, "module" the
-    readable network as it is.
-    threads: of the CPU, None: torch's own number.
+    Attributes:
+        metadata: The checkpoint's, or the defaults for a bare network.
+        classify: The checkpoint's second-stage classifier, or None.
+        multiple: Sides of the network's input are multiples of this.
+        max_in_flight: How many submitted batches keep the device busy; more would only be queued.
     """
 
     def __init__(
@@ -46,32 +48,50 @@ class Engine:
         kind: str = "auto",
         threads: int | None = None,
     ) -> None:
+        """Load `source` and start an engine for it.
+
+        Args:
+            source: Path of a checkpoint, a loaded checkpoint, or a bare network.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            precision: "auto", "fp32", "bf16"; on CUDA also "fp16".
+            kind: "auto"; "native", our C++ engine on a CPU; "torch", the exact rewrite in torch on a CPU; "cuda", the
+                engine on a GPU; "reference", the plain network on a CPU ("module" is an alias).
+            threads: CPU threads; None for torch's default.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be loaded.
+            ChoiceError: The device, precision or engine is not available here.
+        """
         loaded = load(source) if isinstance(source, str | Path) else source
         network = loaded.network if isinstance(loaded, Loaded) else loaded
         self.metadata = loaded.metadata if isinstance(loaded, Loaded) else Metadata()
-        beside = loaded.classifier if isinstance(loaded, Loaded) else None
-        self.classify = FusedClassifier(beside) if beside else None  # of found targets; None: the network names them
+        classifier = loaded.classifier if isinstance(loaded, Loaded) else None
+        self.classify = FusedClassifier(classifier) if classifier else None
         self.multiple = int(getattr(network, "multiple", 32))
-        self._backend = _choose(network, self.multiple, device, precision, kind, threads)
+        self._backend = _make_backend(network, self.multiple, device, precision, kind, threads)
         self.kind, self.device, self.precision = self._backend.kind, self._backend.device, self._backend.precision
-        self.at_once = self._backend.at_once  # batches under way that keep the device busy
+        self.max_in_flight = self._backend.max_in_flight
 
     @property
     def name(self) -> str:
-        """For people and for `dasnet_build_info`."""
+        """Return the engine's name for logs, results and the metric `dasnet_build_info`."""
         return f"{self.kind}-{self.device.type}-{self.precision}"
 
     def logits(self, batch: Tensor | NDArray[np.float32]) -> Tensor:
-        """float32 (N, C, H, W) in 0..1, sides multiples of `multiple` -> float32 logits (N, classes, H, W)."""
+        """Return float32 logits (N, classes, H, W) of float32 images (N, C, H, W) in 0..1.
+
+        Height and width must be multiples of `multiple`.
+        """
         return self._backend.logits(torch.as_tensor(batch))
 
     def submit(self, frames: Frames) -> "Future[Maps]":
-        """uint8 RGB (N, H, W, 3), any size -> a Future of float32 probabilities (N, classes, H, W)."""
+        """Return a Future of float32 probabilities (N, classes, H, W) of uint8 RGB frames (N, H, W, 3) of any size."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise EngineError(f"frames of {frames.dtype} {frames.shape}; allowed: uint8 (N, H, W, 3)")
+            raise EngineError(f"frames of {frames.dtype} {frames.shape}; must be uint8 (N, H, W, 3)")
         return self._backend.submit(frames)
 
     def close(self) -> None:
+        """Finish the batches in flight and release the engine's resources."""
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -81,38 +101,41 @@ class Engine:
         self.close()
 
 
-def _choose(network: nn.Module, multiple: int, device: str, precision: str, kind: str, threads: int | None) -> Backend:
-    where = _choose_device(device)
+def _make_backend(
+    network: nn.Module, multiple: int, device: str, precision: str, kind: str, threads: int | None
+) -> Backend:
+    torch_device = _torch_device(device)
+    kind = KIND_ALIASES.get(kind, kind)
     if kind not in KINDS:
-        raise ChoiceError(f"engine {kind!r}; allowed: {', '.join(KINDS)}")
-    if where.type == "cuda":
+        raise ChoiceError(f"engine {kind!r}; must be one of {', '.join(KINDS)}")
+    if torch_device.type == "cuda":
         if kind not in ("auto", "cuda"):
-            raise ChoiceError(f"engine {kind!r} on {device!r}; allowed: auto, cuda")
+            raise ChoiceError(f"engine {kind!r} on device {device!r}; must be auto or cuda")
         from model.cuda.backend import CudaBackend
 
-        return CudaBackend(network, where, "fp16" if precision == "auto" else precision, multiple)
+        return CudaBackend(network, torch_device, "fp16" if precision == "auto" else precision, multiple)
     if kind == "cuda":
-        raise ChoiceError("engine 'cuda' needs device cuda; allowed: auto, native, torch, module")
+        raise ChoiceError(f"engine 'cuda' on device {device!r}; must be auto, native, torch or reference")
     if precision not in ("auto", *DTYPES):
-        raise ChoiceError(f"precision {precision!r}; allowed: auto, {', '.join(DTYPES)}")
+        raise ChoiceError(f"precision {precision!r}; must be one of auto, {', '.join(DTYPES)}")
     if kind == "torch" and not isinstance(network, DASNet):
-        raise ChoiceError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; allowed: module")
-    if kind == "module":
+        raise ChoiceError(f"engine 'torch' runs DAS-Net only, not {type(network).__name__}; must be reference")
+    if kind == "reference":
         precision = "fp32" if precision == "auto" else precision
     if "auto" in (kind, precision):
-        choice = choose(network, multiple, threads, kind)
-        kind = choice.kind if kind == "auto" else kind
-        precision = choice.precision if precision == "auto" else precision
+        selected = select_engine(network, multiple, threads, kind)
+        kind = selected.kind if kind == "auto" else kind
+        precision = selected.precision if precision == "auto" else precision
     if kind == "native":
         return NativeBackend(network, precision, multiple, threads)
     return TorchBackend(network, kind, precision, multiple, threads)
 
 
-def _choose_device(device: str) -> torch.device:
+def _torch_device(device: str) -> torch.device:
     if device.partition(":")[0] not in DEVICES:
-        raise ChoiceError(f"device {device!r}; allowed: {', '.join(DEVICES)}, cuda:N")
+        raise ChoiceError(f"device {device!r}; must be one of {', '.join(DEVICES)}, cuda:N")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ChoiceError(f"device {device!r}: no CUDA device is usable here; allowed: auto, cpu")
+        raise ChoiceError(f"device {device!r}: no CUDA device is usable here; must be auto or cpu")
     return torch.device(device)

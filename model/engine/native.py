@@ -1,4 +1,4 @@
-"""DAS-Net on a CPU through our own code in `model/native`: every stage in the caches, no map written twice."""
+"""The native engine: DAS-Net on a CPU through our C++ code in `model/native`."""
 
 import weakref
 
@@ -16,22 +16,22 @@ from model.fused import folded_output
 from model.native.library import NativeError, library
 
 CHANNELS = 64
-MOST_CLASSES = 8
-MOST_AT_ONCE = 2  # pictures under way, which share the threads: none then waits for the other at the end of a stage
+MAX_CLASSES = 8
+MAX_IN_FLIGHT = 2  # images that share the threads: while one waits at the end of a stage, the other computes
 PRECISIONS = ("fp32", "bf16")
 
 
-def why_not(network: nn.Module) -> str:
-    """Why this network cannot run natively here; empty where it can."""
+def unsupported_reason(network: nn.Module) -> str:
+    """Return why this network cannot run natively here; empty if it can."""
     if not isinstance(network, DASNet):
         return f"it runs DAS-Net only, not {type(network).__name__}"
     blocks = _blocks(network)
     shapes = {tuple(block.weights.shape[1:3]) for block in blocks}
-    allowed = {(CHANNELS, 3), (CHANNELS, CHANNELS), (CHANNELS, 2 * CHANNELS)}
-    if shapes != allowed or any(block.padding != 1 for block in blocks):
-        return "it runs networks of 3 colours, 64 channels and a padding of 1 only"
-    if _classes(network) > MOST_CLASSES:
-        return f"it runs networks of 1 to {MOST_CLASSES} classes only"
+    supported = {(CHANNELS, 3), (CHANNELS, CHANNELS), (CHANNELS, 2 * CHANNELS)}
+    if shapes != supported or any(block.padding != 1 for block in blocks):
+        return "it runs networks of 3 input channels, 64 feature channels and a padding of 1 only"
+    if _classes(network) > MAX_CLASSES:
+        return f"it runs networks of 1 to {MAX_CLASSES} classes only"
     try:
         library()
     except NativeError as error:
@@ -49,7 +49,7 @@ def _classes(network: DASNet) -> int:
 
 
 def packed_weights(network: DASNet) -> NDArray[np.float32]:
-    """All of them, in the order in which `model/native/engine.cpp` reads them."""
+    """Return all weights, flat, in the order in which `model/native/engine.cpp` reads them."""
     parts: list[Tensor] = []
     for block in _blocks(network):
         reduce, expand, norm = block.attention[1], block.attention[3], block.gn
@@ -62,17 +62,17 @@ def packed_weights(network: DASNet) -> NDArray[np.float32]:
 
 
 class NativeBackend(CpuBackend):
-    """Weights are copied: what changes in the network later is not seen."""
+    """Runs a DAS-Net through the native library; it copies the weights, so later changes have no effect."""
 
     kind = "native"
 
     def __init__(self, network: nn.Module, precision: str, multiple: int, threads: int | None) -> None:
-        if reason := why_not(network):
-            raise ChoiceError(f"engine 'native': {reason}; allowed: torch, module")
+        if reason := unsupported_reason(network):
+            raise ChoiceError(f"engine 'native': {reason}; must be torch or reference")
         assert isinstance(network, DASNet)
         map_large_blocks()
         threads = threads or torch.get_num_threads()
-        super().__init__(multiple, at_once=min(MOST_AT_ONCE, threads))
+        super().__init__(multiple, max_in_flight=min(MAX_IN_FLIGHT, threads))
         self.precision = precision
         self._library = library()
         self.classes = _classes(network)
@@ -84,41 +84,42 @@ class NativeBackend(CpuBackend):
             self._levels,
             self.classes,
             threads,
-            self.at_once,
+            self.max_in_flight,
             precision == "bf16",
         )
         if not self._handle:
-            raise EngineError(f"engine 'native': {self._said()}")
-        # Also for who forgets to close: it holds hundreds of megabytes and its threads.
+            raise EngineError(f"engine 'native': {self._last_error()}")
+        # Also without close(): the handle holds threads and hundreds of megabytes.
         self._destroy = weakref.finalize(self, self._library.dasnet_destroy, self._handle)
 
-    def _said(self) -> str:
+    def _last_error(self) -> str:
         return str(self._library.dasnet_error().decode())
 
     def close(self) -> None:
+        """Finish the batches in flight and release the library's memory and threads."""
         super().close()
-        self._destroy()  # once, however often it is called
+        self._destroy()  # runs only once
 
     def time_stages(self, image: NDArray[np.float32], rounds: int) -> NDArray[np.float64]:
-        """Average seconds of each stage (3 * levels + 2) over `rounds` runs of an image (3, H, W) in 0..1."""
+        """Return each stage's average seconds (3 * levels + 2,) over `rounds` runs of an image (3, H, W) in 0..1."""
         image = np.ascontiguousarray(image, np.float32)
         seconds = np.zeros(3 * self._levels + 2)
         _, height, width = image.shape
         arguments = image.ctypes.data, height, width, rounds, seconds.ctypes.data
         if self._library.dasnet_time_stages(self._handle, *arguments):
-            raise EngineError(f"an image of {image.shape}: {self._said()}")
+            raise EngineError(f"an image of {image.shape}: {self._last_error()}")
         return seconds
 
     def peak_macs(self, duration_s: float) -> float:
-        """Multiply-accumulates per second of one thread in the matrix-product kernel, measured for that long."""
+        """Measure the matrix-product kernel's multiply-accumulates per second in one thread."""
         return float(self._library.dasnet_peak_macs(self.precision == "bf16", duration_s))
 
     def _logits(self, batch: Tensor) -> Tensor:
         images = np.ascontiguousarray(batch.numpy(), np.float32)
         if images.ndim != 4 or images.shape[1] != 3:
-            raise EngineError(f"a batch of {tuple(images.shape)}; expected (N, 3, H, W)")
+            raise EngineError(f"batch of {tuple(images.shape)}; expected (N, 3, H, W)")
         count, _, height, width = images.shape
         logits = np.empty((count, self.classes, height, width), np.float32)
         if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, logits.ctypes.data):
-            raise EngineError(f"a batch of {tuple(images.shape)}: {self._said()}")
+            raise EngineError(f"a batch of {tuple(images.shape)}: {self._last_error()}")
         return torch.from_numpy(logits)

@@ -1,4 +1,4 @@
-"""The network on a CPU through torch: the exact rewrite in channels_last, or the readable module as it is."""
+"""The torch engines on a CPU: the exact rewrite (`model.fused`) in channels_last, or the reference network."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchBackend(CpuBackend):
-    """kind "torch": the rewrite, DAS-Net only; "module": any network, for proofs and comparison."""
+    """Runs the exact rewrite of a DAS-Net (kind "torch"), or any network unchanged (kind "reference")."""
 
     def __init__(self, network: nn.Module, kind: str, precision: str, multiple: int, threads: int | None) -> None:
         keep_memory()

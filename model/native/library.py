@@ -1,7 +1,7 @@
-"""The native engine's shared library: built from `model/native` by a C++ compiler, found and loaded.
+"""Build, find and load the native engine's shared library.
 
-`python -m model.native.library` builds it, for this machine's processor; `make install` does that.  Without a compiler
-nothing breaks: the network then runs through torch, and `dasnet doctor` says why.  `--all` builds every form, for an
+`python -m model.native.library`, which `make install` calls, builds it for this machine's processor.  Without a C++
+compiler the network runs through torch, and `dasnet doctor` reports why.  `--all` builds every variant, for a container
 image that will run elsewhere.
 """
 
@@ -21,8 +21,8 @@ from model.native.processor import features
 
 SOURCES = Path(__file__).parent
 LIBRARIES = SOURCES / "lib"
-# Best first: what the compiler is told, and the processor's features that it takes.
-FORMS: dict[str, tuple[list[str], set[str]]] = {
+# Compiler flags and required processor features of each variant, best first.
+VARIANTS: dict[str, tuple[list[str], set[str]]] = {
     "amx": (
         ["-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512"],
         {"avx512f", "avx512_bf16", "amx_bf16"},
@@ -31,104 +31,109 @@ FORMS: dict[str, tuple[list[str], set[str]]] = {
     "avx512": (["-march=x86-64-v4", "-mprefer-vector-width=512"], {"avx512f"}),
     "avx2": (["-march=x86-64-v3"], {"avx2"}),
 }
-# -Wno-psabi: vectors are passed between inlined functions only, so how they would be passed does not matter.
+# -Wno-psabi: vectors are passed between inlined functions only, so their calling convention does not matter.
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC", "-pthread"]
 
 
 class NativeError(Exception):
-    """The library is not to be had; the text says why."""
+    """The library is not available; the message gives the reason."""
 
 
-def usable_forms() -> list[str]:
-    """Names of FORMS that run on this processor, best first."""
-    return [name for name, (_, needed) in FORMS.items() if needed <= features()]
+def usable_variants() -> list[str]:
+    """Return the names of the variants that run on this processor, best first."""
+    return [name for name, (_, needed) in VARIANTS.items() if needed <= features()]
 
 
 def version() -> str:
-    """Of the sources, so that a library of other ones is not taken for theirs."""
+    """Return the digest of the sources, part of a library's file name, so that a stale library is never loaded."""
     digest = hashlib.sha256()
     for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def path_of(form: str) -> Path:
-    return LIBRARIES / f"libdasnet-{form}-{version()}.so"
+def path_of(variant: str) -> Path:
+    """Return the path of a variant's library, built or not."""
+    return LIBRARIES / f"libdasnet-{variant}-{version()}.so"
 
 
-def build(forms: Sequence[str], folder: Path = LIBRARIES, extra_flags: Sequence[str] = ()) -> list[Path]:
-    """Compile what is not there yet.  Raises NativeError: no compiler, or it failed."""
+def build(variants: Sequence[str], folder: Path = LIBRARIES, extra_flags: Sequence[str] = ()) -> list[Path]:
+    """Compile the variants that are not built yet and return their paths.
+
+    Raise NativeError where there is no compiler or it fails.
+    """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if not compiler:
         raise NativeError("no C++ compiler is installed (on Debian: apt-get install g++)")
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for form in forms:
-        target = folder / path_of(form).name
-        made.append(target)
+    built = []
+    for variant in variants:
+        target = folder / path_of(variant).name
+        built.append(target)
         if target.exists():
             continue
-        with tempfile.TemporaryDirectory(dir=folder) as name:  # whole or not at all
+        with tempfile.TemporaryDirectory(dir=folder) as name:  # the target appears complete or not at all
             partial = Path(name) / target.name
-            flags = [*FLAGS, *FORMS[form][0], *extra_flags]
+            flags = [*FLAGS, *VARIANTS[variant][0], *extra_flags]
             command = [*compiler.split(), *flags, str(SOURCES / "engine.cpp"), "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise NativeError(f"{compiler} failed: {done.stderr.strip()[-400:]}")
             partial.replace(target)
-        for old in folder.glob(f"libdasnet-{form}-*.so"):
+        for old in folder.glob(f"libdasnet-{variant}-*.so"):
             if old != target:
                 old.unlink()
-    return made
+    return built
 
 
 def build_best(folder: Path = LIBRARIES) -> list[Path]:
-    """The best one that the system lets this processor run.  Raises NativeError."""
-    for form in usable_forms():
-        made = build([form], folder)
-        if opened(made[0]).dasnet_usable():
-            return made
+    """Build the best variant that processor and operating system can run.  Raise NativeError."""
+    for variant in usable_variants():
+        built = build([variant], folder)
+        if open_library(built[0]).dasnet_usable():
+            return built
     return []
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The best one that is there and runs on this processor.  Raises NativeError."""
-    if not usable_forms():
+    """Load the best variant that is built and runs on this processor.  Raise NativeError."""
+    if not usable_variants():
         raise NativeError("the native engine needs AVX2 or AVX-512")
-    for form in usable_forms():
-        if path_of(form).exists() and (found := opened(path_of(form))).dasnet_usable():
-            return found
+    for variant in usable_variants():
+        if path_of(variant).exists() and (loaded := open_library(path_of(variant))).dasnet_usable():
+            return loaded
     raise NativeError("the native engine is not built here (python -m model.native.library builds it)")
 
 
-def opened(path: Path) -> ctypes.CDLL:
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load a library and declare its functions.  Raise NativeError."""
     try:
-        found = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeError(f"{path.name}: {error}") from error
-    found.dasnet_error.restype = ctypes.c_char_p
-    found.dasnet_create.restype = ctypes.c_void_p
-    found.dasnet_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 5]
-    found.dasnet_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
-    found.dasnet_time_stages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
-    found.dasnet_peak_macs.restype = ctypes.c_double
-    found.dasnet_peak_macs.argtypes = [ctypes.c_int, ctypes.c_double]
-    found.dasnet_destroy.argtypes = [ctypes.c_void_p]
-    found.dasnet_destroy.restype = None
-    return found
+    library.dasnet_error.restype = ctypes.c_char_p
+    library.dasnet_create.restype = ctypes.c_void_p
+    library.dasnet_create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 5]
+    library.dasnet_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
+    library.dasnet_time_stages.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_void_p]
+    library.dasnet_peak_macs.restype = ctypes.c_double
+    library.dasnet_peak_macs.argtypes = [ctypes.c_int, ctypes.c_double]
+    library.dasnet_destroy.argtypes = [ctypes.c_void_p]
+    library.dasnet_destroy.restype = None
+    return library
 
 
 def main() -> int:
-    """Exit code 0 also where there is no compiler: the engine is left out then."""
+    """Build the library and return exit code 0, also without a compiler: the engine is optional."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="for every processor, not this one alone")
+    parser.add_argument("--all", action="store_true", help="build every variant, not only this processor's")
     options = parser.parse_args()
     try:
-        for path in build(list(FORMS)) if options.all else build_best():
+        for path in build(list(VARIANTS)) if options.all else build_best():
             print(f"native engine: {path.name}")
     except NativeError as error:
-        print(f"native engine: left out, {error}; the network runs through torch", file=sys.stderr)
+        print(f"native engine: not built, {error}; the network runs through torch", file=sys.stderr)
     return 0
 
 

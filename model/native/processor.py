@@ -1,4 +1,4 @@
-"""What this machine's processor can do, as far as engines are chosen by it."""
+"""The features of this machine's processor by which engines are selected."""
 
 from functools import cache
 from pathlib import Path
@@ -8,13 +8,13 @@ FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_in
 
 @cache
 def features() -> frozenset[str]:
-    """Those of FEATURES that the processor has, by the kernel's word."""
+    """Return those of FEATURES that the kernel reports for the processor."""
     flags = set((cpuinfo("flags") or cpuinfo("Features")).split())
     return frozenset(flags & set(FEATURES))
 
 
 def cpuinfo(key: str) -> str:
-    """The first value of a key of /proc/cpuinfo; empty where there is none."""
+    """Return the first value of a key of /proc/cpuinfo; empty if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -23,4 +23,5 @@ def cpuinfo(key: str) -> str:
 
 
 def has_fast_bf16() -> bool:
+    """Return whether the processor multiplies bfloat16 in hardware."""
     return bool(features() & {"avx512_bf16", "amx_bf16"})

@@ -32,7 +32,7 @@ def save_frames(path: Path, metadata: Metadata, folder: Path) -> dict[str, float
             band = band_of(pixels)
             picture, _ = prepare(pixels, band, metadata.preprocessing)
             np.save(frame_file(folder, len(saved)), picture)
-            saved[f"{recording.name} frame {number}"] = metadata.decision[band].threshold
+            saved[f"{recording.name} frame {number}"] = metadata.thresholds[band].threshold
     return saved
 
 
@@ -41,7 +41,7 @@ def _spread_frames(path: Path, wanted: int) -> Iterator[tuple[int, NDArray[np.ui
     numbers = {count * (index + 1) // (wanted + 1) for index in range(wanted)}
     source = open_recording(path)
     try:
-        for number, picture in enumerate(source.pictures()):
+        for number, picture in enumerate(source.frames()):
             if number in numbers:
                 yield number, picture.pixels
             if number >= max(numbers):

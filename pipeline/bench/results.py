@@ -153,7 +153,7 @@ def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
         "sha256": metadata.sha256,
         "network": metadata.network,
         "arguments": metadata.arguments,
-        "threshold": {band: decision.threshold for band, decision in metadata.decision.items()},
+        "threshold": {band: decision.threshold for band, decision in metadata.thresholds.items()},
     }
 
 

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.capture.frame_numbers import FrameNumbers, Stamp
-from pipeline.capture.source import Picture, Receipt
+from pipeline.capture.source import DecodedFrame, Receipt
 from pipeline.capture.streams import choose, describe, upright
 from pipeline.capture.timestamps import TimestampMapper
 from pipeline.errors import ImageError, SourceError
@@ -137,7 +137,7 @@ class Decoder:
         """When the picture after the newest one is expected."""
         return self._clock.next_s
 
-    def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[Picture]:
+    def pictures(self, packet: VideoPacket | None, receipt: Receipt | None) -> list[DecodedFrame]:
         """The pictures that this packet completes, but for those without a receipt.  No packet: all that remain."""
         if packet is not None:
             self._expect(packet, receipt)
@@ -200,7 +200,7 @@ class Decoder:
             return not tag & VP8_SHOWN and 0 < tag >> 5 <= packet.size
         return packet.is_discard or (codec == "mpeg4" and packet.size < REPEAT_BYTES)
 
-    def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> Picture | None:
+    def _picture(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> DecodedFrame | None:
         self.decoded += 1
         self.damaged += frame.is_corrupt
         receipt = self._receipts.pop(frame.pts, self._newest)
@@ -213,7 +213,7 @@ class Decoder:
             if numbered is None:
                 return None
             number, pts_s = numbered
-        if concealed or frame.is_corrupt or (receipt is not None and not receipt.whole):
+        if concealed or frame.is_corrupt or (receipt is not None and not receipt.complete):
             self._intact = False
         elif frame.key_frame:
             self._intact = True
@@ -222,7 +222,9 @@ class Decoder:
         started_ns = time.perf_counter_ns()
         image = self._gain(pixels(frame), pts_s)
         decode_ns += time.perf_counter_ns() - started_ns
-        return Picture(image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact)
+        return DecodedFrame(
+            image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact
+        )
 
     def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
         """Its number and time, after those of the frames that were lost before it; None: it comes too late."""
@@ -267,7 +269,7 @@ class OpenVideo:
     def codec(self) -> str:
         return str(self._stream.codec_context.codec.canonical_name)
 
-    def _steps(self, step: Callable[[], list[Picture] | None]) -> Iterator[Picture]:
+    def _steps(self, step: Callable[[], list[DecodedFrame] | None]) -> Iterator[DecodedFrame]:
         """What the steps give, until one gives None or the container is closed."""
         while True:
             with self._busy:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from pipeline.capture.decoding import ASSUMED_FPS
 from pipeline.capture.recordings import find_recordings, open_recording, split_stream
-from pipeline.capture.source import FramePacer, Picture, Receipt, Recording
+from pipeline.capture.source import DecodedFrame, FramePacer, Receipt, Recording
 from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
@@ -68,14 +68,14 @@ class DemoScene:
         self._scene = Scene(seed, look=look)
         self._pace = Pace()
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         self._pace.start()
         index = 0
         while (receipt := self._pace.wait(index / self.fps)) is not None:
             started_ns = time.perf_counter_ns()
             pixels, _ = self._scene.render(index / self.fps)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield Picture(pixels, index, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            yield DecodedFrame(pixels, index, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
             index = max(index + 1, int(self._pace.elapsed_s * self.fps))
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class DemoClips:
         self.fps, self.codec = self._current.fps, self._current.codec
         self._pace = Pace()
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Round and round.  Raises SourceError at the end of a clip that is broken."""
         self._pace.start()
         start, start_s = 0, 0.0

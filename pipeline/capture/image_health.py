@@ -1,84 +1,107 @@
-"""Whether a picture that arrives shows anything: frozen, black and blown-out video is recognised.  Pure.
+"""Image health: whether decoded frames are frozen, black, blown out or those of a tampered camera.  Pure.
 
-In: decoded pictures in their order.  Out: a Fault, or None.  One odd picture says nothing: a fault must last, and so
+In: decoded frames in their order.  Out: a Fault, or None.  A single odd frame is no fault: a fault must last, and so
 must its absence.  A thermal camera's shutter (a freeze of a second, a few times an hour) is no fault.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.capture.tampering import TamperingMonitor, TamperingSettings
 from pipeline.types import Cause
 
-COLUMNS = 320  # at most so many are looked at, evenly spread, and as many rows as that gives
-UNCHANGED_LEVELS = 3  # a still picture that is encoded again and again differs by so much
-BLACK_LEVEL, WHITE_LEVEL = 24, 232  # nearly all of the picture below, or above
+MAX_COLUMNS = 320  # are sampled, evenly spread, and rows at the same distance
+TAMPERING_COLUMNS = 80  # which each average several of the sampled ones
+UNCHANGED_LEVELS = 3  # a still image that is encoded again and again differs by so much
+BLACK_LEVEL, WHITE_LEVEL = 24, 232  # nearly all pixels below, or above
 NEARLY_ALL = 0.995
+
+Samples = NDArray[np.int16]  # (H, W) or (H, W, 3)
 
 
 @dataclass(frozen=True)
 class ImageHealthSettings:
+    """How long an image must show a fault, and for how long none until the fault is over."""
+
     frozen_s: float = 5.0
     saturated_s: float = 2.0
-    clear_s: float = 1.0  # without a fault, until one is over
+    clear_s: float = 1.0
+    tampering: TamperingSettings = field(default_factory=TamperingSettings)
 
 
 @dataclass(frozen=True)
 class Fault:
+    """What is wrong, and since the presentation time of which frame."""
+
     cause: Cause
-    since_s: float  # presentation time of the first picture that had it
+    since_s: float
 
 
 class ImageHealthMonitor:
-    """One a session of a camera."""
+    """Monitors one connection to a camera."""
 
     def __init__(self, settings: ImageHealthSettings | None = None) -> None:
         self._settings = settings or ImageHealthSettings()
-        self._still: NDArray[np.int16] | None = None  # the first of the pictures that all look the same
-        self._still_since_s = 0.0
+        self._unchanged: Samples | None = None  # the first of the frames that are all alike
+        self._unchanged_since_s = 0.0
         self._saturated_since_s: float | None = None
-        self._faultless_since_s: float | None = None
+        self._tampering = TamperingMonitor(self._settings.tampering)
+        self._healthy_since_s: float | None = None
         self._fault: Fault | None = None
 
     def update(self, pixels: NDArray[np.uint8], pts_s: float) -> Fault | None:
-        """What is wrong as of this picture (H, W) or (H, W, 3), seen at `pts_s`."""
-        step = -(-pixels.shape[1] // COLUMNS)
-        seen = pixels[::step, ::step].astype(np.int16)
-        still = self._is_still(seen)
-        if not still:
-            self._still, self._still_since_s = seen, pts_s
-        if not is_saturated(seen):
+        """Return the fault as of this frame, (H, W) or (H, W, 3), at presentation time `pts_s`."""
+        step = -(-pixels.shape[1] // MAX_COLUMNS)
+        samples = pixels[::step, ::step].astype(np.int16)
+        unchanged = self._is_unchanged(samples)
+        if not unchanged:
+            self._unchanged, self._unchanged_since_s = samples, pts_s
+        tampered_since_s = None
+        if is_saturated(samples):
+            self._saturated_since_s = pts_s if self._saturated_since_s is None else self._saturated_since_s
+            self._tampering.reset()
+        else:
             self._saturated_since_s = None
-        elif self._saturated_since_s is None:
-            self._saturated_since_s = pts_s
-        found = self._found(pts_s)
-        if found is not None:
-            self._fault = found
-        if still or self._saturated_since_s is not None:
-            self._faultless_since_s = None
+            tampered_since_s = self._tampering.update(_reduced(samples), pts_s)
+        self._fault = self._current_fault(pts_s, tampered_since_s) or self._fault
+        still_frozen = unchanged and self._fault is not None and self._fault.cause is Cause.FROZEN
+        if still_frozen or self._saturated_since_s is not None or tampered_since_s is not None:
+            self._healthy_since_s = None
         elif self._fault is not None:
-            if self._faultless_since_s is None:
-                self._faultless_since_s = pts_s
-            if pts_s - self._faultless_since_s >= self._settings.clear_s:
+            self._healthy_since_s = pts_s if self._healthy_since_s is None else self._healthy_since_s
+            if pts_s - self._healthy_since_s >= self._settings.clear_s:
                 self._fault = None
         return self._fault
 
-    def _is_still(self, seen: NDArray[np.int16]) -> bool:
-        still = self._still
-        return still is not None and still.shape == seen.shape and int(np.abs(seen - still).max()) <= UNCHANGED_LEVELS
+    def _is_unchanged(self, samples: Samples) -> bool:
+        first = self._unchanged
+        if first is None or first.shape != samples.shape:
+            return False
+        return int(np.abs(samples - first).max()) <= UNCHANGED_LEVELS
 
-    def _found(self, pts_s: float) -> Fault | None:
-        """Saturated first: a black picture does not change either."""
+    def _current_fault(self, pts_s: float, tampered_since_s: float | None) -> Fault | None:
+        """Return the most specific fault: neither a black image nor that of a covered camera changes."""
         since_s = self._saturated_since_s
         if since_s is not None and pts_s - since_s >= self._settings.saturated_s:
             return Fault(Cause.SATURATED, since_s)
-        if pts_s - self._still_since_s >= self._settings.frozen_s:
-            return Fault(Cause.FROZEN, self._still_since_s)
+        if tampered_since_s is not None:
+            return Fault(Cause.TAMPERED, tampered_since_s)
+        if pts_s - self._unchanged_since_s >= self._settings.frozen_s:
+            return Fault(Cause.FROZEN, self._unchanged_since_s)
         return None
 
 
-def is_saturated(seen: NDArray[np.int16]) -> bool:
-    """Nearly all of the picture is black, or nearly all is white."""
-    least = NEARLY_ALL * seen.size
-    return bool(np.count_nonzero(seen < BLACK_LEVEL) >= least or np.count_nonzero(seen > WHITE_LEVEL) >= least)
+def is_saturated(samples: Samples) -> bool:
+    """Return whether nearly all of the image is black, or nearly all is white."""
+    least = NEARLY_ALL * samples.size
+    return bool(np.count_nonzero(samples < BLACK_LEVEL) >= least or np.count_nonzero(samples > WHITE_LEVEL) >= least)
+
+
+def _reduced(samples: Samples) -> NDArray[np.float32]:
+    """Return a grey image of about TAMPERING_COLUMNS columns; of colours, the green channel."""
+    grey = samples if samples.ndim == 2 else samples[..., 1]
+    side = max(1, grey.shape[1] // TAMPERING_COLUMNS)
+    rows, columns = (length // side for length in grey.shape)
+    return np.asarray(grey[: rows * side, : columns * side].reshape(rows, side, columns, side).mean((1, 3), np.float32))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.capture.source import FramePacer, Picture, ungated
+from pipeline.capture.source import DecodedFrame, FramePacer, unpaced
 from pipeline.errors import ImageError, SourceError
 from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.tiff_header import page_offsets
@@ -92,10 +92,10 @@ class ImageSequence:
         self.lost = 0
         self._closed = False
 
-    def pictures(self) -> Iterator[Picture]:
-        return self.paced(ungated)
+    def frames(self) -> Iterator[DecodedFrame]:
+        return self.paced(unpaced)
 
-    def paced(self, gate: FramePacer) -> Iterator[Picture]:
+    def paced(self, gate: FramePacer) -> Iterator[DecodedFrame]:
         broken: list[str] = []
         first = ""  # and what is wrong with it
         gain = AutomaticGainControl()
@@ -116,7 +116,7 @@ class ImageSequence:
                 continue
             pixels = gain(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield Picture(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            yield DecodedFrame(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
         if broken:
             read = len(self._pages) - len(broken)
             names = ", ".join(broken[:5])

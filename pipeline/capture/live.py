@@ -27,7 +27,7 @@ from pipeline.capture.decoding import (
 )
 from pipeline.capture.hwaccel import hardware
 from pipeline.capture.recordings import split_stream
-from pipeline.capture.source import Picture, Receipt
+from pipeline.capture.source import DecodedFrame, Receipt
 from pipeline.config.models import Camera
 from pipeline.config.uri import network_address
 from pipeline.errors import CredentialsError, SourceError
@@ -101,7 +101,7 @@ class LiveVideo(OpenVideo):
     def lost(self) -> int:
         return self._decoder.lost
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         self._last_picture_s = time.monotonic()
         self._losses = LossLog()  # of the thread that reads
         self._decoder = Decoder(self._stream, self.fps, losses=self._losses)
@@ -110,14 +110,14 @@ class LiveVideo(OpenVideo):
         finally:
             self._losses.close()
 
-    def _step(self) -> list[Picture]:
+    def _step(self) -> list[DecodedFrame]:
         packet = self._read()
         if isinstance(packet, SourceError):
             raise packet
         lost_before, self._lost = self._lost, self._losses.take()
         # FFmpeg knows the end of a packet from the beginning of the next: what is lost of one, it can report with the
         # one before.
-        receipt = Receipt.now(_camera_utc_ns(packet), whole=not (self._lost or lost_before))
+        receipt = Receipt.now(_camera_utc_ns(packet), complete=not (self._lost or lost_before))
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders show what they cannot know.
         pictures = self._decoder.pictures(packet, receipt) if self._keyframe_seen else []

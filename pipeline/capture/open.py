@@ -26,12 +26,12 @@ from pipeline.capture.recordings import (
     open_recording,
     split_stream,
 )
-from pipeline.capture.source import Picture, Source
+from pipeline.capture.source import DecodedFrame, Source
 from pipeline.config.models import Camera
 from pipeline.config.uri import SCHEMES
 from pipeline.errors import SourceError
 
-__all__ = ["Picture", "Source", "find_recordings", "frame_count", "open_recording", "open_source"]
+__all__ = ["DecodedFrame", "Source", "find_recordings", "frame_count", "open_recording", "open_source"]
 
 
 def open_source(camera: Camera) -> Source:

@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.capture.decoding import ASSUMED_FPS, OpenVideo
 from pipeline.capture.images import IMAGE_SUFFIXES, NUMBER, ImageSequence, is_file_with, naturally, sequence
-from pipeline.capture.source import Picture, Recording
+from pipeline.capture.source import DecodedFrame, Recording
 from pipeline.capture.video_file import VIDEO_SUFFIXES, VideoFile
 from pipeline.errors import SourceError
 
@@ -94,7 +94,7 @@ class Playlist:
     def lost(self) -> int:
         return self._lost + (self._current.lost if self._current else 0)
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         start, start_s, faults = 0, 0.0, []
         for path in self._paths:
             try:
@@ -103,7 +103,7 @@ class Playlist:
                 faults.append(str(error))
                 continue
             try:
-                for picture in recording.pictures():
+                for picture in recording.frames():
                     yield replace(picture, number=start + picture.number, pts_s=start_s + picture.pts_s)
             except SourceError as error:
                 faults.append(str(error))

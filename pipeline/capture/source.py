@@ -1,7 +1,4 @@
-"""What a source gives: decoded pictures, each with the moment at which it was received.
-
-Nothing enters here; these are the types that `sources` and its parts share.
-"""
+"""The types that sources share: a decoded frame, when its data was received, and what a source offers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,70 +10,88 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One decoded picture."""
+class DecodedFrame:
+    """One decoded frame of a source, before it gets its reference within a session.
 
-    pixels: NDArray[np.uint8]  # HxWx3 RGB; HxW if the source is grey
-    number: int  # of the frame in this source, 0-based; that of a missing or undecodable frame stays free
-    pts_s: float  # presentation time, s from the start of this source; rises with every picture
-    received_mono_ns: int  # when its packet arrived, before decoding; of a pretended camera: when it was due
+    Attributes:
+        pixels: HxWx3 RGB, or HxW if the source is grey.
+        number: 0-based frame number in this source; missing and undecodable frames keep their numbers.
+        pts_s: presentation time in s from the start of this source; rises with every frame.
+        received_mono_ns: when its packet arrived, before decoding; of a simulated camera, when it was due.
+        received_utc_ns: the same moment in UTC.
+        ntp_ns: the camera's own UTC, where it reports one.
+        decode_ns: time spent on decoding and conversion to RGB.
+        intact: False if data is missing from this frame or from one that it was predicted from.
+    """
+
+    pixels: NDArray[np.uint8]
+    number: int
+    pts_s: float
+    received_mono_ns: int
     received_utc_ns: int
-    ntp_ns: int | None  # the camera's own UTC, where it tells
-    decode_ns: int  # time spent decoding, conversion to RGB included
-    intact: bool = True  # False: data is missing from it, or from one that it was decoded from
+    ntp_ns: int | None
+    decode_ns: int
+    intact: bool = True
 
 
 class Source(Protocol):
-    """A camera or a recording, opened."""
+    """An open camera or recording.
 
-    live: bool  # the newest picture matters; otherwise every picture does
-    fps: float  # nominal; 0.0: unknown
+    Attributes:
+        live: True if the newest frame matters, False if every frame does.
+        fps: nominal frame rate; 0.0 if unknown.
+    """
+
+    live: bool
+    fps: float
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name for how its pictures are coded."""
+        """Return FFmpeg's name of the codec."""
         ...
 
     @property
     def lost(self) -> int:
-        """Frames so far that cannot be decoded."""
+        """Return how many frames could not be decoded so far."""
         ...
 
-    def pictures(self) -> Iterator[Picture]:
-        """Once only.  Ends with a recording and after `close`.
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Yield the frames, once only; end after the last one of a recording and after `close`.
 
-        Raises SourceError when a live stream ends or stalls, and after the last picture of a broken recording that can
-        be decoded.
+        Raise SourceError when a live stream ends or stalls, and after the last decodable frame of a broken recording.
         """
         ...
 
     def close(self) -> None:
-        """From any thread; may wait for a read to end."""
+        """Close the source, from any thread; may wait for a read to finish."""
         ...
 
 
 class Receipt(NamedTuple):
-    """When something was received."""
+    """When a packet was received; `complete` is False if data may have been lost on its way."""
 
     mono_ns: int
     utc_ns: int
     ntp_ns: int | None = None
-    whole: bool = True  # False: something was lost on the way, perhaps of this
+    complete: bool = True
 
     @classmethod
-    def now(cls, ntp_ns: int | None = None, *, whole: bool = True) -> Self:
-        return cls(time.monotonic_ns(), time.time_ns(), ntp_ns, whole)
+    def now(cls, ntp_ns: int | None = None, *, complete: bool = True) -> Self:
+        """Return a receipt of this moment."""
+        return cls(time.monotonic_ns(), time.time_ns(), ntp_ns, complete)
 
     @classmethod
     def at(cls, mono_ns: int) -> Self:
+        """Return a receipt of a moment of the monotonic clock."""
         return cls(mono_ns, time.time_ns() - (time.monotonic_ns() - mono_ns))
 
 
 FramePacer = Callable[[float], Receipt | None]
-"""Asked before a picture is decoded, with its time (s): waits until it is due.  None: it is too late, leave it out."""
+"""Called before a frame is decoded, with its time in s: waits until it is due; None if it is late and to be skipped."""
 
 
-def ungated(_pts_s: float) -> Receipt:
+def unpaced(_pts_s: float) -> Receipt:
+    """Let every frame pass at once."""
     return Receipt.now()
 
 
@@ -85,12 +100,14 @@ class Recording(Source, Protocol):
 
     @property
     def length_s(self) -> float:
-        """Up to the end of the newest picture, those left out included: where a next recording would go on."""
+        """Return the end of the newest frame, skipped ones included: the time at which a next recording continues."""
         ...
 
     @property
     def count(self) -> int:
-        """Frames up to the newest picture, those missing included: the number with which a next recording goes on."""
+        """Return the frames up to the newest one, missing ones included: the next recording's first number."""
         ...
 
-    def paced(self, gate: FramePacer) -> Iterator[Picture]: ...
+    def paced(self, pacer: FramePacer) -> Iterator[DecodedFrame]:
+        """Yield the frames as `frames` does, each when the pacer lets it pass."""
+        ...

@@ -5,7 +5,7 @@ In: a picture's time stamp, if it has one, and, of a live stream, when it was re
 
 from fractions import Fraction
 
-SMALLEST_STEP_S = 0.001
+MIN_STEP_S = 0.001
 JUMP_S = 1.0  # a recording's stamp that falls back by more is of another clock, by less an unordered picture
 LEAD_S = 5.0  # a camera's first pictures can come in a burst, from its last keyframe on; beyond this its clock is wrong
 
@@ -33,7 +33,7 @@ class TimestampMapper:
         if time_s > self._last_s:
             return self._passed(time_s)
         if self._last_s - time_s < JUMP_S:
-            return self._passed(self._last_s + SMALLEST_STEP_S)
+            return self._passed(self._last_s + MIN_STEP_S)
         self._zero_s = stamp_s - Fraction(self.next_s)  # the camera set its clock back: go on from where it was
         return self._passed(self.next_s)
 
@@ -50,7 +50,7 @@ class TimestampMapper:
             time_s = float(stamp_s - self._zero_s)
             if self._last_s < time_s <= received_s - self._first_received_s + LEAD_S:
                 return self._passed(time_s)
-        time_s = 0.0 if self._count == 0 else self._last_s + max(SMALLEST_STEP_S, waited_s)
+        time_s = 0.0 if self._count == 0 else self._last_s + max(MIN_STEP_S, waited_s)
         self._zero_s = None if stamp_s is None else stamp_s - Fraction(time_s)
         return self._passed(time_s)
 

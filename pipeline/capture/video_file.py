@@ -18,7 +18,7 @@ from pipeline.capture.decoding import (
     nominal_fps,
     open_container,
 )
-from pipeline.capture.source import FramePacer, Picture, Receipt, ungated
+from pipeline.capture.source import DecodedFrame, FramePacer, Receipt, unpaced
 from pipeline.capture.wall_clock import utc_ns
 from pipeline.errors import SourceError
 
@@ -85,16 +85,16 @@ class VideoFile(OpenVideo):
     def lost(self) -> int:
         return self._decoder.lost
 
-    def pictures(self) -> Iterator[Picture]:
-        return self.paced(ungated)
+    def frames(self) -> Iterator[DecodedFrame]:
+        return self.paced(unpaced)
 
-    def paced(self, gate: FramePacer) -> Iterator[Picture]:
+    def paced(self, gate: FramePacer) -> Iterator[DecodedFrame]:
         yield from self._steps(lambda: self._step(gate))
         if self._ended and (reasons := self._faults()):
             of_all = f" of {self.stated_count}" if self.stated_count else ""
             raise SourceError(f"{self._path}: {', '.join(reasons)}; {self._decoder.decoded}{of_all} frames were read")
 
-    def _step(self, gate: FramePacer) -> list[Picture] | None:
+    def _step(self, gate: FramePacer) -> list[DecodedFrame] | None:
         if self._ended:
             return None
         packet: VideoPacket | None

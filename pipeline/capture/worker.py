@@ -1,6 +1,6 @@
-"""The capture worker: one camera -> Frames on the credit channel.  It imports no torch.
+"""The capture worker: one camera in, Frames on the credit channel out.  It imports no torch.
 
-It opens the camera again and again, without end, after each loss, and is the only writer of the camera's ledger.
+It reconnects to its camera after each loss, without end, and is the only writer of the camera's ledger.
 """
 
 import math
@@ -8,18 +8,17 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import structlog
-import zmq
 
-from pipeline.capture.image_health import ImageHealthMonitor
+from pipeline.capture.camera_health import CameraHealth
+from pipeline.capture.frame_sequence import FrameSequence
 from pipeline.capture.open import open_source
-from pipeline.capture.source import Picture, Source
-from pipeline.capture.starvation import StarvationMonitor
-from pipeline.capture.timestamps import SMALLEST_STEP_S
+from pipeline.capture.reports import CameraReports
+from pipeline.capture.source import Source
+from pipeline.capture.starvation import Blindness
 from pipeline.config.models import Address, Camera
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.runtime.control import Control
@@ -30,27 +29,27 @@ from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.transport.channel import CREDITS, Channel
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink, uplink
-from pipeline.transport.wire import LedgerCopy, Stamps, encode
-from pipeline.types import CameraState, Cause, Frame, FrameRef
+from pipeline.transport.wire import Stamps
+from pipeline.types import CameraState, Cause, Frame
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
-CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts that are tried too often
-PATIENCE_S = 60.0  # longer than any pause and time limit here: a library that takes longer never comes back
+CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts after too many failed logins
+WATCHDOG_TIMEOUT_S = 60.0  # longer than any pause and time limit here: a library call that takes longer hangs
 FINISH_S = 60.0
-BRIDGE_SHARE = 0.5  # of the objective: frames may wait so long while segmentation is late
-COPY_S = 1.0  # how often another host is told what the ledger says
+BRIDGE_SHARE = 0.5  # of the latency objective: how long frames may wait while segmentation is late
 
 
 def run(control: Control, camera: Camera, stop: threading.Event, served: Address | None = None) -> None:
-    """Until `stop`, or until a recording has ended, which the supervisor is told: whatever else ends it, another
-    worker takes its place.
+    """Capture until `stop`, or to the end of a recording, which is reported to the supervisor.
+
+    However else the worker ends, the supervisor starts another.
     """
     config = control.config
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
     with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
-        watchdog_timeout_s = PATIENCE_S if camera.is_live else math.inf  # a recording waits until its frames are taken
-        heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, watchdog_timeout_s, control.run)
+        timeout_s = WATCHDOG_TIMEOUT_S if camera.is_live else math.inf  # a recording waits until its frames are taken
+        heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
         worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
         finish_startup(stop)
@@ -72,41 +71,36 @@ class _CaptureWorker:
         ledger: Ledger,
         metrics: CaptureMetrics,
         stop: threading.Event,
-        moved: Callable[[], None],
+        progress: Callable[[], None],
         bridge_s: float,
     ) -> None:
+        """Prepare to capture; `progress` is called regularly: see WATCHDOG_TIMEOUT_S."""
+        session = secrets.token_hex(8)
+        started_ns = time.monotonic_ns()
         self._camera = camera
         self._link = link
         self._ledger = ledger
         self._metrics = metrics
         self._stop = stop
-        self._moved = moved  # called while it goes on: see PATIENCE_S
+        self._progress = progress
         self._bridge_s = bridge_s
-        self._session = secrets.token_hex(8)
-        self._started_ns = time.monotonic_ns()
-        self._seq = 0
-        self._lost = 0  # frames of this connection that could not be decoded
-        self._last_pts_s = -1.0
-        self._blind_since_ns = self._started_ns
-        self._condition = ImageHealthMonitor()
-        self._fault: Cause | None = None  # of the camera, as it was last told
-        self._picture: Cause | None = None  # of its picture
-        self._blind_until_s = 0.0  # counted so far, while there is one
-        self._search: StarvationMonitor | None = None  # from the first picture of a connection on
-        self._reason = ""  # for which it was lost, until it is up again
-        self._channel: Channel | None = None  # from the first picture on, for as long as the worker lives
-        self._copied_s = 0.0  # when another host was last told of the ledger
+        self._sequence = FrameSequence(camera.id, session, camera.band, camera.rate_fps, started_ns)
+        self._blind_since_ns = started_ns
+        self._health: CameraHealth | None = None  # of the current connection, from its first frame on
+        self._reported_cause: Cause | None = None
+        self._loss_reason = ""  # why the connection was lost; empty while it is up
+        self._channel: Channel | None = None  # from the first frame on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
-        self._states = link.connected(zmq.PUSH, link.results, high_water=16, linger_ms=500, patient=True)
+        self._reports = CameraReports(link, camera.id, session)
 
     def run(self) -> bool:
-        """True: a recording was read to its end."""
-        if self._ledger.updated_utc_ns:  # what passed while no worker was there was not watched
+        """Capture; return True after a recording was read to its end."""
+        if self._ledger.updated_utc_ns:  # nothing watched the camera between the previous worker's end and now
             self._ledger.blind(Cause.OFFLINE, max(0, time.time_ns() - self._ledger.updated_utc_ns))
         attempt = 0
         try:
             while not self._stop.is_set():
-                self._moved()
+                self._progress()
                 try:
                     source = open_source(self._camera)
                     try:
@@ -117,24 +111,24 @@ class _CaptureWorker:
                 except SourceError as error:
                     if not self._camera.is_live:
                         self._finish()
-                        raise  # a recording does not heal
+                        raise  # a broken recording stays broken
                     attempt = 0 if self._ledger.is_up else attempt + 1
-                    self._down(error)
-                    self._pause(error, attempt)
+                    self._connection_lost(error)
+                    self._back_off(error, attempt)
         finally:
             if self._channel is not None:
                 self._channel.close()
             self._ledger.connection(up=False)
-            self._states.close()
+            self._reports.close()
         return False
 
     def _stream(self, source: Source) -> bool:
-        """Send the source's pictures on until it is lost.  True: it was a recording and is finished."""
+        """Offer the source's frames to the channel until the source is lost; return True at a recording's end."""
         if self._channel is None:
             self._channel = Channel(
                 self._link,
                 self._camera.id,
-                self._session,
+                self._sequence.session,
                 live=source.live,
                 bridge_s=self._bridge_s,
                 ledger=self._ledger,
@@ -143,14 +137,11 @@ class _CaptureWorker:
         channel = self._channel
         for frame, stamps, intact in self._frames(source):
             if not self._ledger.is_up:
-                again, self._reason = frame.ref.seq > 0, ""
-                channel.count(partial(Ledger.connection, up=True, reconnect=again))
-                channel.count(self._count_blind)
-                self._tell(up=True)
+                self._connected(channel, reconnect=frame.ref.seq > 0)
             if not intact:
                 channel.count(partial(Ledger.dropped, cause=Cause.CORRUPT))
             if source.live:
-                self._look(frame, intact)
+                self._check_health(frame, intact)
             if intact:
                 channel.offer(frame, stamps, self._stop.is_set)
             channel.count(lambda ledger: ledger.touch(time.time_ns()))
@@ -162,121 +153,92 @@ class _CaptureWorker:
         self._finish()
         return True
 
-    def _look(self, frame: Frame, intact: bool) -> None:
-        """Tell, and count as blind, when pictures come that show nothing, which are searched all the same, or when
-        they are not searched."""
-        self._count(partial(self._count_unsearched, now_s=frame.ref.received_mono_ns / 1e9))
-        if intact:  # what another shows says nothing of the camera
-            self._look_at_picture(frame)
-        cause = self._picture or (self._search.cause if self._search else None)
-        if cause is not self._fault:
-            self._fault = cause
-            self._tell(up=True)
-            self._log.warning("the camera sees nothing" if cause else "the camera sees again", cause=cause)
+    def _connected(self, channel: Channel, *, reconnect: bool) -> None:
+        self._loss_reason = ""
+        channel.count(partial(Ledger.connection, up=True, reconnect=reconnect))
+        channel.count(self._count_offline)
+        self._report(up=True)
 
-    def _look_at_picture(self, frame: Frame) -> None:
-        pts_s = frame.ref.pts_s
-        fault = self._condition.update(frame.pixels, pts_s)
-        picture = fault.cause if fault else None
-        if picture is not self._picture:
-            self._blind_until_s = fault.since_s if fault else pts_s
-            self._picture = picture
-        if picture is not None:
-            self._count(partial(Ledger.blind, cause=picture, duration_ns=round((pts_s - self._blind_until_s) * 1e9)))
-            self._blind_until_s = pts_s
+    def _check_health(self, frame: Frame, intact: bool) -> None:
+        """Count blind time and report its cause.  Frames that show nothing are segmented all the same."""
+        now_s = frame.ref.received_mono_ns / 1e9
+        self._count(partial(self._count_starvation, now_s=now_s))
+        health = self._health
+        assert health is not None
+        if intact:  # a damaged frame says nothing about the camera
+            self._count(partial(_add_blindness, blindness=health.update_image(frame.pixels, frame.ref.pts_s)))
+        if health.cause is not self._reported_cause:
+            self._reported_cause = health.cause
+            self._report(up=True)
+            self._log.warning("camera blind" if health.cause else "camera recovered", cause=health.cause)
 
-    def _count_unsearched(self, ledger: Ledger, now_s: float) -> None:
+    def _count_starvation(self, ledger: Ledger, now_s: float) -> None:
         lost = ledger.lost()
-        if self._search is None:
-            self._search = StarvationMonitor(now_s, lost)
-        for blindness in self._search.update(ledger.segmented_ns / 1e9, lost, now_s):
-            ledger.blind(blindness.cause, round(blindness.duration_s * 1e9))
+        if self._health is None:
+            self._health = CameraHealth(now_s, lost)
+        _add_blindness(ledger, self._health.update_segmentation(ledger.segmented_ns / 1e9, lost, now_s))
 
     def _finish(self) -> None:
-        """A recording ended, or is broken from here on: what was read is still searched."""
+        """Wait until the frames that were read of a recording are segmented."""
         if self._channel is not None and not self._channel.finish(FINISH_S):
             self._log.warning("the last frames were not segmented in time")
 
-    def _count_blind(self, ledger: Ledger) -> None:
-        """Add the time since the camera was lost, or since this was last called, to the account."""
+    def _count_offline(self, ledger: Ledger) -> None:
+        """Count the time since the camera was lost, or since the last call, as blind."""
         now_ns = time.monotonic_ns()
         ledger.blind(Cause.OFFLINE, now_ns - self._blind_since_ns)
         ledger.touch(time.time_ns())
         self._blind_since_ns = now_ns
 
     def _frames(self, source: Source) -> Iterator[tuple[Frame, Stamps, bool]]:
-        """Pictures as frames of this session: numbered, in rising time also across reconnections, not too many.
-
-        A recording's frames keep its numbers.  True: intact.
-        """
-        offset_s: float | None = None
-        next_s, self._lost = 0.0, 0
-        period_s = 1 / self._camera.rate_fps if self._camera.rate_fps else 0.0
+        """Yield the source's frames as frames of this session, and whether each is intact."""
+        self._sequence.reconnect()
+        counted = 0
         try:
-            for picture in source.pictures():
-                self._moved()
-                self._count_lost(source)
-                if offset_s is None:
-                    elapsed_s = (picture.received_mono_ns - self._started_ns) / 1e9 if source.live else 0.0
-                    offset_s = max(elapsed_s, self._last_pts_s + SMALLEST_STEP_S) - picture.pts_s
-                pts_s = picture.pts_s + offset_s
-                if pts_s < next_s - period_s / 2:
-                    continue
-                next_s = max(next_s + period_s, pts_s)
-                self._seq = self._seq if source.live else picture.number
-                yield *self._frame(picture, pts_s), picture.intact
+            for decoded in source.frames():
+                self._progress()
+                counted = self._count_lost(source.lost, counted)
+                frame = self._sequence.frame(decoded, live=source.live)
+                if frame is not None:
+                    self._metrics.captured(frame.ref)
+                    yield frame, Stamps(decode_ns=decoded.decode_ns), decoded.intact
         finally:
-            self._count_lost(source)
+            self._count_lost(source.lost, counted)
 
-    def _count_lost(self, source: Source) -> None:
-        """Frames that cannot be decoded, since this was last called."""
-        lost, self._lost = source.lost - self._lost, source.lost
-        self._seq += lost
-        if lost:
-            self._count(partial(Ledger.dropped, cause=Cause.CORRUPT, frames=lost))
+    def _count_lost(self, lost: int, counted: int) -> int:
+        """Count further frames that could not be decoded; return how many are counted now."""
+        new = lost - counted
+        if new:
+            self._sequence.skip(new)
+            self._count(partial(Ledger.dropped, cause=Cause.CORRUPT, frames=new))
+        return lost
 
-    def _frame(self, picture: Picture, pts_s: float) -> tuple[Frame, Stamps]:
-        ref = FrameRef(
-            camera=self._camera.id,
-            session=self._session,
-            seq=self._seq,
-            pts_s=pts_s,
-            received_mono_ns=picture.received_mono_ns,
-            received_utc_ns=picture.received_utc_ns,
-            ntp_ns=picture.ntp_ns,
-        )
-        self._metrics.captured(ref)
-        self._seq += 1
-        self._last_pts_s = pts_s
-        return Frame(ref, self._camera.band, picture.pixels), Stamps(decode_ns=picture.decode_ns)
-
-    def _down(self, error: SourceError) -> None:
+    def _connection_lost(self, error: SourceError) -> None:
         if self._ledger.is_up:
             self._blind_since_ns = time.monotonic_ns()
-            self._condition, self._search = ImageHealthMonitor(), None
-            self._fault = self._picture = None
+            self._health = self._reported_cause = None
             self._count(lambda ledger: ledger.connection(up=False))
-            self._tell(up=False)
+            self._report(up=False)
         self._log_loss(error)
 
     def _log_loss(self, error: SourceError) -> None:
-        """Loud once; the tries that fail for the same reason are for those who look closer."""
-        reason, before = str(error), self._reason
-        self._reason = reason
+        """Log a new reason as a warning, and repeats of it at debug level."""
+        reason, before = str(error), self._loss_reason
+        self._loss_reason = reason
         if reason == before:
             self._log.debug("camera still lost", reason=reason)
         elif isinstance(error, CredentialsError):
-            self._log.error("camera lost until its user or password is put right", reason=reason)
+            self._log.error("camera lost: its user or password must be corrected", reason=reason)
         else:
             self._log.warning("camera lost", reason=reason)
 
-    def _pause(self, error: SourceError, attempt: int) -> None:
-        """Jittered, so that a site's cameras do not all come back at one moment."""
+    def _back_off(self, error: SourceError, attempt: int) -> None:
+        """Wait before the next attempt, with jitter, so that a site's cameras do not all reconnect at one moment."""
         pause_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
         if isinstance(error, CredentialsError):
             pause_s = CREDENTIALS_BACKOFF_S
         self._stop.wait(pause_s * random.uniform(0.75, 1.25))
-        self._count(self._count_blind)
+        self._count(self._count_offline)
         self._copy_ledger()
 
     def _count(self, change: Callable[[Ledger], None]) -> None:
@@ -286,23 +248,27 @@ class _CaptureWorker:
             self._channel.count(change)
 
     def _copy_ledger(self) -> None:
-        """To the host that searches, so that it can account for all cameras of the site."""
-        now_s = time.monotonic()
-        if not self._link.away or now_s - self._copied_s < COPY_S:
-            return
-        self._copied_s = now_s
-        words: list[bytes] = []
-        self._count(lambda ledger: words.append(ledger.words))
-        with suppress(zmq.Again):  # the next one says it all again
-            self._states.send_multipart(
-                encode(LedgerCopy(self._camera.id, self._session, words[0])), flags=zmq.DONTWAIT
-            )
+        if self._reports.is_ledger_due:
+            words: list[bytes] = []
+            self._count(lambda ledger: words.append(ledger.words))
+            self._reports.send_ledger(words[0])
 
-    def _tell(self, *, up: bool) -> None:
-        fault = self._fault if up else None
-        number = max(0, self._seq - 1)
-        state = CameraState(self._camera.id, self._session, up, fault, time.time_ns(), self._last_pts_s, number)
-        try:
-            self._states.send_multipart(encode(state), flags=zmq.DONTWAIT)
-        except zmq.Again:
-            self._log.warning("the track worker takes no camera states")
+    def _report(self, *, up: bool) -> None:
+        sequence = self._sequence
+        cause = self._reported_cause if up else None
+        self._reports.send_state(
+            CameraState(
+                self._camera.id,
+                sequence.session,
+                up,
+                cause,
+                time.time_ns(),
+                sequence.last_pts_s,
+                sequence.last_number,
+            )
+        )
+
+
+def _add_blindness(ledger: Ledger, blindness: Iterable[Blindness]) -> None:
+    for one in blindness:
+        ledger.blind(one.cause, round(one.duration_s * 1e9))

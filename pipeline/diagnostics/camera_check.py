@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from pipeline.capture.open import open_source
-from pipeline.capture.source import Picture
+from pipeline.capture.source import DecodedFrame
 from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.redaction import redact
@@ -62,10 +62,10 @@ def _described(camera: Camera, folder: Path) -> str:
     limit = threading.Timer(READ_LIMIT_S, source.close)  # ends the loop below
     limit.daemon = True
     limit.start()
-    newest: Picture | None = None
+    newest: DecodedFrame | None = None
     times_s: list[float] = []
     try:
-        for newest in islice(source.pictures(), MEASURED_FRAMES):
+        for newest in islice(source.frames(), MEASURED_FRAMES):
             times_s.append(newest.received_mono_ns / 1e9)
             if times_s[-1] - times_s[0] >= MEASURED_S:
                 break
@@ -89,7 +89,7 @@ def _rate_fps(times_s: list[float]) -> list[float]:
     return [(len(measured_s) - 1) / duration_s] if duration_s > 0 else []
 
 
-def _saved(picture: Picture, path: Path) -> Path:
+def _saved(picture: DecodedFrame, path: Path) -> Path:
     is_grey = picture.pixels.ndim == 2
     encoded = cv2.imencode(".png", picture.pixels if is_grey else cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR))[1]
     path.parent.mkdir(parents=True, exist_ok=True)

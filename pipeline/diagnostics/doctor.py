@@ -139,12 +139,12 @@ def _media() -> tuple[list[str], bool]:
 
 def _checkpoint() -> tuple[list[str], bool]:
     from model import load
-    from model.engine.autotune import choose
+    from model.engine.autotune import select_engine
     from model.errors import ModelError
 
     try:
         loaded = load(SHIPPED)
-        choice = choose(loaded.network, 128, None)
+        choice = select_engine(loaded.network, 128, None)
     except ModelError as error:
         return [f"  MISSING  {error}"], False
     metadata = loaded.metadata

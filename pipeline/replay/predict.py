@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, ImageError
 from pipeline.imaging import overlay
 from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decoded
+from pipeline.redaction import redact
 from pipeline.replay.outputs import folder_names
 from pipeline.segmentation.postprocess import detect
 from pipeline.segmentation.segmenter import Segmenter
@@ -88,7 +89,7 @@ def run_predict(
             try:
                 shown = AutomaticGainControl()(decoded(_read(path)))
             except ImageError as error:
-                print(f"error: {path}: {error}", file=sys.stderr)
+                print(redact(f"error: {path}: {error}"), file=sys.stderr)
                 failed += 1
                 continue
             pixels = np.repeat(shown[..., None], 3, axis=2) if shown.ndim == 2 else shown
@@ -108,8 +109,8 @@ def _predict(
     pixels: NDArray[np.uint8], name: str, out: Path, engine: Engine, threshold: float | None, band: str
 ) -> Prediction:
     metadata, seen = engine.metadata, band_of(pixels, band)
-    decision = metadata.decision[seen]
-    decision = replace(decision, keep_share=1.0)  # a single picture has no tracks to continue
+    decision = metadata.thresholds[seen]
+    decision = replace(decision, continue_area_ratio=1.0)  # a single picture has no tracks to continue
     if threshold is not None:
         decision = replace(decision, threshold=threshold)
     height, width = pixels.shape[:2]

@@ -26,6 +26,7 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.config.models import MIN_REGION_PX
 from pipeline.errors import ConfigError, DasnetError, SourceError
 from pipeline.imaging.overlay import draw
+from pipeline.redaction import redact
 from pipeline.replay.outputs import (
     DetectionsWriter,
     EventsWriter,
@@ -96,7 +97,7 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
                 others = ", ".join(summary.other_video_streams)
                 print(f"{path}: video stream {summary.video_stream}; --stream reads another: {others}", file=sys.stderr)
             if summary.error:
-                print(f"error: {summary.error}", file=sys.stderr)
+                print(redact(f"error: {summary.error}"), file=sys.stderr)
                 failures += 1
     write_report(out, summaries)
     frames = sum(summary.frames for summary, _ in summaries)
@@ -144,7 +145,7 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
         try:
             inputs += find_recordings(path)
         except SourceError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(redact(f"error: {error}"), file=sys.stderr)
             failures += 1
     return inputs, failures
 
@@ -250,7 +251,7 @@ class Replay:
         """The frames that are asked for, with the source's own numbers and times."""
         options = self._options
         band: Band | None = None
-        for picture in source.pictures():
+        for picture in source.frames():
             number = picture.number
             if options.end is not None and number >= options.end:
                 break
@@ -282,7 +283,7 @@ class Replay:
                 flying += self._segmenter.submit(waiting)
                 waiting = []
             # One batch is measured, tracked and drawn while the engine has as many as it takes.
-            while flying and (frame is None or len(flying) > self._engine.at_once):
+            while flying and (frame is None or len(flying) > self._engine.max_in_flight):
                 yield from self._finish(flying.popleft())
             if frame is None:
                 break

@@ -36,7 +36,7 @@ def detect(
     objects = probabilities.max(axis=0)
     binary = (objects > decision.threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
-    least_px = decision.keep_share * decision.min_area_px
+    least_px = decision.continue_area_ratio * decision.min_area_px
     found = [index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= least_px]
     found.sort(key=lambda index: (-int(stats[index, cv2.CC_STAT_AREA]), index))
     measured = [_measure(probabilities, objects, labels, stats[index], index) for index in found[:MAX_DETECTIONS]]

@@ -101,7 +101,7 @@ class Segmenter:
         self.engine = engine
         self._most_looks = most_looks
         changes = {} if threshold is None else {"threshold": threshold}
-        self.decision = {band: replace(one, **changes) for band, one in engine.metadata.decision.items()}
+        self.decision = {band: replace(one, **changes) for band, one in engine.metadata.thresholds.items()}
         self.classes = engine.metadata.classes
         self._views = views or {}
         self._memory: dict[tuple[str, str], Memory] = {}  # by camera and session
@@ -152,7 +152,7 @@ class Segmenter:
         """What was found, told apart by the checkpoint's classifier, where it has one.  Frames of a camera must come in
         their order.
         """
-        classify, how = self.engine.classify, self.engine.metadata.closer_look
+        classify, how = self.engine.classify, self.engine.metadata.classifier
         if classify is None or how is None:
             return list(found)
         pairs = list(zip(frames, found, strict=True))

@@ -109,7 +109,7 @@ class SegmentationWorker:
         self._id = secrets.token_hex(8)
         self._flying: list[tuple[Batch, list[Stamps]]] = []
         self._overdue: list[Batch] = []  # those that have failed, but the device is not free of
-        self._depth = segmenter.engine.at_once  # batches under way
+        self._depth = segmenter.engine.max_in_flight  # batches under way
         most = 16 if segmenter.engine.device.type == "cuda" else 1  # a CPU gains nothing from batches
         self._turns = CreditScheduler(most, self._depth)
         self._window = BatchWindow(objective_s, most)

@@ -248,10 +248,10 @@ class Tracker:
             return UNKNOWN
         evidence = tracklet.evidence
         uav = float(evidence[self._classes.index(UAV)])
-        if uav > self._thresholds.uav_evidence:
+        if uav > self._thresholds.uav_log_odds:
             return UAV
         margin = self._settings.suppression_margin if tracklet.reported else 0.0
-        if uav < -(self._thresholds.distractor_evidence + margin):
+        if uav < -(self._thresholds.distractor_log_odds + margin):
             others = [name for name in self._classes if name != UAV]
             return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
         return UNKNOWN

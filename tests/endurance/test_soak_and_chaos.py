@@ -1,6 +1,7 @@
-"""`make soak` and `make chaos`, short: what must hold at any speed; and that their checks see what is wrong."""
+"""Short soak, chaos and live runs: invariants that hold at any speed; and that their checks detect violations."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,22 +9,23 @@ from pathlib import Path
 import pytest
 from support.program import REPOSITORY
 
+from endurance import chaos, soak
+from endurance.chaos_faults import FAULTS
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
 from pipeline.types import Cause, Event, EventKind, Severity
 
-SCRIPTS = REPOSITORY / "scripts"
-sys.path.append(str(SCRIPTS))
-
-import chaos  # noqa: E402
-import soak  # noqa: E402
-from chaos_faults import FAULTS  # noqa: E402
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", ""))),
+}
 
 
-def report(script: str, *arguments: str) -> tuple[dict[str, object], str]:
-    command = [sys.executable, str(SCRIPTS / script), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=REPOSITORY)
+def report(*command: str) -> tuple[dict[str, object], str]:
+    ended = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=250, cwd=REPOSITORY, env=ENVIRONMENT
+    )
     assert ended.returncode in (0, 1), ended.stderr  # 1 too: a slow machine misses the bars on time
     assert "Traceback" not in ended.stderr, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1]), ended.stdout
@@ -31,7 +33,7 @@ def report(script: str, *arguments: str) -> tuple[dict[str, object], str]:
 
 @pytest.mark.live
 def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_does_not_close():
-    told, output = report("soak.py", "--minutes", "0.2", "--cameras", "3", "--rate", "1", "--seed", "5")
+    told, output = report("-m", "endurance.soak", "--minutes", "0.2", "--cameras", "3", "--rate", "1", "--seed", "5")
     assert list(told) == [
         "minutes", "cameras", "captured", "accounting_violations", "age_p99_ms", "capture_to_track_p50_ms", "p95",
         "p99", "transport_p99_ms", "fairness", "rss_slope_mb_per_hour", "fd_growth", "cpu_percent_per_camera",
@@ -48,7 +50,7 @@ def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_d
 
 @pytest.mark.live
 def test_a_live_camera_s_frames_are_all_accounted_for():
-    told, output = report("bench_live.py", "--fps", "4", "--seconds", "4")
+    told, output = report("scripts/bench_live.py", "--fps", "4", "--seconds", "4")
     assert told["captured"] >= 10 and told["engine"], output
     lost = sum(told["dropped"].values())
     assert abs(told["captured"] - told["segmented"] - lost) <= 2  # one may be under way at each end
@@ -58,16 +60,16 @@ def test_a_live_camera_s_frames_are_all_accounted_for():
 @pytest.mark.live
 def test_short_chaos_recovers_from_every_fault_without_a_violation():
     kinds = ["kill_segmentation", "camera_changed", "garbage", "store_locked", "supervisor_killed"]
-    told, output = report("chaos.py", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))
+    told, output = report("-m", "endurance.chaos", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))
     assert told["violations"] == 0, output
     assert (told["seed"], told["faults"]) == (4, 4) and 0 < told["recovery_p95_s"] < chaos.LIMIT_S
     assert {kind: each["faults"] for kind, each in told["by_kind"].items()} == dict.fromkeys(kinds, 1)
 
 
 def test_an_unknown_fault_is_refused_with_those_there_are():
-    command = [sys.executable, str(SCRIPTS / "chaos.py"), "--kinds", "flood"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and "'flood'; allowed: kill_capture" in refused.stderr
+    command = [sys.executable, "-m", "endurance.chaos", "--kinds", "flood"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert refused.returncode == 2 and "'flood'; must be of kill_capture" in refused.stderr
 
 
 def test_the_seed_chooses_and_every_kind_comes_equally_often():

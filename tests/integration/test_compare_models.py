@@ -55,7 +55,10 @@ def test_a_small_comparison_and_the_same_again(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [(("--networks", "dasnet,vnet"), "'vnet'; allowed: dasnet"), (("--size", "200"), "200; allowed: multiples of 128")],
+    [
+        (("--networks", "dasnet,vnet"), "'vnet'; must be of dasnet"),
+        (("--size", "200"), "200; must be a multiple of 128"),
+    ],
 )
 def test_wrong_usage_is_named(tmp_path: Path, arguments: tuple[str, ...], text: str):
     result = run(tmp_path, *arguments)

@@ -290,7 +290,8 @@ def test_a_configuration_is_shown_without_what_may_be_secret(tmp_path: Path, mon
     assert shown["sinks"] == [{"type": "jsonl", "path": "${PLACE}/events.jsonl"}]
     assert shown["console"]["password_file"] == str(tmp_path / "x.password")
     hooks = {"url": "https://u:p@h/x?k=1", "token": "t", "headers": {"a": "b"}, "list": [{"api_key": "k"}]}
-    assert public(hooks, {}) == {"url": "https://h/x", "token": "•••", "headers": "•••", "list": [{"api_key": "•••"}]}
+    hidden = {"token": "•••", "headers": "•••", "list": [{"api_key": "•••"}]}
+    assert public(hooks, {}) == {"url": "https://h/x?***", **hidden}
 
 
 @pytest.mark.parametrize("path", ["/", "/latency", "/try", "/status"])

@@ -59,4 +59,4 @@ def test_both_directions_are_trained_once_and_measured_on_both_bands(tmp_path: P
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
 
     other = run(tmp_path, 4)
-    assert other.returncode == 2 and "holds a training with other settings; allowed: another folder" in other.stderr
+    assert other.returncode == 2 and "holds a training with other settings; expected another folder" in other.stderr

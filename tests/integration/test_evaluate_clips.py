@@ -1,4 +1,4 @@
-"""scripts/evaluate_clips.py and what shows its results, with a network that finds nothing: what it misses."""
+"""`dasnet evaluate-clips` and the plots of its results, with a network without detections."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
 
 
-def test_the_curve_of_the_decision(folder: Path):
+def test_the_curve_over_suppression_thresholds(folder: Path):
     assert script("evaluate_clips.py", folder).returncode == 0
     drawn = script("decision_curve.py", folder, "curve.png")
     assert drawn.returncode == 0, drawn.stderr
@@ -68,7 +68,10 @@ def test_the_curve_of_the_decision(folder: Path):
 
 def test_without_an_evaluation_there_is_nothing_to_show(folder: Path):
     shown = script("failures_picture.py", folder, "failures.png")
-    assert shown.returncode == 1 and "no replay of hard" in shown.stdout
+    assert shown.returncode == 1 and "holds no replay of hard" in shown.stderr
     undrawn = script("decision_curve.py", folder, "curve.png")
-    assert undrawn.returncode == 2 and "holds no IR_BIRD_003; run `evaluate_clips.py hard` first" in undrawn.stderr
+    assert (
+        undrawn.returncode == 2
+        and "holds no IR_BIRD_003; expected `dasnet evaluate-clips hard` before" in undrawn.stderr
+    )
     assert not (folder / "failures.png").exists()

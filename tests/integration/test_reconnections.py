@@ -55,7 +55,7 @@ def clip(path: Path, codec: str = "libx264", size_px: tuple[int, int] = (320, 25
 def connect(camera: Camera, times: int) -> None:
     for _ in range(times):
         source = open_source(camera)
-        picture = next(iter(source.pictures()))
+        picture = next(iter(source.frames()))
         assert picture.pixels.shape[:2] == (256, 320)
         source.close()
 

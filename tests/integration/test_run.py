@@ -312,7 +312,7 @@ def test_a_worker_that_cannot_start_stops_the_program_with_its_reason(tmp_path: 
             refused = dasnet("run", site(tmp_path, [camera], **{section: {"port": port}}))
             assert (refused.returncode, str(port) in refused.stderr) == (code, True), refused.stderr
     missing = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "none.pth"}))
-    assert missing.returncode == 2 and "none.pth: no such file" in missing.stderr
+    assert missing.returncode == 2 and "model.checkpoint: no such file" in missing.stderr
 
 
 def test_a_second_program_in_a_run_folder_is_refused(tmp_path: Path):

@@ -1,28 +1,28 @@
-"""What may happen to a target's crop without its being something else: for whole batches, in torch.
+"""Label-preserving augmentation of target crops, for whole batches, in torch.
 
-In: crops (N, 3, S, S) float32 in 0..255 with room around them, and which of them are infrared.  Out: (N, 3, s, s).
-Turned, scaled, shifted and mirrored; without colour, inverted, in other tones; of coarser resolution, with noise.
+In: crops (N, 3, S, S) float32 in 0..255 with a margin, and which of them are infrared.  Out: (N, 3, s, s), rotated,
+scaled, shifted and mirrored; converted to greyscale, inverted, with other tones; at lower resolution, with noise.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-TURN_RAD, SHIFT = 0.25, 0.05  # standard deviations; of half a crop's side
-SCALE_SPAN = 0.9  # of the scale's logarithm
+ROTATION_RAD, SHIFT = 0.25, 0.05  # standard deviations; shift in halves of a crop's side
+SCALE_SPAN = 0.9  # of the logarithm of the scale
 GREY_SHARE = 0.4
 INVERT_SHARE = {True: 0.3, False: 0.15}  # of infrared crops and of others
 GAMMA_SPAN, CONTRAST_SPAN, BRIGHTNESS_SPAN = 0.9, 1.2, 60.0  # of logarithms; grey levels
-COARSER = ((0.18, 2.0), (0.12, 3.2))  # shares of all crops, and how much coarser
+DOWNSCALING = ((0.18, 2.0), (0.12, 3.2))  # share of all crops, and factor
 NOISE = 14.0  # grey levels, at most
 GREY_NOISE_SHARE = 0.6
 
 
 def augmented(crops: Tensor, infrared: Tensor, size: int, rng: Generator) -> Tensor:
-    """Draws from `rng` alone."""
-    pixels = _tones(_turned(crops, size, rng), infrared, rng)
+    """Return augmented crops of `size` pixels; all randomness comes from `rng`."""
+    pixels = _tones(_warped(crops, size, rng), infrared, rng)
     kind, before = torch.rand(len(crops), generator=rng), 0.0
-    for share, factor in COARSER:
+    for share, factor in DOWNSCALING:
         small = F.interpolate(pixels, size=round(size / factor), mode="area")
         coarse = F.interpolate(small, size=size, mode="bilinear")
         pixels = torch.where(_each((kind >= before) & (kind < before + share)), coarse, pixels)
@@ -33,9 +33,9 @@ def augmented(crops: Tensor, infrared: Tensor, size: int, rng: Generator) -> Ten
     return pixels + _each(strength) * torch.where(grey, noise[:, :1], noise)
 
 
-def _turned(crops: Tensor, size: int, rng: Generator) -> Tensor:
+def _warped(crops: Tensor, size: int, rng: Generator) -> Tensor:
     count = len(crops)
-    angle = TURN_RAD * torch.randn(count, generator=rng)
+    angle = ROTATION_RAD * torch.randn(count, generator=rng)
     scale = size / crops.shape[-1] * torch.exp(SCALE_SPAN * (torch.rand(count, generator=rng) - 0.5))
     shift = SHIFT * torch.randn(count, 2, generator=rng)
     mirror = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
@@ -61,5 +61,5 @@ def _tones(pixels: Tensor, infrared: Tensor, rng: Generator) -> Tensor:
 
 
 def _each(values: Tensor) -> Tensor:
-    """(N,) to be broadcast over crops."""
+    """Return values (N,) shaped for broadcasting over crops."""
     return values[:, None, None, None]

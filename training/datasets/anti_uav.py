@@ -1,23 +1,23 @@
-"""The Anti-UAV format: JSON with `exist` (0 or 1 a frame) and `gt_rect` ([x, y, width, height] a frame, pixels).
+"""The Anti-UAV format: JSON with `exist` (0 or 1 per frame) and `gt_rect` ([x, y, width, height] per frame, pixels).
 
-It lies beside a video (`infrared.json` and `infrared.mp4`, `IR_label.json` and `IR.mp4`, the same for visible and RGB),
-beside a folder of frames of that name, or among the frames.
+The JSON file is beside a video (`infrared.json` and `infrared.mp4`, `IR_label.json` and `IR.mp4`, the same for visible
+and RGB), beside a folder of frames of that name, or among the frames.
 """
 
 from pathlib import Path
 from typing import Any
 
-from training.datasets.clip import Clip, opened_clip
+from training.datasets.clip import Clip, open_clip
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, images_in, sensor_of
 from training.datasets.label_files import is_number, read_json, shortened
-from training.datasets.pictures import Annotation, Picture, Pictures, images_in, sensor_of
-from training.datasets.recording import DataError, LabelledObject, Recording, sensor_in, split_in
+from training.datasets.recording import DataError, LabelledObject, LabelledRecording, sensor_in, split_in
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
 Labels = tuple[tuple[LabelledObject, ...], ...]
 
 
-def read(folder: Path) -> list[Recording] | None:
-    """None: another format.  Raises DataError where labels have no frames."""
+def read(folder: Path) -> list[LabelledRecording] | None:
+    """Return the recordings, None for another format; raise DataError where labels have no frames."""
     found = [(path, content) for path in sorted(folder.rglob("*.json")) if (content := _content(path)) is not None]
     return [_recording(folder, path, content) for path, content in found] or None
 
@@ -30,7 +30,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and {"exist", "gt_rect"} <= content.keys() else None
 
 
-def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictures:
+def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | ImageFolder:
     labels = _labels(path, content)
     inner = path.relative_to(root).with_suffix("")
     stem = path.stem.removesuffix("_label")
@@ -38,18 +38,18 @@ def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | Pictur
     name = inner.with_name(stem).as_posix()
     for suffix in VIDEO_SUFFIXES:
         if (video := path.with_name(stem + suffix)).is_file():
-            return opened_clip(name, video, sensor_in(inner) or "infrared", split, "drone", labels)
+            return open_clip(name, video, sensor_in(inner) or "infrared", split, "drone", labels)
     frames = path.with_name(stem) if path.with_name(stem).is_dir() else path.parent
     images = images_in(frames)
     if not images:
-        raise DataError(f"labels {path}: neither a video nor frames beside it; allowed: {stem}.mp4, {stem}/, images")
+        raise DataError(f"labels {path}: no video and no frames beside it; expected {stem}.mp4, {stem}/ or images")
     if len(images) != len(labels):
-        raise DataError(f"labels {path}: {len(labels)} labels for {len(images)} images in {frames}; allowed: one each")
-    pictures = tuple(
-        Picture(image, annotations=_annotations(f"labels {path}: frame {number}", shown))
+        raise DataError(f"labels {path}: {len(labels)} labels for {len(images)} images in {frames}; expected one each")
+    labelled = tuple(
+        LabelledImage(image, annotations=_annotations(f"labels {path}: frame {number}", shown))
         for number, (image, shown) in enumerate(zip(images, labels, strict=True))
     )
-    return Pictures(name, frames, sensor_of(inner, images), "drone", split, pictures)
+    return ImageFolder(name, frames, sensor_of(inner, images), "drone", split, labelled)
 
 
 def _annotations(place: str, objects: tuple[LabelledObject, ...]) -> tuple[Annotation, ...]:
@@ -59,7 +59,7 @@ def _annotations(place: str, objects: tuple[LabelledObject, ...]) -> tuple[Annot
 def _labels(path: Path, content: dict[str, Any]) -> Labels:
     exist, boxes = content["exist"], content["gt_rect"]
     if not isinstance(exist, list) or not isinstance(boxes, list) or len(exist) != len(boxes):
-        raise DataError(f"labels {path}: exist and gt_rect differ in length; allowed: one entry each a frame")
+        raise DataError(f"labels {path}: exist and gt_rect differ in length; expected one entry per frame in each")
     labels = enumerate(zip(exist, boxes, strict=True))
     return tuple(_objects(f"labels {path}: frame {number}", shown, box) for number, (shown, box) in labels)
 

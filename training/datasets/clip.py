@@ -1,4 +1,4 @@
-"""A video whose objects are labelled by boxes; its masks are pseudo-masks."""
+"""Videos with objects labelled by boxes, from which pseudo-masks are made."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.errors import SourceError
 from training.datasets.recording import (
     BrokenDataError,
-    Check,
+    DataCheck,
     LabelledFrame,
     LabelledObject,
-    Recording,
+    LabelledRecording,
     box_fault,
     label_map,
 )
@@ -23,8 +23,8 @@ from training.masks import Image
 
 
 @dataclass(frozen=True)
-class Clip(Recording):
-    """One labelled video; `frames[k]` belongs to the k-th decoded frame and may be one longer than the video."""
+class Clip(LabelledRecording):
+    """A labelled video; `frames[k]` has the labels of decoded frame k and may be one longer than the video."""
 
     name: str
     path: Path
@@ -40,18 +40,20 @@ class Clip(Recording):
         return len(self.frames)
 
     def may_show(self, number: int, object_class: str) -> bool:
+        """Return whether a frame may show an object of the class."""
         return any(item.object_class == object_class for item in self.frames[number])
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
+        """Yield the given frames, in order."""
         from pipeline.capture.recordings import open_recording
 
         wanted = {number for number in numbers if number < len(self.frames)}
         try:
             recording = open_recording(self.path)
             try:
-                for picture in recording.pictures():
+                for picture in recording.frames():
                     if picture.number in wanted:
-                        image, objects = _coloured(picture.pixels), self.frames[picture.number]
+                        image, objects = _as_rgb(picture.pixels), self.frames[picture.number]
                         yield LabelledFrame(picture.number, image, label_map(image, objects), objects)
                         wanted.remove(picture.number)
                     if not wanted:
@@ -61,24 +63,26 @@ class Clip(Recording):
         except SourceError as error:
             raise BrokenDataError(f"{self.path}: cannot be decoded ({_reason(self.path, error)})") from error
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[DataCheck]:
+        """Return the checks of the data."""
         return [self._fault]
 
     def settings(self) -> dict[str, Any]:
+        """Return everything that determines the frames."""
         return asdict(self)
 
     def _fault(self) -> str:
-        """Of the file, its first frame, and the boxes."""
+        """Return the first fault of the file, its first frame and its boxes; "" without a fault."""
         try:
             first = next(self.read([0]), None)
         except BrokenDataError as error:
             return str(error)
         if first is None:
-            return f"{self.path}: holds no labelled frame; allowed: a video with one label for each frame"
+            return f"{self.path}: holds no labelled frame; expected a video with one label per frame"
         height_px, width_px = first.image.shape[:2]
         if (width_px, height_px) != (self.width_px, self.height_px):
             stated = f"{self.width_px}x{self.height_px}"
-            return f"{self.path}: has frames of {width_px}x{height_px} pixels; allowed: {stated}, as labelled"
+            return f"{self.path}: has frames of {width_px}x{height_px} pixels; must be {stated}, as labelled"
         for number, objects in enumerate(self.frames):
             for item in objects:
                 if fault := box_fault(item.xyxy, width_px, height_px):
@@ -86,10 +90,10 @@ class Clip(Recording):
         return ""
 
 
-def opened_clip(
+def open_clip(
     name: str, path: Path, sensor: str, split: str, clip_class: str, frames: tuple[tuple[LabelledObject, ...], ...]
 ) -> Clip:
-    """A clip whose frame rate and size are the video's own; 0 where it cannot be opened, which `validate` names."""
+    """Return a clip with the video's frame rate and size; 0 where it cannot be opened, which `validate` reports."""
     from pipeline.capture.recordings import open_recording
 
     fps, width_px, height_px = 0.0, 0, 0
@@ -97,14 +101,14 @@ def opened_clip(
         recording = open_recording(path)
         try:
             fps = recording.fps
-            if first := next(recording.pictures(), None):
+            if first := next(recording.frames(), None):
                 height_px, width_px = first.pixels.shape[:2]
         finally:
             recording.close()
     return Clip(name, path, sensor, clip_class, split, fps, width_px, height_px, frames)
 
 
-def _coloured(pixels: NDArray[np.uint8]) -> Image:
+def _as_rgb(pixels: NDArray[np.uint8]) -> Image:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 

@@ -1,29 +1,29 @@
 """COCO: JSON files with `images`, `annotations` and `categories`.
 
-They lie in the folder, in `annotations/` or beside the images of a split; the file's or folder's name says the split
-(otherwise all is `train`).  Polygons and run-length masks become masks; boxes without them become pseudo-masks.  Where
-an image was resized after it was annotated, its annotations are too.  Crowds (`iscrowd`) are left out and counted.
+They are in the folder, in `annotations/` or beside the images of a split; the file's or folder's name gives the split
+(default: `train`).  Polygons and run-length masks become masks; boxes without them become pseudo-masks.  Where an image
+was resized after annotation, its annotations are resized too.  Crowds (`iscrowd`) are skipped and counted.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, Size, by_class
 from training.datasets.label_files import is_number, read_json, shortened
 from training.datasets.outlines import Outline, Polygon, RunLengths
-from training.datasets.pictures import Annotation, Picture, Pictures, Size, by_class
-from training.datasets.recording import DataError, class_named, known_class_names, split_in
+from training.datasets.recording import DataError, class_of_name, known_class_names, split_in
 
 KEYS = ("images", "annotations", "categories")
-MOST_PIXELS = 1 << 28  # of a run-length mask
+MAX_MASK_PIXELS = 1 << 28  # of a run-length mask
 EXPECTED_BOX = "expected [x, y, width, height] in pixels"
 EXPECTED_OUTLINE = "expected a list of polygons [x, y, x, y, x, y, ...], or a run-length mask with size and counts"
 
 Entry = Mapping[str, Any]
 
 
-def read(folder: Path) -> list[Pictures] | None:
-    """None: another format.  Raises DataError for what is not labelled by COCO's rules."""
+def read(folder: Path) -> list[ImageFolder] | None:
+    """Return the recordings, None for another format; raise DataError for labels that break COCO's rules."""
     files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
     found = [(path, content) for path in files if (content := _content(path)) is not None]
     return [recording for path, content in found for recording in _recordings(folder, path, content)] or None
@@ -34,7 +34,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.keys() >= set(KEYS) else None
 
 
-def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[Pictures]:
+def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[ImageFolder]:
     classes = _classes(path, _entries(path, content, "categories"))
     images = _images(path, _entries(path, content, "images"))
     labels = _by_image(path, _entries(path, content, "annotations"), images)
@@ -42,16 +42,16 @@ def _recordings(root: Path, path: Path, content: dict[str, Any]) -> list[Picture
     split = split_in(inner) or "train"
     name = inner.as_posix()
     if not images:
-        return [Pictures(name, path, "visible", "drone", split, ())]
+        return [ImageFolder(name, path, "visible", "drone", split, ())]
     folder = _image_folder(root, path, split, [_file_name(entry) for entry in images.values()])
-    pictures = [_picture(path, folder, entry, labels[key], classes) for key, entry in images.items()]
-    crowds = sum(picture.crowds for picture in pictures)
-    if crowds and not any(picture.annotations or picture.fault for picture in pictures):
+    labelled = [_labelled_image(path, folder, entry, labels[key], classes) for key, entry in images.items()]
+    crowds = sum(image.crowds for image in labelled)
+    if crowds and not any(image.annotations or image.fault for image in labelled):
         raise DataError(
-            f"labels {path}: all {crowds} annotations are crowds (iscrowd = 1), which are left out; "
-            "expected iscrowd = 0 where an annotation is one object (CVAT writes 1 for every mask drawn by brush)"
+            f"labels {path}: all {crowds} annotations are crowds (iscrowd = 1), which are skipped; "
+            "expected iscrowd = 0 for annotations of one object (CVAT writes 1 for every mask drawn by brush)"
         )
-    return by_class(name, folder, split, pictures)
+    return by_class(name, folder, split, labelled)
 
 
 def _entries(path: Path, content: dict[str, Any], key: str) -> list[Entry]:
@@ -65,19 +65,19 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[Entry]:
 
 
 def _classes(path: Path, categories: list[Entry]) -> dict[Any, str | None]:
-    """Ours for each id of theirs; None: not learned."""
+    """Return our class for each category id; None: not learned."""
     for place, entry in enumerate(categories):
         if not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
             raise DataError(f"labels {path}: categories[{place}] = {shortened(entry)}; expected id and name")
-    classes = {entry["id"]: class_named(entry["name"]) for entry in categories}
+    classes = {entry["id"]: class_of_name(entry["name"]) for entry in categories}
     if not any(classes.values()):
         names = [entry["name"] for entry in categories]
-        raise DataError(f"labels {path}: categories {names}: none is known; allowed: {known_class_names()}")
+        raise DataError(f"labels {path}: categories {names}: none is known; expected some of {known_class_names()}")
     return classes
 
 
 def _images(path: Path, entries: list[Entry]) -> dict[Any, Entry]:
-    """By their ids."""
+    """Return the images by id."""
     images: dict[Any, Entry] = {}
     ids: dict[str, Any] = {}
     for place, entry in enumerate(entries):
@@ -88,7 +88,7 @@ def _images(path: Path, entries: list[Entry]) -> dict[Any, Entry]:
             given = shortened(entry.get("file_name"))
             raise DataError(f"labels {path}: image {number!r}: file_name = {given}; expected an image's path")
         if number in images:
-            raise DataError(f"labels {path}: image {number!r} stands twice; expected an id of its own for each image")
+            raise DataError(f"labels {path}: image {number!r} occurs twice; expected a unique id for each image")
         if (name := _file_name(entry)) in ids:
             raise DataError(f"labels {path}: images {ids[name]!r} and {number!r} are both {name}; expected one of them")
         images[number], ids[name] = entry, number
@@ -96,7 +96,7 @@ def _images(path: Path, entries: list[Entry]) -> dict[Any, Entry]:
 
 
 def _by_image(path: Path, annotations: list[Entry], images: dict[Any, Entry]) -> dict[Any, list[tuple[str, Entry]]]:
-    """Each image's annotations, with their places for messages."""
+    """Return each image's annotations, with their places for messages."""
     labels: dict[Any, list[tuple[str, Entry]]] = {number: [] for number in images}
     for index, entry in enumerate(annotations):
         number = entry.get("id")
@@ -109,9 +109,9 @@ def _by_image(path: Path, annotations: list[Entry], images: dict[Any, Entry]) ->
     return labels
 
 
-def _picture(
+def _labelled_image(
     path: Path, folder: Path, entry: Entry, labels: list[tuple[str, Entry]], classes: dict[Any, str | None]
-) -> Picture:
+) -> LabelledImage:
     image = folder / _file_name(entry)
     objects: list[Annotation] = []
     crowds = 0
@@ -125,8 +125,8 @@ def _picture(
             elif object_class:
                 objects.append(Annotation(place, object_class, _box(item), _outline(item, size)))
     except ValueError as error:
-        return Picture(image, fault=f"{place}: {error}")
-    return Picture(image, annotations=tuple(objects), annotated_px=size, crowds=crowds)
+        return LabelledImage(image, fault=f"{place}: {error}")
+    return LabelledImage(image, annotations=tuple(objects), annotated_px=size, crowds=crowds)
 
 
 def _stated_size(entry: Entry) -> Size | None:
@@ -154,12 +154,12 @@ def _box(item: Entry) -> tuple[float, float, float, float]:
         raise ValueError(f"bbox = {shortened(box)}; {EXPECTED_BOX}")
     x, y, width, height = (float(value) for value in box)
     if x + width <= 1 and y + height <= 1 and 0 < max(width, height) < 1:
-        raise ValueError(f"bbox = {shortened(box)} is in shares of the image; {EXPECTED_BOX}")
+        raise ValueError(f"bbox = {shortened(box)} is relative to the image's size; {EXPECTED_BOX}")
     return x, y, x + width, y + height
 
 
 def _outline(item: Entry, size: Size | None) -> Outline:
-    """() without one."""
+    """Return the object's outline; () without one."""
     outline = item.get("segmentation")
     if isinstance(outline, dict):
         return _run_lengths(outline, size)
@@ -186,9 +186,11 @@ def _run_lengths(outline: Entry, size: Size | None) -> RunLengths:
     height, width = stated
     if size is not None and (width, height) != size:
         there = f"{size[0]}x{size[1]}"
-        raise ValueError(f"segmentation is a mask of {width}x{height} pixels, its image is said to have {there}")
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"segmentation is a mask of {width}x{height} pixels; expected {MOST_PIXELS} or fewer in all")
+        raise ValueError(
+            f"segmentation is a mask of {width}x{height} pixels, must have the {there} that the image is stated to have"
+        )
+    if width * height > MAX_MASK_PIXELS:
+        raise ValueError(f"segmentation is a mask of {width}x{height} pixels; must be {MAX_MASK_PIXELS} or fewer")
     if isinstance(counts, list) and all(type(value) is int and value >= 0 for value in counts):
         return RunLengths(width, height, tuple(counts))
     if isinstance(counts, str):
@@ -205,7 +207,7 @@ def _file_name(entry: Entry) -> str:
 
 
 def _image_folder(root: Path, path: Path, split: str, names: list[str]) -> Path:
-    """Where the first image lies; else beside the labels, where `validate` finds it missing."""
+    """Return the folder of the first image; else the labels' folder, in which `validate` reports it missing."""
     part = path.stem.removeprefix("instances_")
     words = [word for name in dict.fromkeys((split, part)) for word in (name, f"images/{name}", f"{name}/images")]
     words += ["images", f"{split}2017", f"images/{split}2017"]

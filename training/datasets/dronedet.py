@@ -15,7 +15,7 @@ KEYS = ("sensor", "clip_class", "split", *NUMBERS, "frames")
 
 
 def read(folder: Path) -> list[Clip] | None:
-    """All clips, sorted by name; None: another format.  Raises DataError for values outside the format."""
+    """Return the clips, sorted by name, None for another format; raise DataError for malformed values."""
     path = folder / LABELS_FILE
     if not path.exists():
         return None
@@ -25,13 +25,13 @@ def read(folder: Path) -> list[Clip] | None:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"labels {path}: cannot be read; expected {expected}") from error
     if not isinstance(content, dict):
-        raise DataError(f"labels {path}: is a {type(content).__name__}; allowed: a map of clips")
+        raise DataError(f"labels {path}: is a {type(content).__name__}; expected a map of clips")
     return [_clip(path, folder / "clips" / f"{name}.mp4", name, content[name]) for name in sorted(content)]
 
 
-def _one_of(path: Path, key: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise DataError(f"labels {path}: {key} is {value!r}; allowed: {', '.join(allowed)}")
+def _one_of(path: Path, key: str, value: object, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise DataError(f"labels {path}: {key} is {value!r}; must be one of {', '.join(known)}")
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""Text and JSON files of labels, with or without byte order marks; what cannot be read is named in plain words."""
+"""Readers of text and JSON label files, with or without byte order marks."""
 
 import codecs
 import json
@@ -9,7 +9,7 @@ from training.datasets.recording import DataError
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content, in UTF-8 or with a byte order mark.  Raise DataError."""
+    """Return a text file's content, in UTF-8 or with a byte order mark; raise DataError."""
     try:
         content = path.read_bytes()
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -17,11 +17,11 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text; expected UTF-8") from error
+        raise DataError(f"{path}: is not text; expected UTF-8") from error
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """Return a JSON file's content.  Raise DataError."""
+    """Return a JSON file's content; raise DataError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -30,22 +30,22 @@ def read_json(path: Path, expected: str) -> Any:
 
 
 def parsed_json(path: Path, content: bytes, expected: str) -> Any:
-    """Raise DataError naming the place where it stops being JSON."""
+    """Return parsed JSON; raise DataError naming the place of the first syntax error."""
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"labels {path}: is not JSON ({where}); expected {expected}") from error
-    except (ValueError, RecursionError) as error:  # no text, numbers of thousands of digits, endless nesting
+    except (ValueError, RecursionError) as error:  # not text, numbers of thousands of digits, deep nesting
         raise DataError(f"labels {path}: is not JSON; expected {expected}") from error
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number that can be a coordinate; JSON knows NaN, infinity and numbers of any length."""
+    """Return whether a value is a finite number of a coordinate's range; JSON allows NaN and numbers of any length."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def shortened(value: object) -> str:
-    """Return the value as a message shows it."""
+    """Return a value's representation, shortened for messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Exact shapes of labelled objects, entered into label maps: polygons, and run-length masks as COCO has them."""
+"""Exact shapes of labelled objects, drawn into label maps: polygons, and COCO's run-length masks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ Polygon = tuple[float, ...]  # x, y, x, y, ...
 
 @dataclass(frozen=True)
 class RunLengths:
-    """A mask of a whole picture: lengths of runs of background and object in turn, column by column."""
+    """A mask of a whole image: run lengths of background and object in turn, in column-major order."""
 
     width_px: int
     height_px: int
-    counts: tuple[int, ...] | str  # a text is COCO's compressed form
+    counts: tuple[int, ...] | str  # text: COCO's compressed form
 
 
 Outline = tuple[Polygon, ...] | RunLengths
 
 
 def decoded_mask(runs: RunLengths) -> Mask:
-    """Return the mask (height, width).  Raise ValueError, worded for people, where the runs do not fill it."""
+    """Return the mask (height, width); raise ValueError with a readable message where the runs do not fill it."""
     size = f"{runs.width_px}x{runs.height_px} pixels"
     if isinstance(runs.counts, str):
         return _decompressed(runs, size)
@@ -38,7 +38,7 @@ def decoded_mask(runs: RunLengths) -> Mask:
 
 def _decompressed(runs: RunLengths, size: str) -> Mask:
     try:
-        from faster_coco_eval.core import mask  # pycocotools reads beyond its memory where runs are malformed
+        from faster_coco_eval.core import mask  # pycocotools reads out of bounds for malformed runs
     except ImportError as error:
         raise ValueError("compressed run lengths need faster-coco-eval: pip install dasnet[coco]") from error
     try:
@@ -49,7 +49,7 @@ def _decompressed(runs: RunLengths, size: str) -> Mask:
 
 
 def resized_mask(mask: Mask, width_px: int, height_px: int) -> Mask:
-    """Return the pixels that the mask covers by half or more; of a smaller object, the one that it covers best."""
+    """Return the pixels that the mask covers by half or more; the best covered pixel of a smaller object."""
     if mask.shape == (height_px, width_px):
         return mask
     method = cv2.INTER_AREA if width_px < mask.shape[1] else cv2.INTER_LINEAR
@@ -59,11 +59,12 @@ def resized_mask(mask: Mask, width_px: int, height_px: int) -> Mask:
 
 
 def scaled_polygons(polygons: Iterable[Polygon], across: float, down: float) -> list[Polygon]:
+    """Return polygons with x and y multiplied by two factors."""
     return [tuple(value * (down if place % 2 else across) for place, value in enumerate(one)) for one in polygons]
 
 
 def fill(labels: Image, polygons: Iterable[Polygon], label: int) -> None:
-    """Enter the pixels that polygons cover by half or more; of a smaller object, the one that it covers best."""
+    """Label the pixels that polygons cover by half or more; the best covered pixel of a smaller object."""
     shapes = [np.reshape(polygon, (-1, 2)) for polygon in polygons]
     corners = np.concatenate(shapes)
     left, top = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""What every data set is read as: recordings, whose labelled frames are decoded when they are asked for.
+"""Interface of all data sets: recordings, whose labelled frames are decoded on demand.
 
 In: a format's own files.  Out: frames with an RGB image (H, W, 3) uint8 and a label map (H, W) uint8, 0 for background
 and 1 + index into CLASSES elsewhere.  Imports neither torch nor a video decoder.
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "hard", "test")
 CLIP_CLASSES = ("drone", *CLASSES[1:])
 LABEL_OF = {name: label for label, name in enumerate(CLIP_CLASSES, 1)}
 
-Check = Callable[[], str]  # "" where all is well, else what is wrong, with the file's name
+DataCheck = Callable[[], str]  # returns a fault naming its file, "" without a fault
 
 _SYNONYMS = {
     "drone": ("uav", "quadcopter", "quadrotor", "multirotor", "multicopter", "unmanned aerial vehicle"),
@@ -38,18 +38,18 @@ _SENSOR_NAMED = {name: sensor for sensor, names in _SENSORS_NAMED.items() for na
 
 
 class DataError(ConfigError):
-    """A data set that cannot be used; names the file, the value and what is allowed."""
+    """An unusable data set; the message names file, value and what is expected."""
 
 
 class BrokenDataError(DataError):
-    """One in a known format, some files of which cannot be used."""
+    """A data set in a known format, some files of which are unusable."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One object in one frame; `track_id` is constant for an object within its recording, where that is known."""
+    """One object in one frame; `track_id` is constant within a recording, where known."""
 
     track_id: int
     object_class: str  # one of CLIP_CLASSES
@@ -64,51 +64,51 @@ class LabelledFrame:
     image: Image  # (H, W, 3) RGB
     labels: Image  # (H, W)
     objects: tuple[LabelledObject, ...]
-    file: Path | None = None  # the image's own, where it has one
-    encoded: bytes = b""  # its content
+    file: Path | None = None  # the image file, where there is one
+    encoded: bytes = b""  # content of the file
 
 
-class Recording(ABC):
-    """Frames of one camera that belong together: a video, or pictures in a folder."""
+class LabelledRecording(ABC):
+    """Labelled frames of one camera: a video, or images in a folder."""
 
     name: str  # unique in its data set
     sensor: str  # one of SENSORS
-    clip_class: str  # one of CLIP_CLASSES: what it was recorded for, or what most of it shows
+    clip_class: str  # one of CLIP_CLASSES: the class that it was recorded for, or that it mostly shows
     split: str  # one of SPLITS
 
     @abstractmethod
     def __len__(self) -> int:
-        """The labelled frames; their numbers are 0 to this."""
+        """Return the number of labelled frames."""
 
     @property
     def skipped(self) -> int:
-        """Images left out because they have no mask."""
+        """Number of images skipped because they have no mask."""
         return 0
 
     @property
     def crowds(self) -> int:
-        """Annotations left out because each is of several objects at once."""
+        """Number of annotations skipped because each covers several objects."""
         return 0
 
     @abstractmethod
     def may_show(self, number: int, object_class: str) -> bool:
-        """Whether a frame shows an object of the class; True where only decoding its mask would tell."""
+        """Return whether a frame shows an object of the class; True where only its decoded mask has the answer."""
 
     @abstractmethod
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
-        """The wanted frames, in order.  Raises BrokenDataError for what cannot be decoded."""
+        """Yield the given frames, in order; raise BrokenDataError for undecodable ones."""
 
     @abstractmethod
-    def checks(self) -> list[Check]:
-        """What `validate` runs, in any thread."""
+    def checks(self) -> list[DataCheck]:
+        """Return the checks that `validate` runs, in any thread."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that decides its frames, for the cache's digest."""
+        """Return everything that determines the frames, for the cache's digest."""
 
 
 def label_map(image: Image, objects: Iterable[LabelledObject]) -> Image:
-    """Pseudo-masks of all objects in one map (H, W)."""
+    """Return the pseudo-masks of all objects as one label map (H, W)."""
     labels = np.zeros(image.shape[:2], np.uint8)
     for item in objects:
         mask, left, top = box_mask(image, item.xyxy)
@@ -117,7 +117,7 @@ def label_map(image: Image, objects: Iterable[LabelledObject]) -> Image:
 
 
 def objects_in(labels: Image) -> tuple[LabelledObject, ...]:
-    """The 8-connected components of each class, with their tight boxes."""
+    """Return the 8-connected components of each class, with their tight boxes."""
     found: list[LabelledObject] = []
     for label in np.unique(labels[labels > 0]):
         _, _, stats, _ = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8), connectivity=8)
@@ -128,7 +128,7 @@ def objects_in(labels: Image) -> tuple[LabelledObject, ...]:
 
 
 def box_fault(box: Box, width_px: int, height_px: int) -> str:
-    """What is wrong with a box; one that crosses the frame's edge is right, one that lies beyond it is not."""
+    """Return a box's fault, "" without one; a box may cross the frame's edge but not lie beyond it."""
     x0, y0, x1, y1 = box
     shown = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
     if not all(np.isfinite(box)) or x1 <= x0 or y1 <= y0:
@@ -138,23 +138,24 @@ def box_fault(box: Box, width_px: int, height_px: int) -> str:
     return ""
 
 
-def class_named(name: object) -> str | None:
-    """Our class of a data set's own class name; None: one that is not learned."""
+def class_of_name(name: object) -> str | None:
+    """Return our class for a data set's class name; None for a class that is not learned."""
     return _CLASS_NAMED.get(str(name).strip().lower().replace("_", " ").replace("-", " "))
 
 
 def known_class_names() -> str:
+    """Return the recognised class names, separated by commas."""
     return ", ".join(_CLASS_NAMED)
 
 
 def split_in(path: Path) -> str | None:
-    """The split that a folder or a word of a file's name says."""
+    """Return the split named by a folder or a word of a file's name."""
     parts = [part.lower().removesuffix("2017").replace(".", "_") for part in path.parts]
     words = [word for part in parts for word in part.split("_")]
     return next((SPLIT_NAMED[word] for word in words if word in SPLIT_NAMED), None)
 
 
 def sensor_in(path: Path) -> str | None:
-    """The sensor that a folder or a word of a file's name says."""
+    """Return the sensor named by a folder or a word of a file's name."""
     words = [word for part in path.parts for word in part.lower().replace(".", "_").split("_")]
     return next((_SENSOR_NAMED[word] for word in words if word in _SENSOR_NAMED), None)

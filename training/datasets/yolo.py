@@ -1,22 +1,22 @@
-"""YOLO labels: a text file for each image, a line for each object, coordinates in shares of the image.
+"""YOLO labels: a text file per image, a line per object, coordinates relative to the image's size.
 
 A line is a class and a box (centre x, centre y, width, height), or a class and a polygon (x, y of three or more
-points), which becomes a mask.  The text lies in `labels/` where the image lies in `images/`, otherwise beside it; an
-image without one shows nothing.  See `yolo_layout` for where pictures lie.
+points), which becomes a mask.  The text is in `labels/` where the image is in `images/`, otherwise beside it; an image
+without text has no objects.  See `yolo_layout` for the folders of images.
 """
 
 from pathlib import Path
 
+from training.datasets.images import Annotation, ImageFolder, LabelledImage, by_class
 from training.datasets.label_files import is_number, read_text, shortened
-from training.datasets.pictures import Annotation, Picture, Pictures, by_class
-from training.datasets.recording import DataError, class_named, known_class_names
+from training.datasets.recording import DataError, class_of_name, known_class_names
 from training.datasets.yolo_layout import YAML_FILES, Description, Place, find_places, read_description
 
-MOST = 2.0  # a coordinate beyond is in pixels
+MAX_COORDINATE = 2.0  # larger ones are in pixels
 
 
-def read(folder: Path) -> list[Pictures] | None:
-    """None: another format.  Raises DataError where classes are not named, or nothing is labelled."""
+def read(folder: Path) -> list[ImageFolder] | None:
+    """Return the recordings, None for another format; raise DataError where class names or all labels are missing."""
     description = read_description(folder)
     places = find_places(folder, description)
     if not places:
@@ -34,31 +34,31 @@ def read(folder: Path) -> list[Pictures] | None:
 
 
 class _Reader:
-    """Reads the labels of pictures."""
+    """Reads the labels of images."""
 
     def __init__(self, description: Description) -> None:
-        self.found_labels = False  # or a folder of its own for them: then nothing is shown
+        self.found_labels = False  # text files, or an empty label folder: then no image has objects
         self._has_keypoints = description.has_keypoints
-        self._classes = {number: class_named(name) for number, name in description.names.items()}
+        self._classes = {number: class_of_name(name) for number, name in description.names.items()}
         self._folders: dict[Path, dict[str, Path]] = {}
         if not any(self._classes.values()):
             names = list(description.names.values())
-            raise DataError(f"{description.file}: names {names}: none is known; allowed: {known_class_names()}")
+            raise DataError(f"{description.file}: names {names}: none is known; expected some of {known_class_names()}")
 
-    def recordings(self, place: Place) -> list[Pictures]:
+    def recordings(self, place: Place) -> list[ImageFolder]:
         if not place.images:
-            faults = tuple(Picture(place.folder, fault=fault) for fault in place.faults)
-            return [Pictures(place.name, place.folder, "visible", "drone", place.split, faults)]
-        return by_class(place.name, place.folder, place.split, [self._picture(image) for image in place.images])
+            faults = tuple(LabelledImage(place.folder, fault=fault) for fault in place.faults)
+            return [ImageFolder(place.name, place.folder, "visible", "drone", place.split, faults)]
+        return by_class(place.name, place.folder, place.split, [self._labelled_image(image) for image in place.images])
 
-    def _picture(self, image: Path) -> Picture:
+    def _labelled_image(self, image: Path) -> LabelledImage:
         text = self._label_file(image)
         if text is None:
-            return Picture(image, relative=True)
+            return LabelledImage(image, relative=True)
         try:
             lines = read_text(text).splitlines()
         except DataError as error:
-            return Picture(image, fault=str(error))
+            return LabelledImage(image, fault=str(error))
         annotations = []
         for number, line in enumerate(lines, 1):
             fields = line.split()
@@ -68,14 +68,16 @@ class _Reader:
                     annotations.append(item)
             except ValueError:
                 shape = "a box (centre x, centre y, width, height) or a polygon (x, y of three or more points)"
-                expected = f"a class (of {len(self._classes)}), then {shape}, in shares of 0 to 1"
-                return Picture(image, fault=f"{place} is {shortened(line)}; expected {expected}")
-        return Picture(image, annotations=tuple(annotations), relative=True)
+                expected = f"a class (of {len(self._classes)}), then {shape}, relative to the image, 0 to 1"
+                return LabelledImage(image, fault=f"{place} is {shortened(line)}; expected {expected}")
+        return LabelledImage(image, annotations=tuple(annotations), relative=True)
 
     def _annotation(self, place: str, fields: list[str]) -> Annotation | None:
-        """None: of a class that is not learned.  Raises ValueError."""
+        """Return the annotation, None for a class that is not learned; raise ValueError for a malformed line."""
         number, *values = (float(field) for field in fields)
-        if number not in self._classes or not all(is_number(value) and abs(value) <= MOST for value in values):
+        if number not in self._classes or not all(
+            is_number(value) and abs(value) <= MAX_COORDINATE for value in values
+        ):
             raise ValueError
         if self._has_keypoints:
             values = values[:4]
@@ -96,7 +98,7 @@ class _Reader:
         return found
 
     def _texts_in(self, folder: Path) -> dict[str, Path]:
-        """By their stems; some systems write suffixes in capitals."""
+        """Return the text files of a folder by stem; suffixes may be in capitals."""
         if folder not in self._folders:
             files = sorted(folder.iterdir()) if folder.is_dir() else []
             self._folders[folder] = {file.stem: file for file in files if file.suffix.lower() == ".txt"}

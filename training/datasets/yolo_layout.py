@@ -1,8 +1,8 @@
-"""Where the pictures of a YOLO data set lie, and what their classes are called.
+"""Layouts of YOLO data sets: folders of images, splits and class names.
 
-`data.yaml` names the classes and, as Ultralytics has it, what belongs to `train`, `val` and `test`: folders, text files
-that list images, or lists of these, below `path`.  Where it does not say, pictures lie in `images/`, with the splits
-below or above.  Without it, Darknet's `obj.data` (CVAT) says the same, and `classes.txt` (Label Studio) the classes.
+`data.yaml` names the classes and, in Ultralytics' format, the contents of `train`, `val` and `test`: folders, text
+files that list images, or lists of these, below `path`.  Without splits, images are in `images/`, with the splits below
+or above.  Alternatives are Darknet's `obj.data` (CVAT), and `classes.txt` (Label Studio) for the classes alone.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from training.datasets.images import folders_in, images_in
 from training.datasets.label_files import read_text, shortened
-from training.datasets.pictures import folders_in, images_in
 from training.datasets.recording import SPLIT_NAMED, DataError, split_in
 
 YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -25,18 +25,18 @@ EXPECTED_PLACE = "expected a folder, a text file that lists images, or a list of
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set says of itself."""
+    """A data set's own description."""
 
     file: Path
-    names: dict[int, str]  # of classes
-    splits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # entries, each with its key
-    folders: tuple[Path, ...] = ()  # below which entries lie
+    names: dict[int, str]  # class names by number
+    splits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # entries by split, each with its key
+    folders: tuple[Path, ...] = ()  # base folders of entries
     has_keypoints: bool = False
 
 
 @dataclass(frozen=True)
 class Place:
-    """Pictures of a split in one folder, or what is wrong with the entries that name them."""
+    """Images of a split in one folder, or the faults of the entries that name them."""
 
     name: str
     split: str
@@ -46,7 +46,7 @@ class Place:
 
 
 def read_description(folder: Path) -> Description | None:
-    """None where nothing names classes.  Raises DataError for a file that is malformed."""
+    """Return the description, None where no file names classes; raise DataError for a malformed file."""
     for name in YAML_FILES:
         if (path := folder / name).is_file() and (name.startswith("data.") or _names_classes(path)):
             return _described(path, _yaml(path))
@@ -59,7 +59,7 @@ def read_description(folder: Path) -> Description | None:
 
 
 def find_places(folder: Path, description: Description | None) -> list[Place]:
-    """Return the pictures that the description names, or else those in the usual folders."""
+    """Return the images that the description names, or else those in the usual folders."""
     if description is not None and description.splits:
         found = [
             place
@@ -67,7 +67,7 @@ def find_places(folder: Path, description: Description | None) -> list[Place]:
             for key, entry in entries
             for place in _entry_places(folder, description, split, key, entry)
         ]
-        return _with_own_names(found)
+        return _with_unique_names(found)
     usual = [images for images in (folder / "images", *sorted(folder.glob("*/images"))) if images.is_dir()]
     return [
         place
@@ -115,7 +115,7 @@ def _yaml(path: Path) -> Any:
 
 
 def _names_classes(path: Path) -> bool:
-    """Whether a file of a name that others use too is of this format."""
+    """Return whether a YAML file of a generic name is of this format."""
     try:
         content = _yaml(path)
     except DataError:
@@ -124,7 +124,7 @@ def _names_classes(path: Path) -> bool:
 
 
 def _darknet(path: Path) -> dict[str, str]:
-    """Lines of `key = value`."""
+    """Return the pairs of lines `key = value`."""
     pairs = (line.partition("=") for line in _lines(path))
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -139,13 +139,13 @@ def _entry_places(folder: Path, description: Description, split: str, key: str, 
         yield from _folder_places(folder, found, split)
     elif found is not None and found.suffix.lower() == ".txt":
         yield from _list_places(folder, description, split, found)
-    elif split != "test":  # which exports name whether they have one or not
-        fault = f"{description.file}: {key} = {entry!r} is not there; {EXPECTED_PLACE}"
+    elif split != "test":  # exports name a test split whether they have one or not
+        fault = f"{description.file}: {key} = {entry!r} does not exist; {EXPECTED_PLACE}"
         yield Place(f"{split}/{entry}", split, description.file, faults=(fault,))
 
 
 def _folder_places(root: Path, images: Path, split: str | None) -> Iterator[Place]:
-    """One for each folder below that holds images; the folder itself where none does."""
+    """Yield each folder below that holds images; the folder itself where none does."""
     folders = [inner for inner in folders_in(images) if images_in(inner)] or [images]
     for inner in folders:
         place = _inside(root, inner)
@@ -153,7 +153,7 @@ def _folder_places(root: Path, images: Path, split: str | None) -> Iterator[Plac
 
 
 def _list_places(root: Path, description: Description, split: str, path: Path) -> Iterator[Place]:
-    """One for each folder of the images that a text file lists."""
+    """Yield each folder of the images that a text file lists."""
     groups: dict[Path, list[Path]] = {}
     faults: list[str] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -161,21 +161,21 @@ def _list_places(root: Path, description: Description, split: str, path: Path) -
             continue
         image = _found((path.parent, *description.folders), name)
         if image is None or not image.is_file():
-            faults.append(f"{path}: line {number}: {name} is not there; expected an image's path")
+            faults.append(f"{path}: line {number}: {name} does not exist; expected an image's path")
         else:
             groups.setdefault(image.parent, []).append(image)
     for folder, images in groups.items():
         yield Place(f"{split}/{_inside(root, folder)}", split, folder, tuple(dict.fromkeys(images)))
     if not groups and not faults:
-        faults.append(f"{path}: lists no image; expected one path a line")
+        faults.append(f"{path}: lists no image; expected one path per line")
     if faults:
         yield Place(f"{split}/{path.stem}", split, path, faults=tuple(faults))
 
 
 def _found(folders: tuple[Path, ...], name: str) -> Path | None:
-    """The file or folder of that name: as it is, or where its path begins on the machine that wrote it.
+    """Return the file or folder of a name, with leading parts of its path dropped where needed.
 
-    Roboflow's names begin with `../` though they lie beside data.yaml, CVAT's with `data/`.
+    Roboflow's names begin with `../` though the files are beside data.yaml, CVAT's with `data/`.
     """
     parts = Path(name).parts
     for folder in folders:
@@ -189,13 +189,13 @@ def _found(folders: tuple[Path, ...], name: str) -> Path | None:
 
 
 def _inside(root: Path, folder: Path) -> Path:
-    """The folder's path below the root, where it lies there; for names."""
+    """Return the folder's path below the root, or else its name."""
     folder, root = folder.resolve(), root.resolve()
     return folder.relative_to(root) if folder.is_relative_to(root) else Path(folder.name)
 
 
-def _with_own_names(places: list[Place]) -> list[Place]:
-    """Splits may share a folder; recordings have names of their own."""
+def _with_unique_names(places: list[Place]) -> list[Place]:
+    """Return the places with unique names: splits may share a folder."""
     taken: set[str] = set()
     named = []
     for place in places:

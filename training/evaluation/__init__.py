@@ -1,0 +1,1 @@
+"""Evaluation: mask metrics, track metrics of clips, comparisons and their plots."""

@@ -1,11 +1,11 @@
-"""Several networks, each trained with several seeds, side by side: `dasnet compare`.
+"""`dasnet compare`: comparison of several networks, each trained with several seeds.
 
 In: evaluations (folders that `dasnet evaluate --out` wrote, or its JSON files) on the same images, every network with
-the same seeds.  Out: `comparison.json`, `comparison.md`, and figures made from these runs alone.
+the same seeds.  Out: `comparison.json`, `comparison.md`, and plots.
 
 Tests are paired, against one reference network, at two levels: by seed (a network's mean over images; as many pairs as
-seeds) and by image (an image's mean over seeds).  Images of one recording resemble each other, so that the tests by
-image say more than they know: their p values are too small.
+seeds) and by image (an image's mean over seeds).  Images of one recording are not independent, so that the p values of
+tests by image are too small.
 """
 
 import json
@@ -32,10 +32,10 @@ IOU_OF_TARGETS = "iou, images with a target"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One evaluated training."""
+class EvaluatedRun:
+    """The evaluation of one trained network."""
 
-    path: Path  # of its JSON; samples/ and log.csv lie beside it, where there are any
+    path: Path  # of its JSON file; samples/ and log.csv, where present, are beside it
     model: str
     seed: int
     report: dict[str, Any]
@@ -43,45 +43,45 @@ class Run:
 
 
 def run_compare(paths: Sequence[Path], out: Path, reference: str | None) -> None:
-    """Raises ConfigError for evaluations that cannot be compared."""
+    """Compare evaluations and write the results; raise ConfigError for evaluations that cannot be compared."""
     runs = [read_run(path) for path in paths]
     comparison = compare(runs, reference)
     out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
-    left_out = draw(runs, comparison, out)
+    skipped = plot(runs, comparison, out)
     text = markdown(comparison, sorted(path.name for path in out.glob("*.png")))
     (out / "comparison.md").write_text(text, encoding="utf-8")
     print(text)
-    for line in left_out:
+    for line in skipped:
         print(line)
     print(f"written: {out}")
 
 
-def read_run(path: Path) -> Run:
-    """Raises ConfigError for what is no evaluation, or does not say of which seed."""
+def read_run(path: Path) -> EvaluatedRun:
+    """Return an evaluation; raise ConfigError where the file is not one, or has no seed."""
     path = path / EVALUATION_FILE if path.is_dir() else path
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         counts = np.array(report["images"][UAV], np.int64).reshape(-1, 3)
         model, seed = report["model"], report["seed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"run {path}: no evaluation ({error!r}); allowed: what `dasnet evaluate` wrote") from error
+        raise ConfigError(f"run {path}: no evaluation ({error!r}); expected the output of `dasnet evaluate`") from error
     if seed is None:
-        raise ConfigError(f"run {path}: seed is unknown; allowed: a number, see `dasnet evaluate --seed`")
-    return Run(path, model, seed, report, image_metrics(counts))
+        raise ConfigError(f"run {path}: seed is unknown; expected a number, see `dasnet evaluate --seed`")
+    return EvaluatedRun(path, model, seed, report, image_metrics(counts))
 
 
-def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """In the order of the runs, seeds ascending.  Raises ConfigError where runs do not fit together."""
+def by_model(runs: Sequence[EvaluatedRun]) -> dict[str, list[EvaluatedRun]]:
+    """Return runs by model, in ascending order of seeds; raise ConfigError where runs are not comparable."""
     first = runs[0]
-    table: dict[str, dict[int, Run]] = {}
+    table: dict[str, dict[int, EvaluatedRun]] = {}
     for run in runs:
         if run.report["images"]["name"] != first.report["images"]["name"]:
-            raise ConfigError(f"run {run.path}: its images are not those of {first.path}; allowed: the same images")
+            raise ConfigError(f"run {run.path}: its images are not those of {first.path}; expected the same images")
         other = table.setdefault(run.model, {}).setdefault(run.seed, run)
         if other is not run:
             raise ConfigError(
-                f"run {run.path}: {run.model} with seed {run.seed} is in {other.path} too; allowed: each once"
+                f"run {run.path}: {run.model} with seed {run.seed} is in {other.path} too; expected each once"
             )
     seeds = sorted({run.seed for run in runs})
     for model, own in table.items():
@@ -89,17 +89,17 @@ def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if missing:
             raise ConfigError(
                 f"model {model}: no evaluation of seed {', '.join(missing)}; "
-                f"allowed: every model with the same seeds ({', '.join(map(str, seeds))})"
+                f"expected every model with the same seeds ({', '.join(map(str, seeds))})"
             )
     return {model: [own[seed] for seed in seeds] for model, own in table.items()}
 
 
-def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]:
-    """Everything but the figures.  Raises ConfigError for runs that do not fit together and an unknown reference."""
+def compare(runs: Sequence[EvaluatedRun], reference: str | None = None) -> dict[str, Any]:
+    """Return the comparison; raise ConfigError for runs that are not comparable, and an unknown reference."""
     models = by_model(runs)
     chosen = reference or (DEFAULT_REFERENCE if DEFAULT_REFERENCE in models else next(iter(models)))
     if chosen not in models:
-        raise ConfigError(f"--reference {chosen}: no run of it; allowed: {', '.join(models)}")
+        raise ConfigError(f"--reference {chosen}: no run of it; must be one of {', '.join(models)}")
     values = {model: np.stack([run.values for run in own]) for model, own in models.items()}  # (seeds, images, METRICS)
     return {
         "data": runs[0].report["data"],
@@ -112,10 +112,10 @@ def compare(runs: Sequence[Run], reference: str | None = None) -> dict[str, Any]
     }
 
 
-def _model(runs: list[Run], values: Floats) -> dict[str, Any]:
+def _model(runs: list[EvaluatedRun], values: Floats) -> dict[str, Any]:
     rows = {metric: values[..., index].mean(axis=1).tolist() for index, metric in enumerate(METRICS)}
     has_target = [diameter is not None for diameter in runs[0].report["images"]["diameter_px"]]
-    if 0 < sum(has_target) < len(has_target):  # empty images raise the mean of a network that finds nothing
+    if 0 < sum(has_target) < len(has_target):  # empty images raise the mean of a network without detections
         rows[IOU_OF_TARGETS] = values[:, has_target, METRICS.index("iou")].mean(axis=1).tolist()
     averages = [run.report["targets"][UAV]["average_precision"] for run in runs]
     if None not in averages:
@@ -132,40 +132,40 @@ def _over_seeds(row: list[float]) -> dict[str, Any]:
 
 
 def _tests(values: dict[str, Floats], reference: str, metric: int) -> dict[str, Any]:
-    """By level, then by model: the model minus the reference, with p values corrected over the models (Holm)."""
+    """Return tests of model minus reference, by level and model, with p values corrected over the models (Holm)."""
     levels: dict[str, Callable[[Floats], Floats]] = {
         "seed": lambda of_model: of_model[..., metric].mean(axis=1),
         "image": lambda of_model: of_model[..., metric].mean(axis=0),
     }
     others = [model for model in values if model != reference]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for level, reduced in levels.items():
         tests = [paired_test(reduced(values[model]), reduced(values[reference])) for model in others]
         corrected = [holm([getattr(test, name) for test in tests]) for name in ("t_p", "wilcoxon_p")]
-        found[level] = {
+        results[level] = {
             model: {**asdict(test), "t_p_holm": t_p, "wilcoxon_p_holm": wilcoxon_p}
             for model, test, t_p, wilcoxon_p in zip(others, tests, *corrected, strict=True)
         }
-    return found
+    return results
 
 
-def draw(runs: Sequence[Run], comparison: dict[str, Any], out: Path) -> list[str]:
-    """The figures that can be drawn; what is left out, and why."""
+def plot(runs: Sequence[EvaluatedRun], comparison: dict[str, Any], out: Path) -> list[str]:
+    """Draw the plots; return a line for each that is skipped, with the reason."""
     if not can_plot():
-        return ["figures are left out: they need matplotlib (pip install dasnet[plot])"]
-    models, left_out = by_model(runs), []
+        return ["plots are skipped: they need matplotlib (pip install dasnet[plot])"]
+    models, skipped = by_model(runs), []
     reports = {model: [run.report for run in own] for model, own in models.items()}
     plot_precision_recall(reports, UAV, out / "precision_recall.png")
     plot_parameters(comparison["models"], out / "parameters.png")
     logs = {model: [run.path.parent / LOG_FILE for run in own] for model, own in models.items()}
     missing = [str(path) for paths in logs.values() for path in paths if not path.is_file()]
     if missing:
-        left_out.append(f"training_curves.png is left out: {missing[0]} is missing")
+        skipped.append(f"training_curves.png is skipped: {missing[0]} is missing")
     else:
         plot_training(logs, out / "training_curves.png")
     samples = {model: read_samples(own[0].path.parent / SAMPLES_FOLDER) for model, own in models.items()}
     try:
         plot_samples(samples, out / "qualitative.png")
     except ValueError as error:
-        left_out.append(f"qualitative.png is left out: {error}")
-    return left_out
+        skipped.append(f"qualitative.png is skipped: {error}")
+    return skipped

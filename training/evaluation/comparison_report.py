@@ -1,6 +1,6 @@
 """A comparison as Markdown, for the terminal and for a file.
 
-In: what `training.evaluation.compare.compare` returns.  Out: tables that can be read unrendered too.  Pure.
+In: the result of `training.evaluation.compare.compare`.  Out: tables that are readable unrendered.  Pure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,16 +11,16 @@ NOTES = """\
 ± is the standard deviation over seeds (n - 1). p values are two-sided: t of the paired t-test, W of the Wilcoxon
 signed-rank test, each with Holm's correction over the networks (Holm, 1979). d_z: mean over deviation of the
 differences (Lakens, 2013, doi 10.3389/fpsyg.2013.00863); d: by the pooled deviation (Cohen, 1988). With three seeds W
-cannot be below 0.25. Images of one recording resemble each other: p values by image are too small.
+cannot be below 0.25. Images of one recording are not independent: p values by image are too small.
 """
 
 
-def markdown(comparison: dict[str, Any], pictures: Sequence[str]) -> str:
-    """`pictures`: files beside it."""
-    return "\n".join(_lines(comparison, pictures))
+def markdown(comparison: dict[str, Any], plots: Sequence[str]) -> str:
+    """Return the comparison as Markdown; `plots` are image files beside it."""
+    return "\n".join(_lines(comparison, plots))
 
 
-def _lines(comparison: dict[str, Any], pictures: Sequence[str]) -> Iterator[str]:
+def _lines(comparison: dict[str, Any], plots: Sequence[str]) -> Iterator[str]:
     data, models, reference = comparison["data"], comparison["models"], comparison["reference"]
     yield "# Comparison"
     yield ""
@@ -44,7 +44,7 @@ def _lines(comparison: dict[str, Any], pictures: Sequence[str]) -> Iterator[str]
                 yield from _table(heads, [_test(name, test) for name, test in tests.items()])
     yield ""
     yield NOTES
-    yield from (f"![{picture.removesuffix('.png').replace('_', ' ')}]({picture})" for picture in pictures)
+    yield from (f"![{plot.removesuffix('.png').replace('_', ' ')}]({plot})" for plot in plots)
 
 
 def _test(name: str, test: dict[str, Any]) -> list[str]:

@@ -1,12 +1,12 @@
-"""How good a checkpoint is, image by image: `dasnet evaluate`.
+"""`dasnet evaluate`: mask metrics of a checkpoint, image by image.
 
-In: a checkpoint that `model.load` reads, and the labelled frames of a split.  Out: for each image the pixels that were
-found, found wrongly and missed, for class uav and, where a checkpoint has more classes, for any object; the
-precision-recall curves; the time a frame takes.  `training.evaluation.report` makes figures of it.
+In: a checkpoint that `model.load` reads, and the labelled frames of a split.  Out: for each image the counts of
+true positive, false positive and false negative pixels, for class uav and, where a checkpoint has more classes, for any
+object; precision-recall curves; inference time.  `training.evaluation.report` makes metrics of them.
 
-Masks are compared at the frame's own pixels: probabilities are resized to them, then cut at THRESHOLD, whatever the
-checkpoint's own threshold is.  For checkpoints that are fed stretched frames the original's way is measured too: at the
-network's input, where a pixel is of the target if the resized mask is above 0.
+Masks are compared at the frame's resolution: probabilities are resized to it, then thresholded at THRESHOLD, whatever
+the checkpoint's own threshold is.  For checkpoints with stretched input the original's method is measured too: at the
+network's input, where a pixel belongs to the target if the resized mask is above 0.
 """
 
 import copy
@@ -31,13 +31,13 @@ from model.engine.engine import Engine
 from model.metadata import CLASSES
 from model.preprocess import prepare
 from pipeline.errors import ConfigError
-from training.cache import CachedClip, CachedFrame, Frames, cached, every_nth
+from training.cache import CachedClip, CachedFrame, CachedFrames, cache_frames, every_nth
 from training.datasets import open_dataset
 from training.evaluation.figures import can_plot, plot_precision_recall
-from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, Mask, count, diameter_px, threshold_histogram
+from training.evaluation.mask_metrics import THRESHOLD, UAV_LABEL, Counts, count, diameter_px, threshold_histogram
 from training.evaluation.qualitative import chosen_frames, crop, write_samples
 from training.evaluation.report import OBJECT, UAV, Evaluation, ImageResult, Timing, as_json, table
-from training.masks import Image
+from training.masks import Image, Mask
 
 CACHE = Path(".cache/training")
 EVALUATION_FILE, SAMPLES_FOLDER = "evaluation.json", "samples"
@@ -48,22 +48,24 @@ IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class EvaluateOptions:
+    """Options of `dasnet evaluate`."""
+
     checkpoint: Path
     data: str  # a folder
     split: str = "val"
     every: int = 1
     json: Path | None = None
     out: Path | None = None  # a folder: evaluation.json, samples/, precision_recall.png
-    model: str | None = None  # the network that the checkpoint must be of
-    seed: int | None = None  # of the training, where the checkpoint does not say
+    model: str | None = None  # expected network of the checkpoint
+    seed: int | None = None  # of the training, where the checkpoint does not have it
     device: str = "auto"
     timing: bool = True
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
-    """Print the table and write what is asked for.
+    """Print the table and write the requested files.
 
-    Raises ConfigError for wrong usage, DasnetError and ModelError for data and checkpoints that cannot be read.
+    Raise ConfigError for wrong usage, DasnetError and ModelError for unreadable data and checkpoints.
     """
     loaded = load(options.checkpoint)
     seed = _checked_seed(loaded, options)
@@ -78,38 +80,38 @@ def run_evaluate(options: EvaluateOptions) -> None:
         if can_plot():
             plot_precision_recall({loaded.metadata.network: [report]}, UAV, options.out / "precision_recall.png")
         else:
-            print("precision_recall.png is left out: it needs matplotlib (pip install dasnet[plot])")
+            print("precision_recall.png is skipped: it needs matplotlib (pip install dasnet[plot])")
     for path in (options.json, options.out and options.out / EVALUATION_FILE):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(report) + "\n", encoding="utf-8")
-            print(f"figures: {path}")
+            print(f"written: {path}")
 
 
 def _checked_seed(loaded: Loaded, options: EvaluateOptions) -> int | None:
     metadata = loaded.metadata
     if options.model and options.model != metadata.network:
-        raise ConfigError(f"--model {options.model}: {options.checkpoint} is of {metadata.network}; allowed: that one")
+        raise ConfigError(f"--model {options.model}: {options.checkpoint} is of {metadata.network}; must be that one")
     own: int | None = metadata.training.get("seed")
     if None not in (own, options.seed) and own != options.seed:
-        raise ConfigError(f"--seed {options.seed}: {options.checkpoint} was trained with seed {own}; allowed: that one")
+        raise ConfigError(f"--seed {options.seed}: {options.checkpoint} was trained with seed {own}; must be that one")
     return options.seed if own is None else own
 
 
-def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> Frames:
-    """Every n-th labelled frame of a split.  Raises DataError."""
+def evaluation_frames(folder: str, split: str, every: int, cache: Path = CACHE) -> CachedFrames:
+    """Return every n-th labelled frame of a split; raise DataError."""
     recordings = open_dataset(folder, [split])
-    return cached(cache, recordings, every_nth(recordings, every, every))
+    return cache_frames(cache, recordings, every_nth(recordings, every, every))
 
 
 def evaluate(
-    loaded: Loaded, frames: Frames, device: str = "auto", progress: Callable[[int, int], None] = lambda *_: None
+    loaded: Loaded, frames: CachedFrames, device: str = "auto", progress: Callable[[int, int], None] = lambda *_: None
 ) -> Evaluation:
-    """In float32, so that the figures are those of the weights, on every machine.  `progress`: done, of how many."""
+    """Return the evaluation in float32, reproducible on every machine; `progress` is called with (done, total)."""
     result = Evaluation()
-    shown = chosen_frames(frames)
+    chosen = chosen_frames(frames)
     with Engine(loaded, device=device, precision="fp32") as engine:
-        for done, (clip, frame, image, labels, maps) in enumerate(_searched(engine, frames), 1):
+        for done, (clip, frame, image, labels, maps) in enumerate(_inferred(engine, frames), 1):
             own = _at_frame_size(maps, labels.shape)
             truths = {UAV: (own[0], labels == UAV_LABEL)}
             if len(maps) > 1:
@@ -117,28 +119,28 @@ def evaluate(
             name, truth = f"{clip.name}/{frame.number}", truths[UAV][1]
             for target, pair in truths.items():
                 result.histograms[target] = result.histograms.get(target, 0) + threshold_histogram(*pair)
-            counts = {target: count(found > THRESHOLD, wanted) for target, (found, wanted) in truths.items()}
+            counts = {target: count(likely > THRESHOLD, truth_mask) for target, (likely, truth_mask) in truths.items()}
             at_input = _count_at_input(loaded, maps[0], truth)
             result.images.append(ImageResult(name, clip.sensor, diameter_px(truth), counts, at_input))
-            if (clip.name, frame.number) in shown:
+            if (clip.name, frame.number) in chosen:
                 result.samples.append(crop(name, image, truth, own[0] > THRESHOLD))
             progress(done, len(frames))
     return result
 
 
-def _searched(engine: Engine, frames: Frames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
-    """Each frame with its probabilities (classes, h, w) at the network's input; the next one is under way meanwhile."""
+def _inferred(engine: Engine, frames: CachedFrames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
+    """Yield each frame with its probabilities (classes, h, w) at the network's input; inference is one frame ahead."""
     waiting: deque[tuple[CachedClip, CachedFrame, Image, Image, Future[Maps]]] = deque()
     for clip in frames.clips:
         for frame in clip.frames:
             image, labels = frames.read(frame)
-            picture, _ = prepare(image, clip.sensor, engine.metadata.preprocessing)
-            waiting.append((clip, frame, image, labels, engine.submit(picture[None])))
+            prepared, _ = prepare(image, clip.sensor, engine.metadata.preprocessing)
+            waiting.append((clip, frame, image, labels, engine.submit(prepared[None])))
             if len(waiting) == IN_FLIGHT:
-                *known, future = waiting.popleft()
-                yield *known, future.result()[0]
-    for *known, future in waiting:
-        yield *known, future.result()[0]
+                *inputs, future = waiting.popleft()
+                yield *inputs, future.result()[0]
+    for *inputs, future in waiting:
+        yield *inputs, future.result()[0]
 
 
 def _at_frame_size(maps: Maps, shape: tuple[int, ...]) -> Maps:
@@ -156,7 +158,7 @@ def _count_at_input(loaded: Loaded, probabilities: Maps, truth: Mask) -> Counts 
 
 
 def time_frame(loaded: Loaded, device: str = "auto") -> Timing:
-    """Medians of a few runs on fresh noise, the two in turn, after one that is not counted."""
+    """Return median times of engine and module in turn on fresh noise, after one warm-up run."""
     with Engine(loaded, device=device, precision="fp32") as engine:
         module = copy.deepcopy(loaded.network).to(engine.device).eval()
         times_s: dict[str, list[float]] = {"engine": [], "module": []}
@@ -181,7 +183,7 @@ def _plain(module: nn.Module, frame: Image, device: torch.device) -> Maps:
 
 
 def show_progress(done: int, total: int) -> None:
-    """One line that is written over on a terminal; ten lines in a log."""
+    """Print progress: one updated line on a terminal, ten lines in a log."""
     if sys.stderr.isatty():
         print(f"\revaluate {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done * 10 // total > (done - 1) * 10 // total:

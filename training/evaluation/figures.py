@@ -1,4 +1,4 @@
-"""Figures of evaluations and comparisons, drawn with matplotlib (extra `plot`).
+"""Plots of evaluations and comparisons, with matplotlib (extra `plot`).
 
 In: evaluation reports (see `training.evaluation.report`), logs, samples.  Out: PNG files.
 """
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.qualitative import Sample
+from training.evaluation.qualitative import QualitativeSample
 
 DPI = 120
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
-FOUND, WRONG, MISSED = (255, 255, 255), (214, 39, 40), (31, 119, 180)
-Reports = Mapping[str, Sequence[dict[str, Any]]]  # by model: one report a seed
+TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = (255, 255, 255), (214, 39, 40), (31, 119, 180)
+Reports = Mapping[str, Sequence[dict[str, Any]]]  # by model: a report per seed
 
 
 def can_plot() -> bool:
+    """Return whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 def plot_precision_recall(reports: Reports, target: str, path: Path) -> None:
-    """One line a seed, one colour a model; a dot where the threshold is 0.5."""
+    """Plot precision against recall: a line per seed, a colour per model, a dot at threshold 0.5."""
     axes = _axes()
     for colour, (model, seeds) in zip(_colours(reports), reports.items(), strict=True):
         for index, report in enumerate(seeds):
@@ -39,7 +40,7 @@ def plot_precision_recall(reports: Reports, target: str, path: Path) -> None:
 
 
 def plot_parameters(models: Mapping[str, dict[str, Any]], path: Path) -> None:
-    """Parameters against IoU: mean over seeds, and its deviation as a bar.  `models` as in a comparison."""
+    """Plot parameters against IoU, mean and deviation over seeds; `models` as in a comparison."""
     axes = _axes()
     for colour, (name, model) in zip(_colours(models), models.items(), strict=True):
         iou, parameters_m = model["metrics"]["iou"], model["parameters"] / 1e6
@@ -51,7 +52,7 @@ def plot_parameters(models: Mapping[str, dict[str, Any]], path: Path) -> None:
 
 
 def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Column -> (step, value) of a training's log.csv, in which empty cells are left out."""
+    """Return (step, value) by column of a training's log.csv, without empty cells."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     time = "step" if rows and "step" in rows[0] else "epoch"
@@ -64,7 +65,7 @@ def read_log(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def plot_training(logs: Mapping[str, Sequence[Path]], path: Path) -> None:
-    """Loss, and validation where it is logged (columns `val_*`), by step: one line a seed, one colour a model."""
+    """Plot loss and logged validation metrics (columns `val_*`) by step: a line per seed, a colour per model."""
     read = {model: [read_log(log) for log in paths] for model, paths in logs.items()}
     seen = dict.fromkeys(name for curves in read.values() for curve in curves for name in curve)
     columns = ["loss", *(name for name in seen if name.startswith("val_"))]
@@ -80,9 +81,11 @@ def plot_training(logs: Mapping[str, Sequence[Path]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_samples(samples: Mapping[str, Sequence[Sample]], path: Path) -> None:
-    """A row an image: input, truth, and a column a model, with what it found white, what it found wrongly red, and what
-    it missed blue.  Raises ValueError where the models do not share an image."""
+def plot_samples(samples: Mapping[str, Sequence[QualitativeSample]], path: Path) -> None:
+    """Plot a row per image: input, truth, and each model's true positives (white), false ones (red), misses (blue).
+
+    Raise ValueError where the models share no image.
+    """
     by_name = {model: {sample.name: sample for sample in own} for model, own in samples.items()}
     shared = sorted(set.intersection(*(set(own) for own in by_name.values())) if by_name else [])
     if not shared:
@@ -92,23 +95,23 @@ def plot_samples(samples: Mapping[str, Sequence[Sample]], path: Path) -> None:
     for row, name in zip(figure.subplots(len(shared), len(titles), squeeze=False), shared, strict=True):
         first = next(iter(by_name.values()))[name]
         truth = np.repeat(first.truth[..., None] * np.uint8(255), 3, axis=2)
-        pictures = [first.image, truth, *(judged(own[name]) for own in by_name.values())]
-        for axes, picture, title in zip(row, pictures, titles, strict=True):
-            axes.imshow(picture, interpolation="nearest")
+        images = [first.image, truth, *(error_map(own[name]) for own in by_name.values())]
+        for axes, image, title in zip(row, images, titles, strict=True):
+            axes.imshow(image, interpolation="nearest")
             axes.set(xticks=[], yticks=[], title=title if name == shared[0] else "")
     _save(figure, path)
 
 
-def judged(sample: Sample) -> npt.NDArray[np.uint8]:
-    """(h, w, 3) RGB: the mask in colours that say where it is right."""
-    picture = np.zeros((*sample.mask.shape, 3), np.uint8)
+def error_map(sample: QualitativeSample) -> npt.NDArray[np.uint8]:
+    """Return the mask as (h, w, 3) RGB, coloured by true positives, false positives and false negatives."""
+    image = np.zeros((*sample.mask.shape, 3), np.uint8)
     for where, colour in (
-        (sample.mask & sample.truth, FOUND),
-        (sample.mask & ~sample.truth, WRONG),
-        (sample.truth & ~sample.mask, MISSED),
+        (sample.mask & sample.truth, TRUE_POSITIVE),
+        (sample.mask & ~sample.truth, FALSE_POSITIVE),
+        (sample.truth & ~sample.mask, FALSE_NEGATIVE),
     ):
-        picture[where] = colour
-    return picture
+        image[where] = colour
+    return image
 
 
 def _colours(models: Mapping[str, object]) -> list[str]:

@@ -1,7 +1,7 @@
-"""A few images kept to look at, the same ones for every network: for the qualitative grid of a comparison.
+"""Sample images of an evaluation, the same for every network: for the qualitative grid of a comparison.
 
-In: cached frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that one of
-a few pixels can be seen, in a folder as `<name>.input.png`, `<name>.truth.png` and `<name>.mask.png`.
+In: cached frames; then an image, its true and its predicted mask.  Out: square crops around the target, so that small
+ones are visible, in a folder as `<name>.input.png`, `<name>.truth.png` and `<name>.mask.png`.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.cache import Frames
-from training.evaluation.mask_metrics import UAV_LABEL, Mask
-from training.masks import Image
+from training.cache import CachedFrames
+from training.evaluation.mask_metrics import UAV_LABEL
+from training.masks import Image, Mask
 
 SAMPLES = 4
 LEAST_SIDE_PX = 96
@@ -20,29 +20,32 @@ SIDE_PER_TARGET = 4.0
 
 
 @dataclass(frozen=True)
-class Sample:
+class QualitativeSample:
+    """A crop of an image with its true and predicted masks."""
+
     name: str
     image: Image  # (h, w, 3) RGB
     truth: Mask  # (h, w)
     mask: Mask
 
 
-def chosen_frames(frames: Frames) -> set[tuple[str, int]]:
-    """Recording and number of SAMPLES frames with a uav, evenly spread over the data; they depend on nothing else."""
+def chosen_frames(frames: CachedFrames) -> set[tuple[str, int]]:
+    """Return recording and number of SAMPLES frames with a uav, evenly spread over the data."""
     shown = [(clip.name, frame.number) for clip in frames.clips for frame in clip.frames if UAV_LABEL in frame.labels]
     number = min(SAMPLES, len(shown))
     return {shown[(2 * k + 1) * len(shown) // (2 * number)] for k in range(number)}
 
 
-def crop(name: str, image: Image, truth: Mask, mask: Mask) -> Sample:
+def crop(name: str, image: Image, truth: Mask, mask: Mask) -> QualitativeSample:
+    """Return the crop around the target."""
     window = window_around(truth)
-    return Sample(name, image[window], truth[window], mask[window])
+    return QualitativeSample(name, image[window], truth[window], mask[window])
 
 
 def window_around(truth: Mask) -> tuple[slice, slice]:
-    """Return rows and columns around all of the target: 4 times its length, at least 96 pixels, never beyond the image.
+    """Return rows and columns around the target: 4 times its length, at least 96 pixels, within the image.
 
-    All of an image without a target.
+    Return all rows and columns of an image without a target.
     """
     if not truth.any():
         return slice(None), slice(None)
@@ -55,7 +58,8 @@ def window_around(truth: Mask) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def write_samples(folder: Path, samples: list[Sample]) -> None:
+def write_samples(folder: Path, samples: list[QualitativeSample]) -> None:
+    """Write the samples' images to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples:
         stem = sample.name.replace("/", "-")
@@ -67,8 +71,8 @@ def write_samples(folder: Path, samples: list[Sample]) -> None:
             cv2.imwrite(str(folder / f"{stem}.{part}.png"), np.ascontiguousarray(pixels))
 
 
-def read_samples(folder: Path) -> list[Sample]:
-    """Sorted by name; those that are not whole are left out."""
+def read_samples(folder: Path) -> list[QualitativeSample]:
+    """Return the samples of a folder, sorted by name, without incomplete ones."""
     samples = []
     for path in sorted(folder.glob("*.input.png")):
         name = path.name.removesuffix(".input.png")
@@ -77,5 +81,7 @@ def read_samples(folder: Path) -> list[Sample]:
             cv2.imread(str(folder / f"{name}.{part}.png"), cv2.IMREAD_GRAYSCALE) for part in ("truth", "mask")
         )
         if image is not None and truth is not None and mask is not None:
-            samples.append(Sample(name, np.asarray(image, np.uint8), np.asarray(truth > 0), np.asarray(mask > 0)))
+            samples.append(
+                QualitativeSample(name, np.asarray(image, np.uint8), np.asarray(truth > 0), np.asarray(mask > 0))
+            )
     return samples

@@ -8,7 +8,7 @@ from pipeline.types import Band, Event, EventKind, Severity
 
 
 def events_of(frames: list) -> list[Event]:
-    stage = TrackStage(Metadata().decision)
+    stage = TrackStage(Metadata().thresholds)
     events: list[Event] = []
     for detections in frames:
         events += stage.update(detections).events
@@ -34,7 +34,7 @@ def test_an_unknown_target_is_alerted_at_a_lower_severity_and_a_bird_is_only_lab
 
 
 def test_the_thresholds_of_the_camera_s_band_apply():
-    low, high = Thresholds(distractor_evidence=0.0), Thresholds(distractor_evidence=9.0)
+    low, high = Thresholds(distractor_log_odds=0.0), Thresholds(distractor_log_odds=9.0)
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
         stage = TrackStage({"infrared": high, "visible": low})
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
@@ -50,7 +50,7 @@ def test_a_bird_relabelled_as_uav_is_alerted_then():
 
 
 def test_an_outcome_has_the_tracks_and_events_of_its_frame_and_the_times_of_both():
-    stage = TrackStage(Metadata().decision)
+    stage = TrackStage(Metadata().thresholds)
     frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)]) for seq in range(4)]
     outcome = [stage.update(detections) for detections in frames][-1]
     assert outcome.ref == frames[-1].ref
@@ -66,7 +66,7 @@ def test_ids_of_events_are_unique_and_the_same_every_time():
 
 
 def test_closing_a_session_ends_its_alerts():
-    stage = TrackStage(Metadata().decision)
+    stage = TrackStage(Metadata().thresholds)
     for seq in range(10):
         detections = frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV)])
         stage.update(detections)

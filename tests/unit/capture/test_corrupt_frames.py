@@ -83,7 +83,7 @@ def site(tmp_path: Path, uri: str, transport: str = "udp") -> tuple[Path, Path]:
 
 
 def whole_frames(clip: Path) -> dict[bytes, int]:
-    frames = {picture.pixels.tobytes(): index for index, picture in enumerate(open_recording(clip).pictures())}
+    frames = {picture.pixels.tobytes(): index for index, picture in enumerate(open_recording(clip).frames())}
     assert len(frames) == FRAMES
     return frames
 
@@ -126,7 +126,7 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
 def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    for number, picture in enumerate(open_recording(encode_noise(tmp_path / "clip.mp4")).pictures()):
+    for number, picture in enumerate(open_recording(encode_noise(tmp_path / "clip.mp4")).frames()):
         if number < 6 or number > 50:
             cv2.imwrite(str(images / f"f_{number:04}.png"), picture.pixels)
     for number in (2, FRAMES - 1):

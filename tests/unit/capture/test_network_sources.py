@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.capture.open import Picture, Source, open_source
+from pipeline.capture.open import DecodedFrame, Source, open_source
 from pipeline.config.models import Camera
 from pipeline.errors import CredentialsError, SourceError
 
@@ -30,8 +30,8 @@ def camera(uri: str) -> Camera:
     return Camera.model_validate({"id": "gate", "uri": uri})
 
 
-def first(count: int, source: Source) -> list[Picture]:
-    pictures = list(islice(source.pictures(), count))
+def first(count: int, source: Source) -> list[DecodedFrame]:
+    pictures = list(islice(source.frames(), count))
     source.close()
     return pictures
 
@@ -95,7 +95,7 @@ def test_jpegs_over_http(served: str) -> None:
 def test_a_stream_over_http_that_ends_is_a_lost_camera(served: str) -> None:
     source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/short"))
     with pytest.raises(SourceError, match=f"camera gate at {served}: (the camera closed the stream|reading failed)"):
-        list(source.pictures())
+        list(source.frames())
     source.close()
 
 
@@ -103,7 +103,7 @@ def test_a_camera_that_declares_huge_jpegs_is_refused_for_it(served: str) -> Non
     source = open_source(camera(f"http://{USER}:{PASSWORD}@{served}/huge"))
     shown = []
     with pytest.raises(SourceError, match=r"declares 16000x12000 px; must be at most 67,108,864 px") as caught:
-        shown.extend(picture.pixels.shape for picture in source.pictures())
+        shown.extend(picture.pixels.shape for picture in source.frames())
     source.close()
     assert PASSWORD not in str(caught.value) and set(shown) <= {(120, 160, 3)}
 

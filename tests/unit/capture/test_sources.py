@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from support.rtsp import RtspCameras
 
-from pipeline.capture.open import Picture, Source, find_recordings, frame_count, open_recording, open_source
+from pipeline.capture.open import DecodedFrame, Source, find_recordings, frame_count, open_recording, open_source
 from pipeline.capture.source import Receipt
 from pipeline.capture.video_file import VideoFile
 from pipeline.config.models import Camera
@@ -67,11 +67,11 @@ def camera(uri: str, transport: str = "tcp", band: str = "infrared") -> Camera:
     return Camera.model_validate({"id": "north", "uri": uri, "transport": transport, "band": band})
 
 
-def read(source: Source) -> tuple[list[Picture], str]:
+def read(source: Source) -> tuple[list[DecodedFrame], str]:
     """All pictures, and the text of the fault that ended them."""
-    pictures: list[Picture] = []
+    pictures: list[DecodedFrame] = []
     try:
-        for picture in source.pictures():
+        for picture in source.frames():
             pictures.append(picture)
     except SourceError as error:
         return pictures, str(error)
@@ -228,7 +228,7 @@ def test_a_recording_that_declares_huge_frames_is_refused_for_it(tmp_path: Path,
     content = path.read_bytes().replace(struct.pack(">HH", 120, 160), struct.pack(">HH", 12_000, 16_000))
     path.write_bytes(content.replace(struct.pack("<II", 160, 120), struct.pack("<II", 16_000, 12_000)))
     with pytest.raises(SourceError, match=rf"huge{suffix}: .*declares 16000x12000 px; must be at most 67,108,864 px"):
-        list(open_recording(path).pictures())
+        list(open_recording(path).frames())
 
 
 def test_images_grey_and_broken(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_pages_of_a_tiff_are_pictures(tmp_path: Path) -> None:
         page[10 * number : 10 * number + 5] += 2000  # a hot bar that moves down
     assert cv2.imwritemulti(str(tmp_path / "thermal.tiff"), pages)
     assert frame_count(tmp_path / "thermal.tiff") == 5
-    read = list(open_recording(tmp_path / "thermal.tiff").pictures())
+    read = list(open_recording(tmp_path / "thermal.tiff").frames())
     assert [picture.pts_s for picture in read] == pytest.approx([n / 25 for n in range(5)])
     for number, picture in enumerate(read):
         assert picture.pixels.dtype == np.uint8
@@ -258,7 +258,7 @@ def test_the_pages_of_a_tiff_are_pictures(tmp_path: Path) -> None:
     whole = (tmp_path / "thermal.tiff").read_bytes()
     (tmp_path / "cut.tiff").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match=r"cut.tiff: not images: cut.tiff page \d; [1-4] frames were read"):
-        list(open_recording(tmp_path / "cut.tiff").pictures())
+        list(open_recording(tmp_path / "cut.tiff").frames())
 
 
 def test_a_folder_as_a_camera_is_read_clip_after_clip(tmp_path: Path) -> None:
@@ -285,11 +285,11 @@ def test_a_broken_clip_in_a_folder_does_not_hide_the_next(tmp_path: Path) -> Non
 # Pretended cameras.
 
 
-def take(source: Source, count: int) -> tuple[list[Picture], float]:
+def take(source: Source, count: int) -> tuple[list[DecodedFrame], float]:
     """The first pictures, and the seconds from the first to the last."""
-    pictures: list[Picture] = []
+    pictures: list[DecodedFrame] = []
     started_s = 0.0
-    for picture in source.pictures():
+    for picture in source.frames():
         started_s = started_s or time.monotonic()
         pictures.append(picture)
         if len(pictures) == count:
@@ -317,7 +317,7 @@ def test_clips_are_paced_and_looped(tmp_path: Path) -> None:
 
 def test_clips_skip_forward_when_the_reader_is_late(tmp_path: Path) -> None:
     source = open_source(camera(f"demo:clips/{encode(tmp_path / '1.mp4', 30)}"))
-    pictures = source.pictures()
+    pictures = source.frames()
     next(pictures)
     threading.Event().wait(0.5)  # this reader is busy
     late = next(pictures)
@@ -381,9 +381,9 @@ def cameras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspCameras]:
 def test_a_camera(cameras: RtspCameras, transport: str) -> None:
     started_s = time.monotonic()
     source = open_source(camera(cameras.uri(transport), transport))
-    pictures: list[Picture] = []
+    pictures: list[DecodedFrame] = []
     first_after_s = 0.0
-    for picture in source.pictures():
+    for picture in source.frames():
         first_after_s = first_after_s or time.monotonic() - started_s
         pictures.append(picture)
         if len(pictures) >= 20 and (picture.ntp_ns or picture.pts_s > 10):  # its first report comes after 1 to 5 s
@@ -433,7 +433,7 @@ def test_a_camera_that_cannot_be_opened(cameras: RtspCameras, uri: str, transpor
 def test_a_camera_that_goes_down_and_comes_back(cameras: RtspCameras, transport: str) -> None:
     name = f"lost_{transport}"
     source = open_source(camera(cameras.uri(name), transport))
-    pictures = source.pictures()
+    pictures = source.frames()
     next(pictures)
     cameras.command(f"down {name}")
     started_s = time.monotonic()
@@ -446,7 +446,7 @@ def test_a_camera_that_goes_down_and_comes_back(cameras: RtspCameras, transport:
         open_source(camera(cameras.uri(name), transport))
     cameras.command(f"up {name}")
     again = open_source(camera(cameras.uri(name), transport))
-    assert next(again.pictures()).pts_s == 0
+    assert next(again.frames()).pts_s == 0
     again.close()
 
 
@@ -457,13 +457,13 @@ def test_a_camera_that_freezes(cameras: RtspCameras) -> None:
     seen = threading.Event()
 
     def read_until_closed() -> None:
-        for _ in closed.pictures():
+        for _ in closed.frames():
             seen.set()
         ended.append("quietly")
 
     reader = threading.Thread(target=read_until_closed)
     reader.start()
-    pictures = waiting.pictures()
+    pictures = waiting.frames()
     next(pictures)
     assert seen.wait(5)
     cameras.command("freeze frozen")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.capture.timestamps import LEAD_S, SMALLEST_STEP_S, TimestampMapper
+from pipeline.capture.timestamps import LEAD_S, MIN_STEP_S, TimestampMapper
 
 PERIOD_S = 0.04
 TICK_S = Fraction(1, 90_000)
@@ -31,7 +31,7 @@ def test_a_cameras_times_rise_and_do_not_run_ahead(pictures: list[tuple[Fraction
     found = times([stamp_s for stamp_s, _ in pictures], received_s)
     assert found[0] == 0
     assert all(earlier < later for earlier, later in pairwise(found))
-    burst_s = SMALLEST_STEP_S * len(found)  # of pictures that were received at once
+    burst_s = MIN_STEP_S * len(found)  # of pictures that were received at once
     assert all(time_s <= at_s - 1000 + LEAD_S + burst_s for time_s, at_s in zip(found, received_s, strict=True))
 
 

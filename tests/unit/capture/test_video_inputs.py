@@ -21,7 +21,7 @@ from support import data_sets
 
 from pipeline.capture.decoding import VideoPacket
 from pipeline.capture.images import ImageSequence, frame_numbers
-from pipeline.capture.open import Picture, open_source
+from pipeline.capture.open import DecodedFrame, open_source
 from pipeline.capture.recordings import frame_count, open_recording, source_names
 from pipeline.capture.video_file import VideoFile
 from pipeline.config.models import Camera
@@ -75,11 +75,11 @@ def remux(source: Path, path: Path, change: Callable[[int, VideoPacket], VideoPa
     return path
 
 
-def read(recording: VideoFile | ImageSequence) -> tuple[list[Picture], str]:
+def read(recording: VideoFile | ImageSequence) -> tuple[list[DecodedFrame], str]:
     """All pictures, and the text of the fault that ended them."""
-    pictures: list[Picture] = []
+    pictures: list[DecodedFrame] = []
     try:
-        pictures += recording.pictures()
+        pictures += recording.frames()
     except SourceError as error:
         return pictures, str(error)
     finally:
@@ -116,8 +116,8 @@ def test_cameras_that_play_it_and_training_turn_it_too(tmp_path: Path) -> None:
     (clip,) = [clip for clip in open_dataset(tmp_path / "data") if isinstance(clip, Clip) and clip.path == turned]
     assert (clip.width_px, clip.height_px) == (128, 160)
     learned = next(clip.read([0])).image
-    played = next(open_source(camera(f"demo:clips/{turned}")).pictures()).pixels
-    replayed = next(open_source(camera(f"file:{turned}")).pictures()).pixels
+    played = next(open_source(camera(f"demo:clips/{turned}")).frames()).pixels
+    replayed = next(open_source(camera(f"file:{turned}")).frames()).pixels
     assert learned.shape == (160, 128, 3)
     assert np.array_equal(learned, replayed) and np.array_equal(learned, played)
 
@@ -166,7 +166,7 @@ def test_of_several_streams_the_default_one_is_read_then_the_largest_or_the_one_
     largest, default = (two_cameras(tmp_path / f"{name}.mkv", name) for name in (None, 0))
     for path, stream, width_px in ((largest, None, 320), (default, None, 160), (largest, 2, 64), (default, 1, 320)):
         recording = open_recording(path, stream=stream)
-        assert next(iter(recording.pictures())).pixels.shape[1] == width_px
+        assert next(iter(recording.frames())).pixels.shape[1] == width_px
         recording.close()
     with pytest.raises(SourceError) as caught:
         open_recording(largest, stream=3)
@@ -180,7 +180,7 @@ def test_an_address_says_which_stream_and_the_log_names_the_others(tmp_path: Pat
     for uri in (f"file:{path}", f"demo:clips/{path}", f"demo:clips/{tmp_path}?first=drone", f"file:{tmp_path}"):
         for query, width_px in (("", 320), ("&stream=2" if "?" in uri else "?stream=2", 64)):
             source = open_source(camera(uri + query))
-            assert next(iter(source.pictures())).pixels.shape[1] == width_px, uri + query
+            assert next(iter(source.frames())).pixels.shape[1] == width_px, uri + query
             source.close()
     with capture_logs() as logs:
         open_source(camera(f"file:{path}?stream=2")).close()
@@ -189,7 +189,7 @@ def test_an_address_says_which_stream_and_the_log_names_the_others(tmp_path: Pat
     ]
     asked = tmp_path / "what?stream=2"
     asked.write_bytes(path.read_bytes())
-    assert next(open_source(camera(f"file:{asked}")).pictures()).pixels.shape[1] == 320
+    assert next(open_source(camera(f"file:{asked}")).frames()).pixels.shape[1] == 320
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_live_camera_is_read_in_the_same_way(tmp_path: Path, served: str) -> N
         ("two.mkv?stream=7", (256, 320)),  # means something to the camera alone
     ):
         source = open_source(camera(f"{served}/{path}"))
-        assert source.live and next(iter(source.pictures())).pixels.shape[:2] == size_px, path
+        assert source.live and next(iter(source.frames())).pixels.shape[:2] == size_px, path
         source.close()
 
 

@@ -94,8 +94,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("data: x\ndata: y\nsteps: 1\n", "train.yaml:2: data: stands twice, in lines 1 and 2"),
         ("data: x\nsteps: 1\nclip_norm: .nan\n", "train.yaml:3: clip_norm: must be a finite number"),
-        ("data: x\nsteps: 1\noptimizer: {lr: 1e999}\n", "lr = inf; allowed: a finite number"),
-        ("data: x\nsteps: 1\noptimizer: {lr: inf}\n", "lr = inf; allowed: a finite number"),
+        ("data: x\nsteps: 1\noptimizer: {lr: 1e999}\n", "train.yaml:3: optimizer.lr = inf; must be a finite number"),
+        ("data: x\nsteps: 1\noptimizer: {lr: inf}\n", "train.yaml:3: optimizer.lr = inf; must be a finite number"),
         (BOMB, "train.yaml:6: too many values"),
     ],
 )

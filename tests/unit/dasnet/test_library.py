@@ -19,7 +19,7 @@ FRAMES = 12
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
     source = open_recording(DRONE)
-    return [picture.pixels for picture, _ in zip(source.pictures(), range(FRAMES), strict=False)]
+    return [picture.pixels for picture, _ in zip(source.frames(), range(FRAMES), strict=False)]
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def video(path: Path, pictures: list[NDArray[np.uint16]], layout: str = "gray16l
 def frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     source = open_recording(path)
     try:
-        yield from (picture.pixels for picture in source.pictures())
+        yield from (picture.pixels for picture in source.frames())
     finally:
         source.close()
 

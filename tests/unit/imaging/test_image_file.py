@@ -20,7 +20,7 @@ from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decoded, decoded_page
 from pipeline.imaging.frame_size import MAX_FRAME_PX
 from pipeline.imaging.image_header import read_header
-from training.datasets.pictures import Picture, read_picture
+from training.datasets.images import LabelledImage, read_labelled_image
 from training.datasets.recording import BrokenDataError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -106,7 +106,7 @@ def test_each_page_of_a_tiff_has_its_own_size(tmp_path: Path, page: int) -> None
     source = open_recording(path)
     shown = []
     with pytest.raises(SourceError, match=r"1 frames were read \(stack.tif.* declares 16000000x40 px; must be at most"):
-        shown.extend(source.pictures())  # those before the fault are yielded one by one
+        shown.extend(source.frames())  # those before the fault are yielded one by one
     source.close()
 
 
@@ -114,13 +114,13 @@ def test_training_refuses_what_prediction_refuses(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(png(10_000, 10_000))
     (tmp_path / "small.png").write_bytes(encoded(".png", GREY))
     for picture in (
-        Picture(tmp_path / "image.png"),
-        Picture(tmp_path / "small.png", mask=tmp_path / "image.png"),
+        LabelledImage(tmp_path / "image.png"),
+        LabelledImage(tmp_path / "small.png", mask=tmp_path / "image.png"),
     ):
         with pytest.raises(
             BrokenDataError, match=rf"image.png: declares 10000x10000 px; must be at most {MAX_FRAME_PX:,}"
         ):
-            read_picture(picture, 0)
+            read_labelled_image(picture, 0)
 
 
 def scene() -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Large tensors' memory is kept, and the choice of an engine is kept too."""
+"""Freed memory is reused, and the engine selected by a timing is cached."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model import Engine, build
-from model.engine import autotune as choosing
-from model.engine.autotune import choose
+from model.engine import autotune
+from model.engine.autotune import select_engine
 
 FAULTS = """
 import resource, sys, threading
@@ -45,29 +45,29 @@ def test_memory_once_faulted_in_is_used_again_also_in_a_thread():
     assert faults("kept") < faults("stock") / 20
 
 
-def test_the_choice_is_timed_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_selection_is_timed_once_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choosing, "has_fast_bf16", lambda: True)
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda: True)
     network = build("dasnet", start_out_channels=16)
-    first = choose(network, 128, 1)
+    first = select_engine(network, 128, 1)
     assert first.kind == "torch" and "timed at" in first.reason
     (kept,) = (tmp_path / "dasnet").iterdir()
     kept.write_text(json.dumps({"kind": "torch", "precision": "bf16", "reason": "kept"}))
-    assert choose(network, 128, 1).reason == "kept"
+    assert select_engine(network, 128, 1).reason == "kept"
     with Engine(network, threads=1) as engine:
         assert engine.precision == "bf16"
     kept.write_text("{damaged")
-    assert choose(network, 128, 1).reason.startswith("timed at")
+    assert select_engine(network, 128, 1).reason.startswith("timed at")
 
 
-def test_without_a_place_to_keep_it_the_choice_is_still_made(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_writable_cache_an_engine_is_still_selected(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    monkeypatch.setattr(choosing, "has_fast_bf16", lambda: True)
-    assert choose(build("dasnet", start_out_channels=16), 128, 1).kind == "torch"
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda: True)
+    assert select_engine(build("dasnet", start_out_channels=16), 128, 1).kind == "torch"
 
 
-def test_a_network_of_another_kind_runs_as_it_is():
-    assert choose(torch.nn.Conv2d(3, 1, 1), 1, None).kind == "module"
+def test_a_network_of_another_kind_runs_unchanged():
+    assert select_engine(torch.nn.Conv2d(3, 1, 1), 1, None).kind == "reference"
 
 
 def test_engines_with_their_own_thread_counts_live_side_by_side():

@@ -5,6 +5,7 @@ import math
 import pickle
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -34,13 +35,16 @@ def test_ours_rebuilds_itself(tmp_path: Path):
         arguments={"num_class": 2, **SMALL},
         classes=("uav", "bird"),
         preprocessing=Preprocessing("scale", scale={"infrared": 1.0, "visible": 0.5}),
-        decision={"infrared": Thresholds(threshold=0.4, box_margin_px=1.5), "visible": Thresholds(uav_evidence=0.5)},
+        thresholds={
+            "infrared": Thresholds(threshold=0.4, box_margin_px=1.5),
+            "visible": Thresholds(uav_log_odds=0.5),
+        },
         training={"seed": 7},
     )
     save(tmp_path / "a.safetensors", net, metadata)
     loaded = load(tmp_path / "a.safetensors")
     assert loaded.metadata.preprocessing == metadata.preprocessing
-    assert loaded.metadata.decision == metadata.decision
+    assert loaded.metadata.thresholds == metadata.thresholds
     assert (loaded.metadata.classes, loaded.metadata.training) == (("uav", "bird"), {"seed": 7})
     assert len(loaded.metadata.sha256) == 64
     for name, tensor in net.state_dict().items():
@@ -117,7 +121,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     how = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=1, crop_px=32, enlarged_px=32)
     arguments = {"num_class": 2, "start_out_channels": 8, "size": 3}
-    metadata = Metadata(arguments=arguments, classes=("uav", "bird"), closer_look=how, training={"seed": 3})
+    metadata = Metadata(arguments=arguments, classes=("uav", "bird"), classifier=how, training={"seed": 3})
     save(path, build("dasnet", **arguments), metadata, TargetClassifier(3, 1, 32))
     return path
 
@@ -152,28 +156,28 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("decision.infrared.threshold", 1.5, "1.5; must be a number from 0 to 1"),
-        ("decision.infrared.threshold", math.nan, "nan; must be a number from 0 to 1"),
-        ("decision.visible.uav_evidence", math.inf, "inf; must be a number from -100 to 100"),
-        ("decision.visible.min_area_px", -1, "-1; must be a number from 0 to 4096"),
-        ("decision.visible.min_score", True, "True; must be a number"),
-        ("decision.visible.box_margin_px", "4", "'4'; must be a number"),
-        ("decision.visible.box_margin_px", 10**400, "; must be a number"),
-        ("decision.visible.threshold_", 0.5, "0.5; must be one of the keys threshold, min_area_px"),
-        ("decision.ultraviolet", {}, "{}; must be one of the keys infrared, visible"),
-        ("decision.visible", [0.5], r"\[0.5\]; must be an object"),
-        ("decision", None, "None; must be an object"),
+        ("thresholds.infrared.threshold", 1.5, "1.5; must be a number from 0 to 1"),
+        ("thresholds.infrared.threshold", math.nan, "nan; must be a number from 0 to 1"),
+        ("thresholds.visible.uav_log_odds", math.inf, "inf; must be a number from -100 to 100"),
+        ("thresholds.visible.min_area_px", -1, "-1; must be a number from 0 to 4096"),
+        ("thresholds.visible.min_score", True, "True; must be a number"),
+        ("thresholds.visible.box_margin_px", "4", "'4'; must be a number"),
+        ("thresholds.visible.box_margin_px", 10**400, "; must be a number"),
+        ("thresholds.visible.threshold_", 0.5, "0.5; must be one of the keys threshold, min_area_px"),
+        ("thresholds.ultraviolet", {}, "{}; must be one of the keys infrared, visible"),
+        ("thresholds.visible", [0.5], r"\[0.5\]; must be an object"),
+        ("thresholds", None, "None; must be an object"),
         ("preprocessing.mode", "crop", "'crop'; must be one of stretch, scale"),
         ("preprocessing.mode", ["scale"], r"\['scale'\]; must be one of stretch, scale"),
         ("preprocessing.size", 512.5, "512.5; must be a whole number from 8 to 8192"),
         ("preprocessing.grey", 1, "1; must be true or false"),
         ("preprocessing.scale", {"infrared": 1.0}, "must be a number for each of infrared, visible"),
         ("preprocessing.scale.visible", 0, "0; must be a number from 0.01 to 64"),
-        ("closer_look.stages", 9, "9; must be a whole number from 1 to 5"),
-        ("closer_look.enlarged_px", 50, "50; must be a multiple of 32"),
-        ("closer_look.classes", ["bird", "clutter"], "must be different, with uav among several"),
-        ("closer_look.classes", ["uav", "clutter"], "must be at least uav, bird"),
-        ("closer_look.least_px", 3, "3; must be an object"),
+        ("classifier.stages", 9, "9; must be a whole number from 1 to 5"),
+        ("classifier.enlarged_px", 50, "50; must be a multiple of 32"),
+        ("classifier.classes", ["bird", "clutter"], "must be different, with uav among several"),
+        ("classifier.classes", ["uav", "clutter"], "must be at least uav, bird"),
+        ("classifier.least_px", 3, "3; must be an object"),
         ("classes", ["uav", "dragon"], "must be a list of uav, bird, airplane, helicopter, clutter"),
         ("classes", ["uav", {}], "must be a list of uav"),
         ("classes", ["uav"], r"\('uav',\); must be 2, as arguments.num_class says"),
@@ -196,9 +200,39 @@ def test_metadata_is_held_to_types_ranges_and_known_keys(
     path = changed(shared, tmp_path / "bad.safetensors", key, value)
     with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: .*{told}"):
         load(path)
-    if key.startswith("decision"):
+    if key.startswith("thresholds"):
         with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: "):
             read_thresholds(path)
+
+
+OLD_NAMES = {
+    "classifier": "closer_look",
+    "thresholds": "decision",
+    "continue_area_ratio": "keep_share",
+    "uav_log_odds": "uav_evidence",
+    "distractor_log_odds": "distractor_evidence",
+}
+
+
+def test_files_under_the_old_keys_load_as_those_under_the_new(shared: Path, tmp_path: Path):
+    header, described, weights = parts(shared)
+    described["thresholds"]["visible"] |= {"uav_log_odds": 0.25, "distractor_log_odds": 1.5, "continue_area_ratio": 0.5}
+    text = json.dumps(described)
+    new = write(tmp_path / "new.safetensors", header, text, weights)
+    for name, old_name in OLD_NAMES.items():
+        assert f'"{name}"' in text
+        text = text.replace(f'"{name}"', f'"{old_name}"')
+    old = write(tmp_path / "old.safetensors", header, text, weights)
+    assert replace(load(old).metadata, sha256="") == replace(load(new).metadata, sha256="")
+    assert read_thresholds(old) == read_thresholds(new) and read_thresholds(old)["visible"].uav_log_odds == 0.25
+    assert read_description(old) == described
+
+
+@pytest.mark.parametrize(("key", "value"), [("decision", {}), ("thresholds.visible.keep_share", 0.5)])
+def test_a_key_under_both_names_is_refused(shared: Path, tmp_path: Path, key: str, value: object):
+    path = changed(shared, tmp_path / "bad.safetensors", key, value)
+    with pytest.raises(CheckpointError, match=r"it has both \w+ and \w+, the old name of the same key"):
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -206,10 +240,10 @@ def test_metadata_is_held_to_types_ranges_and_known_keys(
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"training": ' + '{"a":' * 100_000, "nested too deeply"),
-        ('{"network": "dasnet", "network": "unet"}', "a key stands in it twice"),
-        ("[]", "it is no object"),
-        ("{", "no JSON"),
-        ('{"a": ' + "9" * 5000 + "}", "no JSON"),
+        ('{"network": "dasnet", "network": "unet"}', "it has a duplicate key"),
+        ("[]", "it is not an object"),
+        ("{", "not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON"),
         ('{"training": {"a": "' + "x" * (5 << 20) + '"}}', "it is longer than 4194304 bytes"),
     ],
 )
@@ -235,13 +269,11 @@ def test_weights_that_are_not_those_that_were_saved_are_refused(shared: Path, tm
     flipped = bytearray(weights)
     flipped[len(flipped) // 2] ^= 1
     path = write(tmp_path / "bad.safetensors", header, described, bytes(flipped))
-    with pytest.raises(
-        CheckpointError, match=rf"{path}: is damaged: its weights are not those that were saved \(weights_sha256"
-    ):
+    with pytest.raises(CheckpointError, match=rf"{path}: is damaged: weights_sha256 of its weights is"):
         load(path)
     one, other = [name for name, about in header.items() if about.get("shape") == [8]][:2]
     swapped = header | {one: header[other], other: header[one]}
-    with pytest.raises(CheckpointError, match="its weights are not those that were saved"):
+    with pytest.raises(CheckpointError, match="weights_sha256 of its weights is"):
         load(write(path, swapped, described, weights))
     del header["__metadata__"][DIGEST_KEY]
     assert load(write(path, header, described, weights)).classifier is not None, "older files state none"
@@ -265,9 +297,9 @@ def with_tensors(path: Path, shared: Path, change: Callable[[str, torch.Tensor],
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (torch.bool, "wrong type: .* is bool, must be real numbers"),
-        (torch.int32, "wrong type: .* is int32, must be real numbers"),
-        (torch.complex64, "wrong type: .* is complex64, must be real numbers"),
+        (torch.bool, "wrong type: .* is bool, must be floating"),
+        (torch.int32, "wrong type: .* is int32, must be floating"),
+        (torch.complex64, "wrong type: .* is complex64, must be floating"),
         (torch.float64, ""),
         (torch.bfloat16, ""),
     ],
@@ -287,7 +319,7 @@ def test_weights_of_another_type_are_converted_or_refused(shared: Path, tmp_path
 
 def test_counters_that_are_no_whole_numbers_and_values_too_large_are_refused(shared: Path, tmp_path: Path):
     path = tmp_path / "bad.safetensors"
-    with pytest.raises(CheckpointError, match="num_batches_tracked is float32, must be whole numbers"):
+    with pytest.raises(CheckpointError, match="num_batches_tracked is float32, must be integer"):
         load(with_tensors(path, shared, lambda _, tensor: tensor.float()))
     with pytest.raises(CheckpointError, match="not finite: "):
         load(with_tensors(path, shared, lambda _, tensor: tensor.double() + 1e300 if tensor.dim() > 1 else tensor))
@@ -367,4 +399,4 @@ def test_whatever_a_value_of_the_metadata_is_it_is_used_or_the_error_names_it(
     except CheckpointError as error:
         assert str(path) in str(error)
     else:
-        assert all(0 <= one.threshold <= 1 for one in loaded.metadata.decision.values())
+        assert all(0 <= one.threshold <= 1 for one in loaded.metadata.thresholds.values())

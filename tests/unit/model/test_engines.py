@@ -27,7 +27,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reference(frames: np.ndarray) -> np.ndarray:
-    with Engine(SHIPPED, device="cpu", kind="module", precision="fp32") as engine:
+    with Engine(SHIPPED, device="cpu", kind="reference", precision="fp32") as engine:
         return engine.submit(frames).result()
 
 

@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path,
         network,
         Metadata(
-            arguments=ARGUMENTS, classes=("uav", "bird"), decision={band: Thresholds(threshold=0.4) for band in BANDS}
+            arguments=ARGUMENTS, classes=("uav", "bird"), thresholds={band: Thresholds(threshold=0.4) for band in BANDS}
         ),
     )
     return path
@@ -78,7 +78,7 @@ def test_the_file_says_how_it_is_run_and_nothing_of_this_machine(exported: Path,
     model = onnx.load(exported)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(texts["classes"]) == ["uav", "bird"]
-    assert json.loads(texts["decision"])["visible"]["threshold"] == 0.4
+    assert json.loads(texts["thresholds"])["visible"]["threshold"] == 0.4
     assert json.loads(texts["preprocessing"])["mode"] == "stretch"
     assert texts["sha256"] == loaded.metadata.sha256
     assert texts["multiple"] == "8"
@@ -98,9 +98,9 @@ def test_the_output_is_one_convolution_only_when_folded(checkpoint: Path, export
 @pytest.mark.parametrize(
     ("name", "opset", "match"),
     [
-        ("model.onnx", 17, r"opset 17; allowed: 18 to 23"),
-        ("model.onnx", 99, r"opset 99; allowed: 18 to 23"),
-        ("model.pt", 18, r"model\.pt: allowed: .*\.onnx"),
+        ("model.onnx", 17, r"opset 17; must be from 18 to 23"),
+        ("model.onnx", 99, r"opset 99; must be from 18 to 23"),
+        ("model.pt", 18, r"model\.pt; must be .*\.onnx"),
         pytest.param(
             *("model.plan", 18, r"export to \.plan needs (tensorrt|a CUDA device)"),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a plan may be had here"),

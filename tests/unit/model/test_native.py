@@ -21,7 +21,7 @@ from model.engine import native
 from model.engine.native import NativeBackend, packed_weights
 from model.errors import ChoiceError, EngineError
 from model.native import library as native_library
-from model.native.library import NativeError, opened
+from model.native.library import NativeError, open_library
 
 pytestmark = needs_native
 
@@ -31,16 +31,16 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """As on a processor with AVX-512, which this one need not have."""
     folder = tmp_path_factory.mktemp("lanes")
     (path,) = native_library.build(["avx2"], folder, ["-DDASNET_LANES=16", "-O2"])
-    library = opened(path)
+    library = open_library(path)
     assert library.dasnet_lanes() == 16
     return library
 
 
-@pytest.fixture(scope="module", params=native_library.usable_forms()[1:])
+@pytest.fixture(scope="module", params=native_library.usable_variants()[1:])
 def other_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """What this processor could run too, and a lesser one would."""
     (path,) = native_library.build([request.param], tmp_path_factory.mktemp("forms"))
-    return opened(path)
+    return open_library(path)
 
 
 def network(seed: int, levels: int, classes: int) -> DASNet:
@@ -138,7 +138,7 @@ def test_pictures_at_once_are_computed_as_each_alone(threads: int):
     net = network(6, 4, 4)
     pictures = [torch.rand(1, 3, 16 * (2 + n % 3), 16 * (5 - n % 4)) for n in range(12)]
     with Engine(net, device="cpu", kind="native", precision="fp32", threads=threads) as engine:
-        assert engine.at_once == min(threads, 2)
+        assert engine.max_in_flight == min(threads, 2)
         alone = [engine.logits(picture) for picture in pictures]
         with ThreadPoolExecutor(4) as callers:
             for _ in range(5):
@@ -182,7 +182,7 @@ def test_the_whole_depth_at_sides_that_cannot_be_halved_so_often(size: tuple[int
     ],
 )
 def test_what_it_cannot_run_is_said(made: object, text: str):
-    with pytest.raises(ChoiceError, match=f"engine 'native': .*{text}.*allowed: torch, module"):
+    with pytest.raises(ChoiceError, match=f"engine 'native': .*{text}.*must be torch or reference"):
         Engine(made(), device="cpu", kind="native")  # type: ignore[operator]
 
 
@@ -210,7 +210,7 @@ def test_weights_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("form", ["avx2", "avx512bf16"])
 def test_the_sources_compile_without_warnings(form: str):
-    flags = [*native_library.FLAGS, *native_library.FORMS[form][0], "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    flags = [*native_library.FLAGS, *native_library.VARIANTS[form][0], "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
     source = str(native_library.SOURCES / "engine.cpp")
     done = subprocess.run(["g++", *flags, source], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -255,7 +255,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch
 FORM_FLAGS = {
     "8": ["-mavx2", "-mfma"],
     "16": ["-mavx2", "-mfma", "-DDASNET_LANES=16"],
-    **{form: native_library.FORMS[form][0] for form in native_library.usable_forms()},
+    **{form: native_library.VARIANTS[form][0] for form in native_library.usable_variants()},
 }
 
 

@@ -157,13 +157,13 @@ def test_training_returns_three_auxiliary_maps_and_the_rewrite_has_the_same_grad
 def test_wrong_sizes_and_names_are_explained(net: DASNet):
     with pytest.raises(ValueError, match=r"input of 30x32.*multiples of 16; pad to 32x32"):
         net(torch.zeros(1, 3, 30, 32))
-    with pytest.raises(ModelError, match=r"unknown network 'dasnett'; allowed: .*dasnet"):
+    with pytest.raises(ModelError, match=r"network 'dasnett'; must be one of .*dasnet"):
         build("dasnett")
     with pytest.raises(ModelError, match="num_clas"):
         build("dasnet", num_clas=2)
 
 
-@pytest.mark.parametrize("kind", ["torch", "module"])
+@pytest.mark.parametrize("kind", ["torch", "reference", "module"])
 def test_engine_pads_any_size_and_gives_the_modules_probabilities(net: DASNet, kind: str):
     frames = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
     with Engine(net, kind=kind, device="cpu", precision="fp32") as engine:
@@ -181,9 +181,9 @@ def test_engine_pads_any_size_and_gives_the_modules_probabilities(net: DASNet, k
 
 def test_engine_refuses_what_it_cannot_run(net: DASNet):
     for arguments, text in (
-        ({"kind": "tensorrtx"}, "engine 'tensorrtx'; allowed: auto"),
-        ({"device": "tpu"}, "device 'tpu'; allowed: auto, cpu, cuda"),
-        ({"precision": "int4"}, "precision 'int4'; allowed: auto, fp32"),
+        ({"kind": "tensorrtx"}, "engine 'tensorrtx'; must be one of auto"),
+        ({"device": "tpu"}, "device 'tpu'; must be one of auto, cpu, cuda"),
+        ({"precision": "int4"}, "precision 'int4'; must be one of auto, fp32"),
     ):
         with pytest.raises(EngineError, match=text):
             Engine(net, **arguments)

@@ -163,7 +163,7 @@ def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
     stage = pytest.importorskip("pipeline.tracking.stage")
 
     def follow(frames: Iterator[Detections], folder: Path) -> tuple[bytes, bytes]:
-        tracker = stage.TrackStage(Metadata().decision)
+        tracker = stage.TrackStage(Metadata().thresholds)
         with TracksWriter(folder / "tracks.txt") as tracks, EventsWriter(folder / "events.jsonl") as events:
             for detections in frames:
                 outcome = tracker.update(detections)

@@ -11,7 +11,7 @@ from support.program import CLIPS, dasnet
 
 from pipeline.imaging.synthetic_scene import Look, Scene, Truth
 from training.datasets import Clip, open_dataset
-from training.evaluation.clip_metrics import Row, judge, read_rows
+from training.evaluation.clip_metrics import TrackRow, evaluate_clip, read_track_rows
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 FRAMES = 60
@@ -34,7 +34,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_drone_of_a_real_clip_is_tracked(out: Path):
     (clip,) = open_dataset(CLIPS.parent, names=[DRONE.stem])
     assert isinstance(clip, Clip)
-    figures = judge(clip, read_rows((out / "tracks.txt").read_text().splitlines()), FRAMES)
+    figures = evaluate_clip(clip, read_track_rows((out / "tracks.txt").read_text().splitlines()), FRAMES)
     assert figures.found == 1
     assert figures.precision > 0.95 and figures.recall > 0.6
 
@@ -43,7 +43,7 @@ def test_outputs_agree_with_each_other(out: Path):
     summary = json.loads((out / "summary.json").read_text())
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     detections = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
-    rows = read_rows((out / "tracks.txt").read_text().splitlines())
+    rows = read_track_rows((out / "tracks.txt").read_text().splitlines())
     assert summary["frames"] == FRAMES and summary["complete"] and len(detections) == FRAMES + 1
     assert [line["ref"]["seq"] for line in detections[1:]] == list(range(FRAMES))
     opened = [event for event in events if event["kind"] == "track.confirmed"]
@@ -87,13 +87,13 @@ def test_generated_targets_are_tracked_where_they_are(tmp_path: Path):
             video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         video.mux(stream.encode(None))
     replay(tmp_path / "scene.mp4", "--out", tmp_path / "out", "--no-video")
-    rows = read_rows((tmp_path / "out" / "scene" / "tracks.txt").read_text().splitlines())
+    rows = read_track_rows((tmp_path / "out" / "scene" / "tracks.txt").read_text().splitlines())
     hits = [_object_at(row, truths[row.frame]) for row in rows]
     assert hits.count("uav") >= 30
     assert hits.count(None) < 0.2 * len(hits)
 
 
-def _object_at(row: Row, truth: list[Truth]) -> str | None:
+def _object_at(row: TrackRow, truth: list[Truth]) -> str | None:
     """What the generator drew where the track is, within the object's box grown by half."""
     x, y = (row.xyxy[0] + row.xyxy[2]) / 2, (row.xyxy[1] + row.xyxy[3]) / 2
     for item in truth:

@@ -149,7 +149,7 @@ def engine() -> Engine:
 
 def frames_of(clip: str, numbers: range) -> list[Frame]:
     source, kept = open_recording(CLIPS / f"{clip}.mp4"), []
-    for number, picture in enumerate(source.pictures()):
+    for number, picture in enumerate(source.frames()):
         if number in numbers:
             kept.append(Frame(FrameRef(clip, clip, number, picture.pts_s, 0, 0), Band.INFRARED, picture.pixels))
     source.close()

@@ -64,7 +64,7 @@ def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_t
     probabilities[0, 30, 50] = 0.9
     found = find(probabilities, Thresholds(min_area_px=2, box_margin_px=2))
     np.testing.assert_allclose(found.xyxy, [[0, 0, 5, 5]])
-    assert len(find(probabilities, Thresholds(min_area_px=2, keep_share=0.5))) == 2
+    assert len(find(probabilities, Thresholds(min_area_px=2, continue_area_ratio=0.5))) == 2
     assert len(find(probabilities, ignore=[[(0, 0), (10, 0), (10, 10), (0, 10)]])) == 1
 
 

@@ -31,18 +31,18 @@ PIXELS = np.zeros((64, 64, 3), np.uint8)
 
 
 class TimedEngine:
-    """Takes a set time for each batch, `at_once` at a time; finds nothing."""
+    """Takes a set time for each batch, `max_in_flight` at a time; finds nothing."""
 
     metadata, classify = Metadata(), None
     device = SimpleNamespace(type="cpu")
 
-    def __init__(self, time_s: float = 0.0, at_once: int = 1) -> None:
+    def __init__(self, time_s: float = 0.0, max_in_flight: int = 1) -> None:
         self.time_s = time_s
-        self.at_once = at_once
+        self.max_in_flight = max_in_flight
         self.batches: list[int] = []  # frames in each
         self.free = threading.Event()  # while it is not set, batches hang
         self.free.set()
-        self._threads = ThreadPoolExecutor(at_once)
+        self._threads = ThreadPoolExecutor(max_in_flight)
 
     def submit(self, pictures: np.ndarray) -> "Future[Any]":
         self.batches.append(len(pictures))
@@ -266,29 +266,29 @@ def test_what_a_busy_gpu_cannot_begin_yet_waits_for_the_frames_of_other_cameras(
             camera.close()
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("max_in_flight", [1, 2])
 def test_as_many_frames_of_a_camera_are_under_way_as_the_engine_takes_at_once(
-    results: "zmq.Socket[bytes]", at_once: int
+    results: "zmq.Socket[bytes]", max_in_flight: int
 ):
-    engine = TimedEngine(at_once=at_once)
+    engine = TimedEngine(max_in_flight=max_in_flight)
     engine.free.clear()
     with running(engine, ["north"]):
         camera = FakeCamera("north")
-        for count in range(1, at_once + 1):
+        for count in range(1, max_in_flight + 1):
             camera.offer()
             while len(engine.batches) < count:  # no frame but that one is offered before it is with the device
                 time.sleep(0.005)
         for _ in range(BRIDGED):
             camera.offer()
-        assert read(camera.path).in_flight == at_once and not read(camera.path).dropped[Cause.OVERLOAD]
+        assert read(camera.path).in_flight == max_in_flight and not read(camera.path).dropped[Cause.OVERLOAD]
         camera.offer()  # takes the place of those that wait
-        assert read(camera.path).in_flight == at_once and read(camera.path).dropped[Cause.OVERLOAD] == BRIDGED
+        assert read(camera.path).in_flight == max_in_flight and read(camera.path).dropped[Cause.OVERLOAD] == BRIDGED
         engine.free.set()
         assert camera.channel.drain(10)
-        assert [ref.seq for ref in received(results)] == [*range(at_once), at_once + BRIDGED]
+        assert [ref.seq for ref in received(results)] == [*range(max_in_flight), max_in_flight + BRIDGED]
         camera.close()
         account = read(camera.path)
-        assert account.segmented == at_once + 1 and account.balanced
+        assert account.segmented == max_in_flight + 1 and account.balanced
 
 
 def test_credit_that_a_frame_has_used_up_already_is_not_used_again(results: "zmq.Socket[bytes]"):

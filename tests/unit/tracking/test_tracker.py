@@ -68,13 +68,13 @@ def test_a_missed_target_coasts_for_a_bounded_time_and_is_lost_once():
 
 
 def test_a_detection_too_small_to_start_a_track_continues_a_confirmed_one():
-    one = Tracker("north", "s1", Thresholds(min_area_px=6, keep_share=0.5))
+    one = Tracker("north", "s1", Thresholds(min_area_px=6, continue_area_ratio=0.5))
     sizes = [2] * 20 + [3] * 8 + [2] * 20  # 4, 9 and 4 px
     history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
     assert history[:20] == [[]] * 20
     (track,) = confirmed(history).values()
     assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
-    tentative = Tracker("north", "s1", Thresholds(min_area_px=6, keep_share=0.5))
+    tentative = Tracker("north", "s1", Thresholds(min_area_px=6, continue_area_ratio=0.5))
     assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 3 else 2, 60)])) for seq in range(30)])
 
 

@@ -21,8 +21,8 @@ from model.engine.engine import Engine
 from model.errors import CheckpointError
 from model.metadata import ClassifierConfig, Metadata
 from training.classifier.augment import augmented
-from training.classifier.crops import Targets
-from training.classifier.train import SHARES, Draw, Settings, recall, train
+from training.classifier.crops import TargetCrops
+from training.classifier.train import CLASS_SHARES, BalancedDraw, Settings, recall, train
 
 SMALL = {"start_out_channels": 16, "size": 3}
 HOW = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=2, crop_px=32, enlarged_px=32)
@@ -35,7 +35,7 @@ def saved(path: Path) -> tuple[Path, TargetClassifier]:
     for _ in range(50):
         classifier(torch.rand(16, 3, 32, 32) * 255)  # moves the running statistics
     network = build("dasnet", num_class=2, **SMALL)
-    metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"), closer_look=HOW)
+    metadata = Metadata(arguments={"num_class": 2, **SMALL}, classes=("uav", "bird"), classifier=HOW)
     save(path, network, metadata, classifier)
     return path, classifier.eval()
 
@@ -43,7 +43,7 @@ def saved(path: Path) -> tuple[Path, TargetClassifier]:
 def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> None:
     path, classifier = saved(tmp_path / "a.safetensors")
     loaded = load(path)
-    assert loaded.metadata.closer_look == HOW and loaded.metadata.detected_classes == HOW.classes
+    assert loaded.metadata.classifier == HOW and loaded.metadata.detected_classes == HOW.classes
     crops = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     with torch.inference_mode():
         expected = torch.softmax(classifier(torch.from_numpy(crops).permute(0, 3, 1, 2).float()), 1).numpy()
@@ -60,7 +60,7 @@ def test_it_lies_beside_the_network_and_is_the_same_in_use(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("undescribed", r"holds a classifier; allowed: with `closer_look` in its metadata"),
+        ("undescribed", r"holds a classifier; allowed: with `classifier` in its metadata"),
         ("without weights", r"does not fit the network \(missing: blocks.0.filter.conv.weight"),
         ("other stages", r"does not fit the network \(.*wrong shape: "),
         ("no stages", r"a classifier of 0 stages; allowed: 1 to 5"),
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_explained(tmp_path: Path, fault: str, reason: str)
         described = file.metadata()["dasnet"]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if fault == "undescribed":
-        described = described[: described.index('"closer_look": {')] + described[described.index('"decision"') :]
+        described = described[: described.index('"classifier": {')] + described[described.index('"thresholds"') :]
     elif fault == "without weights":
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     elif fault.endswith("stages"):
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_explained(tmp_path: Path, fault: str, reason: str)
         load(path)
 
 
-def shapes(count: int, seed: int) -> Targets:
+def shapes(count: int, seed: int) -> TargetCrops:
     """Discs, bars and empty noise, of a few recordings each."""
     rng = np.random.default_rng(seed)
     crops = rng.normal(90, 12, (count, 48, 48, 3))
@@ -102,7 +102,7 @@ def shapes(count: int, seed: int) -> Targets:
     y, x = np.mgrid[:48, :48] - 23.5
     crops[classes == 0] += 80 * (np.hypot(x, y) < 8)[..., None]
     crops[classes == 1] += 80 * ((abs(x) < 11) & (abs(y) < 2.5))[..., None]
-    return Targets(crops.clip(0, 255).astype(np.uint8), classes, classes * 10 + np.arange(count) % 4, classes == 0)
+    return TargetCrops(crops.clip(0, 255).astype(np.uint8), classes, classes * 10 + np.arange(count) % 4, classes == 0)
 
 
 def test_it_learns_what_can_be_told_apart_and_the_same_twice() -> None:
@@ -117,12 +117,12 @@ def test_it_learns_what_can_be_told_apart_and_the_same_twice() -> None:
 def test_rare_recordings_are_drawn_as_often_as_long_ones() -> None:
     recordings = np.array([1] * 90 + [2] * 10 + [3] * 400)
     classes = (recordings == 3).astype(int)
-    targets = Targets(np.zeros((500, 1, 1, 3), np.uint8), classes, recordings, classes > 0)
-    drawn = Draw(targets, HOW.classes, seed=1).batch(4000)
+    targets = TargetCrops(np.zeros((500, 1, 1, 3), np.uint8), classes, recordings, classes > 0)
+    drawn = BalancedDraw(targets, HOW.classes, seed=1).batch(4000)
     share = np.bincount(targets.recordings[drawn], minlength=4) / 4000
     assert share[1] == pytest.approx(share[2], abs=0.03)
     assert (classes[drawn] == 0).mean() == pytest.approx(
-        SHARES["uav"], abs=0.03
+        CLASS_SHARES["uav"], abs=0.03
     )  # nothing is clutter: birds get the rest
 
 
@@ -157,7 +157,7 @@ def test_the_script_puts_a_classifier_beside_the_network_it_is_given(tmp_path: P
     first = run_script(data, out, "--cache", cache)
     assert first.returncode == 0, first.stderr
     shipped, made = load(REPOSITORY / "model" / "weights" / "dasnet.safetensors"), load(out)
-    assert made.metadata.closer_look == ClassifierConfig() and made.metadata.decision == shipped.metadata.decision
+    assert made.metadata.classifier == ClassifierConfig() and made.metadata.thresholds == shipped.metadata.thresholds
     assert made.metadata.training["classifier"]["steps"] == 3 and made.metadata.training["classifier"]["crops"] > 10
     for name, tensor in shipped.network.state_dict().items():
         assert torch.equal(tensor, made.network.state_dict()[name])
@@ -172,14 +172,18 @@ def test_data_without_a_target_to_learn_from_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.json.gz").write_bytes(gzip.compress(json.dumps(labels).encode()))
     (tmp_path / "clips").symlink_to(REPOSITORY / "tests" / "data" / "clips")
     ended = run_script(tmp_path, tmp_path / "a.safetensors", "--cache", str(tmp_path / "cache"), "--sensors", "visible")
-    assert ended.returncode == 2 and "holds no targets" in ended.stderr, ended.stderr
+    assert ended.returncode == 2 and "holds no labelled target" in ended.stderr, ended.stderr
     assert not (tmp_path / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "allowed"),
-    [("--every", "0", "1 or more"), ("--steps", "-1", "1 or more"), ("--sensors", "thermal", "infrared, visible")],
+    ("option", "value", "expected"),
+    [
+        ("--every", "0", "1 or more"),
+        ("--steps", "-1", "1 or more"),
+        ("--sensors", "thermal", "one of infrared, visible"),
+    ],
 )
-def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, allowed: str) -> None:
+def test_options_that_make_no_sense_are_told(tmp_path: Path, option: str, value: str, expected: str) -> None:
     ended = run_script(REPOSITORY / "tests" / "data", tmp_path / "a.safetensors", option, value)
-    assert ended.returncode == 2 and f"error: {option} {value}; allowed: {allowed}" in ended.stderr, ended.stderr
+    assert ended.returncode == 2 and f"error: {option} {value}; must be {expected}" in ended.stderr, ended.stderr

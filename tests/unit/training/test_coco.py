@@ -23,7 +23,7 @@ from support.data_sets import (
 )
 
 from training.datasets import DataError, describe, open_dataset
-from training.datasets.pictures import same_proportions
+from training.datasets.images import same_proportions
 
 X0, Y0, X1, Y1 = TARGET
 TRIANGLE = [[X0, Y0, X1, Y0, X0, Y1]]
@@ -110,7 +110,7 @@ def test_crowds_are_left_out_and_counted(tmp_path: Path) -> None:
     content = data_sets.read_json(tmp_path / "annotations.json")
     crowd = {"id": 8, "image_id": 1, "category_id": 1, "bbox": [0, 0, 90, 90], "iscrowd": 1}
     write_json(tmp_path / "annotations.json", {**content, "annotations": [*content["annotations"], crowd]})
-    assert describe(open_dataset(tmp_path)) == "1 recordings, 1 labelled frames, crowd annotations left out: 1"
+    assert describe(open_dataset(tmp_path)) == "1 recordings, 1 labelled frames, crowd annotations skipped: 1"
     assert len(only_frame(tmp_path).objects) == 1
     coco(tmp_path, iscrowd=1)
     with pytest.raises(DataError, match=r"annotations.json: all 1 annotations are crowds .*CVAT"):
@@ -126,7 +126,7 @@ def test_crowds_are_left_out_and_counted(tmp_path: Path) -> None:
         ({"bbox": [1, 2, "3", 4]}, "bbox = [1, 2, '3', 4]; expected [x, y"),
         ({"bbox": [1, 2, 10**400, 4]}, "bbox = [1, 2, 1000"),
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox = [1, 2, nan, 4]; expected [x, y"),
-        ({"bbox": [0.3, 0.2, 0.1, 0.1]}, "bbox = [0.3, 0.2, 0.1, 0.1] is in shares of the image"),
+        ({"bbox": [0.3, 0.2, 0.1, 0.1]}, "bbox = [0.3, 0.2, 0.1, 0.1] is relative to the image's size"),
         ({"bbox": [60, 40, 0, 8]}, "box (60, 40, 60, 48) has no area, in "),
         ({"bbox": [400, 40, 9, 8]}, "lies outside the frame of 160x128 pixels, in "),
         ({"category_id": 4}, "category_id = 4; expected an id of categories (1)"),
@@ -166,7 +166,7 @@ def test_what_is_wrong_with_an_annotation_is_named(tmp_path: Path, changes: dict
         ({"annotations": [3]}, r"annotations\[0\] = 3; expected a map"),
         ({"images": [{"id": None, "file_name": "a.jpg"}]}, r"images\[0\] has id None; expected a number"),
         ({"images": [{"id": 1}]}, "image 1: file_name = None; expected an image's path"),
-        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "image 1 stands twice"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}, "image 1 occurs twice"),
         ({"images": [{"id": k, "file_name": "a.jpg"} for k in (1, 2)]}, "images 1 and 2 are both a.jpg"),
         ({"categories": [{"id": 1}]}, r"categories\[0\] = \{'id': 1\}; expected id and name"),
         (

@@ -15,9 +15,16 @@ from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
 from training.evaluation.compare import compare, read_run, run_compare
-from training.evaluation.figures import FOUND, MISSED, WRONG, judged, plot_samples, plot_training
+from training.evaluation.figures import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
+    error_map,
+    plot_samples,
+    plot_training,
+)
 from training.evaluation.mask_metrics import count, diameter_px, image_metrics, threshold_histogram
-from training.evaluation.qualitative import Sample, write_samples
+from training.evaluation.qualitative import QualitativeSample, write_samples
 from training.evaluation.report import Evaluation, ImageResult, as_json
 
 SEEDS = (42, 2024, 8888)
@@ -41,7 +48,7 @@ def write_run(folder: Path, model: str, seed: int, misses: float) -> Path:
         evaluation.histograms["uav"] = evaluation.histograms.get("uav", 0) + added
         if number < 2:
             image = np.repeat(truth[..., None] * np.uint8(90) + np.uint8(60), 3, axis=2)
-            evaluation.samples.append(Sample(f"A/{number}", image, truth, mask))
+            evaluation.samples.append(QualitativeSample(f"A/{number}", image, truth, mask))
     loaded = Loaded(network, Metadata(model), folder / "best.safetensors")
     data = {"folder": "clips", "split": "val", "every": 1}
     write_samples(folder / "samples", evaluation.samples)
@@ -115,7 +122,7 @@ def test_the_command_writes_tables_and_figures(runs: list[Path], tmp_path: Path)
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     text = (out / "comparison.md").read_text()
-    assert text in result.stdout and "left out" not in result.stdout
+    assert text in result.stdout and "skipped" not in result.stdout
     assert "12 images of clips, val; seeds 42, 2024, 8888." in text
     assert "## iou against dasnet, by seed (means over images)" in text and "(Holm, 1979)" in text
     assert json.loads((out / "comparison.json").read_text()) == compare([read_run(path) for path in runs])
@@ -130,7 +137,7 @@ def test_what_cannot_be_drawn_is_said(runs: list[Path], tmp_path: Path, capsys: 
         copy.write_bytes((path / "evaluation.json").read_bytes())
     run_compare(sorted(tmp_path.glob("*.json")), tmp_path / "out", None)
     said = capsys.readouterr().out
-    assert "training_curves.png is left out" in said and "qualitative.png is left out" in said
+    assert "training_curves.png is skipped" in said and "qualitative.png is skipped" in said
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["parameters.png", "precision_recall.png"]
 
 
@@ -147,8 +154,8 @@ def test_one_seed_has_no_deviation_and_no_test_by_seed(runs: list[Path]):
 def test_a_mask_is_coloured_by_whether_it_is_right():
     truth = np.array([[True, True, False, False]])
     mask = np.array([[True, False, True, False]])
-    picture = judged(Sample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
-    assert picture[0].tolist() == [list(FOUND), list(MISSED), list(WRONG), [0, 0, 0]]
+    picture = error_map(QualitativeSample("A", np.zeros((1, 4, 3), np.uint8), truth, mask))
+    assert picture[0].tolist() == [list(TRUE_POSITIVE), list(FALSE_NEGATIVE), list(FALSE_POSITIVE), [0, 0, 0]]
 
 
 def test_the_grid_has_a_row_an_image_and_a_column_a_model(tmp_path: Path):
@@ -156,7 +163,7 @@ def test_the_grid_has_a_row_an_image_and_a_column_a_model(tmp_path: Path):
     mask[8:24, 8:24] = True
     sizes = []
     for models, images in ((1, 1), (3, 1), (3, 2)):
-        samples = [Sample(f"A-{k}", np.full((32, 32, 3), 90, np.uint8), mask, ~mask) for k in range(images)]
+        samples = [QualitativeSample(f"A-{k}", np.full((32, 32, 3), 90, np.uint8), mask, ~mask) for k in range(images)]
         plot_samples({f"model {k}": samples for k in range(models)}, tmp_path / "grid.png")
         sizes.append(cv2.imread(str(tmp_path / "grid.png")).shape[:2])
     assert sizes[0][0] == sizes[1][0] < sizes[2][0] and sizes[0][1] < sizes[1][1] == sizes[2][1]
@@ -188,7 +195,7 @@ def test_runs_that_do_not_fit_are_named(runs: list[Path], tmp_path: Path):
     read = [read_run(path) for path in runs]
     with pytest.raises(ConfigError, match=r"dasnet-42.*seed 42 is in .*dasnet-42.* too"):
         compare([*read, read_run(runs[0])])
-    with pytest.raises(ConfigError, match=r"--reference pspnet: .*allowed: dasnet, unet, pan"):
+    with pytest.raises(ConfigError, match=r"--reference pspnet: .*must be one of dasnet, unet, pan"):
         compare(read, "pspnet")
     report = json.loads((runs[0] / "evaluation.json").read_text())
     for change, text in (

@@ -10,9 +10,9 @@ import pytest
 from support import data_sets
 from support.data_sets import HEIGHT, TARGET, WIDTH, fault_of, mask, picture, write
 
-from training.cache import cached, every_nth
+from training.cache import cache_frames, every_nth
 from training.datasets import DataError, open_dataset, validate
-from training.quick_eval import check_frames
+from training.quick_eval import quick_eval_frames
 
 X0, Y0, X1, Y1 = TARGET
 
@@ -23,10 +23,10 @@ X0, Y0, X1, Y1 = TARGET
         ("images/a.png", b"no picture", "images/a.png: is broken or no image"),
         ("images/a.png", b"", "images/a.png: is broken or no image"),
         ("masks/a.png", b"no picture", "masks/a.png: is broken or no image"),
-        ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; allowed: 160x128, as "),
-        ("masks/a.png", picture(), "masks/a.png: is no mask but has "),
-        ("masks/a.png", mask() | 255, "masks/a.png: is no mask, no pixel is background"),
-        ("classes/a.png", mask(9), "classes/a.png: is no label map; expected one channel of 0 to 4"),
+        ("masks/a.png", mask()[:50], "masks/a.png: is a mask of 160x50 pixels; must be 160x128, as "),
+        ("masks/a.png", picture(), "masks/a.png: is not a mask: it has "),
+        ("masks/a.png", mask() | 255, "masks/a.png: is not a mask, no pixel is background"),
+        ("classes/a.png", mask(9), "classes/a.png: is not a label map; expected one channel of 0 to 4"),
     ],
 )
 def test_broken_pictures_and_masks_are_named(tmp_path: Path, file: str, content: Any, message: str) -> None:
@@ -94,7 +94,7 @@ def test_missing_coco_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 320}, "A.mp4: has frames of 160x128 pixels; allowed: 320x128, as labelled"),
+        ({"width": 320}, "A.mp4: has frames of 160x128 pixels; must be 320x128, as labelled"),
         ({"frames": []}, "A.mp4: holds no labelled frame"),
         ({"frames": [[], [{"id": 0, "class": "drone", "box": [200, 9, 5, 5]}]]}, "A.mp4: frame 1: box "),
     ],
@@ -125,7 +125,7 @@ def test_the_first_ten_faults_are_named_and_all_are_counted(tmp_path: Path) -> N
 def test_the_cache_keeps_the_bytes_of_image_files(tmp_path: Path) -> None:
     data_sets.original(tmp_path / "data")
     recordings = open_dataset(tmp_path / "data", ["train"])
-    frames = cached(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
+    frames = cache_frames(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
     content = next((tmp_path / "cache").glob("*/frames.bin")).read_bytes()
     clip = frames.clips[0]
     assert [(one.name, one.sensor, one.clip_class) for one in frames.clips] == [
@@ -146,7 +146,7 @@ def test_the_cache_is_made_once_and_again_when_a_file_changes(tmp_path: Path) ->
 
     def make() -> int:
         recordings = open_dataset(tmp_path / "data", ["train"])
-        cached(tmp_path / "cache", recordings, {"train": [0]})
+        cache_frames(tmp_path / "cache", recordings, {"train": [0]})
         return len(list((tmp_path / "cache").iterdir()))
 
     assert make() == make() == 1
@@ -159,16 +159,16 @@ def test_the_cache_is_not_made_of_broken_data(tmp_path: Path) -> None:
     (tmp_path / "data" / "train" / "images" / "a.png").write_bytes(b"")
     recordings = open_dataset(tmp_path / "data")
     with pytest.raises(DataError, match="is broken or no image"):
-        cached(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
+        cache_frames(tmp_path / "cache", recordings, every_nth(recordings, 1, 1))
     assert not (tmp_path / "cache").exists()
 
 
 def test_frames_to_check_are_those_that_may_show_the_object(tmp_path: Path) -> None:
     data_sets.anti_uav(tmp_path / "boxes")
     data_sets.original(tmp_path / "masks")
-    chosen = check_frames(open_dataset(tmp_path / "boxes", ["train", "test"]), 3, 1)
+    chosen = quick_eval_frames(open_dataset(tmp_path / "boxes", ["train", "test"]), 3, 1)
     assert chosen["train/s1/infrared"] == [0, 1, 3] and chosen["test/s3/IR"] == [0, 0, 0]
-    assert set(check_frames(open_dataset(tmp_path / "masks", ["val"]), 1, 1)["val/s2/infrared"]) == {0}
+    assert set(quick_eval_frames(open_dataset(tmp_path / "masks", ["val"]), 1, 1)["val/s2/infrared"]) == {0}
 
 
 def test_data_sets_need_no_video_decoder_torch_or_pydantic_to_import() -> None:

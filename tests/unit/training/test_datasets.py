@@ -178,14 +178,23 @@ def test_targets_of_scenes_can_be_larger() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, r"is in no known format; found: nothing; allowed: dronedet .*, DAS-Net .*, YOLO .*COCO"),
-        (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format; found: x/; allowed"),
+        (
+            lambda folder: None,
+            r"is in no known format \(found: nothing\); expected dronedet .*, DAS-Net .*COCO",
+        ),
+        (lambda folder: write(folder / "x" / "a.png", mask()), r"no known format \(found: x/\); expected"),
         (
             lambda folder: (folder / "labels.json.gz").write_text("{}"),
             r"labels.json.gz: cannot be read; expected",
         ),
-        (lambda folder: data_sets.dronedet(folder, sensor="sonar"), r"A.sensor is 'sonar'; allowed: infrared, visible"),
-        (lambda folder: data_sets.dronedet(folder, split="tset"), r"A.split is 'tset'; allowed: train, val, hard"),
+        (
+            lambda folder: data_sets.dronedet(folder, sensor="sonar"),
+            r"A.sensor is 'sonar'; must be one of infrared",
+        ),
+        (
+            lambda folder: data_sets.dronedet(folder, split="tset"),
+            r"A.split is 'tset'; must be one of train",
+        ),
         (
             lambda folder: data_sets.dronedet(folder, frames=[[{"id": 0}]]),
             r"clip A: frame 0: has the object .*; expected id, class and box",
@@ -217,7 +226,7 @@ def test_targets_of_scenes_can_be_larger() -> None:
         ),
         (
             lambda folder: write_json(folder / "IR_label.json", {"exist": [1], "gt_rect": [XYWH]}),
-            r"IR_label.json: neither a video nor frames beside it; allowed: IR.mp4",
+            r"IR_label.json: no video and no frames beside it; expected IR.mp4",
         ),
     ],
 )
@@ -230,16 +239,16 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, make: Callable[[Path], N
 def test_frames_and_labels_of_different_number(tmp_path: Path) -> None:
     data_sets.anti_uav(tmp_path)
     write(tmp_path / "test" / "s3" / "more.jpg", picture())
-    with pytest.raises(DataError, match=r"IR_label.json: 2 labels for 3 images in .*s3; allowed: one each"):
+    with pytest.raises(DataError, match=r"IR_label.json: 2 labels for 3 images in .*s3; expected one each"):
         open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("splits", "names", "message"),
     [
-        (["tset"], (), r"split is 'tset'; allowed: train, val, hard, test"),
-        (["hard"], (), r"nothing in split hard; allowed: train, val"),
-        (["train"], ["Z"], r"no recording 'Z'; allowed: train/s1/infrared, .* \.\.\."),
+        (["tset"], (), r"split is 'tset'; must be one of train, val, hard, test"),
+        (["hard"], (), r"nothing in split hard; must be one of train, val"),
+        (["train"], ["Z"], r"no recording 'Z'; must be one of train/s1/infrared, .* \.\.\."),
     ],
 )
 def test_unknown_splits_and_names(tmp_path: Path, splits: list[str], names: list[str], message: str) -> None:
@@ -249,7 +258,7 @@ def test_unknown_splits_and_names(tmp_path: Path, splits: list[str], names: list
 
 
 def test_a_folder_that_is_not_there() -> None:
-    with pytest.raises(DataError, match=r"data /not/here: is no folder; allowed: dronedet"):
+    with pytest.raises(DataError, match=r"data /not/here: is not a folder; expected dronedet"):
         open_dataset("/not/here")
 
 
@@ -257,5 +266,5 @@ def test_a_folder_that_is_not_there() -> None:
     "arguments", ["count=0", "count=many", "seeds=1", "seed", "size=640", "size=20x20", "targets=0"]
 )
 def test_wrong_arguments_of_scenes(arguments: str) -> None:
-    with pytest.raises(DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; allowed: "):
+    with pytest.raises(DataError, match=rf"data scene:{arguments}: {arguments.split('=')[0]} is '.*'; "):
         open_dataset(f"scene:{arguments}")

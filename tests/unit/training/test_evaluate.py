@@ -24,7 +24,7 @@ from model.metadata import CLASSES, Metadata, Preprocessing
 from model.registry import NETWORKS
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DasnetError
-from training.cache import Frames
+from training.cache import CachedFrames
 from training.evaluation.evaluate import EvaluateOptions, evaluate, evaluation_frames, run_evaluate
 from training.evaluation.qualitative import read_samples
 from training.evaluation.report import as_json, table
@@ -64,7 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def frames(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Frames:
+def frames(data: Path, tmp_path_factory: pytest.TempPathFactory) -> CachedFrames:
     return evaluation_frames(str(data), "val", 1, tmp_path_factory.mktemp("cache"))
 
 
@@ -99,7 +99,7 @@ def saved(path: Path, bias: float = PERFECT, classes: int = 1, preprocessing: Pr
     return path
 
 
-def report_of(loaded: Loaded, frames: Frames) -> dict[str, Any]:
+def report_of(loaded: Loaded, frames: CachedFrames) -> dict[str, Any]:
     report = as_json(evaluate(loaded, frames, "cpu"), loaded, 42, {"folder": "clips", "split": "val", "every": 1}, None)
     return json.loads(json.dumps(report, allow_nan=False))
 
@@ -107,7 +107,7 @@ def report_of(loaded: Loaded, frames: Frames) -> dict[str, Any]:
 # --- figures ---
 
 
-def test_a_perfect_checkpoint_counts_one(frames: Frames, tmp_path: Path):
+def test_a_perfect_checkpoint_counts_one(frames: CachedFrames, tmp_path: Path):
     report = report_of(load(saved(tmp_path / "perfect.safetensors")), frames)
     uav = report["targets"]["uav"]
     for group in uav["groups"].values():
@@ -135,14 +135,14 @@ def test_a_perfect_checkpoint_counts_one(frames: Frames, tmp_path: Path):
     }
 
 
-def test_a_blind_checkpoint_counts_zero(frames: Frames, tmp_path: Path):
+def test_a_blind_checkpoint_counts_zero(frames: CachedFrames, tmp_path: Path):
     groups = report_of(load(saved(tmp_path / "blind.safetensors", BLIND)), frames)["targets"]["uav"]["groups"]
     assert groups["< 8 px"]["per_image"] == {"precision": 1, "recall": 0, "dice": 0, "iou": 0}
     assert groups["no target"]["per_image"] == {"precision": 1, "recall": 1, "dice": 1, "iou": 1}
     assert groups["all"]["pooled"] == {"precision": None, "recall": 0, "dice": 0, "iou": 0}
 
 
-def test_several_classes_count_as_uav_and_as_any_object(frames: Frames, tmp_path: Path):
+def test_several_classes_count_as_uav_and_as_any_object(frames: CachedFrames, tmp_path: Path):
     targets = report_of(load(saved(tmp_path / "four.safetensors", classes=4)), frames)["targets"]
     assert targets["uav"]["groups"]["all"]["pooled"]["recall"] == 1
     found, birds = 2 * 400 + 2 * 36, 2 * 144  # the birds are objects, and this network sees none
@@ -151,7 +151,7 @@ def test_several_classes_count_as_uav_and_as_any_object(frames: Frames, tmp_path
     assert set(targets["object"]["groups"]) == {"all", "infrared", "visible"}
 
 
-def test_stretched_frames_are_measured_the_originals_way_too(frames: Frames, tmp_path: Path):
+def test_stretched_frames_are_measured_the_originals_way_too(frames: CachedFrames, tmp_path: Path):
     """At the input a mask is all pixels that the resized mask touches, so that a tight prediction misses its border."""
     loaded = load(saved(tmp_path / "stretched.safetensors", preprocessing=Preprocessing("stretch", 256)))
     report = report_of(loaded, frames)
@@ -167,7 +167,7 @@ def test_stretched_frames_are_measured_the_originals_way_too(frames: Frames, tmp
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_every_network_is_evaluated(frames: Frames, tmp_path: Path, name: str):
+def test_every_network_is_evaluated(frames: CachedFrames, tmp_path: Path, name: str):
     if name in BASELINES and importlib.util.find_spec("segmentation_models_pytorch") is None:
         pytest.skip("extra 'baselines' not installed")
     torch.manual_seed(1)
@@ -247,8 +247,8 @@ def test_wrong_usage_ends_with_two_and_a_failure_with_one(
     ("changes", "error", "text"),
     [
         ({"data": "nowhere"}, ConfigError, "nowhere"),
-        ({"split": "tset"}, ConfigError, "'tset'.*allowed: train, val"),
-        ({"split": "train"}, ConfigError, "split '?train'?.*allowed"),
+        ({"split": "tset"}, ConfigError, "'tset'; must be one of train, val"),
+        ({"split": "train"}, ConfigError, "split '?train'?.*must be"),
         ({"model": "unet"}, ConfigError, "--model unet: .*own.safetensors is of dasnet"),
         ({"seed": 7}, ConfigError, "--seed 7: .*own.safetensors was trained with seed 42"),
     ],

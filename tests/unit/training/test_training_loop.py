@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from model.metadata import Metadata
 from model.registry import NETWORKS
 from pipeline.errors import ConfigError
 from training import train as loop
-from training.config import Config, load_config, parse_config, snapshot
+from training.config import TrainingConfig, load_config, parse_config, snapshot
 from training.state import start_run
 from training.train import train
 
@@ -64,10 +63,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def configured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+def configured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainingConfig]:
     """A small run on whole frames: 12 to train on, 6 to validate with."""
 
-    def make(**changes: Any) -> Config:
+    def make(**changes: Any) -> TrainingConfig:
         content = {
             "data": str(folder),
             "epochs": 2,
@@ -93,7 +92,7 @@ def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
         assert torch.equal(tensor, right.state_dict()[name]), name
 
 
-def stop_at(step: int, config: Config, folder: Path) -> None:
+def stop_at(step: int, config: TrainingConfig, folder: Path) -> None:
     """Ended by SIGTERM after a step, as a service manager would."""
     original = loop.train_step
 
@@ -105,7 +104,7 @@ def stop_at(step: int, config: Config, folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "train_step", step_then_stop)
-        assert train(config, folder, go_on=False).step == step
+        assert train(config, folder, resume=False).step == step
 
 
 # --- runs ---
@@ -113,7 +112,7 @@ def stop_at(step: int, config: Config, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_trains_and_is_rebuilt_from_its_checkpoint(
-    name: str, configured: Callable[..., Config], tmp_path: Path
+    name: str, configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
     ours = name in ("dasnet", "fulldyunet", "thindyunet", "deepsupdyunet")
     side_px = SIDE_PX if ours else 128
@@ -125,7 +124,7 @@ def test_every_network_trains_and_is_rebuilt_from_its_checkpoint(
         sampling={"kind": "whole", "size_px": side_px},
         max_check_samples=2,
     )
-    run = train(config, tmp_path / "run", go_on=False)
+    run = train(config, tmp_path / "run", resume=False)
     (row,) = rows(tmp_path / "run")
     assert math.isfinite(float(row["loss"])) and 0 <= float(row["val_iou"]) <= 1
     assert (row["auxiliary"] != "") == (name in ("dasnet", "deepsupdyunet"))
@@ -140,10 +139,10 @@ def test_every_network_trains_and_is_rebuilt_from_its_checkpoint(
 
 
 def test_a_run_says_what_it_reads_how_long_it_takes_and_which_file_is_best(
-    configured: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    configured: Callable[..., TrainingConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configured(steps=4, epochs=0, check_every_steps=2)
-    train(config, tmp_path / "run", go_on=False)
+    train(config, tmp_path / "run", resume=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"reading {config.data}"
     assert re.search(r"^step 2/4 loss .*, \d:\d\d:\d\d left$", "\n".join(lines), re.MULTILINE)
@@ -152,8 +151,10 @@ def test_a_run_says_what_it_reads_how_long_it_takes_and_which_file_is_best(
     assert float(found[1]) == pytest.approx(max(float(row["val_iou"]) for row in rows(tmp_path / "run")), abs=1e-4)
 
 
-def test_each_check_leaves_an_image_of_what_is_predicted(configured: Callable[..., Config], tmp_path: Path) -> None:
-    train(configured(steps=4, epochs=0, check_every_steps=2), tmp_path / "run", go_on=False)
+def test_each_check_leaves_an_image_of_what_is_predicted(
+    configured: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    train(configured(steps=4, epochs=0, check_every_steps=2), tmp_path / "run", resume=False)
     images = sorted((tmp_path / "run" / "predictions").iterdir())
     assert [path.name for path in images] == ["step_0000002.png", "step_0000004.png"]
     first, last = (np.asarray(cv2.imread(str(path)), np.float32) for path in images)
@@ -165,9 +166,9 @@ def test_each_check_leaves_an_image_of_what_is_predicted(configured: Callable[..
     assert first[18:210, :192][spot].mean() > first[18:210, :192][~spot].mean() + 40
 
 
-def test_a_run_learns_and_keeps_its_best(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_run_learns_and_keeps_its_best(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     config = configured(epochs=16, output_bias=-2.0, loss="compound")
-    train(config, tmp_path / "run", go_on=False)
+    train(config, tmp_path / "run", resume=False)
     checks = [row for row in rows(tmp_path / "run") if row["val_loss"]]
     assert [float(row["epoch"]) for row in checks] == list(range(1, 17))
     losses, ious = ([float(row[key]) for row in checks] for key in ("val_loss", "val_iou"))
@@ -198,12 +199,12 @@ def test_a_run_learns_and_keeps_its_best(configured: Callable[..., Config], tmp_
     ids=["dasnet", "deepsupdyunet", "pspnet"],
 )
 def test_a_resumed_run_equals_a_straight_one(
-    changes: dict[str, Any], configured: Callable[..., Config], tmp_path: Path
+    changes: dict[str, Any], configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
     config = configured(steps=8, epochs=0, check_every_steps=2, **changes)
-    straight = train(config, tmp_path / "straight", go_on=False)
+    straight = train(config, tmp_path / "straight", resume=False)
     stop_at(5, config, tmp_path / "halves")
-    resumed = train(config, tmp_path / "halves", go_on=True)
+    resumed = train(config, tmp_path / "halves", resume=True)
     assert_same(straight.network, resumed.network)
     assert_same(straight.average, resumed.average)
     assert straight.progress == resumed.progress
@@ -212,73 +213,78 @@ def test_a_resumed_run_equals_a_straight_one(
     assert set(figures[0]) <= set(figures[1])
 
 
-def test_the_weights_alone_start_another_run(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_the_weights_alone_start_another_run(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     path = tmp_path / "first.safetensors"
     first = build("dasnet", **SMALL)
     save(path, first, Metadata(arguments=SMALL))
     run = start_run(configured(start_from=str(path)))
     assert_same(first, run.network)
     assert not run.optimizer.state_dict()["state"]
-    with pytest.raises(ConfigError, match=r"start_from = .*first.safetensors': holds .*allowed: the weights of"):
+    with pytest.raises(ConfigError, match=r"start_from = .*first.safetensors': holds .*must be the weights of"):
         start_run(configured(start_from=str(path), network={"name": "thindyunet", **SMALL}))
 
 
-def test_a_plateau_lowers_the_rate_and_then_the_run_stops(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_plateau_lowers_the_rate_and_then_the_run_stops(
+    configured: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
     config = configured(
         epochs=30,
         optimizer={"kind": "sgd", "lr": 1e-6, "momentum": 0.0},  # learns nothing
         schedule={"kind": "plateau", "patience": 1, "cooldown": 0},
         early_stopping={"patience": 4},
     )
-    run = train(config, tmp_path / "run", go_on=False)
+    run = train(config, tmp_path / "run", resume=False)
     assert run.step == 5 * 3  # the first check, and four that are no better
     assert run.learning_rate.value == pytest.approx(0.25e-6)
-    assert train(config, tmp_path / "run", go_on=True).step == run.step  # it stays stopped
+    assert train(config, tmp_path / "run", resume=True).step == run.step  # it stays stopped
 
 
-def test_a_new_run_does_not_replace_another(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_new_run_does_not_replace_another(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     config = configured(epochs=1)
-    train(config, tmp_path / "run", go_on=False)
-    with pytest.raises(ConfigError, match=r"run: holds the state of a run; allowed: another folder, or --resume"):
-        train(config, tmp_path / "run", go_on=False)
-    with pytest.raises(ConfigError, match=r"--resume: optimizer.kind = 'sgd'; allowed: that of .*'adamw'"):
-        train(configured(epochs=1, optimizer={"kind": "sgd"}), tmp_path / "run", go_on=True)
+    train(config, tmp_path / "run", resume=False)
+    with pytest.raises(ConfigError, match=r"run: holds the state of a run; expected another folder, or --resume"):
+        train(config, tmp_path / "run", resume=False)
+    with pytest.raises(ConfigError, match=r"--resume: optimizer.kind = 'sgd'; must be that of .*'adamw'"):
+        train(configured(epochs=1, optimizer={"kind": "sgd"}), tmp_path / "run", resume=True)
 
 
-def test_tensorboard_and_the_table_say_the_same(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_tensorboard_and_the_table_say_the_same(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(configured(tensorboard=True), tmp_path / "run", go_on=False)
+    train(configured(tensorboard=True), tmp_path / "run", resume=False)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     table = {int(row["step"]): float(row["val_iou"]) for row in rows(tmp_path / "run") if row["val_iou"]}
     assert {item.step: item.value for item in events.Scalars("val_iou")} == pytest.approx(table, rel=1e-4)
 
 
-def test_rows_of_steps_that_are_taken_again_are_forgotten(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_rows_of_steps_that_are_taken_again_are_forgotten(
+    configured: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
     config = configured(epochs=0, steps=20, check_every_steps=10, save_every_steps=100)
-    train(config, tmp_path / "run", go_on=False)
+    train(config, tmp_path / "run", resume=False)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     torch.save(state | {"step": 12}, tmp_path / "run" / "state.pt")  # as if killed while the last row was written
-    train(config, tmp_path / "run", go_on=True)
+    train(config, tmp_path / "run", resume=True)
     assert [row["step"] for row in rows(tmp_path / "run")] == ["10", "20"]
 
 
 @pytest.mark.gpu
-def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     config = configured(precision="fp16", device="cuda", clip_norm=1.0, output_bias=-2.0, epochs=4)
     stop_at(5, config, tmp_path / "run")
-    run = train(config, tmp_path / "run", go_on=True)
+    run = train(config, tmp_path / "run", resume=True)
     assert run.step == 12 and run.scaler.get_scale() > 0
     assert all(torch.isfinite(parameter).all() for parameter in run.network.parameters())
 
 
 @contextlib.contextmanager
-def long_run(config: Config, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def long_run(config: TrainingConfig, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """As in a terminal, after its first steps; two processes make its samples."""
     folder.mkdir()
-    (folder / "run.yaml").write_text(snapshot(replace(config, epochs=0, steps=100_000, workers=2, save_every_steps=1)))
+    endless = {"epochs": 0, "steps": 100_000, "workers": 2, "save_every_steps": 1}
+    (folder / "run.yaml").write_text(snapshot(config.model_copy(update=endless)))
     command = [sys.executable, "-m", "training.train", str(folder / "run.yaml"), "--out", str(folder / "run")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         try:
@@ -290,14 +296,14 @@ def long_run(config: Config, folder: Path) -> Iterator["subprocess.Popen[str]"]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_killed_it_leaves_no_process(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_killed_it_leaves_no_process(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     with long_run(configured(), tmp_path / "killed") as process:
         process.kill()
         assert process.stdout is not None
         process.stdout.read()  # ends when the last process has that could write to it
 
 
-def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Config], tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
     with long_run(configured(), tmp_path / "stopped") as process:
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout is not None
@@ -316,7 +322,7 @@ from training.config import load_config
 from training.train import train
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    run = train(load_config(folder / "two.yaml"), folder / "two", go_on=False)
+    run = train(load_config(folder / "two.yaml"), folder / "two", resume=False)
     torch.save(run.network.state_dict(), folder / f"rank{os.environ['RANK']}.pt")
 """
 
@@ -324,7 +330,7 @@ if __name__ == "__main__":
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["dasnet", "pspnet"])
 def test_two_processes_equal_one_with_their_batches_together(
-    name: str, configured: Callable[..., Config], tmp_path: Path
+    name: str, configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
     network = {"name": name, **(SMALL if name == "dasnet" else {})}
     changes = {"steps": 4, "epochs": 0, "network": network, "optimizer": {"kind": "sgd", "lr": 0.05}}
@@ -338,8 +344,8 @@ def test_two_processes_equal_one_with_their_batches_together(
     assert all(torch.equal(first[key], second[key]) for key in weights)
     assert len(rows(tmp_path / "two")) == 2  # one process writes
     if name == "dasnet":  # the other has running statistics and dropout of each process
-        one = train(configured(batch=4, **changes), tmp_path / "one", go_on=False)
-        alone = train(configured(batch=2, **changes), tmp_path / "alone", go_on=False)
+        one = train(configured(batch=4, **changes), tmp_path / "one", resume=False)
+        alone = train(configured(batch=2, **changes), tmp_path / "alone", resume=False)
         start = start_run(configured(batch=4, **changes))
         moved = (flat(one.network.state_dict()) - flat(start.network.state_dict())).norm()
         far, near = (

@@ -96,8 +96,8 @@ def test_what_data_yaml_names_and_is_not_there(tmp_path: Path) -> None:
     (folder / "t.txt").write_text("images/0.jpg\nimages/9.jpg\n")
     fault = fault_of(folder)
     assert fault.startswith("data: 2 faults")
-    assert f"{folder}/t.txt: line 2: images/9.jpg is not there; expected an image's path" in fault
-    assert f"{folder}/data.yaml: val = 'images/val' is not there; expected a folder, a text file" in fault
+    assert f"{folder}/t.txt: line 2: images/9.jpg does not exist; expected an image's path" in fault
+    assert f"{folder}/data.yaml: val = 'images/val' does not exist; expected a folder, a text file" in fault
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_png_may_number_its_targets(tmp_path: Path) -> None:
             "is a JPEG mask of levels up to 2, which compression has changed; expected a PNG, or 255 for the UAV",
         ),
         (np.maximum(mask(255), np.roll(mask(85), 30, axis=1)), "has a region of level "),
-        (np.tile(np.arange(WIDTH, dtype=np.uint8), (HEIGHT, 1)), "is no mask but has "),
+        (np.tile(np.arange(WIDTH, dtype=np.uint8), (HEIGHT, 1)), "is not a mask: it has "),
     ],
 )
 def test_jpeg_masks_that_leave_it_open_are_refused(tmp_path: Path, levels: Any, message: str) -> None:

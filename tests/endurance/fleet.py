@@ -1,11 +1,7 @@
-"""What `soak.py` and `chaos.py` share: real RTSP cameras, the site that watches them, and what its processes hold.
-
-The cameras and the running program are those of the tests (`tests/rtsp.py`, `tests/program.py`).
-"""
+"""Support of the endurance tests: real RTSP cameras, the site that captures them, and its processes' resources."""
 
 import random
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -13,30 +9,26 @@ from pathlib import Path
 
 import av
 import yaml
+from support.program import CLIPS, DASNET, Running
+from support.rtsp import RtspCameras
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from pipeline.errors import StoreError
+from pipeline.store import ledger
 
-from support.program import CLIPS, DASNET, Running  # noqa: E402
-from support.rtsp import RtspCameras  # noqa: E402
-
-from pipeline.errors import StoreError  # noqa: E402
-from pipeline.store import ledger  # noqa: E402
-
-__all__ = ["CLIPS", "DASNET", "ROOT", "RtspCameras", "Running"]
+__all__ = ["CLIPS", "DASNET", "RtspCameras", "Running"]
 
 Settings = dict[str, str | int]
 CLIP_FRAMES = 150
 
 
 def cameras(count: int, fps: int, rng: random.Random, folder: Path) -> dict[str, Settings]:
-    """Clips of 320x256, chosen by `rng`, for cameras `cam00`, `cam01`, ...; `folder` takes the clips."""
+    """Return settings of cameras `cam00`, `cam01`, ..., with clips of 320x256 drawn by `rng`, encoded to `folder`."""
     clips = [encoded(clip, folder / clip.name, fps) for clip in sorted(CLIPS.glob("*.mp4"))]
     return {f"cam{number:02}": {"file": str(rng.choice(clips)), "fps": fps} for number in range(count)}
 
 
 def encoded(clip: Path, path: Path, fps: int, scale: float = 1.0) -> Path:
-    """The first frames as a camera sends them: with a keyframe every second, and without B-frames."""
+    """Encode a clip's first frames like a camera: with a keyframe every second, and without B-frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
         source = whole.streams.video[0]
@@ -44,15 +36,15 @@ def encoded(clip: Path, path: Path, fps: int, scale: float = 1.0) -> Path:
         stream.width, stream.height = round(source.width * scale), round(source.height * scale)
         stream.pix_fmt = "yuv420p"
         for number, frame in zip(range(CLIP_FRAMES), whole.decode(video=0), strict=False):
-            picture = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
-            picture.pts, picture.time_base = number, Fraction(1, fps)
-            cut.mux(stream.encode(picture))
+            image = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")
+            image.pts, image.time_base = number, Fraction(1, fps)
+            cut.mux(stream.encode(image))
         cut.mux(stream.encode(None))
     return path
 
 
 def write_site(folder: Path, watched: Sequence[Mapping[str, object]], **sections: object) -> Path:
-    """The configuration of a site whose run folder is `folder/run`; ports are free ones unless `sections` says more."""
+    """Write a site's configuration with run folder `folder/run`, and free ports unless `sections` has others."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "site.yaml"
     content = {
@@ -67,7 +59,7 @@ def write_site(folder: Path, watched: Sequence[Mapping[str, object]], **sections
 
 
 def accounts(run_dir: Path) -> dict[str, ledger.Account]:
-    """By camera; without those whose ledger is just being made."""
+    """Return ledger accounts by camera; ledgers that are just being created are omitted."""
     found = {}
     for path in sorted((run_dir / "ledgers").glob("*.ledger")):
         with suppress(StoreError):
@@ -76,7 +68,7 @@ def accounts(run_dir: Path) -> dict[str, ledger.Account]:
 
 
 def processes(program: Running) -> dict[str, list[int]]:
-    """Process ids by worker, `supervisor` included.  More than one of a name: one of them should be gone."""
+    """Return process ids by worker, `supervisor` included; two ids of a name are a leftover process."""
     found: dict[str, list[int]] = {}
     for pid, command in program.children().items():
         words = command.split()
@@ -88,7 +80,7 @@ def processes(program: Running) -> dict[str, list[int]]:
 
 
 def descriptors(pid: int) -> int:
-    """Open ones; 0 where the process is gone."""
+    """Return the number of open descriptors; 0 for an ended process."""
     try:
         return len(list(Path(f"/proc/{pid}/fd").iterdir()))
     except OSError:
@@ -96,7 +88,7 @@ def descriptors(pid: int) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """0 where the process is gone."""
+    """Return the resident memory; 0 for an ended process."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     except OSError:
@@ -104,7 +96,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is not below `share` (0..1) of all; 0 where there are none."""
+    """Return the smallest value not below `share` (0..1) of all; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 

@@ -1,14 +1,14 @@
-"""Faults, one after the other, against the real program: does it come back by itself, and is nothing lost or doubled?
+"""Fault injection against the real program: time to recovery, and no frame or event lost or duplicated.
 
     make chaos FAULTS=200 SEED=1
-    python scripts/chaos.py --faults 3 --kinds end_capture,supervisor_killed,configuration_half_written   # in short
+    PYTHONPATH=tests python -m endurance.chaos --faults 3 --kinds end_capture,supervisor_killed
 
-Real RTSP cameras, real processes; the seed chooses the faults and whom they hit.  After each: how long until every
-camera is searched again, ledgers exact, events in the store and in events.jsonl the same, no process too many, no
-descriptor left open.  The last line is one JSON object; the exit code is 1 where a bar is missed.
+Real RTSP cameras, real processes; the seed chooses the faults and their targets.  After each fault: the time until
+every camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or
+open descriptor.  The last line is one JSON object; the exit code is 1 where a limit is missed.
 
-Run as root it has a network and mounts of its own (`unshare`), which packet loss and the full disk need; packet loss
-needs `nftables` too.  What is not to be had is left out, and said.
+As root it runs in its own network and mount namespaces (`unshare`), which packet loss and full disks require; packet
+loss requires `nftables` too.  Faults that are not possible here are skipped with the reason.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, left_out
-from fleet import (
+from endurance.chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, unavailable
+from endurance.fleet import (
     DASNET,
     RtspCameras,
     Running,
@@ -39,17 +39,16 @@ from fleet import (
     processes,
     write_site,
 )
-
 from pipeline.store.store import StoreReader
 
-RECOVERY_S = 5.0  # the bar on the 95th percentile, from the end of the cause
-SLOW = ("wrong_password", "supervisor_killed")  # tried again every half minute, or all starts anew: not in that one
-LIMIT_S = 90.0  # what has not recovered then is a violation
+RECOVERY_S = 5.0  # limit of the 95th percentile, from the end of the fault
+SLOW = ("wrong_password", "supervisor_killed")  # excluded from it: retried every half minute, or a complete restart
+LIMIT_S = 90.0  # no recovery by then is a violation
 END_S = 40.0
-SYNC_S = 15.0  # until the sink has what the store has
-SLACK_S = 12.0  # blindness that began before a fault may be counted after it
-STAY_S = 3.0  # what is still there then was left
-SPARE_DESCRIPTORS = 8  # a connection or a file may be open for a moment
+SYNC_S = 15.0  # for the sink to catch up with the store
+SLACK_S = 12.0  # blindness from before a fault may be counted after it
+LEFTOVER_S = 3.0  # for processes and descriptors to go
+SPARE_DESCRIPTORS = 8  # connections and files may be open briefly
 CAMERAS, FPS = 3, 5
 TMPFS_MB = 96
 STORE = Path("store") / "store.sqlite"
@@ -64,13 +63,13 @@ def time_ns() -> int:
 
 
 time.time_ns, time.time = time_ns, lambda: time_ns() / 1e9
-"""  # in the program's Python: Debian's libfaketime makes every time.sleep of Python 3.11 fail
-OWN = "DASNET_CHAOS_NAMESPACE"  # set where this runs in namespaces of its own
+"""  # loaded as sitecustomize: Debian's libfaketime breaks time.sleep of Python 3.11
+NAMESPACE_VARIABLE = "DASNET_CHAOS_NAMESPACE"  # set in the own namespaces
 
 
 @dataclass
 class Finding:
-    """What one fault did."""
+    """Effect of one fault."""
 
     kind: str
     recovery_s: float
@@ -81,16 +80,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", default=",".join(FAULTS), help="which, separated by commas; default: all")
+    parser.add_argument("--kinds", default=",".join(FAULTS), help="comma-separated; default: all")
     options = parser.parse_args()
     wanted = options.kinds.split(",")
     unknown = sorted(set(wanted) - set(FAULTS))
     if unknown:
-        parser.error(f"--kinds {unknown[0]!r}; allowed: {', '.join(FAULTS)}")
+        parser.error(f"--kinds {unknown[0]!r}; must be of {', '.join(FAULTS)}")
     enter_namespaces()
-    missing = left_out(OWN in os.environ)
+    missing = unavailable(NAMESPACE_VARIABLE in os.environ)
     for kind in sorted(set(wanted) & set(missing)):
-        print(f"left out: {kind}, {missing[kind]}", flush=True)
+        print(f"skipped: {kind}, {missing[kind]}", flush=True)
     kinds = [kind for kind in wanted if kind not in missing]
     rng = random.Random(options.seed)
     with target(rng) as hit:
@@ -102,16 +101,20 @@ def main() -> int:
 
 
 def enter_namespaces() -> None:
-    """Start this program again in a network and with mounts of its own, where that is allowed."""
+    """Restart this program in its own network and mount namespaces, where permitted."""
     probe = ["unshare", "--net", "--mount", "ip", "link", "set", "lo", "up"]
-    if OWN in os.environ:
+    if NAMESPACE_VARIABLE in os.environ:
         subprocess.run(probe[3:], check=True)
     elif shutil.which("unshare") and shutil.which("ip") and not subprocess.run(probe, capture_output=True).returncode:
-        os.execvpe("unshare", [*probe[:3], sys.executable, *sys.argv], {**os.environ, OWN: "1"})
+        os.execvpe(
+            "unshare",
+            [*probe[:3], sys.executable, "-m", "endurance.chaos", *sys.argv[1:]],
+            {**os.environ, NAMESPACE_VARIABLE: "1"},
+        )
 
 
 def sequence(kinds: Sequence[str], count: int, rng: random.Random) -> Iterator[str]:
-    """Every kind as often as any other, in an order of its own each time."""
+    """Yield every kind equally often, reshuffled each round."""
     while count > 0:
         for kind in rng.sample(kinds, len(kinds))[:count]:
             yield kind
@@ -120,7 +123,7 @@ def sequence(kinds: Sequence[str], count: int, rng: random.Random) -> Iterator[s
 
 @contextmanager
 def target(rng: random.Random) -> Iterator[Target]:
-    """Cameras and the program, every camera searched."""
+    """Yield cameras and the program, once every camera is segmented."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, disk(Path(name)):
         folder = Path(name)
         clips = cameras(CAMERAS, FPS, rng, folder / "clips")
@@ -143,12 +146,12 @@ def target(rng: random.Random) -> Iterator[Target]:
                     program, servers, folder / "run", folder / STORE, shapes, rng, ports, config, clock, stderr
                 )
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
-                    raise SystemExit("not every camera was searched:\n" + "\n".join(program.lines[-20:]))
+                    raise SystemExit("not every camera was segmented:\n" + "\n".join(program.lines[-20:]))
                 yield hit
 
 
 def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[str]:
-    """The program, with a clock of the day that is wrong by what is written in a file."""
+    """Return the command of the program with a wall clock offset by the content of a file."""
     (folder / "python").mkdir()
     (folder / "python" / "sitecustomize.py").write_text(STEPPED_CLOCK.format(clock=str(clock)))
     paths = (str(folder / "python"), os.environ.get("PYTHONPATH", ""))
@@ -157,16 +160,16 @@ def command(folder: Path, clock: Path, program: Sequence[str] = DASNET) -> list[
 
 @contextmanager
 def disk(folder: Path) -> Iterator[None]:
-    """Run folder, snapshots and store each on a small disk of its own, where that is allowed."""
+    """Mount a small disk each for run folder, snapshots and store, where permitted."""
     places = (folder / "run", folder / "run" / "snapshots", (folder / STORE).parent)
     for place in places:
         place.mkdir()
-        if OWN in os.environ:
+        if NAMESPACE_VARIABLE in os.environ:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MB}m", "chaos", place], check=True)
     try:
         yield
     finally:
-        for place in reversed(places) if OWN in os.environ else ():
+        for place in reversed(places) if NAMESPACE_VARIABLE in os.environ else ():
             subprocess.run(["umount", "--lazy", place], check=True)
 
 
@@ -180,7 +183,7 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
         finding = Finding(kind, taken_s)
         if taken_s >= LIMIT_S:
             finding.violations.append(f"no recovery within {LIMIT_S:g} s")
-        finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir, hit.store), *left(hit, opened)]
+        finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir, hit.store), *leftovers(hit, opened)]
         elapsed_s = time.monotonic() - start_s
         for name, account in accounts(hit.run_dir).items():
             grown = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
@@ -198,7 +201,7 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
 
 
 def recovery_s(hit: Target, base: dict[str, int]) -> float:
-    """Until every worker is there, every camera is up and two more of its frames were searched, and pages answer."""
+    """Wait until all workers run, every camera is up with two more frames segmented, and pages are served."""
     start_s = time.monotonic()
     workers = {"supervisor", "segmentation", "tracking", "console", *(f"capture-{name}" for name in base)}
     while (waited_s := time.monotonic() - start_s) < LIMIT_S:
@@ -215,7 +218,7 @@ def recovery_s(hit: Target, base: dict[str, int]) -> float:
 
 
 def end(hit: Target) -> list[str]:
-    """What was wrong when the program was told to stop."""
+    """Stop the program and return what went wrong."""
     try:
         code = hit.program.stop(timeout_s=END_S)
         wrong = [f"at the end: exit code {code}"] if code else []
@@ -233,11 +236,11 @@ def unbalanced(run_dir: Path) -> list[str]:
 
 
 def events(run_dir: Path, store: Path | None = None, sync_s: float = SYNC_S) -> list[str]:
-    """What the store holds and what the sink was given: the same, in the same order, each once."""
+    """Return violations unless store and sink have the same events in the same order, each once."""
     deadline_s = time.monotonic() + sync_s
     while True:
-        written = (run_dir / "events.jsonl").read_bytes()  # first: the store is never behind it
-        lines = written[: written.rfind(b"\n") + 1].splitlines()  # one may just be being written
+        written = (run_dir / "events.jsonl").read_bytes()  # read first: the store is never behind it
+        lines = written[: written.rfind(b"\n") + 1].splitlines()  # the last one may be incomplete
         with StoreReader(store or run_dir / "store.sqlite") as reader:
             stored = [each.event.id for each in reader.events(1_000_000, after=0)]
         sent = [json.loads(line)["id"] for line in lines]
@@ -249,9 +252,9 @@ def events(run_dir: Path, store: Path | None = None, sync_s: float = SYNC_S) -> 
         time.sleep(0.3)
 
 
-def left(hit: Target, opened: dict[str, int]) -> list[str]:
-    """Processes and descriptors that should not be there, and stay: one that is being started looks like its parent."""
-    deadline_s = time.monotonic() + STAY_S
+def leftovers(hit: Target, opened: dict[str, int]) -> list[str]:
+    """Return processes and descriptors that stay; a starting process briefly looks like its parent."""
+    deadline_s = time.monotonic() + LEFTOVER_S
     while (wrong := too_many(hit, opened)) and time.monotonic() < deadline_s:
         time.sleep(0.2)
     return wrong

@@ -1,6 +1,6 @@
-"""The faults of `chaos.py`: each breaks something, holds it for a while where it has to, and mends it.
+"""The faults of `endurance.chaos`: each breaks something, for a while where needed, and repairs it.
 
-In: the target.  A fault returns at the moment when its cause has ended.
+In: the target.  A fault returns when its cause has ended.
 """
 
 import os
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
-from fleet import RtspCameras, Running, processes
 
+from endurance.fleet import RtspCameras, Running, processes
 from pipeline.transport.wire import VERSION
 
 PASSWORD, WRONG = "right", "wrong"
@@ -37,15 +37,15 @@ HOLD_S = {
     "port": 5.0,
 }
 CLOCK_STEPS_S = (-7200, -3600, 0, 3600, 7200)
-GARBAGE = 200  # messages a socket
+GARBAGE = 200  # messages per socket
 
 
 class LogPipe:
-    """The program's stderr: a named pipe that is read, and for a while closed, or full."""
+    """The program's stderr as a named pipe, which can be closed or full for a while."""
 
     def __init__(self, path: Path, lines: list[str]) -> None:
         self._path, self._lines = path, lines
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._text = ""
         os.mkfifo(path)
         self._reader = self._open()
@@ -56,7 +56,7 @@ class LogPipe:
 
     def _run(self) -> None:
         while True:
-            with self._turn, suppress(BlockingIOError):
+            with self._lock, suppress(BlockingIOError):
                 self._text += os.read(self._reader, 1 << 16).decode(errors="replace")
                 *whole, self._text = self._text.split("\n")
                 self._lines += whole
@@ -64,14 +64,14 @@ class LogPipe:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        with self._turn:
+        with self._lock:
             os.close(self._reader)
             yield
             self._reader = self._open()
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        with self._turn:
+        with self._lock:
             writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
             with suppress(BlockingIOError):
                 while True:
@@ -82,7 +82,7 @@ class LogPipe:
 
 @dataclass
 class Target:
-    """What is hit, and with what."""
+    """The program under test, its cameras, and the state of faults."""
 
     program: Running
     servers: RtspCameras
@@ -92,10 +92,10 @@ class Target:
     rng: random.Random
     ports: tuple[int, ...]  # of HTTP
     config: Path
-    clock: Path  # what the program's clock is off by, in s
+    clock: Path  # holds the offset of the program's clock, in s
     stderr: LogPipe
-    shown: dict[str, int] = field(default_factory=dict)  # which of the clips each camera shows
-    idle: list[socket.socket] = field(default_factory=list)  # connections that keep others out
+    shown: dict[str, int] = field(default_factory=dict)  # index of each camera's clip
+    idle: list[socket.socket] = field(default_factory=list)  # connections that block others
 
     @property
     def camera(self) -> str:
@@ -126,7 +126,7 @@ def kill_console(target: Target) -> None:
 
 
 def end_capture(target: Target) -> None:
-    """SIGTERM, which the program did not send: the worker ends in order, with 0, and must be replaced all the same."""
+    """Send SIGTERM to a capture worker: it exits with 0 and must be restarted nevertheless."""
     os.kill(target.pid(f"capture-{target.camera}"), signal.SIGTERM)
 
 
@@ -143,7 +143,7 @@ def end_console(target: Target) -> None:
 
 
 def supervisor_killed(target: Target) -> None:
-    """Killed, and twice again while its workers start; the last start finds whatever those before left."""
+    """Kill the supervisor, and twice again while its workers start; the last start finds all leftovers."""
     for wait_s in (0.0, target.rng.uniform(0.5, 1.5), target.rng.uniform(1.5, 3.0)):
         time.sleep(wait_s)
         target.program.process.kill()
@@ -152,7 +152,7 @@ def supervisor_killed(target: Target) -> None:
 
 
 def configuration_half_written(target: Target) -> None:
-    """The program is told to read it while it is so, and a worker must come back."""
+    """Reload a truncated configuration, and restart a worker meanwhile."""
     whole = target.config.read_bytes()
     target.config.write_bytes(whole[: target.rng.randrange(len(whole))])
     target.program.process.send_signal(signal.SIGHUP)
@@ -167,7 +167,7 @@ def camera_down(target: Target) -> None:
 
 
 def camera_changed(target: Target) -> None:
-    """It comes back with another resolution."""
+    """Restart a camera with another resolution."""
     name = target.camera
     target.shown[name] = 1 - target.shown.get(name, 0)
     target.servers.command(f"set {name} file {target.clips[target.shown[name]]}")
@@ -175,7 +175,7 @@ def camera_changed(target: Target) -> None:
 
 
 def camera_frozen(target: Target) -> None:
-    """The connection stays, nothing comes."""
+    """Stop a camera's frames while its connection stays open."""
     name = target.camera
     target.servers.command(f"freeze {name}")
     time.sleep(HOLD_S["frozen"])
@@ -211,7 +211,7 @@ def clock_step(target: Target) -> None:
 
 
 def disk_full(target: Target) -> None:
-    """The run folder's; snapshots and store have their own."""
+    """Fill the run folder's disk; snapshots and store have their own."""
     full(target.run_dir)
 
 
@@ -231,7 +231,7 @@ def snapshots_read_only(target: Target) -> None:
 
 
 def store_read_only(target: Target) -> None:
-    """Its disk is gone; an empty one that takes nothing lies where it was."""
+    """Mount an empty read-only disk over the store."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "chaos", target.store.parent], check=True)
     changed(target)
     subprocess.run(["umount", target.store.parent], check=True)
@@ -245,7 +245,7 @@ def store_locked(target: Target) -> None:
 
 
 def changed(target: Target) -> None:
-    """There are events while the fault lasts."""
+    """Cause events while the fault lasts."""
     restart(target, target.camera)
 
 
@@ -262,7 +262,7 @@ def full(folder: Path) -> None:
 
 
 def stopped(target: Target) -> None:
-    """A worker stands still, as on a machine that swaps."""
+    """Stop a worker for a while, as on a swapping machine."""
     pid = target.pid(target.worker)
     os.kill(pid, signal.SIGSTOP)
     time.sleep(HOLD_S["stopped"])
@@ -270,7 +270,7 @@ def stopped(target: Target) -> None:
 
 
 def garbage(target: Target) -> None:
-    """Random messages and bytes to every socket that the program listens on."""
+    """Send random messages and bytes to every socket of the program."""
     rng = target.rng
     kinds = {
         "segmentation": zmq.DEALER,
@@ -285,7 +285,7 @@ def garbage(target: Target) -> None:
                 sender.setsockopt(zmq.LINGER, 500)
                 sender.connect(f"ipc://{target.run_dir}/{name}.sock")
                 for _ in range(GARBAGE):
-                    known = [bytes([0xDA, VERSION])] if rng.random() < 0.5 else []  # as a message of the program begins
+                    known = [bytes([0xDA, VERSION])] if rng.random() < 0.5 else []  # valid header
                     parts = known + [rng.randbytes(rng.randrange(100)) for _ in range(rng.randrange(1, 4))]
                     if sender.poll(200, zmq.POLLOUT):
                         sender.send_multipart(parts)
@@ -301,26 +301,26 @@ def send_bytes(family: int, address: str | tuple[str, int], rng: random.Random) 
             try:
                 raw.connect(address)
                 raw.sendall(rng.randbytes(4096))
-            except OSError:  # it hangs up, as it should
+            except OSError:  # closed by the program, as expected
                 continue
 
 
 def stderr_closed(target: Target) -> None:
-    """Nobody reads the log any more, while there is something to say."""
+    """Close the log pipe while a worker restarts."""
     with target.stderr.closed():
         os.kill(target.pid(target.worker), signal.SIGKILL)
         time.sleep(HOLD_S["stderr"])
 
 
 def stderr_full(target: Target) -> None:
-    """Whoever reads the log stands still: a write would wait for ever."""
+    """Fill the log pipe while a worker restarts: a blocking write would wait for ever."""
     with target.stderr.full():
         os.kill(target.pid(target.worker), signal.SIGKILL)
         time.sleep(HOLD_S["stderr"])
 
 
 def console_port_taken(target: Target) -> None:
-    """Another program takes it while the console starts again."""
+    """Occupy the console's port while it restarts."""
     os.kill(target.pid("console"), signal.SIGKILL)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -328,14 +328,14 @@ def console_port_taken(target: Target) -> None:
             try:
                 other.bind(("127.0.0.1", target.ports[1]))
                 break
-            except OSError:  # the console is not gone yet
+            except OSError:  # the console has not ended yet
                 time.sleep(0.001)
         other.listen()
         time.sleep(HOLD_S["port"])
 
 
 def idle_connections(target: Target) -> None:
-    """Many silent connections to every page: it still answers, or they stay, so that it does not recover."""
+    """Open many idle connections to every page; they stay open where it stops answering, which prevents recovery."""
     for port in target.ports:
         silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(IDLE_CONNECTIONS)]
         if not answers(port):
@@ -345,7 +345,7 @@ def idle_connections(target: Target) -> None:
 
 
 def answers(port: int) -> bool:
-    """Whether a page there is served."""
+    """Return whether a page is served on a port."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2):
             return True
@@ -389,8 +389,8 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def left_out(own_namespace: bool) -> dict[str, str]:
-    """Which faults cannot be made here, and why."""
+def unavailable(own_namespace: bool) -> dict[str, str]:
+    """Return the faults that are not possible here, with the reason."""
     missing: dict[str, str] = {}
     if not own_namespace:
         mounts = ("disk_full", "snapshots_disk_full", "snapshots_read_only", "store_disk_full", "store_read_only")

@@ -1,0 +1,44 @@
+"""Command-line arguments and error handling that the evaluation programs share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from model.errors import ModelError
+from pipeline.errors import DasnetError
+from training.evaluation.clips import REPLAYS
+
+
+def program(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose description is a module's docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def parse_with_data(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, with `--data` for the folder of labelled clips."""
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("DASNET_CLIPS"), help="folder of the labelled clips"
+    )
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("--data FOLDER, or DASNET_CLIPS, is required")
+    return options
+
+
+def parse_with_replays(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, with data, checkpoint, and the folder of replays of `dasnet evaluate-clips`."""
+    parser.add_argument("--evaluation", type=Path, default=REPLAYS, help="output folder of `dasnet evaluate-clips`")
+    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    return parse_with_data(parser)
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Return 0, or report a known failure in one line and return its exit code."""
+    try:
+        work()
+    except (DasnetError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
