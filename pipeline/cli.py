@@ -80,9 +80,9 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 @app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
 def reload_cameras(config: ConfigArgument) -> None:
     """Let the running program read its configuration again: cameras added, removed or changed; the others go on."""
-    from pipeline.runtime.reload import ask
+    from pipeline.runtime.reload import request_reload
 
-    for line in ask(config):
+    for line in request_reload(config):
         print(line)
 
 

@@ -15,10 +15,10 @@ from pipeline.config.models import Camera, Config
 from pipeline.console.frames import LiveFrames
 from pipeline.errors import StoreError
 from pipeline.store import ledger
+from pipeline.timeouts import CAPTURE_SILENCE_TIMEOUT_S
 from pipeline.types import Band, Cause
 
 WINDOW_S = 4.0  # over which the blind share is taken
-SILENT_S = 6.0  # without a sign of the capture worker it counts as gone
 BLIND_SHARE = 0.5
 
 State = Literal["starting", "up", "blind", "down"]
@@ -120,7 +120,7 @@ class Cameras:
 
 def _state(account: ledger.Account, blind_share: float) -> State:
     silent_ns = time.time_ns() - account.updated_utc_ns if account.updated_utc_ns else 0
-    if not account.up or silent_ns > SILENT_S * 1e9:
+    if not account.up or silent_ns > CAPTURE_SILENCE_TIMEOUT_S * 1e9:
         return "down"
     return "blind" if blind_share >= BLIND_SHARE else "up"
 

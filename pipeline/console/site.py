@@ -135,7 +135,7 @@ class Site:
         try:
             frame, picture = self.frames.receive(message)
         except WireError as error:
-            self._refusals.refuse(error)
+            self._refusals.reject(error)
             return
         self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
 

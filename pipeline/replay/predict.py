@@ -21,7 +21,7 @@ from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.files import decoded
 from pipeline.redaction import redact
 from pipeline.replay.outputs import folder_names
-from pipeline.segmentation.postprocess import detect
+from pipeline.segmentation.postprocess import MapView, detect
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import UNKNOWN, Band, Detections, Frame, FrameRef
 
@@ -122,8 +122,9 @@ def _predict(
     maps = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in small])
     mask = (maps.max(axis=0) > decision.threshold).astype(np.uint8) * 255
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
-    found = detect(maps, ref, seen, (width, height), metadata.classes, decision, (1.0, 1.0))
-    [found] = Segmenter(engine, threshold, most_looks=len(found)).look_closer([Frame(ref, seen, pixels)], [found])
+    frame = Frame(ref, seen, pixels)
+    found = detect(maps, frame, MapView(), metadata.classes, decision)
+    [found] = Segmenter(engine, threshold, max_classified=len(found)).classify([frame], [found])
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

@@ -174,7 +174,7 @@ class Replay:
             engine, options.threshold, {name: CameraView(options.scale, options.ignore, options.region)}
         )
         self._metadata = loaded.metadata
-        self._stage = TrackStage(self._segmenter.decision)
+        self._stage = TrackStage(self._segmenter.thresholds)
         self._latencies: dict[str, list[float]] = {}
         self._tracks: dict[int, tuple[Track, FrameRef]] = {}  # newest state of each reported track, where it was
         self._first: FrameRef | None = None
@@ -291,7 +291,7 @@ class Replay:
             raise broken
 
     def _finish(self, batch: Batch) -> Iterator[tuple[Frame, Detections]]:
-        detections = batch.detections()
+        detections = self._segmenter.finish(batch)
         self._measured("inference", (batch.inferred_ns - batch.started_ns) // len(detections))
         self._measured("mask", (time.monotonic_ns() - max(batch.inferred_ns, batch.started_ns)) // len(detections))
         yield from zip(batch.frames, detections, strict=True)
@@ -349,7 +349,7 @@ class Replay:
             classes=self._metadata.detected_classes,
             checkpoint=self._metadata.sha256,
             engine=self._engine.name,
-            threshold=self._segmenter.decision[first.band].threshold,
+            threshold=self._segmenter.thresholds[first.band].threshold,
             start=self._options.start,
             end=self._options.end,
             stride=self._options.stride,

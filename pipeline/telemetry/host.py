@@ -17,7 +17,6 @@ from pipeline.config.models import Camera, Config
 from pipeline.errors import StoreError, WireError
 from pipeline.store import ledger
 from pipeline.telemetry.metrics import (
-    FRAME_TIMEOUT_S,
     Families,
     WorkerMetrics,
     families,
@@ -25,9 +24,9 @@ from pipeline.telemetry.metrics import (
     store_not_ready,
 )
 from pipeline.telemetry.resources import DiskResources
+from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S, WORKER_SILENCE_TIMEOUT_S
 from pipeline.transport.wire import Heartbeat, Sample
 
-HEARTBEAT_TIMEOUT_S = 5.0  # a worker without a heartbeat for this long is down; it sends one every second
 AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
 TRACKING = "tracking"
@@ -47,7 +46,7 @@ class _Worker:
 
     @property
     def is_up(self) -> bool:
-        return self.heartbeat_s is not None and time.monotonic() - self.heartbeat_s < HEARTBEAT_TIMEOUT_S
+        return self.heartbeat_s is not None and time.monotonic() - self.heartbeat_s < WORKER_SILENCE_TIMEOUT_S
 
     def receive(self, heartbeat: Heartbeat) -> None:
         if self.started_ns != heartbeat.started_ns:
@@ -167,7 +166,7 @@ class HostMetricsCollector(Collector):
             age_s = ages_s.get(camera.id)
             if age_s is None:
                 faults.append(f"camera {camera.id}: is up, but no frame was processed yet")
-            elif age_s > max(FRAME_TIMEOUT_S, 3 / (camera.rate_fps or 1.0)):
+            elif age_s > max(FRAME_PROGRESS_TIMEOUT_S, 3 / (camera.rate_fps or 1.0)):
                 faults.append(f"camera {camera.id}: is up, but no frame was processed for {age_s:.1f} s")
         tracking = self._workers[TRACKING]
         return faults + (store_not_ready(tracking.families) if tracking.is_up else [])
@@ -190,7 +189,7 @@ class HostMetricsCollector(Collector):
         if account is None or not account.up:
             return False
         if self._is_on_edge_host(camera):  # its ledger is a copy that is updated every second
-            return time.time_ns() - account.updated_utc_ns < HEARTBEAT_TIMEOUT_S * 1e9
+            return time.time_ns() - account.updated_utc_ns < WORKER_SILENCE_TIMEOUT_S * 1e9
         worker = self._workers.get(f"capture-{camera.id}")
         return worker is not None and worker.is_up
 

@@ -13,20 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, StoreMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
+from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import Event, EventKind, FrameRef, Severity, Track, TrackState
 
-STAGES = (
-    "decode",
-    "transport",
-    "wait",
-    "inference",
-    "mask",
-    "track",
-    "alert",
-    "sink",
-)  # in processing order
-FRAME_TIMEOUT_S = 5.0  # a worker without a frame for this long is not ready, though its process is alive
+STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in processing order
 LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -99,7 +90,10 @@ class FrameWorkerMetrics(WorkerMetrics):
         if self._worked_s is None:
             return [*faults, f"worker {self.worker}: no frame yet"]
         idle_s = time.monotonic() - self._worked_s
-        return [*faults, *([f"worker {self.worker}: no frame for {idle_s:.1f} s"] if idle_s > FRAME_TIMEOUT_S else [])]
+        return [
+            *faults,
+            *([f"worker {self.worker}: no frame for {idle_s:.1f} s"] if idle_s > FRAME_PROGRESS_TIMEOUT_S else []),
+        ]
 
 
 class CaptureMetrics(FrameWorkerMetrics):

@@ -25,26 +25,16 @@ from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.payloads import detections_of
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import (
-    EndOfStream,
-    LedgerCopy,
-    Result,
-    Stamps,
-    camera_of,
-    decode,
-    detections_of,
-)
+from pipeline.transport.wire import EndOfStream, LedgerCopy, Result, Stamps, camera_of, decode
 from pipeline.types import CameraState, Detections, Event, Track, TrackState
-
-RESULT_TIMEOUT_S = 3.0  # the tracks of a camera without results for this long are lost
-# Together less than the time a worker has to stop: see pipeline.runtime.process.
-STORE_STOP_S, OUTBOX_STOP_S, SNAPSHOTS_STOP_S = 3.0, 2.0, 1.0
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
@@ -66,10 +56,10 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             try:
                 _TrackWorker(control, thresholds, writer, snapshots, metrics, stop).run()
             finally:
-                snapshots.stop(SNAPSHOTS_STOP_S)
-                writer.stop(STORE_STOP_S)
+                snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
+                writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
     finally:
-        outbox.stop(OUTBOX_STOP_S)
+        outbox.stop(TRACKING_DRAIN_TIMEOUTS_S["outbox"])
 
 
 class _TrackWorker:
@@ -107,7 +97,7 @@ class _TrackWorker:
                 self._receive(socket)
             for config in self._changes():
                 self._watch(config)
-            expired_s = time.monotonic() - RESULT_TIMEOUT_S
+            expired_s = time.monotonic() - CAMERA_SILENCE_TIMEOUT_S
             for camera in [name for name, last_s in self._last_result_s.items() if last_s < expired_s]:
                 self._close(camera)
         self._receive_waiting()
@@ -149,7 +139,7 @@ class _TrackWorker:
             match message:
                 case Result():
                     jpeg = bytes(buffers[0]) if buffers else b""
-                    live.check_picture(jpeg)
+                    live.check_preview(jpeg)
                     self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
@@ -161,7 +151,7 @@ class _TrackWorker:
                 case _:
                     raise WireError(f"{type(message).__name__}; must be Result, CameraState or EndOfStream")
         except WireError as error:
-            self._rejects.refuse(error)
+            self._rejects.reject(error)
 
     def _check_camera(self, camera: str) -> None:
         """Raise WireError for an unknown camera: its state and metrics would never be released."""

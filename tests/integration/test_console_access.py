@@ -108,7 +108,7 @@ def test_silent_connections_keep_nobody_out_and_are_closed(site: Callable[..., C
             assert httpx.get(f"{url}/login", timeout=WAIT_S / 2).status_code == 200
         assert login(url, PASSWORD).status_code == 204
         open_now = sum(not is_closed(connection) for connection in held)
-        assert open_now <= listening.MAX_WAITING
+        assert open_now <= listening.MAX_IDLE
         until(lambda: all(is_closed(connection) for connection in held), 4 * WAIT_S)
 
 
@@ -130,7 +130,7 @@ def test_a_request_that_trickles_in_is_given_up_and_one_that_is_answered_may_tak
 
 
 def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(listening, "MAX_REQUESTS_OF_ONE", 2)
+    monkeypatch.setattr(listening, "MAX_REQUESTS_PER_ADDRESS", 2)
     with serving(site()) as url, ExitStack() as open_ones:
         for _ in range(2):
             stalled = open_ones.enter_context(connect(url, ATTACKER))

@@ -242,7 +242,7 @@ def test_heartbeats_of_foreign_processes_are_rejected(tmp_path: Path):
             orphan.send_multipart(encode(Heartbeat("tracking", pid, 1, families, run)))
         program.wait_for_metric('dasnet_messages_refused_total{worker="supervisor"}', 2)
         assert "dasnet_stray_total{}" not in program.metrics()
-        program.wait_for_line("message refused .*a heartbeat of process 1 as 'tracking'")
+        program.wait_for_line("message rejected .*heartbeat of process 1 as 'tracking'")
 
 
 def all_end(processes: Iterable[int], within_s: float = 20) -> bool:
@@ -294,7 +294,7 @@ def test_the_next_start_ends_the_workers_of_a_killed_program(tmp_path: Path):
         program.process.wait()
         assert all_end(others) and list(program.children()) == [orphan]
         with Running("run", config) as second:
-            second.wait_for_line(f"ending a worker that an earlier run left.*pid={orphan} signal=SIGKILL")
+            second.wait_for_line(f"ending orphaned worker of an earlier run.*pid={orphan} signal=SIGKILL")
             assert all_end([orphan])
             second.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
             assert second.metrics()['dasnet_worker_restarts_total{worker="capture-cam"}'] == 0

@@ -230,20 +230,20 @@ def test_garbage_and_unknown_clients_do_not_block_the_reload_socket(tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     before, path = signal.getsignal(signal.SIGHUP), tmp_path / "site.yaml"
     rng = random.Random(3)
-    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
-        stranger.connect(f"ipc://{tmp_path}/reload.sock")
+    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(f"ipc://{tmp_path}/reload.sock")
         for _ in range(200):
-            stranger.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
-        stranger.send_multipart([b"", b"/other.yaml\0"])
-        stranger.send_multipart([b"", os.fsencode(path)])
+            client.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
+        client.send_multipart([b"", b"/other.yaml\0"])
+        client.send_multipart([b"", os.fsencode(path)])
         while not requests.due():
             pass
-        requests.refuse("the reason")
+        requests.reject("the reason")
         answers = []
         while not answers or b"the reason" not in answers[-1]:
-            assert stranger.poll(5000)
-            answers.append(stranger.recv_multipart()[-1])
-        assert sum(b"runs with" in answer for answer in answers) >= 1
+            assert client.poll(5000)
+            answers.append(client.recv_multipart()[-1])
+        assert sum(b"in this folder runs" in answer for answer in answers) >= 1
     signal.signal(signal.SIGHUP, before)
 
 
@@ -264,7 +264,7 @@ def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
             code, lines = reload(config)
             assert code == 2 and len(lines) == 1 and message in lines[0], lines
             program.process.send_signal(signal.SIGHUP)
-            program.wait_for_line(f"configuration refused.*{message.replace('[', '.').replace(']', '.')}")
+            program.wait_for_line(f"configuration rejected.*{message.replace('[', '.').replace(']', '.')}")
         os.kill(before["a"], signal.SIGKILL)
         program.wait_for_metric('dasnet_worker_restarts_total{worker="capture-a"}', 1)
         counted = program.metrics()['dasnet_frames_segmented_total{camera="a"}']
@@ -272,7 +272,7 @@ def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
         other = tmp_path / "other.yaml"
         other.write_text(good)
         code, lines = reload(other)
-        assert code == 2 and f"the program in this folder runs with {config}" in lines[0]
+        assert code == 2 and f"expected {config}, with which the program in this folder runs" in lines[0]
         config.write_text(good)
         assert reload(config) == (0, ["nothing has changed"])
         assert program.stop() == 0
@@ -318,7 +318,7 @@ def test_cameras_are_added_and_removed_without_lost_frames_on_others(tmp_path: P
         lost = [key for key in now if "dropped" in key or "failed" in key]
         lost.remove('dasnet_frames_dropped_total{camera="a",cause="overload"}')  # depends on the speed of the machine
         assert {key: now[key] for key in lost} == {key: counted[key] for key in lost}
-        assert not [line for line in program.lines if "message refused" in line or "worker ended" in line]
+        assert not [line for line in program.lines if "message rejected" in line or "worker ended" in line]
         assert program.stop() == 0
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
