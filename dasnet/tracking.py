@@ -40,7 +40,7 @@ class Tracker:
         """
         ref = FrameRef("video", "", self._frames, time_s, round(time_s * 1e9), round(time_s * 1e9))
         self._frames += 1
-        return self._stage.track(replace(detections.raw, ref=ref))
+        return self._stage.update(replace(detections.raw, ref=ref)).tracks
 
 
 def replay(
@@ -71,6 +71,6 @@ def replay(
                 frame = Frame(ref, known, picture.pixels)
                 for batch in segmenter.submit([frame]):
                     for detections in segmenter.finish(batch):
-                        yield frame, stage.track(detections)
+                        yield frame, stage.update(detections).tracks
         finally:
             source.close()

@@ -177,7 +177,7 @@ class _CaptureWorker:
         lost = ledger.lost()
         if self._health is None:
             self._health = CameraHealth(now_s, lost)
-        _add_blindness(ledger, self._health.update_segmentation(ledger.searched_ns / 1e9, lost, now_s))
+        _add_blindness(ledger, self._health.update_segmentation(ledger.segmented_ns / 1e9, lost, now_s))
 
     def _finish(self) -> None:
         """Wait until the frames that were read of a recording are segmented."""

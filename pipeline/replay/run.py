@@ -298,19 +298,17 @@ class Replay:
 
     def _follow(self, detections: Detections) -> tuple[list[Track], list[Track]]:
         """Track and alert one frame.  Returns all tracks, and those of targets that are confirmed and seen in it."""
-        started_ns = time.monotonic_ns()
-        tracks = self._stage.track(detections)
-        tracked_ns = time.monotonic_ns()
-        events = self._stage.alert(detections.ref, tracks)
-        self._measured("track", tracked_ns - started_ns)
-        self._measured("alert", time.monotonic_ns() - tracked_ns)
+        outcome = self._stage.update(detections)
+        tracks = outcome.tracks
+        self._measured("track", outcome.track_ns)
+        self._measured("alert", outcome.alert_ns)
         self._frames += 1
         self._first, self._last = self._first or detections.ref, detections.ref
         if len(detections) and self._first_detection_s is None:
             self._first_detection_s = detections.ref.pts_s
         seen = [track for track in tracks if track.state is TrackState.CONFIRMED and track.is_target]
         self._tracks_writer.write(detections.ref, seen)
-        self._record(tracks, events)
+        self._record(tracks, outcome.events)
         return tracks, seen
 
     def _record(self, tracks: Sequence[Track], events: Sequence[Event]) -> None:

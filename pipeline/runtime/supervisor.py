@@ -236,7 +236,7 @@ class Supervisor:
         self.table = table
         for process in table:
             if process.name not in known:
-                self._collector.due(process.name)
+                self._collector.expect(process.name)
                 self._start(process)
         self._change = None
         requests.applied(change)

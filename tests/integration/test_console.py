@@ -184,10 +184,10 @@ def test_a_store_that_cannot_be_read_is_not_shown_as_one_without_alerts(browser:
     config.store_path.write_bytes(b"garbage" * 1000)
     console = Process(config, f"ipc://{tmp_path}/nobody.sock")
     answer = httpx.get(console.url("/api/v1/alerts"))
-    assert answer.status_code == 503 and "is damaged or no store" in answer.json()["error"]
+    assert answer.status_code == 503 and "is damaged or not a store" in answer.json()["error"]
     page = browser.new_page()
     page.goto(console.url("/"))
-    expect(page.locator("#banner")).to_contain_text("is damaged or no store")
+    expect(page.locator("#banner")).to_contain_text("is damaged or not a store")
     expect(page.locator("#no-alerts")).not_to_have_text("No active alerts.")
     config.store_path.unlink()
     Store(config.store_path).close()

@@ -32,13 +32,13 @@ def test_nothing_runs_is_said_with_the_last_counts_and_a_wrong_configuration_is_
     config = site(tmp_path, [demo("north"), demo("gate")])
     with Ledger(tmp_path / "run" / "ledgers" / "north.ledger", credits=1) as account:
         account.dropped(Cause.OVERLOAD, 41)
-        account.blind(Cause.STALE, 2_500_000_000)
+        account.blind(Cause.CORRUPT, 2_500_000_000)
     (tmp_path / "run" / "metrics.address").write_text("http://127.0.0.1:9/metrics")  # a killed program leaves it behind
     told = dasnet("status", config)
     assert told.returncode == 1, told.stderr
     assert "dasnet is not running" in told.stdout
     (north,) = [line for line in told.stdout.splitlines() if "north" in line]
-    assert north.split() == ["north", "down", "(offline)", "41", "0", "overload", "41", "0", "stale", "2.5"]
+    assert north.split() == ["north", "down", "(offline)", "41", "0", "overload", "41", "0", "corrupt", "2.5"]
     wrong = dasnet("status", tmp_path / "none.yaml")
     assert wrong.returncode == 2 and "none.yaml: cannot be read" in wrong.stderr
 

@@ -1,7 +1,7 @@
 """The time limits that depend on each other keep their order."""
 
 from pipeline import timeouts
-from pipeline.capture.live import OPEN_TIMEOUT_S, FRAME_TIMEOUT_S, READ_TIMEOUT_S
+from pipeline.capture.live import FRAME_TIMEOUT_S, OPEN_TIMEOUT_S, READ_TIMEOUT_S
 from pipeline.capture.worker import BACKOFF_S, CREDENTIALS_BACKOFF_S
 
 

@@ -80,7 +80,7 @@ def test_what_is_not_rejected_can_be_processed(real: list[list[bytes]], seed: in
                 detections = detections_of(decoded)
                 if len(detections.classes) != 4:
                     continue  # the worker compares them with the session's
-                stage.alert(detections.ref, stage.track(detections))
+                stage.update(detections)
             elif hasattr(decoded, "shape"):
                 frame_of(decoded, buffers)
         except WireError:
