@@ -21,7 +21,7 @@ from support.program import dasnet
 from pipeline.config.file import load
 from pipeline.config.models import Config, Tls
 from pipeline.console import api, body, certificate
-from pipeline.console.attempts import AT_ONCE, EACH_S, Attempts
+from pipeline.console.attempts import BURST, REFILL_S, Attempts
 from pipeline.console.server import run_console
 from pipeline.console.sessions import Sessions
 from pipeline.errors import ConfigError
@@ -141,9 +141,9 @@ def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Conf
 
 
 def test_a_body_that_stalls_or_trickles_is_given_up(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(body, "GAP_S", 0.4)
-    monkeypatch.setattr(api, "BODY_S", 1.0)
-    monkeypatch.setattr(api, "UPLOAD_S", 1.0)
+    monkeypatch.setattr(body, "IDLE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(api, "UPLOAD_TIMEOUT_S", 1.0)
     with serving(site()) as url:
         token = login(url, PASSWORD).headers["set-cookie"].partition(";")[0]
         for path in ("/api/v1/login", "/api/v1/trials?name=x.png", "/api/v1/alerts/x/dismiss"):
@@ -169,7 +169,7 @@ def test_wrong_passwords_from_other_addresses_keep_nobody_out(site: Callable[...
         codes = [login(url, f"wrong {number}", ATTACKER).status_code for number in range(7)]
         assert codes == [401] * 5 + [429] * 2
         refused = login(url, PASSWORD, ATTACKER)
-        assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= EACH_S
+        assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= REFILL_S
         for number in range(10, 45):
             assert login(url, "wrong as well", f"127.0.0.{number}").status_code == 401
         assert login(url, PASSWORD).status_code == 204
@@ -204,15 +204,15 @@ def test_behind_a_trusted_proxy_every_client_has_its_own_limit_and_an_untrusted_
 def test_wrong_passwords_are_forgotten_with_time_and_an_ipv6_client_is_its_network():
     now_s = [0.0]
     attempts = Attempts(lambda: now_s[0])
-    assert [attempts.take("192.0.2.1") for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [EACH_S]
+    assert [attempts.take("192.0.2.1") for _ in range(BURST + 1)] == [0.0] * BURST + [REFILL_S]
     assert attempts.take("192.0.2.2") == 0
-    now_s[0] = EACH_S
-    assert [attempts.take("192.0.2.1") for _ in range(2)] == [0.0, EACH_S], "waiting costs nothing"
-    now_s[0] = 10 * EACH_S
-    for _ in range(3 * AT_ONCE):  # the right one never does
+    now_s[0] = REFILL_S
+    assert [attempts.take("192.0.2.1") for _ in range(2)] == [0.0, REFILL_S], "waiting costs nothing"
+    now_s[0] = 10 * REFILL_S
+    for _ in range(3 * BURST):  # the right one never does
         assert attempts.take("192.0.2.1") == 0
         attempts.refund("192.0.2.1")
-    for number in range(AT_ONCE):
+    for number in range(BURST):
         assert attempts.take(f"2001:db8::{number}") == 0
     assert attempts.take("2001:db8::ffff") > 0 and attempts.take("2001:db8:0:1::1") == 0
 
