@@ -430,7 +430,7 @@ def test_a_given_socket_is_served_and_a_bad_endpoint_is_a_clear_error(tmp_path: 
     stop.set()
     thread.join(5)
     assert not thread.is_alive()
-    with pytest.raises(ConfigError, match="live endpoint 'nonsense': .*must be a ZeroMQ endpoint"):
+    with pytest.raises(ConfigError, match=r"live endpoint 'nonsense': .*must be a ZeroMQ endpoint"):
         in_a_thread(lambda: run_console(site_config(tmp_path, "north"), "nonsense", listen("127.0.0.1", 0)))
 
 
