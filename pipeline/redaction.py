@@ -31,6 +31,7 @@ class Redactor:
         self._longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
 
     def __call__(self, text: str) -> str:
+        """Return the text with every secret replaced."""
         for (
             spelling
         ) in self._longest_first:  # faster than one regular expression of hundreds, which compiles for seconds

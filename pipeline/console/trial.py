@@ -97,14 +97,14 @@ class Trials:
             await _save(upload, content)
             if suffix in IMAGES:
                 await asyncio.to_thread(_check_image, upload)
-            return await self._search(upload, "picture" if suffix in IMAGES else "clip")
+            return await self._process(upload, "picture" if suffix in IMAGES else "clip")
         except BaseException:
             self.remove()
             raise
         finally:
             self._busy = False
 
-    async def _search(self, upload: Path, kind: Literal["picture", "clip"]) -> TrialResult:
+    async def _process(self, upload: Path, kind: Literal["picture", "clip"]) -> TrialResult:
         name = secrets.token_hex(8)
         out = self._folder / name
         started_s = time.monotonic()

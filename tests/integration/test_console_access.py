@@ -141,9 +141,9 @@ def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Conf
 
 
 def test_a_body_that_stalls_or_trickles_is_given_up(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(body, "GAP_S", 0.4)
-    monkeypatch.setattr(api, "BODY_S", 1.0)
-    monkeypatch.setattr(api, "UPLOAD_S", 1.0)
+    monkeypatch.setattr(body, "IDLE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(api, "UPLOAD_TIMEOUT_S", 1.0)
     with serving(site()) as url:
         token = login(url, PASSWORD).headers["set-cookie"].partition(";")[0]
         for path in ("/api/v1/login", "/api/v1/trials?name=x.png", "/api/v1/alerts/x/dismiss"):

@@ -28,7 +28,7 @@ export class Details {
     const image = alert.snapshot
       ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
       : make("p", {className: "empty"}, "No snapshot.");
-    byId("details-picture").replaceChildren(image);
+    byId("details-image").replaceChildren(image);
     this.#showReview();
     this.#showFacts();
     byId("details").showModal();
