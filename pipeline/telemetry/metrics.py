@@ -90,10 +90,9 @@ class FrameWorkerMetrics(WorkerMetrics):
         if self._worked_s is None:
             return [*faults, f"worker {self.worker}: no frame yet"]
         idle_s = time.monotonic() - self._worked_s
-        return [
-            *faults,
-            *([f"worker {self.worker}: no frame for {idle_s:.1f} s"] if idle_s > FRAME_PROGRESS_TIMEOUT_S else []),
-        ]
+        if idle_s > FRAME_PROGRESS_TIMEOUT_S:
+            faults.append(f"worker {self.worker}: no frame for {idle_s:.1f} s")
+        return faults
 
 
 class CaptureMetrics(FrameWorkerMetrics):

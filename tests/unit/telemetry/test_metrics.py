@@ -274,6 +274,7 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
     labels = {key for f in text_string_to_metric_families(text) for s in f.samples for key in s.labels}
     assert labels <= {
         "camera", "cause", "stage", "worker", "severity", "class", "sink", "le", "folder", "version", "model", "engine",
+        "output", "service",
     }  # fmt: skip
 
 
