@@ -9,7 +9,7 @@ from model import Engine, load
 from model.metadata import BandThresholds
 from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
-from pipeline.replay.predict import band_of
+from pipeline.imaging.band import band_of
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Frame, FrameRef, Track

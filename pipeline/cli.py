@@ -150,8 +150,9 @@ def replay(
     ] = False,
 ) -> None:
     """Run the pipeline on recordings: every frame, deterministically."""
-    from pipeline.replay.run import ReplayOptions, polygon, region, run_replay
-    from pipeline.replay.run import start_time as parsed_time
+    from pipeline.replay.options import ReplayOptions, polygon, region
+    from pipeline.replay.options import start_time as parsed_time
+    from pipeline.replay.run import run_replay
 
     options = ReplayOptions(
         checkpoint=checkpoint,

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from pipeline.capture.recordings import open_recording
-from pipeline.replay.run import ReplayOptions, run_replay
+from pipeline.replay.options import ReplayOptions
+from pipeline.replay.run import run_replay
 
 CLIPS = Path(__file__).parents[1] / "tests" / "data" / "clips"
 MOMENTS = (("IR_DRONE_015", 100), ("IR_DRONE_019", 100), ("IR_DRONE_054", 100), ("IR_HELICOPTER_010", 100))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model.metadata import Metadata
 from model.preprocess import prepare
 from pipeline.capture.recordings import find_recordings, frame_count, open_recording
-from pipeline.replay.predict import band_of
+from pipeline.imaging.band import band_of
 
 CLIPS = Path("tests/data/clips")  # default recordings: the repository's
 MAX_FRAMES = 18

@@ -1,7 +1,7 @@
-"""Images of more than 8 bits, as thermal cameras make them, in 8 bits; the same for cameras, recordings and training.
+"""Automatic gain control: thermal images of more than 8 bits, mapped to 8; for cameras, recordings and training.
 
-In: counts or temperatures (H, W) of any type of number, of which a scene fills a small part of the range.  Out: (H, W)
-uint8 whose black and white are percentiles of them, smoothed over time.  Pure: time comes with the image.
+In: counts or temperatures (H, W) of any numeric type, of whose range a scene fills a small part.  Out: (H, W) uint8
+whose black and white levels are percentiles, smoothed over time.  Pure: time comes with the image.
 """
 
 import math
@@ -10,82 +10,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DARKEST, BRIGHTEST = (
-    0.001,
-    0.999,
-)  # shares of the pixels: a small hot drone lies beyond, so the picture never follows it
-LEAST_SPAN = 64  # counts from black to white: an even sky is not blown up to noise
-# The same where the unit is not known, counts or degrees: in differences between neighbours, typical and smallest ones.
-LEAST_SPAN_IN_NOISE, LEAST_SPAN_IN_STEPS = 24, 16
+DARKEST, BRIGHTEST = 0.001, 0.999  # quantiles; a small hot drone lies beyond them and does not change the gain
+MIN_SPAN = 64  # counts from black to white, so that the noise of an even sky is not amplified
+# The same in an unknown unit, counts or degrees: multiples of the median and of the smallest difference of neighbours.
+MIN_SPAN_IN_NOISE, MIN_SPAN_IN_STEPS = 24, 16
 SMOOTHING_S = 1.0
-SAMPLED = 2  # every second pixel of every second row tells as much
+SAMPLING = 2  # every second pixel of every second row suffices
 LEVELS = 1 << 16
-MAX_VALUE = 1e30  # what is beyond marks a pixel without a value
+MAX_VALUE = 1e30  # larger values mark pixels without a value
 
 Counts = NDArray[np.uint16]
 Values = NDArray[np.float64]
 
 
 class AutomaticGainControl:
-    """Of one source, whose images come in the order of their times."""
+    """Maps the images of one source, in the order of their times."""
 
     def __init__(self) -> None:
         self._range: tuple[float, float] | None = None
         self._last_s = 0.0
 
     def __call__(self, image: NDArray[Any], time_s: float = 0.0) -> NDArray[np.uint8]:
-        """Images of 8 unsigned bits stay as they are."""
+        """Return the image in 8 bits; one of 8 unsigned bits unchanged."""
         if image.dtype == np.uint8:
             return image
         if image.dtype == np.uint16:
             darkest, gain = self._smoothed(*_counts_range(image), time_s)
             levels = (np.arange(LEVELS, dtype=np.float32) - darkest) * gain
-            shown: NDArray[np.uint8] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)[image]
-            return shown
+            mapped: NDArray[np.uint8] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)[image]
+            return mapped
         values = _valid(image)
         darkest, gain = self._smoothed(*_values_range(values, image.dtype), time_s)
         return np.clip(np.rint((values - darkest) * gain), 0, 255).astype(np.uint8)
 
     def _smoothed(self, darkest: float, brightest: float, time_s: float) -> tuple[float, float]:
-        """Return the value that becomes black, and the grey levels for each unit above it."""
+        """Return the value of black, and the grey levels per unit above it."""
         if self._range is not None and darkest <= self._range[1] and brightest >= self._range[0]:
             kept = math.exp(-max(0.0, time_s - self._last_s) / SMOOTHING_S)
             darkest += kept * (self._range[0] - darkest)
             brightest += kept * (self._range[1] - brightest)
-        # Otherwise it is the first image, or nothing of this one would be seen: the camera has calibrated itself.
+        # Otherwise it is the first image, or all of it is out of range: the camera has calibrated itself.
         self._range, self._last_s = (darkest, brightest), time_s
         return darkest, 255 / (brightest - darkest)
 
 
 def _counts_range(counts: Counts) -> tuple[float, float]:
-    """Return the percentiles, at least LEAST_SPAN apart."""
-    sums = np.cumsum(np.bincount(counts[::SAMPLED, ::SAMPLED].ravel(), minlength=LEVELS))
+    """Return the percentiles, at least MIN_SPAN apart."""
+    sums = np.cumsum(np.bincount(counts[::SAMPLING, ::SAMPLING].ravel(), minlength=LEVELS))
     darkest, brightest = (float(np.searchsorted(sums, share * sums[-1])) for share in (DARKEST, BRIGHTEST))
-    return _widened(darkest, brightest, LEAST_SPAN)
+    return _widened(darkest, brightest, MIN_SPAN)
 
 
 def _values_range(values: Values, kind: np.dtype[Any]) -> tuple[float, float]:
-    sampled = values[::SAMPLED, ::SAMPLED]
+    sampled = values[::SAMPLING, ::SAMPLING]
     darkest, brightest = map(float, np.quantile(sampled, (DARKEST, BRIGHTEST), method="inverted_cdf"))
-    return _widened(darkest, brightest, LEAST_SPAN if kind.kind == "u" else _least_span(values[::SAMPLED]))
+    return _widened(darkest, brightest, MIN_SPAN if kind.kind == "u" else _min_span(values[::SAMPLING]))
 
 
-def _widened(darkest: float, brightest: float, least_span: float) -> tuple[float, float]:
-    missing = max(0.0, least_span - (brightest - darkest)) / 2
+def _widened(darkest: float, brightest: float, min_span: float) -> tuple[float, float]:
+    missing = max(0.0, min_span - (brightest - darkest)) / 2
     return darkest - missing, brightest + missing
 
 
-def _least_span(rows: Values) -> float:
-    """In the unit of the values, above their noise and above what they are rounded to."""
+def _min_span(rows: Values) -> float:
+    """Return the smallest span in the unit of the values, above their noise and rounding."""
     differences = np.abs(np.diff(rows, axis=1))
     steps = differences[differences > 0]
     if not steps.size:
-        return 1.0  # nothing is to be seen, whatever the span
-    return float(max(LEAST_SPAN_IN_NOISE * np.median(differences), LEAST_SPAN_IN_STEPS * steps.min()))
+        return 1.0  # the image is uniform
+    return float(max(MIN_SPAN_IN_NOISE * np.median(differences), MIN_SPAN_IN_STEPS * steps.min()))
 
 
 def _valid(image: NDArray[Any]) -> Values:
-    """Pixels without a value (NaN, infinite) have that of a neighbour in their row, or the median."""
+    """Replace pixels without a value (NaN, infinite) by a neighbour in their row, or by the median."""
     values = image.astype(np.float64)
     missing = ~(np.abs(values) <= MAX_VALUE)
     if missing.any():
@@ -97,6 +94,6 @@ def _valid(image: NDArray[Any]) -> Values:
 
 
 def _filled(values: Values) -> Values:
-    """Let each NaN have the value before it in its row; those at the beginning stay."""
+    """Replace each NaN by the value before it in its row; those at the start of a row stay."""
     last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.shape[1])), axis=1)
     return np.where(last < 0, np.nan, np.take_along_axis(values, np.maximum(last, 0), axis=1))

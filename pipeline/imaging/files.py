@@ -1,6 +1,6 @@
-"""Image files in, images out; the same for recordings, `dasnet predict` and training.
+"""Image files in, images out; for recordings, `dasnet predict` and training alike.
 
-A file's size is judged from its header before any of it is decoded.  What OpenCV's decoders print stays off stderr.
+An image's size is checked by its header before it is decoded.  Messages of OpenCV's decoders are kept off stderr.
 """
 
 import io
@@ -32,21 +32,21 @@ _DEEP = frozenset(
 )
 _stderr = threading.RLock()
 
-# Its own messages, libtiff's among them: the caller says what failed.
+# OpenCV's own messages, libtiff's included: callers report failures.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def decoded(encoded: NDArray[np.uint8]) -> NDArray[Any]:
     """Return an image: RGB (H, W, 3) uint8, grey (H, W) uint8, or grey (H, W) of another type for gain control.
 
-    Of a coloured one of 16 bits the upper 8 are taken.  Raise ImageError.
+    Colour of 16 bits is reduced to the upper 8.  Raise ImageError.
     """
     header = read_header(io.BytesIO(encoded.tobytes()))
     return _image(header, lambda how: cv2.imdecode(encoded, how))
 
 
 def decoded_page(path: Path, page: int) -> NDArray[Any]:
-    """As `decoded`, of one page, 0-based, of a TIFF file."""
+    """Return one page, 0-based, of a TIFF file, as `decoded` does.  Raise ImageError."""
 
     def read(how: int) -> Any:
         _, pages = cv2.imreadmulti(str(path), page, 1, flags=how)
@@ -58,18 +58,18 @@ def decoded_page(path: Path, page: int) -> NDArray[Any]:
 
 
 def decode(encoded: NDArray[np.uint8], how: int) -> NDArray[Any]:
-    """Return what OpenCV makes of the file, BGR or grey, with these flags.  Raise ImageError."""
+    """Return the image as OpenCV decodes it with these flags, BGR or grey.  Raise ImageError."""
     header = read_header(io.BytesIO(encoded.tobytes()))
     return _levels(header, lambda flags: cv2.imdecode(encoded, flags), how)
 
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep the lines that libpng and libjpeg print off stderr; those of other threads are passed on."""
+    """Keep messages of libpng and libjpeg off stderr; lines of other threads are passed on."""
     with _stderr:
         try:
             before = os.dup(2)
-        except OSError:  # stderr is closed: there is nothing to keep clean
+        except OSError:  # stderr is closed
             yield
             return
         with os.fdopen(os.memfd_create("decoders"), "rb+", buffering=0) as caught:
@@ -90,18 +90,18 @@ def _image(header: ImageHeader, read: Callable[[int], Any]) -> NDArray[Any]:
     if image.ndim == 3 and image.dtype != np.uint8 and _is_grey(image):
         image = image[..., 0]
     if image.dtype.kind == "f" and not np.isfinite(image).any():
-        raise ImageError(f"holds no finite value in its {image.dtype} samples")
+        raise ImageError(f"contains no finite value in its {image.dtype} samples")
     if image.ndim == 2:
         return _black_is_zero(header, image)
     if image.dtype == np.uint8:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     if image.dtype == np.uint16:
         return np.asarray(cv2.cvtColor((image >> 8).astype(np.uint8), cv2.COLOR_BGR2RGB))
-    raise ImageError(f"holds colour of {image.dtype} samples; must be of uint8 or uint16 samples, or grey")
+    raise ImageError(f"is a colour image of {image.dtype} samples; must be of uint8 or uint16 samples, or grey")
 
 
 def _is_grey(image: NDArray[Any]) -> bool:
-    """Whether the three planes are equal, as thermal cameras write them for programs that want colour."""
+    """Return whether the three planes are equal, as some thermal cameras write them."""
     first = np.broadcast_to(image[..., :1], image[..., :3].shape)
     return bool(np.array_equal(image[..., :3], first, equal_nan=image.dtype.kind == "f"))
 
@@ -109,7 +109,7 @@ def _is_grey(image: NDArray[Any]) -> bool:
 def _levels(header: ImageHeader, read: Callable[[int], Any], how: int) -> NDArray[Any]:
     tiff = header.tiff
     kind = f"TIFF of {tiff.described}" if tiff else header.format
-    if tiff and not _is_read_right(tiff):
+    if tiff and not _is_supported(tiff):
         raise ImageError(f"is a {kind}; must be of 1, 3 or 4 interleaved samples for each pixel, uint1 to float64")
     try:
         with quiet_decoders():
@@ -118,20 +118,20 @@ def _levels(header: ImageHeader, read: Callable[[int], Any], how: int) -> NDArra
         image = None
     if image is None:
         raise ImageError(f"is broken, or a {kind} that cannot be decoded; must be one of {ACCEPTED}")
-    if sorted(image.shape[:2]) != sorted(header.size_px):  # sorted: it may have been turned
-        raise ImageError(f"declares {header.size_px} px and holds {image.shape[1::-1]} px")
+    if sorted(image.shape[:2]) != sorted(header.size_px):  # sorted: it may have been rotated
+        raise ImageError(f"declares {header.size_px} px and contains {image.shape[1::-1]} px")
     return np.asarray(image)
 
 
-def _is_read_right(tiff: TiffPage) -> bool:
-    """Whether OpenCV reads it as it is meant: deep samples in separate planes it does not."""
+def _is_supported(tiff: TiffPage) -> bool:
+    """Return whether OpenCV decodes the page correctly: deep samples in separate planes it does not."""
     if tiff.samples in _SHALLOW:
         return tiff.channels <= 4
     return tiff.samples in _DEEP and tiff.channels in (1, 3, 4) and not (tiff.planar and tiff.channels > 1)
 
 
 def _black_is_zero(header: ImageHeader, image: NDArray[Any]) -> NDArray[Any]:
-    """OpenCV turns the levels of a TIFF whose white is zero where they are of 8 bits or fewer, and only there."""
+    """Invert the levels of a TIFF whose white is zero, where OpenCV does not: above 8 bits."""
     if header.tiff is None or not header.tiff.white_is_zero or image.dtype == np.uint8:
         return image
     return np.asarray(np.negative(image) if image.dtype.kind == "f" else np.invert(image))

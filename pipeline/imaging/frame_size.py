@@ -1,4 +1,4 @@
-"""How large a frame may be: one limit for cameras, recordings, image files and training data, checked before decoding.
+"""The largest frame size: one limit for cameras, recordings, image files and training data, checked before decoding.
 
 A file of a few kilobytes can declare gigabytes of pixels.  Pure.
 """

@@ -1,7 +1,7 @@
-"""What an image file declares of itself: format, size and type of samples, read without decoding a pixel.  Pure.
+"""The header of an image file: format, size and sample type, read without decoding a pixel.  Pure.
 
-The format is told by the content, as OpenCV does.  A header that cannot be read is an ImageError: what is not known to
-be small is not decoded.
+The format is recognised by the content, as by OpenCV.  An unreadable header is an ImageError: nothing is decoded whose
+size is unknown.
 """
 
 import re
@@ -30,15 +30,17 @@ Size = tuple[int, int]  # width, height
 
 @dataclass(frozen=True)
 class ImageHeader:
+    """Format and size of an image file, and the page's header of a TIFF."""
+
     format: str
     size_px: Size
     tiff: TiffPage | None = None
 
 
 def read_header(file: BinaryIO, page: int = 0) -> ImageHeader:
-    """Return what the image, or that page of a TIFF, declares.
+    """Return the header of an image, or of a page of a TIFF.
 
-    Raise ImageError for what is no image of an accepted format, and for a size above the limit.
+    Raise ImageError if it is not of an accepted format, or larger than the limit.
     """
     file.seek(0)
     start = file.read(32)
@@ -89,7 +91,7 @@ def _png(file: BinaryIO) -> Size | None:
 
 
 def _jpeg(file: BinaryIO) -> Size | None:
-    """The largest, should there be several."""
+    """Return the largest of the declared sizes."""
     return max(jpeg_sizes(file.read()), key=lambda size: size[0] * size[1], default=None)
 
 
@@ -129,7 +131,7 @@ def _gif(file: BinaryIO) -> Size | None:
 
 
 def _jp2(file: BinaryIO) -> Size | None:
-    """The codestream lies in a box of its own (ISO/IEC 15444-1, annex I)."""
+    """Return the size from the codestream, which is in a box of its own (ISO/IEC 15444-1, annex I)."""
     place = 0
     for _ in range(_MAX_BOXES):
         file.seek(place)

@@ -1,8 +1,8 @@
-"""A frame with its targets marked, and a frame's masks as a picture.
+"""Draw the targets of a frame.
 
-In: a frame's pixels, its Detections, and the tracks after it.  Out: a new picture, uint8 (H, W, 3) RGB; what came in is
-left as it is.  A target's own pixels get a translucent tint and nothing else: they are put back at the end, so no
-line, label or neighbour's mark can cover the very thing that the picture is evidence of.
+In: a frame's pixels, its Detections, and the tracks after it.  Out: a new image, uint8 (H, W, 3) RGB; the input is not
+changed.  A target's own pixels only get a translucent tint: they are restored at the end, so that no line, label or
+neighbour's mark can cover the target that the image is evidence of.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pipeline.types import UAV, UNKNOWN, Detections, Mask, Track, TrackState
 Image = NDArray[np.uint8]
 Rgb = tuple[int, int, int]
 Stroke = tuple[tuple[int, int], tuple[int, int]]
-Box = tuple[int, int, int, int]  # left, top, right, bottom in the picture drawn on; upper edges exclusive
+Box = tuple[int, int, int, int]  # left, top, right, bottom in the drawn image; right and bottom exclusive
 
 COLOURS: dict[str, Rgb] = {
     UAV: (255, 77, 79),
@@ -27,55 +27,56 @@ COLOURS: dict[str, Rgb] = {
     "airplane": (148, 170, 196),
     "helicopter": (128, 138, 235),
 }
-OTHER: Rgb = (160, 168, 178)  # a distractor that has no colour of its own; a tentative track
+OTHER: Rgb = (160, 168, 178)  # other distractors, tentative tracks
 DARK: Rgb = (14, 17, 22)
 WHITE: Rgb = (245, 247, 250)
 TINT = 0.25  # opacity over the target
-RING = 0.85  # ... of the line around it
-SHADE = 0.55  # ... of the dark edge of lines
-PLATE = 0.68  # ... behind a label
-VELOCITY_S = 0.5  # the line shows where the target will be after this time, within limits
+RING = 0.85  # of the line around it
+SHADE = 0.55  # of the dark edge of lines
+PLATE = 0.68  # behind a label
+VELOCITY_S = 0.5  # a line shows where the target will be after this time, within limits
 _FONT = cv2.FontFace("sans")  # built into OpenCV 5; legible from 9 pixels on, unlike the Hershey fonts
 
 
 def colour(label: str) -> Rgb:
+    """Return the colour of a label."""
     return COLOURS.get(label, OTHER)
 
 
 class _Canvas:
-    """The picture drawn on; where in it frame coordinates lie; the sizes of what is drawn, by the picture's height."""
+    """The drawn image, its place in frame coordinates, and sizes of lines and text by its height."""
 
-    def __init__(self, picture: Image, scale: float = 1, origin_px: tuple[float, float] = (0.0, 0.0)) -> None:
-        self.picture, self.scale, self.origin_px = picture, scale, origin_px
-        self.height, self.width = int(picture.shape[0]), int(picture.shape[1])
-        self.own = np.zeros(picture.shape[:2], np.bool_)  # the targets' pixels
+    def __init__(self, image: Image, scale: float = 1, origin_px: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.image, self.scale, self.origin_px = image, scale, origin_px
+        self.height, self.width = int(image.shape[0]), int(image.shape[1])
+        self.own = np.zeros(image.shape[:2], np.bool_)  # the targets' pixels
         self.font_px = min(30, max(11, round(11 + (self.height - 300) / 80)))
         self.line_px = max(1, round(self.height / 640))
 
     def box(self, xyxy: Sequence[float]) -> Box:
-        """The smallest box of whole pixels around `xyxy`; may lie partly outside the picture."""
+        """Return the smallest box of whole pixels around `xyxy`; it may lie partly outside the image."""
         left, top, right, bottom = (np.array(xyxy) - self.origin_px * 2) * self.scale
         return floor(left), floor(top), ceil(right), ceil(bottom)
 
     def around(self, xyxy: Sequence[float]) -> Box:
-        """The box to draw: a little outside the target's own, never too small to see; its edges are to be drawn on."""
+        """Return the box to draw, edges inclusive: a little outside the target's own and of a minimum size."""
         left, top, right, bottom = self.box(xyxy)
         gap, least = 2 + 2 * self.line_px, 3 + 5 * self.line_px
         across, down = (max(gap, least - side // 2) for side in (right - left, bottom - top))
         return left - across, top - down, right - 1 + across, bottom - 1 + down
 
     def clip(self, box: Box) -> tuple[slice, slice]:
-        """Rows and columns of its part inside the picture."""
+        """Return rows and columns of the box's part inside the image."""
         left, top, right, bottom = np.clip(box, 0, (self.width, self.height) * 2).tolist()
         return slice(top, bottom), slice(left, right)
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """One target to draw: a track, or a detection that belongs to none."""
+    """A target to draw: a track, or a detection without a track."""
 
     xyxy: tuple[float, float, float, float]
-    label: str  # of its colour and rank; "": none yet
+    label: str  # decides colour and rank; empty for a tentative track
     text: str
     state: TrackState
     velocity_px_s: tuple[float, float] = (0.0, 0.0)
@@ -88,7 +89,7 @@ class _Mark:
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
-        """Smallest first: whose label takes the best place, and whose lines lie on top."""
+        """Return a key that sorts the target first whose label gets the best place, and whose lines lie on top."""
         return self.state is TrackState.TENTATIVE, self.label not in (UAV, UNKNOWN), self.label != UAV
 
 
@@ -103,22 +104,22 @@ def draw(
 ) -> Image:
     """Mark targets on a copy of `pixels` (HxWx3 RGB or HxW), enlarged `scale` times.
 
-    Detections that belong to no track are marked as tentative; lost tracks are not drawn.  Where `pixels` is a window
+    Detections without a track are marked as tentative; lost tracks are not drawn.  Where `pixels` is a window
     of the frame, `origin_px` is its top left corner in the frame; where it is a preview, `preview_scale` is its size
     relative to the frame's.
     """
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     colours = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2)
-    picture = np.asarray(cv2.resize(np.ascontiguousarray(colours), size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    canvas = _Canvas(picture, scale * preview_scale, origin_px)
-    shown = [track for track in tracks if track.state is not TrackState.LOST]
-    marks = [_of_track(track) for track in shown]
+    image = np.asarray(cv2.resize(np.ascontiguousarray(colours), size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    canvas = _Canvas(image, scale * preview_scale, origin_px)
+    drawn = [track for track in tracks if track.state is not TrackState.LOST]
+    marks = [_of_track(track) for track in drawn]
     if detections is not None:
-        _add_detections(canvas, marks, detections, _owners(detections, shown))
+        _add_detections(canvas, marks, detections, _owners(detections, drawn))
     if detections is None or not detections.masks:
         for mark in marks:
             canvas.own[canvas.clip(canvas.box(mark.xyxy))] |= mark.state is not TrackState.COASTING
-    own, flat = np.flatnonzero(canvas.own), picture.reshape(-1, 3)
+    own, flat = np.flatnonzero(canvas.own), image.reshape(-1, 3)
     kept = flat[own]
     marks.sort(key=lambda mark: mark.rank)
     for mark in reversed(marks):
@@ -126,20 +127,11 @@ def draw(
     if labels:
         _write_labels(canvas, marks)
     flat[own] = kept
-    return picture
-
-
-def mask_picture(detections: Detections, width_px: int, height_px: int) -> Image:
-    """All masks, 255 on 0, uint8 (height, width), at the frame's size.  No target is too small to leave a pixel."""
-    canvas = _Canvas(np.zeros((height_px, width_px), np.uint8))
-    for mask in detections.masks:
-        window, inside = _place(canvas, mask, detections.mask_scale)
-        canvas.picture[window][inside] = 255
-    return canvas.picture
+    return image
 
 
 def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections, owners: Sequence[int | None]) -> None:
-    """Tint the masks in the colour of the track they belong to; mark by themselves those that belong to none."""
+    """Tint each mask in the colour of its track; add a mark for each detection without a track."""
     for index, owner in enumerate(owners):
         mark = _of_detection(detections, index) if owner is None else marks[owner]
         if owner is None:
@@ -149,7 +141,7 @@ def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections,
 
 
 def _of_track(track: Track) -> _Mark:
-    """What is tentative is no alarm, and does not look like one: a cloud may stay so for minutes."""
+    """Mark a track; a tentative one looks unlike an alarm, since a cloud may stay tentative for minutes."""
     tentative = track.state is TrackState.TENTATIVE
     text = f"{track.label.upper()}{'?' if tentative else ''} #{track.id} {track.score:.2f}"
     return _Mark(track.xyxy, "" if tentative else track.label, text, track.state, track.velocity_px_s)
@@ -165,23 +157,23 @@ def _of_detection(detections: Detections, index: int) -> _Mark:
 
 
 def _owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]:
-    """For each detection the nearest track that was seen in this frame, within their mean size; None where none is."""
-    seen = [index for index, track in enumerate(tracks) if track.state is not TrackState.COASTING]
-    if not seen:
+    """Return for each detection the index of the nearest visible track within their mean size, or None."""
+    visible = [index for index, track in enumerate(tracks) if track.state is not TrackState.COASTING]
+    if not visible:
         return [None] * len(detections)
-    boxes, others = detections.xyxy.astype(float)[:, None], np.array([tracks[index].xyxy for index in seen])
+    boxes, others = detections.xyxy.astype(float)[:, None], np.array([tracks[index].xyxy for index in visible])
     middle_px = (boxes[..., :2] + boxes[..., 2:] - others[..., :2] - others[..., 2:]) / 2
     size_px = (boxes[..., 2:] - boxes[..., :2] + others[..., 2:] - others[..., :2]).sum(axis=-1) / 4
     apart = np.hypot(middle_px[..., 0], middle_px[..., 1]) / (size_px + 4)
-    return [seen[int(row.argmin())] if row.min() < 1 else None for row in apart]
+    return [visible[int(row.argmin())] if row.min() < 1 else None for row in apart]
 
 
 def _place(
     canvas: _Canvas, mask: Mask, mask_scale: tuple[float, float]
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
-    """Where on the canvas a mask lies, with a margin of two pixels, and which pixels there belong to it.
+    """Return a mask's window in the image, with a margin of two pixels, and which of its pixels the mask covers.
 
-    A pixel belongs where the mask, interpolated at the pixel's centre, is at least one half.
+    A pixel is covered if the mask, interpolated at its centre, is at least one half.
     """
     bits = mask.unpack()
     step_x, step_y = mask_scale[0] * canvas.scale, mask_scale[1] * canvas.scale
@@ -196,7 +188,7 @@ def _place(
     down = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5 - top) / step_y - 0.5
     maps = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
     inside |= cv2.remap(bits.astype(np.float32), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) >= 0.5
-    if not inside.any():  # smaller than a pixel, and between the centres of some
+    if not inside.any():  # smaller than a pixel, between the centres of pixels
         y, x = np.argwhere(bits).mean(axis=0) + 0.5
         row, column = floor(top + y * step_y) - rows.start, floor(left + x * step_x) - columns.start
         if 0 <= row < inside.shape[0] and 0 <= column < inside.shape[1]:
@@ -209,7 +201,7 @@ def _tint(canvas: _Canvas, mask: Mask, mask_scale: tuple[float, float], rgb: Rgb
     window, inside = _place(canvas, mask, mask_scale)
     if not inside.any():
         return
-    part = canvas.picture[window]
+    part = canvas.image[window]
     ring = cv2.dilate(inside.view(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~inside
     part[inside] = np.rint(part[inside] * (1 - TINT) + np.array(rgb) * TINT)
     part[ring] = np.rint(part[ring] * (1 - RING) + np.array(rgb) * RING)
@@ -217,7 +209,7 @@ def _tint(canvas: _Canvas, mask: Mask, mask_scale: tuple[float, float], rgb: Rgb
 
 
 def _outline(canvas: _Canvas, mark: _Mark) -> None:
-    """Corner brackets, heavier for a confirmed track; dashes for one that is not seen; a line where it is going."""
+    """Draw corner brackets, heavier for a confirmed track, dashes for a coasting one, and a line along the velocity."""
     left, top, right, bottom = canvas.around(mark.xyxy)
     strokes = _heading(canvas, mark)
     corners = ((left, top), (right, top), (right, bottom), (left, bottom))
@@ -233,9 +225,9 @@ def _outline(canvas: _Canvas, mark: _Mark) -> None:
             strokes.append(((x, y), (x, y + (arm_y if y == top else -arm_y))))
     width_px = canvas.line_px + (mark.state is TrackState.CONFIRMED)
     rows, columns = canvas.clip(_bounds(strokes, width_px + 2))
-    part = canvas.picture[rows, columns]
+    part = canvas.image[rows, columns]
     for rgb, line_px, opacity in ((DARK, width_px + 2, SHADE), (mark.rgb, width_px, 1.0)):
-        layer = part.copy()  # also because lines are drawn on memory without gaps between the rows
+        layer = part.copy()  # also because OpenCV draws on contiguous memory
         for start, end in strokes if part.size else ():
             points = [(x - columns.start, y - rows.start) for x, y in (start, end)]
             cv2.line(layer, points[0], points[1], rgb, line_px, cv2.LINE_AA)
@@ -254,8 +246,8 @@ def _dashes(start: tuple[int, int], end: tuple[int, int], dash_px: int) -> list[
 
 
 def _heading(canvas: _Canvas, mark: _Mark) -> list[Stroke]:
-    """A line from the box's edge, as long as the way in VELOCITY_S but at most an eighth of the picture."""
-    speed = hypot(*mark.velocity_px_s) * canvas.scale  # picture pixels a second
+    """Return a line from the box's edge, as long as the way in VELOCITY_S but at most an eighth of the image."""
+    speed = hypot(*mark.velocity_px_s) * canvas.scale  # image pixels per second
     if speed * VELOCITY_S < 3 or mark.state is TrackState.TENTATIVE:
         return []
     x, y = (component * canvas.scale / speed for component in mark.velocity_px_s)
@@ -268,7 +260,7 @@ def _heading(canvas: _Canvas, mark: _Mark) -> list[Stroke]:
 
 
 def _write_labels(canvas: _Canvas, marks: Sequence[_Mark]) -> None:
-    """Each label where it covers least: of the targets above all, then of other labels, then of lines."""
+    """Write each label where it covers least: targets first of all, then other labels, then lines."""
     busy = canvas.own.view(np.uint8) * 128
     for mark in marks:
         for box in (canvas.around(mark.xyxy), _bounds(_heading(canvas, mark), 1)):
@@ -280,7 +272,7 @@ def _write_labels(canvas: _Canvas, marks: Sequence[_Mark]) -> None:
 
 
 def _seat(busy: Image, canvas: _Canvas, box: Box, text: str) -> Box:
-    """The first of the places around the box, inside the picture, that covers least."""
+    """Return the first of the places around the box, inside the image, that covers least."""
     (left, top, right, bottom), gap = box, 5
     width = cv2.getTextSize((0, 0), text, (0, 0), _FONT, canvas.font_px, 600)[2] + 8 + canvas.line_px
     height = canvas.font_px + 5
@@ -294,10 +286,10 @@ def _seat(busy: Image, canvas: _Canvas, box: Box, text: str) -> Box:
 
 
 def _label(canvas: _Canvas, plate: Box, mark: _Mark) -> None:
-    part = canvas.picture[canvas.clip(plate)]
+    part = canvas.image[canvas.clip(plate)]
     part[:] = np.rint(part * (1 - PLATE) + np.array(DARK) * PLATE)
     bar_px = 1 + canvas.line_px
     part[:, :bar_px] = mark.rgb
     ink = WHITE if mark.state is TrackState.CONFIRMED else mark.rgb
     at = (plate[0] + bar_px + 3, plate[1] + canvas.font_px)
-    cv2.putText(canvas.picture, mark.text, at, ink, _FONT, canvas.font_px, 600)
+    cv2.putText(canvas.image, mark.text, at, ink, _FONT, canvas.font_px, 600)

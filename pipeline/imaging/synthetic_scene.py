@@ -1,9 +1,9 @@
-"""Procedural scenes with exact masks: demo cameras, truth for end-to-end tests, an endless training set.
+"""Procedural scenes with exact masks: demo cameras, ground truth for end-to-end tests, endless training data.
 
-In: a seed, a frame size, a look, a cast; then a time in seconds.  Out: an RGB frame, uint8 (H, W, 3), and the truth of
-each object in it.  All is a closed function of seed and time (no state, clock or files), so frames may be asked for in
-any order.  Sky, clouds, terrain and noise are drawn once.  Objects are 3D models (x forward, y left, z up, about 1
-wide), seen by a camera that looks up, drawn supersampled and blended, so that they move by fractions of a pixel.
+In: a seed, a frame size, a look, a cast; then a time in seconds.  Out: an RGB frame, uint8 (H, W, 3), and the ground
+truth of each object in it.  Both are functions of seed and time alone (no state, clock or files), so frames can be
+rendered in any order.  Sky, clouds, terrain and noise are drawn once.  Objects are 3D models (x forward, y left, z up,
+about 1 wide) in the view of a camera that is tilted up, drawn supersampled and blended, with subpixel motion.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,14 @@ Actor = Literal["quadcopter", "fixed_wing", "bird", "airplane"]
 CAST: tuple[Actor, ...] = ("airplane", "fixed_wing", "quadcopter", "bird", "bird", "bird")  # far to near
 ELEVATION = radians(20)  # depth shows on the screen as its sine, height as its cosine
 SUPERSAMPLING = 6
-FAINTEST = 0.08  # coverage below which a sensor shows nothing of an object
+FAINTEST = 0.08  # coverage below which an object is invisible
 NOISE_ROOM_PX = 97  # the noise tile is this much larger than the frame, and shifted at random for every frame
 GAIN_STEP_S = 6.5  # an infrared camera's gain control jumps this often
 
 
 class Look(StrEnum):
+    """The light and the band of a scene."""
+
     DAY = "day"
     DUSK = "dusk"
     FOG = "fog"
@@ -43,22 +45,28 @@ class Look(StrEnum):
 
 @dataclass(frozen=True)
 class Truth:
-    """One object in one frame.  Where objects overlap, the nearer one has the pixel."""
+    """One object in one frame; where objects overlap, a pixel belongs to the nearer one.
 
-    id: int  # its place in the cast
-    kind: str  # uav | bird | airplane | helicopter
-    xyxy: tuple[float, float, float, float]  # frame pixels, tight around the mask, right and bottom exclusive
-    mask: NDArray[np.bool_]  # cut to the box
+    `id` is its index in the cast, `kind` uav, bird, airplane or helicopter, `xyxy` its tight box in frame pixels (right
+    and bottom exclusive), and `mask` its mask within that box.
+    """
+
+    id: int
+    kind: str
+    xyxy: tuple[float, float, float, float]
+    mask: NDArray[np.bool_]
 
     @property
     def window(self) -> Window:
-        """What `mask` covers."""
+        """Return the rows and columns of `mask`."""
         left, top, right, bottom = map(int, self.xyxy)
         return slice(top, bottom), slice(left, right)
 
 
 @dataclass(frozen=True)
 class Palette:
+    """Colours and optics of a look."""
+
     zenith: Rgb
     horizon: Rgb
     cloud: tuple[Rgb, Rgb]  # in shadow, lit
@@ -66,11 +74,11 @@ class Palette:
     haze: float  # exponent of the way from zenith to horizon
     noise: float  # standard deviation, grey levels
     blur_px: float  # standard deviation of the optics, on objects
-    objects: tuple[float, float, Rgb]  # their own colours times this, mixed with this share of haze or heat
+    objects: tuple[float, float, Rgb]  # factor of their own colours; ratio and colour of haze or heat mixed in
 
 
 # fmt: off
-PALETTES = {  # a look that is not here is infrared
+PALETTES = {  # the other looks are infrared
     Look.DAY: Palette((72, 122, 186), (152, 178, 204), ((170, 182, 200), (232, 235, 240)),
                       ((92, 106, 116), (74, 70, 58), (86, 94, 60)), 1.3, 1.2, 0.9, (1.0, 0.06, (140, 165, 195))),
     Look.DUSK: Palette((58, 74, 118), (214, 150, 112), ((92, 92, 122), (188, 142, 138)),
@@ -80,7 +88,7 @@ PALETTES = {  # a look that is not here is infrared
 INFRARED = Palette((104,) * 3, (14,) * 3, ((100,) * 3, (190,) * 3),
                    ((150,) * 3, (214,) * 3, (118,) * 3), 4.0, 1.6, 1.7, (0.0, 0.95, (255,) * 3))
 DARK, PLUM, GREY, SHADE, PALE = (46, 43, 54), (66, 54, 60), (66, 66, 74), (104, 108, 120), (132, 131, 140)
-MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
+MODELS: dict[Actor, list[Part]] = {  # without moving parts
     "quadcopter": [(((-.12, 0, 0), (.12, 0, 0)), .15, DARK, False), (((0, 0, .06), (0, 0, .08)), .12, PLUM, False)],
     "bird": [(((.2, 0, 0), (-.16, 0, 0)), .11, GREY, False), (((-.16, 0, 0), (-.3, 0, 0)), .07, DARK, False)],
     "fixed_wing": [  # wing, tail; boom, hull; light on the hull
@@ -94,8 +102,8 @@ MODELS: dict[Actor, list[Part]] = {  # without what moves against the rest
         (((-.34, 0, .04), (-.49, 0, .22), (-.55, 0, .22), (-.5, 0, .03)), 0, GREY, False),
         (((.46, 0, 0), (-.36, 0, 0)), .1, SHADE, False), (((-.3, 0, .01), (-.52, 0, .03)), .06, SHADE, False),
         (((.44, 0, .03), (-.34, 0, .03)), .035, PALE, False), (((.07, .17, -.05), (-.03, .17, -.05)), .06, GREY, True)]}
-# Width in px; level, a share of the frame's height; speed in px/s; way out of view, a share of the frame's width, and
-# slope; swings (across twice, down twice) as shares of the frame, and their rates in radians/s.
+# Ranges of width in px, of height in frame heights, and of speed in px/s; distance out of view in frame widths, and
+# slope; amplitudes (two across, two down) in frame sizes, and their angular frequencies in rad/s.
 FLIGHTS: dict[Actor, tuple[tuple[float, ...], ...]] = {
     "fixed_wing": ((24, 30), (.26, .28), (0, 0), (0, 0), (.3, .08, .07, .025), (.25, .57, .25, .57)),
     "bird": ((8, 13), (.2, .55), (25, 60), (.7, 0), (.06, .03, .1, .05), (.9, 2.1, .6, 1.3)),
@@ -104,7 +112,7 @@ FLIGHTS: dict[Actor, tuple[tuple[float, ...], ...]] = {
 
 
 def rotors(time_s: float) -> list[Part]:
-    """Light arms in front, dark ones behind, a leg under each motor, and over it a blade as the shutter caught it."""
+    """Return a quadcopter's arms, light in front and dark behind, its legs, and its blades at one moment."""
     parts: list[Part] = []
     for x, y in ((0.3, 0.3), (0.3, -0.3), (-0.3, 0.3), (-0.3, -0.3)):
         u, v = 0.2 * cos(97.3 * time_s + 5 * x + 9 * y), 0.2 * sin(97.3 * time_s + 5 * x + 9 * y)
@@ -115,7 +123,7 @@ def rotors(time_s: float) -> list[Part]:
 
 
 def wings(phase: float) -> list[Part]:
-    """Of two segments, of which the outer one follows the inner one late."""
+    """Return a bird's wings of two segments, the outer one lagging behind the inner one."""
     inner, outer = 0.15 + 0.75 * sin(phase), 0.05 + 0.75 * sin(phase) + 0.6 * sin(phase - 1.2)
     y, z = 0.24 * cos(inner), 0.24 * sin(inner)
     front, back, tip = (0.12, y, z), (-0.08, y, z), (0.0, y + 0.26 * cos(outer), z + 0.26 * sin(outer))
@@ -123,13 +131,13 @@ def wings(phase: float) -> list[Part]:
 
 
 def hovering(rng: Generator, time_s: float, width_px: int, height_px: int) -> Pose:
-    """Hover, fly straight at constant speed to the next place, hover again, round and round."""
+    """Return the pose of an object that hovers, flies straight at constant speed to the next place, and so on."""
     unit, count = width_px / 640, 12
     x = width_px * (rng.uniform(0.08, 0.42, count) + 0.5 * (np.arange(count) % 2))
-    y = height_px * rng.uniform(0.44, 0.58, count)  # below the other UAV, so that neither hides the other
+    y = height_px * rng.uniform(0.44, 0.58, count)  # below the other UAV, so that neither occludes the other
     knots_s = np.cumsum(rng.uniform((0.4, 4), (1.6, 8), (count, 2)))  # ends of hovers and of flights
     places = np.roll(np.column_stack((x, y)).repeat(2, axis=0), -1, axis=0)
-    around_s = time_s + np.array((-0.15, 0, 0.15))  # so that it leans into its speed, gradually
+    around_s = time_s + np.array((-0.15, 0, 0.15))  # so that it gradually tilts into its motion
     x, y = (np.interp(around_s, knots_s, axis, period=knots_s[-1]) for axis in places.T)
     p, q = rng.uniform(0, tau, 2).tolist()
     size = unit * rng.uniform(22, 29) * (1 + 0.15 * sin(0.17 * time_s + q))
@@ -139,7 +147,7 @@ def hovering(rng: Generator, time_s: float, width_px: int, height_px: int) -> Po
 
 
 def gliding(rng: Generator, time_s: float, width_px: int, height_px: int, actor: Actor) -> Pose:
-    """Smooth turns, banked; what has speed also crosses the frame, leaves, and comes in again on the other side."""
+    """Return the pose of an object in smooth, banked curves; if it has speed, it crosses the frame again and again."""
     sizes_px, levels, speeds, (away, slope), swings, rates = FLIGHTS[actor]
     unit, room_px, side = width_px / 640, away * width_px, int(rng.choice((-1, 1)))
     size_px, level, drift = (rng.uniform(low, high) for low, high in (sizes_px, levels, speeds))
@@ -154,7 +162,7 @@ def gliding(rng: Generator, time_s: float, width_px: int, height_px: int, actor:
 
 
 def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octaves: int) -> Floats:
-    """Noise in 0..1, about 0.5, periodic in x if the coarsest cell (height, width) fits into `width`."""
+    """Return noise in 0..1 around 0.5, periodic in x if `width` is a multiple of the coarsest cell (height, width)."""
     total = np.full((height, width), 0.5, np.float32)
     for octave in range(octaves):
         high, wide = max(cell[0] >> octave, 1), max(cell[1] >> octave, 1)
@@ -166,16 +174,17 @@ def fractal(rng: Generator, height: int, width: int, cell: tuple[int, int], octa
 
 
 def mix(a: Sequence[int] | Image | Floats, b: Sequence[int] | Image | Floats, share: Floats) -> Floats:
-    """Colours between two, by a share of the second at each pixel."""
+    """Blend two colours by a ratio of the second at each pixel."""
     return np.asarray(a, np.float32) + np.subtract(b, a, dtype=np.float32) * share[..., None]
 
 
 def to_bytes(values: ArrayLike) -> Image:
+    """Round and clip values to uint8."""
     return np.asarray(np.rint(values).clip(0, 255), np.uint8)
 
 
 def cloudscape(rng: Generator, look: Palette, height: int, width: int, clouds: float) -> Image:
-    """A sky, periodic in x, with soft clouds that are flatter and fainter towards the horizon."""
+    """Return a sky, periodic in x, with soft clouds that are flatter and fainter towards the horizon."""
     down = np.linspace(0, 1.25, height, dtype=np.float32)[:, None].clip(0, 1)
     across, rows = np.meshgrid(np.arange(width, dtype=np.float32), 1.5 * height * down**1.6)
     density = cv2.remap(fractal(rng, 2 * height, width, (160, 320), 5), across, rows, cv2.INTER_LINEAR)
@@ -186,7 +195,7 @@ def cloudscape(rng: Generator, look: Palette, height: int, width: int, clouds: f
 
 
 def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[int, Image, Floats]:
-    """Hills, a line of trees and a field: their top row, and from there on colours (h, W, 3) and coverage (h, W)."""
+    """Return hills, trees and a field: their top row, and from there on colours (h, W, 3) and coverage (h, W)."""
     y = np.arange(height, dtype=np.float32)[:, None]
     swell, crowns = (fractal(rng, 3, width, cell, 5) for cell in ((2, 160), (2, 32)))
     tops = (0.8 - 0.06 * swell[0], 0.83 - 0.06 * crowns[0] * (0.4 + swell[1]), 0.855 + 0.03 * swell[2])
@@ -200,7 +209,7 @@ def terrain(rng: Generator, look: Palette, height: int, width: int) -> tuple[int
 
 
 def stamp(parts: list[Part], pose: Pose, scale: float, blur_px: float) -> tuple[int, int, Floats]:
-    """Left, top and a patch (H, W, 4) of colours times coverage, and coverage, 0..255."""
+    """Draw a model; return left, top and a patch (H, W, 4) of premultiplied colours and coverage, 0..255."""
     x_px, y_px, width_px, *angles = pose[0], pose[1], pose[2] * scale, *pose[3:]
     turned = width_px * np.array(((1, 0, 0), (0, 0, -1), (0, 1, 0)))  # to the right, down, away
     for axis, angle in ((0, -ELEVATION), *zip((2, 1, 0), angles, strict=True)):
@@ -225,19 +234,29 @@ def stamp(parts: list[Part], pose: Pose, scale: float, blur_px: float) -> tuple[
 
 @dataclass(eq=False)
 class Scene:
-    """An endless scene: `render(time_s)` gives its frame and truth at any time."""
+    """An endless scene, whose frame and ground truth `render` returns at any time.
+
+    Attributes:
+        seed: decides everything random.
+        width_px: of the frame.
+        height_px: of the frame.
+        look: light and band.
+        cast: the objects, far to near.
+        clouds: density in 0..1; a network trained on clear skies alone detects less under dense clouds.
+        scale: size of the objects; at 1 and 640 pixels of width, UAVs are 15 to 42 px wide.
+    """
 
     seed: int
     width_px: int = 640
     height_px: int = 512
     look: Look = Look.DAY
     cast: Sequence[Actor] = CAST
-    clouds: float = 0.3  # 0..1, how dense; a network that saw only clear skies finds less under dense ones
-    scale: float = 1.0  # of the objects; at 1 and 640 pixels of width, UAVs are 15 to 42 px wide
+    clouds: float = 0.3
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.width_px, self.height_px) < 64:
-            raise ValueError(f"frame of {self.width_px}x{self.height_px} pixels: allowed: 64x64 or larger")
+            raise ValueError(f"frame of {self.width_px}x{self.height_px} pixels: must be 64x64 or larger")
         self._palette = palette = PALETTES.get(Look(self.look), INFRARED)
         self._period_px = ceil(self.width_px / 320) * 1280
         sky = cloudscape(default_rng((self.seed, 1)), palette, self.height_px, self._period_px, self.clouds)
@@ -249,7 +268,7 @@ class Scene:
         self._noise = to_bytes(128 + np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.5)))
 
     def render(self, time_s: float) -> tuple[Image, list[Truth]]:
-        """The frame at a time, uint8 RGB (H, W, 3), and what is seen in it, far to near."""
+        """Return the frame at a time, uint8 RGB (H, W, 3), and its visible objects, far to near."""
         frame = self._background(time_s)
         levels = np.arange(256, dtype=np.uint8)
         if self._palette is INFRARED:
@@ -273,7 +292,7 @@ class Scene:
         return frame
 
     def _draw(self, frame: Image, owner: NDArray[np.int16], levels: Image, place: int, time_s: float) -> Window:
-        """Blend one object into the frame, enter it as the owner of its pixels, return the window they lie in."""
+        """Blend an object into the frame, mark its pixels as its own, and return their window."""
         actor, rng, size = self.cast[place], default_rng((self.seed, 4, place)), (self.width_px, self.height_px)
         phase = tau * rng.uniform(3, 8) * time_s  # of a bird's wing beat
         moving = rotors(time_s) if actor == "quadcopter" else wings(phase) if actor == "bird" else []

@@ -21,6 +21,8 @@ _WHITE_IS_ZERO = 0
 
 @dataclass(frozen=True)
 class TiffPage:
+    """What the directory of a page declares."""
+
     width_px: int
     height_px: int
     channels: int
@@ -30,13 +32,14 @@ class TiffPage:
 
     @property
     def described(self) -> str:
+        """Return number, type and layout of the samples."""
         layout = " in separate planes" if self.planar and self.channels > 1 else ""
         return f"{self.channels} {self.samples} sample{'s' if self.channels > 1 else ''} for each pixel{layout}"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Of offsets and counts, which BigTIFF has wider."""
+    """The struct formats of offsets and counts, which are wider in BigTIFF."""
 
     order: str
     first_at: int
@@ -46,7 +49,7 @@ class _Layout:
 
 
 def page_offsets(file: BinaryIO) -> Iterator[int]:
-    """Yield where the directories lie, one that the file promises and does not hold included: it is missing."""
+    """Yield the offsets of the directories, including one that is declared but missing."""
     seen: set[int] = set()
     with suppress(struct.error, KeyError, OSError, OverflowError, ValueError):  # the file ends before they do
         layout = _layout(file)
@@ -61,7 +64,7 @@ def page_offsets(file: BinaryIO) -> Iterator[int]:
 
 
 def read_page(file: BinaryIO, page: int) -> TiffPage:
-    """Raise ImageError where the directory of the page, 0-based, cannot be read."""
+    """Return the directory of a page, 0-based.  Raise ImageError if it cannot be read."""
     try:
         place = next(islice(page_offsets(file), page, None))
         tags = dict(_entries(file, _layout(file), place))

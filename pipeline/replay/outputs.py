@@ -1,9 +1,9 @@
 """The files of one replayed input, in its folder DIR/<stem>/.
 
-In: what the stages make of each frame.  Out: tracks.txt (MOTChallenge), detections.jsonl (exact: tracking again from it
-gives the same bytes), events.jsonl, annotated.mp4, summary.json.  Each is written as `<name>.partial` and moved to its
-place when closed, also when an error closes it: what was read of a broken input is kept, as valid files, and
-summary.json says that it is not all.  A `.partial` left behind means that the process was killed, or the disk full.
+In: the stages' results for each frame.  Out: tracks.txt (MOTChallenge), detections.jsonl (exact: tracking again from it
+gives the same bytes), events.jsonl, annotated.mp4, summary.json.  Each is written as `<name>.partial` and renamed when
+closed, also by an error: the results of a broken input are kept as valid files, and summary.json says that they are
+incomplete.  A `.partial` left behind means that the process was killed, or the disk full.
 """
 
 from abc import ABC, abstractmethod
@@ -22,15 +22,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError, SourceError
-from pipeline.replay.report import ModelSummary as ModelSummary
-from pipeline.replay.report import Percentiles as Percentiles
-from pipeline.replay.report import Summary as Summary
-from pipeline.replay.report import TrackSummary as TrackSummary
-from pipeline.replay.report import printable
+from pipeline.replay.summary import Summary, printable
 from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
 VERSION = 2  # of detections.jsonl
-LONGEST_LINE_BYTES = 1 << 26  # what is longer is no line of ours
+MAX_LINE_BYTES = 1 << 26  # dasnet writes no longer line
 VIDEO_CLOCK = Fraction(1, 90_000)
 VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
 _JSON = msgspec.json.Encoder()
@@ -38,7 +34,11 @@ _T = TypeVar("_T")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line of detections.jsonl."""
+    """The first line of detections.jsonl.
+
+    `frames` is the number that the source declares; `start`, `end` and `stride` are 0-based frame numbers as given, an
+    `end` of None being that of the source; `start_utc_ns` is None if unknown; `checkpoint` is its SHA-256.
+    """
 
     version: int = VERSION
     source: str
@@ -48,15 +48,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     fps: float | None
-    frames: int | None  # in the source, where it says so
+    frames: int | None
     classes: tuple[str, ...]
-    checkpoint: str  # sha256
+    checkpoint: str
     engine: str
     threshold: float
-    start: int = 0  # frame numbers, 0-based, as asked for; None: to the end
+    start: int = 0
     end: int | None = None
     stride: int = 1
-    start_utc_ns: int | None = None  # wall clock; None: unknown
+    start_utc_ns: int | None = None
 
 
 class _Version(msgspec.Struct):
@@ -64,7 +64,7 @@ class _Version(msgspec.Struct):
 
 
 class _Ref(msgspec.Struct):
-    """The rest of a FrameRef is in the header."""
+    """A FrameRef, except for what the header contains."""
 
     seq: int
     pts_s: float
@@ -74,7 +74,7 @@ class _Ref(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """A frame in detections.jsonl.  A mask is [left, top, width, height, packed bits in base64], in mask pixels."""
+    """A frame in detections.jsonl.  A mask is [left, top, width, height, packed bits in base64] in mask pixels."""
 
     ref: _Ref
     size_px: tuple[int, int]
@@ -89,14 +89,15 @@ class _Line(msgspec.Struct):
 
 
 class _Output(ABC):
-    """Closed at the end of a `with`, however it ends."""
+    """An output file, closed at the end of a `with`, also by an exception."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._partial = path, _partial(path)
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish the file and rename it."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,10 +121,10 @@ class _Lines(_Output):
 
 
 class TracksWriter(_Lines):
-    """MOTChallenge: frame (1-based), id, left, top, width, height, score, -1, -1, -1."""
+    """Writes MOTChallenge rows: frame (1-based), id, left, top, width, height, score, -1, -1, -1."""
 
     def write(self, ref: FrameRef, tracks: Iterable[Track]) -> None:
-        """Of the tracks after this frame those that are confirmed targets, seen in it."""
+        """Write those of a frame's tracks that are confirmed targets, visible in it."""
         for track in sorted(tracks, key=lambda track: track.id):
             if track.state is TrackState.CONFIRMED and track.is_target:
                 left, top, right, bottom = track.xyxy
@@ -132,23 +133,27 @@ class TracksWriter(_Lines):
 
 
 class EventsWriter(_Lines):
+    """Writes one JSON object per event."""
+
     def write(self, event: Event) -> None:
+        """Append an event."""
         self._add(_JSON.encode(event))
 
 
 class DetectionsWriter(_Lines):
-    """Every frame searched, also when nothing was found in it.  `read_detections` gives back the same, to the bit."""
+    """Writes every segmented frame, also without detections.  `read_detections` returns the same, to the bit."""
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path)
-        self._told = header.camera, header.session, header.band, header.classes
+        self._expected = header.camera, header.session, header.band, header.classes
         self._add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
 
     def write(self, detections: Detections) -> None:
-        ref, one, told = detections.ref, _shortest, self._told
+        """Append a frame.  Raise ValueError if it does not fit the header."""
+        ref, one, expected = detections.ref, _shortest, self._expected
         own = ref.camera, ref.session, detections.band, detections.classes
-        if told != own:
-            raise ValueError(f"frame {ref.seq}: {own}; the header has {told}")
+        if expected != own:
+            raise ValueError(f"frame {ref.seq}: {own}; the header has {expected}")
         line = _Line(
             _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns), detections.size_px,
             [one(row) for row in detections.xyxy], one(detections.score),
@@ -160,17 +165,20 @@ class DetectionsWriter(_Lines):
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:
-    """Numbers with the float32's own shortest decimal (0.93, not 0.9300000071525574), that round to it."""
+    """Return the shortest decimals that round to these float32 values (0.93, not 0.9300000071525574)."""
     if not np.isfinite(values).all():
         raise ValueError(f"cannot be stored as JSON: {values}")
     return [short if np.float32(short := float(str(value))) == value else float(value) for value in values]
 
 
 def read_detections(path: Path) -> tuple[Header, Iterator[Detections]]:
-    """Raises DasnetError, which names file and line, at once or on the way, where the file is cut off or not ours."""
+    """Return the header and an iterator over the frames.
+
+    Both raise DasnetError, with file and line, where the file is cut off or not a detections.jsonl of this version.
+    """
     try:
         with path.open("rb") as file:
-            first = file.readline(LONGEST_LINE_BYTES)
+            first = file.readline(MAX_LINE_BYTES)
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror}") from error
     version = _decode(path, 1, first, _Version).version
@@ -183,8 +191,8 @@ def read_detections(path: Path) -> tuple[Header, Iterator[Detections]]:
 def _read_frames(path: Path, header: Header) -> Iterator[Detections]:
     last_seq = -1
     with path.open("rb") as file:
-        file.readline(LONGEST_LINE_BYTES)
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE_BYTES), b""), start=2):
+        file.readline(MAX_LINE_BYTES)
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=2):
             read = _decode(path, number, line, _Line)
             try:
                 detections = _detections(read, header)
@@ -202,7 +210,7 @@ def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:
             raise msgspec.DecodeError("cut off before its end" if line else "the file is empty")
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DasnetError(f"{path}, line {number}: no detections.jsonl of dasnet, or damaged: {error}") from error
+        raise DasnetError(f"{path}, line {number}: not a detections.jsonl of dasnet, or damaged: {error}") from error
 
 
 def _detections(line: _Line, header: Header) -> Detections:
@@ -229,26 +237,26 @@ def _array(name: str, values: list[float] | list[list[float]], *shape: int) -> N
 
 
 class VideoWriter(_Output):
-    """annotated.mp4: H.264, each picture shown at its own time, counted from the first.  No picture, no file."""
+    """Writes annotated.mp4: H.264, each image at its own time from the first on.  Without images there is no file."""
 
     def __init__(self, path: Path, fps: float | Fraction | None) -> None:
-        """fps: the source's, for the encoder's rate and the last picture's duration; None: unknown."""
+        """Open the file; `fps` is that of the source, for the encoder and the last image's duration, or None."""
         super().__init__(path)
         self._rate = Fraction(fps or 25).limit_denominator(1001)
         self._open: tuple[OutputContainer, VideoStream] | None = None
         self._first_s, self._last_pts = 0.0, -1
 
-    def write(self, picture: NDArray[np.uint8], pts_s: float) -> None:
-        """picture: HxWx3 RGB.  The first one's size is the video's; others are stretched to it."""
-        height, width = picture.shape[:2]
+    def write(self, image: NDArray[np.uint8], pts_s: float) -> None:
+        """Append an image, HxWx3 RGB.  The first one's size is that of the video; others are resized to it."""
+        height, width = image.shape[:2]
         if self._open is None:
             self._first_s, self._open = pts_s, self._start(width + width % 2, height + height % 2)
         container, stream = self._open
         if (stream.width - width, stream.height - height) in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            picture = np.pad(picture, ((0, stream.height - height), (0, stream.width - width), (0, 0)), mode="edge")
+            image = np.pad(image, ((0, stream.height - height), (0, stream.width - width), (0, 0)), mode="edge")
         else:
-            picture = np.asarray(cv2.resize(picture, (stream.width, stream.height)), np.uint8)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            image = np.asarray(cv2.resize(image, (stream.width, stream.height)), np.uint8)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         self._last_pts = max(round((pts_s - self._first_s) / VIDEO_CLOCK), self._last_pts + 1)
         frame.pts, frame.time_base = self._last_pts, VIDEO_CLOCK
@@ -256,7 +264,7 @@ class VideoWriter(_Output):
         container.mux(stream.encode(frame))
 
     def _start(self, width_px: int, height_px: int) -> tuple[OutputContainer, VideoStream]:
-        url = f"file:{self._partial.resolve()}"  # else FFmpeg takes what precedes a colon for a protocol
+        url = f"file:{self._partial.resolve()}"  # otherwise FFmpeg takes what precedes a colon for a protocol
         container = av.open(url, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
         stream = container.add_stream("libx264", rate=self._rate, options=VIDEO_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"  # which needs even sizes
@@ -265,8 +273,9 @@ class VideoWriter(_Output):
         return container, stream
 
     def close(self) -> None:
+        """Finish the file, or remove that of an earlier replay if there was no image."""
         if self._last_pts < 0:
-            self._path.unlink(missing_ok=True)  # of an earlier replay
+            self._path.unlink(missing_ok=True)
         if self._open is None:
             return
         (container, stream), self._open = self._open, None
@@ -278,6 +287,7 @@ class VideoWriter(_Output):
 
 
 def write_summary(path: Path, summary: Summary) -> None:
+    """Write summary.json."""
     error = printable(summary.error) if summary.error is not None else None
     summary = msgspec.structs.replace(summary, source=printable(summary.source), error=error)
     _partial(path).write_bytes(msgspec.json.format(_JSON.encode(summary), indent=2) + b"\n")
@@ -289,14 +299,14 @@ def _partial(path: Path) -> Path:
 
 
 def folder_names(paths: Iterable[Path | str]) -> list[str]:
-    """A folder for each input: its stem, with -2, -3 ... where an earlier one has that name or another's stem is it."""
-    named = [Path(path) if Path(path).stem.strip(".") else Path(path).resolve() for path in paths]  # "." is no name
+    """Return a folder name for each input: its stem, with -2, -3 ... where that is taken or is another input's stem."""
+    named = [Path(path) if Path(path).stem.strip(".") else Path(path).resolve() for path in paths]  # "." is not a name
     stems = [printable(path.stem) or "input" for path in named]
-    stems_too = {stem.casefold() for stem in stems}  # on some file systems, names that differ in case alone are equal
+    folded = {stem.casefold() for stem in stems}  # some file systems do not distinguish upper and lower case
     taken, names = {"report.html"}, []
     for stem in stems:
         name, number = stem, 2
-        while name.casefold() in taken or (name != stem and name.casefold() in stems_too):
+        while name.casefold() in taken or (name != stem and name.casefold() in folded):
             name, number = f"{stem}-{number}", number + 1
         taken.add(name.casefold())
         names.append(name)

@@ -14,8 +14,9 @@ from model.checkpoint import load
 from model.engine.engine import Engine
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
+from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import read_detections
-from pipeline.replay.run import Replay, ReplayOptions
+from pipeline.replay.recording import Replay
 from training.datasets import SPLITS, Clip, DataError, open_dataset
 from training.evaluation.clip_metrics import ClipMetrics, evaluate_clip, read_track_rows, size_table, table
 

@@ -41,7 +41,7 @@ def test_a_first_keyframe_that_cannot_be_decoded_is_frame_0() -> None:
 
 
 def test_what_was_cut_off_before_the_first_keyframe_has_no_number() -> None:
-    for numbers in (FrameNumbers(cut=True), FrameNumbers()):
+    for numbers in (FrameNumbers(starts_anywhere=True), FrameNumbers()):
         for stamp in range(8):
             numbers.sent(stamp, stamp, keyframe=stamp == 5)
         shown = numbers.shown(5)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.capture.open import open_recording
-from pipeline.imaging.agc import LEAST_SPAN, SMOOTHING_S, AutomaticGainControl
+from pipeline.imaging.agc import MIN_SPAN, SMOOTHING_S, AutomaticGainControl
 from pipeline.imaging.files import decoded
 from training.datasets import open_dataset
 
@@ -107,7 +107,7 @@ def test_after_a_calibration_that_moves_all_counts_something_is_seen_at_once() -
 def test_an_even_sky_is_not_blown_up() -> None:
     even = np.full((256, 320), 8000, np.uint16)
     assert (AutomaticGainControl()(even) == 128).all()
-    assert AutomaticGainControl()(even + np.arange(320, dtype=np.uint16) % 4).std() < 255 * 4 / LEAST_SPAN
+    assert AutomaticGainControl()(even + np.arange(320, dtype=np.uint16) % 4).std() < 255 * 4 / MIN_SPAN
 
 
 def test_pictures_of_8_bits_stay_as_they_are(tmp_path: Path) -> None:

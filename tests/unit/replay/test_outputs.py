@@ -19,10 +19,6 @@ from pipeline.replay.outputs import (
     DetectionsWriter,
     EventsWriter,
     Header,
-    ModelSummary,
-    Percentiles,
-    Summary,
-    TrackSummary,
     TracksWriter,
     VideoWriter,
     _shortest,
@@ -30,6 +26,7 @@ from pipeline.replay.outputs import (
     read_detections,
     write_summary,
 )
+from pipeline.replay.summary import ModelSummary, Percentiles, Summary, TrackSummary
 from pipeline.types import Band, Detections, Event, EventKind, FrameRef, Mask, Severity, Track, TrackState
 
 CLASSES = ("uav", "bird", "airplane", "helicopter")

@@ -1,4 +1,4 @@
-"""What people look at: the report (all in one file, nothing that a file's name could bring in) and marked pictures."""
+"""The report, in one file into which no file name can inject anything, and drawn frames."""
 
 import dataclasses
 from html.parser import HTMLParser
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline.imaging import overlay
-from pipeline.replay.report import ModelSummary, Percentiles, Summary, Thumbnails, TrackSummary, write_report
+from pipeline.replay.report import write_report
+from pipeline.replay.summary import ModelSummary, Percentiles, Summary, TrackSummary
+from pipeline.replay.thumbnails import Thumbnails
 from pipeline.types import Band, Detections, Frame, FrameRef, Mask, Track, TrackState
 
 HOSTILE = "<script>alert(1)</script>&amp;'\"><img src=x onerror=alert(2)>\u202eexe"
@@ -24,12 +26,12 @@ def ref(seq: int) -> FrameRef:
 
 def summary(source: str = "north.mp4", **changes: Any) -> Summary:
     tracks = (TrackSummary(3, "uav", 4, 99, 0.1, 3.3, 90, 0.93), TrackSummary(5, "bird", 40, 140, 1.3, 4.6, 80, 0.7))
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "source": source, "frames": 305, "tracks": 1, "alerts": 1, "first_detection_s": 0.1, "complete": True,
         "latency_ms": {"inference": Percentiles.of([20.0])}, "engine": "torch-cpu", "end_s": 10.1, "fps": 30.0,
         "model": ModelSummary("das_net", "ab" * 32, ("uav", "bird")), "size_px": (320, 256), "per_track": tracks,
     }  # fmt: skip
-    return Summary(**(told | changes))
+    return Summary(**(attributes | changes))
 
 
 def seen(
@@ -63,7 +65,7 @@ def frame(seq: int, width: int = 320, height: int = 256, shade: int = 60) -> Fra
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements, links, pictures, scripts."""
+    """The elements, links, images and scripts that a browser would find."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -76,10 +78,10 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        told = {name: value or "" for name, value in attrs}
-        self.links += [told["href"]] if "href" in told else []
-        self.sources += [told["src"]] if "src" in told else []
-        self.handlers += [name for name in told if name.startswith("on")]
+        attributes = {name: value or "" for name, value in attrs}
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.sources += [attributes["src"]] if "src" in attributes else []
+        self.handlers += [name for name in attributes if name.startswith("on")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -124,13 +126,13 @@ def test_links_lead_to_files_that_are_there(tmp_path: Path) -> None:
 
 
 def test_totals_and_errors_are_in_plain_sight(tmp_path: Path) -> None:
-    broken = summary("b.mp4", error="b.mp4: no picture after 2.1 s", complete=False, per_track=(), alerts=0)
+    broken = summary("b.mp4", error="b.mp4: no frame after 2.1 s", complete=False, per_track=(), alerts=0)
     inputs = [(summary(), Thumbnails(tmp_path / "north")), (broken, Thumbnails(tmp_path / "b"))]
     page = Page(write_report(tmp_path, inputs))
     words = " ".join(page.text.split())
     for expected in ("2inputs", "610frames", "2tracks", "1 uav", "1 bird", "1alerts", "1broken inputs"):
         assert expected in words, expected
-    assert words.count("no picture after 2.1 s") == 2 and "#i2" in page.links
+    assert words.count("no frame after 2.1 s") == 2 and "#i2" in page.links
     assert "No track was confirmed." in words and "das_net abababababab on torch-cpu" in words
 
 
@@ -149,9 +151,9 @@ def test_the_same_summaries_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_timeline_stays_within_its_width(tmp_path: Path, per_track: int) -> None:
     tracks = tuple(TrackSummary(i, "unknown", i, i, i / 30, i / 30, 1, 0.5) for i in range(1, per_track + 1))
     text = write_report(tmp_path, [(summary(per_track=tracks), Thumbnails(tmp_path / "north"))]).read_text()
-    bars = [part.split("'") for part in text.split("<rect ")[1:]]
+    bars = [part.split('"') for part in text.split("<rect ")[1:]]
     assert len(bars) == per_track
-    assert all(float(bar[1].rstrip("%")) + float(bar[3].rstrip("%")) <= 100.01 for bar in bars)
+    assert all(float(bar[1].rstrip("%")) + float(bar[5].rstrip("%")) <= 100.01 for bar in bars)
     assert ("<details open>" in text) == (per_track == 1)
 
 
@@ -174,7 +176,7 @@ def test_each_target_keeps_its_best_frame(tmp_path: Path) -> None:
     for state, label in ((TrackState.TENTATIVE, "uav"), (TrackState.COASTING, "uav"), (TrackState.CONFIRMED, "bird")):
         detections, track = seen(4, 0.99, label=label)
         thumbnails.update(frame(9), detections, [msgspec.structs.replace(track, state=state)])
-    (best,) = thumbnails.pictures()
+    (best,) = thumbnails.by_track()
     assert (best.track_id, best.label, best.score, best.pts_s) == (3, "uav", 0.9, 1 / 30)
     image = cv2.imdecode(np.frombuffer(best.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None and image.shape == (240, 320, 3)
@@ -187,7 +189,7 @@ def test_any_target_fits_its_thumbnail(tmp_path: Path, at: tuple[int, int], side
     thumbnails = Thumbnails(tmp_path)
     detections, track = seen(1, 0.9, at, side)
     thumbnails.update(frame(0), detections, [track])
-    image = cv2.imdecode(np.frombuffer(thumbnails.pictures()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(thumbnails.by_track()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None and image.shape[0] <= 240 and image.shape[1] <= 320
     assert image[..., 2].max() > 180
 
@@ -203,7 +205,7 @@ def test_few_thumbnails_are_kept_and_those_of_uavs_first(tmp_path: Path) -> None
     ):
         detections, track = seen(number, score, label=label)
         thumbnails.update(frame(0), detections, [track])
-    assert [shot.track_id for shot in thumbnails.pictures()] == [2, 3]
+    assert [shot.track_id for shot in thumbnails.by_track()] == [2, 3]
 
 
 def test_a_target_that_turned_out_to_be_a_bird_is_not_shown(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_target_that_turned_out_to_be_a_bird_is_not_shown(tmp_path: Path) -> N
 
 
 def scaled(detections: Detections, scale: float) -> Detections:
-    """The same mask, made by a network that looked at a smaller (or larger) picture."""
+    """The same mask, from a smaller or larger input of the network."""
     return dataclasses.replace(detections, xyxy=detections.xyxy * np.float32(scale), mask_scale=(scale, scale))
 
 
@@ -235,7 +237,7 @@ def test_a_target_is_marked_but_never_covered(at: tuple[int, int]) -> None:
     assert (drawn != before).any(axis=2).sum() > 600  # brackets and labels are there
 
 
-def test_a_grey_picture_is_enlarged_with_its_marks() -> None:
+def test_a_grey_image_is_enlarged_with_its_marks() -> None:
     detections, track = seen(3, 0.9, (100, 100), 8)
     drawn = overlay.draw(np.zeros((256, 320), np.uint8), detections, [track], scale=2)
     assert drawn.shape == (512, 640, 3) and drawn.dtype == np.uint8
@@ -250,21 +252,21 @@ def test_a_window_of_the_frame_is_drawn_in_the_frames_coordinates() -> None:
     assert whole.any() and np.array_equal(whole[80:140, 70:150], window)
 
 
-def test_each_state_looks_different() -> None:
+def test_each_state_is_drawn_differently() -> None:
     pixels = np.full((256, 320, 3), 90, np.uint8)
     tracks = [msgspec.structs.replace(seen(1, 0.9)[1], state=state) for state in TrackState]
-    pictures = [overlay.draw(pixels, None, [track], labels=False).tobytes() for track in tracks]
-    assert len(set(pictures)) == len(TrackState)
-    assert pictures[list(TrackState).index(TrackState.LOST)] == pixels.tobytes()
+    images = [overlay.draw(pixels, None, [track], labels=False).tobytes() for track in tracks]
+    assert len(set(images)) == len(TrackState)
+    assert images[list(TrackState).index(TrackState.LOST)] == pixels.tobytes()
 
 
 def test_what_is_tentative_does_not_look_like_an_alarm() -> None:
     detections, track = seen(1, 0.9)
-    pictures = {}
+    images = {}
     for state in (TrackState.CONFIRMED, TrackState.TENTATIVE):
         marked = msgspec.structs.replace(track, state=state)
-        pictures[state] = overlay.draw(np.zeros((256, 320, 3), np.uint8), detections, [marked]).astype(int)
-    redder = {state: (drawn[..., 0] - drawn[..., 2]).max() for state, drawn in pictures.items()}
+        images[state] = overlay.draw(np.zeros((256, 320, 3), np.uint8), detections, [marked]).astype(int)
+    redder = {state: (drawn[..., 0] - drawn[..., 2]).max() for state, drawn in images.items()}
     assert redder[TrackState.CONFIRMED] > 150 and redder[TrackState.TENTATIVE] <= 0
 
 
@@ -274,21 +276,30 @@ def test_a_detection_without_a_track_is_marked_too() -> None:
     assert drawn[125, 155, 0] > drawn[125, 155, 2] and drawn.any(axis=2).sum() > 400
 
 
-def test_targets_outside_the_picture_do_no_harm() -> None:
+def test_targets_outside_the_image_do_no_harm() -> None:
     detections, far = seen(1, 0.9, (5000, 5000))
     around = msgspec.structs.replace(far, id=2, xyxy=(-50.0, -50.0, 500.0, 500.0))
     assert overlay.draw(np.zeros((64, 80, 3), np.uint8), detections, [far, around], scale=3).shape == (192, 240, 3)
 
 
+def mask_image(detections: Detections, width_px: int, height_px: int) -> np.ndarray:
+    """The pixels of all masks, 255 on 0."""
+    canvas = overlay._Canvas(np.zeros((height_px, width_px), np.uint8))
+    for mask in detections.masks:
+        window, inside = overlay._place(canvas, mask, detections.mask_scale)
+        canvas.image[window][inside] = 255
+    return canvas.image
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.0, 1.25, 0.5])
-def test_the_mask_picture_is_in_frame_pixels(scale: float) -> None:
-    drawn = overlay.mask_picture(scaled(seen(1, 0.9, (20, 30), 12)[0], scale), 320, 256)
+def test_the_mask_image_is_in_frame_pixels(scale: float) -> None:
+    drawn = mask_image(scaled(seen(1, 0.9, (20, 30), 12)[0], scale), 320, 256)
     assert drawn.shape == (256, 320) and set(np.unique(drawn)) == {0, 255}
     assert cv2.boundingRect(drawn) == pytest.approx((20 * scale, 30 * scale, 12 * scale, 12 * scale), abs=1)
     assert (drawn > 0).sum() == pytest.approx((12 * scale) ** 2, rel=0.15)
 
 
-def test_the_smallest_target_leaves_a_pixel_in_the_mask_picture() -> None:
-    drawn = overlay.mask_picture(scaled(seen(1, 0.9, (21, 31), 1)[0], 0.4), 320, 256)
+def test_the_smallest_target_leaves_a_pixel_in_the_mask_image() -> None:
+    drawn = mask_image(scaled(seen(1, 0.9, (21, 31), 1)[0], 0.4), 320, 256)
     assert np.argwhere(drawn).tolist() == [[12, 8]]
-    assert not overlay.mask_picture(seen(1, 0.9, (5000, 31))[0], 320, 256).any()
+    assert not mask_image(seen(1, 0.9, (5000, 31))[0], 320, 256).any()
