@@ -133,7 +133,8 @@ def test_reviews_through_the_api_and_from_a_foreign_page(site: Site) -> None:
     answer = site.post(f"/alerts/{alert}/dismiss", json={"reason": "insect"})
     assert answer.status_code == 200 and answer.json()["dismissed_as"] == "insect"
     assert (
-        "reason: bird, aircraft, insect" in site.post(f"/alerts/{alert}/dismiss", json={"reason": "x"}).json()["error"]
+        "reason: bird | aircraft | insect"
+        in site.post(f"/alerts/{alert}/dismiss", json={"reason": "x"}).json()["error"]
     )
     assert site.post(f"/alerts/{alert}/dismiss", content=b"x" * 5000).status_code == 413
     assert site.post("/alerts/nobody/acknowledge").status_code == 404
@@ -290,7 +291,12 @@ def test_a_configuration_is_shown_without_what_may_be_secret(tmp_path: Path, mon
     assert shown["sinks"] == [{"type": "jsonl", "path": "${PLACE}/events.jsonl"}]
     assert shown["console"]["password_file"] == str(tmp_path / "x.password")
     hooks = {"url": "https://u:p@h/x?k=1", "token": "t", "headers": {"a": "b"}, "list": [{"api_key": "k"}]}
-    assert public(hooks, {}) == {"url": "https://h/x", "token": "•••", "headers": "•••", "list": [{"api_key": "•••"}]}
+    assert public(hooks, {}) == {
+        "url": "https://h/x?***",
+        "token": "•••",
+        "headers": "•••",
+        "list": [{"api_key": "•••"}],
+    }
 
 
 @pytest.mark.parametrize("path", ["/", "/latency", "/try", "/status"])
