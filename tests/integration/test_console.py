@@ -26,6 +26,7 @@ from support.console_site import (
     WIDTH,
     Feed,
     Process,
+    browser,
     faultless_page,
     in_a_thread,
     live_message,
@@ -46,6 +47,8 @@ from pipeline.store.store import Alert, Store
 from pipeline.transport.listener import listen
 from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
 from pipeline.types import Cause, Event, EventKind, Track, TrackState
+
+__all__ = ["browser"]  # a fixture
 
 
 class Site:
@@ -362,7 +365,7 @@ def test_pictures_are_kept_for_a_while_and_for_one_session() -> None:
         frames.receive(live_message("north", seq))
     frames.receive(live_message("north", KEPT_IMAGES + 5, picture_too=False))
     assert [seq for seq in range(99) if frames.image("north", seq, "s1")] == list(range(5, KEPT_IMAGES + 5))
-    assert frames.image("north", 10, None) and not frames.picture("north", 10, "s0")
+    assert frames.image("north", 10, None) and not frames.image("north", 10, "s0")
     frame = msgspec.structs.replace(decode(live_message("north", 0))[0], session="s2")
     frames.receive(encode(frame))
     assert not frames.image("north", 10, None)

@@ -390,7 +390,7 @@ def test_a_certificate_that_browsers_refuse_is_warned_of_and_one_that_cannot_be_
         ((tmp_path / "text", good.key), "console.tls.certificate: .*text must be a PEM file"),
         ((good.key, good.key), "must be a certificate and its key, both in PEM"),
         ((half, good.key), "must be a certificate and its key, both in PEM"),
-        ((good.certificate, locked), "console.tls.key: is encrypted; must be without a passphrase"),
+        ((good.certificate, locked), "console.tls.key: is encrypted; must have no passphrase"),
     ):
         with pytest.raises(ConfigError, match=said):
             certificate.load(Tls(certificate=files[0], key=files[1]))
