@@ -39,7 +39,7 @@ def network(seed: int = 0, classes: int = 1) -> nn.Module:
     return net
 
 
-def pictures(count: int, height: int = 32, width: int = 32, seed: int = 0) -> Any:
+def random_frames(count: int, height: int = 32, width: int = 32, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
@@ -116,7 +116,7 @@ def test_norm_of_a_nearly_even_map_is_exact_in_float32():
 
 def test_bfloat16_does_not_round_the_probabilities():
     backend = engine(network(), precision="bf16")
-    maps = torch.from_numpy(backend.submit(pictures(1)).result(TIMEOUT_S))
+    maps = torch.from_numpy(backend.submit(random_frames(1)).result(TIMEOUT_S))
     assert (maps == maps.bfloat16().float()).float().mean() < 0.5
     backend.close()
 
@@ -138,7 +138,7 @@ def test_the_fastest_variant_that_this_device_supports_is_selected():
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (29, 27), (5, 40), (3, 3)])
 @pytest.mark.parametrize("count", range(1, 10))
 def test_maps_are_the_modules_for_every_batch_and_size(count, height, width):
-    net, frames = network(classes=2), pictures(count, height, width)
+    net, frames = network(classes=2), random_frames(count, height, width)
     backend = engine(net)
     maps = backend.submit(frames).result(TIMEOUT_S)
     assert maps.dtype == np.float32 and maps.shape == (count, 2, height, width)
@@ -148,7 +148,7 @@ def test_maps_are_the_modules_for_every_batch_and_size(count, height, width):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precisions_draw_the_same_masks(precision):
-    net, frames = network(classes=2), pictures(4)
+    net, frames = network(classes=2), random_frames(4)
     backend = engine(net, precision=precision)
     maps = backend.submit(frames).result(TIMEOUT_S)
     want = expected(net, frames)
@@ -162,7 +162,7 @@ def test_half_precisions_draw_the_same_masks(precision):
 
 def test_threshold_on_the_device_is_the_threshold_of_the_object_map():
     backend = engine(network(classes=3), precision="fp16")
-    frames = pictures(5, 30, 26)
+    frames = random_frames(5, 30, 26)
     maps = backend.submit(frames).result(TIMEOUT_S)
     for threshold in (0.0, 0.37, 0.5, float(maps.max())):
         masks = backend.submit(frames, threshold=threshold).result(TIMEOUT_S)
@@ -174,7 +174,7 @@ def test_threshold_on_the_device_is_the_threshold_of_the_object_map():
 def test_any_network_runs():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
-    frames = pictures(3, 20, 20)
+    frames = random_frames(3, 20, 20)
     for precision, bound in (("fp32", 1e-5), ("bf16", 0.02)):
         backend = engine(net, precision=precision)
         np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=bound)
@@ -182,7 +182,7 @@ def test_any_network_runs():
 
 
 def test_graph_and_launch_by_launch_agree():
-    net, frames = network(), pictures(3)
+    net, frames = network(), random_frames(3)
     with_graphs, without = engine(net), engine(net, graphs=False)
     np.testing.assert_array_equal(
         with_graphs.submit(frames).result(TIMEOUT_S), without.submit(frames).result(TIMEOUT_S)
@@ -191,7 +191,7 @@ def test_graph_and_launch_by_launch_agree():
 
 
 def test_frames_as_numpy_hands_them_out():
-    net, frames = network(), pictures(6, 40, 40)
+    net, frames = network(), random_frames(6, 40, 40)
     backend = engine(net)
     views = [frames[::2, 4:36, :32], frames[:3, ::-1, :, ::-1]]
     frames.flags.writeable = False
@@ -204,7 +204,7 @@ def test_the_network_given_is_left_alone():
     net = network()
     before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict().items()}
     backend = engine(net, precision="fp16")
-    backend.submit(pictures(1)).result(TIMEOUT_S)
+    backend.submit(random_frames(1)).result(TIMEOUT_S)
     backend.close()
     assert all(torch.equal(tensor, copy) and tensor.dtype == copy.dtype for tensor, copy in before.values())
     assert all(parameter.requires_grad for parameter in net.parameters())
@@ -228,7 +228,7 @@ def wait_for(condition: Any) -> None:
 def warm(backend: CudaBackend, device: SimulatedDevice, count: int) -> None:
     """A plan for batches of `count`, and both slots grown: nothing is left to build, which waits for the device."""
     for _ in range(2):
-        backend.submit(pictures(count)).result(TIMEOUT_S)
+        backend.submit(random_frames(count)).result(TIMEOUT_S)
     device.log.clear()
 
 
@@ -237,7 +237,7 @@ def test_a_second_batch_is_on_its_way_before_the_first_has_left_and_a_third_wait
     backend = engine(net, device)
     warm(backend, device, 2)
     device.running.clear()
-    batches = [pictures(2, seed=seed) for seed in range(4)]
+    batches = [random_frames(2, seed=seed) for seed in range(4)]
     futures = [backend.submit(batch) for batch in batches]
     wait_for(lambda: len(copies(device, "issued", COPY_OUT)) == 2)
     time.sleep(0.1)
@@ -256,7 +256,7 @@ def test_a_second_batch_is_on_its_way_before_the_first_has_left_and_a_third_wait
 def test_copies_have_streams_of_their_own():
     device = SimulatedDevice()
     backend = engine(network(), device)
-    backend.submit(pictures(1)).result(TIMEOUT_S)
+    backend.submit(random_frames(1)).result(TIMEOUT_S)
     backend.close()
     streams = {label: stream for moment, stream, label in device.log if moment == "done"}
     assert {label: streams[label] for label in (COPY_IN, COMPUTE, COPY_OUT)} == {
@@ -277,7 +277,7 @@ def right_results(device: SimulatedDevice, rounds: int = 6) -> int:
     """Of `rounds` batches, all in flight as far as slots allow."""
     net = network()
     backend = engine(net, device)
-    batches = [pictures(1 + seed % 4, seed=seed) for seed in range(rounds)]
+    batches = [random_frames(1 + seed % 4, seed=seed) for seed in range(rounds)]
     futures = [backend.submit(batch) for batch in batches]
     right = 0
     for batch, future in zip(batches, futures, strict=True):
@@ -302,7 +302,7 @@ def test_a_buffer_used_twice_would_show_here():
     warm(backend, device, 2)
     backend._free.put(backend._buffers[0])  # handed out twice
     device.running.clear()
-    futures = [backend.submit(pictures(2, seed=seed)) for seed in range(3)]
+    futures = [backend.submit(random_frames(2, seed=seed)) for seed in range(3)]
     # A batch was refused: before it gives up its slot it waits for the device, without a copy of its own.
     wait_for(lambda: device.log.count(("issued", COPY_IN, "record")) > len(copies(device, "issued", COPY_IN)))
     device.running.set()
@@ -312,10 +312,10 @@ def test_a_buffer_used_twice_would_show_here():
 
 def test_a_result_is_nobody_elses_memory():
     backend = engine(network())
-    first = backend.submit(pictures(2, seed=1)).result(TIMEOUT_S)
+    first = backend.submit(random_frames(2, seed=1)).result(TIMEOUT_S)
     kept = first.copy()
     for seed in range(4):
-        backend.submit(pictures(2, seed=seed)).result(TIMEOUT_S)[:] = 7
+        backend.submit(random_frames(2, seed=seed)).result(TIMEOUT_S)[:] = 7
     np.testing.assert_array_equal(first, kept)
     assert first.flags.writeable
     backend.close()
@@ -326,7 +326,7 @@ def test_eight_threads_get_their_own_results():
     backend = engine(net, SimulatedDevice(3), plans=4)
     sizes = [(16, 16), (24, 16), (13, 21)]
     batches = {
-        (thread, turn): pictures(1 + (thread + turn) % 5, *sizes[(thread * turn) % 3], seed=100 * thread + turn)
+        (thread, turn): random_frames(1 + (thread + turn) % 5, *sizes[(thread * turn) % 3], seed=100 * thread + turn)
         for thread in range(8)
         for turn in range(20)
     }
@@ -345,7 +345,7 @@ def test_eight_threads_get_their_own_results():
 def test_futures_are_resolved_in_the_order_of_submission():
     backend, order = engine(network()), []
     counts = [3, 1, 9, 2, 1, 7]
-    futures = [backend.submit(pictures(count)) for count in counts]
+    futures = [backend.submit(random_frames(count)) for count in counts]
     for number, future in enumerate(futures):
         future.add_done_callback(lambda _, number=number: order.append(number))
     for future in futures:
@@ -362,10 +362,10 @@ def test_batches_run_in_few_sizes_and_the_plans_are_bounded():
     device = SimulatedDevice()
     backend = engine(network(), device, plans=3)
     for count in (1, 3, 4, 2):
-        backend.submit(pictures(count, 16, 16)).result(TIMEOUT_S)
+        backend.submit(random_frames(count, 16, 16)).result(TIMEOUT_S)
     assert backend._plans.shapes == [(1, 16, 16), (4, 16, 16), (2, 16, 16)]
-    backend.submit(pictures(1, 16, 16)).result(TIMEOUT_S)
-    backend.submit(pictures(1, 8, 8)).result(TIMEOUT_S)
+    backend.submit(random_frames(1, 16, 16)).result(TIMEOUT_S)
+    backend.submit(random_frames(1, 8, 8)).result(TIMEOUT_S)
     assert backend._plans.shapes == [(2, 16, 16), (1, 16, 16), (1, 8, 8)], "the least recently used went"
     backend.close()
 
@@ -375,7 +375,7 @@ def test_what_is_put_away_frees_its_memory():
     backend = engine(network(), device, plans=2)
     held = []
     for side in range(8, 88, 8):
-        backend.submit(pictures(2, side, 16)).result(TIMEOUT_S)
+        backend.submit(random_frames(2, side, 16)).result(TIMEOUT_S)
         held.append(device.held_bytes)
     shapes = backend._plans.shapes
     assert len(shapes) == 2
@@ -389,7 +389,7 @@ def test_what_is_put_away_frees_its_memory():
 def test_filling_up_a_batch_changes_nothing():
     net = network()
     backend = engine(net, sizes=(1, 8))
-    frames = pictures(3)
+    frames = random_frames(3)
     alone = np.concatenate([backend.submit(frames[i : i + 1]).result(TIMEOUT_S) for i in range(3)])
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), alone, atol=1e-5)
     backend.close()
@@ -403,7 +403,7 @@ def test_a_batch_too_large_for_the_memory_is_done_in_halves_and_the_size_remembe
     frame_bytes = 32 * 32 * (3 + 4)
     device = SimulatedDevice(memory_bytes=frame_bytes * (4 + 2 * 4 + 3))  # a plan for 4 and two slots for 4, not for 8
     backend = engine(net, device, sizes=(1, 2, 4, 8, 16))
-    frames = pictures(13)
+    frames = random_frames(13)
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     assert backend.halvings == 2  # 16 -> 8 -> 4
     assert backend.submit(frames, threshold=0.5).result(TIMEOUT_S).shape == (13, 32, 32)
@@ -419,9 +419,9 @@ def test_a_single_frame_too_large_is_an_error_and_the_engine_goes_on():
     net = network()
     backend = engine(net, SimulatedDevice(memory_bytes=3 * 16 * 16 * (3 + 4)))
     with pytest.raises(EngineError, match=r"one frame of 96x64 does not fit .* must be smaller"):
-        backend.submit(pictures(4, 96, 64)).result(TIMEOUT_S)
+        backend.submit(random_frames(4, 96, 64)).result(TIMEOUT_S)
     assert backend.halvings == 2
-    frames = pictures(1, 16, 16)
+    frames = random_frames(1, 16, 16)
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     backend.close()
 
@@ -437,7 +437,7 @@ def test_memory_may_run_out_anywhere(moment):
 
     backend = engine(net, SimulatedDevice(fault=fault), graphs=moment != "compute")
     for seed in range(3):
-        frames = pictures(4, seed=seed)
+        frames = random_frames(4, seed=seed)
         np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     assert backend.halvings == 2
     backend.close()
@@ -468,18 +468,18 @@ def test_a_lost_device_fails_what_is_in_flight_and_everything_after(label):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
 
     backend = engine(network(), SimulatedDevice(fault=fault))
-    backend.submit(pictures(2)).result(TIMEOUT_S)
+    backend.submit(random_frames(2)).result(TIMEOUT_S)
     broken.set()
     futures: list[Future[Any]] = []
     with pytest.raises(
         EngineLost, match=r"device cpu is lost \(CUDA error: an illegal memory access was encountered\)"
     ):
         for _ in range(1000):
-            futures.append(backend.submit(pictures(2)))
+            futures.append(backend.submit(random_frames(2)))
             futures[-1].exception(TIMEOUT_S)
     assert futures and all(isinstance(future.exception(TIMEOUT_S), EngineLost) for future in futures)
     start = time.monotonic()
-    for call in (lambda: backend.submit(pictures(1)), lambda: backend.logits(torch.rand(1, 3, 8, 8))):
+    for call in (lambda: backend.submit(random_frames(1)), lambda: backend.logits(torch.rand(1, 3, 8, 8))):
         with pytest.raises(EngineLost):
             call()
     backend.close()
@@ -491,7 +491,7 @@ def test_a_device_lost_with_batches_in_flight_resolves_all_of_them():
     backend = engine(network(), device)
     warm(backend, device, 2)
     device.running.clear()
-    futures = [backend.submit(pictures(2)) for _ in range(7)]
+    futures = [backend.submit(random_frames(2)) for _ in range(7)]
     device._broken = RuntimeError("CUDA error: unspecified launch failure")
     device.running.set()
     assert all(isinstance(future.exception(TIMEOUT_S), EngineLost) for future in futures)
@@ -511,7 +511,7 @@ def test_another_error_costs_its_batch_only(seed):
     backend = engine(net, device)
     warm(backend, device, 2)
     faults[0] = 1
-    frames = pictures(2)
+    frames = random_frames(2)
     first, *others = [backend.submit(frames) for _ in range(4)]
     with pytest.raises(EngineError, match="RuntimeError: shapes do not match") as caught:
         first.result(TIMEOUT_S)
@@ -548,7 +548,7 @@ def test_close_finishes_what_is_in_flight_cancels_the_rest_and_leaves_no_thread(
     net, device = network(), SimulatedDevice()
     before = threading.active_count()
     backend = engine(net, device)
-    frames = pictures(2)
+    frames = random_frames(2)
     warm(backend, device, 2)
     device.running.clear()
     futures = [backend.submit(frames) for _ in range(8)]
@@ -574,7 +574,7 @@ def test_a_batch_cancelled_while_it_waits_is_not_run():
     backend = engine(network(), device)
     warm(backend, device, 1)
     device.running.clear()
-    futures = [backend.submit(pictures(1)) for _ in range(5)]
+    futures = [backend.submit(random_frames(1)) for _ in range(5)]
     assert futures[-1].cancel()
     device.running.set()
     assert all(future.result(TIMEOUT_S) is not None for future in futures[:-1])
