@@ -42,8 +42,8 @@ chaos: install # fault injection; as root also packet loss and full disks
 	@sh scripts/system_packages.sh
 	@PYTHONPATH=tests $(BIN)/python -m endurance.chaos --faults $(FAULTS) --seed $(SEED)
 
-bench-gpu: # checks and measures the CUDA engine; needs a GPU, torch and numpy alone
-	@$(PYTHON) scripts/bench_gpu.py
+bench-gpu: # checks and measures the CUDA engine; needs only a GPU, torch and numpy
+	@PYTHONPATH=$(CURDIR) $(PYTHON) scripts/bench_gpu.py
 
 docs: install # the documentation as a site, in site/
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"

@@ -149,7 +149,7 @@ class Detector:
         found = {
             detections.ref.camera: Detections(detections)
             for batch in segmenter.submit(frames)
-            for detections in batch.detections()
+            for detections in segmenter.finish(batch)
         }
         return [found[frame.ref.camera] for frame in frames]
 

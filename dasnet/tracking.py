@@ -40,7 +40,7 @@ class Tracker:
         """
         ref = FrameRef("video", "", self._frames, time_s, round(time_s * 1e9), round(time_s * 1e9))
         self._frames += 1
-        return self._stage.track(replace(detections.raw, ref=ref))
+        return self._stage.update(replace(detections.raw, ref=ref)).tracks
 
 
 def replay(
@@ -61,7 +61,7 @@ def replay(
     source = open_recording(Path(path))
     with Engine(loaded, device=device) as engine:
         segmenter = Segmenter(engine)
-        stage = TrackStage(segmenter.decision)
+        stage = TrackStage(segmenter.thresholds)
         known: Band | None = None
         try:
             for picture in source.frames():
@@ -70,7 +70,7 @@ def replay(
                 ref = FrameRef(Path(path).stem, "", picture.number, picture.pts_s, time_ns, time_ns)
                 frame = Frame(ref, known, picture.pixels)
                 for batch in segmenter.submit([frame]):
-                    for detections in batch.detections():
-                        yield frame, stage.track(detections)
+                    for detections in segmenter.finish(batch):
+                        yield frame, stage.update(detections).tracks
         finally:
             source.close()

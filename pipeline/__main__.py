@@ -11,6 +11,7 @@ from pipeline.runtime.interruption import end_quietly
 
 
 def main() -> None:
+    """Run the command line; see `pipeline.cli`."""
     end_quietly()
     from pipeline.cli import main as run_command
 

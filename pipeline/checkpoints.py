@@ -1,4 +1,4 @@
-"""Which checkpoint is used where none is named."""
+"""The checkpoint to use: the configured one, else the shipped one."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from pipeline.errors import ConfigError
 SHIPPED = Path(model.__path__[0]) / "weights" / "dasnet.safetensors"
 
 
-def checkpoint_path(named: Path | None) -> Path:
-    """Raises ConfigError where the file is not there."""
-    path = named or SHIPPED
+def checkpoint_path(configured: Path | None) -> Path:
+    """Return the configured checkpoint or the shipped one.  Raise ConfigError where the file does not exist."""
+    path = configured or SHIPPED
     if not path.is_file():
-        raise ConfigError(f"checkpoint {path}: no such file; allowed: a .safetensors file of dasnet, or a .pth file")
+        raise ConfigError(f"checkpoint {path}: no such file; expected a .safetensors or .pth checkpoint")
     return path

@@ -1,6 +1,6 @@
-"""`dasnet`: the command line.  Each command imports what it needs when it runs, so that a camera's worker stays small.
+"""`dasnet`: the command line.  Commands import their modules when they run, which keeps capture workers small.
 
-Exit codes: 0 done, 1 failed (also: part of the input failed), 2 wrong usage or configuration.
+Exit codes: 0 success, 1 failure (also of part of the input), 2 invalid usage or configuration.
 """
 
 import os
@@ -33,20 +33,22 @@ app = typer.Typer(
 )
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file.")]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made if needed.")]
-CheckpointOption = Annotated[Path | None, typer.Option(help="A checkpoint; default: the shipped one.")]
-ThresholdOption = Annotated[float | None, typer.Option(min=0, max=1, help="Default: the checkpoint's.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-HostOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The cameras of that host alone; default: the host that searches.")
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder; created if needed.")]
+CheckpointOption = Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped one.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Segmentation threshold; default: the checkpoint's.")
 ]
-EngineOption = Annotated[str, typer.Option(help="auto, native, torch, cuda, reference.")]
+DeviceOption = Annotated[str, typer.Option(help="Inference device: auto, cpu, cuda, cuda:N.")]
+HostOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The edge host whose cameras run here; default: the inference host.")
+]
+EngineOption = Annotated[str, typer.Option(help="Inference engine: auto, native, torch, cuda, reference.")]
 
 
 def main() -> None:
-    """Run a command; a known failure is one line on stderr and an exit code, anything else a traceback.
+    """Run a command; report a known error as one line on stderr with its exit code, any other as a traceback.
 
-    Neither shows a secret: what a library says may quote one.
+    Secrets are redacted in both.
     """
     from model.errors import ModelError  # cheap: imports no torch
 
@@ -58,14 +60,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception:
         if "structlog" in sys.modules and sys.modules["structlog"].is_configured():
-            raise  # the log tells
+            raise  # the log records it
         print(redact(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
 
 
 @app.command(epilog="Example: `dasnet run configs/demo.yaml`")
 def run(config: ConfigArgument, host: HostOption = None) -> None:
-    """Watch the cameras of a site until stopped."""
+    """Run the pipeline on the cameras of a site until stopped."""
     from pipeline.config.file import load
     from pipeline.diagnostics.preflight import check_machine
     from pipeline.runtime import logs
@@ -79,10 +81,10 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 
 @app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
 def reload_cameras(config: ConfigArgument) -> None:
-    """Let the running program read its configuration again: cameras added, removed or changed; the others go on."""
-    from pipeline.runtime.reload import ask
+    """Reload the configuration of the running program: add, remove or change cameras without interrupting others."""
+    from pipeline.runtime.reload import request_reload
 
-    for line in ask(config):
+    for line in request_reload(config):
         print(line)
 
 
@@ -92,10 +94,10 @@ def check(
     host: HostOption = None,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Open every camera: codec, size, rates, an image; 1 if one fails."),
+        typer.Option("--connect", help="Open every camera and report codec, size, frame rates and an image."),
     ] = False,
 ) -> None:
-    """Validate a configuration and say what it means, without starting anything."""
+    """Validate a configuration and summarise it, without starting the pipeline."""
     from pipeline.config.file import load
     from pipeline.diagnostics.doctor import describe
     from pipeline.diagnostics.preflight import check_machine
@@ -114,37 +116,40 @@ def check(
 
 @app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")
 def replay(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Videos, folders, image sequences.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Videos, folders or image sequences.")],
     out: OutOption,
     checkpoint: CheckpointOption = None,
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
-    band: Annotated[str, typer.Option(help="visible, infrared, or auto: infrared where there is no colour.")] = "auto",
-    scale: Annotated[float | None, typer.Option(min=0.05, max=8, help="Default: the checkpoint's.")] = None,
+    band: Annotated[str, typer.Option(help="visible, infrared, or auto: infrared for grey frames.")] = "auto",
+    scale: Annotated[
+        float | None, typer.Option(min=0.05, max=8, help="Resize factor before inference; default: the checkpoint's.")
+    ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option(metavar="'X,Y X,Y X,Y'", help="A polygon in which nothing is reported.")
+        list[str] | None,
+        typer.Option(metavar="'X,Y X,Y X,Y'", help="Privacy mask: a polygon in which detections are discarded."),
     ] = None,
     within: Annotated[
-        str | None, typer.Option("--region", metavar="X0,Y0,X1,Y1", help="Search this part of the frame alone.")
+        str | None, typer.Option("--region", metavar="X0,Y0,X1,Y1", help="Region of interest, in frame pixels.")
     ] = None,
-    fps: Annotated[float | None, typer.Option(min=0.1, help="Of image sequences; default 25.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, help="Frame rate of image sequences; default: 25.")] = None,
     stream: Annotated[
-        int | None, typer.Option(min=0, help="Video stream of a file; default: the one that players choose.")
+        int | None, typer.Option(min=0, help="Video stream of a file; default: FFmpeg's best stream.")
     ] = None,
     start_time: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: as the file says."),
+        typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: the file's."),
     ] = None,
-    start: Annotated[int, typer.Option(min=0, help="First frame, 0-based.")] = 0,
-    end: Annotated[int | None, typer.Option(min=1, help="Frame to stop before.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    start: Annotated[int, typer.Option(min=0, help="First frame to process, 0-based.")] = 0,
+    end: Annotated[int | None, typer.Option(min=1, help="First frame not to process.")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Process every n-th frame.")] = 1,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write annotated.mp4.")] = True,
     from_detections: Annotated[
-        bool, typer.Option("--from-detections", help="Track again from the detections stored in DIR.")
+        bool, typer.Option("--from-detections", help="Run only tracking, on the detections stored in DIR.")
     ] = False,
 ) -> None:
-    """Search recordings: every frame, none dropped, the same result every time."""
+    """Run the pipeline on recordings: every frame, deterministically."""
     from pipeline.replay.options import ReplayOptions, polygon, region
     from pipeline.replay.options import start_time as parsed_time
     from pipeline.replay.run import run_replay
@@ -172,15 +177,15 @@ def replay(
 
 @app.command(epilog="Example: `dasnet predict photo.jpg --out out`")
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     out: OutOption,
     checkpoint: CheckpointOption = None,
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
-    band: Annotated[str, typer.Option(help="visible, infrared, or auto.")] = "auto",
+    band: Annotated[str, typer.Option(help="visible, infrared, or auto: infrared for grey images.")] = "auto",
 ) -> None:
-    """Segment pictures: a mask, an overlay and the boxes for each."""
+    """Segment images; write a mask, an overlay and the boxes of each."""
     from pipeline.replay.predict import run_predict
 
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
@@ -188,16 +193,16 @@ def predict(
 
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
-    """How the cameras of a site fare: a live table, or one reading elsewhere; exit code 0 if all are searched."""
+    """Show live camera status; print it once where output is not a terminal. Exit code 0: all cameras are up."""
     from pipeline.config.file import load
     from pipeline.diagnostics.status import show
 
-    raise typer.Exit(show(load(config).at(host)))
+    raise typer.Exit(show(load(config).for_host(host)))
 
 
 @app.command(epilog="Example: `dasnet doctor`")
 def doctor() -> None:
-    """What is installed, and what this machine offers: devices, processor, codecs, memory, disk, clock, limits."""
+    """Check the installation and this machine: packages, devices, codecs, memory, disk, clock, limits."""
     from pipeline.diagnostics.doctor import examine
 
     report, healthy = examine(Path.cwd())
@@ -208,9 +213,9 @@ def doctor() -> None:
 @app.command(epilog="Example: `dasnet support-bundle --out support.zip site.yaml`")
 def support_bundle(
     config: ConfigArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The zip file to write.")],
 ) -> None:
-    """All that helps to find a fault, without secrets and pictures, in one file to pass on."""
+    """Collect diagnostic information, without secrets and images, in one zip file to share."""
     from pipeline.config.file import load
     from pipeline.diagnostics.support_bundle import write
 
@@ -220,10 +225,10 @@ def support_bundle(
 @app.command(epilog="Example: `dasnet models`")
 def models(
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time each on this processor too; up to a minute.")
+        bool, typer.Option("--measure", help="Also time each network on this CPU; up to a minute.")
     ] = False,
 ) -> None:
-    """The eight networks side by side: parameters, GFLOP, and the paper's figures."""
+    """List the eight networks: parameters, GFLOP, and the paper's figures."""
     from model.summary import summarise_networks, table
 
     print(table(summarise_networks(measure)))
@@ -234,11 +239,11 @@ def label(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A labelled data set, or scene:count=500,seed=1.")],
     out: OutOption,
     classes: Annotated[
-        bool, typer.Option("--classes", help="Label maps too: 1 uav, 2 bird, 3 airplane, 4 helicopter.")
+        bool, typer.Option("--classes", help="Also write class maps: 1 uav, 2 bird, 3 airplane, 4 helicopter.")
     ] = False,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="Label every n-th frame.")] = 1,
 ) -> None:
-    """Turn boxes into masks to train on, with a contact sheet to look at."""
+    """Generate training masks from bounding boxes, with a contact sheet for review."""
     from training.label import run_label
 
     raise typer.Exit(run_label(path, out, classes, stride))
@@ -248,14 +253,15 @@ def label(
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A training YAML file, ours or the original's.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Of the run; default: .cache/runs/NAME, by CONFIG.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of the run; default: .cache/runs/NAME of CONFIG."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state in DIR.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the state in DIR.")] = False,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. optimizer.lr=0.001.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. optimizer.lr=0.001.")
     ] = None,
 ) -> None:
-    """Train one of the eight networks; stopped at any time, it goes on with --resume."""
+    """Train one of the eight networks; a run can be stopped at any time and resumed with --resume."""
     from training.train import run_training
 
     raise typer.Exit(run_training(config, out, resume, changes or []))
@@ -263,15 +269,15 @@ def train(
 
 @app.command(epilog="Example: `dasnet worker capture site.yaml --camera north`")
 def worker(
-    role: Annotated[str, typer.Argument(help="capture, segmentation, tracking, console.")],
+    role: Annotated[str, typer.Argument(help="capture, segmentation, tracking or console.")],
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file; -: from the supervisor.")],
-    camera: Annotated[str | None, typer.Option(help="Which camera, for capture.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Id of the camera; capture only.")] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve its own metrics there; `run` serves those of all."),
+        typer.Option(min=0, max=65535, help="Serve this worker's metrics on this port; `run` serves those of all."),
     ] = None,
 ) -> None:
-    """Run one worker; `dasnet run` starts them all."""
+    """Run a single worker; `dasnet run` starts all of them."""
     import structlog
 
     from model.errors import ModelError
@@ -289,7 +295,7 @@ def worker(
     try:
         _run_worker(role, control, camera, stop, served)
     except (DasnetError, ModelError) as error:
-        structlog.get_logger().error("worker cannot go on", reason=str(error))
+        structlog.get_logger().error("worker failed", reason=str(error))
         raise typer.Exit(error.exit_code) from None
 
 
@@ -300,7 +306,7 @@ def _run_worker(
         from pipeline.capture.worker import run as run_capture
 
         if camera is None:
-            raise ConfigError("worker capture needs --camera ID")
+            raise ConfigError("worker capture: --camera is required; must be the id of a camera")
         run_capture(control, control.config.camera(camera), stop, served)
     elif role == "segmentation":
         from pipeline.segmentation.worker import run as run_segmentation
@@ -315,32 +321,34 @@ def _run_worker(
 
         run_console(control, stop, served)
     else:
-        raise ConfigError(f"worker {role!r}; allowed: capture, segmentation, tracking, console")
+        raise ConfigError(f"worker {role!r}; must be one of capture, segmentation, tracking, console")
 
 
 @app.command(epilog="Example: `dasnet password console.password`")
-def password(file: Annotated[Path, typer.Argument(metavar="FILE", help="Is written; only you can read it.")]) -> None:
-    """Make the password file of the console: asks twice, or reads one line that is piped in."""
+def password(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, readable by you only.")],
+) -> None:
+    """Write the console's password file; prompts twice, or reads one line from a pipe."""
     from pipeline.console.password import ask, write_password_file
 
     write_password_file(file, ask())
-    print(f"{file}: written; name it in the configuration as console.password_file")
+    print(f"{file}: written; set console.password_file in the configuration to it")
 
 
 @app.command(epilog="Example: `dasnet keys keys edge1 edge2`")
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the keys; made if needed.")],
-    hosts: Annotated[list[str], typer.Argument(metavar="HOST...", help="Hosts, as the cameras name them.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the keys; created if needed.")],
+    hosts: Annotated[list[str], typer.Argument(metavar="HOST...", help="Edge hosts, as in the key `host` of cameras.")],
 ) -> None:
-    """Make the keys with which cameras on other hosts reach the one that searches; existing ones are kept."""
+    """Generate the CURVE keys of the inference host and its edge hosts; existing keys are kept."""
     from pipeline.transport.keys import SERVER, make_keys
 
     made = make_keys(folder, hosts)
     for path in made:
-        print(f"{path}: made")
+        print(f"{path}: written")
     print(
-        f"the searching host needs {folder}/{SERVER}.key_secret and {folder}/hosts/*.key; "
-        f"each other host {folder}/{SERVER}.key and its own {folder}/hosts/NAME.key_secret"
+        f"the inference host needs {folder}/{SERVER}.key_secret and {folder}/hosts/*.key; "
+        f"each edge host {folder}/{SERVER}.key and its own {folder}/hosts/NAME.key_secret"
     )
 
 
@@ -352,14 +360,19 @@ def version() -> None:
 
 @app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or the original.")],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan (TensorRT: experimental).")
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dasnet or of the original DAS-Net.")
     ],
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; 18 is read by the most runtimes.")] = 18,
-    fold: Annotated[bool, typer.Option("--fold/--no-fold", help="The last two convolutions as one, exactly.")] = True,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="An .onnx file, or a .plan file for TensorRT (experimental)."),
+    ],
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23; most runtimes support 18.")] = 18,
+    fold: Annotated[
+        bool, typer.Option("--fold/--no-fold", help="Fold the last two convolutions into one, exactly.")
+    ] = True,
 ) -> None:
-    """Write a checkpoint as ONNX or as a TensorRT plan, checked against the network."""
+    """Export a checkpoint to ONNX, or to a TensorRT plan (experimental: never run on its hardware), and verify it."""
     from model.export.onnx import run_export
     from pipeline.checkpoints import checkpoint_path
 
@@ -369,17 +382,23 @@ def export(
 @app.command(epilog="Example: `dasnet bench --sizes 256x256,512x512 --json bench.json --plot bench.png`")
 def bench(
     checkpoint: CheckpointOption = None,
-    sizes: Annotated[str, typer.Option(help="HEIGHTxWIDTH, multiples of 32.")] = "256x256,512x512",
-    batches: Annotated[str, typer.Option(help="Frames in a batch.")] = "1,4",
-    precisions: Annotated[str, typer.Option(help="Of fp32, bf16, fp16.")] = "fp32,bf16,fp16",
-    threads: Annotated[str | None, typer.Option(help="Of the processor; default: every usable core.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed forwards of each candidate.")] = 10,
-    frames: Annotated[Path | None, typer.Option(help="Recordings for masks; default: tests/data/clips.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a PNG; needs matplotlib.")] = None,
-    compile_too: Annotated[bool, typer.Option("--compile", help="torch.compile too: minutes a shape.")] = False,
+    sizes: Annotated[str, typer.Option(help="Input sizes, HEIGHTxWIDTH; multiples of 32.")] = "256x256,512x512",
+    batches: Annotated[str, typer.Option(help="Batch sizes.")] = "1,4",
+    precisions: Annotated[str, typer.Option(help="Precisions: fp32, bf16, fp16.")] = "fp32,bf16,fp16",
+    threads: Annotated[str | None, typer.Option(help="CPU threads; default: every usable core.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed forward passes per candidate.")] = 10,
+    frames: Annotated[
+        Path | None, typer.Option(help="Recordings for the comparison of masks; default: tests/data/clips.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write a PNG plot; requires matplotlib.")
+    ] = None,
+    compile_too: Annotated[
+        bool, typer.Option("--compile", help="Include torch.compile; takes minutes per input shape.")
+    ] = False,
 ) -> None:
-    """Compare the engines on this machine: speed and exactness, candidates in turn."""
+    """Benchmark the inference engines on this machine: speed, and accuracy against float64."""
     from pipeline.bench.run import BenchOptions, run_bench
 
     options = BenchOptions(sizes, batches, precisions, threads, rounds, frames, json, plot, compile_too)
@@ -388,20 +407,22 @@ def bench(
 
 @app.command(epilog="Example: `dasnet evaluate --checkpoint best.pth --data FOLDER --split test --json best.json`")
 def evaluate(
-    data: Annotated[str, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled data.")],
+    data: Annotated[str, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled data set.")],
     checkpoint: CheckpointOption = None,
-    split: Annotated[str, typer.Option(help="Of the data.")] = "val",
-    every: Annotated[int, typer.Option(min=1, help="Take every n-th frame of a recording.")] = 1,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
+    every: Annotated[int, typer.Option(min=1, help="Evaluate every n-th frame of a recording.")] = 1,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="For `compare`: evaluation.json, sample masks, plots.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The network that the checkpoint must be of.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the training, where the checkpoint does not say.")] = None,
+    model: Annotated[str | None, typer.Option(help="The network that the checkpoint must hold.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the training, where the checkpoint does not hold it.")
+    ] = None,
     device: DeviceOption = "auto",
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time a frame too.")] = True,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Also measure inference time.")] = True,
 ) -> None:
-    """Precision, recall, Dice and IoU of a checkpoint's masks, by target size and band; speed."""
+    """Evaluate a checkpoint's masks: precision, recall, Dice and IoU by target size and band; inference time."""
     from pipeline.checkpoints import checkpoint_path
     from training.evaluation.evaluate import EvaluateOptions, run_evaluate
 
@@ -433,10 +454,10 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders or JSON files of `evaluate`.")],
     out: OutOption,
     reference: Annotated[
-        str | None, typer.Option(help="What is tested against; default: dasnet, or the first.")
+        str | None, typer.Option(help="The network to test against; default: dasnet, or the first.")
     ] = None,
 ) -> None:
-    """Several networks, each trained with several seeds: means, deviations, paired tests, effect sizes, figures."""
+    """Compare networks trained with several seeds each: means, deviations, paired tests, effect sizes, figures."""
     from training.evaluation.compare import run_compare
 
     run_compare(runs, out, reference)

@@ -1,45 +1,47 @@
-"""What goes wrong in the pipeline, and the exit code of each.
+"""Exceptions of the pipeline, and their exit codes.
 
-DasnetError             failed (exit code 1)
-├── ConfigError         a configuration or command that cannot be used (exit code 2)
-├── SourceError         a camera or file that cannot be opened or read on
-│   └── CredentialsError    the camera refused the user or password
-├── ImageError          an image that is no image, too large, or of a kind that is not read
-├── WireError           a message that this version does not understand
+DasnetError             failure (exit code 1)
+├── ConfigError         invalid configuration or command (exit code 2)
+├── SourceError         a camera or file cannot be opened or read
+│   └── CredentialsError    the camera rejected user or password
+├── ImageError          not an image, too large, or an unsupported format
+├── WireError           a message that this version cannot decode
 └── StoreError          the store of tracks and events cannot be used
-    └── DamagedStoreError   its file is damaged, or no database
+    └── DamagedStoreError   the file is damaged, or not a database
 """
 
 
 class DasnetError(Exception):
-    """Its text names the place, the bad value, and what is allowed."""
+    """Base class; the message names the place, the value, and what is expected."""
 
     exit_code = 1
 
 
 class ConfigError(DasnetError):
+    """An invalid configuration or command."""
+
     exit_code = 2
 
 
 class SourceError(DasnetError):
-    pass
+    """A camera or file that cannot be opened or read."""
 
 
 class CredentialsError(SourceError):
-    pass
+    """User or password rejected by a camera."""
 
 
 class ImageError(DasnetError):
-    """Its text does not name the file: the caller does."""
+    """An image that cannot be read; the message does not name the file, the caller does."""
 
 
 class WireError(DasnetError):
-    pass
+    """A message that this version cannot decode."""
 
 
 class StoreError(DasnetError):
-    pass
+    """The store of tracks and events cannot be used."""
 
 
 class DamagedStoreError(StoreError):
-    pass
+    """The store's file is damaged, or not a database."""

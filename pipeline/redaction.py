@@ -1,8 +1,8 @@
-"""Texts in, the same without secrets out: for the log, the support bundle, and whatever else a person sees.
+"""Remove secrets from text for the log, the support bundle, and everything else that people read.
 
-A secret is replaced wherever it stands, also as it is written in an address, in JSON, in HTML or in Python; and so is
-what looks like the user and password of an address, whether it is known or not.  `remember` tells a process of its
-secrets; `redact` hides them.
+A known secret is replaced wherever it occurs, including its URL-encoded, JSON, HTML and Python forms.  Anything that
+looks like the user and password of an address is replaced whether known or not.  `remember` registers the secrets of
+this process; `redact` replaces them.
 """
 
 import html
@@ -14,27 +14,32 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-SHORTEST = 4  # characters; what is shorter is found in innocent words, and is hidden in addresses alone
+SHORTEST = 4  # characters; shorter secrets occur in ordinary words, and are replaced in addresses only
 _SECRET_WORD = "pass|pwd|token|secret|key|auth"  # noqa: S105 - how cameras name one in a query or path
-SECRET_IN_PATH = re.compile(rf"(?:{_SECRET_WORD})\w*?[=:/]", re.IGNORECASE)  # its value follows
-TOKEN = re.compile(r"(?=[A-Za-z+~]*[0-9])(?=[0-9+~]*[A-Za-z])[A-Za-z0-9+~]{12,}")  # letters and digits: random
+SECRET_IN_PATH = re.compile(rf"(?:{_SECRET_WORD})\w*?[=:/]", re.IGNORECASE)  # followed by its value
+TOKEN = re.compile(r"(?=[A-Za-z+~]*[0-9])(?=[0-9+~]*[A-Za-z])[A-Za-z0-9+~]{12,}")  # letters mixed with digits
 _CREDENTIALS = re.compile(
     r"(?<=://)[^\s/@'\"<>]*@|\b(?P<scheme>(?:rtsps?|https?):[/\\]*|(?:file|sdp|v4l2|demo):[^\s'\"<>:@]*:)[^\s'\"<>]*@"
 )
 
 
 class Redactor:
+    """Replaces a set of secrets in text."""
+
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {spelling for secret in secrets for spelling in _spellings(secret) if len(spelling) >= SHORTEST}
         self._longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
 
     def __call__(self, text: str) -> str:
-        for spelling in self._longest_first:  # hundreds; faster than one large pattern, whose making takes seconds
+        """Return the text with every secret replaced."""
+        for (
+            spelling
+        ) in self._longest_first:  # faster than one regular expression of hundreds, which compiles for seconds
             text = text.replace(spelling, HIDDEN)
         return _CREDENTIALS.sub(lambda found: f"{found['scheme'] or ''}{HIDDEN}@", text)
 
     def every(self, value: Any) -> Any:
-        """The value with every text in it redacted: before they are quoted, wrapped or cut to be shown."""
+        """Return the value with every string in it redacted, before strings are quoted, wrapped or truncated."""
         if isinstance(value, dict):
             return {self.every(name): self.every(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
@@ -47,19 +52,19 @@ _redactor = Redactor(())
 
 
 def remember(secrets: Iterable[str]) -> None:
-    """From here on `redact` hides these too, in this process."""
+    """Add secrets to those that `redact` replaces in this process."""
     global _redactor
     _known.update(secrets)
     _redactor = Redactor(_known)
 
 
 def redact(text: str) -> str:
-    """Return the text without the secrets that this process knows."""
+    """Return the text without this process's secrets."""
     return _redactor(text)
 
 
 def redact_every(value: Any) -> Any:
-    """As `redact`, for every text in a value."""
+    """Return the value with every string in it redacted."""
     return _redactor.every(value)
 
 
@@ -68,19 +73,19 @@ def _spellings(secret: str) -> set[str]:
     quoted = {partial(quote, safe=safe, errors="surrogateescape")(secret) for safe in ("", "/", "!$&'()*+,;=", ":")}
     written = {secret, secret.strip(), unquote(secret), *quoted, *(text.lower() for text in quoted)}
     forms = (json.dumps, partial(json.dumps, ensure_ascii=False), repr)
-    for _ in range(2):  # a text that is quoted in a text that is quoted
+    for _ in range(2):  # strings may be quoted twice
         written |= {form(text)[1:-1] for text in written for form in forms}
     return written | {html.escape(text) for text in written} | {text.replace("'", "''") for text in written}
 
 
 def userinfo_in(rest: str) -> str:
-    """Return `user:password` of what follows the scheme of an address in which it does not belong; else ""."""
+    """Return the `user:password` found after the scheme of a local address, or an empty string."""
     userinfo = rest.lstrip("/\\").rpartition("@")[0]
     return userinfo if ":" in userinfo else ""
 
 
 def secrets_of(uri: str) -> set[str]:
-    """The password of an address, however it is written, and what its path or query calls a secret."""
+    """Return the password of an address in every form, and the values that its path or query names as secret."""
     _, colon, rest = uri.partition(":")
     if not colon:
         return set()

@@ -1,6 +1,6 @@
-"""What flows between the stages: Frame -> Detections -> Track -> Event.
+"""Data types of the pipeline: Frame -> Detections -> Track -> Event.
 
-Every message carries one FrameRef.  Sequence numbers, drops and all latencies derive from it and from no other clock.
+Every message carries one FrameRef: sequence numbers, drops and all latencies derive from it and from no other clock.
 Boxes are `xyxy` in frame pixels (float, top-left 0,0, right and bottom edges exclusive).
 """
 
@@ -16,25 +16,26 @@ UNKNOWN = "unknown"
 
 
 class Band(StrEnum):
+    """Spectral band of a camera."""
+
     VISIBLE = "visible"
     INFRARED = "infrared"
 
 
 class Cause(StrEnum):
-    """Why a frame was not searched, or for how long a camera was blind."""
+    """Why a frame was dropped or failed, or why a camera is blind."""
 
     OFFLINE = "offline"  # no connection to the camera
-    STALE = "stale"  # too old to be worth searching
-    OVERLOAD = "overload"  # a newer frame replaced it before segmentation had time for it
+    OVERLOAD = "overload"  # a newer frame replaced it in the queue
     CORRUPT = "corrupt"  # decoding lost data
-    FAILED = "failed"  # segmentation failed or died with it
-    FROZEN = "frozen"  # the picture does not change
-    SATURATED = "saturated"  # the picture is black or blown out
+    FAILED = "failed"  # segmentation failed, or its process died
+    FROZEN = "frozen"  # the image does not change
+    SATURATED = "saturated"  # the image is black or overexposed
     TAMPERED = "tampered"  # the view changed abruptly or was covered
 
 
 class FrameRef(msgspec.Struct, frozen=True, array_like=True):
-    """Which frame this is, and when it was seen."""
+    """Identity and times of a frame; carried by every message about it."""
 
     camera: str
     session: str  # new at each start of the capture worker
@@ -47,7 +48,7 @@ class FrameRef(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """pixels: uint8 HxWx3 (RGB) or HxW."""
+    """A decoded frame; `pixels` are uint8, HxWx3 (RGB) or HxW."""
 
     ref: FrameRef
     band: Band
@@ -55,12 +56,12 @@ class Frame:
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width, height."""
+        """Return width and height."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
 class Mask(msgspec.Struct, frozen=True, array_like=True):
-    """A target's mask: packed bits of the rows of its bounding rectangle, in pixels of the network's input."""
+    """A detection's mask: packed bits of its bounding rectangle, row by row, in pixels of the network's input."""
 
     left: int
     top: int
@@ -70,21 +71,23 @@ class Mask(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def pack(cls, left: int, top: int, mask: NDArray[np.bool_]) -> "Mask":
+        """Pack a mask, bool (height, width), whose top left pixel is at (left, top)."""
         height, width = mask.shape
         return cls(left, top, width, height, np.packbits(mask).tobytes())
 
     def moved(self, right: int, down: int) -> "Mask":
+        """Return the mask moved by whole pixels."""
         return Mask(self.left + right, self.top + down, self.width, self.height, self.bits)
 
     def unpack(self) -> NDArray[np.bool_]:
-        """bool (height, width)."""
+        """Return the mask as bool (height, width)."""
         bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.width * self.height)
         return bits.reshape(self.height, self.width).astype(bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """All targets of one frame, as arrays of equal length N.  N = 0 says: searched, nothing found."""
+    """All detections of one frame, as arrays of equal length N.  N = 0 means: processed, nothing detected."""
 
     ref: FrameRef
     band: Band
@@ -92,32 +95,34 @@ class Detections:
     classes: tuple[str, ...]
     xyxy: NDArray[np.float32]  # (N, 4) frame pixels
     score: NDArray[np.float32]  # (N,) mean object probability over the mask
-    class_scores: NDArray[np.float32]  # (N, len(classes)) class probabilities; all zero: not told apart
+    class_scores: NDArray[np.float32]  # (N, len(classes)) class probabilities; all zero: not classified
     area_px: NDArray[np.float32]  # (N,) frame pixels
     centroid: NDArray[np.float32]  # (N, 2) frame pixels, weighted by probability
     masks: list[Mask] = field(default_factory=list)
     mask_scale: tuple[float, float] = (1.0, 1.0)  # frame pixels per mask pixel: x, y
-    camera_shift_px: tuple[float, float] | None = None  # of the whole picture since the previous frame; None: unknown
+    camera_shift_px: tuple[float, float] | None = None  # of the background since the previous frame; None: unknown
 
     def __len__(self) -> int:
         return len(self.score)
 
     def large(self, min_area_px: float) -> NDArray[np.bool_]:
-        """For each row, whether it has that area in pixels of the network's input: it may start a track."""
+        """Return for each row whether it covers that many pixels of the network's input, so may start a track."""
         area_px = self.area_px / (self.mask_scale[0] * self.mask_scale[1])
         large: NDArray[np.bool_] = area_px >= min_area_px - 0.5  # whole pixels, scaled there and back
         return large
 
 
 class TrackState(StrEnum):
+    """State of a track's life cycle."""
+
     TENTATIVE = "tentative"
     CONFIRMED = "confirmed"
-    COASTING = "coasting"  # confirmed, but not seen in this frame
+    COASTING = "coasting"  # confirmed, but without a detection in this frame
     LOST = "lost"
 
 
 class Track(msgspec.Struct, frozen=True):
-    """A snapshot of one track at one frame."""
+    """State of one track at one frame."""
 
     id: int  # unique within camera and session
     ulid: str  # unique in the world
@@ -125,7 +130,7 @@ class Track(msgspec.Struct, frozen=True):
     session: str
     state: TrackState
     label: str  # uav, unknown, or a distractor's class
-    evidence: dict[str, float]  # per class: mean over the last seconds of log-odds less the best other's
+    evidence: dict[str, float]  # per class: its log-odds minus the best other class's, averaged over the last seconds
     xyxy: tuple[float, float, float, float]
     velocity_px_s: tuple[float, float]
     score: float
@@ -135,18 +140,20 @@ class Track(msgspec.Struct, frozen=True):
 
     @property
     def is_target(self) -> bool:
-        """Alerted, unlike a sure distractor."""
+        """Return whether the track raises an alert; a track labelled as a distractor is suppressed."""
         return self.label in (UAV, UNKNOWN)
 
 
 class Severity(StrEnum):
+    """Severity of an event."""
+
     ALARM = "alarm"  # a uav
-    WARNING = "warning"  # something unknown that moves like one
+    WARNING = "warning"  # a track of unknown class
     INFO = "info"
 
 
 class DismissReason(StrEnum):
-    """What somebody who looked at an alert took it for instead."""
+    """Operator's reason for dismissing an alert."""
 
     BIRD = "bird"
     AIRCRAFT = "aircraft"
@@ -156,16 +163,18 @@ class DismissReason(StrEnum):
 
 
 class EventKind(StrEnum):
+    """Kind of an event."""
+
     TRACK_CONFIRMED = "track.confirmed"
-    TRACK_LABELLED = "track.labelled"  # a sure distractor: kept, not alerted
+    TRACK_LABELLED = "track.labelled"  # classified as a distractor: stored, not alerted
     TRACK_LOST = "track.lost"
     CAMERA_UP = "camera.up"
     CAMERA_DOWN = "camera.down"
-    CAMERA_BLIND = "camera.blind"  # pictures come, but show nothing
+    CAMERA_BLIND = "camera.blind"  # frames arrive, but are unusable or not processed
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that happened, at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it.
+    """An event at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it.
 
     `camera.blind` ends with the next `camera.up` or `camera.down`.
     """
@@ -180,18 +189,18 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     session: str
     track: Track | None = None
     alert: str | None = None  # id of the event that opened the alert
-    cause: Cause | None = None  # of a camera's blindness
+    cause: Cause | None = None  # why a camera is blind
     snapshot: str | None = None  # file name in the run folder's `snapshots`
-    time_utc: str | None = None  # ISO 8601; of a recording, where its wall-clock time is known
+    time_utc: str | None = None  # ISO 8601; for a recording whose wall-clock time is known
 
 
 class CameraState(msgspec.Struct, tag="camera"):
-    """capture -> track worker: a camera came up, went down, or went blind: `cause` says why it shows nothing."""
+    """capture -> track worker: a camera came up, went down or, with a cause, went blind."""
 
     camera: str
     session: str
     up: bool
     cause: Cause | None
     time_utc_ns: int
-    pts_s: float  # of the newest frame, and its number
-    frame: int
+    pts_s: float  # of the newest frame
+    frame: int  # its sequence number

@@ -34,7 +34,8 @@ from pipeline.segmentation import preview
 from pipeline.segmentation import worker as segmentation
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
-from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.channel import Channel
+from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink
 from pipeline.transport.sockets import Socket, bound
@@ -138,9 +139,10 @@ class NullSegmenter:
         done: Future[None] = Future()
         done.set_result(None)
         now_ns = time.monotonic_ns()
-        found = [empty_detections(frame) for frame in frames]
-        batch = {"frames": frames, "future": done, "detections": lambda: found}
-        return [SimpleNamespace(**batch, started_ns=now_ns, inferred_ns=now_ns)]
+        return [SimpleNamespace(frames=frames, probabilities=done, started_ns=now_ns, inferred_ns=now_ns)]
+
+    def finish(self, batch: SimpleNamespace) -> list[Detections]:
+        return [empty_detections(frame) for frame in batch.frames]
 
 
 def empty_detections(frame: Frame) -> Detections:
@@ -169,9 +171,9 @@ def _segmentation(there: Connection) -> None:
 def credit_flow(images: list[Pixels], frames: int, fps: float) -> Latencies:
     results = bound(zmq.PULL, Endpoints.results, high_water=1000)
     latencies: Latencies = []
-    with receiving(_segmentation) as receiver, Ledger(Path("bench.ledger"), CREDITS) as ledger:
-        refused = CaptureMetrics(CAMERA).refused
-        channel = Channel(Uplink(), CAMERA, "s1", live=False, bridge_s=0.25, ledger=ledger, refused=refused)
+    with receiving(_segmentation) as receiver, Ledger(Path("bench.ledger"), MAX_IN_FLIGHT) as ledger:
+        rejected = CaptureMetrics(CAMERA).refused
+        channel = Channel(Uplink(), CAMERA, "s1", live=False, max_age_s=0.25, ledger=ledger, rejected=rejected)
         for number, pixels in paced(images, frames, fps):
             ref = FrameRef(CAMERA, "s1", number, number / fps, time.monotonic_ns(), time.time_ns())
             channel.offer(Frame(ref, Band.VISIBLE, pixels), Stamps())

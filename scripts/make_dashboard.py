@@ -1,4 +1,4 @@
-"""Generate the Grafana dashboard from the definition below.
+"""Make Grafana's dashboard from the definition below.
 
 scripts/make_dashboard.py deploy/grafana/dashboard.json
 
@@ -31,14 +31,14 @@ WIDTH, HEIGHT = 8, 8  # of 24 columns
 
 @dataclass(frozen=True)
 class Figure:
-    """One panel: expressions by the names of their series."""
+    """A panel: expressions by the legend of their series."""
 
     title: str
     about: str
     unit: str
     series: tuple[tuple[str, str], ...]
     lowest: float | None = 0.0
-    kind: str = "lines"  # or stack: stacked series, except the objective; or heat map
+    kind: str = "lines"  # or "stack" (all series but the objective), or "heat map"
 
 
 def quantile(share: float, metric: str, by: str, selector: str) -> str:
@@ -70,13 +70,13 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("Capture to alert", "From reception of a frame to the stored alert.", "s", quantiles(_ALERT, CAMERA)),
         Figure(
             "Camera to track",
-            "From the camera's own timestamp of a frame to its tracks; as accurate as the clocks agree.",
+            "From the camera's timestamp of a frame to its tracks; accurate if the clocks of camera and host agree.",
             "s",
             quantiles("dasnet_camera_to_track_seconds", CAMERA),
         ),
         Figure(
             "Objective missed",
-            "Share of tracked frames that came later than the objective.",
+            "Share of tracked frames that missed the objective.",
             "percentunit",
             (
                 (
@@ -86,8 +86,8 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             ),
         ),
         Figure(
-            "Where a frame's time goes",
-            "Mean time in each stage, for each tracked frame; the stages up to the tracks add up to capture to track.",
+            "Latency budget",
+            "Mean time per tracked frame in each stage; the stages up to tracking add up to capture to track.",
             "s",
             (("{{stage}}", f"{total(f'{_STAGE}_sum', 'stage', HOST)} / {_FRAMES}"), OBJECTIVE),
             kind="stack",
@@ -98,7 +98,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         Figure("p95 by camera", "", "s", (("{{camera}}", quantile(0.95, _TRACK, "camera", CAMERA)), OBJECTIVE)),
         Figure(
             "Capture to track, all frames",
-            "Distribution of the latency of all frames.",
+            "Distribution of the latency over time.",
             "s",
             (("{{le}}", f"sum by (le) (increase({_TRACK}_bucket{{{CAMERA}}}{RATE}))"),),
             kind="heat map",
@@ -131,19 +131,19 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Frames dropped",
-            "Frames per second that were not segmented, by cause.",
+            "Frames per second that were dropped before inference, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_dropped_total", "camera, cause")),),
         ),
         Figure(
             "Frames failed",
-            "Frames per second whose inference failed, by cause.",
+            "Frames per second whose processing failed, by cause.",
             "cps",
             (("{{camera}} {{cause}}", total("dasnet_frames_failed_total", "camera, cause")),),
         ),
         Figure(
             "Up",
-            "1 while a camera delivers.",
+            "1 while a camera delivers frames.",
             "none",
             (("{{camera}}", f"min by (camera) (dasnet_camera_up{{{CAMERA}}})"),),
         ),
@@ -155,7 +155,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Clock offset",
-            "This host's clock minus the camera's, where the camera reports its own.",
+            "Host clock minus camera clock, where the camera sends its time.",
             "s",
             (("{{camera}}", f"max by (camera) (dasnet_clock_offset_seconds{{{CAMERA}}})"),),
             lowest=None,
@@ -208,14 +208,14 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Memory",
-            "Resident memory by worker.",
+            "By worker.",
             "bytes",
             (("{{worker}}", f"sum by (worker) (dasnet_process_resident_bytes{{{HOST}}})"),),
             kind="stack",
         ),
         Figure(
             "Workers",
-            "1 while a worker lives; restarts in the last ten minutes.",
+            "1 while a worker is running; restarts in the last ten minutes.",
             "none",
             (
                 ("{{worker}}", f"min by (worker) (dasnet_worker_up{{{HOST}}})"),
@@ -224,7 +224,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Disk free",
-            "Free space of the folders that a run writes to.",
+            "Free share of the disks of the folders that a run writes to.",
             "percentunit",
             (
                 (
@@ -235,7 +235,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Batch size",
-            "Mean frames per batch.",
+            "Mean number of frames per batch.",
             "none",
             (
                 (
@@ -247,7 +247,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "Credits in use",
-            "Frames in flight, and the limit.",
+            "Frames in flight, and the credit limit.",
             "none",
             (
                 ("{{camera}}", f"sum by (camera) (dasnet_frames_in_flight{{{CAMERA}}})"),
@@ -256,7 +256,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         Figure(
             "GPU",
-            "Share of time in use.",
+            "Utilisation.",
             "percentunit",
             (("{{device}}", f"dasnet_gpu_utilisation_ratio{{{HOST}}}"),),
         ),
@@ -266,12 +266,12 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             "bytes",
             (
                 ("{{device}}", f"dasnet_gpu_memory_used_bytes{{{HOST}}}"),
-                ("{{device}} in all", f"dasnet_gpu_memory_bytes{{{HOST}}}"),
+                ("{{device}} total", f"dasnet_gpu_memory_bytes{{{HOST}}}"),
             ),
         ),
         Figure(
-            "Version",
-            "Version, model's hash and engine.",
+            "Build",
+            "Version, hash of the checkpoint and engine.",
             "none",
             (("{{instance}} {{version}} {{model}} {{engine}}", f"dasnet_build_info{{{HOST}}}"),),
         ),
@@ -330,9 +330,9 @@ def _lines(figure: Figure) -> timeseries.Panel:
     if figure.kind == "stack":
         panel.fill_opacity(40).stacking(common.StackingConfig().mode(StackingMode.NORMAL))
     dashes = DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]})
-    apart = DynamicConfigValue("custom.stacking", {"mode": "none"})
+    unstacked = DynamicConfigValue("custom.stacking", {"mode": "none"})
     flat = DynamicConfigValue("custom.fillOpacity", 0)
-    return panel.override_by_name("objective", [dashes, apart, flat])
+    return panel.override_by_name("objective", [dashes, unstacked, flat])
 
 
 def _heat_map(figure: Figure) -> heatmap.Panel:

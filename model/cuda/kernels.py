@@ -1,15 +1,15 @@
 """The steps of DAS-Net on a GPU that are bound by memory, not by arithmetic, as Triton kernels.
 
-torch's own upsampling, concatenation, norm and pooling take three quarters of the network's time on an H200, since each
-reads and writes whole maps.  Here each map is read and written once a step:
+torch's upsampling, concatenation, norm and pooling take three quarters of the network's time on an H200, since each
+reads and writes whole maps.  Here each step reads and writes each map once:
 
-    joined      upsample the low map, gate the skip (Oktay et al., arXiv 1804.03999), concatenate, and average
-    moments     of a map's channels, over a program's pixels
-    scales      the moments put together: GroupNorm as one multiplication and one addition a channel
-    activated   these, then LeakyReLU; in the encoder also 2x2 max pooling, and the average of the result
-    shares      a dynamic convolution's attention from the average of its input
+    _upsample_gate_concat     upsample the low map, gate the skip (arXiv 1804.03999), concatenate, sum the channels
+    _moments                  moments of a map's channels, over each program's pixels
+    _scales                   combined moments: GroupNorm as one multiplication and one addition per channel
+    _normalise_and_activate   these, then LeakyReLU; in the encoder also 2x2 max pooling, and the sums of its result
+    _attention                a dynamic convolution's kernel attention from the average of its input
 
-Maps are (N, C, H, W) in channels_last.  All sums are in float32, and put together in the same order every time.
+Maps are (N, C, H, W) in channels_last.  All sums are in float32 and combined in a fixed order.
 """
 
 from dataclasses import dataclass
@@ -21,47 +21,47 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_PX = 64  # pixels that a program holds at once
-PROGRAMS = 528  # of a launch, at most, unless there are more samples: four for each processor of an H100
-WARPS = 4  # of a program
-CHUNK = 64  # programs whose sums are put together at once
+BLOCK_PX = 64  # pixels that a program holds at a time
+MAX_PROGRAMS = 528  # of a launch, unless it has more samples: four per multiprocessor of an H100
+WARPS = 4  # per program
+CHUNK = 64  # programs whose sums are combined at a time
 
 
 @triton.jit
-def _pixels(maps, pixel, valid, share, CHANNELS: tl.constexpr, MIXED: tl.constexpr):
-    """(BLOCK, CHANNELS) in float32; of a map of two kernels' outputs, their mix."""
+def _pixels(maps, pixel, valid, attention, CHANNELS: tl.constexpr, MIXED: tl.constexpr):
+    """Load pixels (BLOCK, CHANNELS) in float32; MIXED maps hold the outputs of two kernels, which are mixed."""
     channel = tl.arange(0, CHANNELS)
     if MIXED:
         at = maps + pixel[:, None] * (2 * CHANNELS) + channel[None, :]
         base = tl.load(at, valid[:, None], 0.0).to(tl.float32)
-        return base + share * tl.load(at + CHANNELS, valid[:, None], 0.0).to(tl.float32)
+        return base + attention * tl.load(at + CHANNELS, valid[:, None], 0.0).to(tl.float32)
     return tl.load(maps + pixel[:, None] * CHANNELS + channel[None, :], valid[:, None], 0.0).to(tl.float32)
 
 
 @triton.jit
 def _moments(
     maps,
-    shares,
+    attentions,
     moments,
     pixels,
     CHANNELS: tl.constexpr,
     MIXED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Count, mean and sum of squared differences to it (N, programs, 3, C)."""
+    """Store count, mean and sum of squared differences from the mean (N, programs, 3, C)."""
     part, sample, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
-    share = tl.load(shares + sample) if MIXED else 0.0
+    attention = tl.load(attentions + sample) if MIXED else 0.0
     maps += sample.to(tl.int64) * pixels * (2 * CHANNELS if MIXED else CHANNELS)
-    # Differences to a pixel of its own keep the digits of sums of squares; all are summed up only at the end.
+    # Differences from one of its pixels keep the precision of sums of squares; they are reduced only at the end.
     near = tl.minimum(part * BLOCK + BLOCK // 2, pixels - 1) + tl.zeros([BLOCK], tl.int32)
-    origin = _pixels(maps, near, near >= 0, share, CHANNELS, MIXED)
+    origin = _pixels(maps, near, near >= 0, attention, CHANNELS, MIXED)
     total = tl.zeros([BLOCK, CHANNELS], tl.float32)
     squares = tl.zeros([BLOCK, CHANNELS], tl.float32)
     counted = tl.zeros([BLOCK], tl.float32)
     for tile in range(part, tl.cdiv(pixels, BLOCK), parts):
         pixel = tile * BLOCK + tl.arange(0, BLOCK)
         valid = pixel < pixels
-        x = tl.where(valid[:, None], _pixels(maps, pixel, valid, share, CHANNELS, MIXED) - origin, 0.0)
+        x = tl.where(valid[:, None], _pixels(maps, pixel, valid, attention, CHANNELS, MIXED) - origin, 0.0)
         total += x
         squares += x * x
         counted += valid.to(tl.float32)
@@ -85,7 +85,7 @@ def _scales(
     GROUPS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """(N, 2, C): by what each channel is multiplied, and what is added."""
+    """Store each channel's scale and shift (N, 2, C)."""
     sample = tl.program_id(0)
     channel = tl.arange(0, CHANNELS)
     counts = tl.zeros([CHUNK, CHANNELS], tl.float32)
@@ -117,9 +117,9 @@ def _scales(
 
 
 @triton.jit
-def _activated(
+def _normalise_and_activate(
     maps,
-    shares,
+    attentions,
     scales,
     activated,
     pooled,
@@ -132,10 +132,10 @@ def _activated(
     POOL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """pixels, width: of the pooled map, if there is one."""
+    """Normalise and activate a map; with POOL, pixels and width are those of the pooled map."""
     part, sample, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     channel = tl.arange(0, CHANNELS)
-    share = tl.load(shares + sample) if MIXED else 0.0
+    attention = tl.load(attentions + sample) if MIXED else 0.0
     scale = tl.load(scales + sample * 2 * CHANNELS + channel)[None, :]
     shift = tl.load(scales + sample * 2 * CHANNELS + CHANNELS + channel)[None, :]
     whole = sample.to(tl.int64) * pixels * (4 * CHANNELS if POOL else CHANNELS)
@@ -152,14 +152,14 @@ def _activated(
             for row in tl.static_range(2):
                 for column in tl.static_range(2):
                     at = corner + row * (2 * width) + column
-                    x = _pixels(maps, at, valid, share, CHANNELS, MIXED) * scale + shift
+                    x = _pixels(maps, at, valid, attention, CHANNELS, MIXED) * scale + shift
                     x = tl.where(x > 0, x, x * slope)
                     tl.store(activated + at[:, None] * CHANNELS + channel[None, :], x, valid[:, None])
                     best = tl.maximum(best, x)
             tl.store(pooled + pixel[:, None] * CHANNELS + channel[None, :], best, valid[:, None])
             total += tl.where(valid[:, None], best, 0.0)
         else:
-            x = _pixels(maps, pixel, valid, share, CHANNELS, MIXED) * scale + shift
+            x = _pixels(maps, pixel, valid, attention, CHANNELS, MIXED) * scale + shift
             x = tl.where(x > 0, x, x * slope)
             tl.store(activated + pixel[:, None] * CHANNELS + channel[None, :], x, valid[:, None])
     if POOL:
@@ -167,12 +167,12 @@ def _activated(
 
 
 @triton.jit
-def _shares(
+def _attention(
     sums,
     reduce,
     expand,
     bias,
-    shares,
+    attentions,
     parts,
     pixels,
     CHANNELS: tl.constexpr,
@@ -192,12 +192,12 @@ def _shares(
     rows = tl.load(reduce + unit[:, None] * CHANNELS + channel[None, :], valid[:, None], 0.0)
     hidden = tl.maximum(tl.sum(rows * average[None, :], 1), 0.0)
     score = tl.sum(hidden * tl.load(expand + unit, valid, 0.0), 0) + tl.load(bias)
-    tl.store(shares + sample, 1.0 / (1.0 + tl.exp(-score)))
+    tl.store(attentions + sample, 1.0 / (1.0 + tl.exp(-score)))
 
 
 @triton.jit
-def _between(maps, top, bottom, left, right, down, across, valid, width, CHANNELS: tl.constexpr):
-    """Interpolated between four pixels, (BLOCK, CHANNELS) in float32."""
+def _interpolate(maps, top, bottom, left, right, down, across, valid, width, CHANNELS: tl.constexpr):
+    """Interpolate between four pixels, (BLOCK, CHANNELS) in float32."""
     channel = tl.arange(0, CHANNELS)[None, :]
     upper, lower = (
         maps + (top * width)[:, None] * CHANNELS + channel,
@@ -212,13 +212,13 @@ def _between(maps, top, bottom, left, right, down, across, valid, width, CHANNEL
 
 
 @triton.jit
-def _joined(
+def _upsample_gate_concat(
     low,
-    guide,
+    gating,
     skip,
     local,
     psi,
-    joined,
+    concat,
     sums,
     pixels,
     width,
@@ -233,9 +233,9 @@ def _joined(
     part, sample, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     channel, inner = tl.arange(0, CHANNELS), tl.arange(0, GATE)
     low += sample.to(tl.int64) * low_height * low_width * CHANNELS
-    guide += sample.to(tl.int64) * low_height * low_width * GATE
+    gating += sample.to(tl.int64) * low_height * low_width * GATE
     skip += sample.to(tl.int64) * pixels * CHANNELS
-    joined += sample.to(tl.int64) * pixels * 2 * CHANNELS
+    concat += sample.to(tl.int64) * pixels * 2 * CHANNELS
     inward = tl.load(local + inner[None, :] * CHANNELS + channel[:, None])  # (CHANNELS, GATE)
     outward = tl.load(psi + inner).to(tl.float32)
     of_low = tl.zeros([BLOCK, CHANNELS], tl.float32)
@@ -247,13 +247,13 @@ def _joined(
         top, left = tl.minimum(row.to(tl.int32), low_height - 1), tl.minimum(column.to(tl.int32), low_width - 1)
         bottom, right = tl.minimum(top + 1, low_height - 1), tl.minimum(left + 1, low_width - 1)
         down, across = row - top.to(tl.float32), column - left.to(tl.float32)
-        upsampled = _between(low, top, bottom, left, right, down, across, valid, low_width, CHANNELS)
-        guided = _between(guide, top, bottom, left, right, down, across, valid, low_width, GATE)
+        upsampled = _interpolate(low, top, bottom, left, right, down, across, valid, low_width, CHANNELS)
+        gate = _interpolate(gating, top, bottom, left, right, down, across, valid, low_width, GATE)
         x = tl.load(skip + pixel[:, None] * CHANNELS + channel[None, :], valid[:, None], 0.0)
-        guided = tl.maximum(tl.dot(x, inward, guided, input_precision="ieee"), 0.0)
-        weight = 1.0 / (1.0 + tl.exp(-tl.sum(guided * outward[None, :], 1)))
+        gate = tl.maximum(tl.dot(x, inward, gate, input_precision="ieee"), 0.0)
+        weight = 1.0 / (1.0 + tl.exp(-tl.sum(gate * outward[None, :], 1)))
         gated = x.to(tl.float32) * weight[:, None]
-        at = joined + pixel[:, None] * (2 * CHANNELS) + channel[None, :]
+        at = concat + pixel[:, None] * (2 * CHANNELS) + channel[None, :]
         tl.store(at, upsampled, valid[:, None])
         tl.store(at + CHANNELS, gated, valid[:, None])
         of_low += tl.where(valid[:, None], upsampled, 0.0)
@@ -264,43 +264,68 @@ def _joined(
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Of a map's channels, (N, programs, C) float32, over `pixels` in all."""
+class ChannelSums:
+    """Partial sums (N, programs, C) of a map's channels, in float32, over `pixels` in total."""
 
     values: Tensor
     pixels: int
 
 
-def shares(sums: Sums, reduce: Tensor, expand: Tensor, bias: Tensor) -> Tensor:
-    """(N, 1) float32: how much of the first kernel each sample takes.  reduce (hidden, C), expand (1, hidden)."""
+def kernel_attention(sums: ChannelSums, reduce: Tensor, expand: Tensor, bias: Tensor) -> Tensor:
+    """Return each sample's attention (N, 1), float32, for the first kernel; reduce (hidden, C), expand (1, hidden)."""
     count, parts, channels = sums.values.shape
     hidden = len(reduce)
-    found = torch.empty((count, 1), device=reduce.device)
+    output = torch.empty((count, 1), device=reduce.device)
     padded = triton.next_power_of_2(hidden)
-    _run(
-        _shares, (count,), sums.values, reduce, expand, bias, found, parts, sums.pixels, channels, hidden, padded, CHUNK
+    _launch(
+        _attention,
+        (count,),
+        sums.values,
+        reduce,
+        expand,
+        bias,
+        output,
+        parts,
+        sums.pixels,
+        channels,
+        hidden,
+        padded,
+        CHUNK,
     )
-    return found
+    return output
 
 
-def joined(low: Tensor, guide: Tensor, skip: Tensor, local: Tensor, psi: Tensor) -> tuple[Tensor, Sums]:
-    """The concatenation (N, 2C, H, W) of the upsampled low map and the gated skip, and its sums.
+def upsample_gate_concat(
+    low: Tensor, gating: Tensor, skip: Tensor, local: Tensor, psi: Tensor
+) -> tuple[Tensor, ChannelSums]:
+    """Return the concatenation (N, 2C, H, W) of the upsampled low map and the gated skip, and its channel sums.
 
-    low (N, C, h, w); guide (N, G, h, w), the gate's part of it; skip (N, C, H, W); local (G, C, 1, 1); psi (1, G, 1, 1)
+    low (N, C, h, w); gating (N, G, h, w), computed from it; skip (N, C, H, W); local (G, C, 1, 1); psi (1, G, 1, 1).
     """
     count, channels, height, width = skip.shape
-    pixels, parts = height * width, _parts(count, height * width)
-    found = _empty((count, 2 * channels, height, width), skip)
+    pixels, parts = height * width, _program_count(count, height * width)
+    output = _empty((count, 2 * channels, height, width), skip)
     sums = torch.empty((count, parts, 2 * channels), device=skip.device)
     steps = [(small - 1) / max(1, large - 1) for small, large in zip(low.shape[2:], (height, width), strict=True)]
-    maps = (_rows(low), _rows(guide), _rows(skip), local, psi, found, sums)
-    _run(_joined, (parts, count), *maps, pixels, width, *low.shape[2:], *steps, channels, guide.shape[1], BLOCK_PX)
-    return found, Sums(sums, pixels)
+    maps = (_rows(low), _rows(gating), _rows(skip), local, psi, output, sums)
+    _launch(
+        _upsample_gate_concat,
+        (parts, count),
+        *maps,
+        pixels,
+        width,
+        *low.shape[2:],
+        *steps,
+        channels,
+        gating.shape[1],
+        BLOCK_PX,
+    )
+    return output, ChannelSums(sums, pixels)
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A block's GroupNorm and LeakyReLU.  gamma, beta (C,) float32."""
+    """A block's GroupNorm and LeakyReLU; gamma and beta are (C,) float32."""
 
     gamma: Tensor
     beta: Tensor
@@ -309,46 +334,53 @@ class Norm:
     slope: float
 
     def __call__(self, maps: Tensor, mix: Tensor | None) -> Tensor:
-        """Of `maps` (N, C, H, W); with shares `mix` (N, 1) of `maps` (N, 2C, H, W), base and difference."""
-        return self._activated(maps, mix, pool=False)[0]
+        """Return the activated maps (N, C, H, W).
 
-    def pooled(self, maps: Tensor, mix: Tensor | None) -> tuple[Tensor, Tensor, Sums]:
-        """The same, its 2x2 maxima (N, C, H / 2, W / 2), rounded up, and their sums."""
-        if maps.shape[2] % 2 or maps.shape[3] % 2:  # small, deep maps only
+        With the attention `mix` (N, 1), `maps` (N, 2C, H, W) are the outputs of base and difference kernels.
+        """
+        return self._run(maps, mix, pool=False)[0]
+
+    def pooled(self, maps: Tensor, mix: Tensor | None) -> tuple[Tensor, Tensor, ChannelSums]:
+        """Return the activated maps, their 2x2 maxima (N, C, H / 2, W / 2), rounded up, and the maxima's sums."""
+        if maps.shape[2] % 2 or maps.shape[3] % 2:  # only small, deep maps
             activated = self(maps, mix)
             pooled = F.max_pool2d(activated, 2, ceil_mode=True)
             averages = pooled.mean(dim=(2, 3), dtype=torch.float32)
-            return activated, pooled, Sums(averages[:, None], 1)
-        activated, pooled, sums = self._activated(maps, mix, pool=True)
-        return activated, pooled, Sums(sums, pooled.shape[2] * pooled.shape[3])
+            return activated, pooled, ChannelSums(averages[:, None], 1)
+        activated, pooled, sums = self._run(maps, mix, pool=True)
+        return activated, pooled, ChannelSums(sums, pooled.shape[2] * pooled.shape[3])
 
-    def _activated(self, maps: Tensor, mix: Tensor | None, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, maps: Tensor, mix: Tensor | None, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
         maps, mixed, channels = _rows(maps), mix is not None, len(self.gamma)
         count, _, height, width = maps.shape
-        shares = self.gamma if mix is None else mix  # any pointer will do where there is nothing to mix
-        parts = _parts(count, height * width)
+        attentions = self.gamma if mix is None else mix  # an unused pointer where nothing is mixed
+        parts = _program_count(count, height * width)
         moments = torch.empty((count, parts, 3, channels), device=maps.device)
         scales = torch.empty((count, 2, channels), device=maps.device)
-        _run(_moments, (parts, count), maps, shares, moments, height * width, channels, mixed, BLOCK_PX)
-        _run(_scales, (count,), moments, self.gamma, self.beta, scales, parts, self.eps, channels, self.groups, CHUNK)
+        _launch(_moments, (parts, count), maps, attentions, moments, height * width, channels, mixed, BLOCK_PX)
+        _launch(
+            _scales, (count,), moments, self.gamma, self.beta, scales, parts, self.eps, channels, self.groups, CHUNK
+        )
         activated = _empty((count, channels, height, width), maps)
         if pool:
             height, width = height // 2, width // 2
-        parts = _parts(count, height * width)
+        parts = _program_count(count, height * width)
         pooled = _empty((count, channels, height, width), maps) if pool else activated
         sums = torch.empty((count, parts, channels), device=maps.device) if pool else scales
         outputs = (activated, pooled, sums, height * width, width, self.slope)
-        _run(_activated, (parts, count), maps, shares, scales, *outputs, channels, mixed, pool, BLOCK_PX)
+        _launch(
+            _normalise_and_activate, (parts, count), maps, attentions, scales, *outputs, channels, mixed, pool, BLOCK_PX
+        )
         return activated, pooled, sums
 
 
-def _run(kernel: Any, grid: tuple[int, ...], *arguments: object) -> None:
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: object) -> None:
     kernel[grid](*arguments, num_warps=WARPS)
 
 
-def _parts(count: int, pixels: int) -> int:
-    """Programs that share a sample's pixels."""
-    return min(-(-pixels // BLOCK_PX), max(1, PROGRAMS // count))
+def _program_count(count: int, pixels: int) -> int:
+    """Return how many programs share a sample's pixels."""
+    return min(-(-pixels // BLOCK_PX), max(1, MAX_PROGRAMS // count))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Alerting: tracks and camera states to events and snapshots."""

@@ -1,7 +1,8 @@
-"""Tracks -> Events, for one camera and session.  Pure.
+"""Tracks -> events, for one camera and session.  Pure.
 
-One alert a confirmed target, never one a frame: `track.confirmed` opens it and `track.lost` ends it.  A sure distractor
-is reported once as `track.labelled` and raises no alert; should it turn out to be none, the alert is raised then.
+A confirmed target raises one alert: `track.confirmed` opens it and `track.lost` ends it.  A track that is classified
+as a distractor is reported once as `track.labelled` and suppressed; if its label changes to uav or unknown, the alert
+is raised then.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,16 @@ from pipeline.types import UAV, Event, EventKind, FrameRef, Severity, Track, Tra
 
 
 class Alerting:
+    """Open and end the alerts of one camera's tracks, for one session."""
+
     def __init__(self, camera: str, session: str) -> None:
         self._camera = camera
         self._session = session
-        self._alerts: dict[int, str] = {}  # track -> id of the event that opened its alert
+        self._alerts: dict[int, str] = {}  # track id -> id of the event that opened its alert
         self._labelled: set[int] = set()
 
     def update(self, ref: FrameRef, tracks: Sequence[Track]) -> list[Event]:
-        """What these tracks, as of frame `ref`, give rise to, in the order of their ids."""
+        """Return the events that these tracks, as of frame `ref`, raise, ordered by track id."""
         events = []
         for track in sorted(tracks, key=lambda track: track.id):
             if track.state is TrackState.LOST:

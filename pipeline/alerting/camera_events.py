@@ -1,12 +1,15 @@
-"""What a capture worker said of its camera, as an event."""
+"""Events of a camera's state: up, down, blind.  Pure."""
 
 from pipeline.ids import derived_ulid
 from pipeline.types import CameraState, Event, EventKind, Severity
 
 
 def camera_event(state: CameraState) -> Event:
-    seen = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
-    kind = seen if state.up else EventKind.CAMERA_DOWN
+    """Return the event for a state that a capture worker reported."""
+    if not state.up:
+        kind = EventKind.CAMERA_DOWN
+    else:
+        kind = EventKind.CAMERA_UP if state.cause is None else EventKind.CAMERA_BLIND
     return Event(
         id=derived_ulid(state.time_utc_ns, state.camera, state.session, kind, str(state.time_utc_ns)),
         kind=kind,

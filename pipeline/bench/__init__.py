@@ -1,0 +1,1 @@
+"""`dasnet bench`: speed and accuracy of the inference engines on this machine."""

@@ -1,4 +1,4 @@
-"""What comes out of `dasnet bench`: a report in; tables on stdout, a JSON file and a plot out."""
+"""Output of `dasnet bench`: render a report as tables on stdout, a JSON file and a plot."""
 
 import json
 import sys
@@ -11,17 +11,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.bench.results import REFERENCES, TIMED, MaskRow, Report, Row, as_json, mask_rows, rows
+from pipeline.bench.results import REFERENCES, TIMED, MaskAgreement, Report, TimingRow, as_json, mask_rows, rows
 from pipeline.bench.worker import ALLOCATORS
 
-BUSY_LOAD = 0.5  # processes that other programs keep running, above which times are said to be unreliable
+MAX_IDLE_LOAD = 0.5  # load average above which timings are reported as unreliable
 
 
 def publish(report: Report, json_path: Path | None, plot_path: Path | None) -> int:
-    """Everything on stdout, and to the files that are named; 1 where a candidate failed."""
-    if float(report.machine["load_1min_at_start"]) > BUSY_LOAD:
+    """Print the report, and write the requested files.
+
+    Returns:
+        The exit code: 1 where a candidate failed.
+    """
+    if float(report.machine["load_1min_at_start"]) > MAX_IDLE_LOAD:
         load = report.machine["load_1min_at_start"]
-        report.remarks.append(f"load {load} at the start: other programs ran too, times are not to be relied on")
+        report.notes.append(f"load {load} at the start: other programs were running, timings are unreliable")
     timings, masks = rows(report), mask_rows(report)
     _show(report, timings, masks)
     if json_path:
@@ -33,27 +37,27 @@ def publish(report: Report, json_path: Path | None, plot_path: Path | None) -> i
     return 1 if report.failed else 0
 
 
-def _show(report: Report, timings: list[Row], masks: list[MaskRow]) -> None:
+def _show(report: Report, timings: list[TimingRow], masks: list[MaskAgreement]) -> None:
     console = Console(file=sys.stdout, highlight=False)
     about = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     print(f"{about['processor']}, {about['cores_usable']} cores; {', '.join(about['features'])}; {versions}")
-    print(f"timed: {TIMED}")
+    print(f"measured: {TIMED}")
     for allocator, meaning in ALLOCATORS.items():
-        print(f"{REFERENCES[allocator]}: the readable module, eager float32; memory: {meaning}")
-    print("torch, inductor: the exact rewrite (model.fused), as it is and through torch.compile")
+        print(f"{REFERENCES[allocator]}: the reference implementation, eager float32; allocator: {meaning}")
+    print("torch, inductor: the exact rewrite (model.fused), eager and with torch.compile")
     for title in dict.fromkeys(_title(row) for row in timings):
         console.print(_timing_table(title, [row for row in timings if _title(row) == title]))
     for threads in dict.fromkeys(row.threads for row in masks):
         console.print(_mask_table(threads, [row for row in masks if row.threads == threads]))
-    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    precisions_by: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (candidate, precision), reason in report.unavailable.items():
-        alike[candidate, reason].append(precision)
-    for (candidate, reason), precisions in alike.items():
+        precisions_by[candidate, reason].append(precision)
+    for (candidate, reason), precisions in precisions_by.items():
         print(f"not available: {candidate} {', '.join(precisions)}: {reason}")
-    for entrant, reason in report.failed.items():
-        print(f"FAILED: {entrant}: {reason}")
-    for remark in report.remarks:
+    for variant, reason in report.failed.items():
+        print(f"FAILED: {variant}: {reason}")
+    for remark in report.notes:
         print(f"note: {remark}")
 
 
@@ -66,8 +70,8 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _timing_table(title: str, timings: list[Row]) -> Table:
-    times = ("times\nref.", "times\n-thp", "times\n-kept")
+def _timing_table(title: str, timings: list[TimingRow]) -> Table:
+    times = ("speed-up\nref.", "speed-up\n-thp", "speed-up\n-kept")
     table = _table(title, "median\nms/frame", "p95\nms/frame", *times, "logit\nerror")
     for row in timings:
         ratios = [_or_dash(value, ".2f") for value in _times(row)]
@@ -76,8 +80,8 @@ def _timing_table(title: str, timings: list[Row]) -> Table:
     return table
 
 
-def _mask_table(threads: int, masks: list[MaskRow]) -> Table:
-    title = f"masks of {masks[0].frames} real frames against float64, threads {threads}"
+def _mask_table(threads: int, masks: list[MaskAgreement]) -> Table:
+    title = f"masks of {masks[0].frames} real frames compared with float64, threads {threads}"
     table = _table(title, "with a\ntarget", "mean\nIoU", "worst\nIoU", "worst frame")
     for row in masks:
         ious = [_or_dash(value, ".4f") for value in (row.mean_iou, row.worst_iou)]
@@ -85,11 +89,11 @@ def _mask_table(threads: int, masks: list[MaskRow]) -> Table:
     return table
 
 
-def _title(row: Row) -> str:
+def _title(row: TimingRow) -> str:
     return f"{row.height_px}x{row.width_px}, batch {row.batch}, threads {row.threads}"
 
 
-def _times(row: Row) -> tuple[float | None, ...]:
+def _times(row: TimingRow) -> tuple[float | None, ...]:
     return row.times_reference, row.times_reference_thp, row.times_reference_kept
 
 
@@ -97,8 +101,8 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _plot(report: Report, timings: list[Row], path: Path) -> None:
-    """For each setting a row: ms a frame, and how many times as fast as the reference."""
+def _plot(report: Report, timings: list[TimingRow], path: Path) -> None:
+    """Plot a row per setting: time per frame, and speed-up over the reference."""
     titles = list(dict.fromkeys(_title(row) for row in timings))
     most = max(sum(_title(row) == title for row in timings) for title in titles)
     figure = import_module("matplotlib.figure").Figure((12, (0.35 * most + 1.2) * len(titles)), layout="constrained")
@@ -107,10 +111,10 @@ def _plot(report: Report, timings: list[Row], path: Path) -> None:
         labels = [f"{row.candidate} {row.precision}" for row in chosen]
         milliseconds = left.barh(labels, [row.median_ms_per_frame for row in chosen], color="tab:blue")
         left.bar_label(milliseconds, fmt="%.1f", padding=3)
-        left.set(title=title, xlabel="ms a frame, median")
+        left.set(title=title, xlabel="median ms per frame")
         ratios = right.barh(labels, [row.times_reference or 0.0 for row in chosen], color="tab:green")
         right.bar_label(ratios, labels=[_or_dash(row.times_reference, ".2f") for row in chosen], padding=3)
-        right.set(title="times as fast as the reference", yticklabels=[])
+        right.set(title="speed-up over the reference", yticklabels=[])
         for axes in (left, right):
             axes.margins(x=0.15)
     figure.suptitle(f"{report.machine['processor']}, torch {report.machine['packages'].get('torch')}")

@@ -1,4 +1,4 @@
-"""What `dasnet bench` measured, and the figures that follow from it.  Nothing here is guessed."""
+"""Measurements of `dasnet bench`, and the statistics computed from them."""
 
 import importlib.metadata
 import os
@@ -20,17 +20,17 @@ from pipeline.bench.worker import ALLOCATORS
 
 REFERENCES = {"stock": "reference", "thp": "reference-thp", "kept": "reference-kept"}  # by allocator
 TIMED = (
-    "one forward, float32 images in memory to float32 logits in memory, on fresh noise; "
-    "decoding, scaling and masks are not in it"
+    "one forward pass from float32 images in memory to float32 logits in memory, on new random noise; "
+    "without decoding, resizing and masks"
 )
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-ALLOCATOR_SETTINGS = ("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES", "PYTORCH_")  # how they begin
+ALLOCATOR_SETTINGS = ("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES", "PYTORCH_")  # prefixes of environment variables
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """A candidate as it runs: in one precision, on so many threads."""
+class Variant:
+    """A candidate in one precision, with a number of threads."""
 
     candidate: str
     precision: str
@@ -41,54 +41,54 @@ class Entrant:
 
     @property
     def slug(self) -> str:
-        """For the name of a file."""
+        """The variant as a file name."""
         return "".join(letter if letter.isalnum() else "-" for letter in str(self))
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One timed forward."""
+class Timing:
+    """One timed forward pass."""
 
-    entrant: Entrant
+    variant: Variant
     height_px: int
     width_px: int
     batch: int
     round: int
     seed: int
-    ms: float  # of the whole batch
+    ms: float  # for the whole batch
 
 
 @dataclass(frozen=True)
-class Mask:
-    """A candidate's mask of a real frame beside float64's."""
+class MaskComparison:
+    """Overlap of a variant's mask of a real frame with the float64 mask."""
 
-    entrant: Entrant
+    variant: Variant
     frame: str
-    both_px: int
-    either_px: int
+    both_px: int  # intersection
+    either_px: int  # union
 
 
 @dataclass
 class Report:
-    """Filled while measuring, in the order of measuring."""
+    """All results, in the order in which they were measured."""
 
     machine: dict[str, Any]
     checkpoint: dict[str, Any]
     settings: dict[str, Any]
     frames: list[str] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    errors: dict[tuple[Entrant, tuple[int, int]], float] = field(default_factory=dict)
-    masks: list[Mask] = field(default_factory=list)
+    samples: list[Timing] = field(default_factory=list)
+    errors: dict[tuple[Variant, tuple[int, int]], float] = field(default_factory=dict)
+    masks: list[MaskComparison] = field(default_factory=list)
     unavailable: dict[tuple[str, str], str] = field(default_factory=dict)  # by candidate and precision
-    failed: dict[Entrant, str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    failed: dict[Variant, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A candidate's figures at one size, batch and number of threads.
+class TimingRow:
+    """Timing of a variant at one input size and batch size.
 
-    `times_reference`: how many times as fast as the reference, the median over the rounds of the ratio within a round.
+    `times_reference` is the speed-up over the reference: the median over the rounds of the ratio within a round.
     """
 
     candidate: str
@@ -107,8 +107,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class MaskRow:
-    """Agreement with float64's masks.  Frames in which neither has a pixel say nothing, and are not in the mean."""
+class MaskAgreement:
+    """Agreement with the float64 masks; frames where both masks are empty are excluded from the mean."""
 
     candidate: str
     precision: str
@@ -121,7 +121,7 @@ class MaskRow:
 
 
 def machine() -> dict[str, Any]:
-    """Of this moment: call it before anything is measured."""
+    """Describe this machine and its current load; call it before measuring."""
     versions = {name: _version(name) for name in PACKAGES}
     return {
         "processor": cpuinfo("model name") or platform.processor() or "unknown",
@@ -148,8 +148,9 @@ def _version(package: str) -> str | None:
 
 
 def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
+    """Return the identity of a checkpoint."""
     return {
-        "file": path.name,  # not where it lies: results are shared
+        "file": path.name,  # without its folder: results are shared
         "sha256": metadata.sha256,
         "network": metadata.network,
         "arguments": metadata.arguments,
@@ -157,36 +158,37 @@ def describe_checkpoint(path: Path, metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def rows(report: Report) -> list[Row]:
-    """In the order of measuring."""
-    times: dict[tuple[int, int, int, int], dict[Entrant, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+def rows(report: Report) -> list[TimingRow]:
+    """Return the timing of each variant at each setting, in the order in which they were measured."""
+    times: dict[tuple[int, int, int, int], dict[Variant, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for sample in report.samples:
-        setting = (sample.entrant.threads, sample.height_px, sample.width_px, sample.batch)
-        times[setting][sample.entrant][sample.round] = sample.ms / sample.batch
+        setting = (sample.variant.threads, sample.height_px, sample.width_px, sample.batch)
+        times[setting][sample.variant][sample.round] = sample.ms / sample.batch
     found = []
-    for (threads, height, width, batch), entrants in times.items():
-        references = [entrants.get(Entrant(name, "fp32", threads), {}) for name in REFERENCES.values()]
-        for entrant, own in entrants.items():
+    for (threads, height, width, batch), variants in times.items():
+        references = [variants.get(Variant(name, "fp32", threads), {}) for name in REFERENCES.values()]
+        for variant, own in variants.items():
             ratios = [_median(ms[number] / own[number] for number in own if number in ms) for ms in references]
             values = list(own.values())
             median, p95 = float(np.median(values)), float(np.percentile(values, 95))
-            error = report.errors.get((entrant, (height, width)))
+            error = report.errors.get((variant, (height, width)))
             figures = (len(own), median, p95, ratios[0], ratios[1], ratios[2], error)
-            found.append(Row(entrant.candidate, entrant.precision, threads, height, width, batch, *figures))
+            found.append(TimingRow(variant.candidate, variant.precision, threads, height, width, batch, *figures))
     return found
 
 
-def mask_rows(report: Report) -> list[MaskRow]:
-    masks: dict[Entrant, list[Mask]] = defaultdict(list)
+def mask_rows(report: Report) -> list[MaskAgreement]:
+    """Return the agreement of each variant's masks with those of float64."""
+    masks: dict[Variant, list[MaskComparison]] = defaultdict(list)
     for mask in report.masks:
-        masks[mask.entrant].append(mask)
+        masks[mask.variant].append(mask)
     found = []
-    for entrant, own in masks.items():
+    for variant, own in masks.items():
         ious = {mask.frame: mask.both_px / mask.either_px for mask in own if mask.either_px}
         worst = min(ious, key=ious.__getitem__) if ious else None
         mean = float(np.mean(list(ious.values()))) if ious else None
         figures = (len(own), len(ious), mean, ious[worst] if worst else None, worst)
-        found.append(MaskRow(entrant.candidate, entrant.precision, entrant.threads, *figures))
+        found.append(MaskAgreement(variant.candidate, variant.precision, variant.threads, *figures))
     return found
 
 
@@ -195,8 +197,8 @@ def _median(values: Iterable[float]) -> float | None:
     return float(np.median(listed)) if listed else None
 
 
-def as_json(report: Report, timings: list[Row], masks: list[MaskRow]) -> dict[str, Any]:
-    """`samples` are all forwards in the order in which they were made."""
+def as_json(report: Report, timings: list[TimingRow], masks: list[MaskAgreement]) -> dict[str, Any]:
+    """Return the report as JSON; `samples` holds all forward passes in order."""
     return {
         "dasnet": __version__,
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -211,11 +213,11 @@ def as_json(report: Report, timings: list[Row], masks: list[MaskRow]) -> dict[st
             {"candidate": candidate, "precision": precision, "reason": reason}
             for (candidate, precision), reason in report.unavailable.items()
         ],
-        "failed": [{**asdict(entrant), "reason": reason} for entrant, reason in report.failed.items()],
-        "remarks": report.remarks,
+        "failed": [{**asdict(variant), "reason": reason} for variant, reason in report.failed.items()],
+        "remarks": report.notes,
         "frames": report.frames,
         "samples": [
-            {**asdict(sample.entrant), **{key: value for key, value in vars(sample).items() if key != "entrant"}}
+            {**asdict(sample.variant), **{key: value for key, value in vars(sample).items() if key != "variant"}}
             for sample in report.samples
         ],
     }

@@ -26,7 +26,9 @@ from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics
-from pipeline.transport.channel import CREDITS, Channel
+from pipeline.timeouts import CAPTURE_WATCHDOG_TIMEOUT_S, RECORDING_DRAIN_TIMEOUT_S
+from pipeline.transport.channel import Channel
+from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink, uplink
 from pipeline.transport.wire import Stamps
@@ -34,8 +36,6 @@ from pipeline.types import CameraState, Cause, Frame
 
 BACKOFF_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CREDENTIALS_BACKOFF_S = 30.0  # cameras lock accounts after too many failed logins
-WATCHDOG_TIMEOUT_S = 60.0  # longer than any pause and time limit here: a library call that takes longer hangs
-FINISH_S = 60.0
 BRIDGE_SHARE = 0.5  # of the latency objective: how long frames may wait while segmentation is late
 
 
@@ -47,11 +47,12 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     config = control.config
     link = uplink(config, camera)
     metrics = CaptureMetrics(camera.id)
-    with Ledger(config.ledger_path(camera.id), CREDITS) as ledger:
-        timeout_s = WATCHDOG_TIMEOUT_S if camera.is_live else math.inf  # a recording waits until its frames are taken
+    with Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger:
+        # A recording waits until its frames are taken.
+        timeout_s = CAPTURE_WATCHDOG_TIMEOUT_S if camera.is_live else math.inf
         heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
-        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.moved, bridge_s)
+        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.progress, bridge_s)
         finish_startup(stop)
         with heart:
             try:
@@ -130,9 +131,9 @@ class _CaptureWorker:
                 self._camera.id,
                 self._sequence.session,
                 live=source.live,
-                bridge_s=self._bridge_s,
+                max_age_s=self._bridge_s,
                 ledger=self._ledger,
-                refused=self._metrics.refused,
+                rejected=self._metrics.refused,
             )
         channel = self._channel
         for frame, stamps, intact in self._frames(source):
@@ -176,11 +177,11 @@ class _CaptureWorker:
         lost = ledger.lost()
         if self._health is None:
             self._health = CameraHealth(now_s, lost)
-        _add_blindness(ledger, self._health.update_segmentation(ledger.searched_ns / 1e9, lost, now_s))
+        _add_blindness(ledger, self._health.update_segmentation(ledger.segmented_ns / 1e9, lost, now_s))
 
     def _finish(self) -> None:
         """Wait until the frames that were read of a recording are segmented."""
-        if self._channel is not None and not self._channel.finish(FINISH_S):
+        if self._channel is not None and not self._channel.finish(RECORDING_DRAIN_TIMEOUT_S):
             self._log.warning("the last frames were not segmented in time")
 
     def _count_offline(self, ledger: Ledger) -> None:

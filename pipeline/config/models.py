@@ -1,12 +1,14 @@
-"""The configuration of a site, as pydantic models; unknown keys are refused.
+"""The configuration of a site, as pydantic models that reject unknown keys.
 
-`pipeline.config.file` reads it from YAML.  The text below an attribute is its description in docs/configuration.md.
+`pipeline.config.file` reads it from YAML, and passes the folder of the file as the validation context `folder`, against
+which paths are resolved.  The text below an attribute is its description in docs/configuration.md.
 """
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.uri import NETWORK_SCHEMES, public_uri, uri_fault
+from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, public_uri, uri_fault
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, secrets_of
 from pipeline.types import Band
@@ -32,119 +34,141 @@ Point = tuple[float, float]
 Side = Annotated[int, Field(ge=0, le=16384)]
 
 
+def _from_file_folder(path: Path, info: ValidationInfo) -> Path:
+    return info.context["folder"] / _expand_user(path) if info.context else path
+
+
+def _from_current_folder(path: Path, info: ValidationInfo) -> Path:
+    return _expand_user(path).absolute() if info.context else path
+
+
+def _expand_user(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("home folder unknown; must be the path of an existing user's home, or without ~") from None
+
+
+SitePath = Annotated[Path, AfterValidator(_from_file_folder)]
+"""A path relative to the configuration file."""
+WorkingPath = Annotated[Path, AfterValidator(_from_current_folder)]
+"""A path relative to the current folder."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Camera(_Section):
-    """One camera: where it is and how its frames are processed."""
+    """A camera: its address, and how its frames are processed."""
 
     id: Identifier
-    """Name of the camera: letters, digits, `_` and `-`, up to 64; unique in the site."""
+    """Name of the camera, unique in the site: up to 64 letters, digits, `_` and `-`."""
     uri: str
-    """Address: see *Camera addresses* above."""
+    """Camera address; see *Camera addresses* above."""
     band: Band = Band.VISIBLE
-    """Selects the checkpoint's scale and thresholds."""
+    """Spectral band; selects the checkpoint's scale and thresholds."""
     transport: Literal["tcp", "udp"] = "tcp"
-    """Transport of RTSP."""
+    """RTSP transport protocol."""
     decode: Literal["auto", "cpu", "cuda", "vaapi"] = "cpu"
-    """Where video is decoded; `auto`: in hardware where available, otherwise software. Hardware: experimental."""
+    """Video decoder: software (`cpu`), hardware (`cuda`, `vaapi`), or `auto`: hardware where available, otherwise
+    software. **Experimental**: hardware decoding has not been run on its hardware yet."""
     rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Upper limit on frames per second; default: as the camera sends."""
+    """Upper limit on the frame rate, in frames per second; default: no limit."""
     scale: Annotated[float, Field(gt=0, le=8)] | None = None
-    """Factor from frame pixels to pixels of the network's input; default: the checkpoint's for the band."""
+    """Resize factor from frame to network input; default: the checkpoint's for the band."""
     ignore: list[Annotated[list[Point], Field(min_length=3)]] = []
-    """Privacy masks: polygons `[[x, y], ...]` in frame pixels in which nothing is reported."""
+    """Privacy masks: polygons `[[x, y], ...]` in frame pixels; detections inside are discarded."""
     region: tuple[Side, Side, Side, Side] | None = None
     """Region of interest `[x0, y0, x1, y1]` in frame pixels; default: the whole frame."""
     host: Identifier | None = None
-    """Edge host that decodes it, with `dasnet run --host NAME`; default: the inference host."""
+    """Name of the edge host that decodes this camera (`dasnet run --host NAME`); default: the inference host."""
 
     @field_validator("uri")
     @classmethod
-    def _is_an_address(cls, uri: str) -> str:
+    def _valid_uri(cls, uri: str, info: ValidationInfo) -> str:
         fault = uri_fault(uri)
         if fault is not None:
             raise ValueError(fault)
-        return uri
+        return absolute_uri(uri, info.context["folder"]) if info.context else uri
 
     @field_validator("region")
     @classmethod
-    def _is_an_area(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+    def _large_enough(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
         if region is not None and (region[2] - region[0] < MIN_REGION_PX or region[3] - region[1] < MIN_REGION_PX):
-            raise ValueError(f"x0, y0, x1, y1 must span {MIN_REGION_PX} pixels or more in both directions")
+            raise ValueError(f"x0, y0, x1, y1 must span at least {MIN_REGION_PX} pixels in both directions")
         return region
 
     @property
     def is_live(self) -> bool:
-        """Its newest frame is what counts; of a recording every frame counts."""
+        """Whether frames may be dropped to keep up; every frame of a recording is processed."""
         return not self.uri.startswith("file:")
 
     @property
     def is_networked(self) -> bool:
-        """Its address names a host, and perhaps user and password."""
+        """Whether the address names a host, possibly with user and password."""
         return self.uri.partition(":")[0] in NETWORK_SCHEMES
 
     @property
     def public_uri(self) -> str:
-        """The address without user and password, for people and logs."""
+        """The address without credentials, for display and logs."""
         return public_uri(self.uri)
 
 
 class Model(_Section):
-    """Which network runs, and on what."""
+    """The segmentation network, and where it runs."""
 
-    checkpoint: Path | None = None
+    checkpoint: SitePath | None = None
     """A checkpoint of dasnet or of the original DAS-Net; default: the shipped one."""
     threshold: Fraction | None = None
-    """Object probability from which a pixel belongs to a detection; default: the checkpoint's."""
+    """Segmentation threshold: object probability above which a pixel is foreground; default: the checkpoint's."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     engine: str = "auto"
-    """`auto`, or an engine of `dasnet replay --help`; `dasnet doctor` says what `auto` chooses."""
+    """Inference engine: `auto`, or one listed by `dasnet replay --help`; `dasnet doctor` shows what `auto` selects."""
 
 
 class Objective(_Section):
-    """The wanted latency: bounds waiting and batching, and is what the metrics measure against."""
+    """The latency objective: bounds queueing and batching; the metrics count frames that miss it."""
 
     capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
-    """From the reception of a frame to its tracks, in ms."""
+    """Time from the reception of a frame to its tracks, in milliseconds."""
 
 
-class Store(_Section):
+class StoreConfig(_Section):
     """The SQLite database of events, tracks and alerts."""
 
-    path: Path | None = None
-    """Its file; default: `store.sqlite` in the run folder."""
+    path: SitePath | None = None
+    """The database file; default: `store.sqlite` in the run folder."""
 
 
-class Retention(_Section):
-    """What is deleted automatically: snapshots first, then old events, tracks and closed alerts; never open alerts."""
+class RetentionConfig(_Section):
+    """Automatic deletion: snapshots first, then old events, tracks and closed alerts; never open alerts."""
 
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
-    """Age from which it is deleted."""
+    """Maximum age in days."""
     max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
-    """Limit on snapshots, store and `events.jsonl` together."""
+    """Maximum total size of snapshots, store and `events.jsonl`, in GB."""
     min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Disk space that stays free; default: 2, or a tenth of a disk smaller than 20 GB."""
+    """Disk space to keep free, in GB; default: 2, or a tenth of the disk where it is smaller than 20 GB."""
 
 
 class Address(_Section):
-    """Where a service of this host listens."""
+    """A listening address of this host."""
 
     host: str = "127.0.0.1"
-    """Address to listen at."""
+    """Address to listen on."""
     port: Port = 0
-    """TCP port; 0: any free one."""
+    """TCP port; 0: any free port."""
 
 
 class Tls(_Section):
-    """TLS of the console, by PEM files that are read again when they change; default: plain HTTP."""
+    """TLS for the console: PEM files, reloaded when they change; default: plain HTTP."""
 
-    certificate: Path
-    """The certificate, with the intermediate ones."""
-    key: Path
-    """Its private key, without a passphrase."""
+    certificate: SitePath
+    """The certificate, followed by intermediate certificates."""
+    key: SitePath
+    """The private key, without a passphrase."""
 
 
 class ConsoleAddress(Address):
@@ -152,69 +176,71 @@ class ConsoleAddress(Address):
 
     tls: Tls | None = None
     trusted_proxies: list[IPvAnyNetwork] = []
-    """Networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
-    password_file: Annotated[Path | None, Field(validate_default=True)] = None
-    """Made by `dasnet password FILE`; required where `console.host` is not loopback."""
+    """Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted."""
+    password_file: Annotated[SitePath | None, Field(validate_default=True)] = None
+    """Password file, written by `dasnet password FILE`; required unless `console.host` is loopback."""
 
     @field_validator("password_file")
     @classmethod
-    def _not_open_to_all(cls, path: Path | None, known: ValidationInfo) -> Path | None:
-        host = known.data.get("host", LOOPBACK[0])
+    def _password_unless_loopback(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        host = info.data.get("host", LOOPBACK[0])
         if path is None and host not in LOOPBACK:
             raise ValueError(
-                f"is required, for console.host {host!r} would be reachable without a password; make one with"
+                f"is required because console.host {host!r} would be reachable without a password; create one with"
                 f" `dasnet password FILE`, or set console.host to one of {', '.join(LOOPBACK)}"
             )
         return path
 
 
 class Link(_Section):
-    """How edge hosts reach the inference host; required where a camera has a `host`."""
+    """Connection of edge hosts to the inference host; required where a camera has a `host`."""
 
     host: str
     """Address of the inference host, as the edge hosts reach it."""
     port: Annotated[int, Field(ge=1, le=65534)] = 5570
-    """TCP port of frames; camera states go to the next one."""
+    """TCP port for frames; camera states use the next port."""
     pixels: Literal["raw", "jpeg"] = "raw"
-    """How frames travel; `jpeg` needs about a tenth of the bandwidth, and costs time and small targets."""
+    """Frame encoding on the network; `jpeg` needs about a tenth of the bandwidth, but adds latency and loses small
+    targets."""
     encrypted: bool = True
-    """CURVE encryption and authentication; `false` only where nobody else can reach that network."""
-    keys: Annotated[Path | None, Field(validate_default=True)] = None
-    """Folder of the CURVE keys, made by `dasnet keys FOLDER HOST...`; required where `encrypted`."""
+    """CURVE encryption and authentication; `false` only on a trusted, isolated network."""
+    keys: Annotated[SitePath | None, Field(validate_default=True)] = None
+    """Folder of the CURVE keys, written by `dasnet keys FOLDER HOST...`; required where `encrypted`."""
 
     @property
     def results_port(self) -> int:
+        """TCP port for camera states."""
         return self.port + 1
 
     @field_validator("keys")
     @classmethod
-    def _not_open_to_all(cls, path: Path | None, known: ValidationInfo) -> Path | None:
-        if path is None and known.data.get("encrypted", True):
+    def _keys_if_encrypted(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None and info.data.get("encrypted", True):
             raise ValueError(
-                "is required; make them with `dasnet keys FOLDER HOST...`, or set link.encrypted to false where nobody "
-                "else can reach that network"
+                "is required; create them with `dasnet keys FOLDER HOST...`, or set link.encrypted to false on a "
+                "trusted, isolated network"
             )
-        if path is not None and not known.data.get("encrypted", True):
-            raise ValueError("link.encrypted is false, so that keys would not be used; allowed: one of the two")
+        if path is not None and not info.data.get("encrypted", True):
+            raise ValueError("must not be set while link.encrypted is false")
         return path
 
 
-class Log(_Section):
-    """Where and how the program logs."""
+class LogConfig(_Section):
+    """Logging."""
 
     format: Literal["console", "json"] = "console"
-    """Format of stderr; the log file holds JSON."""
-    file: Path | None = None
+    """Format on stderr; the log file holds JSON."""
+    file: SitePath | None = None
     """The log file; default: `dasnet.log` in the run folder."""
 
 
-class JsonlSink(_Section):
-    """Where events are delivered: a file with one JSON object per line."""
+class JsonlSinkConfig(_Section):
+    """An event sink: a file with one JSON object per line."""
 
     type: Literal["jsonl"]
-    """Kind of the sink."""
-    path: Path | None = None
-    """Its file; default: `events.jsonl` in the run folder."""
+    """Type of the sink."""
+    path: SitePath | None = None
+    """The file; default: `events.jsonl` in the run folder."""
 
 
 class Config(_Section):
@@ -224,21 +250,21 @@ class Config(_Section):
     model: Model = Model()
     objective: Objective = Objective()
     link: Link | None = None
-    store: Store = Store()
-    retention: Retention = Retention()
+    store: StoreConfig = StoreConfig()
+    retention: RetentionConfig = RetentionConfig()
     metrics: Address = Address(port=9464)
-    """`/metrics`, `/healthz` and `/readyz` of this host."""
+    """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
-    sinks: list[JsonlSink] = [JsonlSink(type="jsonl")]
-    log: Log = Log()
-    run_dir: Path = Path("run")
-    """Folder of everything that a run writes."""
+    sinks: list[JsonlSinkConfig] = [JsonlSinkConfig(type="jsonl")]
+    log: LogConfig = LogConfig()
+    run_dir: Annotated[WorkingPath, Field(validate_default=True)] = Path("run")
+    """The run folder: everything that a run writes, unless configured elsewhere."""
     _secrets: frozenset[str] = PrivateAttr(frozenset())
     _references: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def references(self) -> dict[str, str]:
-        """The texts with `${...}` in them, as written in the file, by dotted key: what they stand for may be secret."""
+        """Strings with `${...}` as written in the file, by dotted key; their values may be secret."""
         return self._references
 
     @model_validator(mode="after")
@@ -246,28 +272,33 @@ class Config(_Section):
         ids = [camera.id for camera in self.cameras]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
-            raise ValueError(f"cameras: id {twice[0]!r} is used twice; every camera needs its own")
+            raise ValueError(f"cameras: id {twice[0]!r} is used twice; must be unique")
         return self
 
     @model_validator(mode="after")
     def _linked(self) -> "Config":
-        away = [camera for camera in self.cameras if camera.host is not None]
-        if away and self.link is None:
-            raise ValueError(f"link: is required, for camera {away[0].id!r} is on host {away[0].host!r}")
+        remote = [camera for camera in self.cameras if camera.host is not None]
+        if remote and self.link is None:
+            raise ValueError(f"link: is required because camera {remote[0].id!r} is on host {remote[0].host!r}")
         return self
 
-    def at(self, host: str | None) -> "Config":
-        """With the cameras of that host alone; None: all, as the host that searches knows them.  Raises ConfigError."""
+    def for_host(self, host: str | None) -> "Config":
+        """Return the configuration with only the cameras of an edge host, or unchanged for the inference host (None).
+
+        Raises:
+            ConfigError: No camera is on that host.
+        """
         if host is None:
             return self
         cameras = [camera for camera in self.cameras if camera.host == host]
         if not cameras:
             hosts = sorted({camera.host for camera in self.cameras if camera.host is not None})
-            raise ConfigError(f"no camera is on host {host!r}; allowed: {', '.join(hosts) or 'none is named'}")
+            expected = f"must be one of {', '.join(hosts)}" if hosts else "expected a camera with the key 'host'"
+            raise ConfigError(f"no camera is on host {host!r}; {expected}")
         return self.model_copy(update={"cameras": cameras})
 
     def with_cameras_of(self, other: "Config") -> "Config":
-        """The same site with other cameras.  What stood for a secret in either is still hidden."""
+        """Return the same site with the cameras of another configuration; the secrets of both stay redacted."""
         merged = self.model_copy(update={"cameras": other.cameras})
         merged._secrets = self._secrets.union(other._secrets, *(secrets_of(camera.uri) for camera in self.cameras))
         merged._references = {key: text for key, text in self._references.items() if not key.startswith("cameras[")}
@@ -276,44 +307,54 @@ class Config(_Section):
 
     @property
     def store_path(self) -> Path:
+        """File of the store."""
         return self.store.path or self.run_dir / "store.sqlite"
 
     @property
     def log_path(self) -> Path:
+        """The log file."""
         return self.log.file or self.run_dir / "dasnet.log"
 
-    def sink_path(self, sink: JsonlSink) -> Path:
+    def sink_path(self, sink: JsonlSinkConfig) -> Path:
+        """Return the file of a sink."""
         return sink.path or self.run_dir / "events.jsonl"
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What stood in the environment and in secret files, and what addresses hold."""
+        """Values of environment variables and secret files, and the secrets in camera addresses."""
         return self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras))
 
     @property
     def redactor(self) -> Redactor:
-        """Hides every secret of this configuration in a text."""
+        """A redactor of every secret of this configuration."""
         return Redactor(self.secrets)
 
     @property
     def snapshots_path(self) -> Path:
+        """Folder of the alerts' snapshots."""
         return self.run_dir / "snapshots"
 
     @property
     def spill_path(self) -> Path:
-        """Events that wait for a store which fails."""
+        """File of events that wait for a failing store."""
         return self.run_dir / "spill.jsonl"
 
     def ledger_path(self, camera: str) -> Path:
+        """Return the file of a camera's frame counts."""
         return self.run_dir / "ledgers" / f"{camera}.ledger"
 
     @property
     def metrics_address_path(self) -> Path:
-        """Where the running program says the URL of its metrics, whose port may be any free one."""
+        """File that holds the URL of the running program's metrics; their port may be any free one."""
         return self.run_dir / "metrics.address"
 
     def camera(self, name: str) -> Camera:
+        """Return the camera of that id.
+
+        Raises:
+            ConfigError: There is none.
+        """
         for camera in self.cameras:
             if camera.id == name:
                 return camera
-        raise ConfigError(f"no camera {name!r}; allowed: {', '.join(camera.id for camera in self.cameras)}")
+        raise ConfigError(f"no camera {name!r}; must be one of {', '.join(camera.id for camera in self.cameras)}")

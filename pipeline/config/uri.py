@@ -1,25 +1,26 @@
-"""Camera addresses: split as FFmpeg splits them, checked, expanded, and shown without what may be secret.
+"""Camera addresses: parsed as FFmpeg parses them, validated, expanded, and redacted for display.
 
-No text made here quotes an address: it may have come from a secret, and a mistyped one has its password anywhere.
+No message quotes an address: it may have come from a secret, and a mistyped one may hold its password anywhere.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from pipeline.redaction import HIDDEN, SECRET_IN_PATH, TOKEN, userinfo_in
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
-LOCAL_OPTIONS: dict[str, tuple[str, ...]] = {  # of what is on this machine: what may follow a '?'
+LOCAL_OPTIONS: dict[str, tuple[str, ...]] = {  # sources on this machine, with the options allowed after '?'
     "sdp": (),
     "file": (),
     "v4l2": ("format", "size", "fps"),
     "demo": ("seed", "fps", "look", "first"),
 }
 SCHEMES = (*NETWORK_SCHEMES, *LOCAL_OPTIONS)
-MAX_RTSP_USERINFO_BYTES = 127  # FFmpeg cuts off the rest
+MAX_RTSP_USERINFO_BYTES = 127  # FFmpeg truncates longer ones
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
@@ -27,27 +28,30 @@ _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.\U000F0000-\U000FFFFD-]+)(?::(\d{1,5}))?")  # or a placeholder
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SUB_DELIMITERS = "!$&'()*+,;="  # RFC 3986 allows them in user and password
-_FIRST_PLACEHOLDER = 0xF0000  # private use: stands for a reference while an address is split
+_FIRST_PLACEHOLDER = 0xF0000  # private use area; replaces a reference while an address is parsed
 _ENCODE = (
-    "/ ? # @ and % of a user or password must be percent-encoded (%2F %3F %23 %40 %25), or come from ${NAME} or "
-    "${file:PATH}, where they stand as they are"
+    "/ ? # @ and % in a user or password must be percent-encoded (%2F %3F %23 %40 %25), or come from ${NAME} or "
+    "${file:PATH}, where they are written as they are"
 )
 
 
 class NetworkAddress(NamedTuple):
+    """The parts of a network address."""
+
     userinfo: str
     host: str
     port: str
     path: str
-    query: str  # with a fragment, where there is one
+    query: str  # including any fragment
 
     @property
     def netloc(self) -> str:
+        """Host, and port where there is one."""
         return f"{self.host}:{self.port}" if self.port else self.host
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether what is taken for the host may be the beginning of a password, as in `user:1/2@host`."""
+        """Whether the parsed host may be the beginning of a password, as in `user:1/2@host`."""
         if _is_ip(self.host):
             return False
         before, at, _ = self.query.partition("@")
@@ -56,7 +60,7 @@ class NetworkAddress(NamedTuple):
 
 
 def network_address(uri: str) -> NetworkAddress | None:
-    """Return the parts of `SCHEME://USER:PASSWORD@HOST:PORT/PATH`; None: it is not of that form."""
+    """Return the parts of `SCHEME://USER:PASSWORD@HOST:PORT/PATH`, or None where it does not have that form."""
     _, separator, rest = uri.partition("://")
     authority = _AUTHORITY.match(rest)
     if not separator or authority is None:
@@ -71,21 +75,21 @@ def network_address(uri: str) -> NetworkAddress | None:
 
 
 def uri_fault(uri: str) -> str | None:
-    """Return what is wrong with a camera's address and what is expected, without quoting it; None: nothing."""
+    """Return the fault of a camera address and what is expected, without quoting it, or None where it is valid."""
     scheme, _, rest = uri.partition(":")
     if scheme not in SCHEMES:
         return f"unknown scheme; must be one of {', '.join(f'{name}:' for name in SCHEMES)}"
     if _CONTROL.search(uri):
-        return "holds a control character, such as a line break; must hold none"
+        return "must not hold control characters such as line breaks"
     if scheme not in NETWORK_SCHEMES:
         return _local_fault(scheme, rest)
     address = network_address(uri)
     if address is None:
         return f"must be {scheme}://HOST/PATH, or with USER:PASSWORD@ before the host; {_ENCODE}"
     if address.is_ambiguous:
-        return f"its host cannot be told from its password; {_ENCODE}; @ of a path must be written %40"
+        return f"host and password cannot be distinguished; {_ENCODE}; @ in a path must be written %40"
     if scheme.startswith("rtsp") and len(_bytes(address.userinfo)) > MAX_RTSP_USERINFO_BYTES:
-        return f"its user and password, percent-encoded, must have at most {MAX_RTSP_USERINFO_BYTES} bytes"
+        return f"user and password, percent-encoded, must have at most {MAX_RTSP_USERINFO_BYTES} bytes"
     return None
 
 
@@ -93,7 +97,7 @@ def _local_fault(scheme: str, rest: str) -> str | None:
     path, question, query = rest.partition("?")
     names_user = "/" not in userinfo_in(rest).partition(":")[0]
     if userinfo_in(rest) and names_user and not path.removeprefix("//").startswith("/"):
-        return f"takes no user and password; must be a path on this machine, as in {scheme}:PATH"
+        return f"must be a path on this machine without user and password, as in {scheme}:PATH"
     if question and LOCAL_OPTIONS[scheme] and not _are_options(scheme, query):
         return f"unknown option after '?'; must be one of {', '.join(LOCAL_OPTIONS[scheme])}, as in ?NAME=VALUE"
     return None
@@ -104,15 +108,16 @@ def _are_options(scheme: str, query: str) -> bool:
 
 
 def expanded(template: str, values: dict[str, str]) -> str:
-    """Return the text with each `${...}` replaced by its value, which is percent-encoded in the user and password of an
-    address, so that it may hold any character.
+    """Return the text with each `${...}` replaced by its value.
+
+    In the user and password of an address the value is percent-encoded, so that it may hold any character.
     """
     masked, references = _masked(template)
     scheme, separator, rest = masked.partition("://")
     authority = _AUTHORITY.match(rest)
     userinfo = authority[0].rpartition("@")[0] if authority else ""
     start = len(scheme) + len(separator)
-    safe = _SUB_DELIMITERS + ("" if ":" in userinfo else ":")  # of `user:password` in one reference
+    safe = _SUB_DELIMITERS + ("" if ":" in userinfo else ":")  # one reference may hold `user:password`
 
     def value(position: int, reference: str) -> str:
         found = values[reference[2:-1]]
@@ -123,9 +128,20 @@ def expanded(template: str, values: dict[str, str]) -> str:
     return _unmasked(masked, references, value)
 
 
+def absolute_uri(uri: str, folder: Path) -> str:
+    """Return the address with its path, where it has one on this machine, resolved against a folder."""
+    scheme, _, rest = uri.partition(":")
+    if scheme in ("file", "sdp"):
+        return f"{scheme}:{folder / rest.removeprefix('//')}"
+    if scheme == "demo" and rest.startswith("clips/"):
+        return f"demo:clips/{folder / rest.removeprefix('clips/')}"
+    return uri
+
+
 def public_uri(uri: str) -> str:
-    """Return the address as anybody may see it: no user, no password, no query, nothing in the path that may be a
-    secret; of one that cannot be understood no more than its scheme.  `${...}` stays as it is written.
+    """Return the address for display: without user, password, query, and path segments that may be secret.
+
+    Of an address that cannot be parsed only the scheme remains.  `${...}` stays as written.
     """
     masked, references = _masked(uri)
     if not REFERENCE.sub("", uri):
@@ -172,14 +188,14 @@ def _bytes(text: str) -> bytes:
 
 
 def _masked(text: str) -> tuple[str, list[str]]:
-    """The text with one character in place of each reference, and the references."""
+    """Return the text with one placeholder character per reference, and the references."""
     references = [match[0] for match in REFERENCE.finditer(text)]
     numbers = iter(range(len(references)))
     return REFERENCE.sub(lambda _: chr(_FIRST_PLACEHOLDER + next(numbers)), text), references
 
 
 def _unmasked(masked: str, references: list[str], value: Callable[[int, str], str]) -> str:
-    """With `value(position, reference)` in place of each placeholder that is still there."""
+    """Return the text with each remaining placeholder replaced by `value(position, reference)`."""
     pieces = []
     for position, character in enumerate(masked):
         number = ord(character) - _FIRST_PLACEHOLDER

@@ -1,7 +1,7 @@
-"""A YAML file that a person wrote in; plain values, and the line of every key, out.
+"""Read a YAML file into plain values, with the line of every key.
 
-What YAML allows and nobody means is refused at once, naming the line: a key that stands twice, infinite numbers, and
-aliases or nesting that would fill the memory.  No text made here quotes a value, which may be a secret.
+Duplicate keys, infinite numbers, and aliases or nesting that would exhaust the memory are rejected, naming the line.
+No message quotes a value, which may be a secret.
 """
 
 import math
@@ -15,9 +15,9 @@ from pipeline.errors import ConfigError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
-MAX_NODES = 100_000  # aliases counted as what they stand for
+MAX_NODES = 100_000  # with aliases expanded
 MAX_INTEGER = 2**63 - 1
-CHARACTERS_A_NODE = 100  # a long text counts as several
+CHARACTERS_PER_NODE = 100  # a long string counts as several nodes
 _TAG = "tag:yaml.org,2002:"
 MERGE, _MAPPING, _SEQUENCE = f"{_TAG}merge", f"{_TAG}map", f"{_TAG}seq"
 _SCALARS = ("str", "int", "float", "bool", "null", "timestamp")
@@ -26,15 +26,17 @@ Key = tuple[str | int, ...]
 
 _PLAIN_NAME = re.compile(r"[\w .-]{1,64}|<<")
 _PUNCTUATION = re.compile(r"'([^'\w]{1,3}|<[a-z ]+>)'|\"'\"")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a hundred times as fast, where PyYAML was built with it
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 100 times as fast, where available
 
 
 class Document(NamedTuple):
+    """The content of a YAML file."""
+
     value: Any
-    lines: dict[Key, int]  # 1-based, of mapping keys and list items; none for what a merge (<<) brought in
+    lines: dict[Key, int]  # 1-based, of mapping keys and list items, except those inserted by a merge (<<)
 
     def line(self, key: Key) -> int | None:
-        """The line of the key, or of the nearest one around it."""
+        """Return the line of the key, or of the nearest enclosing one."""
         while key and key not in self.lines:
             key = key[:-1]
         return self.lines.get(key)
@@ -47,7 +49,11 @@ class _Fault(Exception):
 
 
 def read_yaml(path: Path) -> Document:
-    """Raise ConfigError with one line that says where and what."""
+    """Read a file.
+
+    Raises:
+        ConfigError: With one line: the place, and what is expected.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -55,16 +61,16 @@ def read_yaml(path: Path) -> Document:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
-        raise ConfigError(f"{path}: cannot be read (is not UTF-8 text)") from None
+        raise ConfigError(f"{path}: cannot be read (must be UTF-8 text)") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: cannot be read (must have at most {MAX_BYTES} bytes)")
     return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, source: str) -> Document:
-    """As `read_yaml`; `source` is named where the file would be."""
+    """Parse a text like `read_yaml`; messages name `source` instead of a file."""
     try:
-        _refuse_bombs(text)
+        _reject_bombs(text)
         loader = _LOADER(text)
         node = loader.get_single_node()
         lines: dict[Key, int] = {}
@@ -77,11 +83,11 @@ def parse_yaml(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         line, problem = _yaml_fault(error)
     place = source if line is None or "\n" not in text else f"{source}:{line}"
-    raise ConfigError(f"{place}: {problem}")  # here, without the context of an error whose text quotes the file
+    raise ConfigError(f"{place}: {problem}")  # outside `except`: YAML's error quotes the file
 
 
 def dotted(key: Key) -> str:
-    """The key as people write it, e.g. `cameras[0].uri`.  What is no name may be a piece of a secret: `***`."""
+    """Return the key as people write it, e.g. `cameras[0].uri`; parts that may belong to a secret become `***`."""
     text = ""
     for part in key:
         if isinstance(part, int):
@@ -92,10 +98,10 @@ def dotted(key: Key) -> str:
     return text or "the file"
 
 
-def _refuse_bombs(text: str) -> None:
-    """Before anything is built: depth and size, aliases counted as what they stand for."""
-    open_nodes: list[tuple[str | None, int, int]] = []  # anchor, nodes within, depth below
-    known: dict[str, tuple[int, int]] = {}  # of finished nodes, by anchor: nodes, height
+def _reject_bombs(text: str) -> None:
+    """Limit depth and size, with aliases expanded, before any value is constructed."""
+    open_nodes: list[tuple[str | None, int, int]] = []  # anchor, number of nodes within, depth below
+    known: dict[str, tuple[int, int]] = {}  # by anchor of a finished node: number of nodes, height
     for event in yaml.parse(text, Loader=_LOADER):
         assert event.start_mark is not None
         line = event.start_mark.line + 1
@@ -106,11 +112,11 @@ def _refuse_bombs(text: str) -> None:
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, nodes, height = open_nodes.pop()
         elif isinstance(event, yaml.ScalarEvent):
-            anchor, nodes, height = event.anchor, 1 + len(event.value) // CHARACTERS_A_NODE, 0
+            anchor, nodes, height = event.anchor, 1 + len(event.value) // CHARACTERS_PER_NODE, 0
         elif isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, _, _ in open_nodes):
-                raise _Fault(line, "an alias stands inside of what it refers to; must refer to what stands before")
-            anchor, (nodes, height) = None, known.get(event.anchor or "", (1, 0))  # an unknown one is refused later
+                raise _Fault(line, "an alias is inside the node it refers to; must refer to an earlier node")
+            anchor, (nodes, height) = None, known.get(event.anchor or "", (1, 0))  # unknown ones are rejected later
         else:
             continue
         if anchor is not None:
@@ -123,17 +129,17 @@ def _refuse_bombs(text: str) -> None:
 
 def _bound(line: int, nodes: int, depth: int) -> None:
     if nodes > MAX_NODES:
-        raise _Fault(line, f"too many values, aliases counted as what they stand for; must be {MAX_NODES} or less")
+        raise _Fault(line, f"too many values (aliases expanded); must be at most {MAX_NODES}")
     if depth > MAX_DEPTH:
-        raise _Fault(line, f"is nested too deeply; must be {MAX_DEPTH} levels or less")
+        raise _Fault(line, f"nested too deeply; must be at most {MAX_DEPTH} levels")
 
 
 def _inspect(loader: Any, node: yaml.Node, key: Key, lines: dict[Key, int]) -> None:
-    """Note the lines of all keys; refuse one that stands twice, and what no plain value can be made of."""
+    """Record the lines of all keys; reject duplicates and nodes that are not plain values."""
     if isinstance(node, yaml.ScalarNode):
         _constructed(loader, node, key)
     elif node.tag not in (_MAPPING, _SEQUENCE):
-        raise _Fault(_line(node), f"{_named(key)}has an unknown tag; must be a plain value")
+        raise _Fault(_line(node), f"{_prefix(key)}unknown tag; must be a plain value")
     elif isinstance(node, yaml.MappingNode):
         _inspect_mapping(loader, node, key, lines)
     else:
@@ -146,13 +152,13 @@ def _inspect_mapping(loader: Any, node: yaml.MappingNode, key: Key, lines: dict[
     seen: dict[object, int] = {}
     for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode):
-            raise _Fault(_line(name), f"{_named(key)}holds a key that is a list or mapping; must be a name")
+            raise _Fault(_line(name), f"{_prefix(key)}a key is a list or mapping; must be a name")
         inner, line = (*key, name.value), _line(name)
-        is_merge = name.tag == MERGE  # what it brings in may be replaced
+        is_merge = name.tag == MERGE  # merged keys may be overridden
         meant = MERGE if is_merge else _constructed(loader, name, inner)
         if meant in seen:
             numbers = f"lines {seen[meant]} and {line}" if seen[meant] != line else f"line {line}"
-            raise _Fault(line, f"{dotted(inner)}: stands twice, in {numbers}; must stand once")
+            raise _Fault(line, f"{dotted(inner)}: duplicate key in {numbers}; must be unique")
         seen[meant] = line
         if not is_merge:
             lines[inner] = line
@@ -160,21 +166,21 @@ def _inspect_mapping(loader: Any, node: yaml.MappingNode, key: Key, lines: dict[
 
 
 def _constructed(loader: Any, node: yaml.ScalarNode, key: Key) -> Any:
-    line, name, kind = _line(node), _named(key), node.tag.removeprefix(_TAG)
+    line, name, kind = _line(node), _prefix(key), node.tag.removeprefix(_TAG)
     if kind not in _SCALARS:
-        raise _Fault(line, f"{name}has an unknown tag; must be a plain value")
+        raise _Fault(line, f"{name}unknown tag; must be a plain value")
     try:
         value = loader.construct_object(node)
-    except (ValueError, ArithmeticError, LookupError, AttributeError):  # too many digits, a date that is none
-        raise _Fault(line, f"{name}is no {kind} that can be read; must be in quotes, if a text") from None
+    except (ValueError, ArithmeticError, LookupError, AttributeError):  # too many digits, an impossible date
+        raise _Fault(line, f"{name}must be a valid {kind}, or a string in quotes") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise _Fault(line, f"{name}must be a finite number")
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise _Fault(line, f"{name}must be an integer of {MAX_INTEGER} or less")
+        raise _Fault(line, f"{name}must be an integer of at most {MAX_INTEGER}")
     return value
 
 
-def _named(key: Key) -> str:
+def _prefix(key: Key) -> str:
     return f"{dotted(key)}: " if key else ""
 
 
@@ -183,10 +189,10 @@ def _line(node: yaml.Node) -> int:
 
 
 def _yaml_fault(error: yaml.YAMLError) -> tuple[int | None, str]:
-    """Line, and what is wrong without what is written there, but for punctuation."""
+    """Return the line and the problem, quoting nothing of the file but punctuation."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return None, "is not valid YAML: it holds characters that are not allowed"
+        return None, "invalid YAML: holds characters that YAML does not allow"
     problem = _PUNCTUATION.sub(lambda found: found[0].replace("'", "\0").replace('"', "\0"), error.problem or "")
     problem = re.sub(r"(['\"]).*['\"]", "a name", problem).replace("\0", "'")
     mark = error.problem_mark
-    return mark.line + 1, f"is not valid YAML: {problem} (column {mark.column + 1})"
+    return mark.line + 1, f"invalid YAML: {problem} (column {mark.column + 1})"

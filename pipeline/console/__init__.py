@@ -1,0 +1,1 @@
+"""The web console of operators: pages, HTTP API and live updates."""

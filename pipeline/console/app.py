@@ -1,7 +1,6 @@
-"""The console's web application.
+"""The console's web application: its pages, and the HTTP API under `/api/v1`.
 
-In: HTTP requests.  Out: the pages, and under `/api/v1` what `api.py` answers; `/api/v1` itself says what there is, with
-a JSON schema of everything that is sent or answered.
+`/api/v1` itself lists the endpoints, with a JSON schema of every request and response.
 """
 
 from pathlib import Path
@@ -29,11 +28,11 @@ from pipeline.redaction import redact
 from pipeline.store.store import Alert
 
 STATIC = Path(__file__).parent / "static"
-REVALIDATE = {"cache-control": "no-cache"}  # after an update the page must not run old scripts
+REVALIDATE = {"cache-control": "no-cache"}  # otherwise old scripts would run after an update
 
 
 class Endpoint(NamedTuple):
-    """One row of the API's documentation, which is also what is served."""
+    """An endpoint of the API, and its row in the documentation."""
 
     method: str
     path: str
@@ -45,31 +44,33 @@ class Endpoint(NamedTuple):
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/cameras", "cameras", "State of every camera.", answer=api.Cameras),
+    Endpoint("GET", "/cameras", "cameras", "Status of every camera.", answer=api.Cameras),
     Endpoint(
-        *("GET", "/cameras/{camera}/frames/{seq}.jpg", "picture", "One of the last pictures of a camera."),
-        query="session: that of the frame",
+        *("GET", "/cameras/{camera}/frames/{seq}.jpg", "frame_image", "Image of a recent frame."),
+        query="session: the frame's session",
         answer="image/jpeg",
     ),
-    Endpoint("GET", "/alerts", "alerts", "The newest first.", "limit=1..1000, state=any|active", answer=api.Alerts),
-    Endpoint("POST", "/alerts/{alert}/acknowledge", "acknowledge", "Somebody has seen it.", answer=Alert),
+    Endpoint("GET", "/alerts", "alerts", "Alerts, newest first.", "limit=1..1000, state=any|active", answer=api.Alerts),
+    Endpoint("POST", "/alerts/{alert}/acknowledge", "acknowledge", "Acknowledge an alert.", answer=Alert),
     Endpoint(
-        *("POST", "/alerts/{alert}/dismiss", "dismiss", "It is nothing, but what `reason` says."),
+        *("POST", "/alerts/{alert}/dismiss", "dismiss", "Dismiss an alert with a reason."),
         body=api.Dismissal,
         answer=Alert,
     ),
     Endpoint(
-        *("GET", "/events", "events", "The newest, or those after one; oldest first."),
+        *("GET", "/events", "events", "The newest events, or those after one; oldest first."),
         query="limit=1..1000, after=ID",
         answer=api.Events,
     ),
-    Endpoint("GET", "/tracks", "tracks", "The last seen first.", "limit=1..1000", answer=api.Tracks),
-    Endpoint("GET", "/snapshots/{name}", "snapshot", "The picture that raised an alert.", answer="image/jpeg"),
-    Endpoint("GET", "/latency", "latency", "Latency, drops, blind time.", "window=10m|1h|24h", answer=LatencyReport),
+    Endpoint("GET", "/tracks", "tracks", "Tracks, most recently seen first.", "limit=1..1000", answer=api.Tracks),
+    Endpoint("GET", "/snapshots/{name}", "snapshot", "Image of an alert.", answer="image/jpeg"),
+    Endpoint(
+        "GET", "/latency", "latency", "Latency, dropped frames, blind time.", "window=10m|1h|24h", answer=LatencyReport
+    ),
     Endpoint("GET", "/status", "status", "Versions, checkpoint, configuration.", answer=Status),
     Endpoint(
-        *("POST", "/trials", "trial", "Search a picture or a short clip, sent as the body; one at a time."),
-        query="name: the file's, which says by its ending what it is",
+        *("POST", "/trials", "trial", "Process an image or short clip, sent as the body; one at a time."),
+        query="name: file name; its extension gives the format",
         answer=TrialResult,
     ),
     Endpoint("GET", "/trials/{trial}/{name}", "trial_file", "A file of the last trial.", answer="the file"),
@@ -77,12 +78,13 @@ ENDPOINTS = (
         *("GET", "/live", "live", "Server-sent events: site (SiteStatus), frame (LiveUpdate), alerts, events, tracks."),
         answer="text/event-stream",
     ),
-    Endpoint("POST", "/login", "login", "Opens a session, where a password is set.", body=api.Login),
-    Endpoint("POST", "/logout", "logout", "Ends it."),
+    Endpoint("POST", "/login", "login", "Open a session, where a password is set.", body=api.Login),
+    Endpoint("POST", "/logout", "logout", "Close the session."),
 )
 
 
 def make_app(site: Site, trials: Trials, password: Password | None) -> ASGIApp:
+    """Return the console's ASGI application."""
     handlers = api.Api(site, trials, password)
     routes = [
         *(Route(path, _page) for path in PAGES),
@@ -91,9 +93,9 @@ def make_app(site: Site, trials: Trials, password: Password | None) -> ASGIApp:
         *(Route(f"/api/v1{e.path}", getattr(handlers, e.handler), methods=[e.method]) for e in ENDPOINTS),
         Mount("/static", _Static(directory=STATIC)),
     ]
-    refusals: dict[Any, Any] = {HTTPException: _refused, StoreError: _unreadable}
-    app = Starlette(routes=routes, exception_handlers=refusals)
-    return Guard(app, password)  # outermost: around failures as well
+    exception_handlers: dict[Any, Any] = {HTTPException: _http_error, StoreError: _store_error}
+    app = Starlette(routes=routes, exception_handlers=exception_handlers)
+    return Guard(app, password)  # outermost: also around error responses
 
 
 class _Static(StaticFiles):
@@ -124,12 +126,12 @@ async def _index(_request: Request) -> Response:
         }
         for e in ENDPOINTS
     ]
-    return api.answer({"endpoints": rows, "schemas": dict(sorted(schemas.items()))})
+    return api.json_response({"endpoints": rows, "schemas": dict(sorted(schemas.items()))})
 
 
-async def _refused(_: Request, error: HTTPException) -> Response:
+async def _http_error(_: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": redact(str(error.detail))}, error.status_code, error.headers)
 
 
-async def _unreadable(_: Request, error: StoreError) -> Response:
+async def _store_error(_: Request, error: StoreError) -> Response:
     return JSONResponse({"error": redact(str(error))}, 503)

@@ -1,38 +1,43 @@
-"""Limit on wrong passwords by client address: a few at once, then one at a time, and nobody else waits for it."""
+"""Rate limit on wrong passwords per client address: a burst, then one attempt per interval."""
 
 import ipaddress
 import time
 from collections.abc import Callable
 
-AT_ONCE = 5
-EACH_S = 30.0  # until one more may be tried
-MAX_CLIENTS = 10_000  # that are remembered: the last ones
-IPV6_PREFIX = 64  # of an address: what one client commands
+BURST = 5
+REFILL_S = 30.0  # until another attempt is allowed
+MAX_CLIENTS = 10_000  # most recent ones
+IPV6_PREFIX_BITS = 64  # one client controls a whole prefix
 
 
 class Attempts:
+    """A token bucket per client."""
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._full_s: dict[str, float] = {}  # client -> when it may try AT_ONCE again
+        self._full_s: dict[str, float] = {}  # by client: when its bucket is full again
 
     def take(self, address: str) -> float:
-        """Return how long this client has to wait, in s; 0: it may try, which counts as wrong until `give_back`."""
+        """Take an attempt; return 0 where it is allowed, otherwise how long the client must wait, in s.
+
+        An attempt counts as wrong until `refund`.
+        """
         client, now_s = _client(address), self._clock()
-        full_s = max(now_s, self._full_s.pop(client, now_s)) + EACH_S
-        wait_s = full_s - now_s - AT_ONCE * EACH_S
-        self._full_s[client] = full_s if wait_s <= 0 else full_s - EACH_S
+        full_s = max(now_s, self._full_s.pop(client, now_s)) + REFILL_S
+        wait_s = full_s - now_s - BURST * REFILL_S
+        self._full_s[client] = full_s if wait_s <= 0 else full_s - REFILL_S
         if len(self._full_s) > MAX_CLIENTS:
             del self._full_s[next(iter(self._full_s))]
         return max(0.0, wait_s)
 
-    def give_back(self, address: str) -> None:
-        """The password was right."""
+    def refund(self, address: str) -> None:
+        """Give an attempt back, after a correct password."""
         client = _client(address)
         if client in self._full_s:
-            self._full_s[client] -= EACH_S
+            self._full_s[client] -= REFILL_S
 
 
 def _client(address: str) -> str:
     if ":" not in address:
         return address
-    return str(ipaddress.ip_network(f"{address.partition('%')[0]}/{IPV6_PREFIX}", strict=False))
+    return str(ipaddress.ip_network(f"{address.partition('%')[0]}/{IPV6_PREFIX_BITS}", strict=False))

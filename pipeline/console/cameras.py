@@ -1,7 +1,6 @@
-"""What state each camera is in, as an operator wants to know it.
+"""Camera status for operators, computed from the cameras' ledgers and the newest live frames.
 
-In: the cameras' ledgers, looked at about once a second, and the newest live frames.  Out: a CameraStatus for each.
-A camera is blind while most of the time was not searched; which is told from its ledger's blind seconds.
+Polled about once a second.  A camera is blind while its ledger reports blind time for most of the recent window.
 """
 
 import threading
@@ -15,17 +14,17 @@ from pipeline.config.models import Camera, Config
 from pipeline.console.frames import LiveFrames
 from pipeline.errors import StoreError
 from pipeline.store import ledger
+from pipeline.timeouts import CAPTURE_SILENCE_TIMEOUT_S
 from pipeline.types import Band, Cause
 
-WINDOW_S = 4.0  # over which the blind share is taken
-SILENT_S = 6.0  # without a sign of the capture worker it counts as gone
+WINDOW_S = 4.0  # of the blind share
 BLIND_SHARE = 0.5
 
 State = Literal["starting", "up", "blind", "down"]
 
 
 class FrameStatus(msgspec.Struct, frozen=True):
-    """The newest frame that was tracked."""
+    """The newest tracked frame."""
 
     session: str
     seq: int
@@ -37,11 +36,13 @@ class FrameStatus(msgspec.Struct, frozen=True):
 
 
 class CameraStatus(msgspec.Struct, frozen=True):
+    """Status and counts of a camera."""
+
     id: str
     band: Band
     uri: str  # without credentials
     state: State
-    cause: Cause | None  # why it is blind or down, or partly blind
+    cause: Cause | None  # of being down, blind or partly blind
     blind_share: float  # of the last seconds, 0..1
     captured: int
     segmented: int
@@ -53,28 +54,29 @@ class CameraStatus(msgspec.Struct, frozen=True):
     frame: FrameStatus | None
 
 
-class Cameras:
-    """Keeps the last readings of every ledger.  Thread-safe."""
+class CameraMonitor:
+    """Keeps recent readings of every ledger; thread-safe."""
 
     def __init__(self, config: Config) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._readings: dict[str, deque[tuple[float, ledger.Account]]] = {}
-        self.watch(config)
+        self.set_cameras(config)
 
-    def watch(self, config: Config) -> None:
-        """The cameras of the site from now on."""
-        with self._turn:
+    def set_cameras(self, config: Config) -> None:
+        """Set the cameras of the site."""
+        with self._lock:
             self._config = config
             self._redact = config.redactor
             self._readings = {camera.id: self._readings.get(camera.id, deque()) for camera in config.cameras}
 
-    def look(self, frames: LiveFrames) -> list[CameraStatus]:
-        with self._turn:
-            return [self._look(camera, frames) for camera in self._config.cameras]
+    def status(self, frames: LiveFrames) -> list[CameraStatus]:
+        """Return the current status of every camera."""
+        with self._lock:
+            return [self._status_of(camera, frames) for camera in self._config.cameras]
 
-    def _look(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
+    def _status_of(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
         account = self._read(camera.id)
-        share, cause = self._blindness(camera.id, account) if account else (0.0, None)
+        share, cause = self._blind_share(camera.id, account) if account else (0.0, None)
         state = _state(account, share) if account else "starting"
         account = account or ledger.Account()
         return CameraStatus(
@@ -95,17 +97,17 @@ class Cameras:
         )
 
     def _read(self, camera: str) -> ledger.Account | None:
-        """None: there is none, or none of this version; the supervisor is about to make it."""
+        """Return the ledger, or None where the supervisor has not created it yet in this version's format."""
         try:
             return ledger.read(self._config.ledger_path(camera))
         except (OSError, ValueError, StoreError):
             return None
 
-    def _blindness(self, camera: str, account: ledger.Account) -> tuple[float, Cause | None]:
-        """The share of the last seconds in which the camera was not searched, and what took most of it."""
+    def _blind_share(self, camera: str, account: ledger.Account) -> tuple[float, Cause | None]:
+        """Return the blind share of the window, and its main cause."""
         now_s, readings = time.monotonic(), self._readings[camera]
         if readings and readings[-1][1].captured > account.captured:
-            readings.clear()  # the ledger was begun anew
+            readings.clear()  # the ledger was reset
         readings.append((now_s, account))
         while len(readings) > 2 and readings[1][0] < now_s - WINDOW_S:
             readings.popleft()
@@ -120,7 +122,7 @@ class Cameras:
 
 def _state(account: ledger.Account, blind_share: float) -> State:
     silent_ns = time.time_ns() - account.updated_utc_ns if account.updated_utc_ns else 0
-    if not account.up or silent_ns > SILENT_S * 1e9:
+    if not account.up or silent_ns > CAPTURE_SILENCE_TIMEOUT_S * 1e9:
         return "down"
     return "blind" if blind_share >= BLIND_SHARE else "up"
 

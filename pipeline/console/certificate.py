@@ -1,7 +1,7 @@
-"""TLS of the console: its certificate and key, checked before they are used, and used anew when they change.
+"""TLS of the console: load certificate and key, and reload them when the files change.
 
-In: two PEM files.  Out: a context, or a ConfigError that names the file.  What a browser would say of the certificate
-(expired, not yet valid) is said by a handshake in memory with a client that trusts it alone.
+Problems that make browsers reject a certificate (expired, not yet valid) are found by a handshake in memory with a
+client that trusts only this certificate.
 """
 
 import asyncio
@@ -13,12 +13,16 @@ import structlog
 from pipeline.config.models import Tls
 from pipeline.errors import ConfigError
 
-PERIOD_S = 10.0  # between looks at the files
-VERIFY_X509_PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)  # named in Python 3.12: the certificate itself is the trust anchor
+PERIOD_S = 10.0  # between checks for changes
+VERIFY_X509_PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)  # in ssl since Python 3.12; the certificate is its own anchor
 
 
 def load(tls: Tls) -> ssl.SSLContext:
-    """Raise ConfigError where the files cannot be used."""
+    """Load certificate and key.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
     for key, path in (("certificate", tls.certificate), ("key", tls.key)):
         try:
             text = path.read_bytes()
@@ -35,7 +39,7 @@ def load(tls: Tls) -> ssl.SSLContext:
 
 
 def _no_passphrase() -> bytes:
-    raise ConfigError("console.tls.key: is encrypted; must be without a passphrase")
+    raise ConfigError("console.tls.key: is encrypted; must have no passphrase")
 
 
 def _fault(tls: Tls, error: OSError) -> str:
@@ -44,8 +48,8 @@ def _fault(tls: Tls, error: OSError) -> str:
     return f"{tls.certificate} and {tls.key} must be a certificate and its key, both in PEM"
 
 
-def concern(context: ssl.SSLContext, certificate: Path) -> str | None:
-    """Return why browsers would refuse the certificate even if they trust who issued it; None: they would not."""
+def browser_objection(context: ssl.SSLContext, certificate: Path) -> str | None:
+    """Return why browsers would reject the certificate even from a trusted issuer, or None where they would not."""
     trusting = ssl.create_default_context(cafile=str(certificate))
     trusting.check_hostname = False
     trusting.verify_flags |= VERIFY_X509_PARTIAL_CHAIN
@@ -62,16 +66,20 @@ def concern(context: ssl.SSLContext, certificate: Path) -> str | None:
 
 
 def open_context(tls: Tls) -> ssl.SSLContext:
-    """Load, and warn of a certificate that browsers will refuse.  Raise ConfigError."""
+    """Load certificate and key, and warn where browsers will reject the certificate.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
     context = load(tls)
-    reason = concern(context, tls.certificate)
+    reason = browser_objection(context, tls.certificate)
     if reason is not None:
-        structlog.get_logger().warning("browsers refuse the certificate", path=str(tls.certificate), reason=reason)
+        structlog.get_logger().warning("browsers reject the certificate", path=str(tls.certificate), reason=reason)
     return context
 
 
 async def follow(tls: Tls, context: ssl.SSLContext) -> None:
-    """Use the files anew when they change, for ever; those that cannot be used leave what is in use."""
+    """Reload the files whenever they change; keep the current ones where the new ones cannot be used."""
     read_ns = _changed_ns(tls)
     while True:
         await asyncio.sleep(PERIOD_S)
@@ -83,9 +91,9 @@ async def follow(tls: Tls, context: ssl.SSLContext) -> None:
             await asyncio.to_thread(open_context, tls)
             context.load_cert_chain(tls.certificate, tls.key)
         except (ConfigError, OSError) as error:
-            structlog.get_logger().warning("certificate not changed", reason=str(error))
+            structlog.get_logger().warning("certificate not reloaded", reason=str(error))
         else:
-            structlog.get_logger().info("certificate changed", path=str(tls.certificate))
+            structlog.get_logger().info("certificate reloaded", path=str(tls.certificate))
 
 
 def _changed_ns(tls: Tls) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""The newest frame of every camera, and its last pictures.
+"""Recent frames of every camera, from the live messages of the track worker.
 
-In: the live messages of the track worker.  Out: per camera the newest LiveFrame, and the JPEGs of the last frames by
-sequence number, so that a browser can fetch the very picture that belongs to the tracks it was told.
+Keeps the newest LiveFrame per camera, and recent JPEGs by sequence number, so that a browser can fetch the image that
+belongs to the tracks it has received.
 """
 
 from collections import OrderedDict
@@ -11,43 +11,53 @@ from dataclasses import dataclass, field
 from pipeline.errors import WireError
 from pipeline.transport.live import LiveFrame, decode
 
-KEPT_PICTURES = 30  # of each camera
+KEPT_IMAGES = 30  # per camera
 
 
 @dataclass
 class CameraFrames:
+    """Recent frames of one camera."""
+
     newest: LiveFrame | None = None
-    pictures: OrderedDict[int, bytes] = field(default_factory=OrderedDict)  # of the newest frame's session
+    images: OrderedDict[int, bytes] = field(default_factory=OrderedDict)  # of the newest frame's session
 
     def put(self, frame: LiveFrame, jpeg: bytes) -> None:
+        """Add a frame; `jpeg` is empty where it has no image."""
         if self.newest is not None and self.newest.session != frame.session:
-            self.pictures.clear()  # sequence numbers begin again
+            self.images.clear()  # sequence numbers restart
         self.newest = frame
         if jpeg:
-            self.pictures[frame.seq] = jpeg
-            while len(self.pictures) > KEPT_PICTURES:
-                self.pictures.popitem(last=False)
+            self.images[frame.seq] = jpeg
+            while len(self.images) > KEPT_IMAGES:
+                self.images.popitem(last=False)
 
 
 class LiveFrames:
-    """Of all cameras of the site; what is of no known camera is refused, so memory is bounded."""
+    """Recent frames of all cameras; unknown cameras are rejected, which bounds the memory."""
 
     def __init__(self, cameras: Iterable[str]) -> None:
         self.cameras: dict[str, CameraFrames] = {}
-        self.watch(cameras)
+        self.set_cameras(cameras)
         self.received = 0
         self.refused = 0
 
-    def watch(self, cameras: Iterable[str]) -> None:
-        """The cameras of the site from now on; what is of others is forgotten."""
+    def set_cameras(self, cameras: Iterable[str]) -> None:
+        """Set the cameras of the site, and drop the frames of others."""
         self.cameras = {camera: self.cameras.get(camera, CameraFrames()) for camera in cameras}
 
     def receive(self, message: Sequence[bytes]) -> tuple[LiveFrame, bool]:
-        """The frame, and whether a picture came with it.  Raises WireError for what is refused, and counts both."""
+        """Decode and store a live message.
+
+        Returns:
+            The frame, and whether it has an image.
+
+        Raises:
+            WireError: The message is malformed, or of an unknown camera.
+        """
         try:
             frame, jpeg = decode(message)
             if frame.camera not in self.cameras:
-                raise WireError(f"live frame of {frame.camera!r}, which is no camera of this site")
+                raise WireError(f"live frame of unknown camera {frame.camera!r}")
         except WireError:
             self.refused += 1
             raise
@@ -55,9 +65,9 @@ class LiveFrames:
         self.cameras[frame.camera].put(frame, jpeg)
         return frame, bool(jpeg)
 
-    def picture(self, camera: str, seq: int, session: str | None) -> bytes | None:
-        """None: not, or no longer, there.  Without a session that of the newest frame is meant."""
+    def image(self, camera: str, seq: int, session: str | None) -> bytes | None:
+        """Return the JPEG of a frame, or None where it is not kept; `session` defaults to the newest frame's."""
         frames = self.cameras.get(camera)
         if frames is None or frames.newest is None or session not in (None, frames.newest.session):
             return None
-        return frames.pictures.get(seq)
+        return frames.images.get(seq)

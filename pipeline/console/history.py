@@ -1,7 +1,8 @@
-"""What the host's metrics were: latency, drops and blind time over the last ten minutes, hour and day.
+"""History of the host's metrics: latency, dropped frames and blind time over ten minutes, an hour and a day.
 
-In: the text of the host's `/metrics`, every few seconds.  Out: a LatencyReport.  Kept in memory, in two rings: fine
-ones for ten minutes, coarse ones for a day.  Counters that went back (the host began anew) are counted from zero.
+Takes the text of the host's `/metrics` every few seconds, and computes a LatencyReport.  Snapshots are kept in memory,
+in two ring buffers: a fine one for ten minutes, a coarse one for a day.  Counters that decreased (after a restart) are
+counted from zero.
 """
 
 import threading
@@ -29,7 +30,7 @@ COUNTED = {
     "dasnet_blind_seconds_total": "blind_s",
 }
 FINE_S, COARSE_S = 5.0, 60.0
-WINDOWS_S: dict[str, tuple[float, float]] = {  # how long, and how long a column of the heat map
+WINDOWS_S: dict[str, tuple[float, float]] = {  # length, and width of a column of the heat map
     "10m": (600.0, 10.0),
     "1h": (3600.0, 60.0),
     "24h": (86400.0, 900.0),
@@ -39,35 +40,35 @@ Window = Literal["10m", "1h", "24h"]
 
 @dataclass(frozen=True)
 class Buckets:
-    """A histogram: how many were at most as long as each bound, the last of which is infinite; and their sum."""
+    """A cumulative histogram: the count up to each bound, the last of which is infinite, and the sum."""
 
     bounds_s: tuple[float, ...]
     counts: NDArray[np.float64]
     sum_s: float
 
 
-CountKey = tuple[str, str, str]  # what, camera, cause
+CountKey = tuple[str, str, str]  # counter, camera, cause
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Arrays and shared keys: a day of dictionaries would take four times the memory."""
+    """Counters as an array with shared keys; dictionaries would take four times the memory."""
 
     keys: tuple[CountKey, ...]
     values: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sample:
+class MetricsSnapshot:
     """The host's counters at one moment."""
 
     time_utc_s: float
-    latency: dict[str, Buckets]  # by stage, or from where to where; of all cameras together
+    latency: dict[str, Buckets]  # by stage or end-to-end name, over all cameras
     counts: Counts
 
 
 class Quantiles(msgspec.Struct, frozen=True):
-    """None: nothing was measured."""
+    """Quantiles of a latency; None where nothing was measured."""
 
     name: str
     count: int
@@ -77,8 +78,8 @@ class Quantiles(msgspec.Struct, frozen=True):
     p99_s: float | None
 
 
-class Loss(msgspec.Struct, frozen=True):
-    """What a camera lost to one cause."""
+class CameraLoss(msgspec.Struct, frozen=True):
+    """Frames and time that a camera lost to one cause."""
 
     camera: str
     cause: str
@@ -88,28 +89,30 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class LatencyReport(msgspec.Struct, frozen=True):
+    """Latency and losses over a window, with a heat map of capture-to-track latency."""
+
     window_s: float
-    step_s: float  # of a column
-    from_utc_ns: int  # where the first column begins
-    sampled_utc_ns: int | None  # the newest sample; None: there is none
-    covered_s: float  # of the window, by samples
+    step_s: float  # width of a column
+    from_utc_ns: int  # start of the first column
+    sampled_utc_ns: int | None  # time of the newest sample, if any
+    covered_s: float  # part of the window with samples
     objective_s: float  # capture to track
     end_to_end: list[Quantiles]
     stages: list[Quantiles]
-    losses: list[Loss]  # only what there is
-    edges_s: list[float | None]  # of the heat map's rows, from below; None: infinite
-    columns: list[list[int] | None]  # capture to track: frames by row; None: not sampled
+    losses: list[CameraLoss]  # nonzero ones only
+    edges_s: list[float | None]  # of the heat map's rows, ascending; None: infinite
+    columns: list[list[int] | None]  # number of frames by row; None: not sampled
     error: str | None  # why there is no newer sample
 
 
 @dataclass
-class _Total:
-    """Increases added up."""
+class _Increase:
+    """The sum of increases between snapshots."""
 
     latency: dict[str, Buckets] = field(default_factory=dict)
     counts: dict[CountKey, float] = field(default_factory=dict)
 
-    def add(self, before: Sample, after: Sample) -> None:
+    def add(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         for name, buckets in after.latency.items():
             rise, known = increase(before.latency.get(name), buckets), self.latency.get(name)
             if known is not None and known.bounds_s == rise.bounds_s:
@@ -120,20 +123,24 @@ class _Total:
 
 
 class History:
-    """Thread-safe."""
+    """Metrics snapshots of the last day; thread-safe."""
 
     def __init__(self, objective_s: float) -> None:
-        self.error: str | None = "not asked yet"
+        self.error: str | None = "no sample yet"
         self.build: dict[str, str] = {}  # the labels of dasnet_build_info
         self._objective_s = objective_s
-        self._turn = threading.Lock()
-        self._fine: deque[Sample] = deque(maxlen=int(WINDOWS_S["10m"][0] / FINE_S) + 1)
-        self._coarse: deque[Sample] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
+        self._lock = threading.Lock()
+        self._fine: deque[MetricsSnapshot] = deque(maxlen=int(WINDOWS_S["10m"][0] / FINE_S) + 1)
+        self._coarse: deque[MetricsSnapshot] = deque(maxlen=int(WINDOWS_S["24h"][0] / COARSE_S) + 1)
 
     def receive(self, text: str, time_utc_s: float) -> None:
-        """Raises ValueError for what is no metrics text."""
+        """Add the text of `/metrics`.
+
+        Raises:
+            ValueError: It cannot be parsed.
+        """
         sample, build = parse(text, time_utc_s)
-        with self._turn:
+        with self._lock:
             self.build = build
             self._fine.append(sample)
             if not self._coarse or time_utc_s // COARSE_S != self._coarse[-1].time_utc_s // COARSE_S:
@@ -141,15 +148,16 @@ class History:
             self.error = None
 
     def report(self, window: Window, now_utc_s: float) -> LatencyReport:
+        """Return latency and losses over a window that ends now."""
         window_s, step_s = WINDOWS_S[window]
-        with self._turn:
+        with self._lock:
             samples = list(self._fine if window == "10m" else self._coarse)
             if self._fine and samples[-1] is not self._fine[-1]:
                 samples.append(self._fine[-1])
         columns_count = int(window_s / step_s)
         start_s = (np.floor(now_utc_s / step_s) + 1 - columns_count) * step_s
         samples = [sample for sample in samples if sample.time_utc_s > start_s - step_s]
-        total, columns = _Total(), [_Total() for _ in range(columns_count)]
+        total, columns = _Increase(), [_Increase() for _ in range(columns_count)]
         for before, after in pairwise(samples):
             total.add(before, after)
             column = int(((before.time_utc_s + after.time_utc_s) / 2 - start_s) // step_s)
@@ -172,8 +180,15 @@ class History:
         )
 
 
-def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
-    """The sample, and the labels of dasnet_build_info.  Raises ValueError."""
+def parse(text: str, time_utc_s: float) -> tuple[MetricsSnapshot, dict[str, str]]:
+    """Parse the text of `/metrics`.
+
+    Returns:
+        The snapshot, and the labels of dasnet_build_info.
+
+    Raises:
+        ValueError: The text cannot be parsed.
+    """
     histograms: dict[str, dict[float, float]] = {}
     sums: dict[str, float] = {}
     counts: dict[CountKey, float] = {}
@@ -193,29 +208,31 @@ def parse(text: str, time_utc_s: float) -> tuple[Sample, dict[str, str]]:
                 sums[latency] = sums.get(latency, 0.0) + value
     latency_by_name = {
         name: Buckets(
-            _one(tuple(sorted(buckets))), np.array([buckets[bound] for bound in sorted(buckets)]), sums.get(name, 0.0)
+            _interned(tuple(sorted(buckets))),
+            np.array([buckets[bound] for bound in sorted(buckets)]),
+            sums.get(name, 0.0),
         )
         for name, buckets in histograms.items()
     }
-    keys = _one(tuple(sorted(counts)))
-    return Sample(time_utc_s, latency_by_name, Counts(keys, np.array([counts[key] for key in keys]))), build
+    keys = _interned(tuple(sorted(counts)))
+    return MetricsSnapshot(time_utc_s, latency_by_name, Counts(keys, np.array([counts[key] for key in keys]))), build
 
 
 @lru_cache(64)
-def _one(key: Any) -> Any:
-    """The same object for all that are equal: a day of samples would hold thousands of copies of their keys."""
+def _interned(key: Any) -> Any:
+    """Return one shared object for equal keys, of which a day of snapshots would hold thousands of copies."""
     return key
 
 
 def increase(before: Buckets | None, after: Buckets) -> Buckets:
-    """What came in between; all of `after` where it began anew."""
+    """Return the increase of a histogram; all of `after` where it was reset."""
     if before is None or before.bounds_s != after.bounds_s or (after.counts < before.counts).any():
         return after
     return Buckets(after.bounds_s, after.counts - before.counts, max(0.0, after.sum_s - before.sum_s))
 
 
 def counted_since(before: Counts, after: Counts) -> Iterator[tuple[CountKey, float]]:
-    """What rose in between, by how much; all of what began anew."""
+    """Yield the increases of counters; the whole value of those that were reset."""
     old = before.values
     if before.keys != after.keys:
         known = dict(zip(before.keys, before.values.tolist(), strict=True))
@@ -225,7 +242,10 @@ def counted_since(before: Counts, after: Counts) -> Iterator[tuple[CountKey, flo
 
 
 def quantile(share: float, buckets: Buckets) -> float | None:
-    """Linear within its bucket, as Prometheus' `histogram_quantile`: above the last finite bound it is that bound."""
+    """Return a quantile, interpolated linearly within its bucket and limited to the last finite bound.
+
+    The same as Prometheus' `histogram_quantile`.
+    """
     total = buckets.counts[-1] if len(buckets.counts) else 0.0
     if total <= 0:
         return None
@@ -245,10 +265,10 @@ def _quantiles(name: str, buckets: Buckets | None) -> Quantiles:
     return Quantiles(name, count, buckets.sum_s / count, *(quantile(share, buckets) for share in (0.5, 0.95, 0.99)))
 
 
-def _losses(counts: dict[CountKey, float]) -> list[Loss]:
+def _losses(counts: dict[CountKey, float]) -> list[CameraLoss]:
     keys = sorted({(camera, cause) for (_, camera, cause), value in counts.items() if value > 0})
     return [
-        Loss(
+        CameraLoss(
             *key,
             dropped=int(counts.get(("dropped", *key), 0)),
             failed=int(counts.get(("failed", *key), 0)),
@@ -259,9 +279,9 @@ def _losses(counts: dict[CountKey, float]) -> list[Loss]:
 
 
 def _heat_map(
-    total: _Total, columns: Sequence[_Total], objective_s: float
+    total: _Increase, columns: Sequence[_Increase], objective_s: float
 ) -> tuple[list[float | None], list[list[int] | None]]:
-    """Edges and columns of capture to track, from the lowest row with a frame to the highest, or the objective's."""
+    """Return edges and columns of capture to track, from the lowest nonempty row to the highest or the objective's."""
     whole = total.latency.get("capture_to_track")
     if whole is None or not whole.counts[-1]:
         return [], [[] if column.latency else None for column in columns]

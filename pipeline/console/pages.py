@@ -1,43 +1,45 @@
-"""The console's pages: each one's own part, in one shell with the head and the header that they share.
+"""The console's pages, rendered from the templates in `templates/`.
 
-In: the path of a page.  Out: its HTML, the same for everyone: what it shows comes as data.
+Each page extends `base.html`, which holds the head and the shared header.  Pages are static: their data comes through
+the API.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from string import Template
 
-PARTS = Path(__file__).parent / "parts"
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 @dataclass(frozen=True)
 class Page:
-    part: str  # a file of PARTS
+    """A page of the console."""
+
+    template: str  # in templates/
     title: str
     script: str  # a module of static/
-    has_header: bool = True
 
 
 PAGES = {
-    "/": Page("wall", "dasnet", "main"),
-    "/latency": Page("latency", "Latency · dasnet", "latency"),
-    "/try": Page("try", "Try it · dasnet", "try"),
-    "/status": Page("status", "Status · dasnet", "status"),
-    "/login": Page("login", "Log in · dasnet", "login", has_header=False),
+    "/": Page("wall.html", "dasnet", "main"),
+    "/latency": Page("latency.html", "Latency · dasnet", "latency"),
+    "/try": Page("try.html", "Try it · dasnet", "try"),
+    "/status": Page("status.html", "Status · dasnet", "status"),
+    "/login": Page("login.html", "Log in · dasnet", "login"),
 }
+NAVIGATION = (("/", "Wall"), ("/latency", "Latency"), ("/try", "Try it"), ("/status", "Status"))
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("pipeline.console"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 @cache
 def html(path: str) -> str:
-    """Of the page at `path`, one of PAGES."""
+    """Return the HTML of the page at `path`, a key of PAGES."""
     page = PAGES[path]
-    header = _part("header").replace(f'<a href="{path}">', f'<a href="{path}" aria-current="page">')
-    shell = Template(_part("shell"))
-    return shell.substitute(
-        title=page.title, script=page.script, header=header if page.has_header else "", main=_part(page.part)
-    )
-
-
-def _part(name: str) -> str:
-    return (PARTS / f"{name}.html").read_text(encoding="utf-8")
+    template = _TEMPLATES.get_template(page.template)
+    return template.render(title=page.title, script=page.script, path=path, navigation=NAVIGATION)

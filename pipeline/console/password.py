@@ -1,7 +1,4 @@
-"""The console's password: its file, and the sessions of those who gave it.
-
-In: a password.  Out: a session where it is right.  The file holds an argon2id hash.
-"""
+"""The console's password: its file, which holds an argon2id hash, and the login."""
 
 import asyncio
 import getpass
@@ -21,19 +18,27 @@ MIN_LENGTH, MAX_LENGTH = 8, 200
 
 
 def ask() -> str:
-    """From a terminal, twice; else the first line of the standard input.  Raises ConfigError."""
+    """Prompt for a password twice on a terminal; otherwise read the first line of standard input.
+
+    Raises:
+        ConfigError: The two passwords differ.
+    """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    given = getpass.getpass("Password for the console: ")
-    if getpass.getpass("Once more: ") != given:
-        raise ConfigError("the two passwords differ; nothing was written")
+    given = getpass.getpass("Console password: ")
+    if getpass.getpass("Repeat: ") != given:
+        raise ConfigError("the two passwords differ; must be equal (nothing was written)")
     return given
 
 
 def write_password_file(path: Path, password: str) -> None:
-    """Whole or not at all, for its owner's eyes alone.  Raises ConfigError."""
+    """Write a password file atomically, readable by its owner only.
+
+    Raises:
+        ConfigError: The length of the password is invalid, or the file cannot be written.
+    """
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-        raise ConfigError(f"a password of {len(password)} characters; allowed: {MIN_LENGTH} to {MAX_LENGTH}")
+        raise ConfigError(f"password of {len(password)} characters; must have {MIN_LENGTH} to {MAX_LENGTH}")
     try:
         write_private(path, PasswordHasher().hash(password).encode() + b"\n")
     except OSError as error:
@@ -41,36 +46,52 @@ def write_password_file(path: Path, password: str) -> None:
 
 
 def load_password(config: Config) -> "Password | None":
-    """None: the console needs none.  Raises ConfigError where the file is no password file."""
+    """Return the configured password, or None where the console has none.
+
+    Raises:
+        ConfigError: The file is not a password file.
+    """
     path = config.console.password_file
     return None if path is None else Password(path, config.run_dir)
 
 
 class Password:
-    """Raises ConfigError where the file is none."""
+    """The password of a file, with the sessions that it opened."""
 
     def __init__(self, path: Path, run_dir: Path) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: It is not a password file.
+        """
         try:
             self._hash = path.read_text(encoding="ascii").strip()
             extract_parameters(self._hash)
         except (OSError, ValueError, InvalidHashError) as error:
             raise ConfigError(
-                f"console.password_file: {path} is no readable password file; make one with `dasnet password {path}`"
+                f"console.password_file: {path} must be a readable password file, written by `dasnet password {path}`"
             ) from error
         self.sessions = Sessions(run_dir / "console.sessions", self._hash)
         self._attempts = Attempts()
-        self._turn = asyncio.Lock()  # a check takes 64 MiB
+        self._lock = asyncio.Lock()  # a check takes 64 MiB
 
     async def check(self, password: str, address: str) -> str | None:
-        """Return a new session where the password is right; `address` is the client's.  Raise TooManyTries."""
+        """Check a password given by the client at `address`.
+
+        Returns:
+            The token of a new session, or None where the password is wrong.
+
+        Raises:
+            TooManyAttemptsError: The client must wait.
+        """
         wait_s = self._attempts.take(address)
         if wait_s:
-            raise TooManyTries(math.ceil(wait_s))
-        async with self._turn:
+            raise TooManyAttemptsError(math.ceil(wait_s))
+        async with self._lock:
             is_right = await asyncio.to_thread(self._matches, password)
         if not is_right:
             return None
-        self._attempts.give_back(address)
+        self._attempts.refund(address)
         return self.sessions.begin()
 
     def _matches(self, password: str) -> bool:
@@ -80,7 +101,7 @@ class Password:
             return False
 
 
-class TooManyTries(Exception):
+class TooManyAttemptsError(Exception):
     """Too many wrong passwords from one address."""
 
     def __init__(self, wait_s: int) -> None:

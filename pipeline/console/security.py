@@ -1,10 +1,8 @@
-"""What every request and answer must satisfy.
+"""Access control and security headers for every request and response.
 
-In: a request.  Out: the answer, with headers that keep the page from loading, or being framed by, anything foreign.
-
-Without a password a request under another name than this machine's is refused: a foreign page that lets its own name
-point to 127.0.0.1 (DNS rebinding) could else read all the console shows.  With one, any name will do, for only this
-site's own pages carry the session.  What changes something must come from a page of this very console (CSRF).
+Without a password only requests to a loopback host name are accepted, which prevents DNS rebinding: a foreign page
+whose name resolves to 127.0.0.1 could otherwise read the console.  With a password any host name is accepted, since
+only this site's pages carry the session cookie.  Requests that change state must have this console's origin (CSRF).
 """
 
 from http.cookies import CookieError, SimpleCookie
@@ -28,17 +26,18 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 SESSION_COOKIE = "dasnet_session"
-OPEN_PATHS = ("/login", "/api/v1/login", "/healthz")  # without a session; and /static/, which holds no data
+OPEN_PATHS = ("/login", "/api/v1/login", "/healthz")  # no session needed; nor for /static/
 
 
 class Guard:
-    """ASGI middleware, around everything."""
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, password: Password | None) -> None:
         self._app = app
         self._password = password
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         if scope["type"] != "http":
             return
 
@@ -55,32 +54,32 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if self._password is None and not is_loopback(host):
-            text = f"host {host[:100]!r} is not served; allowed: {', '.join(LOOPBACK)}"
+            text = f"host {host[:100]!r} is not served; must be one of {', '.join(LOOPBACK)}"
             return JSONResponse({"error": text}, 421)
         if method not in ("GET", "HEAD") and not is_same_origin(headers):
-            return JSONResponse({"error": "a request of a foreign page is refused; allowed: this console's own"}, 403)
+            return JSONResponse({"error": "cross-origin request; must come from this console"}, 403)
         if self._password is None or path in OPEN_PATHS or path.startswith("/static/"):
             return None
         if self._password.sessions.is_open(session_of(headers)):
             return None
         if path.startswith("/api/"):
-            return JSONResponse({"error": "no session; log in at /login"}, 401)
+            return JSONResponse({"error": "no session; must log in at /login"}, 401)
         return RedirectResponse("/login", 303)
 
 
 def is_same_origin(headers: Headers) -> bool:
-    """Browsers say from where they send what changes something; a program that says nothing is no browser."""
+    """Return whether a request comes from this origin; without origin headers it does not come from a browser."""
     origin = headers.get("origin")
     try:
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return False
-    except ValueError:  # no address at all
+    except ValueError:  # not a URL
         return False
     return headers.get("sec-fetch-site", "same-origin") == "same-origin"
 
 
 def session_of(headers: Headers) -> str:
-    """Return the token of a request's session; empty: it has none."""
+    """Return the token of a request's session, or an empty string."""
     try:
         morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
     except CookieError:
@@ -89,10 +88,10 @@ def session_of(headers: Headers) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine, with any port."""
+    """Return whether a Host header names the loopback interface, with any port."""
     try:
         parts = urlsplit(f"//{host}")
-        parts.port  # noqa: B018  (raises where it is none)
+        parts.port  # noqa: B018 - raises ValueError for an invalid port
     except ValueError:
         return False
     return parts.netloc == host and "@" not in host and parts.hostname in LOOPBACK

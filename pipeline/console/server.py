@@ -1,8 +1,4 @@
-"""The console's HTTP server.
-
-In: the configuration, the track worker's live endpoint, a listener.  Out: the pages at its address, until it is told to
-stop.
-"""
+"""The console's HTTP server: serves the pages and the API on a listener until it is stopped."""
 
 import asyncio
 import contextlib
@@ -24,8 +20,8 @@ from pipeline.runtime.control import Changes
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.listener import Listener, listen, url
 
-STOP_S = 0.5  # for answers under way; then a browser that does not take its answer is cut off
-SWEEP_S = 1.0  # between looks for connections that are overdue
+STOP_S = 0.5  # for pending responses, before connections are aborted
+SWEEP_S = 1.0  # between checks for overdue connections
 
 Ready = Callable[[str], None]
 
@@ -41,11 +37,20 @@ def run_console(
     refused: Counter | None = None,
     changes: Changes = tuple,
 ) -> None:
-    """Blocks until `stop` is set; without one, for ever.
+    """Serve until `stop` is set.
 
-    `metrics` is asked for the address of the host's metrics; `ready` is called with the console's URL when requests are
-    answered; `refused` counts live messages that are malformed; `changes`: see `Control.changes`.  Raises ConfigError
-    where the password file is none, or the certificate or its key.
+    Args:
+        config: The site.
+        live_endpoint: Where the track worker publishes live frames.
+        listener: The listening socket; closed at the end.
+        metrics: Returns the URL of the host's metrics.
+        ready: Called with the console's URL when requests are served.
+        stop: Ends the server; without it, it serves until the process ends.
+        refused: Counts rejected live messages.
+        changes: See `Control.changes`.
+
+    Raises:
+        ConfigError: The password file, the certificate or its key cannot be used.
     """
     with listener:
         password, site = load_password(config), Site(config, metrics, refused, changes)
@@ -53,7 +58,7 @@ def run_console(
 
 
 def listen_when_free(address: ConsoleAddress, listening: Gauge, stop: threading.Event) -> Listener | None:
-    """Block until the console's address can be listened at; return None where told to stop before."""
+    """Retry until the console's address can be bound; return the listener, or None where `stop` was set first."""
     retry = BindRetry("console", f"{address.host}:{address.port}", listening)
     pause_s = 0.0
     while not stop.wait(pause_s):
@@ -110,7 +115,7 @@ async def _serve(
         server.should_exit = True
         await serving
         for task in done:
-            task.result()  # what failed, if something did
+            task.result()  # raise its exception, if any
     finally:
         for task in (serving, *tasks):
             task.cancel()
@@ -130,7 +135,7 @@ async def _sweep(listener: Listener) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and leaves the signals to the process it runs in."""
+    """Calls back when it is ready, and leaves signal handling to the process."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)

@@ -1,7 +1,7 @@
-"""Open sessions of the console: a random token each, of which only the hash is kept.
+"""Open sessions of the console: random tokens, of which only the hashes are stored.
 
-They outlive a restart in a file of the run folder, and end by log-out, by age, and all of them with the password.
-Where the file cannot be written they live until the console ends: then people log in again.
+A file in the run folder preserves them across restarts; where it cannot be written they end with the console.  They end
+on logout, after SESSION_S, and all of them when the password changes.
 """
 
 import hashlib
@@ -14,31 +14,35 @@ import msgspec
 import structlog
 
 SESSION_S = 7 * 24 * 3600
-MAX_SESSIONS = 1000  # the oldest one ends
+MAX_SESSIONS = 1000  # more: the oldest ends
 
 
 class _Stored(msgspec.Struct):
-    password: str  # the hash of its hash: of another password, all have ended
-    sessions: dict[str, int]  # hash of a token -> when it expires, s since 1970; the oldest first
+    password: str  # digest of the password's hash; with another password all sessions have ended
+    sessions: dict[str, int]  # expiry in s since 1970 by digest of the token, oldest first
 
 
 class Sessions:
+    """The open sessions."""
+
     def __init__(self, path: Path, password_hash: str) -> None:
         self._path = path
         self._password = _digest(password_hash)
         self._expiry_s: dict[str, int] = self._read()
 
     def begin(self) -> str:
-        """Return the token of a new session."""
+        """Open a session, and return its token."""
         token = secrets.token_urlsafe(32)
         self._expiry_s[_digest(token)] = int(time.time()) + SESSION_S
         self._write()
         return token
 
     def is_open(self, token: str) -> bool:
+        """Return whether a token belongs to an open session."""
         return self._expiry_s.get(_digest(token), 0) > time.time()
 
     def end(self, token: str) -> None:
+        """Close a session."""
         if self._expiry_s.pop(_digest(token), None) is not None:
             self._write()
 
@@ -48,7 +52,7 @@ class Sessions:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
-            structlog.get_logger().warning("sessions cannot be read, all have ended", reason=str(error))
+            structlog.get_logger().warning("sessions cannot be read; all are closed", reason=str(error))
             return {}
         return stored.sessions if stored.password == self._password else {}
 
@@ -64,7 +68,11 @@ class Sessions:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read: whole or not at all.  Raise OSError."""
+    """Write a file atomically, readable by its owner only.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

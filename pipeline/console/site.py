@@ -1,8 +1,8 @@
-"""What the console knows: cameras, live frames, alerts, events, tracks; kept current and handed to the hub.
+"""The console's view of the site: cameras, live frames, alerts, events and tracks, published through the hub.
 
-In: the live endpoint (ZeroMQ), the ledgers and the store.  Out: the hub's topics `frame` (one a camera), `site`,
-`alerts`, `events` and `tracks`, and the same for single requests.  A store that cannot be read is said to be so, never
-shown as one without alerts.
+Reads the live endpoint (ZeroMQ), the ledgers and the store.  Publishes the topics `frame` (per camera), `site`,
+`alerts`, `events` and `tracks`, and serves the same data to single requests.  A store that cannot be read is reported
+as an error, never shown as one without alerts.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import zmq.asyncio
 from prometheus_client import Counter
 
 from pipeline.config.models import Config
-from pipeline.console.cameras import Cameras, CameraStatus
+from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
@@ -33,9 +33,9 @@ from pipeline.transport.rejects import RejectLog
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
-NEWS_S = 0.25  # how often the store is asked for a new event
-PERIOD_S = 1.0  # how often everything is looked at
-SHOWN = 50  # alerts, events and tracks in the page
+EVENT_POLL_S = 0.25  # between checks for new events in the store
+PERIOD_S = 1.0  # between updates of everything else
+LISTED = 50  # alerts, events and tracks on the page, each
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
 
@@ -43,17 +43,19 @@ MetricsAddress = Callable[[], str | None]
 
 
 def unknown() -> None:
-    """Where the metrics are: no supervisor runs here, or its address is not free yet."""
+    """Return None: no supervisor runs here, or its address cannot be bound yet."""
 
 
 class LiveUpdate(msgspec.Struct, frozen=True):
-    """One event of the topic `frame`."""
+    """An event of the topic `frame`."""
 
     frame: LiveFrame
-    picture: bool  # can be fetched
+    picture: bool  # whether its image can be fetched
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
+    """An event of the topic `site`."""
+
     now_utc_ns: int
     cameras: list[CameraStatus]
     received: int  # live messages
@@ -64,6 +66,8 @@ class SiteStatus(msgspec.Struct, frozen=True):
 
 
 class Site:
+    """Live data of the site."""
+
     def __init__(
         self,
         config: Config,
@@ -78,23 +82,27 @@ class Site:
         self.history = History(config.objective.capture_to_track_ms / 1e3)
         self.store_error: str | None = None
         self._metrics = metrics
-        self._cameras = Cameras(config)
+        self._cameras = CameraMonitor(config)
         self._reader: StoreReader | None = None
-        self._reader_turn = threading.Lock()
-        self._store_turn = asyncio.Lock()
+        self._reader_lock = threading.Lock()
+        self._publish_lock = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
-        self._refusals = RejectLog("live", refused or WorkerMetrics("console").refused)
+        self._rejects = RejectLog("live", refused or WorkerMetrics("console").refused)
 
     def status(self) -> SiteStatus:
-        """Blocks; from any thread."""
-        cameras = self._cameras.look(self.frames)
+        """Return the status of the site; thread-safe, blocking."""
+        cameras = self._cameras.status(self.frames)
         counts = (self.frames.received, self.frames.refused)
         has_login = self.config.console.password_file is not None
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
-        """Blocks; from any thread.  Raises StoreError, and opens the store again next time."""
-        with self._reader_turn:
+        """Query the store; thread-safe, blocking.
+
+        Raises:
+            StoreError: It cannot be read; the next query reopens it.
+        """
+        with self._reader_lock:
             try:
                 if self._reader is not None and not self._reader.is_current():
                     self._close_reader()
@@ -109,7 +117,8 @@ class Site:
             return result
 
     def close(self) -> None:
-        with self._reader_turn:
+        """Close the store."""
+        with self._reader_lock:
             self._close_reader()
 
     def _close_reader(self) -> None:
@@ -118,7 +127,7 @@ class Site:
             self._reader = None
 
     async def follow_frames(self, endpoint: str) -> None:
-        """Receives live messages for ever.  The track worker may come and go; ZeroMQ connects again."""
+        """Receive live messages until cancelled; ZeroMQ reconnects when the track worker restarts."""
         with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
             socket.linger, socket.rcvhwm = 0, 200
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -126,45 +135,45 @@ class Site:
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:
-                raise ConfigError(f"live endpoint {endpoint!r} cannot be connected to: {error}") from error
+                raise ConfigError(f"live endpoint {endpoint!r}: {error}; must be a ZeroMQ endpoint") from error
             while True:
                 self._receive(await socket.recv_multipart())
-                await asyncio.sleep(0)  # a flood of messages must not keep the loop from all else
+                await asyncio.sleep(0)  # a flood of messages must not starve the event loop
 
     def _receive(self, message: list[bytes]) -> None:
         try:
             frame, picture = self.frames.receive(message)
         except WireError as error:
-            self._refusals.refuse(error)
+            self._rejects.reject(error)
             return
         self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
 
     async def follow_store_and_cameras(self) -> None:
-        """Everything once a second, and at once when an event was stored."""
-        last_row, looked_s = -1, -PERIOD_S
+        """Publish everything once per second, and immediately when an event was stored."""
+        last_row, updated_s = -1, -PERIOD_S
         while True:
             for config in self._changes():
-                self._watch(config)
+                self._set_cameras(config)
             row = await asyncio.to_thread(self._newest_row)
-            if row != last_row or time.monotonic() - looked_s >= PERIOD_S:
-                last_row, looked_s = row, time.monotonic()
+            if row != last_row or time.monotonic() - updated_s >= PERIOD_S:
+                last_row, updated_s = row, time.monotonic()
                 await self.publish_stored()
                 self._publish_change("site", msgspec.json.encode(await asyncio.to_thread(self.status)))
-            await asyncio.sleep(NEWS_S)
+            await asyncio.sleep(EVENT_POLL_S)
 
     async def publish_stored(self) -> None:
-        """To all browsers, what changed of alerts, events and tracks."""
-        async with self._store_turn:  # else what was read first could be published last
-            for topic, items in (await asyncio.to_thread(self._shown)).items():
+        """Publish alerts, events and tracks where they changed."""
+        async with self._publish_lock:  # keeps publications in the order of reading
+            for topic, items in (await asyncio.to_thread(self._listed)).items():
                 self._publish_change(topic, msgspec.json.encode(items))
 
     async def follow_metrics(self) -> None:
-        """Asks the host's `/metrics` for ever."""
+        """Poll the host's `/metrics` until cancelled."""
         while True:
             address = await asyncio.to_thread(self._metrics)
             try:
                 if address is None:
-                    self.history.error = "the address of the metrics is not known: no supervisor serves them here"
+                    self.history.error = "address of the metrics unknown: no supervisor serves them here"
                 else:
                     text = await asyncio.to_thread(_fetch, address)
                     await asyncio.to_thread(self.history.receive, text, time.time())
@@ -172,11 +181,11 @@ class Site:
                 self.history.error = redact(f"{address} does not answer: {error or type(error).__name__}")
             await asyncio.sleep(FINE_S)
 
-    def _watch(self, config: Config) -> None:
-        """The cameras of the site from now on."""
+    def _set_cameras(self, config: Config) -> None:
+        """Set the cameras of the site."""
         self.config = config
-        self.frames.watch(camera.id for camera in config.cameras)
-        self._cameras.watch(config)
+        self.frames.set_cameras(camera.id for camera in config.cameras)
+        self._cameras.set_cameras(config)
 
     def _newest_row(self) -> int:
         try:
@@ -184,10 +193,10 @@ class Site:
         except StoreError:
             return 0
 
-    def _shown(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
-        """Nothing where the store cannot be read: the page keeps what it has, and shows the error."""
+    def _listed(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
+        """Return the newest items; none where the store cannot be read: the page then keeps its items."""
         try:
-            return self.stored(_newest)
+            return self.stored(_newest_items)
         except StoreError:
             return {}
 
@@ -197,18 +206,18 @@ class Site:
             self.hub.publish(topic, data)
 
 
-def _newest(reader: StoreReader) -> dict[str, list[Any]]:
-    active = reader.alerts(SHOWN, active_only=True)
+def _newest_items(reader: StoreReader) -> dict[str, list[Any]]:
+    active = reader.alerts(LISTED, active_only=True)
     known = {alert.id for alert in active}
     return {
-        "alerts": active + [alert for alert in reader.alerts(SHOWN) if alert.id not in known],
-        "events": [stored.event for stored in reader.events(SHOWN)],
-        "tracks": reader.tracks(SHOWN),
+        "alerts": active + [alert for alert in reader.alerts(LISTED) if alert.id not in known],
+        "events": [stored.event for stored in reader.events(LISTED)],
+        "tracks": reader.tracks(LISTED),
     }
 
 
 def _fetch(address: str) -> str:
-    """Raises OSError, ValueError or HTTPException."""
+    """Return the text at an address; raise OSError, ValueError or HTTPException."""
     parts = urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=METRICS_TIMEOUT_S)
     try:

@@ -1,8 +1,7 @@
-"""What runs here: versions, engine, checkpoint, configuration.
+"""Versions, engine, checkpoint and configuration of the running program, without secrets.
 
-In: the configuration, and what the host's metrics say of the engine.  Out: the same without anything secret: a text
-with `${...}` in it is shown as written, addresses without user, password and query, and nothing under a key that names
-a secret.
+Strings with `${...}` are shown as written, addresses without user, password and query, and values of keys that name a
+secret not at all.
 """
 
 import importlib.metadata
@@ -26,25 +25,29 @@ HIDDEN = "•••"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
+    """The checkpoint in use."""
+
     file: str
     bytes: int
-    described: dict[str, Any]  # the header of the file; empty for one of the original
-    card: str | None  # the text that comes with the shipped one
+    described: dict[str, Any]  # its metadata; empty for a checkpoint of the original DAS-Net
+    card: str | None  # model card; shipped checkpoint only
     error: str | None
 
 
 class Status(msgspec.Struct, frozen=True):
+    """Versions, engine, checkpoint and configuration."""
+
     version: str
     python: str
     system: str
     packages: dict[str, str]
-    build: dict[str, str]  # what the workers say that they run: version, model, engine; empty: not known
+    build: dict[str, str]  # version, model and engine reported by the workers; empty if unknown
     checkpoint: Checkpoint
     config: dict[str, Any]
 
 
 def status(config: Config, build: dict[str, str]) -> Status:
-    """Reads files."""
+    """Return the status; reads files."""
     return Status(
         version=__version__,
         python=platform.python_version(),
@@ -57,7 +60,7 @@ def status(config: Config, build: dict[str, str]) -> Status:
 
 
 def public(value: Any, references: dict[str, str], key: tuple[str | int, ...] = ()) -> Any:
-    """A configuration as anybody may see it.  `references` holds, by dotted key, the texts as they are written."""
+    """Return a configuration without secrets; `references` holds strings with `${...}` as written, by dotted key."""
     if value is not None and key and _is_secret(str(key[-1])) and not str(key[-1]).endswith("_file"):
         return HIDDEN
     if isinstance(value, dict):

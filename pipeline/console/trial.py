@@ -1,8 +1,8 @@
-"""Try it: one picture or short clip through the very commands of the product, in a process of its own.
+"""Try it: process an uploaded image or short clip with `dasnet predict` or `dasnet replay`, in a child process.
 
-In: an uploaded file.  Out: what `dasnet predict` or `dasnet replay` made of it, for ten minutes or until the next one.
-One at a time, of bounded size, frames, memory and time, at the lowest priority, on the CPU (a GPU knows no priority):
-the cameras come first.  Where memory runs out all the same, the kernel ends the trial before any worker.
+Results are kept for ten minutes or until the next trial.  Cameras have priority: one trial runs at a time, limited in
+size, frames, memory and time, at the lowest priority, on the CPU (GPUs have no priorities).  If memory runs out, the
+kernel kills the trial before any worker.
 """
 
 import asyncio
@@ -28,43 +28,47 @@ from pipeline.imaging.frame_size import MAX_FRAME_PX
 from pipeline.imaging.image_header import read_header
 from pipeline.runtime.parent import PR_SET_PDEATHSIG
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 CLIPS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts")
 MAX_BYTES = 64 << 20
-MAX_FRAMES = 300  # of a clip; what comes after is not searched
+MAX_FRAMES = 300  # per clip; later ones are not processed
 TIME_LIMIT_S = 120.0
-MAX_MEMORY_BYTES = 3 << 30  # of the child; libraries and network need 0.7 GB, each pixel searched up to 500 bytes
-MAX_OUTPUT_BYTES = 1 << 30  # of each file that the child writes
+MAX_MEMORY_BYTES = 3 << 30  # of the child; libraries and network need 0.7 GB, each pixel up to 500 bytes
+MAX_OUTPUT_BYTES = 1 << 30  # per file
 KEPT_S = 600.0
 ERROR_CHARACTERS = 500
 _NO_MEMORY = re.compile(r"(?i)MemoryError|bad_alloc|out of memory|insufficient memory|(?:cannot|can't) allocate memory")
 
 
 class TrialError(DasnetError):
-    """Nothing came of it; the text is for whoever tried."""
+    """A failed trial; the message is shown to the user."""
 
 
 class TrialBusyError(TrialError):
-    pass
+    """Another trial is running."""
 
 
 class TrialFile(msgspec.Struct, frozen=True):
+    """An output file of a trial."""
+
     name: str
     bytes: int
     url: str
 
 
 class TrialResult(msgspec.Struct, frozen=True):
+    """Result of a trial."""
+
     id: str
     kind: Literal["picture", "clip"]
-    time_s: float  # of the whole command, loading the network included
-    frames_limit: int | None  # of a clip: so many frames are searched at most
-    result: dict[str, Any]  # the picture's boxes, or the clip's summary, as the command wrote it
+    time_s: float  # of the whole command, including loading the network
+    frames_limit: int | None  # clips: maximum number of processed frames
+    result: dict[str, Any]  # boxes of an image, or summary of a clip, as written by the command
     files: list[TrialFile]
 
 
 class Trials:
-    """Belongs to the event loop's thread."""
+    """Runs trials; to be used in the event loop's thread only."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -72,31 +76,35 @@ class Trials:
         self._busy = False
         self._child: asyncio.subprocess.Process | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self.remove()  # what a dead console left
+        self.remove()  # left by a killed console
 
     async def run(self, name: str, content: AsyncIterator[bytes]) -> TrialResult:
-        """`name` says by its ending what it is.  Raises TrialError."""
+        """Run a trial; the extension of `name` gives the file format.
+
+        Raises:
+            TrialError: It failed, or another one is running.
+        """
         suffix = Path(name[-200:]).suffix.lower()
-        if suffix not in PICTURES + CLIPS:
-            raise TrialError(f"a file ending in {suffix!r}; allowed: {', '.join(PICTURES + CLIPS)}")
+        if suffix not in IMAGES + CLIPS:
+            raise TrialError(f"file extension {suffix!r}; must be one of {', '.join(IMAGES + CLIPS)}")
         if self._busy:
-            raise TrialBusyError("another file is being searched; try again in a moment")
+            raise TrialBusyError("another trial is running; try again later")
         self._busy = True
         try:
             self.remove()
             upload = self._folder / "upload" / f"input{suffix}"
             upload.parent.mkdir(parents=True, mode=0o700)
             await _save(upload, content)
-            if suffix in PICTURES:
+            if suffix in IMAGES:
                 await asyncio.to_thread(_check_image, upload)
-            return await self._search(upload, "picture" if suffix in PICTURES else "clip")
+            return await self._process(upload, "picture" if suffix in IMAGES else "clip")
         except BaseException:
             self.remove()
             raise
         finally:
             self._busy = False
 
-    async def _search(self, upload: Path, kind: Literal["picture", "clip"]) -> TrialResult:
+    async def _process(self, upload: Path, kind: Literal["picture", "clip"]) -> TrialResult:
         name = secrets.token_hex(8)
         out = self._folder / name
         started_s = time.monotonic()
@@ -106,7 +114,7 @@ class Trials:
         try:
             result = msgspec.json.decode((folder / written).read_bytes(), type=dict[str, Any])
         except (OSError, msgspec.DecodeError) as error:
-            raise TrialError("the command left no result") from error
+            raise TrialError("the command wrote no result") from error
         paths = sorted(path for path in folder.iterdir() if path.is_file())
         files = [TrialFile(path.name, path.stat().st_size, f"/api/v1/trials/{name}/{path.name}") for path in paths]
         upload.unlink()
@@ -126,20 +134,20 @@ class Trials:
         return arguments
 
     async def _command(self, arguments: list[str]) -> None:
-        """Raises TrialError with what the command said where it failed or took too long."""
+        """Run a command; raise TrialError with its error message where it fails or takes too long."""
         self._child = child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pipeline", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_FRAME_PX)},  # should a header lie to us, not to it
+            env=os.environ | {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_FRAME_PX)},  # in case a header is wrong
             start_new_session=True,
             preexec_fn=_limit,
         )
         try:
             _, said = await asyncio.wait_for(child.communicate(), TIME_LIMIT_S)
         except TimeoutError:
-            raise TrialError(f"not done within {TIME_LIMIT_S:g} s; try a shorter or smaller one") from None
+            raise TrialError(f"not finished within {TIME_LIMIT_S:g} s; must be shorter or smaller") from None
         finally:
             self._kill()
             await child.wait()
@@ -153,7 +161,7 @@ class Trials:
                 os.killpg(self._child.pid, signal.SIGKILL)
 
     def path(self, trial: str, name: str) -> Path | None:
-        """A file of the last result; None: there is none, or no longer."""
+        """Return a file of the last result, or None."""
         for folder in (self._folder / trial, self._folder / trial / "input"):
             path = folder / name
             if trial.isalnum() and Path(name).name == name and path.is_file() and not path.is_symlink():
@@ -161,13 +169,14 @@ class Trials:
         return None
 
     def remove(self) -> None:
-        """The last result."""
+        """Delete the last result."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
+        """Stop a running trial, and delete its files."""
         self._kill()
         self.remove()
 
@@ -178,14 +187,14 @@ async def _save(path: Path, content: AsyncIterator[bytes]) -> None:
         async for block in content:
             size += len(block)
             if size > MAX_BYTES:
-                raise TrialError(f"a file of more than {MAX_BYTES >> 20} MiB; allowed: up to {MAX_BYTES >> 20} MiB")
+                raise TrialError(f"file larger than {MAX_BYTES >> 20} MiB; must be at most {MAX_BYTES >> 20} MiB")
             file.write(block)
     if not size:
-        raise TrialError("an empty file")
+        raise TrialError("empty file; must be an image or a video")
 
 
 def _check_image(upload: Path) -> None:
-    """Raise TrialError for what declares to be too large, before a process is started for it."""
+    """Raise TrialError where the header declares too large an image, before a process is started for it."""
     try:
         with upload.open("rb") as file:
             read_header(file)
@@ -194,22 +203,22 @@ def _check_image(upload: Path) -> None:
 
 
 def _fault(code: int, said: str, folder: Path) -> str:
-    """Return the command's last error, without the folder that nobody knows, or that it lacked memory or time."""
+    """Return the command's last error without the internal folder, or that it ran out of memory or time."""
     if code in (-signal.SIGKILL, -signal.SIGABRT) or _NO_MEMORY.search(said):
-        return f"needs more than {MAX_MEMORY_BYTES >> 30} GiB of memory; try a smaller one"
+        return f"needs more than {MAX_MEMORY_BYTES >> 30} GiB of memory; must be smaller"
     if code == -signal.SIGXCPU:
-        return f"not done within {TIME_LIMIT_S:g} s; try a shorter or smaller one"
+        return f"not finished within {TIME_LIMIT_S:g} s; must be shorter or smaller"
     lines = [line for line in said.replace(f"{folder}{os.sep}", "").splitlines() if line.startswith("error:")]
-    return (lines[-1].removeprefix("error: ") if lines else "the search failed")[:ERROR_CHARACTERS]
+    return (lines[-1].removeprefix("error: ") if lines else "processing failed")[:ERROR_CHARACTERS]
 
 
 def _limit() -> None:
-    """In the child: behind everything else, within limits, ended first, and not longer than this process."""
+    """In the child: set the lowest priority, limits, the first place for the OOM killer, and to die with the parent."""
     os.nice(19)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    cpu_s = int(TIME_LIMIT_S) * len(os.sched_getaffinity(0))  # should this process not come to stop it
+    cpu_s = int(TIME_LIMIT_S) * len(os.sched_getaffinity(0))  # in case this process cannot stop it
     for limit, most in (
-        (resource.RLIMIT_DATA, MAX_MEMORY_BYTES),  # not RLIMIT_AS: libraries reserve far more than they use
+        (resource.RLIMIT_DATA, MAX_MEMORY_BYTES),  # not RLIMIT_AS: libraries reserve more than they use
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES),
         (resource.RLIMIT_CORE, 0),

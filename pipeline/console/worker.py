@@ -1,4 +1,4 @@
-"""The console as a worker: says where it is, and that it lives."""
+"""The console's worker process: sends heartbeats, and announces the console's URL."""
 
 import threading
 
@@ -16,10 +16,12 @@ from pipeline.transport.endpoints import Endpoints
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
+    """Run until `stop` is set."""
     config, endpoints = control.config, Endpoints()
-    load_password(config)  # before the first heartbeat, which says that the worker could start
+    # Before the first heartbeat, which reports a successful start.
+    load_password(config)
     if config.console.tls is not None:
-        load(config.console.tls)  # the same
+        load(config.console.tls)
     own = WorkerMetrics("console")
     finish_startup(stop)
     with HeartbeatSender(endpoints.heartbeat, own, served, run=control.run):

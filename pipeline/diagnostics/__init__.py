@@ -1,0 +1,1 @@
+"""Diagnostics: checks of configuration, cameras and installation, live status, support bundle."""

@@ -1,7 +1,7 @@
-"""`dasnet check --connect`: open every camera as its capture worker would, for a few seconds.
+"""`dasnet check --connect`: open every camera for a few seconds, as its capture worker would.
 
-In: the cameras, and a folder for images.  Out: a line for each, with codec, size, rates and a saved image, or with the
-reason why there is none.
+Takes the cameras, and a folder for images.  Returns a line per camera: codec, size, frame rates and a saved image, or
+the reason for the failure.
 """
 
 import threading
@@ -17,16 +17,20 @@ from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.redaction import redact
 
-TIME_LIMIT_S = 15.0  # of one camera, all included; opening it may take 5
-READ_LIMIT_S = 8.0  # from when it is open
+TIME_LIMIT_S = 15.0  # per camera, including opening, which may take 5 s
+READ_LIMIT_S = 8.0  # once open
 MEASURED_S = 3.0
-SETTLING_S = 0.5  # cameras send what they have kept first, all at once
+SETTLING_S = 0.5  # cameras first send their buffered frames in a burst
 MEASURED_FRAMES = 200
-AT_ONCE = 16
+MAX_PARALLEL = 16
 
 
 def check_cameras(cameras: list[Camera], folder: Path) -> tuple[str, bool]:
-    """Return the report, and whether every camera gave frames.  Writes an image of each to `folder`."""
+    """Check every camera, and write an image of each to `folder`.
+
+    Returns:
+        The report, and whether every camera delivered frames.
+    """
     good: dict[str, str] = {}
     bad: dict[str, str] = {}
 
@@ -35,19 +39,21 @@ def check_cameras(cameras: list[Camera], folder: Path) -> tuple[str, bool]:
             good[camera.id] = _described(camera, folder)
         except SourceError as error:
             bad[camera.id] = str(error).removeprefix(f"camera {camera.id}").lstrip(": ")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what shall be found here
+        except Exception as error:  # noqa: BLE001 - any failure is a result of the check
             bad[camera.id] = f"{type(error).__name__}: {error}"
 
-    for first in range(0, len(cameras), AT_ONCE):
-        # Daemons: a library that never comes back must not keep the program.
-        threads = [threading.Thread(target=check, args=(c,), daemon=True) for c in cameras[first : first + AT_ONCE]]
+    for first in range(0, len(cameras), MAX_PARALLEL):
+        # Daemon threads: a library call that never returns must not block the program's exit.
+        threads = [
+            threading.Thread(target=check, args=(c,), daemon=True) for c in cameras[first : first + MAX_PARALLEL]
+        ]
         deadline_s = time.monotonic() + TIME_LIMIT_S
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
     lines = [_line(camera.id, dict(good), dict(bad)) for camera in cameras]
-    lines.append(f"{len(good)} of {len(cameras)} cameras give frames")
+    lines.append(f"{len(good)} of {len(cameras)} cameras deliver frames")
     return redact("\n".join(lines)), len(good) == len(cameras)
 
 
@@ -59,7 +65,7 @@ def _line(camera: str, good: dict[str, str], bad: dict[str, str]) -> str:
 
 def _described(camera: Camera, folder: Path) -> str:
     source = open_source(camera)
-    limit = threading.Timer(READ_LIMIT_S, source.close)  # ends the loop below
+    limit = threading.Timer(READ_LIMIT_S, source.close)  # ends the loop below at the deadline
     limit.daemon = True
     limit.start()
     newest: DecodedFrame | None = None
@@ -74,7 +80,7 @@ def _described(camera: Camera, folder: Path) -> str:
         limit.cancel()
         source.close()
     if newest is None:
-        raise SourceError(f"camera {camera.id}: it is open, but gives no frame within {READ_LIMIT_S:.0f} s")
+        raise SourceError(f"camera {camera.id}: is open, but delivered no frame within {READ_LIMIT_S:.0f} s")
     height, width = newest.pixels.shape[:2]
     rates = [f"{rate:.1f} frames/s measured" for rate in _rate_fps(times_s) if source.live]
     rates.append(f"{declared_fps:g} declared" if declared_fps else "none declared")
@@ -82,7 +88,7 @@ def _described(camera: Camera, folder: Path) -> str:
 
 
 def _rate_fps(times_s: list[float]) -> list[float]:
-    """Nothing where there are too few."""
+    """Return the measured frame rate, or an empty list where there are too few frames."""
     settled_s = [time_s for time_s in times_s if time_s - times_s[0] >= SETTLING_S]
     measured_s = settled_s if len(settled_s) > 1 else times_s
     duration_s = measured_s[-1] - measured_s[0]

@@ -1,7 +1,4 @@
-"""What `dasnet check` and `dasnet doctor` say.
-
-In: a configuration; this machine.  Out: text for people, and whether all that is needed is there.
-"""
+"""Reports of `dasnet check` and `dasnet doctor`: the meaning of a configuration, and the state of the installation."""
 
 import importlib.metadata
 import platform
@@ -13,7 +10,7 @@ from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config.models import Config, Tls
 from pipeline.console import certificate
-from pipeline.diagnostics.system import machine
+from pipeline.diagnostics.system import describe_machine
 from pipeline.store.daily_cost import describe_cost, describe_retention
 
 DECODERS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
@@ -21,7 +18,11 @@ FORMATS = ("rtsp", "video4linux2,v4l2", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj
 
 
 def describe(path: Path, config: Config) -> str:
-    """A valid configuration in words, without its secrets.  Raises ConfigError where a file it names is missing."""
+    """Return a summary of a valid configuration, without its secrets.
+
+    Raises:
+        ConfigError: A file that it names cannot be used.
+    """
     lines = [f"{path}: valid"]
     for camera in config.cameras:
         details = [camera.band, camera.public_uri]
@@ -34,16 +35,16 @@ def describe(path: Path, config: Config) -> str:
         if camera.host:
             details.append(f"on host {camera.host}")
         if camera.decode != "cpu":
-            details.append(f"decoded by {camera.decode}")
+            details.append(f"decoded by {camera.decode} (hardware decoding: experimental)")
         if camera.region:
-            details.append("searched within {}, {} to {}, {}".format(*camera.region))
+            details.append("region of interest {}, {} to {}, {}".format(*camera.region))
         if camera.ignore:
-            details.append(f"{len(camera.ignore)} ignored areas")
+            details.append(f"{len(camera.ignore)} privacy masks")
         lines.append(f"  camera {camera.id}: {', '.join(details)}")
     if config.link:
         how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
         place = f"{config.link.host}:{config.link.port} and {config.link.results_port}"
-        lines.append(f"  other hosts send to {place}, {config.link.pixels} pixels, {how}")
+        lines.append(f"  edge hosts connect to {place}, {config.link.pixels} frames, {how}")
     lines += [
         f"  checkpoint: {checkpoint_path(config.model.checkpoint)}",
         f"  engine: {config.model.engine} on {config.model.device}",
@@ -61,27 +62,38 @@ def describe(path: Path, config: Config) -> str:
 
 
 def _tls(tls: Tls | None) -> str:
-    """Raise ConfigError where the certificate or its key cannot be used."""
+    """Return a description of TLS; raise ConfigError where the certificate or its key cannot be used."""
     if tls is None:
         return ""
-    reason = certificate.concern(certificate.load(tls), tls.certificate)
-    return f", TLS with {tls.certificate}" + (f", which browsers refuse: {reason}" if reason else "")
+    reason = certificate.browser_objection(certificate.load(tls), tls.certificate)
+    return f", TLS with {tls.certificate}" + (f", which browsers reject: {reason}" if reason else "")
 
 
 def examine(folder: Path) -> tuple[str, bool]:
-    """The report, and whether everything that is needed is there.  `folder` is where a run writes."""
+    """Examine the installation and this machine.
+
+    Args:
+        folder: Where a run would write.
+
+    Returns:
+        The report, and whether every requirement is met.
+    """
     lines = [f"dasnet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     sections = (_packages, _processor, _devices, _media, _checkpoint)
     results = [section() for section in sections]
     lines += [line for found, _ in results for line in found]
-    lines += machine(folder)
+    lines += describe_machine(folder)
     healthy = all(good for _, good in results)
-    lines.append("all that is needed is there" if healthy else "something is missing, see above")
+    lines.append("all requirements are met" if healthy else "requirements are missing, see above")
     return "\n".join(lines), healthy
 
 
 def requirements() -> list[str]:
-    """The packages that dasnet declares, without extras and versions.  Raises PackageNotFoundError."""
+    """Return the names of the packages that dasnet requires, without extras.
+
+    Raises:
+        PackageNotFoundError: dasnet is not installed.
+    """
     declared = importlib.metadata.requires("dasnet") or []
     return [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in declared if "extra ==" not in line]
 
@@ -91,7 +103,7 @@ def _packages() -> tuple[list[str], bool]:
     try:
         wanted = requirements()
     except importlib.metadata.PackageNotFoundError:
-        return ["  MISSING  dasnet itself is not installed, so that what it needs is not known: pip install ."], False
+        return ["  MISSING  dasnet is not installed, so its requirements are unknown; run: pip install ."], False
     for name in wanted:
         try:
             lines.append(f"  ok       {name} {importlib.metadata.version(name)}")
@@ -106,14 +118,14 @@ def _processor() -> tuple[list[str], bool]:
 
     name = cpuinfo("model name") or platform.processor() or "unknown"
     found = ", ".join(sorted(features())) or "none of " + ", ".join(FEATURES)
-    return [f"processor: {name}, {torch.get_num_threads()} threads used", f"  features: {found}"], True
+    return [f"processor: {name}, {torch.get_num_threads()} threads", f"  features: {found}"], True
 
 
 def _devices() -> tuple[list[str], bool]:
     import torch
 
     if not torch.cuda.is_available():
-        return ["device: no CUDA device is usable; the network runs on the processor"], True
+        return ["device: no usable CUDA device; inference runs on the CPU"], True
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return [f"device: cuda:{index} {name}" for index, name in enumerate(names)], True
 
@@ -149,6 +161,6 @@ def _checkpoint() -> tuple[list[str], bool]:
         return [f"  MISSING  {error}"], False
     metadata = loaded.metadata
     return [
-        f"engine on the processor: {choice.kind} in {choice.precision} ({choice.reason})",
+        f"engine on the CPU: {choice.kind} in {choice.precision} ({choice.reason})",
         f"checkpoint: {SHIPPED.name}, {metadata.network}, {', '.join(metadata.classes)}",
     ], True

@@ -1,7 +1,4 @@
-"""Whether a site can run on this machine: said before anything is started.
-
-In: a configuration.  Out: ConfigError with a line for each file that is missing and each folder that cannot be written.
-"""
+"""Check before the start whether a site can run on this machine: its files exist, its folders can be written."""
 
 import os
 import tempfile
@@ -20,14 +17,22 @@ CLIPS = "demo:clips/"
 
 
 def check_machine(path: Path, config: Config, host: str | None = None, *, outputs: bool = False) -> None:
-    """Raise ConfigError with all faults.  `path`: of the configuration, to be named; `host`: whose cameras run here.
+    """Check the files and folders that a site needs.
 
-    `outputs`: where events go, too; without that a site can start, and they wait.
+    Args:
+        path: The configuration file, named in messages.
+        config: Its content.
+        host: The edge host whose cameras run here; None: the inference host.
+        outputs: Also check the folders of log, store and sinks.  A site starts without them: events wait, and the log
+            file is opened when it can be.
+
+    Raises:
+        ConfigError: With one line for each fault.
     """
-    config.at(host)
-    keys = {"run_dir": config.run_dir, "log.file": config.log_path.parent}
+    config.for_host(host)
+    keys = {"run_dir": config.run_dir}
     if outputs:
-        keys["store.path"] = config.store_path.parent
+        keys |= {"log.file": config.log_path.parent, "store.path": config.store_path.parent}
         keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in enumerate(config.sinks)}
     faults = [*_camera_faults(config, host), *_file_faults(config, host), *_folder_faults(keys)]
     if faults:
@@ -53,15 +58,15 @@ def _source_fault(camera: Camera) -> str | None:
     except SourceError as error:
         return str(error).removeprefix(f"{place}: ")
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror}); must be a readable recording or folder"
     unreadable = [recording for recording in recordings if not os.access(recording, os.R_OK)]
-    return f"cannot be read ({len(unreadable)} of {len(recordings)} recordings)" if unreadable else None
+    return f"{len(unreadable)} of {len(recordings)} recordings cannot be read; must be readable" if unreadable else None
 
 
 def _file_faults(config: Config, host: str | None) -> Iterator[str]:
     files = {
         "model.checkpoint": (config.model.checkpoint or SHIPPED, "a .safetensors or .pth file"),
-        "console.password_file": (config.console.password_file, "a file made by `dasnet password FILE`"),
+        "console.password_file": (config.console.password_file, "a file written by `dasnet password FILE`"),
     }
     for key, (file, expected) in files.items() if host is None else ():
         fault = file and _file_fault(file, expected)
@@ -84,16 +89,16 @@ def _file_fault(path: Path, expected: str) -> str | None:
 
 
 def _folder_faults(keys: dict[str, Path]) -> Iterator[str]:
-    """`keys`: folders, each said once, under the first key that names it."""
+    """Yield a fault for each folder that cannot be written, under the first key that names it."""
     folders = {folder: key for key, folder in reversed(keys.items())}
     for folder, key in reversed(folders.items()):
         fault = _writing_fault(folder)
         if fault is not None:
-            yield f"{key}: cannot be written ({fault}); must be in a folder that can (given: '{folder}')"
+            yield f"{key}: cannot be written ({fault}); must be in a writable folder (given: '{folder}')"
 
 
 def _writing_fault(folder: Path) -> str | None:
-    """Really try, and leave nothing behind: permissions say little to root, and nothing of a read-only disk."""
+    """Try to write, and leave nothing behind: permission bits say nothing about root or a read-only disk."""
     made: list[Path] = []
     try:
         for place in reversed([folder, *folder.parents]):

@@ -1,7 +1,7 @@
-"""`dasnet status`: how a site fares, as a table in the terminal, from the run folder alone.
+"""`dasnet status`: a table of live camera status in the terminal, read from the run folder.
 
-In: the cameras' ledgers, which outlive the program, and what the running program says that it is not ready for.  Out: a
-table that is kept up to date in a terminal, or one reading elsewhere.
+Reads the cameras' ledgers, which outlive the program, and `/readyz` of the running program.  The table is refreshed in
+a terminal, and printed once elsewhere.
 """
 
 import json
@@ -19,63 +19,71 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.config.models import Config
-from pipeline.console.cameras import Cameras, CameraStatus
+from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.telemetry import health
 
 PERIOD_S = 1.0
-ANSWER_S = 2.0  # a program that is alive answers at once
-NOT_HERE = "nothing runs here; these are the last counts"
+READYZ_TIMEOUT_S = 2.0
+NOT_RUNNING = "dasnet is not running; these are the last counts"
 _COLOURS = {"up": "green", "blind": "yellow", "down": "red", "starting": "cyan"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at the site."""
+    """Status of the site at one moment."""
 
-    faults: list[str] | None  # what is not ready; None: no program runs
+    faults: list[str] | None  # reported by /readyz; None: the program is not running
     cameras: list[CameraStatus]
 
     @property
     def good(self) -> bool:
+        """Whether the program is ready and all cameras are up."""
         return self.faults == [] and all(camera.state == "up" for camera in self.cameras)
 
 
 class SiteReader:
+    """Reads the status of a site from its run folder."""
+
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._cameras = Cameras(config)
-        self._frames = LiveFrames(camera.id for camera in config.cameras)  # none: pictures are not looked at
+        self._cameras = CameraMonitor(config)
+        self._frames = LiveFrames(camera.id for camera in config.cameras)  # stays empty: images are not shown
 
     def read(self) -> Reading:
-        return Reading(self._faults(), self._cameras.look(self._frames))
+        """Return the current status."""
+        return Reading(self._faults(), self._cameras.status(self._frames))
 
     def _faults(self) -> list[str] | None:
         url = health.published(self._config.metrics_address_path)
         if url is None:
             return None
         try:
-            with urllib.request.urlopen(url.removesuffix("/metrics") + "/readyz", timeout=ANSWER_S) as answer:
-                told = json.load(answer)
-        except urllib.error.HTTPError as error:  # 503, with what is not ready
-            told = json.load(error)
-        except (OSError, ValueError):  # killed, its address was left behind; or a host that nobody answers at
+            with urllib.request.urlopen(url.removesuffix("/metrics") + "/readyz", timeout=READYZ_TIMEOUT_S) as answer:
+                answered = json.load(answer)
+        except urllib.error.HTTPError as error:  # 503, with the faults
+            answered = json.load(error)
+        except (OSError, ValueError):  # the program was killed and left its address file behind
             return None
-        return [str(fault) for fault in told["not_ready"]]
+        return [str(fault) for fault in answered["not_ready"]]
 
 
 def show(config: Config) -> int:
-    """Until interrupted in a terminal, once elsewhere.  0: all cameras are up and searched; 1: they are not."""
+    """Show the status until interrupted in a terminal, once elsewhere.
+
+    Returns:
+        The exit code: 0 where all cameras are up and processed, otherwise 1.
+    """
     console = Console(highlight=False)
     site = SiteReader(config)
     reading = site.read()
     if not console.is_terminal:
-        time.sleep(PERIOD_S)  # blindness is told from two readings
+        time.sleep(PERIOD_S)  # blindness is the difference of two readings
         reading = site.read()
-        console.width = max(console.width, 160)  # of a file or a pipe nobody knows the width
+        console.width = max(console.width, 160)  # the width of a file or pipe is unknown
         console.print(_screen(reading))
         return 0 if reading.good else 1
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
     try:
         with Live(_screen(reading), console=console, auto_refresh=False) as live:
             while True:
@@ -90,7 +98,7 @@ def _screen(reading: Reading) -> Group:
     table = Table(box=SIMPLE_HEAD, show_edge=False)
     table.add_column("camera")
     table.add_column("state")
-    for name in ("captured", "searched"):
+    for name in ("captured", "segmented"):
         table.add_column(name, justify="right")
     for name in ("dropped", "failed"):
         table.add_column(name)
@@ -98,7 +106,7 @@ def _screen(reading: Reading) -> Group:
     table.add_column("blind, s")
     for camera in reading.cameras:
         table.add_row(*_row(camera, running=reading.faults is not None))
-    faults = [NOT_HERE] if reading.faults is None else reading.faults
+    faults = [NOT_RUNNING] if reading.faults is None else reading.faults
     return Group(table, *(f"[yellow]{escape(fault)}[/]" for fault in faults))
 
 

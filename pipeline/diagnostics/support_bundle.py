@@ -1,8 +1,8 @@
-"""`dasnet support-bundle`: all that helps to find a fault, in one zip file that may be passed on.
+"""`dasnet support-bundle`: diagnostic information in one zip file that is safe to share.
 
-In: a site's configuration and what its run left behind; a running one is asked for its metrics.  Out: the zip.  Every
-text goes through the configuration's redactor; there are no pictures in it; each part is bounded.  A part that cannot
-be had is a line in `missing.txt`, and no reason to fail.
+Collects a site's configuration, the files of its run folder, and the metrics of a running program.  Every text is
+redacted; there are no images; each part is bounded.  A part that cannot be collected is a line in `missing.txt`, not a
+failure.
 """
 
 import importlib.metadata
@@ -32,13 +32,20 @@ from pipeline.store import ledger
 from pipeline.store.store import StoreReader
 from pipeline.telemetry import health
 
-MAX_PART_BYTES = 4_000_000  # of a part's text; of a longer one the end is kept
+MAX_PART_BYTES = 4_000_000  # of longer parts the end is kept
 EVENTS = 1000  # the newest
 METRICS_TIMEOUT_S = 5.0
 
 
 def write(path: Path, config: Config, out: Path) -> str:
-    """Write the bundle of the configuration read from `path`; returns what to tell.  Raises DasnetError."""
+    """Write the bundle for the configuration read from `path`.
+
+    Returns:
+        A summary to print.
+
+    Raises:
+        DasnetError: The file cannot be written.
+    """
     redact = config.redactor
     missing: list[str] = []
     partial = out.with_name(f".{out.name}.partial")
@@ -49,7 +56,7 @@ def write(path: Path, config: Config, out: Path) -> str:
             for name, collect in _parts(path, config):
                 try:
                     text = collect()
-                except Exception as error:  # noqa: BLE001 - whatever is broken here is what the bundle is made for
+                except Exception as error:  # noqa: BLE001 - the bundle must not fail on the fault it reports
                     missing.append(f"{name}: {type(error).__name__}: {error}")
                 else:
                     bundle.writestr(name, _end(redact(text)))
@@ -59,8 +66,8 @@ def write(path: Path, config: Config, out: Path) -> str:
         partial.unlink(missing_ok=True)
         raise DasnetError(f"{out}: cannot be written ({error.strerror})") from error
     size = out.stat().st_size
-    lines = [f"{out}: {size / 1e6:.1f} MB, secrets hidden, no pictures; look through it before you pass it on"]
-    return redact("\n".join(lines + [f"  not in it: {line}" for line in missing]))
+    lines = [f"{out}: {size / 1e6:.1f} MB, secrets redacted, no images; review it before sharing it"]
+    return redact("\n".join(lines + [f"  not included: {line}" for line in missing]))
 
 
 def _parts(path: Path, config: Config) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -78,7 +85,7 @@ def _parts(path: Path, config: Config) -> Iterator[tuple[str, Callable[[], str]]
 
 
 def _yaml(config: Config, settings: object) -> str:
-    """Without comments, which may hold an old password; unbroken lines, for one is not found across two."""
+    """Return YAML without comments, which may hold old passwords, and without line breaks within strings."""
     shown = config.redactor.every(public(settings, config.references))
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=math.inf)
 
@@ -118,7 +125,7 @@ def _events(config: Config) -> str:
 
 
 def _listing(folder: Path) -> str:
-    """Sizes and times of what lies in the run folder; of the snapshots their number and sum."""
+    """Return sizes and times of the entries of the run folder; of its folders number and total size of the files."""
     lines = []
     for path in sorted(folder.iterdir()):
         inside = [entry.stat().st_size for entry in path.iterdir()] if path.is_dir() else []
@@ -129,7 +136,7 @@ def _listing(folder: Path) -> str:
 
 
 def _tail(path: Path) -> str:
-    """The file's last lines, whole ones: half of a secret would not be recognised."""
+    """Return the file's last complete lines: a truncated secret would not be redacted."""
     with path.open("rb") as file:
         start = max(0, os.fstat(file.fileno()).st_size - MAX_PART_BYTES)
         file.seek(start)
@@ -138,7 +145,7 @@ def _tail(path: Path) -> str:
 
 
 def _end(text: str) -> bytes:
-    """The last lines, as many as a part may have.  Cut after redaction, so that no half of a secret is left."""
+    """Return the last complete lines, up to MAX_PART_BYTES; truncated after redaction."""
     data = text.encode(errors="replace")
     if len(data) <= MAX_PART_BYTES:
         return data

@@ -1,6 +1,6 @@
-"""What this machine offers to the pipeline, for `dasnet doctor`: a line each, which says what to do where it is short.
+"""Resources of this machine, for `dasnet doctor`.
 
-In: /proc, system calls, the folder of a run.  Out: text; a line that begins with NOTE names what may go wrong later.
+Reads /proc, system calls and the run folder.  A line that begins with NOTE names a likely problem and its remedy.
 """
 
 import ctypes
@@ -11,13 +11,13 @@ import shutil
 from pathlib import Path
 
 FEW_OPEN_FILES = 1024
-LITTLE_DISK_BYTES = 5 * 10**9  # store, snapshots and logs of some weeks
+LITTLE_DISK_BYTES = 5 * 10**9  # some weeks of store, snapshots and logs
 LITTLE_MEMORY_BYTES = 2 * 10**9  # torch alone takes 0.5 GB
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
-def machine(folder: Path) -> list[str]:
-    """All lines; `folder` is where a run writes."""
+def describe_machine(folder: Path) -> list[str]:
+    """Return the lines of the report; `folder` is where a run would write."""
     return [*_cores(), _memory(), _disk(folder), _clock(), _open_files(), _gpu_driver(), _video_devices()]
 
 
@@ -27,13 +27,13 @@ def _cores() -> list[str]:
     quota = _quota()
     if quota is not None and quota < usable:
         lines.append(
-            f"  NOTE     this container may use {quota:g} of them: give it more, or threads wait for each other"
+            f"  NOTE     this container is limited to {quota:g} cores: raise its CPU limit, or threads will contend"
         )
     return lines
 
 
 def _quota() -> float | None:
-    """The processor share of this control group (v2), in cores; None: no limit."""
+    """Return the CPU quota of this control group (v2) in cores, or None for no limit."""
     try:
         share, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if share == "max" else int(share) / int(period)
@@ -55,49 +55,49 @@ def _disk(folder: Path) -> str:
     usage = shutil.disk_usage(there)
     line = f"disk: {_gigabytes(usage.free)} free of {_gigabytes(usage.total)} at {there}"
     if not os.access(there, os.W_OK):
-        line += f"\n  NOTE     {there} cannot be written: run where you may write, or set run_dir"
+        line += f"\n  NOTE     {there} cannot be written: run in a writable folder, or set run_dir"
     if usage.free < LITTLE_DISK_BYTES:
         line += f"\n  NOTE     less than {_gigabytes(LITTLE_DISK_BYTES)}: store, snapshots and logs grow"
     return line
 
 
 def _clock() -> str:
-    """Events are stamped with this clock; adjtimex(2) with no mode set only reads."""
+    """Return whether the clock that stamps events is synchronised; adjtimex(2) without a mode only reads."""
     record = (ctypes.c_long * 64)()  # struct timex is 208 bytes; modes, offset, freq, maxerror are its first fields
     state = ctypes.CDLL(None, use_errno=True).adjtimex(record)
     if state < 0:
-        return f"clock: not known whether it is synchronised ({errno.errorcode.get(ctypes.get_errno(), 'error')})"
+        return f"clock: synchronisation unknown ({errno.errorcode.get(ctypes.get_errno(), 'error')})"
     if state == TIME_ERROR:
         return (
-            "clock: not synchronised\n  NOTE     events carry wrong times; install chrony, or enable systemd-timesyncd"
+            "clock: not synchronised\n  NOTE     event times will be wrong: install chrony, or enable systemd-timesyncd"
         )
     return f"clock: synchronised, at most {record[3] / 1e3:.0f} ms off"
 
 
 def _open_files() -> str:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    line = f"open files: {soft} a process (at most {hard})"
+    line = f"open files: {soft} per process (hard limit {hard})"
     return line + (
         f"\n  NOTE     less than {FEW_OPEN_FILES}: ulimit -n {FEW_OPEN_FILES}" if soft < FEW_OPEN_FILES else ""
     )
 
 
 def _gpu_driver() -> str:
-    """The driver against what the installed torch was built for."""
+    """Return the driver, and whether it fits the CUDA version of the installed torch."""
     import torch
 
     try:
         words = Path("/proc/driver/nvidia/version").read_text().split("Kernel Module")[1].split()
         driver = next(word for word in words if word[0].isdigit())
     except (OSError, IndexError, StopIteration):
-        return "GPU driver: no NVIDIA driver is loaded"
+        return "GPU driver: no NVIDIA driver loaded"
     cuda = torch.version.cuda
-    line = f"GPU driver: NVIDIA {driver}; torch is built for {f'CUDA {cuda}' if cuda else 'the processor only'}"
+    line = f"GPU driver: NVIDIA {driver}; torch is built for {f'CUDA {cuda}' if cuda else 'the CPU only'}"
     if cuda is None:
-        return f"{line}\n  NOTE     the GPU stands idle: install a CUDA build of torch"
+        return f"{line}\n  NOTE     the GPU is not used: install a CUDA build of torch"
     if not torch.cuda.is_available():
         return (
-            f"{line}\n  NOTE     no GPU can be used: CUDA {cuda} needs a newer driver, or /dev/nvidia* is closed to you"
+            f"{line}\n  NOTE     no usable GPU: CUDA {cuda} needs a newer driver, or access to /dev/nvidia* is denied"
         )
     return line
 

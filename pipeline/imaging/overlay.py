@@ -46,7 +46,7 @@ def colour(label: str) -> Rgb:
 class _Canvas:
     """The drawn image, its place in frame coordinates, and sizes of lines and text by its height."""
 
-    def __init__(self, image: Image, scale: int = 1, origin_px: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(self, image: Image, scale: float = 1, origin_px: tuple[float, float] = (0.0, 0.0)) -> None:
         self.image, self.scale, self.origin_px = image, scale, origin_px
         self.height, self.width = int(image.shape[0]), int(image.shape[1])
         self.own = np.zeros(image.shape[:2], np.bool_)  # the targets' pixels
@@ -100,16 +100,18 @@ def draw(
     scale: int = 1,
     origin_px: tuple[float, float] = (0.0, 0.0),
     labels: bool = True,
+    preview_scale: float = 1.0,
 ) -> Image:
     """Mark targets on a copy of `pixels` (HxWx3 RGB or HxW), enlarged `scale` times.
 
     Detections without a track are marked as tentative; lost tracks are not drawn.  Where `pixels` is a window
-    of the frame, `origin_px` is its top left corner in the frame.
+    of the frame, `origin_px` is its top left corner in the frame; where it is a preview, `preview_scale` is its size
+    relative to the frame's.
     """
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     colours = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2)
     image = np.asarray(cv2.resize(np.ascontiguousarray(colours), size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    canvas = _Canvas(image, scale, origin_px)
+    canvas = _Canvas(image, scale * preview_scale, origin_px)
     drawn = [track for track in tracks if track.state is not TrackState.LOST]
     marks = [_of_track(track) for track in drawn]
     if detections is not None:

@@ -22,7 +22,7 @@ from pipeline.imaging.band import band_of, named_band
 from pipeline.imaging.files import decoded
 from pipeline.redaction import redact
 from pipeline.replay.outputs import folder_names
-from pipeline.segmentation.postprocess import detect
+from pipeline.segmentation.postprocess import MapView, detect
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import UNKNOWN, Detections, Frame, FrameRef
 
@@ -108,8 +108,9 @@ def _predict(
     maps = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in small])
     mask = (maps.max(axis=0) > thresholds.threshold).astype(np.uint8) * 255
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
-    found = detect(maps, ref, image_band, (width, height), metadata.classes, thresholds, (1.0, 1.0))
-    [found] = Segmenter(engine, threshold, most_looks=len(found)).look_closer([Frame(ref, image_band, pixels)], [found])
+    frame = Frame(ref, image_band, pixels)
+    found = detect(maps, frame, MapView(), metadata.classes, thresholds)
+    [found] = Segmenter(engine, threshold, max_classified=len(found)).classify([frame], [found])
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

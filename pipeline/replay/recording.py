@@ -76,7 +76,7 @@ class Replay:
         self._options = options
         view = CameraView(options.scale, options.ignore, options.region)
         self._segmenter = Segmenter(engine, options.threshold, {name: view})
-        self._stage = TrackStage(self._segmenter.decision)
+        self._stage = TrackStage(self._segmenter.thresholds)
         self._recorder = Recorder()
         self._clock = WallClock(options.start_utc_ns)
         self._session = content_id(path)
@@ -197,7 +197,7 @@ class Replay:
             raise broken
 
     def _finish(self, batch: Batch) -> Iterator[tuple[Frame, Detections]]:
-        detections = batch.detections()
+        detections = self._segmenter.finish(batch)
         count, done_ns = len(detections), time.monotonic_ns()
         self._recorder.add_duration("inference", (batch.inferred_ns - batch.started_ns) // count)
         self._recorder.add_duration("mask", (done_ns - max(batch.inferred_ns, batch.started_ns)) // count)
@@ -205,17 +205,14 @@ class Replay:
 
     def _track(self, detections: Detections) -> tuple[list[Track], list[Track]]:
         """Track and alert one frame; return all tracks, and those of confirmed targets that are visible in it."""
-        started_ns = time.monotonic_ns()
-        tracks = self._stage.track(detections)
-        tracked_ns = time.monotonic_ns()
-        events = self._stage.alert(detections.ref, tracks)
-        self._recorder.add_duration("track", tracked_ns - started_ns)
-        self._recorder.add_duration("alert", time.monotonic_ns() - tracked_ns)
+        outcome = self._stage.update(detections)
+        self._recorder.add_duration("track", outcome.track_ns)
+        self._recorder.add_duration("alert", outcome.alert_ns)
         self._recorder.add_frame(detections)
-        visible = [track for track in tracks if track.state is TrackState.CONFIRMED and track.is_target]
+        visible = [track for track in outcome.tracks if track.state is TrackState.CONFIRMED and track.is_target]
         self._tracks_writer.write(detections.ref, visible)
-        self._record(tracks, events)
-        return tracks, visible
+        self._record(outcome.tracks, outcome.events)
+        return outcome.tracks, visible
 
     def _record(self, tracks: Sequence[Track], events: Sequence[Event]) -> None:
         for event in events:
@@ -240,7 +237,7 @@ class Replay:
             classes=self._metadata.detected_classes,
             checkpoint=self._metadata.sha256,
             engine=self._engine.name,
-            threshold=self._segmenter.decision[first.band].threshold,
+            threshold=self._segmenter.thresholds[first.band].threshold,
             start=self._options.start,
             end=self._options.end,
             stride=self._options.stride,

@@ -1,0 +1,1 @@
+"""Processes: supervisor, worker start-up, heartbeats, reload, logs."""

@@ -1,6 +1,7 @@
-"""A worker's sign of life: once a second, with all its metrics, to the supervisor; alone, it serves them itself.
+"""A worker's heartbeat: once a second, with all its metrics, to the supervisor.
 
-The supervisor takes those alone of the very processes that it started: another run's orphan has another run id.
+A worker that was started alone serves its metrics itself.  The supervisor accepts heartbeats only of the processes that
+it started: an orphan of another run has another run id.
 """
 
 import math
@@ -19,20 +20,15 @@ from pipeline.config.models import Address
 from pipeline.errors import WireError
 from pipeline.telemetry import health
 from pipeline.telemetry.metrics import WorkerMetrics, families
+from pipeline.timeouts import HEARTBEAT_PERIOD_S
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import Heartbeat, decode, encode
 
-PERIOD_S = 1.0
-
 
 class HeartbeatSender:
-    """Beats from entry to exit, and once more at the end, so that no count is lost.
-
-    `served`: where a worker that runs alone has its own `/metrics`, `/healthz` and `/readyz`.
-    `watchdog_timeout_s`: after so long without `moved`, heartbeats stop and the supervisor restarts the worker.
-    """
+    """Send heartbeats from entry to exit, and a last one at the end, so that no count is lost."""
 
     def __init__(
         self,
@@ -42,16 +38,24 @@ class HeartbeatSender:
         watchdog_timeout_s: float = math.inf,
         run: str = "",
     ) -> None:
-        """`run`: the supervisor's; it takes heartbeats of its own workers alone."""
+        """Create a sender, which starts on entry.
+
+        Args:
+            endpoint: of the supervisor.
+            metrics: of this worker.
+            served: where a worker that runs alone serves its own `/metrics`, `/healthz` and `/readyz`.
+            watchdog_timeout_s: without `progress` for this long, heartbeats stop; the supervisor restarts the worker.
+            run: id of the supervisor's run; it accepts heartbeats of its own workers only.
+        """
         self._run_id = run
-        self._patience_s = watchdog_timeout_s
-        self._moved_s = time.monotonic()
+        self._watchdog_timeout_s = watchdog_timeout_s
+        self._progress_s = time.monotonic()
         self._endpoint = endpoint
         self._metrics = metrics
         self._served = served
         self._started_ns = time.monotonic_ns()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         if self._served is not None:
@@ -63,31 +67,32 @@ class HeartbeatSender:
         self._stop.set()
         self._thread.join()
 
-    def moved(self) -> None:
-        """The worker's own loop goes on."""
-        self._moved_s = time.monotonic()
+    def progress(self) -> None:
+        """Reset the watchdog: the worker's own loop is alive."""
+        self._progress_s = time.monotonic()
 
     def _run(self) -> None:
         socket = connected(zmq.PUSH, self._endpoint, high_water=4, linger_ms=500)
         while True:
-            last = self._stop.wait(PERIOD_S)
-            if not last and time.monotonic() - self._moved_s > self._patience_s:
+            is_last = self._stop.wait(HEARTBEAT_PERIOD_S)
+            if not is_last and time.monotonic() - self._progress_s > self._watchdog_timeout_s:
                 continue
             samples = families(self._metrics.registry)
-            beat = Heartbeat(self._metrics.worker, os.getpid(), self._started_ns, samples, self._run_id)
-            with suppress(zmq.Again):  # the supervisor is gone or busy; the next beat says it all again
-                socket.send_multipart(encode(beat), flags=zmq.DONTWAIT)
-            if last:
+            heartbeat = Heartbeat(self._metrics.worker, os.getpid(), self._started_ns, samples, self._run_id)
+            with suppress(zmq.Again):  # the supervisor is gone or busy; the next heartbeat holds all samples again
+                socket.send_multipart(encode(heartbeat), flags=zmq.DONTWAIT)
+            if is_last:
                 break
         socket.close()
 
 
 class HeartbeatReceiver:
-    """The supervisor's side, in a thread of its own.  `heard` raises WireError for what it does not take."""
+    """The supervisor's side: receive heartbeats in a thread."""
 
-    def __init__(self, heard: Callable[[Heartbeat], None], refused: Counter) -> None:
-        self._heard = heard
-        self._refusals = RejectLog("heartbeat", refused)
+    def __init__(self, received: Callable[[Heartbeat], None], rejected: Counter) -> None:
+        """Call `received` with each heartbeat; it raises WireError for those that it rejects."""
+        self._received = received
+        self._rejects = RejectLog("heartbeat", rejected)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
@@ -106,8 +111,8 @@ class HeartbeatReceiver:
             try:
                 message, _ = decode(self._socket.recv_multipart())
                 if not isinstance(message, Heartbeat):
-                    raise WireError(f"a {type(message).__name__} sent to the supervisor")
-                self._heard(message)
+                    raise WireError(f"{type(message).__name__}: expected a heartbeat")
+                self._received(message)
             except WireError as error:
-                self._refusals.refuse(error)
+                self._rejects.reject(error)
         self._socket.close(0)

@@ -1,4 +1,4 @@
-"""How a command ends on Ctrl-C or SIGTERM: quietly, with the exit codes that shells know (130 and 143)."""
+"""Quiet end of a command on Ctrl-C or SIGTERM, with the exit codes that shells know (130 and 143)."""
 
 import signal
 from types import FrameType
@@ -7,7 +7,7 @@ IMPORT_SYSTEM = "<frozen importlib._bootstrap"
 
 
 def end_quietly() -> None:
-    """Let both signals end this process without a traceback; whoever started it may have it ignore them.
+    """Let both signals end this process without a traceback, unless it was started with them ignored.
 
     Files and terminals are left in order.  A second signal ends the process at once.
     """
@@ -24,7 +24,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether an exception would pass through the imports of libraries, some of which print or replace it."""
+    """Return whether an exception would pass through a library's import, where some print or replace it."""
     while frame is not None:
         if frame.f_code.co_filename.startswith(IMPORT_SYSTEM):
             return True

@@ -1,10 +1,10 @@
-"""The log of a process: what it says, Python's own loggers and warnings, and every error that nobody caught.
+"""The log of a process: its own events, Python's loggers and warnings, and uncaught errors.
 
-In: structlog's events.  Out: one line each, on stderr as `log.format` says, and as JSON in the site's log file, to
-which all its processes append.  No line holds a secret, and the same message comes at most SAME_A_MINUTE times a minute
-from one process; the next one, or the last line of the process, says how many were left out.
+In: structlog's events.  Out: one line each, on stderr in `log.format`, and as JSON in the site's log file, to which all
+its processes append.  No line holds a secret, and the same message is logged at most MAX_PER_MINUTE times a minute by
+one process; the next one, or the last line of the process, says how many were suppressed.
 
-Logging never raises: a line that cannot be written or rendered is lost and counted (`streams.lost`).
+Logging never raises: a line that cannot be written or rendered is lost and counted (`stdio.lost`).
 """
 
 import atexit
@@ -27,18 +27,18 @@ from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 from pipeline.redaction import redact, redact_every, remember
 
-SAME_A_MINUTE = 20
-MAX_BYTES = 10_000_000  # of the log file, before it is put aside
-MOST_KEYS = 1000
-KEPT = 4  # files put aside: FILE.1, the newest, to FILE.4
+MAX_PER_MINUTE = 20
+MAX_BYTES = 10_000_000  # of the log file, before it is rotated
+MAX_KEYS = 1000
+KEPT = 4  # rotated files: FILE.1, the newest, to FILE.4
 
 _ERRORS = (logging.ERROR, logging.CRITICAL)
-_NAMES = ("camera", "sink", "worker")  # what makes two messages of one text different
+_KEYS = ("camera", "sink", "worker")  # messages that differ in these are limited separately
 
 
 def configure(config: Config, worker: str = "supervisor") -> None:
-    """Raise ConfigError where the log file is a folder, or in none."""
-    limit = RateLimit(SAME_A_MINUTE, 60.0)
+    """Set up logging for this process.  Raise ConfigError where the log file is a folder, or its folder is a file."""
+    limit = RateLimit(MAX_PER_MINUTE, 60.0)
     formats: dict[str, Processor] = {
         "console": structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
         "json": structlog.processors.JSONRenderer(),
@@ -47,12 +47,12 @@ def configure(config: Config, worker: str = "supervisor") -> None:
     remember(config.secrets)
     structlog.configure(
         processors=[
-            _Lossy(
+            _FailSafe(
                 limit,
-                _Named(worker),
+                _WithWorker(worker),
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _Lines(formats[config.log.format], file),
+                _Render(formats[config.log.format], file),
             )
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -60,64 +60,64 @@ def configure(config: Config, worker: str = "supervisor") -> None:
     )
     if not file.is_open:
         structlog.get_logger().warning("log file cannot be opened, trying again", path=str(config.log_path))
-    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_ForwardHandler()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
-    threading.excepthook = lambda fault: _uncaught(fault.exc_type, fault.exc_value, fault.exc_traceback)
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     atexit.register(limit.report)
 
 
 def files(path: Path) -> list[Path]:
-    """The log file and those put aside, as far as they are there, the newest first."""
-    return [file for file in (path, *(_aside(path, number) for number in range(1, KEPT + 1))) if file.exists()]
+    """Return the log file and the rotated ones that exist, newest first."""
+    return [file for file in (path, *(_rotated(path, number) for number in range(1, KEPT + 1))) if file.exists()]
 
 
 class RateLimit:
-    """Lets the same message through `limit` times in `period_s`.  Thread-safe."""
+    """Pass the same message `limit` times in `period_s`.  Thread-safe."""
 
     def __init__(self, limit: int, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._period_s, self._clock = limit, period_s, clock
-        self._turn = threading.Lock()
-        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}  # when its period began, how many since
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}  # start of its period, count since
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:
-        key = (level, str(event["event"])[:200], *(str(event.get(name, "")) for name in _NAMES))
+        key = (level, str(event["event"])[:200], *(str(event.get(name, "")) for name in _KEYS))
         now_s = self._clock()
-        with self._turn:
-            begun_s, count = self._seen.get(key, (now_s, 0))
-            left_out = 0
-            if now_s - begun_s >= self._period_s:
-                begun_s, count, left_out = now_s, 0, max(0, count - self._limit)
-            self._seen[key] = begun_s, count + 1
-            if len(self._seen) > MOST_KEYS:  # libraries put numbers into their messages
+        with self._lock:
+            start_s, count = self._seen.get(key, (now_s, 0))
+            suppressed = 0
+            if now_s - start_s >= self._period_s:
+                start_s, count, suppressed = now_s, 0, max(0, count - self._limit)
+            self._seen[key] = start_s, count + 1
+            if len(self._seen) > MAX_KEYS:  # some libraries put numbers into their messages
                 self._seen = {k: v for k, v in self._seen.items() if now_s - v[0] < self._period_s}
             if count >= self._limit:
                 raise structlog.DropEvent
-        if left_out:
-            event["left_out"] = left_out
+        if suppressed:
+            event["suppressed"] = suppressed
         return event
 
     def report(self) -> None:
-        """Log what was left out and has not been told."""
-        with self._turn:
+        """Log how many messages were suppressed and not reported yet."""
+        with self._lock:
             seen, self._seen = self._seen, {}
         for (_, message, *_), (_, count) in seen.items():
             if count > self._limit:
-                structlog.get_logger().info("messages left out", message=message, left_out=count - self._limit)
+                structlog.get_logger().info("messages suppressed", message=message, suppressed=count - self._limit)
 
 
 class LogFile:
-    """Lines to one file, from several processes.  Full, it is put aside by whoever writes the line after.
+    """A log file that several processes append to; the process that finds it full rotates it.
 
-    A disk that is full, read-only or gone costs lines, which are counted, never the work that they tell of; it is
-    tried again with each line.  Raises ConfigError for a path where no file can ever be.
+    On a disk that is full, read-only or gone, lines are lost and counted; each line tries again.  Raise ConfigError for
+    a path where no file can ever be.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> None:
         self._path, self._max_bytes, self._kept = path, max_bytes, kept
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._descriptor = -1  # not open
-        self._cut = False  # the last line is not whole
+        self._is_truncated = False  # the last line
         try:
             self._reopen()
         except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
@@ -127,11 +127,13 @@ class LogFile:
 
     @property
     def is_open(self) -> bool:
+        """Whether lines can be written."""
         return self._descriptor >= 0
 
     def write(self, line: str) -> None:
+        """Append a line; count one that cannot be written."""
         data = line.encode(errors="backslashreplace") + b"\n"
-        with self._turn:
+        with self._lock:
             try:
                 self._append(data)
             except OSError:
@@ -140,14 +142,14 @@ class LogFile:
     def _append(self, data: bytes) -> None:
         try:
             self._rotate(len(data))
-        except OSError:  # go on in the file there is, but not without end
+        except OSError:  # continue in the present file, within limits
             if not self.is_open or os.fstat(self._descriptor).st_size > 2 * self._max_bytes:
                 raise
-        if self._cut:
+        if self._is_truncated:
             data = b"\n" + data
         written = os.write(self._descriptor, data)
-        self._cut = written < len(data)
-        if self._cut:
+        self._is_truncated = written < len(data)
+        if self._is_truncated:
             raise OSError("the disk is full")
 
     def _reopen(self) -> None:
@@ -160,34 +162,36 @@ class LogFile:
     def _rotate(self, coming: int) -> None:
         if not self.is_open:
             self._reopen()
-        if not self._moved() and os.fstat(self._descriptor).st_size + coming <= self._max_bytes:
+        if not self._is_replaced() and os.fstat(self._descriptor).st_size + coming <= self._max_bytes:
             return
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # goes with the descriptor; another process may have been first
+        fcntl.flock(
+            self._descriptor, fcntl.LOCK_EX
+        )  # released with the descriptor; another process may have rotated it already
         try:
-            if not self._moved():
+            if not self._is_replaced():
                 for number in range(self._kept - 1, 0, -1):
-                    older = _aside(self._path, number)
+                    older = _rotated(self._path, number)
                     if older.exists():
-                        older.replace(_aside(self._path, number + 1))
-                self._path.replace(_aside(self._path, 1))
+                        older.replace(_rotated(self._path, number + 1))
+                self._path.replace(_rotated(self._path, 1))
             self._reopen()
         except OSError:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             raise
 
-    def _moved(self) -> bool:
+    def _is_replaced(self) -> bool:
         try:
             return not os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
         except FileNotFoundError:
             return True
 
 
-def _aside(path: Path, number: int) -> Path:
+def _rotated(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-class _Lossy:
-    """Run the steps of a message; one that fails costs the message, which is counted, never the work it tells of."""
+class _FailSafe:
+    """Run the processors of a message; where one fails, the message is lost and counted."""
 
     def __init__(self, *steps: Processor) -> None:
         self._steps = steps
@@ -205,8 +209,8 @@ class _Lossy:
         return result
 
 
-class _Named:
-    """Says which process speaks, in whichever of its threads."""
+class _WithWorker:
+    """Add the worker's name to every event."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
@@ -215,32 +219,32 @@ class _Named:
         return {"worker": self._worker, **event}
 
 
-class _Lines:
-    """The last step: the event as JSON to the file, and as configured to stderr.
+class _Render:
+    """The last processor: write the event as JSON to the file, and return it in the configured format for stderr.
 
-    Secrets are hidden in the values, before these are quoted, and in the line, which has also what is no text.
+    Secrets are redacted in the values, before these are quoted, and in the line, which also holds non-text values.
     """
 
-    def __init__(self, shown: Processor, file: LogFile) -> None:
-        self._shown, self._file = shown, file
+    def __init__(self, renderer: Processor, file: LogFile) -> None:
+        self._renderer, self._file = renderer, file
         self._json = structlog.processors.JSONRenderer()
 
     def __call__(self, logger: WrappedLogger, level: str, event: EventDict) -> str:
         plain = redact_every(structlog.processors.format_exc_info(logger, level, dict(event)))
         self._file.write(redact(str(self._json(logger, level, dict(plain)))))
-        return redact(str(self._shown(logger, level, plain)))
+        return redact(str(self._renderer(logger, level, plain)))
 
 
-class _Forward(logging.Handler):
-    """What libraries log, as an event like all others."""
+class _ForwardHandler(logging.Handler):
+    """Forward what libraries log to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say = structlog.get_logger().error if record.levelno in _ERRORS else structlog.get_logger().warning
+        log = structlog.get_logger().error if record.levelno in _ERRORS else structlog.get_logger().warning
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - its arguments do not fit its text
             message = str(record.msg)
-        say(message, logger=record.name, exc_info=record.exc_info)
+        log(message, logger=record.name, exc_info=record.exc_info)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,7 +1,7 @@
-"""The first thing that a worker does: tie its life to the supervisor's.
+"""The first step of a worker: end with its supervisor.
 
-In: standard input, the socket that the supervisor made (see `transport.control`).  Imports the standard library alone:
-whatever is loaded before this is time in which a supervisor that is killed leaves an orphan.
+In: standard input, the socket that the supervisor made (see `runtime.control`).  Imports the standard library alone: a
+supervisor that is killed before this step leaves an orphan.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _UCRED = struct.Struct("3i")  # process, user and group id
 
 
 def die_with_supervisor() -> None:
-    """Ask the kernel for SIGTERM at the supervisor's death, and exit where it died before that was asked for.
+    """Request SIGTERM from the kernel at the supervisor's death, and exit where it has died already.
 
     SIGINT and SIGHUP are ignored: a terminal sends them to every process, and the supervisor stops the workers in
     order.
@@ -24,13 +24,13 @@ def die_with_supervisor() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    supervisor = _maker_of_standard_input()
+    supervisor = _creator_of_standard_input()
     if supervisor is not None and os.getppid() != supervisor:
         sys.exit(1)
 
 
-def _maker_of_standard_input() -> int | None:
-    """The process that made the socket pair; None where standard input is no socket."""
+def _creator_of_standard_input() -> int | None:
+    """Return the id of the process that made the socket pair; None where standard input is no socket."""
     try:
         with socket.socket(fileno=os.dup(0)) as end:
             return int(_UCRED.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0])

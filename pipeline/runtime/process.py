@@ -1,4 +1,4 @@
-"""What every worker process does first and last: signals, life tied to the supervisor's, logging, memory."""
+"""Start and end of every worker process: signals, end of the supervisor, logging, memory."""
 
 import _thread
 import ctypes
@@ -10,13 +10,13 @@ from types import FrameType
 
 from pipeline.runtime import logs
 from pipeline.runtime.control import Control
+from pipeline.timeouts import WORKER_EXIT_TIMEOUT_S
 
 TRIM_PERIOD_S = 60.0
-STOP_WITHIN_S = 7.0  # less than the supervisor waits, which may not be there any more
 
 
 def start_worker(name: str, control: Control) -> threading.Event:
-    """Prepare this process as a worker; the event is set when it shall stop: at SIGTERM, or without its supervisor.
+    """Prepare this process as a worker; return the event that tells it to stop, at SIGTERM or without its supervisor.
 
     SIGINT is ignored in a supervised worker: in a terminal it reaches every process, and the supervisor stops workers
     in order.  Until `finish_startup`, SIGTERM ends the process at once: no work has begun, and importing takes seconds.
@@ -28,7 +28,7 @@ def start_worker(name: str, control: Control) -> threading.Event:
     threading.Thread(target=_trim, args=(stop, TRIM_PERIOD_S), name="trim", daemon=True).start()
 
     def supervisor_gone() -> None:
-        faulthandler.dump_traceback_later(STOP_WITHIN_S, exit=True)
+        faulthandler.dump_traceback_later(WORKER_EXIT_TIMEOUT_S, exit=True)
         stop.set()
 
     control.follow(supervisor_gone)
@@ -47,28 +47,28 @@ def _trim(stop: threading.Event, period_s: float) -> None:
 
 
 def finish_startup(stop: threading.Event | None = None) -> None:
-    """Start-up is over: exclude what is there from garbage collection, and let signals set `stop`.
+    """Exclude start-up objects from garbage collection (gc.freeze), and let signals set `stop`.
 
-    A collection through all that libraries define stops a process for 70 ms, two frames of a camera.  A worker that has
-    not ended STOP_WITHIN_S after it was told to says on stderr where its threads are, and is ended.
+    A full collection of the libraries' objects stops a process for 70 ms, two frames of a camera.  A worker that has
+    not ended WORKER_EXIT_TIMEOUT_S after the signal dumps the stacks of its threads to stderr and exits.
     """
     gc.collect()
     gc.freeze()
     if stop is not None:
-        set_event_on_signal(signal.SIGTERM, stop, STOP_WITHIN_S)
+        set_event_on_signal(signal.SIGTERM, stop, WORKER_EXIT_TIMEOUT_S)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # started alone
-            set_event_on_signal(signal.SIGINT, stop, STOP_WITHIN_S)
+            set_event_on_signal(signal.SIGINT, stop, WORKER_EXIT_TIMEOUT_S)
 
 
-def set_event_on_signal(number: int, event: threading.Event, end_within_s: float | None = None) -> None:
-    """Set the event when the signal comes, in a thread of its own: the main thread may just be holding its lock.
+def set_event_on_signal(number: int, event: threading.Event, exit_timeout_s: float | None = None) -> None:
+    """Set the event when the signal arrives, in a thread of its own: the main thread may be holding its lock.
 
-    `end_within_s`: how long the process may go on after that; see `finish_startup`.
+    `exit_timeout_s`: how long the process may run after that; see `finish_startup`.
     """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if end_within_s is not None:
-            faulthandler.dump_traceback_later(end_within_s, exit=True)
+        if exit_timeout_s is not None:
+            faulthandler.dump_traceback_later(exit_timeout_s, exit=True)
         _thread.start_new_thread(event.set, ())
 
     signal.signal(number, handle)

@@ -1,4 +1,4 @@
-"""A host's worker processes: which there are, how one is started, and how it fares."""
+"""A host's worker processes: their table, how each is started, and its state."""
 
 import os
 import signal
@@ -10,16 +10,15 @@ from pathlib import Path
 
 from pipeline.config.models import Config
 from pipeline.runtime.control import FROM_SUPERVISOR, Applied, SupervisorEnd
+from pipeline.timeouts import FIRST_HEARTBEAT_TIMEOUT_S, HEARTBEAT_TIMEOUT_S
 
 RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STABLE_S = 30.0  # a worker that lived this long starts again without delay
-SILENCE_S = 15.0  # without a heartbeat for so long, a worker hangs and is killed
-STARTING_S = 90.0  # the first heartbeat may take this long: torch is large
+STABLE_S = 30.0  # a worker that ran this long restarts without a longer delay
 
 
 @dataclass(frozen=True)
-class Start:
-    """What all workers of a run are started with."""
+class StartSettings:
+    """Settings that all workers of a run are started with."""
 
     run: str  # its id
     folder: Path  # where the program was started
@@ -27,54 +26,54 @@ class Start:
 
 
 @dataclass
-class Process:
-    """One worker."""
+class WorkerProcess:
+    """One worker and its state, as the supervisor knows them."""
 
     name: str
     arguments: list[str]
-    stop_order: int  # lower ones stop first: cameras before what they feed
+    stop_order: int  # lower ones stop first: cameras before the stages that they feed
     child: "subprocess.Popen[bytes] | None" = None
     control: SupervisorEnd | None = None
     pid: int = 0  # of the newest child, also after it ended
     started_s: float = 0.0
-    heard_s: float = 0.0
-    ever_heard: bool = False
+    heartbeat_s: float = 0.0  # the last one of this child; 0: none yet
+    ever_heard: bool = False  # a heartbeat of any child
     failures: int = 0
     restart_s: float = 0.0
     leaving: bool = False  # its camera was removed or changed
-    told: int = 0  # the number of the configuration that it was handed last, ...
-    told_s: float = 0.0  # when, or when it was told to end
-    applied: int = 0  # ... and of the one that it has in use
-    finished: bool = False  # ended by itself: a recording that was read to its end, ...
-    broken: bool = False  # ... or as far as it can be
+    handed_over: int = 0  # number of the last configuration that was sent to it
+    requested_s: float = 0.0  # when that was, or when it was asked to end
+    applied: int = 0  # number of the configuration that it uses
+    finished: bool = False  # its recording was read
+    broken: bool = False  # its recording could not be read to its end
 
-    def start(self, how: Start, number: int, config: Config) -> None:
-        """Raises OSError."""
-        self.started_s, self.heard_s = time.monotonic(), 0.0
+    def start(self, settings: StartSettings, number: int, config: Config) -> None:
+        """Start the process with this configuration.  Raise OSError."""
+        self.started_s, self.heartbeat_s = time.monotonic(), 0.0
         self.control = SupervisorEnd()
         with self.control.worker_end as worker_end:
-            self.control.hand_over(how.run, number, config)  # waits for the worker, which need not wait for us
+            self.control.hand_over(settings.run, number, config)  # buffered until the worker reads it
             # Ctrl-C reaches the whole terminal: it is blocked until the worker ignores it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "worker", *self.arguments, FROM_SUPERVISOR],
                 stdin=worker_end.fileno(),
                 env=_environment(),
-                cwd=how.folder,
-                pass_fds=(how.lock,),
+                cwd=settings.folder,
+                pass_fds=(settings.lock,),
             )
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.pid = self.child.pid
-        self.told = self.applied = number
+        self.handed_over = self.applied = number
 
     def hand_over(self, run: str, number: int, config: Config) -> None:
-        """To a worker that runs."""
-        self.told, self.told_s = number, time.monotonic()
+        """Send a configuration to the running worker.  Raise OSError where it is gone."""
+        self.handed_over, self.requested_s = number, time.monotonic()
         if self.control is not None:
             self.control.hand_over(run, number, config)
 
     def listen(self) -> None:
-        """Take in what it said on the control channel."""
+        """Process its messages on the control channel."""
         for message in self.control.received() if self.control is not None else ():
             if isinstance(message, Applied):
                 self.applied = message.number
@@ -82,24 +81,24 @@ class Process:
                 self.finished, self.broken = True, message.broken
 
     def is_hanging(self, since_s: float) -> bool:
-        """Nothing was heard of what it was asked for then."""
-        return time.monotonic() - since_s > (SILENCE_S if self.heard_s else STARTING_S)
+        """Return whether the worker has been silent for too long since then."""
+        return time.monotonic() - since_s > (HEARTBEAT_TIMEOUT_S if self.heartbeat_s else FIRST_HEARTBEAT_TIMEOUT_S)
 
     def leave(self) -> None:
-        """Its camera was removed or changed."""
-        self.leaving, self.told_s = True, time.monotonic()
+        """Ask the worker to end, for its camera was removed or changed."""
+        self.leaving, self.requested_s = True, time.monotonic()
         if self.child is not None:
             self.child.terminate()
 
     def ended(self) -> None:
-        """Its process is gone."""
+        """Clean up after the process has ended."""
         self.listen()
         if self.control is not None:
             self.control.close()
         self.child = self.control = None
 
     def postpone(self) -> float:
-        """It failed.  Returns in how many seconds it is due again."""
+        """Schedule the restart of a worker that failed; return the delay in s."""
         now_s = time.monotonic()
         self.failures = 0 if now_s - self.started_s > STABLE_S else self.failures + 1
         pause_s = RESTART_BACKOFF_S[min(self.failures, len(RESTART_BACKOFF_S) - 1)]
@@ -107,21 +106,22 @@ class Process:
         return pause_s
 
 
-def processes(config: Config, host: str | None = None) -> list[Process]:
-    """Everything that runs on a host; None: on the one that searches."""
-    searching = [
-        Process("segmentation", ["segmentation"], 1),
-        Process("tracking", ["tracking"], 2),
-        Process("console", ["console"], 3),
+def processes(config: Config, host: str | None = None) -> list[WorkerProcess]:
+    """Return all workers of a host; None: of the inference host."""
+    inference = [
+        WorkerProcess("segmentation", ["segmentation"], 1),
+        WorkerProcess("tracking", ["tracking"], 2),
+        WorkerProcess("console", ["console"], 3),
     ]
     cameras = [camera.id for camera in config.cameras if camera.host == host]
     return [
-        *(searching if host is None else []),
-        *(Process(capture_name(camera), ["capture", "--camera", camera], 0) for camera in cameras),
+        *(inference if host is None else []),
+        *(WorkerProcess(capture_name(camera), ["capture", "--camera", camera], 0) for camera in cameras),
     ]
 
 
 def capture_name(camera: str) -> str:
+    """Return the name of a camera's capture worker."""
     return f"capture-{camera}"
 
 

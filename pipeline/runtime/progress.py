@@ -6,19 +6,22 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-EVERY_S = 10.0
+PRINT_PERIOD_S = 10.0
 
 
 class ProgressDisplay:
-    """`with ProgressDisplay("frames") as progress:`; `start` begins a task, `advance` says how far it is."""
+    """Display progress between entry and exit: `start` begins a task, `advance` updates it."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._bar = _bar() if sys.stderr.isatty() else None
         self._name = ""
         self._task: Any = None
-        self._said_s = time.monotonic()
-        self._since: tuple[float, int] = (self._said_s, 0)  # when the rate was last told, and what was done by then
+        self._printed_s = time.monotonic()
+        self._since: tuple[float, int] = (
+            self._printed_s,
+            0,
+        )  # when the rate was last printed, and the amount done by then
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -30,28 +33,32 @@ class ProgressDisplay:
             self._bar.stop()
 
     def start(self, name: str) -> None:
+        """Begin a task."""
         self._name, self._since = name, (time.monotonic(), 0)
         if self._bar is not None:
             self._task = self._bar.add_task(name, total=None, rate="")
 
     def advance(self, done: int, total: int | None) -> None:
+        """Update the current task; total None: unknown."""
         if self._bar is not None:
             speed = next(task.speed for task in self._bar.tasks if task.id == self._task)
             rate = f"{speed:.1f} {self._unit}/s" if speed else ""
             self._bar.update(self._task, completed=done, total=total, rate=rate)
             return
         now_s = time.monotonic()
-        if now_s - self._said_s >= EVERY_S:
-            since_s, done_then = self._since
-            print(self._line(done, total, (done - done_then) / max(1e-9, now_s - since_s)), file=sys.stderr, flush=True)
-            self._said_s, self._since = now_s, (now_s, done)
+        if now_s - self._printed_s >= PRINT_PERIOD_S:
+            since_s, done_before = self._since
+            print(
+                self._line(done, total, (done - done_before) / max(1e-9, now_s - since_s)), file=sys.stderr, flush=True
+            )
+            self._printed_s, self._since = now_s, (now_s, done)
 
     def _line(self, done: int, total: int | None, rate: float) -> str:
         if total is None:
             return f"{self._name}: {done} {self._unit}, {rate:.1f} {self._unit}/s"
-        left = duration(max(0, total - done) / rate) if rate else "unknown time"
+        remaining = duration(max(0, total - done) / rate) if rate else "unknown time"
         share = 100 * done // max(1, total)
-        return f"{self._name}: {done}/{total} {self._unit} ({share} %), {rate:.1f} {self._unit}/s, {left} left"
+        return f"{self._name}: {done}/{total} {self._unit} ({share} %), {rate:.1f} {self._unit}/s, {remaining} left"
 
 
 def duration(seconds: float) -> str:

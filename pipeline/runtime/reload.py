@@ -1,12 +1,12 @@
-"""A reload: the configuration is read again while the program runs, and cameras come, go or change.
+"""Reload: the configuration is read again while the program runs; cameras are added, removed or changed.
 
-    SIGHUP, `dasnet reload` -> supervisor: reads and validates the file; refuses one that is wrong, and the site goes on
-    1. capture workers of cameras that were removed or changed: stopped
-    2. segmentation, then tracking, then console: are handed the configuration; each says when it is in use
-    3. capture workers of cameras that were added or changed: started
+    SIGHUP, `dasnet reload` -> supervisor: reads and validates the file; rejects an invalid one, and the site runs on
+    1. capture workers of cameras that were removed or changed are stopped
+    2. segmentation, then tracking, then console are handed the configuration; each reports when it is applied
+    3. capture workers of cameras that were added or changed are started
 
-In this order nothing is sent of a camera to one that does not know it.  All other workers run on, and lose no frame.
-Only cameras change; what else differs from the running configuration is named, and waits for a restart.
+In this order no worker receives frames of a camera that it does not know.  All other workers run on, and lose no frame.
+Only cameras change; other keys that differ from the running configuration are listed, and wait for a restart.
 """
 
 import os
@@ -27,41 +27,50 @@ from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.runtime.process import set_event_on_signal
+from pipeline.timeouts import RELOAD_TIMEOUT_S
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import bound, connected
 
-CONNECT_MS = 1000  # of a socket on this host
-ANSWER_S = 150.0  # a segmentation worker that is just starting may take long
+CONNECT_TIMEOUT_MS = 1000  # of a socket on this host
 
 
 class Reply(msgspec.Struct):
-    """The supervisor's, to `dasnet reload`."""
+    """The supervisor's reply to `dasnet reload`."""
 
-    refused: str = ""  # why; empty: it was applied, and `lines` say what
-    lines: list[str] = []
+    rejected: str = ""  # the reason; empty: the reload was applied
+    lines: list[str] = []  # what has changed
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a reload does."""
+    """The effect of a reload.
 
-    config: Config  # in use from then on
-    added: list[str]  # ids of cameras
+    Attributes:
+        config: in use from then on.
+        added: ids of cameras.
+        removed: ids of cameras.
+        changed: ids of cameras.
+        pending: keys whose new values wait for a restart.
+    """
+
+    config: Config
+    added: list[str]
     removed: list[str]
     changed: list[str]
-    fixed: list[str]  # keys whose values in the file wait for a restart
+    pending: list[str]
 
     @property
     def lines(self) -> list[str]:
+        """The changes in words."""
         cameras = {"added": self.added, "removed": self.removed, "changed": self.changed}
-        lines = [f"cameras {what}: {', '.join(names)}" for what, names in cameras.items() if names]
-        if self.fixed:
-            lines.append(f"cannot be changed by reload, restart to apply: {', '.join(self.fixed)}")
+        lines = [f"cameras {kind}: {', '.join(ids)}" for kind, ids in cameras.items() if ids]
+        if self.pending:
+            lines.append(f"cannot be changed by reload, restart to apply: {', '.join(self.pending)}")
         return lines or ["nothing has changed"]
 
 
 def change(running: Config, read: Config) -> Change:
-    """From the configuration in use to that of the file.  Raises ConfigError."""
+    """Return the change from the running configuration to that of the file.  Raise ConfigError."""
     before, after = ({camera.id: camera for camera in config.cameras} for config in (running, read))
     away = [camera for camera in read.cameras if camera.host is not None]
     if away and running.link is None:
@@ -73,16 +82,16 @@ def change(running: Config, read: Config) -> Change:
         added=[name for name in after if name not in before],
         removed=[name for name in before if name not in after],
         changed=[name for name in after if name in before and after[name] != before[name]],
-        fixed=sorted(_differing(_fixed(running), _fixed(read), "")),
+        pending=sorted(_differing(_restart_only(running), _restart_only(read), "")),
     )
 
 
-def _fixed(config: Config) -> dict[str, Any]:
+def _restart_only(config: Config) -> dict[str, Any]:
     return config.model_dump(exclude={"cameras"})
 
 
 def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
-    """Dotted keys."""
+    """Yield the dotted keys of values that differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() | after.keys():
             yield from _differing(before.get(name), after.get(name), f"{key}.{name}" if key else name)
@@ -91,17 +100,18 @@ def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
 
 
 def one_line(error: ConfigError) -> str:
+    """Return the error's lines as one."""
     return "; ".join(str(error).splitlines())
 
 
 class Requests:
-    """The supervisor's side: what asks for a reload, one after the other."""
+    """The supervisor's side: requests for a reload, one after the other."""
 
     def __init__(self, config_path: Path) -> None:
         self._path = config_path
         self._hangup = threading.Event()
-        self._asking = False  # `dasnet reload`, which waits for its answer
-        # Whoever starts a program with SIGHUP ignored (`nohup`) wants it to outlive the terminal.
+        self._must_reply = False  # to `dasnet reload`
+        # A program that was started with SIGHUP ignored (`nohup`) must outlive the terminal.
         self._in_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._log = structlog.get_logger()
 
@@ -111,49 +121,53 @@ class Requests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._asking:
-            self._answer(Reply(refused="the program is stopping"))
+        if self._must_reply:
+            self._reply(Reply(rejected="the program is stopping"))
         self._socket.close()
 
     def terminal_closed(self) -> bool:
-        """It sends SIGHUP too, and ends the program as ever."""
+        """Return whether SIGHUP came from a terminal that was closed, which ends the program."""
         return self._hangup.is_set() and self._in_terminal and not _has_terminal()
 
     def due(self) -> bool:
-        """Somebody asks; `refuse` or `applied` must follow."""
+        """Return whether a reload was requested; `reject` or `applied` must follow."""
         if self._hangup.is_set():
             self._hangup.clear()
             return True
-        try:  # what is no request of ZeroMQ's can be polled, but not received
-            asked = os.fsdecode(self._socket.recv_multipart(flags=zmq.DONTWAIT)[0])
+        try:  # a malformed request can be polled, but not received
+            requested = os.fsdecode(self._socket.recv_multipart(flags=zmq.DONTWAIT)[0])
         except zmq.Again:
             return False
-        self._asking = True
-        if _same(asked, self._path):
+        self._must_reply = True
+        if _is_same(requested, self._path):
             return True
-        self._answer(Reply(refused=f"{asked[:200]!r}: the program in this folder runs with {self._path}"))
+        self._reply(
+            Reply(rejected=f"{requested[:200]!r}: expected {self._path}, with which the program in this folder runs")
+        )
         return False
 
-    def refuse(self, reason: str) -> None:
-        self._log.error("configuration refused, the running one stays in use", reason=reason)
-        self._answer(Reply(refused=reason))
+    def reject(self, reason: str) -> None:
+        """Log and reply that the configuration was rejected."""
+        self._log.error("configuration rejected, the running one stays in use", reason=reason)
+        self._reply(Reply(rejected=reason))
 
     def applied(self, change: Change) -> None:
+        """Log and reply what has changed."""
         for line in change.lines:
             self._log.info("configuration reloaded", result=line)
-        self._answer(Reply(lines=change.lines))
+        self._reply(Reply(lines=change.lines))
 
-    def _answer(self, answer: Reply) -> None:
-        if self._asking:
-            self._asking = False
-            with suppress(zmq.ZMQError):  # whoever asked is gone
-                self._socket.send(msgspec.json.encode(answer), flags=zmq.DONTWAIT)
+    def _reply(self, reply: Reply) -> None:
+        if self._must_reply:
+            self._must_reply = False
+            with suppress(zmq.ZMQError):  # the command that requested it has ended
+                self._socket.send(msgspec.json.encode(reply), flags=zmq.DONTWAIT)
 
 
-def _same(asked: str, path: Path) -> bool:
+def _is_same(requested: str, path: Path) -> bool:
     try:
-        return asked == str(path) or path.samefile(asked)
-    except (OSError, ValueError):  # one is not there, or what was asked for is no path
+        return requested == str(path) or path.samefile(requested)
+    except (OSError, ValueError):  # a file is missing, or the request is not a path
         return False
 
 
@@ -165,39 +179,42 @@ def _has_terminal() -> bool:
     return True
 
 
-def ask(config_path: Path) -> list[str]:
-    """Let the program that runs with this configuration read it again; what it did.
+def request_reload(config_path: Path) -> list[str]:
+    """Let the program that runs with this configuration read it again; return what has changed.
 
-    Raises DasnetError where it refuses, or where none runs.
+    Raise ConfigError where it rejects the file, DasnetError where no program runs.
     """
     path = config_path.absolute()
     run_dir, fault = _run_dir(path)
-    nobody = fault or DasnetError(
+    not_running = fault or DasnetError(
         f"{run_dir}: no program runs in this folder; expected the run_dir of a running one, which cannot be changed by "
-        "reload (where it is relative, call this command from where that was started)"
+        "reload (if it is relative, run this command in the folder where the program was started)"
     )
     try:
         os.chdir(run_dir)  # see `Endpoints`
     except OSError:
-        raise nobody from None
+        raise not_running from None
     socket = connected(zmq.REQ, Endpoints.reload, high_water=1)
     try:
-        if not socket.poll(CONNECT_MS, zmq.POLLOUT):
-            raise nobody
+        if not socket.poll(CONNECT_TIMEOUT_MS, zmq.POLLOUT):
+            raise not_running
         socket.send(os.fsencode(path))
-        if not socket.poll(round(ANSWER_S * 1000)):
-            raise DasnetError(f"{run_dir}: the running program has not answered for {ANSWER_S:.0f} s; see its log")
-        answer = msgspec.json.decode(socket.recv(), type=Reply)
+        if not socket.poll(round(RELOAD_TIMEOUT_S * 1000)):
+            raise DasnetError(
+                f"{run_dir}: no reply from the running program within {RELOAD_TIMEOUT_S:.0f} s; see its log"
+            )
+        reply = msgspec.json.decode(socket.recv(), type=Reply)
     finally:
         socket.close(0)
-    if answer.refused:
-        raise ConfigError(answer.refused)
-    return answer.lines
+    if reply.rejected:
+        raise ConfigError(reply.rejected)
+    return reply.lines
 
 
 def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
-    """Also of a file that is wrong, with what is wrong, or that stands for secrets which only the running program has:
-    that is the one to judge it.
+    """Return the run folder of a configuration, and what is wrong with the file where it is invalid.
+
+    It may refer to secrets that only the running program has: that program must decide.
     """
     try:
         return load(path).run_dir, None

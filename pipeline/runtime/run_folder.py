@@ -1,8 +1,8 @@
-"""The run folder belongs to one supervisor and to the workers that it started.
+"""Exclusive use of the run folder by one supervisor and the workers that it started.
 
 `supervisor.lock` is held by the supervisor alone.  `workers.lock` is inherited by every worker as an open file, so that
-the kernel keeps it locked while one of them lives, from its very beginning on.  A start that finds it locked, although
-no supervisor is there, finds orphans: they would write the same ledgers and sockets, and are ended first.
+the kernel keeps it locked while one of them lives.  A supervisor that finds it locked at its start, although no other
+supervisor runs, has found orphans: they would write the same ledgers and sockets, and are ended first.
 """
 
 import fcntl
@@ -18,16 +18,14 @@ from typing import TextIO
 import structlog
 
 from pipeline.errors import DasnetError
-
-END_S = 8.0  # from the request to end until an orphan is killed: it may end by itself, as without its supervisor
-KILLED_S = 5.0
+from pipeline.timeouts import WORKER_KILL_TIMEOUT_S, WORKER_STOP_TIMEOUT_S
 
 
 @contextmanager
 def owned(run_dir: Path) -> Iterator[int]:
-    """The descriptor of `workers.lock`, for the workers to inherit.
+    """Lock the folder; yield the descriptor of `workers.lock`, for the workers to inherit.
 
-    Raises DasnetError where another supervisor runs, where orphans cannot be ended, or where nothing can be locked.
+    Raise DasnetError where another supervisor runs, where orphans cannot be ended, or where no file can be locked.
     """
     with ExitStack() as held:
         supervisor = held.enter_context(_opened(run_dir / "supervisor.lock"))
@@ -68,9 +66,9 @@ def _end_orphans(path: Path) -> None:
     for process in _holders(path):
         with suppress(ProcessLookupError):
             orphans[process] = os.pidfd_open(process)
-    for number, wait_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, KILLED_S)):
+    for number, wait_s in ((signal.SIGTERM, WORKER_STOP_TIMEOUT_S), (signal.SIGKILL, WORKER_KILL_TIMEOUT_S)):
         for process in _alive(orphans):
-            log.warning("ending a worker that an earlier run left", pid=process, signal=number.name)
+            log.warning("ending orphaned worker of an earlier run", pid=process, signal=number.name)
             with suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(orphans[process], number)
         deadline_s = time.monotonic() + wait_s
@@ -81,12 +79,12 @@ def _end_orphans(path: Path) -> None:
 
 
 def _alive(processes: dict[int, int]) -> list[int]:
-    """Of process ids with their descriptors, which are readable when the process has ended."""
+    """Return the processes that run; `processes` holds a pidfd by id, readable when the process has ended."""
     return [process for process, descriptor in processes.items() if not select.select([descriptor], [], [], 0)[0]]
 
 
 def _holders(path: Path) -> Iterable[int]:
-    """Processes that have the file open, as far as they can be seen from here."""
+    """Yield the processes that have the file open, as far as this process may see them."""
     wanted = path.resolve()
     for process in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         with suppress(OSError):  # it has ended, or is another user's

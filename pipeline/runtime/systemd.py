@@ -1,13 +1,13 @@
-"""What the supervisor tells systemd, where that started it (sd_notify(3)): ready, alive, stopping."""
+"""Notification of systemd, where it started the supervisor (sd_notify(3)): ready, watchdog, stopping."""
 
 import os
 import socket
 
 
 def notify(state: str) -> bool:
-    """`READY=1`, `WATCHDOG=1`, `STOPPING=1`.  False: it was not taken, say it again.
+    """Send `READY=1`, `WATCHDOG=1` or `STOPPING=1`; return False where it must be sent again.
 
-    Without $NOTIFY_SOCKET nobody listens, and nothing happens.
+    Without $NOTIFY_SOCKET nothing is sent.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

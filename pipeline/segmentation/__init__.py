@@ -1,0 +1,1 @@
+"""Segmentation stage: Frames -> Detections, batching and credit."""

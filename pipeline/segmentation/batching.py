@@ -1,34 +1,39 @@
-"""When a device that is busy is given its next batch: at once, or a little later and fuller.  Pure.
+"""When a busy device receives its next batch: at once, or a little later and fuller.  Pure.
 
-A device that is idle never waits.  While it computes, a batch that it cannot begin anyway may wait for the frames of
-other cameras: for as long as the one before it is expected to take, and while the oldest frame can still be tracked
-within the objective.
+An idle device never waits.  While it computes, a batch that it cannot begin yet may wait for the frames of other
+cameras: for as long as the previous one is expected to take, and while the oldest frame can still be tracked within
+the latency objective.
 """
 
-SMOOTHING = 0.2  # of the time that a batch takes
-SHARE = 0.5  # of the objective, for all that happens until a frame's batch is done; the rest is for what follows
+EXECUTION_SMOOTHING = 0.2  # weight of the newest batch in the moving average of execution times
+BATCH_SHARE = 0.5  # of the objective, until a frame's batch is done; the rest is for tracking and alerting
 
 
-class BatchWindow:
-    def __init__(self, objective_s: float, most: int) -> None:
-        """`most`: frames in a batch."""
+class BatchingPolicy:
+    """Decide how long a batch may wait for more frames."""
+
+    def __init__(self, objective_s: float, max_batch_size: int) -> None:
         self._objective_s = objective_s
-        self._most = most
-        self._execution_s = 0.0  # of a batch, smoothed
+        self._max_batch_size = max_batch_size
+        self._execution_s = 0.0  # moving average
 
-    def done(self, execution_s: float) -> None:
-        """A batch took so long."""
-        first = self._execution_s == 0.0
-        self._execution_s += (1.0 if first else SMOOTHING) * (execution_s - self._execution_s)
+    def executed(self, execution_s: float) -> None:
+        """Update the expected execution time with that of a finished batch."""
+        is_first = self._execution_s == 0.0
+        self._execution_s += (1.0 if is_first else EXECUTION_SMOOTHING) * (execution_s - self._execution_s)
 
-    def wait_s(self, flying: int, waiting: int, expected: int, running_s: float, oldest_age_s: float) -> float:
-        """0: submit now.
+    def wait_s(self, in_flight: int, waiting: int, expected: int, running_s: float, oldest_age_s: float) -> float:
+        """Return how long to wait for more frames; 0: submit now.
 
-        `flying`: batches that the device has, the last of which has been `running_s` there; `waiting`: frames that are
-        here, the oldest of which was received `oldest_age_s` ago; `expected`: of cameras that may send one any moment.
+        Args:
+            in_flight: batches that the device has.
+            waiting: frames for the next batch.
+            expected: cameras that may send a frame at any moment.
+            running_s: time since the newest batch was submitted.
+            oldest_age_s: time since the oldest waiting frame was received.
         """
-        if not flying or not expected or waiting >= self._most:
+        if not in_flight or not expected or waiting >= self._max_batch_size:
             return 0.0
-        device_s = self._execution_s - running_s  # until it can begin with another
-        slack_s = SHARE * self._objective_s - oldest_age_s - self._execution_s
-        return max(0.0, min(device_s, slack_s))
+        device_free_s = self._execution_s - running_s
+        slack_s = BATCH_SHARE * self._objective_s - oldest_age_s - self._execution_s
+        return max(0.0, min(device_free_s, slack_s))

@@ -1,53 +1,78 @@
-"""Probability maps -> Detections.  Pure.
+"""Post-processing: class probability maps -> Detections.  Pure.
 
-The object map is the largest class probability of each pixel: one mask for finding, whatever it is.  Its connected
-components above the threshold are the targets; what they are is said by their class scores.
+The object map is the largest class probability of each pixel.  Its connected components above the threshold become
+detections; each component's mean class probabilities are its class scores.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.metadata import Thresholds
-from pipeline.types import Band, Detections, FrameRef, Mask
+from pipeline.types import Detections, Frame, Mask
 
-MAX_DETECTIONS = 256  # the strongest are kept: clutter must not cost unbounded time
+MAX_DETECTIONS = 256  # the largest are kept: clutter must not cost unbounded time
+
+Polygon = Sequence[tuple[float, float]]
+Region = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class MapView:
+    """Which part of a frame a probability map covers.
+
+    Attributes:
+        scale: frame pixels per map pixel, (x, y).
+        region: x0, y0, x1, y1 of the covered part in frame pixels; None: the whole frame.
+        ignore: mask polygons in frame pixels; detections whose centroid lies in one are dropped.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    region: Region | None = None
+    ignore: Sequence[Polygon] = ()
+
+
+class _Component(NamedTuple):
+    """A connected component of the object map, in map pixels (a pixel's centre lies at +0.5)."""
+
+    mask: Mask
+    score: float
+    class_scores: NDArray[np.float32]
+    centroid: tuple[float, float]
+    area_px: int
 
 
 def detect(
     probabilities: NDArray[np.float32],
-    ref: FrameRef,
-    band: Band,
-    size_px: tuple[int, int],
+    frame: Frame,
+    view: MapView,
     classes: tuple[str, ...],
-    decision: Thresholds,
-    scale: tuple[float, float],
-    ignore: Sequence[Sequence[tuple[float, float]]] = (),
+    thresholds: Thresholds,
     camera_shift_px: tuple[float, float] | None = None,
-    searched: tuple[int, int, int, int] | None = None,
 ) -> Detections:
-    """probabilities: float32 (len(classes), h, w) in 0..1; `scale`: (x, y) frame pixels per map pixel.
+    """Return the detections of a frame, largest first.
 
-    `ignore`: polygons in frame pixels; a target whose centroid lies in one is not reported.
-    `searched`: x0, y0, x1, y1 of the part of the frame that the maps show; None: all of it.
+    Args:
+        probabilities: float32 (len(classes), h, w) in 0..1.
+        frame: the frame that the maps belong to.
+        view: which part of the frame they cover.
+        classes: the network's classes.
+        thresholds: the operating point.
+        camera_shift_px: the camera's motion since the previous frame, handed on.
     """
-    objects = probabilities.max(axis=0)
-    binary = (objects > decision.threshold).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
-    least_px = decision.continue_area_ratio * decision.min_area_px
-    found = [index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= least_px]
-    found.sort(key=lambda index: (-int(stats[index, cv2.CC_STAT_AREA]), index))
-    measured = [_measure(probabilities, objects, labels, stats[index], index) for index in found[:MAX_DETECTIONS]]
-    rows = [row for row in measured if row[1] >= decision.min_score]
-    sx, sy = scale
-    left, top, right, bottom = searched or (0, 0, *size_px)
-    polygons = [np.asarray(polygon, np.float32) for polygon in ignore]
-    rows = [row for row in rows if not _ignored((left + row[3][0] * sx, top + row[3][1] * sy), polygons)]
-    margin = decision.box_margin_px
+    sx, sy = view.scale
+    left, top, right, bottom = view.region or (0, 0, *frame.size_px)
+    polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
+
+    def centroid(component: _Component) -> tuple[float, float]:
+        return left + component.centroid[0] * sx, top + component.centroid[1] * sy
 
     def box(mask: Mask) -> tuple[float, float, float, float]:
+        margin = thresholds.box_margin_px
         return (
             max(float(left), left + (mask.left - margin) * sx),
             max(float(top), top + (mask.top - margin) * sy),
@@ -55,20 +80,36 @@ def detect(
             min(float(bottom), top + (mask.top + mask.height + margin) * sy),
         )
 
+    rows = [
+        component
+        for component in _components(probabilities, thresholds)
+        if component.score >= thresholds.min_score and not _is_masked(centroid(component), polygons)
+    ]
     return Detections(
-        ref=ref,
-        band=band,
-        size_px=size_px,
+        ref=frame.ref,
+        band=frame.band,
+        size_px=frame.size_px,
         classes=classes,
-        xyxy=np.array([box(row[0]) for row in rows], np.float32).reshape(-1, 4),
-        score=np.array([row[1] for row in rows], np.float32),
-        class_scores=np.array([row[2] for row in rows], np.float32).reshape(-1, len(classes)),
-        area_px=np.array([row[4] * sx * sy for row in rows], np.float32),
-        centroid=np.array([(left + row[3][0] * sx, top + row[3][1] * sy) for row in rows], np.float32).reshape(-1, 2),
-        masks=[row[0].moved(round(left / sx), round(top / sy)) for row in rows],
-        mask_scale=scale,
+        xyxy=np.array([box(row.mask) for row in rows], np.float32).reshape(-1, 4),
+        score=np.array([row.score for row in rows], np.float32),
+        class_scores=np.array([row.class_scores for row in rows], np.float32).reshape(-1, len(classes)),
+        area_px=np.array([row.area_px * sx * sy for row in rows], np.float32),
+        centroid=np.array([centroid(row) for row in rows], np.float32).reshape(-1, 2),
+        masks=[row.mask.moved(round(left / sx), round(top / sy)) for row in rows],
+        mask_scale=view.scale,
         camera_shift_px=camera_shift_px,
     )
+
+
+def _components(probabilities: NDArray[np.float32], thresholds: Thresholds) -> list[_Component]:
+    """Return the connected components above the threshold, largest first, MAX_DETECTIONS at most."""
+    objects = probabilities.max(axis=0)
+    binary = (objects > thresholds.threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+    min_area_px = thresholds.continue_area_ratio * thresholds.min_area_px
+    kept = [index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= min_area_px]
+    kept.sort(key=lambda index: (-int(stats[index, cv2.CC_STAT_AREA]), index))
+    return [_measure(probabilities, objects, labels, stats[index], index) for index in kept[:MAX_DETECTIONS]]
 
 
 def _measure(
@@ -77,8 +118,7 @@ def _measure(
     labels: NDArray[np.int32],
     stats: NDArray[np.int32],
     index: int,
-) -> tuple[Mask, float, NDArray[np.float32], tuple[float, float], int]:
-    """Mask, score, class scores, centroid (map pixels, a pixel's centre at +0.5) and area of one component."""
+) -> _Component:
     left, top, width, height, area = (int(value) for value in stats)
     window = np.s_[top : top + height, left : left + width]
     mask = labels[window] == index
@@ -87,8 +127,8 @@ def _measure(
     x = float((weights.sum(axis=0) * (np.arange(width) + 0.5)).sum()) / total + left
     y = float((weights.sum(axis=1) * (np.arange(height) + 0.5)).sum()) / total + top
     class_scores = probabilities[:, *window][:, mask].mean(axis=1)
-    return Mask.pack(left, top, mask), total / area, class_scores, (x, y), area
+    return _Component(Mask.pack(left, top, mask), total / area, class_scores, (x, y), area)
 
 
-def _ignored(point: tuple[float, float], polygons: Sequence[NDArray[np.float32]]) -> bool:
+def _is_masked(point: tuple[float, float], polygons: Sequence[NDArray[np.float32]]) -> bool:
     return any(cv2.pointPolygonTest(polygon, point, False) >= 0 for polygon in polygons)

@@ -1,4 +1,4 @@
-"""What people are shown of a frame."""
+"""JPEG previews of frames, for people."""
 
 import cv2
 from cv2.typing import MatLike
@@ -10,7 +10,7 @@ JPEG_QUALITY = 82
 
 
 def jpeg_preview(frame: Frame) -> bytes:
-    """A JPEG of the frame for people to look at."""
+    """Return the frame as a JPEG, at most PREVIEW_WIDTH_PX wide."""
     pixels: MatLike = frame.pixels
     if frame.size_px[0] > PREVIEW_WIDTH_PX:
         height = round(pixels.shape[0] * PREVIEW_WIDTH_PX / pixels.shape[1])

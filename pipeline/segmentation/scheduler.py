@@ -1,9 +1,9 @@
-"""Whose frame is searched next: cameras take turns, and credit is given when the device is about to be free.  Pure.
+"""Round-robin credit scheduler across cameras: credit is granted when the device is about to be free.  Pure.
 
-A camera whose frame waits asks for credit.  There are as many places as the next batch holds; who has waited longest is
-given one, and sends the newest frame that it then has.  So no more frames are here than the device takes next, each of
-them young, and no camera is served twice while another waits.  Where the device takes several batches at once, a camera
-may have as many frames here, one in each.
+A camera whose frame waits requests credit.  There are as many slots as the next batch holds; the camera that has
+waited longest is granted one, and sends the frame that it then has.  So no more frames are here than the device takes
+next, each of them young, and no camera is served twice while another waits.  Where the device takes several batches at
+once, a camera may have one frame in each.
 """
 
 from collections import deque
@@ -14,101 +14,110 @@ from pipeline.transport.sockets import Socket
 from pipeline.transport.wire import Stamps
 from pipeline.types import Frame, FrameRef
 
-GRANT_S = 0.1  # a place is kept so long for a frame that does not come
+GRANT_TIMEOUT_S = 0.1  # a slot is reserved this long for a frame that does not come
 
 
 @dataclass(eq=False)
-class Camera:
-    """One capture worker's session."""
+class CameraSession:
+    """One session of a capture worker."""
 
     name: str
-    door: Socket  # where it comes in: from this host, or from others
+    router: Socket  # of this host's cameras, or of those on other hosts
     identity: bytes  # its address there
     session: str
     waiting: tuple[Frame, Stamps] | None = None
-    flying: int = 0  # frames of it that are with the device
-    newest: int = -1  # of its frames that came, the sequence number
-    asks: bool = False  # for credit, with a frame that waits at its end
-    granted: bool = False  # it may send a frame
-    place_s: float = 0.0  # since when a place is kept for that; 0: none is, there was room for all
-    ended: bool = False  # it was a recording, of which no more will come
-    preview_s: float = 0.0  # when a picture of it was last made for people
+    in_flight: int = 0  # frames that the device has
+    newest: int = -1  # sequence number of the last frame that arrived
+    requests_credit: bool = False  # a frame waits in its queue
+    granted: bool = False
+    granted_s: float = 0.0  # since when a slot is reserved; 0: none is, no other camera waited
+    ended: bool = False  # a recording whose last frame has arrived
 
-    def is_of(self, door: Socket, identity: bytes, session: str) -> bool:
-        return (self.door, self.identity, self.session) == (door, identity, session)
+    def is_from(self, router: Socket, identity: bytes, session: str) -> bool:
+        """Return whether a message of this origin belongs to this session."""
+        return (self.router, self.identity, self.session) == (router, identity, session)
 
     @property
     def is_idle(self) -> bool:
-        return self.waiting is None and not self.flying
+        """Whether none of its frames is here."""
+        return self.waiting is None and not self.in_flight
 
-    def may_send(self, most: int) -> bool:
-        return self.waiting is None and self.flying < most
+    def may_send(self, limit: int) -> bool:
+        """Return whether there is room for one more of its frames."""
+        return self.waiting is None and self.in_flight < limit
 
 
 @dataclass
 class CreditScheduler:
-    places: int  # frames in a batch
-    most: int = 1  # frames of one camera that may be here
-    cameras: dict[str, Camera] = field(default_factory=dict)
-    _asking: deque[Camera] = field(default_factory=deque)  # the longest first
-    _arrived: deque[Camera] = field(default_factory=deque)  # those whose frames wait here, in their order
+    """Grant credit in the order of the requests.
+
+    Attributes:
+        slots: frames in a batch.
+        frames_per_camera: frames of one camera that the device may have.
+        cameras: by name.
+    """
+
+    slots: int
+    frames_per_camera: int = 1
+    cameras: dict[str, CameraSession] = field(default_factory=dict)
+    _requests: deque[CameraSession] = field(default_factory=deque)  # oldest first
+    _arrived: list[CameraSession] = field(default_factory=list)  # those whose frames wait here, in their order
 
     def keep(self, names: Container[str]) -> None:
-        """Forget all other cameras, and what waits here of them."""
+        """Forget all other cameras and their waiting frames."""
         self.cameras = {name: camera for name, camera in self.cameras.items() if name in names}
 
-    def ask(self, name: str, door: Socket, identity: bytes, session: str) -> None:
-        """A camera has a frame.  One with another session or address takes the place of the earlier one."""
+    def request(self, name: str, router: Socket, identity: bytes, session: str) -> None:
+        """Queue a camera's credit request; another session or address replaces the camera's earlier one."""
         camera = self.cameras.get(name)
-        if camera is None or not camera.is_of(door, identity, session):
-            camera = self.cameras[name] = Camera(name, door, identity, session)
-        if camera.may_send(self.most) and not camera.asks:
-            camera.asks = True  # also where credit is on its way to it just now
-            self._asking.append(camera)
+        if camera is None or not camera.is_from(router, identity, session):
+            camera = self.cameras[name] = CameraSession(name, router, identity, session)
+        if camera.may_send(self.frames_per_camera) and not camera.requests_credit:
+            camera.requests_credit = True  # also where credit is on its way to it already
+            self._requests.append(camera)
 
-    def arrived(self, camera: Camera, frame: Frame, stamps: Stamps) -> None:
+    def arrived(self, camera: CameraSession, frame: Frame, stamps: Stamps) -> None:
+        """Add a frame, which uses up its camera's credit."""
         camera.granted, camera.newest = False, frame.ref.seq
         camera.waiting = (frame, stamps)
         self._arrived.append(camera)
 
-    def grants(self, now_s: float) -> Iterator[Camera]:
-        """Those that are given credit now."""
+    def grants(self, now_s: float) -> Iterator[CameraSession]:
+        """Grant credit for the free slots, and yield the cameras that receive it."""
         cameras = self.cameras.values()
-        coming = sum(camera.granted and now_s - camera.place_s < GRANT_S for camera in cameras)
-        room = self.places - coming - sum(camera.waiting is not None for camera in cameras)
-        while self._asking and room > 0:
-            camera = self._asking.popleft()
-            asks, camera.asks = camera.asks, False
-            if asks and camera.may_send(self.most) and self.cameras.get(camera.name) is camera:
-                camera.granted, camera.place_s = True, now_s
-                room -= 1
+        reserved = sum(camera.granted and now_s - camera.granted_s < GRANT_TIMEOUT_S for camera in cameras)
+        free = self.slots - reserved - sum(camera.waiting is not None for camera in cameras)
+        while self._requests and free > 0:
+            camera = self._requests.popleft()
+            requested, camera.requests_credit = camera.requests_credit, False
+            if requested and camera.may_send(self.frames_per_camera) and self.cameras.get(camera.name) is camera:
+                camera.granted, camera.granted_s = True, now_s
+                free -= 1
                 yield camera
 
-    def waiting(self) -> list[Camera]:
-        """Those whose frames wait here, the longest first, and no more than a batch holds."""
-        here = [camera for camera in self._arrived if self._is_waiting(camera)]
-        self._arrived = deque(here)
-        return here[: self.places]
+    def waiting(self) -> list[CameraSession]:
+        """Return the cameras of the next batch, oldest frame first."""
+        self._arrived = [camera for camera in self._arrived if self.cameras.get(camera.name) is camera]
+        return self._arrived[: self.slots]
 
-    def _is_waiting(self, camera: Camera) -> bool:
-        return camera.waiting is not None and self.cameras.get(camera.name) is camera
-
-    def take(self, camera: Camera) -> tuple[Frame, Stamps]:
-        """Its frame, which goes to the device."""
+    def take(self, camera: CameraSession) -> tuple[Frame, Stamps]:
+        """Return the camera's waiting frame, which goes to the device."""
         assert camera.waiting is not None
         frame, camera.waiting = camera.waiting, None
-        camera.flying += 1
+        self._arrived.remove(camera)
+        camera.in_flight += 1
         return frame
 
     def expected(self) -> int:
-        """Cameras that may send a frame any moment."""
-        return sum(camera.may_send(self.most) for camera in self.cameras.values())
+        """Return how many cameras may send a frame at any moment."""
+        return sum(camera.may_send(self.frames_per_camera) for camera in self.cameras.values())
 
-    def ended(self, camera: Camera, ref: FrameRef) -> None:
-        """A frame of it has met its fate.  Where nobody else waits it need not ask for the next one."""
+    def finished(self, camera: CameraSession, ref: FrameRef) -> None:
+        """Record that a frame has its outcome.  A camera is granted its next credit at once where no other waits."""
         if camera.waiting is not None and camera.waiting[0].ref == ref:
             camera.waiting = None
+            self._arrived.remove(camera)
         else:
-            camera.flying = max(0, camera.flying - 1)  # it may have come in anew while its frame was here
-        if not camera.granted and not self._asking and camera.may_send(self.most):
-            camera.granted, camera.place_s = True, 0.0
+            camera.in_flight = max(0, camera.in_flight - 1)  # the session may have begun while its frame was here
+        if not camera.granted and not self._requests and camera.may_send(self.frames_per_camera):
+            camera.granted, camera.granted_s = True, 0.0

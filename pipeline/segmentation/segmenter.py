@@ -1,12 +1,13 @@
-"""Frames -> Detections: preprocessing, the network, masks, measurements and a closer look, with two batches in flight.
+"""Frames -> Detections: preprocessing, inference, post-processing and second-stage classification.
 
-The same code serves the segmentation worker and the replay; it knows no sockets.
+`submit` starts inference and returns at once; `finish` waits for it, so that one batch is post-processed while the
+device has the next.  The segmentation worker and the replay share this code; it knows no sockets.
 """
 
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +16,21 @@ from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
-from pipeline.segmentation.classify import MOST, ClassifierCache, crops
-from pipeline.segmentation.postprocess import detect
+from pipeline.segmentation.classify import MAX_CLASSIFIED, ClassifierCache, crops
+from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
 from pipeline.types import Detections, Frame
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """What the configuration says about a camera's picture."""
+    """What the configuration says about a camera's frames: scale, mask polygons and region of interest."""
 
     scale: float | None = None
-    ignore: Sequence[Sequence[tuple[float, float]]] = ()
-    region: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in frame pixels
+    ignore: Sequence[Polygon] = ()
+    region: Region | None = None  # x0, y0, x1, y1 in frame pixels
 
-    def of(self, size_px: tuple[int, int]) -> tuple[int, int, int, int]:
-        """The part of a frame of that size that is searched: all of it where the region lies outside."""
+    def roi(self, size_px: tuple[int, int]) -> Region:
+        """Return the part of a frame of this size to process: all of it where the region lies outside."""
         width, height = size_px
         x0, y0, x1, y1 = self.region or (0, 0, width, height)
         inside = x0, y0, min(x1, width), min(y1, height)
@@ -37,58 +38,51 @@ class CameraView:
 
 
 def views_of(cameras: Iterable[Camera]) -> dict[str, CameraView]:
-    """By camera id."""
+    """Return the view of each camera, by camera id."""
     return {camera.id: CameraView(camera.scale, camera.ignore, camera.region) for camera in cameras}
 
 
+@dataclass(eq=False)
 class Batch:
-    """Frames of one input size on their way through the network."""
+    """Frames of one input size whose inference was started.
 
-    def __init__(
-        self,
-        segmenter: "Segmenter",
-        frames: list[Frame],
-        views: list[CameraView],
-        scales: list[tuple[float, float]],
-        future: "Future[NDArray[np.float32]]",
-    ) -> None:
-        self.frames = frames
-        self.future = future
-        self.started_ns = time.monotonic_ns()
-        self.inferred_ns = 0
-        self._segmenter = segmenter
-        self._views = views  # with which they were prepared: a camera's may be another by the time they are measured
-        self._scales = scales
-        future.add_done_callback(self._inferred)
+    Attributes:
+        frames: in the order of `probabilities`.
+        views: how each was prepared: its camera's configuration may have changed by the time it is finished.
+        probabilities: float32 (N, classes, h, w).
+        started_ns: when it was submitted, on the monotonic clock.
+        inferred_ns: when inference ended; 0: not yet.
+    """
+
+    frames: list[Frame]
+    views: list[MapView]
+    probabilities: "Future[NDArray[np.float32]]"
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    inferred_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self.probabilities.add_done_callback(self._inferred)
 
     def _inferred(self, _: object) -> None:
         self.inferred_ns = time.monotonic_ns()
 
-    def found(self) -> list[Detections]:
-        """In the order of `frames`, without the closer look; waits for the network.  Raises what it raised."""
-        maps = self.future.result()
-        return [
-            self._segmenter.measure(frame, probabilities, view, scale)
-            for frame, probabilities, view, scale in zip(self.frames, maps, self._views, self._scales, strict=True)
-        ]
 
-    def detections(self) -> list[Detections]:
-        """The same, told apart."""
-        return self._segmenter.look_closer(self.frames, self.found())
+class _CameraState:
+    """What is kept of a camera's earlier frames."""
 
-
-class Memory:
-    """What is remembered of a camera's earlier frames."""
-
-    def __init__(self, most_looks: int) -> None:
+    def __init__(self, max_classified: int) -> None:
         self.motion = CameraMotion()
-        self.looks = ClassifierCache(most_looks)
+        self.classifier_cache = ClassifierCache(max_classified)
 
 
 class Segmenter:
-    """`views` by camera id; a camera without one is read as its checkpoint says.
+    """Run inference on frames.
 
-    `most_looks`: targets of a frame that get a closer look.
+    Args:
+        engine: the inference engine with its checkpoint.
+        threshold: replaces the checkpoint's pixel threshold of both bands.
+        views: by camera id; a camera without one is prepared as the checkpoint says.
+        max_classified: detections of a frame that the second stage classifies.
     """
 
     def __init__(
@@ -96,82 +90,91 @@ class Segmenter:
         engine: Engine,
         threshold: float | None = None,
         views: dict[str, CameraView] | None = None,
-        most_looks: int = MOST,
+        max_classified: int = MAX_CLASSIFIED,
     ) -> None:
         self.engine = engine
-        self._most_looks = most_looks
+        self._max_classified = max_classified
         changes = {} if threshold is None else {"threshold": threshold}
-        self.decision = {band: replace(one, **changes) for band, one in engine.metadata.thresholds.items()}
+        self.thresholds = {band: replace(one, **changes) for band, one in engine.metadata.thresholds.items()}
         self.classes = engine.metadata.classes
         self._views = views or {}
-        self._memory: dict[tuple[str, str], Memory] = {}  # by camera and session
+        self._states: dict[tuple[str, str], _CameraState] = {}  # by camera and session
 
     def watch(self, views: dict[str, CameraView]) -> None:
-        """The cameras from now on; others are forgotten."""
+        """Set the cameras from now on; forget all others."""
         self._views = views
-        self._memory = {key: memory for key, memory in self._memory.items() if key[0] in views}
+        self._states = {key: state for key, state in self._states.items() if key[0] in views}
 
     def submit(self, frames: Sequence[Frame]) -> list[Batch]:
-        """Start the network on these frames, one batch for each size of input."""
-        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], CameraView, tuple[float, float]]]] = {}
+        """Start inference on these frames, one batch for each input size."""
+        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], MapView]]] = {}
         for frame in frames:
             view = self._views.get(frame.ref.camera, CameraView())
-            x0, y0, x1, y1 = view.of(frame.size_px)
-            searched = frame.pixels[y0:y1, x0:x1]
-            picture, scale = prepare(searched, frame.band, self.engine.metadata.preprocessing, view.scale)
-            groups.setdefault(picture.shape, []).append((frame, picture, view, scale))
+            region = x0, y0, x1, y1 = view.roi(frame.size_px)
+            roi = frame.pixels[y0:y1, x0:x1]
+            image, scale = prepare(roi, frame.band, self.engine.metadata.preprocessing, view.scale)
+            groups.setdefault(image.shape, []).append((frame, image, MapView(scale, region, view.ignore)))
         return [
             Batch(
-                self,
-                [frame for frame, _, _, _ in group],
-                [view for _, _, view, _ in group],
-                [scale for _, _, _, scale in group],
-                self.engine.submit(np.stack([picture for _, picture, _, _ in group])),
+                [frame for frame, _, _ in group],
+                [view for _, _, view in group],
+                self.engine.submit(np.stack([image for _, image, _ in group])),
             )
             for group in groups.values()
         ]
 
-    def measure(
-        self, frame: Frame, probabilities: NDArray[np.float32], view: CameraView, scale: tuple[float, float]
-    ) -> Detections:
-        """One frame's maps to its detections.  Frames of a camera must come in their order."""
-        return detect(
-            probabilities,
-            frame.ref,
-            frame.band,
-            frame.size_px,
-            self.classes,
-            self.decision[frame.band],
-            scale,
-            view.ignore,
-            self._remembered(frame).motion.update(frame.pixels),
-            view.of(frame.size_px),
-        )
+    def finish(self, batch: Batch) -> list[Detections]:
+        """Wait for the batch and return each frame's detections, classified.  Raise what inference raised.
 
-    def look_closer(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Detections]:
-        """What was found, told apart by the checkpoint's classifier, where it has one.  Frames of a camera must come in
-        their order.
+        A camera's frames must be finished in their order.
         """
-        classify, how = self.engine.classify, self.engine.metadata.classifier
-        if classify is None or how is None:
-            return list(found)
-        pairs = list(zip(frames, found, strict=True))
+        return self.classify(batch.frames, self.detect(batch))
+
+    def detect(self, batch: Batch) -> list[Detections]:
+        """Wait for the batch and return each frame's detections with the network's own class scores.
+
+        A camera's frames must be finished in their order.  Raise what inference raised.
+        """
+        maps = batch.probabilities.result()
+        return [
+            detect(
+                probabilities,
+                frame,
+                view,
+                self.classes,
+                self.thresholds[frame.band],
+                self._state(frame).motion.update(frame.pixels),
+            )
+            for frame, view, probabilities in zip(batch.frames, batch.views, maps, strict=True)
+        ]
+
+    def classify(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Detections]:
+        """Return the detections with the second-stage classifier's scores, where the checkpoint has one.
+
+        A camera's frames must come in their order.
+        """
+        classifier, config = self.engine.classify, self.engine.metadata.classifier
+        if classifier is None or config is None:
+            return list(detections)
+        pairs = list(zip(frames, detections, strict=True))
         due = [
-            self._remembered(frame).looks.due(one, one.large(self.decision[one.band].min_area_px))
+            self._state(frame).classifier_cache.due(one, one.large(self.thresholds[one.band].min_area_px))
             for frame, one in pairs
         ]
-        together = np.concatenate(
-            [crops(frame.pixels, one, rows, how) for (frame, one), rows in zip(pairs, due, strict=True)]
+        stacked = np.concatenate(
+            [crops(frame.pixels, one, rows, config) for (frame, one), rows in zip(pairs, due, strict=True)]
         )
-        scores = iter(classify(together) if len(together) else ())
+        scores = iter(classifier(stacked) if len(stacked) else ())
         return [
-            self._remembered(frame).looks.with_class_scores(one, how.classes, dict(zip(rows, scores, strict=False)))
+            self._state(frame).classifier_cache.with_class_scores(
+                one, config.classes, dict(zip(rows, scores, strict=False))
+            )
             for (frame, one), rows in zip(pairs, due, strict=True)
         ]
 
-    def _remembered(self, frame: Frame) -> Memory:
+    def _state(self, frame: Frame) -> _CameraState:
         key = (frame.ref.camera, frame.ref.session)
-        if key not in self._memory:  # of earlier sessions nothing is
-            self._memory = {other: memory for other, memory in self._memory.items() if other[0] != frame.ref.camera}
-            self._memory[key] = Memory(self._most_looks)
-        return self._memory[key]
+        if key not in self._states:  # a new session: forget the camera's earlier ones
+            self._states = {other: state for other, state in self._states.items() if other[0] != frame.ref.camera}
+            self._states[key] = _CameraState(self._max_classified)
+        return self._states[key]

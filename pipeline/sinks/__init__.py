@@ -1,0 +1,1 @@
+"""Sinks: destinations of events outside the program, and the outbox that serves them."""

@@ -1,7 +1,7 @@
-"""Events to a file, one JSON object a line.
+"""JSONL sink: events appended to a file, one JSON object per line.
 
-In: events from the outbox.  Out: the file, each event in it once: its last line says what was delivered before a crash.
-At `rotate_bytes` it becomes FILE.1, that one FILE.2, and so on; KEPT of them are kept.
+In: events from the outbox.  Out: the file, with each event once: after a crash its last line shows what was delivered.
+At `rotate_bytes` it becomes FILE.1, that one FILE.2, and so on, up to KEPT rotated files.
 """
 
 import os
@@ -16,6 +16,7 @@ from pipeline.types import Event
 CHUNK_BYTES = 64 << 10
 ROTATE_BYTES = 32_000_000
 KEPT = 4
+REMEDY = "configure another file, or move this one away"
 
 
 class _Line(msgspec.Struct):
@@ -24,7 +25,7 @@ class _Line(msgspec.Struct):
 
 
 class JsonlSink:
-    """Appends, and syncs to disk, batch by batch.  A file that was moved away by other means is begun anew."""
+    """Append events, synced to disk batch by batch.  A file that was moved by log rotation is created again."""
 
     def __init__(self, path: Path, rotate_bytes: int = ROTATE_BYTES) -> None:
         self._path = path
@@ -33,10 +34,11 @@ class JsonlSink:
 
     @property
     def name(self) -> str:
+        """Return the key of the sink's cursor."""
         return f"jsonl:{self._path}"
 
     def open(self) -> str | None:
-        """Repairs a half-written last line.  Returns the id in the last whole one."""
+        """Truncate a partial last line, and return the id in the last complete one.  Raise SinkError."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             is_new = not self._path.exists()
@@ -48,6 +50,7 @@ class JsonlSink:
             raise SinkError(f"{self._path}: {error.strerror}") from error
 
     def send(self, events: Sequence[Event]) -> None:
+        """Append events and sync them to disk.  Raise SinkError."""
         try:
             if os.fstat(self._descriptor).st_size >= self._rotate_bytes and not self._moved():
                 self._rotate()
@@ -62,6 +65,7 @@ class JsonlSink:
             raise SinkError(f"{self._path}: {error.strerror}") from error
 
     def close(self) -> None:
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -79,12 +83,12 @@ class JsonlSink:
         self._path.replace(rotated(self._path, 1))
 
     def _last_rotated_id(self) -> str | None:
-        """Of the newest rotated file: the crash may have come just after the rotation."""
+        """Return the last id of the newest rotated file: the crash may have happened just after the rotation."""
         newest = JsonlSink(rotated(self._path, 1))
         try:
             newest._descriptor = os.open(newest._path, os.O_RDONLY)
             return newest._last_id()
-        except (OSError, SinkError):  # there is none, or it is something else
+        except (OSError, SinkError):  # missing, or not a file of events
             return None
         finally:
             newest.close()
@@ -93,31 +97,31 @@ class JsonlSink:
         size = os.fstat(self._descriptor).st_size
         end = _line_start(self._descriptor, size)
         if end < size:
-            self._drop_half_line(end, size)
+            self._truncate_partial_line(end, size)
         if not end:
             return None
         start = _line_start(self._descriptor, end - 1)
         try:
             return msgspec.json.decode(_read(self._descriptor, start, end), type=_Line).id
         except msgspec.DecodeError as error:
-            raise SinkError(f"{self._path}: its last line is no event; name another file, or move this away") from error
+            raise SinkError(f"{self._path}: last line is not an event; {REMEDY}") from error
 
-    def _drop_half_line(self, start: int, size: int) -> None:
-        """Cut off what a crash left; but never the end of a file that is something else, named here by mistake."""
+    def _truncate_partial_line(self, start: int, size: int) -> None:
+        """Cut off a partial line that a crash left, but never the end of a file that does not hold events."""
         tail = _read(self._descriptor, start, min(size, start + len(b'{"id":')))
         if not b'{"id":'.startswith(tail) and tail.strip(b"\0"):  # after a power cut the tail may be zeros
-            raise SinkError(f"{self._path}: is no file of events; name another, or move this away")
+            raise SinkError(f"{self._path}: is not a file of events; {REMEDY}")
         os.ftruncate(self._descriptor, start)
         os.fsync(self._descriptor)
 
 
 def rotated(path: Path, number: int) -> Path:
-    """The name of a rotated file: 1 is the newest, KEPT the oldest."""
+    """Return the path of a rotated file: number 1 is the newest, KEPT the oldest."""
     return path.with_name(f"{path.name}.{number}")
 
 
 def _line_start(descriptor: int, end: int) -> int:
-    """Where the line begins that holds the byte before `end`: after the last newline of the first `end` bytes."""
+    """Return where the line with the byte before `end` begins: after the last newline of the first `end` bytes."""
     while end:
         start = max(0, end - CHUNK_BYTES)
         at = _read(descriptor, start, end).rfind(b"\n")
@@ -132,7 +136,7 @@ def _read(descriptor: int, start: int, end: int) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Without it a power cut could lose the new file's name, and the events with it."""
+    """Sync a folder: otherwise a power cut could lose the new file's name, and its events."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

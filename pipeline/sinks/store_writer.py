@@ -1,8 +1,8 @@
-"""The store's writer: a thread that takes events and tracks from the frame loop and never makes it wait.
+"""The store's writer: a thread that stores events and tracks without blocking the frame loop.
 
-In: events and tracks.  Out: the store, the outbox woken, metrics and the log.  While the store fails (locked, full,
-read-only, damaged, deleted) events wait in the spill file, or where that cannot be written in bounded memory, and the
-store is tried again; what is dropped is counted.
+In: events and tracks.  Out: the store, a wake-up of the outbox, metrics and the log.  While the store cannot be written
+(locked, full, read-only, damaged, deleted), events are kept in the spill file, or in bounded memory where that cannot
+be written either, and writing is retried; dropped events are counted.
 """
 
 import threading
@@ -22,31 +22,31 @@ from pipeline.store.store import encoded
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, Track
 
-MAX_WAITING = 10_000  # events in memory
+MAX_QUEUED = 10_000  # events in memory
 MAX_TRACKS = 10_000
-BATCH = 200  # events in a transaction
-PERIOD_S = 0.5  # how often running tracks are written; events are written at once
+BATCH = 200  # events per transaction
+PERIOD_S = 0.5  # how often active tracks are written; events are written at once
 RETRY_S = 0.5
 
 
-class _Waiting(NamedTuple):
+class _Queued(NamedTuple):
     event: Event
     queued_ns: int  # monotonic
 
 
 class StoreWriter:
-    """`append` and `update_tracks` return at once, from one thread; all else happens in the writer's own."""
+    """Write the store in a thread.  `append` and `update_tracks` do not block; they are called by one thread."""
 
     def __init__(self, path: Path, spill_path: Path, outbox: Outbox, metrics: TrackingMetrics) -> None:
         self._store = CurrentStore(path, outbox, self._lose_delivery)
         self._outbox = outbox
         self._metrics = metrics
         self._spill = SpillFile(spill_path)
-        self._turn = threading.Lock()  # guards the next three
-        self._inbox: deque[_Waiting] = deque()
-        self._tracks: dict[str, Track] = {}  # by ULID, to be written at the next occasion
-        self._lost_snapshots: deque[str] = deque(maxlen=MAX_WAITING)
-        self._batch: list[_Waiting] = []  # taken from the inbox, neither stored nor spilled yet
+        self._lock = threading.Lock()  # guards the next three
+        self._queue: deque[_Queued] = deque()
+        self._tracks: dict[str, Track] = {}  # by ULID, for the next periodic write
+        self._lost_snapshots: deque[str] = deque(maxlen=MAX_QUEUED)
+        self._batch: list[_Queued] = []  # taken from the queue, neither stored nor spilled yet
         self._failing: str | None = None
         self._failing_since_s = self._retry_s = self._periodic_s = 0.0
         self._spill_failing = False
@@ -58,18 +58,19 @@ class StoreWriter:
         self._thread.start()
 
     def append(self, events: Iterable[Event]) -> None:
+        """Queue events to be stored."""
         queued_ns = time.monotonic_ns()
-        waiting = [_Waiting(event, queued_ns) for event in events if self._is_valid(event)]
-        with self._turn:
-            self._inbox += waiting
-            while len(self._inbox) > MAX_WAITING:
-                self._inbox.popleft()
+        queued = [_Queued(event, queued_ns) for event in events if self._is_valid(event)]
+        with self._lock:
+            self._queue += queued
+            while len(self._queue) > MAX_QUEUED:
+                self._queue.popleft()
                 self._metrics.store.lost.labels("memory").inc()
         self._wake.set()
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:
-        """Their newest state, for the next periodic write."""
-        with self._turn:
+        """Keep the newest state of tracks for the next periodic write."""
+        with self._lock:
             for track in tracks:
                 self._tracks.pop(track.ulid, None)
                 self._tracks[track.ulid] = track
@@ -78,26 +79,26 @@ class StoreWriter:
                 self._metrics.store.tracks_lost.inc()
 
     def forget_snapshot(self, name: str) -> None:
-        """It was not written: no alert is to name it.  From any thread."""
-        with self._turn:
+        """Remove the references to a snapshot that was not written.  Thread-safe."""
+        with self._lock:
             self._lost_snapshots.append(name)
 
     def stop(self, deadline_s: float) -> None:
-        """Store or spill what waits, but no longer than the deadline; the rest is counted as lost."""
+        """Store or spill what is queued, until the deadline at the latest; count the rest as lost."""
         self._stopping.set()
         self._wake.set()
         self._thread.join(deadline_s)
-        with self._turn:
-            left = len(self._inbox) + len(self._batch)
+        with self._lock:
+            left = len(self._queue) + len(self._batch)
         if left:
             self._metrics.store.lost.labels("exit").inc(left)
-            self._log.error("events lost: neither the store nor the spill file took them", events=left)
+            self._log.error("events lost: written neither to the store nor to the spill file", events=left)
 
     def _is_valid(self, item: Event | Track) -> bool:
         try:
             encoded(item)
         except StoreError as error:
-            self._log.error("not stored", reason=str(error))
+            self._log.error("event or track not stored", reason=str(error))
             if isinstance(item, Event):
                 self._metrics.store.lost.labels("invalid").inc()
             return False
@@ -105,23 +106,23 @@ class StoreWriter:
 
     def _run(self) -> None:
         while True:
-            stopping = self._stopping.is_set()  # read first: what came before the stop is then written below
+            stopping = self._stopping.is_set()  # read first, so that everything queued before the stop is written below
             self._wake.clear()
             if stopping or not self._failing or time.monotonic() >= self._retry_s:
                 try:
                     self._write(stopping)
-                except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may go well)
+                except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may succeed)
                     self._fail(error)
             if self._failing:
                 self._spill_all()
-            self._show()
+            self._update_metrics()
             if stopping:
                 break
             self._wake.wait(RETRY_S if self._failing else PERIOD_S)
         self._store.close()
 
     def _write(self, stopping: bool) -> None:
-        """Everything that waits.  What was not stored when it raises still waits."""
+        """Store everything that is queued.  What was not stored when it raises stays queued."""
         self._store.open()
         self._store_spilled()
         self._store_batch()
@@ -129,7 +130,7 @@ class StoreWriter:
             try:
                 self._store_batch()
             finally:
-                self._tell(batch)
+                self._log_events(batch)
         now_s = time.monotonic()
         if stopping or now_s - self._periodic_s >= PERIOD_S:
             self._periodic_s = now_s
@@ -138,7 +139,7 @@ class StoreWriter:
         self._store.verify(now=stopping)
         if self._failing:
             failed_s = round(now_s - self._failing_since_s, 1)
-            self._log.warning("store recovered: what waited is stored", failed_s=failed_s)
+            self._log.warning("store recovered: queued events are stored", failed_s=failed_s)
             self._failing = None
 
     def _store_spilled(self) -> None:
@@ -156,10 +157,10 @@ class StoreWriter:
                 self._store.end_inherited()
 
     def _store_batch(self) -> None:
-        self._append([waiting.event for waiting in self._batch])
+        self._append([queued.event for queued in self._batch])
         batch, self._batch = self._batch, []
-        for waiting in batch:
-            self._metrics.stage("sink", time.monotonic_ns() - waiting.queued_ns)
+        for queued in batch:
+            self._metrics.stage("sink", time.monotonic_ns() - queued.queued_ns)
 
     def _append(self, events: Sequence[Event]) -> None:
         self._store.append(events)
@@ -169,7 +170,7 @@ class StoreWriter:
             self._outbox.wake()
 
     def _store_tracks(self) -> None:
-        with self._turn:
+        with self._lock:
             tracks, self._tracks = self._tracks, {}
             snapshots = list(self._lost_snapshots)
         try:
@@ -177,30 +178,30 @@ class StoreWriter:
             if snapshots:
                 self._store.open().forget_snapshots(snapshots)
         except StoreError:
-            with self._turn:
+            with self._lock:
                 self._tracks = tracks | self._tracks
             raise
-        with self._turn:
+        with self._lock:
             for _ in snapshots:
                 self._lost_snapshots.popleft()
 
-    def _take(self) -> list[_Waiting]:
-        with self._turn:
-            self._batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
+    def _take(self) -> list[_Queued]:
+        with self._lock:
+            self._batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
         return self._batch
 
     def _spill_all(self) -> None:
-        """Into the spill file, as much as it takes.  What was taken before goes first."""
-        told = bool(self._batch)
+        """Write everything that is queued to the spill file, the current batch first."""
+        is_logged = bool(self._batch)
         while self._batch or self._take():
-            if not told:
-                self._tell(self._batch)
-            told = False
+            if not is_logged:
+                self._log_events(self._batch)
+            is_logged = False
             try:
-                self._spill.append([waiting.event for waiting in self._batch])
+                self._spill.append([queued.event for queued in self._batch])
             except OSError as error:
                 if not self._spill_failing:
-                    self._log.error("spill file cannot be written: events wait in memory", reason=str(error))
+                    self._log.error("spill file cannot be written: events are kept in memory", reason=str(error))
                 self._spill_failing = True
                 return
             self._spill_failing = False
@@ -210,7 +211,7 @@ class StoreWriter:
         now_s, reason = time.monotonic(), str(error) or type(error).__name__
         self._retry_s = now_s + RETRY_S
         if reason != self._failing:
-            self._log.error("store failing: events wait, and it is tried again", reason=reason)
+            self._log.error("store failing: events are queued, writing is retried", reason=reason)
         else:
             self._log.debug("store failing", reason=reason)
         if self._failing is None:
@@ -219,23 +220,23 @@ class StoreWriter:
         self._store.failed(error)
 
     def _lose_delivery(self) -> None:
-        """What a failing sink had not been given yet stays in the store that is gone."""
-        undelivered = self._outbox.left_behind()
+        """Count the events that failing sinks had not received from the store that was replaced."""
+        undelivered = self._outbox.undelivered_by_failing()
         if undelivered:
             self._metrics.store.lost.labels("damaged").inc(undelivered)
-            self._log.error("undelivered events were in the store that is gone", events=undelivered)
+            self._log.error("undelivered events lost with the replaced store", events=undelivered)
 
-    def _show(self) -> None:
-        with self._turn:
-            waiting = len(self._inbox) + len(self._batch) + self._spill.count
+    def _update_metrics(self) -> None:
+        with self._lock:
+            waiting = len(self._queue) + len(self._batch) + self._spill.count
         self._metrics.store.failing.set(self._failing is not None)
         self._metrics.store.waiting.set(waiting)
         for sink, backlog in self._backlog.items():
             self._metrics.backlog.labels(sink.partition(":")[0]).set(backlog + waiting)
 
-    def _tell(self, batch: Sequence[_Waiting]) -> None:
+    def _log_events(self, batch: Sequence[_Queued]) -> None:
         for event, _ in batch:
-            about = {"track": event.track.id, "label": event.track.label} if event.track else {}
+            details = {"track": event.track.id, "label": event.track.label} if event.track else {}
             if event.cause is not None:
-                about = {"cause": event.cause}
-            self._log.info(event.kind, camera=event.camera, severity=event.severity, frame=event.frame, **about)
+                details = {"cause": event.cause}
+            self._log.info(event.kind, camera=event.camera, severity=event.severity, frame=event.frame, **details)

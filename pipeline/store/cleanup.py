@@ -1,8 +1,8 @@
-"""Retention at work: a thread that takes stock, lets `pipeline.store.retention` decide, and deletes.
+"""Retention thread: delete what `pipeline.store.retention` plans.
 
-In: the store, the snapshots and the free space of their disks.  Out: fewer of them, and a smaller file of the store.
-Open alerts (active, or acknowledged by nobody) keep their rows and their snapshot.  Each transaction is short, so that
-the store's writer never waits long.
+In: the store, the snapshots and the free space of their disks.  Out: deleted snapshots and rows, and a smaller store.
+Open alerts (active or not acknowledged) keep their rows and snapshots.  Transactions are short, so that the store's
+writer never waits long.
 """
 
 import os
@@ -20,7 +20,7 @@ import structlog
 
 from pipeline.config.models import Config
 from pipeline.store.metrics import StoreMetrics
-from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Plan, Rows, StoredSnapshot, plan
+from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
 from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
 from pipeline.store.statements import (
     DELETABLE_EVENTS,
@@ -34,18 +34,18 @@ from pipeline.store.statements import (
 )
 
 PERIOD_S = 30.0
-IDLE_RATIO = 100  # it rests so many times as long as it worked, ...
-MAX_PAUSE_S = 3600.0  # ... but no longer than this
+IDLE_RATIO = 100  # pause after a run, as a multiple of its duration, ...
+MAX_PAUSE_S = 3600.0  # ... up to this
 BUSY_TIMEOUT_S = 2.0
-BATCH = 500  # rows in a transaction
-MAX_ROWS = 20_000  # in a run
-VACUUM_PAGES = 500  # at a time
+BATCH_ROWS = 500  # per transaction
+MAX_ROWS = 20_000  # per run
+VACUUM_PAGES = 500  # per statement
 NEVER_DELIVERED = 2**62
 STOP_S = 1.0
 
 
 class Retention:
-    """Works in a thread of its own from entry to exit.  `sinks`: their names, whose cursors are looked at."""
+    """Run retention in a thread from entry to exit.  `sinks`: names of the sinks whose undelivered events are kept."""
 
     def __init__(self, config: Config, metrics: StoreMetrics, sinks: Sequence[str]) -> None:
         limits = config.retention
@@ -56,8 +56,8 @@ class Retention:
         self._run_dir = config.run_dir
         self._metrics = metrics
         self._sinks = sinks
-        self._forget: list[str] = []  # deleted snapshots that alerts still name
-        self._said = ""
+        self._deleted_names: list[str] = []  # snapshots that alerts still refer to
+        self._last_error = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
         self._log = structlog.get_logger()
@@ -71,28 +71,36 @@ class Retention:
         self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        pause_s = 1.0  # until the store is there
+        pause_s = 1.0  # the store may not exist yet
         while not self._stop.wait(pause_s):
             started_s = time.monotonic()
             try:
                 complete = self.run_once(time.time_ns())
-                self._said = ""
-            except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may go well)
-                say = self._log.debug if str(error) == self._said else self._log.warning
-                say("retention failed", reason=str(error))
-                self._said, complete = str(error), True
-            worked_s = time.monotonic() - started_s
-            pause_s = min(MAX_PAUSE_S, max(PERIOD_S, IDLE_RATIO * worked_s)) if complete else worked_s
+                self._last_error = ""
+            except Exception as error:  # noqa: BLE001  (the thread's top level: the next run may succeed)
+                log = self._log.debug if str(error) == self._last_error else self._log.warning
+                log("retention failed", reason=str(error))
+                self._last_error, complete = str(error), True
+            run_s = time.monotonic() - started_s
+            pause_s = min(MAX_PAUSE_S, max(PERIOD_S, IDLE_RATIO * run_s)) if complete else run_s
 
     def run_once(self, now_ns: int) -> bool:
-        """False: there is more to delete.  Raises StoreError or OSError."""
+        """Delete up to MAX_ROWS rows and all planned snapshots.
+
+        Returns:
+            False where there is more to delete.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+            OSError: a file cannot be read or deleted.
+        """
         with failures(self._store_path), closing(open_readonly(self._store_path)) as connection:
             delivered = self._delivered(connection)
             inventory = self._inventory(connection, now_ns)
             chosen = plan(inventory, self._limits)
-            if chosen.excess_bytes:  # snapshots alone are not enough
+            if chosen.excess_bytes:  # deleting snapshots is not enough
                 chosen = plan(replace(inventory, rows=_rows(connection, delivered)), self._limits)
-        freed_bytes = self._delete_snapshots(chosen)  # first: the store may not be writable before there is space
+        freed_bytes = self._delete_snapshots(chosen)  # first: a full disk may prevent writing the store
         with failures(self._store_path), closing(open_writable(self._store_path, BUSY_TIMEOUT_S)) as connection:
             self._forget_snapshots(connection)
             deleted = self._delete_rows(connection, chosen, delivered)
@@ -105,19 +113,19 @@ class Retention:
         return complete
 
     def _delivered(self, connection: sqlite3.Connection) -> int:
-        """The row up to which every sink has taken its events."""
+        """Return the row up to which every sink has acknowledged its events."""
         cursors = dict(connection.execute("SELECT sink, row FROM cursors"))
         return min((cursors.get(sink, 0) for sink in self._sinks), default=NEVER_DELIVERED)
 
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
-        """Without rows, which take longer."""
+        """Return what may be deleted, without rows: counting them is slower."""
         kept, closed = set[str](), set[str]()
         for alert, snapshot, is_open in connection.execute(SNAPSHOTS):
             (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg"))
         files = list(_files(self._snapshots))
         deletable = [
             file for file in files if file.name not in kept and (file.name in closed or file.time_ns < now_ns - DAY_NS)
-        ]  # one that no alert names may belong to an event that still waits for the store
+        ]  # a snapshot without an alert may belong to an event that is not stored yet
         events_bytes = sum(path.stat().st_size for path in self._run_dir.glob("events.jsonl*"))
         snapshots_bytes = sum(file.size_bytes for file in files)
         return Inventory(
@@ -129,7 +137,7 @@ class Retention:
             _disk(self._store_path.parent),
         )
 
-    def _delete_snapshots(self, chosen: Plan) -> int:
+    def _delete_snapshots(self, chosen: DeletionPlan) -> int:
         freed_bytes = 0
         for snapshot in chosen.snapshots:
             if self._stop.is_set():
@@ -137,28 +145,28 @@ class Retention:
             (self._snapshots / snapshot.name).unlink(missing_ok=True)
             freed_bytes += snapshot.size_bytes
             self._metrics.deleted_bytes.inc(snapshot.size_bytes)
-            self._forget.append(snapshot.name)
+            self._deleted_names.append(snapshot.name)
         return freed_bytes
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
-        while self._forget:
+        while self._deleted_names:
             with transaction(connection, self._store_path):
-                connection.executemany(FORGET_SNAPSHOT, ((name,) for name in self._forget[:BATCH]))
-            del self._forget[:BATCH]
+                connection.executemany(FORGET_SNAPSHOT, ((name,) for name in self._deleted_names[:BATCH_ROWS]))
+            del self._deleted_names[:BATCH_ROWS]
 
-    def _delete_rows(self, connection: sqlite3.Connection, chosen: Plan, delivered: int) -> int:
-        """Alerts first, then what no alert refers to.  Returns how many, which is about MAX_ROWS at most."""
+    def _delete_rows(self, connection: sqlite3.Connection, chosen: DeletionPlan, delivered: int) -> int:
+        """Delete alerts, then tracks and events without an alert.  Return how many rows, about MAX_ROWS at most."""
         deleted = 0
         for statement in (DELETE_ALERTS, DELETE_TRACKS):
-            count = BATCH
-            while count == BATCH and deleted < MAX_ROWS and not self._stop.is_set():
+            count = BATCH_ROWS
+            while count == BATCH_ROWS and deleted < MAX_ROWS and not self._stop.is_set():
                 with transaction(connection, self._store_path):
-                    count = connection.execute(statement, (chosen.before_ns, BATCH)).rowcount
+                    count = connection.execute(statement, (chosen.before_ns, BATCH_ROWS)).rowcount
                 deleted += count
         limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
         rows = [row for (row,) in connection.execute(DELETABLE_EVENTS, limits)]
         while rows and not self._stop.is_set():
-            batch, rows = rows[:BATCH], rows[BATCH:]
+            batch, rows = rows[:BATCH_ROWS], rows[BATCH_ROWS:]
             with transaction(connection, self._store_path):
                 connection.executemany(DELETE_EVENTS, ((row,) for row in batch))
             self._metrics.lost.labels("expired").inc(sum(row > delivered for row in batch))
@@ -166,13 +174,13 @@ class Retention:
         return deleted
 
     def _shrink(self, connection: sqlite3.Connection) -> int:
-        """Give free pages of the store back to the disk; returns the bytes."""
+        """Return the store's free pages to the disk, and how many bytes that were."""
         before = pages(connection)
         free = before[1]
         while free and not self._stop.is_set():
             connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
             left = pages(connection)[1]
-            if left >= free:  # a store that was not prepared for it
+            if left >= free:  # no incremental vacuum in this store
                 break
             free = left
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -1,6 +1,6 @@
-"""The store's file: its tables, and how to open them.
+"""The store's file: its tables, and how to open it.
 
-In: a path.  Out: a SQLite connection whose file is a store of this version, or a StoreError that names the file.
+In: a path.  Out: a SQLite connection to a store of this version, or a StoreError that names the file.
 """
 
 import fcntl
@@ -14,12 +14,12 @@ from pathlib import Path
 from pipeline.errors import DamagedStoreError, StoreError
 
 VERSION = 3
-APPLICATION_ID = 0x6461736E  # "dasn": no other program's file is taken for a store
+APPLICATION_ID = 0x6461736E  # "dasn": identifies the file as a store of dasnet
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 64 << 20
 
-# Events are numbered by AUTOINCREMENT, so that a number never comes twice, not even after the newest event was deleted:
-# the sinks' cursors are such numbers.
+# AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
+# row numbers.
 _TABLES = """
 CREATE TABLE events (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -76,42 +76,45 @@ ALTER TABLE alerts ADD COLUMN dismissed_as TEXT;
 """,
     2: "CREATE INDEX IF NOT EXISTS events_by_time ON events (time_utc_ns);",
 }
-_INCREMENTAL = 2  # of `PRAGMA auto_vacuum`: free pages are given back when asked for
+_INCREMENTAL = 2  # of `PRAGMA auto_vacuum`: free pages are returned on request
 
 
 @contextmanager
 def failures(path: Path) -> Iterator[None]:
-    """What SQLite raises inside becomes a StoreError that names the file."""
+    """Turn SQLite's errors into StoreErrors that name the file."""
     try:
         yield
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             raise DamagedStoreError(
-                f"{path}: is damaged or no store ({error}); move it away to start a new one"
+                f"{path}: is damaged or not a store ({error}); move it away to start a new one"
             ) from error
         raise StoreError(f"{path}: {error}") from error
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
-    """All or nothing.  The write lock is taken first: a read that later turns into a write could not wait for it."""
+    """Run a write transaction, which is rolled back on any error.
+
+    It takes the write lock first: a read transaction that is upgraded later could not wait for the lock.
+    """
     with failures(path):
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
             connection.commit()
         except BaseException:
-            if connection.in_transaction:  # SQLite may have rolled back by itself, as on a full disk
+            if connection.in_transaction:  # SQLite may already have rolled back, as on a full disk
                 connection.rollback()
             raise
 
 
 def open_writable(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
-    """Creates folder, file and tables where they are missing, and brings those of an older version up to this one."""
+    """Open a store for writing; create it where it is missing, migrate it where it is older.  Raise StoreError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path}: its folder cannot be made ({error.strerror})") from error
+        raise StoreError(f"{path}: its folder cannot be created ({error.strerror})") from error
     with failures(path):
         connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
     try:
@@ -126,20 +129,20 @@ def open_writable(path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    # Read before WAL is set, which would change a file that is not ours.
+    # Checked before WAL is set, which would modify a file that is not a store.
     if _version(connection, path) is None:
         connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # has no effect once there are tables
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise StoreError(f"{path}: its file system does not allow WAL; use a local disk, not a network one")
-    # NORMAL: a crash of the process loses nothing, a power cut may lose the last moments, but never breaks the file.
+        raise StoreError(f"{path}: file system does not support WAL; must be on a local disk")
+    # NORMAL: a process crash loses nothing; a power cut may lose the last transactions, but never corrupts the file.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
 
 
 def _create_or_migrate(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection, path):
-        version = _version(connection, path)  # again: another process may have been faster
+        version = _version(connection, path)  # again: another process may have migrated it meanwhile
         if version is None:
             statements = _TABLES
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -151,7 +154,7 @@ def _create_or_migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file the name stands for now; None: none."""
+    """Return the device and inode of the file at a path, or None where there is none."""
     try:
         about = path.stat()
     except OSError:
@@ -160,12 +163,12 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def side_files(path: Path) -> tuple[Path, Path]:
-    """The write-ahead log and its index."""
+    """Return the paths of the write-ahead log and its index."""
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a damaged store, with its write-ahead log, and return its new name.  Raises StoreError."""
+    """Rename a damaged store with its write-ahead log, and return its new path.  Raise StoreError."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     try:
@@ -179,13 +182,13 @@ def move_aside(path: Path) -> Path:
 
 
 def sequence(connection: sqlite3.Connection) -> int:
-    """How far the events have been numbered."""
+    """Return the highest row number that an event ever had; 0 where none was stored."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return int(row[0]) if row else 0
 
 
-def claim(path: Path) -> int:
-    """A descriptor that holds the writer's place until it is closed, by whatever death."""
+def lock_writer(path: Path) -> int:
+    """Return a descriptor that holds the writer's lock until it is closed, also by a crash.  Raise StoreError."""
     lock = path.with_name(f"{path.name}.lock")  # not the store itself: closing that would drop SQLite's own locks
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -195,25 +198,28 @@ def claim(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise StoreError(f"{path}: another process writes this store; stop it, or name another `run_dir`") from error
+        raise StoreError(f"{path}: is locked by another process; stop it, or configure another `run_dir`") from error
     return descriptor
 
 
 def live_bytes(connection: sqlite3.Connection) -> int:
-    """Of the store's pages that are in use."""
+    """Return the size of the store's pages in use."""
     count, free, size = pages(connection)
     return (count - free) * size
 
 
 def pages(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    """How many, how many of them free, and their size."""
+    """Return the number of pages, how many of them are free, and the page size in bytes."""
     names = ("page_count", "freelist_count", "page_size")
     count, free, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names)
     return count, free, size
 
 
-def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
-    """Rewrite a store that was made without incremental vacuum.  Needs as much free space as the store is large."""
+def enable_incremental_vacuum(connection: sqlite3.Connection, path: Path) -> None:
+    """Rewrite a store that was created without incremental vacuum.
+
+    This needs as much free disk space as the store uses.  Raise StoreError.
+    """
     with failures(path):
         (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
         if mode != _INCREMENTAL:
@@ -222,9 +228,9 @@ def make_shrinkable(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
-    """May be used by several threads, one at a time."""
+    """Open a store for reading.  Threads may share the connection, one at a time.  Raise StoreError."""
     if not path.exists():
-        raise StoreError(f"{path}: no store is there yet")
+        raise StoreError(f"{path}: no store yet")
     with failures(path):
         uri = f"{path.absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
@@ -232,9 +238,9 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         with failures(path):
             version = _version(connection, path)
             if version is None:
-                raise StoreError(f"{path}: no store is there yet")
+                raise StoreError(f"{path}: no store yet")
             if version != VERSION:
-                raise StoreError(f"{path}: is a store of version {version}; `dasnet run` brings it up to {VERSION}")
+                raise StoreError(f"{path}: is a store of version {version}; `dasnet run` migrates it to {VERSION}")
     except BaseException:
         connection.close()
         raise
@@ -242,14 +248,14 @@ def open_readonly(path: Path) -> sqlite3.Connection:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int | None:
-    """This or an older one that can be brought up to it.  None: an empty file."""
+    """Return the version of a store that can be opened or migrated, or None for an empty file.  Raise StoreError."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application != APPLICATION_ID and (application or version or tables):
-        raise StoreError(f"{path}: is a database, but not a store of dasnet; name another file")
+        raise StoreError(f"{path}: is a database, but not a store of dasnet; configure another file")
     if not version:
         return None
     if version != VERSION and version not in _MIGRATIONS:
-        raise StoreError(f"{path}: is a store of version {version}; this dasnet reads version {VERSION}; move it away")
+        raise StoreError(f"{path}: is a store of version {version}; must be {VERSION} for this dasnet; move it away")
     return int(version)

@@ -1,6 +1,6 @@
-"""The SQL with which the store's writer changes it."""
+"""SQL statements that write the store, and those of retention."""
 
-# Not ON CONFLICT DO NOTHING, which would use up a row number: the backlog is a difference of two.
+# Not ON CONFLICT DO NOTHING, which would skip a row number: the backlog is a difference of row numbers.
 INSERT_EVENT = """
 INSERT INTO events (id, kind, severity, camera, time_utc_ns, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6
 WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)
@@ -11,7 +11,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (ulid) DO UPDATE SET label = excluded.label, state = excluded.state, hits = excluded.hits,
 last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, payload = excluded.payload
 """
-# A second `track.confirmed` of one track raises its alert, and opens no other.
+# A second `track.confirmed` of a track updates its alert instead of opening another.
 OPEN_ALERT = """
 INSERT INTO alerts (id, track, camera, severity, snapshot, opened_utc_ns, label, evidence, score, xyxy,
 last_seen_utc_ns, ended_utc_ns, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'active')
@@ -31,7 +31,7 @@ WHERE state != 'lost'
 """
 FORGET_SNAPSHOT = "UPDATE alerts SET snapshot = NULL WHERE snapshot = ?"
 
-# Of retention.  An alert is open while it is active, and until somebody has acknowledged it.
+# Retention.  An alert is open while it is active or not acknowledged.
 _OPEN = "(alerts.state = 'active' OR alerts.acknowledged_utc_ns IS NULL)"
 _MINUTE_NS = 60_000_000_000
 _TRACK_OF_EVENT = "json_extract(CAST(events.payload AS TEXT), '$.track.ulid')"
@@ -57,7 +57,7 @@ AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT}) ORD
 """
 DELETE_EVENTS = "DELETE FROM events WHERE row = ?"
 
-# When the first event was; how many events there are, how many of them since then and of how many bytes; alerts since.
+# Time of the first event; number of events; number and bytes of events since a time; number of alerts since that time.
 ACTIVITY = """
 SELECT (SELECT min(time_utc_ns) FROM events), (SELECT count(*) FROM events),
 count(*), coalesce(sum(length(payload)), 0), (SELECT count(*) FROM alerts WHERE opened_utc_ns >= ?1)

@@ -1,8 +1,8 @@
-"""The embedded store: every event for good, and the newest state of every track and alert.
+"""The embedded store: all events, and the newest state of every track and alert.
 
-In: the track worker's Events and Tracks.  Out: the same to any number of readers, in this and in other processes, and
-to the outbox.  One writer; a commit is one transaction for all of a frame's changes.  An alert is opened by
-`track.confirmed`, follows its track, and is ended by `track.lost`.
+In: events and tracks of the track worker.  Out: the same to any number of readers, in this and in other processes, and
+to the outbox.  There is one writer.  `track.confirmed` opens an alert, which follows its track until `track.lost` ends
+it.
 """
 
 import os
@@ -19,10 +19,10 @@ import msgspec
 from pipeline.errors import StoreError
 from pipeline.store.schema import (
     BUSY_TIMEOUT_S,
-    claim,
+    enable_incremental_vacuum,
     failures,
     identity,
-    make_shrinkable,
+    lock_writer,
     open_readonly,
     open_writable,
     sequence,
@@ -45,28 +45,30 @@ T = TypeVar("T")
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One track that somebody should look at."""
+    """An alert: one track of a target."""
 
-    id: str  # of the event that opened it
+    id: str  # id of the event that opened it
     track: str  # ULID
     camera: str
     severity: Severity
     label: str
     evidence: dict[str, float]
     score: float
-    xyxy: tuple[float, float, float, float]  # where it was last seen, frame pixels
+    xyxy: tuple[float, float, float, float]  # last box, frame pixels
     snapshot: str | None
     opened_utc_ns: int
     last_seen_utc_ns: int
     ended_utc_ns: int | None
     state: Literal["active", "ended"]
-    acknowledged_utc_ns: int | None = None  # when somebody said that they had seen it
-    dismissed_utc_ns: int | None = None  # when somebody said that it is nothing, ...
-    dismissed_as: DismissReason | None = None  # ... but this
+    acknowledged_utc_ns: int | None = None
+    dismissed_utc_ns: int | None = None
+    dismissed_as: DismissReason | None = None
 
 
 class StoredEvent(NamedTuple):
-    row: int  # grows with every event; what a sink's cursor holds
+    """An event and its row number, which grows with every event."""
+
+    row: int
     event: Event
 
 
@@ -74,14 +76,14 @@ _ALERT_FIELDS = ", ".join(Alert.__struct_fields__)
 
 
 class Store:
-    """The writer's side.  One at a time, in one thread.  What a dead one left active is ended here."""
+    """The writer's side: one per store, in one thread.  Alerts that a crashed writer left active are ended."""
 
     def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
         self._connection = open_writable(path, busy_timeout_s)
         self._lock = -1
         try:
-            self._lock = claim(path)
+            self._lock = lock_writer(path)
             self.end_orphans()
         except BaseException:
             self.close()
@@ -89,32 +91,32 @@ class Store:
         self._files = {each: identity(each) for each in (path, *side_files(path))}
 
     def is_current(self) -> bool:
-        """False: the file was deleted or replaced since it was opened."""
+        """Return False where the file was deleted or replaced since it was opened."""
         return identity(self._path) == self._files[self._path]
 
     def discard_side_files(self) -> None:
-        """Remove the write-ahead log of a file that was replaced: SQLite would apply it to the one in its place."""
+        """Delete the write-ahead log of a replaced file: SQLite would apply it to the new file."""
         for path in side_files(self._path):
             if self._files[path] is not None and identity(path) == self._files[path]:
                 path.unlink(missing_ok=True)
 
-    def make_shrinkable(self) -> None:
-        """See `schema.make_shrinkable`."""
-        make_shrinkable(self._connection, self._path)
+    def enable_incremental_vacuum(self) -> None:
+        """Rewrite a store that was created without incremental vacuum.  Raise StoreError."""
+        enable_incremental_vacuum(self._connection, self._path)
 
     def sequence(self) -> int:
-        """The row of the newest event that was ever stored; 0: none."""
+        """Return the row of the newest event ever stored; 0 where there was none."""
         with failures(self._path):
             return sequence(self._connection)
 
     def end_orphans(self) -> None:
-        """End the alerts and tracks of a writer that is gone."""
+        """End the alerts and tracks that an earlier writer left active."""
         with transaction(self._connection, self._path) as connection:
             connection.execute(END_ORPHANED_ALERTS)
             connection.execute(END_ORPHANED_TRACKS)
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Open the alerts of these events, without storing the events again."""
+        """Open the alerts of these events without storing the events again."""
         with transaction(self._connection, self._path) as connection:
             for event in events:
                 if event.track is not None:
@@ -122,23 +124,17 @@ class Store:
                     self._open_alert(connection, event, event.track)
 
     def forget_snapshots(self, names: Sequence[str]) -> None:
-        """These files are not there."""
+        """Remove references to snapshots that were not written."""
         with transaction(self._connection, self._path) as connection:
             connection.executemany(FORGET_SNAPSHOT, ((name,) for name in names))
 
     def append(self, events: Iterable[Event]) -> int:
-        """Store events, in order, with what they mean for tracks and alerts.  Known ids are ignored.
-
-        Returns how many were new.  They are safe from a crash of this process when it returns.
-        """
+        """Store new events in order, update their tracks and alerts, and return how many were new."""
         with transaction(self._connection, self._path) as connection:
             return sum(self._append(connection, event) for event in events)
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:
-        """The tracks' newest state, and that of their alerts.  Tentative ones are left out: most are noise.
-
-        A lost track ends its alert, as its event does: that one may have been dropped while the store failed.
-        """
+        """Store the state of tracks and their alerts; omit tentative tracks, and end the alerts of lost ones."""
         known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
         if not known:
             return
@@ -186,6 +182,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
+        """Close the store and release the writer's lock."""
         self._connection.close()
         if self._lock >= 0:
             os.close(self._lock)
@@ -193,36 +190,36 @@ class Store:
 
 
 def encoded(item: Event | Track) -> bytes:
-    """The item as JSON.  Raises StoreError for NaN, which JSON has not: every reader would fail later."""
+    """Return the item as JSON.  Raise StoreError for NaN, which JSON does not have and readers would reject."""
     payload = msgspec.json.encode(item)
     try:
         msgspec.json.decode(payload, type=type(item))
     except msgspec.ValidationError as error:
-        raise StoreError(f"{type(item).__name__} of {item.camera!r} is refused: {error}") from error
+        raise StoreError(f"{type(item).__name__} of {item.camera!r} cannot be stored: {error}") from error
     return payload
 
 
 def _seen(track: Track) -> tuple[object, ...]:
-    """What an alert takes over from its track."""
+    """Return the columns of an alert that follow its track."""
     evidence, xyxy = (msgspec.json.encode(item).decode() for item in (track.evidence, track.xyxy))
     return track.label, evidence, track.score, xyxy, track.last_seen.received_utc_ns
 
 
 class StoreReader:
-    """The readers' side: never blocks the writer, and sees each of its commits at the next call.  Thread-safe."""
+    """The readers' side: never blocks the writer, and sees every commit at the next call.  Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_readonly(path)
         self._file = identity(path)
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def is_current(self) -> bool:
-        """False: the file was deleted or replaced since it was opened."""
+        """Return False where the file was deleted or replaced since it was opened."""
         return identity(self._path) == self._file
 
     def events(self, limit: int, after: int | None = None) -> list[StoredEvent]:
-        """Oldest first: the first ones after the row `after`, or without it the newest ones."""
+        """Return events, oldest first: the first after row `after`, or without it the newest."""
         if after is None:
             rows = self._query("SELECT row, payload FROM events ORDER BY row DESC LIMIT ?", limit)[::-1]
         else:
@@ -230,40 +227,42 @@ class StoreReader:
         return [StoredEvent(row, self._decode(Event, payload)) for row, payload in rows]
 
     def alerts(self, limit: int, active_only: bool = False) -> list[Alert]:
-        """The newest first."""
+        """Return alerts, newest first."""
         where = "WHERE state = 'active'" if active_only else ""
         query = f"SELECT {_ALERT_FIELDS} FROM alerts {where} ORDER BY opened_utc_ns DESC, id DESC LIMIT ?"
         return [self._alert(row) for row in self._query(query, limit)]
 
     def alert(self, alert_id: str) -> Alert | None:
+        """Return an alert, or None where there is no such alert."""
         rows = self._query(f"SELECT {_ALERT_FIELDS} FROM alerts WHERE id = ?", alert_id)
         return self._alert(rows[0]) if rows else None
 
     def tracks(self, limit: int) -> list[Track]:
-        """The last seen first."""
+        """Return tracks, last seen first."""
         query = "SELECT payload FROM tracks ORDER BY last_seen_utc_ns DESC, ulid DESC LIMIT ?"
         return [self._decode(Track, payload) for (payload,) in self._query(query, limit)]
 
     def row_of(self, event_id: str) -> int | None:
+        """Return the row of an event, or None where it is not stored."""
         rows = self._query("SELECT row FROM events WHERE id = ?", event_id)
         return int(rows[0][0]) if rows else None
 
     def last_row(self) -> int:
-        """0: no event."""
+        """Return the row of the newest event in the store; 0 where there is none."""
         return int(self._query("SELECT coalesce(max(row), 0) FROM events")[0][0])
 
     def sequence(self) -> int:
-        """The row of the newest event that was ever stored, also where it was deleted since; 0: none."""
-        with self._turn, failures(self._path):
+        """Return the row of the newest event ever stored, even if deleted since; 0 where there was none."""
+        with self._lock, failures(self._path):
             return sequence(self._connection)
 
     def cursor(self, sink: str) -> int:
-        """The row of the last event that the sink has acknowledged; 0: none."""
+        """Return the row of the last event that the sink acknowledged; 0 where there was none."""
         rows = self._query("SELECT row FROM cursors WHERE sink = ?", sink)
         return int(rows[0][0]) if rows else 0
 
     def backlog(self, sink: str) -> int:
-        """How many events the sink has not acknowledged."""
+        """Return how many events the sink has not acknowledged."""
         cursor = self.cursor(sink)
         ((first, last),) = self._query("SELECT coalesce(min(row), 0), coalesce(max(row), 0) FROM events")
         return max(0, int(last) - max(cursor, int(first) - 1))
@@ -283,10 +282,10 @@ class StoreReader:
         try:
             yield
         except (msgspec.DecodeError, TypeError) as error:
-            raise StoreError(f"{self._path}: holds what this version cannot read: {error}") from error
+            raise StoreError(f"{self._path}: contains data that this version cannot read: {error}") from error
 
     def _query(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._turn, failures(self._path):
+        with self._lock, failures(self._path):
             return self._connection.execute(query, values).fetchall()
 
     def __enter__(self) -> Self:
@@ -296,5 +295,6 @@ class StoreReader:
         self.close()
 
     def close(self) -> None:
-        with self._turn:
+        """Close the store."""
+        with self._lock:
             self._connection.close()

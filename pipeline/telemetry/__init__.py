@@ -1,0 +1,1 @@
+"""Metrics, health and resource usage of the workers and of the host."""

@@ -1,7 +1,7 @@
-"""`/metrics`, `/healthz` and `/readyz` at one address, for Prometheus and for whatever watches processes.
+"""`/metrics`, `/healthz` and `/readyz` at one address, for Prometheus and for process supervision.
 
-In: a registry, and who says what is not ready.  Out: an HTTP server in threads of its own.  `/healthz` answers 200 as
-long as the process can answer; `/readyz` 200, or 503 with what does not do its work.
+In: a registry, and a function that returns what is not ready.  Out: an HTTP server in its own threads.  `/healthz`
+answers 200 while the process is alive; `/readyz` 200, or 503 with the reasons.
 """
 
 import json
@@ -25,7 +25,7 @@ Bound = Callable[[str], None]
 
 
 def announce(address: str) -> None:
-    """Print where the metrics are."""
+    """Print the address of the metrics."""
     stdio.announce(f"metrics: {address}")
 
 
@@ -56,7 +56,7 @@ def serve(
 
 
 def published(path: Path) -> str | None:
-    """The URL of the running program's metrics; None where no program runs."""
+    """Return the URL of the running program's metrics, or None where none runs."""
     try:
         return path.read_text(encoding="utf-8") or None
     except OSError:
@@ -76,18 +76,18 @@ def _with_health(metrics: WSGIApplication, not_ready: NotReady) -> WSGIApplicati
     return answer
 
 
-class _Silent(WSGIRequestHandler):
+class _QuietHandler(WSGIRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Requests are not logged."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection, whose number and time the listener limits."""
+    """One thread per connection; the listener limits their number and duration."""
 
     daemon_threads = True
 
     def __init__(self, listener: Listener, app: WSGIApplication) -> None:
-        super().__init__(listener.getsockname()[:2], _Silent, bind_and_activate=False)
+        super().__init__(listener.getsockname()[:2], _QuietHandler, bind_and_activate=False)
         self.socket.close()
         self.socket: Listener = listener
         self.server_name, self.server_port = listener.getsockname()[:2]
@@ -98,4 +98,4 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.socket.close_overdue()
 
     def handle_error(self, *_: Any) -> None:
-        """A client that goes away before it has its answer is no error of this program."""
+        """Ignore clients that disconnect before they have their answer."""

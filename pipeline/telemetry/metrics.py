@@ -1,7 +1,7 @@
-"""The metrics of a worker: what each one counts, in a registry of its own.
+"""Metrics of a worker, in its own registry.
 
-In: what the workers saw.  Out: samples, handed over with every heartbeat (`families`); `host_metrics` serves
-those of all workers.  Labels are bounded: camera, stage, cause, severity, class, sink, worker, each of a fixed set.
+In: what the worker measured.  Out: samples, sent with every heartbeat (`families`); `pipeline.telemetry.host` serves
+those of all workers.  Labels are bounded: camera, stage, cause, severity, class, sink, worker, each from a fixed set.
 """
 
 import time
@@ -13,27 +13,27 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, StoreMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
+from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
 from pipeline.transport.wire import Sample, Stamps
-from pipeline.types import Event, EventKind, FrameRef, Severity
+from pipeline.types import Event, EventKind, FrameRef, Severity, Track, TrackState
 
-STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in a frame's order
-STALE_S = 5.0  # a worker whose last frame is older does nothing, whatever its process says
+STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in processing order
 LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
-Families = dict[str, tuple[str, str, list[Sample]]]  # of metrics by name: type, documentation, samples
+Families = dict[str, tuple[str, str, list[Sample]]]  # by metric name: type, help, samples
 
 _SHORTEST_S, _LONGEST_S = 0.0002, 60.0
-# (up to this multiple of the objective, each boundary is so many times the one before): finest at the objective.
+# (up to this multiple of the objective, ratio of consecutive boundaries): finest at the objective.
 _RATIOS = ((1 / 40, 1.6), (1 / 5, 1.25), (0.7, 1.12), (1.5, 1.05), (4, 1.12), (8, 1.25), (float("inf"), 1.6))
 
 
 def latency_buckets_s(objective_s: float) -> tuple[float, ...]:
-    """Upper boundaries in s; the objective is one of them.
+    """Return the upper boundaries of latency buckets in s; the objective is one of them.
 
-    Quantiles are interpolated in a bucket.  Close to the objective boundaries lie 5% apart, so that no distribution is
-    misread by more.  From a fifth to eight times of it they are close enough for the smooth distributions of
-    latencies.
+    Quantiles are interpolated within a bucket.  Close to the objective, boundaries are 5% apart, which bounds the error
+    for any distribution.  From a fifth to eight times the objective they are close enough for the smooth distributions
+    of latencies.
     """
     below, above = [objective_s], [objective_s]
     while below[-1] > _SHORTEST_S:
@@ -48,7 +48,7 @@ def _ratio(multiple: float) -> float:
 
 
 class WorkerMetrics:
-    """What every worker has: its registry, its process, and when it last did its work."""
+    """Metrics of every worker: its process, rejected messages, and whether its services listen."""
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
@@ -56,14 +56,14 @@ class WorkerMetrics:
         self.registry.register(ProcessResources(worker))
         self.registry.register(LogLosses())
         self.refused = self._counter(
-            "dasnet_messages_refused", "Messages that were malformed, of another version, or out of place.", ["worker"]
+            "dasnet_messages_refused", "Messages rejected: malformed, of another version, or unexpected.", ["worker"]
         ).labels(worker)
         self.listening = self._gauge(
-            LISTENING, "1 while a service listens, 0 while its address is not free.", ["service"]
+            LISTENING, "1 while a service listens, 0 while its address is in use.", ["service"]
         )
 
     def not_ready(self) -> list[str]:
-        """Why this worker is of no use now; empty: it is."""
+        """Return the reasons why this worker is not ready; empty where it is."""
         return not_listening(families(self.registry))
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ("camera",)) -> Counter:
@@ -74,37 +74,43 @@ class WorkerMetrics:
 
 
 class FrameWorkerMetrics(WorkerMetrics):
-    """Of a worker that frames pass through."""
+    """Metrics of a worker that processes frames."""
 
     def __init__(self, worker: str) -> None:
         super().__init__(worker)
         self._worked_s: float | None = None
 
     def worked(self) -> None:
-        """A frame is done."""
+        """Record that a frame was processed."""
         self._worked_s = time.monotonic()
 
     def not_ready(self) -> list[str]:
+        """Return the reasons why this worker is not ready, such as no frame for too long."""
         faults = super().not_ready()
         if self._worked_s is None:
             return [*faults, f"worker {self.worker}: no frame yet"]
-        silent_s = time.monotonic() - self._worked_s
-        return [*faults, *([f"worker {self.worker}: no frame for {silent_s:.1f} s"] if silent_s > STALE_S else [])]
+        idle_s = time.monotonic() - self._worked_s
+        if idle_s > FRAME_PROGRESS_TIMEOUT_S:
+            faults.append(f"worker {self.worker}: no frame for {idle_s:.1f} s")
+        return faults
 
 
 class CaptureMetrics(FrameWorkerMetrics):
+    """Metrics of a capture worker."""
+
     def __init__(self, camera: str) -> None:
         super().__init__(f"capture-{camera}")
         self._camera = camera
         self._clock = ClockDriftMonitor()
         self._offset = self._gauge(
-            "dasnet_clock_offset_seconds", "This host's clock less the camera's own, the way of a packet included."
+            "dasnet_clock_offset_seconds", "This host's clock minus the camera's, including the network delay."
         )
         self._drift = self._gauge(
-            "dasnet_clock_drift_ratio", "Seconds by which that offset grows each second, over the last five minutes."
+            "dasnet_clock_drift_ratio", "Growth of the clock offset in seconds per second, over the last five minutes."
         )
 
     def captured(self, ref: FrameRef) -> None:
+        """Record a captured frame, and the camera's clock offset where it has a clock."""
         self.worked()
         if ref.ntp_ns is not None:
             self._clock.update((ref.received_utc_ns - ref.ntp_ns) / 1e9, ref.received_mono_ns / 1e9)
@@ -115,39 +121,47 @@ class CaptureMetrics(FrameWorkerMetrics):
 
 
 class SegmentationMetrics(FrameWorkerMetrics):
+    """Metrics of the segmentation worker."""
+
     def __init__(self, model: str, engine: str, version: str) -> None:
         super().__init__("segmentation")
         self.batch_size = Histogram(
-            "dasnet_batch_size", "Frames in a batch.", registry=self.registry, buckets=BATCH_BUCKETS
+            "dasnet_batch_size", "Frames per batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
-        info = self._gauge("dasnet_build_info", "What is running.", ["version", "model", "engine"])
+        info = self._gauge(
+            "dasnet_build_info", "Running version, model and engine; always 1.", ["version", "model", "engine"]
+        )
         info.labels(version, model, engine).set(1)
 
 
 class TrackingMetrics(FrameWorkerMetrics):
-    """Knows all the times of a frame, since it is the last to have it."""
+    """Metrics of the track worker, the last to handle a frame: it knows all of the frame's times."""
 
     def __init__(self, cameras: Iterable[str], objective_s: float) -> None:
         super().__init__("tracking")
         self._objective_s = objective_s
         self._buckets = latency_buckets_s(objective_s)
         self._stage = self._latency("dasnet_stage_latency_seconds", "Time a tracked frame spent in a stage.", "stage")
-        self.capture_to_track = self._latency("dasnet_capture_to_track_seconds", "From reception to its tracks.")
-        self.capture_to_alert = self._latency("dasnet_capture_to_alert_seconds", "From reception to a stored alert.")
-        self._camera_to_track = self._latency(
-            "dasnet_camera_to_track_seconds", "From when the camera took a frame, by its own clock, to its tracks."
+        self.capture_to_track = self._latency(
+            "dasnet_capture_to_track_seconds", "Time from reception of a frame to its tracks."
         )
-        self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the objective allows.")
-        self._age = self._gauge("dasnet_frame_age_seconds", "Age, now, of the newest frame that was tracked.")
+        self.capture_to_alert = self._latency(
+            "dasnet_capture_to_alert_seconds", "Time from reception of a frame to its stored alert."
+        )
+        self._camera_to_track = self._latency(
+            "dasnet_camera_to_track_seconds", "From exposure, by the camera's own clock, to the frame's tracks."
+        )
+        self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the latency objective.")
+        self._age = self._gauge("dasnet_frame_age_seconds", "Current age of the newest tracked frame.")
         self._received_ns: dict[str, int] = {}
         self._started_ns = time.monotonic_ns()
         self.confirmed = self._counter("dasnet_tracks_confirmed", "Tracks confirmed as uav or unknown.")
-        self.active = self._gauge("dasnet_tracks_active", "Confirmed tracks now.")
+        self.active = self._gauge("dasnet_tracks_active", "Confirmed tracks at present.")
         self.distractors = self._counter(
-            "dasnet_distractor_tracks", "Tracks that are surely none.", ["camera", "class"]
+            "dasnet_distractor_tracks", "Tracks suppressed as a distractor.", ["camera", "class"]
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
-        self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered.", ["sink"])
+        self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered to a sink.", ["sink"])
         self.store = StoreMetrics(self.registry)
         self._cameras: frozenset[str] = frozenset()
         self.watch(frozenset(cameras))
@@ -155,24 +169,28 @@ class TrackingMetrics(FrameWorkerMetrics):
             self._stage.labels(stage)
 
     def watch(self, cameras: frozenset[str]) -> None:
-        """The cameras from now on: a series that exists from the start shows its first increase; others vanish."""
-        from_the_start = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
+        """Create the series of these cameras and remove those of others.
+
+        Prometheus shows the first increase only of a series that existed before it.
+        """
+        initial = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
         others = (self._camera_to_track, self._age, self.distractors, self.alerts)
         for camera in cameras - self._cameras:
-            for metric in from_the_start:
+            for metric in initial:
                 metric.labels(camera)
             for severity in (Severity.ALARM, Severity.WARNING):
                 self.alerts.labels(camera, severity)
         for camera in self._cameras - cameras:
-            for metric in (*from_the_start, *others):
+            for metric in (*initial, *others):
                 metric.remove_by_labels({"camera": camera})
             self._received_ns.pop(camera, None)
         self._cameras = cameras
 
     def tracked(self, ref: FrameRef, stamps: Stamps, started_ns: int, tracked_ns: int) -> None:
-        """A frame has its tracks.  The stages up to here add up to its age: between two stamps lies one of them.
+        """Record a tracked frame's latencies: its stages up to here add up to its age.
 
-        Waiting is for credit, in the camera's mailbox, and for the device; transport is to segmentation and on.
+        Waiting is for credit, in the camera's queue, and for the device; transport is to the segmentation worker and on
+        to this one.
         """
         wait_ns = stamps.sent_ns - ref.received_mono_ns - stamps.decode_ns + stamps.started_ns - stamps.arrived_ns
         transport_ns = stamps.arrived_ns - stamps.sent_ns + started_ns - stamps.masked_ns
@@ -185,25 +203,41 @@ class TrackingMetrics(FrameWorkerMetrics):
         age_s = (tracked_ns - ref.received_mono_ns) / 1e9
         self.capture_to_track.labels(ref.camera).observe(age_s)
         self.missed.labels(ref.camera).inc(age_s > self._objective_s)
-        if ref.ntp_ns is not None:  # as right as the two clocks agree
-            way_s = (ref.received_utc_ns - ref.ntp_ns) / 1e9
-            self._camera_to_track.labels(ref.camera).observe(max(0.0, way_s + age_s))
+        if ref.ntp_ns is not None:  # accurate only if the two clocks agree
+            delay_s = (ref.received_utc_ns - ref.ntp_ns) / 1e9
+            self._camera_to_track.labels(ref.camera).observe(max(0.0, delay_s + age_s))
         if ref.camera not in self._received_ns:
             self._age.labels(ref.camera).set_function(partial(self._age_s, ref.camera))
         self._received_ns[ref.camera] = ref.received_mono_ns
         self.worked()
 
     def stored(self, event: Event) -> None:
-        """Events of an earlier process, whose clock may have been another, have no latency here."""
+        """Record the latency of a stored alert, unless an earlier process raised it."""
         if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
             received_ns = event.track.last_seen.received_mono_ns
             if received_ns > self._started_ns:
                 self.capture_to_alert.labels(event.camera).observe((time.monotonic_ns() - received_ns) / 1e9)
 
     def not_ready(self) -> list[str]:
+        """Return the reasons why this worker is not ready, including a failing store."""
         return [*super().not_ready(), *store_not_ready(families(self.registry))]
 
+    def track_count(self, camera: str, tracks: Iterable[Track]) -> None:
+        """Set how many of a camera's tracks are confirmed."""
+        current = (TrackState.CONFIRMED, TrackState.COASTING)
+        self.active.labels(camera).set(sum(track.state in current for track in tracks))
+
+    def count(self, events: Iterable[Event]) -> None:
+        """Count confirmed tracks, alerts and suppressed tracks."""
+        for event in events:
+            if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+                self.confirmed.labels(event.camera).inc()
+                self.alerts.labels(event.camera, event.severity).inc()
+            elif event.kind is EventKind.TRACK_LABELLED and event.track is not None:
+                self.distractors.labels(event.camera, event.track.label).inc()
+
     def stage(self, name: str, duration_ns: int) -> None:
+        """Record the time that a frame or an event spent in a stage."""
         self._stage.labels(name).observe(max(0, duration_ns) / 1e9)
 
     def _age_s(self, camera: str) -> float:
@@ -213,22 +247,22 @@ class TrackingMetrics(FrameWorkerMetrics):
         return Histogram(name, text, [label], registry=self.registry, buckets=self._buckets)
 
 
-def store_not_ready(told: Families) -> list[str]:
-    """What the samples of the track worker say of the store."""
-    values = {s.name: s.value for name in (STORE_FAILING, EVENTS_WAITING) if name in told for s in told[name][2]}
+def store_not_ready(found: Families) -> list[str]:
+    """Return the reasons why the store is not ready, from the samples of the track worker."""
+    values = {s.name: s.value for name in (STORE_FAILING, EVENTS_WAITING) if name in found for s in found[name][2]}
     if not values.get(STORE_FAILING):
         return []
-    return [f"store: takes no events, {values.get(EVENTS_WAITING, 0):.0f} wait for it; the log says why"]
+    return [f"store: write failing, {values.get(EVENTS_WAITING, 0):.0f} events queued; see the log for the reason"]
 
 
 def not_listening(found: Families) -> list[str]:
-    """Return what to say of services whose address is not free."""
+    """Return the services that do not listen, since their address is in use."""
     _, _, samples = found.get(LISTENING, ("", "", []))
     return [f"{sample.labels['service']}: cannot listen at its address" for sample in samples if not sample.value]
 
 
 def families(registry: CollectorRegistry) -> Families:
-    """All samples of a registry, for a heartbeat."""
+    """Return all samples of a registry, for a heartbeat."""
     return {
         metric.name: (
             metric.type,

@@ -1,0 +1,1 @@
+"""Tracking: detections to tracks, and the worker that also raises and stores events."""

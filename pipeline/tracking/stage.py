@@ -1,6 +1,10 @@
-"""Detections -> Tracks and Events, for any number of cameras.  Pure: what the track worker and the replay both call."""
+"""Detections -> tracks and events, for any number of cameras: the stage that the track worker and replay share.
 
-from dataclasses import dataclass
+No result depends on a clock: the monotonic clock is read only to measure how long tracking and alerting take.
+"""
+
+import time
+from dataclasses import dataclass, field
 
 from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
@@ -10,42 +14,47 @@ from pipeline.types import Detections, Event, FrameRef, Track
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one frame led to."""
+    """The tracks and events of one frame, and how long each of the two took."""
 
     ref: FrameRef
-    tracks: list[Track]  # those lost with this frame included
+    tracks: list[Track]  # including those that were lost with this frame
     events: list[Event]
+    track_ns: int = field(default=0, compare=False)
+    alert_ns: int = field(default=0, compare=False)
 
 
 @dataclass
 class _Session:
     tracker: Tracker
     alerting: Alerting
+    classes: tuple[str, ...]
     last: FrameRef
 
 
 class TrackStage:
-    """Keeps one tracker for each camera's current session."""
+    """Keep one tracker per camera, for the camera's current session."""
 
-    def __init__(self, decision: BandThresholds) -> None:
-        self._decision = decision
+    def __init__(self, thresholds: BandThresholds) -> None:
+        self._thresholds = thresholds
         self._sessions: dict[str, _Session] = {}
 
-    def track(self, detections: Detections) -> list[Track]:
-        """The tracks of the frame; `alert` must be called with them next."""
+    def update(self, detections: Detections) -> Outcome:
+        """Track one frame's detections and raise its events.  A new session replaces the camera's previous one."""
+        started_ns = time.monotonic_ns()
         ref = detections.ref
-        current = self._sessions.get(ref.camera)
-        if current is None or current.tracker.session != ref.session:
-            tracker = Tracker(ref.camera, ref.session, self._decision[detections.band])
-            current = self._sessions[ref.camera] = _Session(tracker, Alerting(ref.camera, ref.session), ref)
-        current.last = ref
-        return current.tracker.update(detections)
-
-    def alert(self, ref: FrameRef, tracks: list[Track]) -> list[Event]:
-        return self._sessions[ref.camera].alerting.update(ref, tracks)
+        session = self._sessions.get(ref.camera)
+        if session is None or session.tracker.session != ref.session:
+            tracker = Tracker(ref.camera, ref.session, self._thresholds[detections.band])
+            alerting = Alerting(ref.camera, ref.session)
+            session = self._sessions[ref.camera] = _Session(tracker, alerting, detections.classes, ref)
+        session.last = ref
+        tracks = session.tracker.update(detections)
+        tracked_ns = time.monotonic_ns()
+        events = session.alerting.update(ref, tracks)
+        return Outcome(ref, tracks, events, tracked_ns - started_ns, time.monotonic_ns() - tracked_ns)
 
     def close(self, camera: str) -> Outcome | None:
-        """End the camera's session: all its tracks are lost, as of its last frame."""
+        """End the camera's session: all its tracks are lost, as of its last frame.  Return None without a session."""
         session = self._sessions.pop(camera, None)
         if session is None:
             return None
@@ -53,5 +62,11 @@ class TrackStage:
         return Outcome(session.last, tracks, session.alerting.update(session.last, tracks))
 
     def session(self, camera: str) -> str | None:
-        current = self._sessions.get(camera)
-        return current.tracker.session if current else None
+        """Return the id of the camera's current session, or None."""
+        session = self._sessions.get(camera)
+        return session.tracker.session if session else None
+
+    def classes(self, camera: str) -> tuple[str, ...] | None:
+        """Return the classes of the camera's current session, or None."""
+        session = self._sessions.get(camera)
+        return session.classes if session else None

@@ -1,0 +1,1 @@
+"""Transport between workers and hosts: messages, sockets, credit flow, keys."""

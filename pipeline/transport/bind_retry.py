@@ -1,6 +1,6 @@
-"""Listening at an address that may not be free, or not be there yet: tried again for as long as it takes.
+"""Retries of a service whose address is not free, or does not exist yet, until it can listen.
 
-Neither the console nor the metrics nor the link may end what they only show or feed.
+Such an address must not end the console, the metrics or the link: detection goes on without them.
 """
 
 import structlog
@@ -20,15 +20,16 @@ class BindRetry:
         self._show(0)
 
     def failed(self, reason: str) -> float:
-        """Return how long to wait before the next try, in s."""
-        say = self._log.debug if reason == self._reason else self._log.warning
+        """Log a failure; return the pause before the next attempt, in s."""
+        log = self._log.debug if reason == self._reason else self._log.warning
         pause_s = PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
-        say("cannot listen, trying again until it works", reason=reason)
+        log("cannot listen, trying again until it works", reason=reason)
         self._reason = reason
         self._failures += 1
         return pause_s
 
     def succeeded(self) -> None:
+        """Show that the service listens; log it after failures."""
         if self._failures:
             self._log.warning("listening now")
         self._show(1)

@@ -1,9 +1,9 @@
-"""The capture worker's end of the credit flow.
+"""The capture worker's end of the credit flow: the socket and its thread around `CreditClient`.
 
-One thread decodes and offers frames; another owns the socket.  A frame that waits asks for credit, and leaves when it
+One thread decodes and offers frames; another owns the socket.  A frame that waits requests credit, and leaves when it
 is granted: when the segmentation worker is about to be free, so that it ages nowhere else.  Of a live camera the newest
-frame waits, and for a moment a few more (see `mailbox`): those that it replaces are counted as dropped by overload.  A
-recording blocks instead and loses nothing.  Every frame's fate is written to the ledger here and nowhere else.
+frame waits, and for a moment a few more (see `frame_queue`); those that it replaces are dropped by overload.  A
+recording blocks instead and loses nothing.
 """
 
 import os
@@ -19,34 +19,20 @@ from prometheus_client import Counter
 
 from pipeline.errors import WireError
 from pipeline.store.ledger import Ledger
-from pipeline.transport.clock_offset import ClockOffset
-from pipeline.transport.frame_queue import FrameQueue
+from pipeline.timeouts import CREDIT_REQUEST_PERIOD_S
+from pipeline.transport.clock_offset import ClockExchange, Reachability
+from pipeline.transport.credit import CreditClient
 from pipeline.transport.link import Uplink
+from pipeline.transport.payloads import frame_message
 from pipeline.transport.rejects import RejectLog
-from pipeline.transport.wire import (
-    Credit,
-    CreditRequest,
-    EndOfStream,
-    Stamps,
-    TimeReply,
-    TimeRequest,
-    decode,
-    encode,
-    frame_message,
-)
-from pipeline.types import Cause, Frame
-
-CREDITS = 2  # frames of a camera that may be under way: one is searched while the one before it is measured
-HELLO_S = 0.5  # how often credit is asked for again: the segmentation worker may be another by then
-ASK_S = 1.0  # how often another host is asked for its time
-SILENCE_S = 5.0  # without an answer from it for so long, that is told
-DEADLINE_S = 10.0  # without news of a frame for this long, it is counted as failed
+from pipeline.transport.wire import Credit, CreditRequest, EndOfStream, Stamps, TimeReply, TimeRequest, decode, encode
+from pipeline.types import Frame
 
 
 class Channel:
-    """`offer` hands a frame over; `close` ends.  Called by the decoder.
+    """Send a camera's frames: `offer` hands one over, `close` ends.  Both are called by the decoder.
 
-    To another host, times leave as that host's: it is asked for its monotonic clock, and no frame leaves before.
+    To another host, times are sent in that host's monotonic clock; no frame leaves before its offset is known.
     """
 
     def __init__(
@@ -56,60 +42,60 @@ class Channel:
         session: str,
         *,
         live: bool,
-        bridge_s: float,
+        max_age_s: float,
         ledger: Ledger,
-        refused: Counter,
+        rejected: Counter,
     ) -> None:
-        """`bridge_s`: how long frames of a live camera may wait before the newest replaces them."""
+        """Connect, and start the thread.
+
+        Args:
+            uplink: where to send.
+            camera: id.
+            session: of this capture worker.
+            live: frames may be dropped; else `offer` blocks.
+            max_age_s: how long frames of a live camera may wait before the newest replaces them.
+            ledger: of the camera.
+            rejected: counts messages that are rejected.
+        """
         self._camera = camera
         self._session = session
         self._live = live
+        self._uplink = uplink
         self._ledger = ledger
-        self._refusals = RejectLog("credit", refused)
-        self._lock = threading.Condition()
-        self._mailbox = FrameQueue(bridge_s)
-        self._flying: dict[int, float] = {}  # sequence number -> when it was sent
-        self._granted = False
-        self._asks = False  # for credit, since the last frame left or met its fate
-        self._worker = ""  # the segmentation worker that gave the credit
+        self._lock = threading.Condition()  # guards the ledger and the credit
+        self._credit = CreditClient(ledger, max_age_s)
+        self._clock = ClockExchange(time.monotonic()) if uplink.away else None
+        self._rejects = RejectLog("credit", rejected)
         self._closing = False
-        self._ended = False
-        self._told_s = 0.0  # when the last CreditRequest was sent
-        self._asked_s = 0.0
-        self._away = uplink.away
-        self._answered_s = time.monotonic()  # when another host was last heard of
-        self._silent = False  # and whether it was told that it is not
+        self._ended = False  # the end of the stream is still to be sent
         self._log = structlog.get_logger().bind(camera=camera, address=uplink.frames)
-        self._jpeg = uplink.jpeg
-        self._clock = ClockOffset()
         self._socket = uplink.connected(zmq.DEALER, uplink.frames, high_water=4, linger_ms=500)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="channel", daemon=True)
         self._thread.start()
 
     def offer(self, frame: Frame, stamps: Stamps, stopped: Callable[[], bool] = lambda: False) -> None:
-        """A live frame may replace those in the mailbox; a recorded one waits until that is empty."""
+        """Queue a frame.  A live one may replace others; a recorded one waits until the queue is empty."""
         with self._lock:
-            while self._mailbox and not self._live:
+            while not self._live and not self._credit.is_queue_empty:
                 if stopped():
                     return
                 self._lock.wait(0.2)
-            if replaced := self._mailbox.put(frame, stamps):
-                self._ledger.dropped(Cause.OVERLOAD, replaced)
+            self._credit.put(frame, stamps)
         os.eventfd_write(self._wake, 1)
 
     def count(self, change: Callable[[Ledger], None]) -> None:
-        """Any other entry in the ledger, which both threads write."""
+        """Make any other entry in the ledger, which both threads write."""
         with self._lock:
             change(self._ledger)
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until every frame offered has met its fate.  False: not within the time."""
+        """Wait until every offered frame has its outcome; return False where the time is too short."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._mailbox and not self._flying, timeout_s)
+            return self._lock.wait_for(lambda: self._credit.is_drained, timeout_s)
 
     def finish(self, timeout_s: float) -> bool:
-        """After the last frame of a recording: wait for the fates, then say that it ended.  False: not in time."""
+        """Drain after the last frame of a recording, then send the end of the stream; return False as `drain`."""
         drained = self.drain(timeout_s)
         with self._lock:
             self._ended = True
@@ -117,14 +103,13 @@ class Channel:
         return drained
 
     def close(self) -> None:
-        """What is still under way is counted: in the mailbox as dropped, in flight as failed."""
+        """End the thread; waiting frames are counted as dropped, those in flight as failed."""
         self._closing = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         with self._lock:
-            if waiting := self._mailbox.clear():
-                self._ledger.dropped(Cause.OVERLOAD, waiting)
-            self._fail(list(self._flying))
+            self._credit.close()
+            self._lock.notify_all()
         os.close(self._wake)
 
     def _run(self) -> None:
@@ -132,105 +117,76 @@ class Channel:
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
         while not self._closing:
-            ready = dict(poller.poll(int(HELLO_S * 500)))
+            ready = dict(poller.poll(int(CREDIT_REQUEST_PERIOD_S * 500)))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             while self._socket in ready and self._socket.poll(0):
                 self._receive(self._socket.recv_multipart())
-            self._expire()
+            with self._lock:
+                self._credit.expire(time.monotonic())
+                self._lock.notify_all()
             self._send()
         self._socket.close()
 
     def _receive(self, parts: list[bytes]) -> None:
         try:
             message, _ = decode(parts)
-            if isinstance(message, TimeReply) and message.session == self._session:
-                self._clock.update(message.asked_ns, message.said_ns, time.monotonic_ns())
-                self._hear(time.monotonic())
-                return
-            if not isinstance(message, Credit) or message.session != self._session:
-                raise WireError(f"a {type(message).__name__} that is no credit of this session")
+            if not isinstance(message, Credit | TimeReply) or message.session != self._session:
+                raise WireError(f"{type(message).__name__}: expected credit of this session")
         except WireError as error:
-            self._refusals.refuse(error)
+            self._rejects.reject(error)
             return
-        with self._lock:
-            if message.worker != self._worker:  # a new segmentation worker: what the old one had is lost
-                self._fail(list(self._flying))
-                self._worker = message.worker
-            for seq in message.segmented:
-                if self._flying.pop(seq, None) is not None:
-                    self._ledger.segmented()
-            self._fail(message.failed)
-            # Credit that was given before the last frame came there is what that frame used up.
-            arrived = max(self._flying, default=-1) <= message.newest
-            self._granted = message.granted and arrived and len(self._flying) < CREDITS
-            if message.segmented or message.failed:
-                self._asks = False
-            self._lock.notify_all()
+        if isinstance(message, Credit):
+            with self._lock:
+                self._credit.receive(message)
+                self._lock.notify_all()
+        elif self._clock is not None:
+            change = self._clock.replied(message.asked_ns, message.said_ns, time.monotonic_ns())
+            if change is Reachability.RECOVERED:
+                self._log.info("inference host reachable")
 
-    def _hear(self, now_s: float) -> None:
-        self._answered_s = now_s
-        if self._silent:
-            self._silent = False
-            self._log.info("the host that searches answers")
-
-    def _ask(self, now_s: float) -> None:
-        """Another host, for its time."""
-        if now_s - self._asked_s >= ASK_S:
-            self._asked_s = now_s
+    def _exchange_clock(self, clock: ClockExchange, now_s: float) -> None:
+        if clock.request_due(now_s):
             self._try(encode(TimeRequest(self._camera, self._session, time.monotonic_ns())))
-        if not self._silent and now_s - self._answered_s >= SILENCE_S:
-            self._silent = True
-            self._log.warning("the host that searches does not answer: it is not there, or refuses this host's key")
-
-    def _expire(self) -> None:
-        late = time.monotonic() - DEADLINE_S
-        with self._lock:
-            lost = [seq for seq, sent_s in self._flying.items() if sent_s < late]
-            if lost:
-                self._fail(lost)
-                self._granted = False  # to be asked for again
-
-    def _fail(self, sequence_numbers: list[int]) -> None:
-        for seq in sequence_numbers:
-            if self._flying.pop(seq, None) is not None:
-                self._ledger.failed(Cause.FAILED)
-        self._lock.notify_all()
+        if clock.check(now_s) is Reachability.LOST:
+            self._log.warning("inference host unreachable or key rejected")
 
     def _send(self) -> None:
         if self._ended and self._try(encode(EndOfStream(self._camera, self._session))):
             self._ended = False
         now_s = time.monotonic()
-        if self._away:
-            self._ask(now_s)
-        offset_ns = self._clock.ns if self._away else 0
+        offset_ns: int | None = 0
+        if self._clock is not None:
+            self._exchange_clock(self._clock, now_s)
+            offset_ns = self._clock.offset_ns
         if offset_ns is None:
             return
         with self._lock:
-            if not self._granted:
-                first, again = not self._asks, now_s - self._told_s >= HELLO_S
-                if (self._mailbox and (first or again)) or (self._flying and again):
-                    self._asks, self._told_s = True, now_s
-                    self._try(encode(CreditRequest(self._camera, self._session, self._live)))
-                return
-            if not self._mailbox:
-                return
-            frame, stamps = self._mailbox.take()
-            self._granted, self._asks, self._told_s = False, False, now_s
-            self._flying[frame.ref.seq] = now_s
-            self._ledger.sent()
-            self._lock.notify_all()
+            is_request_due = self._credit.request_due(now_s)
+            taken = self._credit.take(now_s)
+            if taken is not None:
+                self._lock.notify_all()
+        if is_request_due:
+            self._try(encode(CreditRequest(self._camera, self._session, self._live)))
+        if taken is not None:
+            self._send_frame(*taken, offset_ns)
+
+    def _send_frame(self, frame: Frame, stamps: Stamps, offset_ns: int) -> None:
         stamps.sent_ns = time.monotonic_ns() + offset_ns
         sent = msgspec.structs.replace(frame.ref, received_mono_ns=frame.ref.received_mono_ns + offset_ns)
-        message = frame_message(Frame(sent, frame.band, frame.pixels), stamps, self._live, jpeg=self._jpeg)
-        if not self._try(message):  # the segmentation worker is gone, and its credit with it
+        message = frame_message(Frame(sent, frame.band, frame.pixels), stamps, self._live, jpeg=self._uplink.jpeg)
+        if not self._try(message):
             with self._lock:
-                self._fail([frame.ref.seq])
+                self._credit.not_sent(frame.ref.seq)
+                self._lock.notify_all()
 
     def _try(self, message: list[Any]) -> bool:
-        """Copied: without, pyzmq releases a picture through a thread of its own, which races with the process's end."""
+        """Send a message; return False where no segmentation worker is there.
+
+        It is copied: without, pyzmq releases pixels through a thread of its own, which races with the process's end.
+        """
         try:
             self._socket.send_multipart(message, flags=zmq.DONTWAIT)
-        except zmq.Again:  # no segmentation worker is there
+        except zmq.Again:
             return False
         return True

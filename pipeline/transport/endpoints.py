@@ -1,5 +1,7 @@
-"""Where the workers meet.  Socket files are relative to the run folder, the workers' working directory: the length of a
-socket's path is limited to about a hundred bytes, that of a run folder is not.
+"""The sockets between the workers.
+
+Socket files are relative to the run folder, the workers' working directory: the length of a socket's path is limited
+to about a hundred bytes, that of a run folder is not.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,6 @@ class Endpoints:
 
     segmentation: str = "ipc://segmentation.sock"  # DEALER/ROUTER: frames and credit
     results: str = "ipc://results.sock"  # PUSH/PULL: detections, camera states
-    live: str = "ipc://live.sock"  # PUB/SUB: pictures and tracks for the console
-    heartbeat: str = "ipc://heartbeat.sock"  # PUSH/PULL: signs of life, metrics
+    live: str = "ipc://live.sock"  # PUB/SUB: previews and tracks for the console
+    heartbeat: str = "ipc://heartbeat.sock"  # PUSH/PULL: heartbeats with metrics
     reload: str = "ipc://reload.sock"  # REQ/REP: `dasnet reload`

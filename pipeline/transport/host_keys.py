@@ -1,8 +1,8 @@
-"""Which hosts may connect now: those whose public keys lie in the keys folder, which may change at any time.
+"""Which hosts may connect: those whose public keys are in the keys folder, which may change at any time.
 
-A key that is taken away is refused from then on, and connections that were made with it are closed.  ZeroMQ asks for a
-key only when a connection is made and cannot close a single one: all are closed, and hosts whose keys are still there
-are back within a moment.
+A key that is removed is rejected from then on, and connections that were made with it are closed.  ZeroMQ checks a key
+only when a connection is made and cannot close a single one: all are closed, and hosts whose keys remain reconnect
+within a moment.
 """
 
 import os
@@ -22,7 +22,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class HostKeys:
-    """Belongs to the process that listens; asked from any thread."""
+    """The keys folder as the listening process knows it.  Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class HostKeys:
         self._thread.start()
 
     def guard(self, port: int) -> None:
-        """Close the connections to this port too when a key is taken away."""
+        """Close the connections to this port too when a key is removed."""
         self._ports.add(port)
 
     def host_of(self, key: bytes) -> str | None:
@@ -43,6 +43,7 @@ class HostKeys:
         return self._hosts.get(key)
 
     def close(self) -> None:
+        """End the thread that watches the folder."""
         self._stop.set()
         self._thread.join()
 
@@ -51,7 +52,7 @@ class HostKeys:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look at the folder now.  Without, it is looked at every CHECK_S."""
+        """Read the folder again now, if it has changed; the thread does so every CHECK_S."""
         with self._lock:
             stamp = _stamp(self._folder)
             if stamp == self._stamp:
@@ -63,7 +64,7 @@ class HostKeys:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """Differs whenever a key file was added, removed or written."""
+    """Return a value that differs whenever a key file was added, removed or written."""
     try:
         with os.scandir(folder / HOSTS) as entries:
             states = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".key")]
@@ -77,7 +78,7 @@ def _close_connections(ports: set[int]) -> int:
     closed = 0
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # it, or the connection, has just ended
-            own = os.dup(int(descriptor.name))  # cannot become that of another file while it is looked at
+            own = os.dup(int(descriptor.name))  # cannot become that of another file meanwhile
             if not stat.S_ISSOCK(os.fstat(own).st_mode):
                 os.close(own)
                 continue
@@ -89,7 +90,7 @@ def _close_connections(ports: set[int]) -> int:
 
 
 def _is_accepted(connection: socket.socket, ports: set[int]) -> bool:
-    """Not the listening socket: ZeroMQ ends the process when that is shut down."""
+    """Return whether it is an accepted connection: ZeroMQ ends the process when the listening socket is shut down."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     listens = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

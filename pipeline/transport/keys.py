@@ -1,10 +1,10 @@
-"""CURVE keys of a site: who may send frames to the host that searches, and whom the others may send them to.
+"""CURVE keys of a site, with which the inference host and the edge hosts authenticate each other.
 
-    FOLDER/server.key, server.key_secret            of the host that searches
-    FOLDER/hosts/NAME.key, hosts/NAME.key_secret    of each other one
+    FOLDER/server.key, server.key_secret            of the inference host
+    FOLDER/hosts/NAME.key, hosts/NAME.key_secret    of each edge host
 
 The files are ZeroMQ certificates.  A `.key` is public; a `.key_secret` belongs on its own host alone.  Removing
-hosts/NAME.key on the host that searches revokes that host's access at once.
+hosts/NAME.key on the inference host revokes that host's access at once.
 """
 
 import os
@@ -23,8 +23,8 @@ HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Of one host, Z85."""
+class KeyPair:
+    """The keys of one host, Z85."""
 
     public: bytes
     secret: bytes
@@ -32,21 +32,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class ClientKeys:
-    own: Pair
+    """What an edge host needs."""
+
+    own: KeyPair
     server: bytes  # public
 
 
 @dataclass(frozen=True)
 class ServerKeys:
-    own: Pair
+    """What the inference host needs."""
+
+    own: KeyPair
     hosts: dict[bytes, str]  # public key -> name
 
 
 def make_keys(folder: Path, hosts: list[str]) -> list[Path]:
-    """Those that are not there yet; returns the secret files that were made.  Raises ConfigError."""
+    """Make the keys that are missing; return the secret files that were made.  Raise ConfigError."""
     for host in hosts:
         if not HOST_NAME.fullmatch(host):
-            raise ConfigError(f"host {host[:70]!r}; allowed: {HOST_NAME.pattern}")
+            raise ConfigError(f"host {host[:70]!r}: must match {HOST_NAME.pattern}")
     wanted = [folder / SERVER, *(folder / HOSTS / host for host in hosts)]
     try:
         return [_make(place) for place in wanted if not _secret_file(place).exists()]
@@ -56,7 +60,7 @@ def make_keys(folder: Path, hosts: list[str]) -> list[Path]:
 
 def _make(place: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
-    before = os.umask(0o077)  # readable by nobody else, at no moment
+    before = os.umask(0o077)  # never readable by another user
     try:
         public, secret = zmq.auth.create_certificates(place.parent, place.name)
     finally:
@@ -66,18 +70,18 @@ def _make(place: Path) -> Path:
 
 
 def client_keys(folder: Path, host: str) -> ClientKeys:
-    """On the host of that name.  Raises ConfigError."""
-    return ClientKeys(_pair(folder / HOSTS / host), _public(folder / SERVER))
+    """Return the keys of the edge host of this name.  Raise ConfigError."""
+    return ClientKeys(_key_pair(folder / HOSTS / host), _public(folder / SERVER))
 
 
 def server_keys(folder: Path) -> ServerKeys:
-    """On the host that searches.  Raises ConfigError."""
+    """Return the keys of the inference host.  Raise ConfigError."""
     hosts = {_public(path.with_suffix("")): path.stem for path in sorted((folder / HOSTS).glob("*.key"))}
-    return ServerKeys(_pair(folder / SERVER), hosts)
+    return ServerKeys(_key_pair(folder / SERVER), hosts)
 
 
 def readable_hosts(folder: Path) -> dict[bytes, str]:
-    """The same hosts later, while it runs: a file that is no key any more is one that was taken away."""
+    """Return name by public key, without unreadable files: while running, those count as removed."""
     hosts: dict[bytes, str] = {}
     for path in sorted((folder / HOSTS).glob("*.key")):
         with suppress(ConfigError):
@@ -89,11 +93,11 @@ def _secret_file(place: Path) -> Path:
     return place.with_name(f"{place.name}.key_secret")
 
 
-def _pair(place: Path) -> Pair:
+def _key_pair(place: Path) -> KeyPair:
     public, secret = _read(_secret_file(place))
     if secret is None:
-        raise ConfigError(f"link.keys: {_secret_file(place)} holds no secret key; make one with `dasnet keys`")
-    return Pair(public, secret)
+        raise ConfigError(f"link.keys: {_secret_file(place)} holds no secret key; create one with `dasnet keys`")
+    return KeyPair(public, secret)
 
 
 def _public(place: Path) -> bytes:
@@ -104,4 +108,4 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"link.keys: {path} is missing or no key; make it with `dasnet keys`") from error
+        raise ConfigError(f"link.keys: {path} is missing or not a key; create it with `dasnet keys`") from error

@@ -1,4 +1,4 @@
-"""From the hosts that have cameras to the one that searches: TCP, with CURVE keys, each host for its own cameras.
+"""The link from edge hosts to the inference host: TCP with CURVE keys, each host for its own cameras.
 
 `Uplink` says how a capture worker reaches the inference host; `HostAuthenticator` admits edge hosts there.
 """
@@ -18,29 +18,38 @@ from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.host_keys import HostKeys
 from pipeline.transport.keys import ClientKeys, ServerKeys, client_keys, server_keys
 from pipeline.transport.rejects import RejectLog
-from pipeline.transport.sockets import Socket, made
+from pipeline.transport.sockets import Socket, unconnected
 from pipeline.transport.sockets import connected as connected_here
 
-ALIVE_MS, DEAD_MS = 1000, 5000  # a peer is asked so often whether it lives, and given up after so long
+PING_INTERVAL_MS, PING_TIMEOUT_MS = 1000, 5000  # of ZeroMQ's own heartbeat between connected peers
 
 
 @dataclass(frozen=True)
 class Uplink:
-    """Where a capture worker sends frames and camera states.  `away`: to another host, with other clocks."""
+    """Where a capture worker sends frames and camera states.
+
+    Attributes:
+        frames: address of the segmentation worker.
+        results: address of the track worker.
+        away: they are on another host, with another clock.
+        keys: None: not encrypted.
+        jpeg: compress pixels.
+    """
 
     frames: str = Endpoints.segmentation
     results: str = Endpoints.results
     away: bool = False
     keys: ClientKeys | None = None
-    jpeg: bool = False  # pixels are compressed on the way
+    jpeg: bool = False
 
     def connected(
         self, kind: int, endpoint: str, high_water: int, linger_ms: int = 0, *, patient: bool = False
     ) -> Socket:
+        """Return a connected socket; arguments as for `sockets.connected`."""
         if not self.away:
             return connected_here(kind, endpoint, high_water, linger_ms, patient=patient)
-        socket = made(kind, high_water, linger_ms)
-        _watched(socket)
+        socket = unconnected(kind, high_water, linger_ms)
+        _detect_dead_peers(socket)
         socket.setsockopt(zmq.IMMEDIATE, int(not patient))
         if self.keys is not None:
             socket.curve_publickey, socket.curve_secretkey = self.keys.own.public, self.keys.own.secret
@@ -50,7 +59,7 @@ class Uplink:
 
 
 def uplink(config: Config, camera: Camera) -> Uplink:
-    """Raises ConfigError where keys are missing."""
+    """Return the uplink of a camera.  Raise ConfigError where keys are missing."""
     if camera.host is None or config.link is None:
         return Uplink()
     link = config.link
@@ -60,7 +69,7 @@ def uplink(config: Config, camera: Camera) -> Uplink:
 
 @dataclass
 class _Unbound:
-    """A socket that does not listen yet, since its address is taken or not there."""
+    """A socket that does not listen yet, since its address is taken or does not exist."""
 
     socket: Socket
     address: str
@@ -69,11 +78,11 @@ class _Unbound:
 
 
 class HostAuthenticator:
-    """The searching host's door.  One a process: ZeroMQ asks one authenticator for all its sockets."""
+    """Admit edge hosts to the inference host.  One per process: ZeroMQ uses one authenticator for all its sockets."""
 
-    def __init__(self, config: Config, link: Link, refusals: RejectLog) -> None:
+    def __init__(self, config: Config, link: Link, rejects: RejectLog) -> None:
         self._link = link
-        self._refusals = refusals
+        self._rejects = rejects
         self._unbound: _Unbound | None = None
         self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
@@ -84,26 +93,26 @@ class HostAuthenticator:
             self._authenticator.start()
             self._authenticator.configure_curve_callback("*", credentials_provider=self)
         else:
-            structlog.get_logger().warning("the link to other hosts is not encrypted, and open to all that reach it")
+            structlog.get_logger().warning("link is not encrypted: every host that reaches it may send frames")
 
     def watch(self, config: Config) -> None:
-        """The cameras of the site from now on."""
+        """Set the cameras of the site from now on."""
         self._host_of = {camera.id: camera.host for camera in config.cameras}
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        """Asked by the authenticator: may the owner of this public key come in?"""
+        """Return whether the owner of this public key may connect; called by the authenticator."""
         if self._hosts is None:
             return False
-        self._hosts.refresh()  # a key that was taken away a moment ago is refused
+        self._hosts.refresh()  # a key that was removed a moment ago is rejected
         known = self._hosts.host_of(key) is not None
         if not known:
-            self._refusals.refuse(WireError("a connection with a key that is none of this site"), "stranger")
+            self._rejects.reject(WireError("connection with an unknown CURVE key"), "unknown key")
         return known
 
     def listening_socket(self, kind: int, port: int, high_water: int, listening: Gauge) -> Socket:
-        """Return a socket that listens as soon as its address is free: see `bind`.  One a gate."""
-        socket = made(kind, high_water, 0)
-        _watched(socket)
+        """Return a socket that listens as soon as its address is free: see `bind`.  One per authenticator."""
+        socket = unconnected(kind, high_water, 0)
+        _detect_dead_peers(socket)
         if self._hosts is not None:
             self._hosts.guard(port)
         if self._keys is not None:
@@ -115,7 +124,7 @@ class HostAuthenticator:
         return socket
 
     def bind(self) -> None:
-        """Try to listen where it is time to; for the thread that owns the socket, in each turn of its loop."""
+        """Try to listen where a retry is due; called in the loop of the thread that owns the socket."""
         waiting = self._unbound
         if waiting is None or time.monotonic() < waiting.next_s:
             return
@@ -128,15 +137,16 @@ class HostAuthenticator:
             waiting.retry.succeeded()
 
     def check(self, camera: str, part: zmq.Frame) -> None:
-        """That the message which `part` is of comes from this camera's own host.  Raises WireError."""
+        """Check that a message comes from its camera's own host; `part` is one of its parts.  Raise WireError."""
         host = self._host_of.get(camera)
         if host is None:
-            raise WireError(f"camera {camera[:64]!r}, which is on no other host")
+            raise WireError(f"camera {camera[:64]!r} of another host: expected one that is configured there")
         sender = self._hosts.host_of(_user(part)) if self._hosts is not None else host
         if sender != host:
-            raise WireError(f"camera {camera!r} of host {host!r} from host {sender!r}")
+            raise WireError(f"camera {camera!r} from host {sender!r}: expected host {host!r}")
 
     def close(self) -> None:
+        """Stop admitting hosts."""
         if self._authenticator is not None:
             self._authenticator.stop()
         if self._hosts is not None:
@@ -144,7 +154,7 @@ class HostAuthenticator:
 
 
 def _user(part: zmq.Frame) -> bytes:
-    """The sender's public key: what the authenticator made its user."""
+    """Return the sender's public key, which the authenticator set as its user id."""
     return str(part.get("User-Id")).encode()
 
 
@@ -153,8 +163,8 @@ def _address(link: Link, port: int) -> str:
     return f"tcp://{host}:{port}"
 
 
-def _watched(socket: Socket) -> None:
-    """A peer that is gone without a word, as when a cable is pulled, is noticed."""
-    socket.setsockopt(zmq.HEARTBEAT_IVL, ALIVE_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
+def _detect_dead_peers(socket: Socket) -> None:
+    """Detect a peer that is gone without closing the connection, as when a cable is pulled."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, PING_INTERVAL_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
     socket.setsockopt(zmq.IPV6, 1)

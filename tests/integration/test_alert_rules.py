@@ -7,27 +7,25 @@ tested by `promtool` in `test_dashboard.py`.
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from endurance import chaos
+from endurance.fleet import encoded, processes
 from support.program import CLIPS, REPOSITORY, Running, free_port
 from support.prometheus import Prometheus, hasty_dashboard, needs_prometheus, until
 from support.rtsp import RtspCameras
-
-sys.path.append(str(REPOSITORY / "scripts"))
-
-import chaos
-from fleet import encoded, processes
 
 SHORTER = {  # one after the other: what became [1m] must not become [5s] too
     r"for: \w+": "for: 1s",
@@ -49,6 +47,7 @@ class Site:
     program: Running
     cameras: RtspCameras
     prometheus: Prometheus
+    console_port: int
 
     def pid(self, worker: str) -> int:
         return processes(self.program)[worker][0]
@@ -77,6 +76,20 @@ def host_halted(site: Site) -> Mend:
 def halted(pid: int) -> Mend:
     os.kill(pid, signal.SIGSTOP)
     return partial(os.kill, pid, signal.SIGCONT)
+
+
+def console_port_taken(site: Site) -> Mend:
+    """Another program binds the console's port while the console restarts."""
+    taken: list[socket.socket] = []
+
+    def take() -> bool:
+        with suppress(OSError):
+            taken.append(socket.create_server(("127.0.0.1", site.console_port)))
+        return bool(taken)
+
+    os.kill(site.pid("console"), signal.SIGKILL)
+    until(take)
+    return taken[0].close
 
 
 def worker_killed_again_and_again(site: Site) -> Mend:
@@ -164,6 +177,7 @@ def clock_set_wrong(site: Site) -> Mend:
 FAULTS: dict[str, Callable[[Site], Mend]] = {
     "DasnetCameraBlind": camera_down,
     "DasnetWorkerDown": worker_halted,
+    "DasnetNotListening": console_port_taken,
     "DasnetSinkBacklog": sink_refused,
     "DasnetDiskLow": disk_full,
     "DasnetStoreFailing": store_locked,
@@ -195,7 +209,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "store": {"path": str(folder / "store" / "store.sqlite")},
             "sinks": [{"type": "jsonl", "path": str(folder / "events.jsonl")}],
             "metrics": {"port": free_port()},
-            "console": {"port": 0},
+            "console": {"port": (console_port := free_port())},
         }
         config.write_text(yaml.safe_dump(content))
         command = chaos.command(folder, folder / "clock", [sys.executable, str(script)])
@@ -203,7 +217,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             address = program.wait_for_line(r"^prometheus: (http://127\.0\.0\.1:\d+)/graph")[1]
             for name in cameras.ports:
                 program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{name}"}}', 5, timeout_s=100)
-            yield Site(folder, program, cameras, Prometheus(address))
+            yield Site(folder, program, cameras, Prometheus(address), console_port)
             os.killpg(program.process.pid, signal.SIGINT)
             assert program.stop() == 0
 

@@ -26,6 +26,7 @@ from support.console_site import (
     WIDTH,
     Feed,
     Process,
+    browser,
     faultless_page,
     in_a_thread,
     live_message,
@@ -35,8 +36,8 @@ from support.console_site import (
 )
 from support.events import CONFIRMED, LOST, event, track
 
-from pipeline.console.cameras import Cameras
-from pipeline.console.frames import KEPT_PICTURES, LiveFrames
+from pipeline.console.cameras import CameraMonitor
+from pipeline.console.frames import KEPT_IMAGES, LiveFrames
 from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
@@ -46,6 +47,8 @@ from pipeline.store.store import Alert, Store
 from pipeline.transport.listener import listen
 from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
 from pipeline.types import Cause, Event, EventKind, Track, TrackState
+
+__all__ = ["browser"]  # a fixture
 
 
 class Site:
@@ -114,7 +117,7 @@ def test_the_page_shows_pictures_with_the_marks_of_exactly_their_frame(page: Pag
 
 
 def test_an_alert_appears_with_its_snapshot_is_followed_and_ends(page: Page, site: Site) -> None:
-    expect(page.locator("#no-alerts")).to_have_text("No active alert.")
+    expect(page.locator("#no-alerts")).to_have_text("No active alerts.")
     cv2.imwrite(str(site.config.run_dir / "snapshots" / "shot-1.jpg"), picture(0))
     opened = event(CONFIRMED, track(41, label="unknown"), snapshot="shot-1.jpg", time_utc_ns=time.time_ns())
     site.store.append([opened])
@@ -144,8 +147,8 @@ def test_a_camera_is_enlarged_and_its_state_is_told(page: Page, site: Site) -> N
     card = page.locator('[data-camera="south"]')
     site.ledgers[0].connection(up=True)
     site.ledgers[1].connection(up=True)
-    expect(card.locator(".state")).to_have_text("Searching")
-    expect(page.locator("#summary")).to_have_text("2 cameras, all searching")
+    expect(card.locator(".state")).to_have_text("Processing")
+    expect(page.locator("#summary")).to_have_text("2 cameras, all processing")
     site.ledgers[1].connection(up=False)
     expect(card.locator(".state")).to_have_text("Down")
     expect(page.locator("#summary")).to_contain_text("south (down)")
@@ -170,7 +173,7 @@ def test_the_page_says_that_the_link_is_lost_and_comes_back_by_itself(page: Page
     canvas = page.locator('[data-camera="north"] .view canvas')
     site.console.stop(signal.SIGKILL)
     expect(page.locator("#banner")).to_contain_text("Connection to dasnet lost")
-    expect(page.locator('[data-camera="north"] .state')).to_have_text("Not known")
+    expect(page.locator('[data-camera="north"] .state')).to_have_text("Unknown")
     before = canvas.get_attribute("data-seq")
     site.console.start()
     expect(page.locator("#link")).to_have_text("Live", timeout=8000)
@@ -184,16 +187,16 @@ def test_a_store_that_cannot_be_read_is_not_shown_as_one_without_alerts(browser:
     config.store_path.write_bytes(b"garbage" * 1000)
     console = Process(config, f"ipc://{tmp_path}/nobody.sock")
     answer = httpx.get(console.url("/api/v1/alerts"))
-    assert answer.status_code == 503 and "is damaged or no store" in answer.json()["error"]
+    assert answer.status_code == 503 and "is damaged or not a store" in answer.json()["error"]
     page = browser.new_page()
     page.goto(console.url("/"))
-    expect(page.locator("#banner")).to_contain_text("is damaged or no store")
-    expect(page.locator("#no-alerts")).not_to_have_text("No active alert.")
+    expect(page.locator("#banner")).to_contain_text("is damaged or not a store")
+    expect(page.locator("#no-alerts")).not_to_have_text("No active alerts.")
     config.store_path.unlink()
     Store(config.store_path).close()
-    expect(page.locator("#no-alerts")).to_have_text("No active alert.")
+    expect(page.locator("#no-alerts")).to_have_text("No active alerts.")
     expect(page.locator("#banner")).not_to_be_visible()
-    expect(page.locator(".note")).to_have_text("Waiting for a picture")
+    expect(page.locator(".note")).to_have_text("Waiting for an image")
     page.close()
     assert console.stop() < 4
 
@@ -222,7 +225,7 @@ def test_the_api_says_what_is_allowed(site: Site) -> None:
         assert answer.status_code == 400 and allowed in answer.json()["error"]
     assert site.get("/api/v1/nothing").json() == {"error": "Not Found"}
     assert httpx.post(site.console.url("/api/v1/events")).status_code == 405
-    assert site.get("/api/v1/latency?window=1y").json() == {"error": "window '1y'; allowed: 10m, 1h, 24h"}
+    assert site.get("/api/v1/latency?window=1y").json() == {"error": "window '1y'; must be one of 10m, 1h, 24h"}
 
 
 def test_cameras_and_pictures(site: Site) -> None:
@@ -300,7 +303,7 @@ def test_a_foreign_host_is_refused(site: Site) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "127.0.0.1:x", "10.0.0.1"):
         for path in ("/", "/api/v1/cameras", "/static/main.js"):
             status, body = raw_status(site, path, host)
-            assert status == 421 and b"is not served; allowed: 127.0.0.1" in body
+            assert status == 421 and b"is not served; must be one of 127.0.0.1" in body
     assert not is_loopback("")
     assert raw_status(site, "/healthz", "")[0] in (400, 421)
 
@@ -358,14 +361,14 @@ def test_a_mailbox_keeps_the_newest_of_each_topic() -> None:
 
 def test_pictures_are_kept_for_a_while_and_for_one_session() -> None:
     frames = LiveFrames(["north"])
-    for seq in range(KEPT_PICTURES + 5):
+    for seq in range(KEPT_IMAGES + 5):
         frames.receive(live_message("north", seq))
-    frames.receive(live_message("north", KEPT_PICTURES + 5, picture_too=False))
-    assert [seq for seq in range(99) if frames.picture("north", seq, "s1")] == list(range(5, KEPT_PICTURES + 5))
-    assert frames.picture("north", 10, None) and not frames.picture("north", 10, "s0")
+    frames.receive(live_message("north", KEPT_IMAGES + 5, picture_too=False))
+    assert [seq for seq in range(99) if frames.image("north", seq, "s1")] == list(range(5, KEPT_IMAGES + 5))
+    assert frames.image("north", 10, None) and not frames.image("north", 10, "s0")
     frame = msgspec.structs.replace(decode(live_message("north", 0))[0], session="s2")
     frames.receive(encode(frame))
-    assert not frames.picture("north", 10, None)
+    assert not frames.image("north", 10, None)
 
 
 @pytest.mark.parametrize(
@@ -390,12 +393,12 @@ def test_a_live_frame_that_could_not_be_is_refused(changes: dict[str, Any], erro
 
 def test_the_state_of_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = site_config(tmp_path, "north")
-    cameras, frames, now_s = Cameras(config), LiveFrames(["north"]), [100.0]
+    cameras, frames, now_s = CameraMonitor(config), LiveFrames(["north"]), [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
 
     def look(after_s: float = 1.0) -> tuple[str, Cause | None, float]:
         now_s[0] += after_s
-        (status,) = cameras.look(frames)
+        (status,) = cameras.status(frames)
         return status.state, status.cause, status.blind_share
 
     assert look() == ("starting", None, 0.0)
@@ -430,7 +433,7 @@ def test_a_given_socket_is_served_and_a_bad_endpoint_is_a_clear_error(tmp_path: 
     stop.set()
     thread.join(5)
     assert not thread.is_alive()
-    with pytest.raises(ConfigError, match="live endpoint 'nonsense' cannot be connected to"):
+    with pytest.raises(ConfigError, match=r"live endpoint 'nonsense': .*must be a ZeroMQ endpoint"):
         in_a_thread(lambda: run_console(site_config(tmp_path, "north"), "nonsense", listen("127.0.0.1", 0)))
 
 

@@ -21,7 +21,7 @@ from support.program import dasnet
 from pipeline.config.file import load
 from pipeline.config.models import Config, Tls
 from pipeline.console import api, body, certificate
-from pipeline.console.attempts import AT_ONCE, EACH_S, Attempts
+from pipeline.console.attempts import BURST, REFILL_S, Attempts
 from pipeline.console.server import run_console
 from pipeline.console.sessions import Sessions
 from pipeline.errors import ConfigError
@@ -108,7 +108,7 @@ def test_silent_connections_keep_nobody_out_and_are_closed(site: Callable[..., C
             assert httpx.get(f"{url}/login", timeout=WAIT_S / 2).status_code == 200
         assert login(url, PASSWORD).status_code == 204
         open_now = sum(not is_closed(connection) for connection in held)
-        assert open_now <= listening.MAX_WAITING
+        assert open_now <= listening.MAX_IDLE
         until(lambda: all(is_closed(connection) for connection in held), 4 * WAIT_S)
 
 
@@ -130,7 +130,7 @@ def test_a_request_that_trickles_in_is_given_up_and_one_that_is_answered_may_tak
 
 
 def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(listening, "MAX_REQUESTS_OF_ONE", 2)
+    monkeypatch.setattr(listening, "MAX_REQUESTS_PER_ADDRESS", 2)
     with serving(site()) as url, ExitStack() as open_ones:
         for _ in range(2):
             stalled = open_ones.enter_context(connect(url, ATTACKER))
@@ -141,9 +141,9 @@ def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Conf
 
 
 def test_a_body_that_stalls_or_trickles_is_given_up(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(body, "GAP_S", 0.4)
-    monkeypatch.setattr(api, "BODY_S", 1.0)
-    monkeypatch.setattr(api, "UPLOAD_S", 1.0)
+    monkeypatch.setattr(body, "IDLE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(api, "UPLOAD_TIMEOUT_S", 1.0)
     with serving(site()) as url:
         token = login(url, PASSWORD).headers["set-cookie"].partition(";")[0]
         for path in ("/api/v1/login", "/api/v1/trials?name=x.png", "/api/v1/alerts/x/dismiss"):
@@ -169,7 +169,7 @@ def test_wrong_passwords_from_other_addresses_keep_nobody_out(site: Callable[...
         codes = [login(url, f"wrong {number}", ATTACKER).status_code for number in range(7)]
         assert codes == [401] * 5 + [429] * 2
         refused = login(url, PASSWORD, ATTACKER)
-        assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= EACH_S
+        assert refused.status_code == 429 and 0 < int(refused.headers["retry-after"]) <= REFILL_S
         for number in range(10, 45):
             assert login(url, "wrong as well", f"127.0.0.{number}").status_code == 401
         assert login(url, PASSWORD).status_code == 204
@@ -204,15 +204,15 @@ def test_behind_a_trusted_proxy_every_client_has_its_own_limit_and_an_untrusted_
 def test_wrong_passwords_are_forgotten_with_time_and_an_ipv6_client_is_its_network():
     now_s = [0.0]
     attempts = Attempts(lambda: now_s[0])
-    assert [attempts.take("192.0.2.1") for _ in range(AT_ONCE + 1)] == [0.0] * AT_ONCE + [EACH_S]
+    assert [attempts.take("192.0.2.1") for _ in range(BURST + 1)] == [0.0] * BURST + [REFILL_S]
     assert attempts.take("192.0.2.2") == 0
-    now_s[0] = EACH_S
-    assert [attempts.take("192.0.2.1") for _ in range(2)] == [0.0, EACH_S], "waiting costs nothing"
-    now_s[0] = 10 * EACH_S
-    for _ in range(3 * AT_ONCE):  # the right one never does
+    now_s[0] = REFILL_S
+    assert [attempts.take("192.0.2.1") for _ in range(2)] == [0.0, REFILL_S], "waiting costs nothing"
+    now_s[0] = 10 * REFILL_S
+    for _ in range(3 * BURST):  # the right one never does
         assert attempts.take("192.0.2.1") == 0
-        attempts.give_back("192.0.2.1")
-    for number in range(AT_ONCE):
+        attempts.refund("192.0.2.1")
+    for number in range(BURST):
         assert attempts.take(f"2001:db8::{number}") == 0
     assert attempts.take("2001:db8::ffff") > 0 and attempts.take("2001:db8:0:1::1") == 0
 
@@ -256,7 +256,7 @@ def test_sessions_end_with_the_password_by_age_and_live_on_where_they_cannot_be_
         sessions = Sessions(path, "hash")
         assert sessions.is_open(sessions.begin())
     assert [entry["event"] for entry in logs] == [
-        *("sessions cannot be read, all have ended",) * 2,
+        *("sessions cannot be read; all are closed",) * 2,
         "sessions cannot be stored",
     ]
     assert list(tmp_path.iterdir()) == [path]
@@ -337,10 +337,10 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
         until(lambda: all(is_closed(connection) for connection in silent), 4 * WAIT_S)
 
         tls.key.write_text("nonsense")
-        until(lambda: any(entry["event"] == "certificate not changed" for entry in logs))
+        until(lambda: any(entry["event"] == "certificate not reloaded" for entry in logs))
         assert httpx.get(f"{url}/login", verify=trusting).status_code == 200
         make_certificate(tmp_path)
-        until(lambda: any(entry["event"] == "certificate changed" for entry in logs))
+        until(lambda: any(entry["event"] == "certificate reloaded" for entry in logs))
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{url}/login", verify=trusting)
         anew = ssl.create_default_context(cafile=str(tls.certificate))
@@ -350,7 +350,7 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
 
 def test_a_certificate_that_browsers_refuse_is_warned_of_and_one_that_cannot_be_used_is_named(tmp_path: Path):
     good, other, late = make_certificate(tmp_path), make_certificate(tmp_path, "other"), tmp_path / "late.pem"
-    assert certificate.concern(certificate.load(good), good.certificate) is None
+    assert certificate.browser_objection(certificate.load(good), good.certificate) is None
     request = ["openssl", "x509", "-x509toreq", "-in", good.certificate, "-signkey", good.key, "-out", tmp_path / "csr"]
     subprocess.run(request, check=True, capture_output=True)
     (tmp_path / "db").touch()
@@ -390,7 +390,7 @@ def test_a_certificate_that_browsers_refuse_is_warned_of_and_one_that_cannot_be_
         ((tmp_path / "text", good.key), "console.tls.certificate: .*text must be a PEM file"),
         ((good.key, good.key), "must be a certificate and its key, both in PEM"),
         ((half, good.key), "must be a certificate and its key, both in PEM"),
-        ((good.certificate, locked), "console.tls.key: is encrypted; must be without a passphrase"),
+        ((good.certificate, locked), "console.tls.key: is encrypted; must have no passphrase"),
     ):
         with pytest.raises(ConfigError, match=said):
             certificate.load(Tls(certificate=files[0], key=files[1]))

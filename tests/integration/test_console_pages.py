@@ -112,8 +112,8 @@ def test_an_alert_is_acknowledged_and_dismissed_for_all_browsers_at_once(
     item = page.locator(f'#active [data-key="{alert}"]')
     before_ns = time.time_ns()
     item.get_by_role("button", name="Acknowledge").click()
-    expect(item.locator(".severity")).to_have_text("Alarm · seen")
-    expect(other.locator("#active .severity")).to_have_text("Alarm · seen", timeout=900)
+    expect(item.locator(".severity")).to_have_text("Alarm · acknowledged")
+    expect(other.locator("#active .severity")).to_have_text("Alarm · acknowledged", timeout=900)
     assert before_ns <= stored(site, alert).acknowledged_utc_ns <= time.time_ns()
 
     item.get_by_role("button", name="Dismiss").press("Enter")
@@ -189,7 +189,7 @@ def test_a_picture_and_a_clip_are_tried(page: Page, site: Site, tmp_path: Path) 
     assert mask.shape == (256, 320) and mask.any()
 
     page.locator("#file").set_input_files(clip)
-    expect(result).to_contain_text("72frames searched", timeout=60_000)
+    expect(result).to_contain_text("72frames processed", timeout=60_000)
     expect(result.get_by_role("link", name="drone_annotated.mp4")).to_be_visible()
     expect(result.locator("tbody tr")).to_contain_text("UAV #")
     assert not list((site.run_dir / "try").rglob("input.avi")), "what was uploaded is gone"
@@ -198,8 +198,8 @@ def test_a_picture_and_a_clip_are_tried(page: Page, site: Site, tmp_path: Path) 
 
 def test_what_cannot_be_tried_says_why(site: Site) -> None:
     for name, content, error in (
-        ("x.exe", b"x", "a file ending in '.exe'; allowed: .jpg"),
-        ("x.png", b"", "an empty file"),
+        ("x.exe", b"x", "file extension '.exe'; must be one of .jpg"),
+        ("x.png", b"", "empty file"),
         ("../../x.png", b"no picture", "input.png: is broken or no image"),
     ):
         answer = site.post("/trials", params={"name": name}, content=content)
@@ -381,11 +381,11 @@ def test_off_loopback_it_does_not_start_without_a_password(tmp_path: Path, monke
     path = write_config(tmp_path, host="127.0.0.1", port=0, password_file=tmp_path / "text")
     started = subprocess.run([*DASNET, "worker", "console", path], capture_output=True, text=True, cwd=REPOSITORY)
     assert started.returncode == 2
-    assert "text is no readable password file; make one with `dasnet password" in started.stderr
+    assert "text must be a readable password file, written by `dasnet password" in started.stderr
     short = subprocess.run(
         [*DASNET, "password", tmp_path / "new"], input="x\n", capture_output=True, text=True, cwd=REPOSITORY
     )
-    assert short.returncode == 2 and "allowed: 8 to 200" in short.stderr and not (tmp_path / "new").exists()
+    assert short.returncode == 2 and "must have 8 to 200" in short.stderr and not (tmp_path / "new").exists()
 
 
 def test_history_tells_quantiles_of_the_window_and_survives_a_new_host() -> None:

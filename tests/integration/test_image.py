@@ -108,7 +108,7 @@ def test_the_image_s_steps_give_a_program_that_runs_as_its_user(root: Root):
     home = "/var/lib/dasnet"
     root.run(f"chown {USER} {home}")
     said = root.run("HOME=/var/lib/dasnet /opt/dasnet/bin/dasnet doctor", user=USER, cwd=home)
-    assert "all that is needed is there" in said and "engine on the processor: native" in said
+    assert "all requirements are met" in said and "engine on the CPU: native" in said
     libraries = root.run("ls /opt/dasnet/lib/python3.*/site-packages/model/native/lib")
     assert all(form in libraries for form in ("avx2", "avx512-", "avx512bf16")), "it may run on another processor"
     (root.folder / home.lstrip("/") / "clip.mp4").write_bytes(

@@ -188,7 +188,7 @@ def test_the_support_bundle_holds_everything_but_secrets(site: Site, tmp_path: P
     assert json.loads(parts["ledgers.json"])["served"]["captured"] > 0
     assert any(json.loads(line)["kind"] == "track.confirmed" for line in parts["events.jsonl"].splitlines())
     assert "torch" in json.loads(parts["versions.json"])["packages"]
-    assert b"engine on the processor" in parts["doctor.txt"] and b"camera served" in parts["check.txt"]
+    assert b"engine on the CPU" in parts["doctor.txt"] and b"camera served" in parts["check.txt"]
     assert b"camera lost" in parts["log/dasnet.log"] and b"an older log with ***" in parts["log/dasnet.log.1"]
 
 

@@ -80,7 +80,7 @@ def test_the_metrics_answer_whatever_silent_connections_there_are(monkeypatch: p
         before = threading.active_count()
         silent = [held.enter_context(socket.create_connection(("127.0.0.1", port), 5)) for _ in range(300)]
         assert urllib.request.urlopen(url, timeout=5).status == 200
-        until(lambda: threading.active_count() <= before + listening.MAX_WAITING)
+        until(lambda: threading.active_count() <= before + listening.MAX_IDLE)
         assert [silent[0].recv(1), silent[100].recv(1)] == [b"", b""], "the oldest were closed"
         faults.append("console: cannot listen at its address")
         with pytest.raises(urllib.error.HTTPError) as refused:

@@ -17,8 +17,9 @@ from support.rtsp import RtspCameras
 from pipeline.capture.open import open_source
 from pipeline.config.models import Camera
 from pipeline.store import ledger
+from pipeline.transport.payloads import frame_of
 from pipeline.transport.sockets import Socket, bound
-from pipeline.transport.wire import Credit, CreditRequest, FrameHeader, decode, encode, frame_of
+from pipeline.transport.wire import Credit, CreditRequest, FrameHeader, decode, encode
 from pipeline.types import FrameRef
 
 FPS = 50

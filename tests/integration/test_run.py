@@ -72,8 +72,8 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
 
             program.wait_for_metric('dasnet_camera_to_track_seconds_count{camera="north"}', 1)  # by RTCP
             sums = [f'dasnet_{way}_to_track_seconds_sum{{camera="north"}}' for way in ("camera", "capture")]
-            told = program.metrics()
-            assert 0 < told[sums[0]] < told[sums[1]] + told[sums[1].replace("sum", "count")]  # one clock: much alike
+            metrics = program.metrics()
+            assert 0 < metrics[sums[0]] < metrics[sums[1]] + metrics[sums[1].replace("sum", "count")]  # one clock
 
             accounts = [ledger.read(ledger_file) for _ in range(200)]
             assert all(account.balanced for account in accounts)
@@ -93,7 +93,7 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
 def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself(tmp_path: Path):
     clip = shortened(DRONE, 60, tmp_path / "clip.mp4")
     config = site(tmp_path, [{"id": "file", "uri": "file:clip.mp4", "band": "infrared"}], run_dir="run")
-    result = dasnet("run", config.name, cwd=tmp_path)  # all relative, as a person would write it
+    result = dasnet("run", config.name, cwd=tmp_path)  # relative paths
     assert result.returncode == 0, result.stderr
     replayed = dasnet("replay", clip, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
     assert replayed.returncode == 0, replayed.stderr
@@ -111,7 +111,7 @@ def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself
     )
 
 
-def test_a_camera_whose_picture_freezes_is_said_to_be_blind(tmp_path: Path):
+def test_a_camera_whose_image_freezes_is_reported_blind(tmp_path: Path):
     with av.open(str(tmp_path / "still.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
@@ -121,7 +121,7 @@ def test_a_camera_whose_picture_freezes_is_said_to_be_blind(tmp_path: Path):
         container.mux(stream.encode(None))
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{tmp_path / 'still.mp4'}", "band": "infrared"}])
     with Running("run", config) as program:
-        # Counted from the first still picture on, though it is known to be one seconds later only.
+        # Counted from the first frozen frame on, though that is known only seconds later.
         program.wait_for_metric('dasnet_blind_seconds_total{camera="cam",cause="frozen"}', 5)
         program.wait_for_line("camera.blind.*cause=frozen")
         with StoreReader(tmp_path / "run" / "store.sqlite") as reader:
@@ -131,11 +131,11 @@ def test_a_camera_whose_picture_freezes_is_said_to_be_blind(tmp_path: Path):
             (EventKind.CAMERA_BLIND, Cause.FROZEN, Severity.WARNING),
         ]
         assert program.metrics()['dasnet_camera_up{camera="cam"}'] == 1
-        program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)  # it is searched all the same
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)  # its frames are still processed
     assert ledger.read(tmp_path / "run" / "ledgers" / "cam.ledger").balanced
 
 
-def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path):
+def test_killed_workers_are_replaced_and_counters_never_decrease(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
         program.wait_for_metric(confirmed("cam"), 1)
@@ -155,7 +155,7 @@ def test_killed_workers_are_replaced_and_counters_never_step_back(tmp_path: Path
         assert program.stop() == 0
 
 
-def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tmp_path: Path):
+def test_a_failing_store_and_failing_snapshots_stop_nothing(tmp_path: Path):
     run_dir = tmp_path / "run"
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
@@ -171,7 +171,7 @@ def test_neither_the_store_nor_snapshots_that_cannot_be_written_stop_anything(tm
             ready = program.wait_for_line(r"metrics: (http\S+)/metrics")[1] + "/readyz"
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(ready, timeout=5)
-            assert "store: takes no events" in refused.value.read().decode()
+            assert "store: write failing" in refused.value.read().decode()
             assert (run_dir / "spill.jsonl").stat().st_size
         program.wait_for_line("store recovered")
         program.wait_for_metric('dasnet_snapshots_lost_total{cause="disk"}', 1)
@@ -193,8 +193,8 @@ def worker_pid(program: Running, worker: str) -> int:
     return next(pid for pid, command in program.children().items() if f"worker {worker}" in command)
 
 
-def test_a_worker_that_ends_untold_is_replaced_and_until_then_it_is_down_in_the_metrics(tmp_path: Path):
-    """SIGTERM from a person or an out-of-memory daemon: it ends with 0, in order, and nobody asked the program."""
+def test_a_worker_that_ends_by_itself_is_replaced_and_down_in_the_metrics_until_then(tmp_path: Path):
+    """As with SIGTERM from an operator or an out-of-memory daemon: it exits with 0, unrequested."""
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 4}])
     with Running("run", config) as program:
         program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
@@ -205,9 +205,9 @@ def test_a_worker_that_ends_untold_is_replaced_and_until_then_it_is_down_in_the_
             program.wait_for_metric(up, 1)
             os.kill(worker_pid(program, worker), signal.SIGTERM)
             while seen[-2:] != [0, 1] and time.monotonic() < deadline_s:
-                value = program.metrics()[up]  # there all the time
+                value = program.metrics()[up]  # never missing
                 seen += [value] if value != seen[-1] else []
-                time.sleep(0.05)  # an HTTP endpoint can only be asked again
+                time.sleep(0.05)  # an HTTP endpoint can only be polled
             assert seen == [1, 0, 1], name
             assert program.metrics()[f'dasnet_worker_restarts_total{{worker="{name}"}}'] == 1
         counted = program.metrics()['dasnet_frames_segmented_total{camera="cam"}']
@@ -215,7 +215,7 @@ def test_a_worker_that_ends_untold_is_replaced_and_until_then_it_is_down_in_the_
         assert program.stop() == 0
 
 
-def test_a_recording_whose_worker_is_told_to_end_was_not_read_and_is_read_again(tmp_path: Path):
+def test_a_recording_whose_worker_is_terminated_is_read_again(tmp_path: Path):
     clip = shortened(DRONE, 40, tmp_path / "clip.mp4")
     config = site(tmp_path, [{"id": "file", "uri": f"file:{clip}", "band": "infrared"}])
     with Running("run", config) as program:
@@ -228,17 +228,17 @@ def test_a_recording_whose_worker_is_told_to_end_was_not_read_and_is_read_again(
     assert account.balanced and account.segmented >= 40
 
 
-def test_heartbeats_of_processes_that_the_program_did_not_start_are_refused(tmp_path: Path):
+def test_heartbeats_of_foreign_processes_are_rejected(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": "demo:scene", "rate_fps": 1}])
     with Running("run", config) as program, zmq.Context() as context, context.socket(zmq.PUSH) as orphan:
         program.wait_for_metric('dasnet_worker_up{worker="tracking"}', 1)
         orphan.connect(f"ipc://{tmp_path}/run/heartbeat.sock")
-        told = {"dasnet_stray": ("counter", "Text.", [Sample("dasnet_stray_total", {}, 1.0)])}
+        families = {"dasnet_stray": ("counter", "Text.", [Sample("dasnet_stray_total", {}, 1.0)])}
         for pid, run in ((1, ""), (worker_pid(program, "tracking"), "0123456789abcdef")):
-            orphan.send_multipart(encode(Heartbeat("tracking", pid, 1, told, run)))
+            orphan.send_multipart(encode(Heartbeat("tracking", pid, 1, families, run)))
         program.wait_for_metric('dasnet_messages_refused_total{worker="supervisor"}', 2)
         assert "dasnet_stray_total{}" not in program.metrics()
-        program.wait_for_line("message refused .*a heartbeat of process 1 as 'tracking'")
+        program.wait_for_line("message rejected .*heartbeat of process 1 as 'tracking'")
 
 
 def all_end(processes: Iterable[int], within_s: float = 20) -> bool:
@@ -278,8 +278,8 @@ def test_a_supervisor_that_is_killed_while_its_workers_start_leaves_no_orphan(tm
             assert all_end(program.children() | dict.fromkeys(workers)), f"left: {program.children()}"
 
 
-def test_what_a_killed_program_left_is_ended_by_the_next_start(tmp_path: Path):
-    """A process that stands still cannot end by itself; nor could one that hangs in a driver."""
+def test_the_next_start_ends_the_workers_of_a_killed_program(tmp_path: Path):
+    """A stopped process cannot end by itself, like one that hangs in a driver."""
     config = site(tmp_path, [{"id": "cam", "uri": "demo:scene", "rate_fps": 2}])
     with Running("run", config) as program:
         program.wait_for_line("camera.up")
@@ -290,14 +290,14 @@ def test_what_a_killed_program_left_is_ended_by_the_next_start(tmp_path: Path):
         program.process.wait()
         assert all_end(others) and list(program.children()) == [orphan]
         with Running("run", config) as second:
-            second.wait_for_line(f"ending a worker that an earlier run left.*pid={orphan} signal=SIGKILL")
+            second.wait_for_line(f"ending orphaned worker of an earlier run.*pid={orphan} signal=SIGKILL")
             assert all_end([orphan])
             second.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
             assert second.metrics()['dasnet_worker_restarts_total{worker="capture-cam"}'] == 0
             assert second.stop() == 0
 
 
-def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
+def test_a_worker_that_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
     camera = {"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}
     damaged = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "bad.pth"}))
@@ -311,7 +311,7 @@ def test_what_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
     assert missing.returncode == 2 and "model.checkpoint: no such file" in missing.stderr
 
 
-def test_two_programs_in_one_run_folder_are_refused(tmp_path: Path):
+def test_a_second_program_in_a_run_folder_is_refused(tmp_path: Path):
     config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
     with Running("run", config) as program:
         program.wait_for_line("camera.up")
@@ -330,5 +330,5 @@ def test_make_run_shows_both_demo_cameras_within_ten_seconds_and_ctrl_c_ends_it(
         program.wait_for_line(r"^console: http://127\.0\.0\.1:\d+/$")
         for camera in cameras:
             program.wait_for_metric(confirmed(str(camera["id"])), 1, timeout_s=10)
-        os.killpg(program.process.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+        os.killpg(program.process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         program.stop()

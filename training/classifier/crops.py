@@ -91,7 +91,7 @@ def _crops_of(
     ref = FrameRef(recording.name, recording.name, frame.number, float(frame.number), 0, 0)
     whole = Frame(ref, Band(recording.sensor), frame.image)
     (batch,) = segmenter.submit([whole])
-    (detections,) = batch.found()
+    (detections,) = segmenter.detect(batch)
     for box, centre in zip(
         detections.xyxy[:MAX_DETECTIONS].tolist(), detections.centroid[:MAX_DETECTIONS].tolist(), strict=True
     ):

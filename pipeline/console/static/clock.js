@@ -1,17 +1,17 @@
-// The server's clock as the browser knows it: ages must not depend on how this computer's clock is set.
+// An estimate of the server's clock, so that ages do not depend on this computer's clock.
 
 const KEPT = 30;
 
 class Clock {
-  #lags = []; // ms: this computer's clock minus the server's, plus the way here; the smallest is the truest
+  #offsets = []; // ms: this computer's clock minus the server's, plus network delay; the smallest is the best estimate
 
-  learn(serverNs) {
-    this.#lags.push(Date.now() - serverNs / 1e6);
-    if (this.#lags.length > KEPT) this.#lags.shift();
+update(serverNs) {
+    this.#offsets.push(Date.now() - serverNs / 1e6);
+    if (this.#offsets.length > KEPT) this.#offsets.shift();
   }
 
   get nowMs() {
-    return Date.now() - (this.#lags.length ? Math.min(...this.#lags) : 0);
+    return Date.now() - (this.#offsets.length ? Math.min(...this.#offsets) : 0);
   }
 
   ageS(ns) {

@@ -1,4 +1,4 @@
-// The dialog of one alert: its picture, all that is known of it, and what somebody says about it.
+// The dialog of one alert: its snapshot, its details, and its review.
 
 import {request} from "./request.js";
 import {evidence, make, name, score, timeElement} from "./text.js";
@@ -8,7 +8,7 @@ const REASONS = {bird: "Bird", aircraft: "Aircraft", insect: "Insect", reflectio
 const byId = (id) => document.getElementById(id);
 export const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
 
-// What becomes of it comes back through the stream of events, as to every browser.
+// The updated alert arrives through the event stream, as in every browser.
 export function review(id, verdict, reason) {
   const body = reason && JSON.stringify({reason});
   return request(`/alerts/${encodeURIComponent(id)}/${verdict}`, {method: "POST", body});
@@ -21,18 +21,18 @@ export class Details {
     this.showCamera = showCamera;
   }
 
-  // With the focus on what to dismiss it as, where that is what was asked for.
-  open(alert, isToDismiss = false) {
+  // `isDismissing` sets the focus on the reasons to dismiss the alert.
+  open(alert, isDismissing = false) {
     this.#shown = alert;
     byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
-    const picture = alert.snapshot
+    const image = alert.snapshot
       ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
-      : make("p", {className: "empty"}, "No snapshot was taken.");
-    byId("details-picture").replaceChildren(picture);
+      : make("p", {className: "empty"}, "No snapshot.");
+    byId("details-image").replaceChildren(image);
     this.#showReview();
     this.#showFacts();
     byId("details").showModal();
-    if (isToDismiss) byId("details-review").querySelector("[data-reason]").focus();
+    if (isDismissing) byId("details-review").querySelector("[data-reason]").focus();
   }
 
   receive(alerts) {

@@ -1,15 +1,15 @@
-// A frame's picture with the marks of exactly its tracks, and a target enlarged.
+// Draws a frame's image with its tracks, and enlarged crops of targets.
 
 import {colour, isTarget, name, score} from "./text.js";
 
 const PLATE = "rgba(8, 11, 15, .78)";
 const EDGE = "rgba(8, 11, 15, .5)";
-const MIN_MARK_PX = 22; // on screen: a target of three pixels must still be found
+const MIN_MARK_PX = 22; // on screen, so that a target of three pixels is visible
 const GAP_PX = 4;
-const ZOOM_AT_LEAST_PX = 24; // of the frame, around a target
+const MIN_CROP_PX = 24; // in the frame, around a target
 
-// Draws into all of `canvas`, which has the frame's aspect.  `picture` may be null.
-export function drawFrame(canvas, frame, picture) {
+// Fills `canvas`, which has the frame's aspect ratio.  `image` may be null.
+export function drawFrame(canvas, frame, image) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -24,13 +24,13 @@ export function drawFrame(canvas, frame, picture) {
   const left = (width - frame.width * scale) / 2;
   const top = (height - frame.height * scale) / 2;
   context.imageSmoothingQuality = "high";
-  if (picture) context.drawImage(picture, left, top, frame.width * scale, frame.height * scale);
+  if (image) context.drawImage(image, left, top, frame.width * scale, frame.height * scale);
   const shown = frame.tracks.filter((track) => track.state !== "lost");
   shown.sort((a, b) => isTarget(a.label) - isTarget(b.label)); // targets over distractors
   const boxes = shown.map((track) => place(track.xyxy, left, top, scale));
   shown.forEach((track, i) => drawMark(context, track, boxes[i]));
   const taken = [];
-  for (let i = shown.length - 1; i >= 0; i--) { // targets choose first where their label goes
+  for (let i = shown.length - 1; i >= 0; i--) { // labels of targets are placed first
     if (shown[i].state !== "tentative") drawLabel(context, shown[i], boxes[i], boxes, taken, width, height);
   }
 }
@@ -48,7 +48,7 @@ function drawMark(context, track, box) {
   context.globalAlpha = tentative ? 0.6 : 1;
   const outline = corners(box, track.state === "coasting" || tentative);
   const line = isTarget(track.label) && !tentative ? 2 : 1.5;
-  // Not in the colour of alarms: it is none yet, and may never be one.
+  // A tentative track is not an alarm, and must not have its colour.
   for (const [style, lineWidth] of [[EDGE, line + 1.5], [colour(tentative ? "" : track.label), line]]) {
     context.strokeStyle = style;
     context.lineWidth = lineWidth;
@@ -58,7 +58,7 @@ function drawMark(context, track, box) {
   context.restore();
 }
 
-// Four corners, or the whole box where it is dashed.
+// Four corners, or the whole box for dashed lines.
 function corners({x0, y0, x1, y1}, whole) {
   const path = new Path2D();
   if (whole) {
@@ -74,7 +74,7 @@ function corners({x0, y0, x1, y1}, whole) {
   return path;
 }
 
-// Where it covers the fewest of other labels and of targets.
+// Places the label where it overlaps the fewest other labels and targets.
 function drawLabel(context, track, box, boxes, taken, width, height) {
   context.font = "600 11px system-ui, sans-serif";
   const text = `${name(track.label)} #${track.id} ${score(track.score)}`;
@@ -106,20 +106,20 @@ function overlaps(plate, boxes) {
   return boxes.filter((b) => plate.x0 < b.x1 && b.x0 < plate.x1 && plate.y0 < b.y1 && b.y0 < plate.y1).length;
 }
 
-// The surroundings of a target, large; square.
-export function drawTarget(canvas, frame, picture, track) {
+// Draws an enlarged square crop around a target.
+export function drawTarget(canvas, frame, image, track) {
   const ratio = window.devicePixelRatio || 1;
   const side = Math.round(canvas.clientWidth * ratio);
   if (!side) return;
   if (canvas.width !== side) canvas.width = canvas.height = side;
   const [x0, y0, x1, y1] = track.xyxy;
-  const around = Math.max(ZOOM_AT_LEAST_PX, 1.8 * Math.max(x1 - x0, y1 - y0));
-  const scale = picture.width / frame.width; // the picture may be smaller than the frame
+  const around = Math.max(MIN_CROP_PX, 1.8 * Math.max(x1 - x0, y1 - y0));
+  const scale = image.width / frame.width; // the image may be smaller than the frame
   const context = canvas.getContext("2d", {alpha: false});
   context.fillStyle = "#07090c";
   context.fillRect(0, 0, side, side);
   context.imageSmoothingQuality = "high";
   const left = ((x0 + x1) / 2 - around / 2) * scale;
   const top = ((y0 + y1) / 2 - around / 2) * scale;
-  context.drawImage(picture, left, top, around * scale, around * scale, 0, 0, side, side);
+  context.drawImage(image, left, top, around * scale, around * scale, 0, 0, side, side);
 }

@@ -1,4 +1,4 @@
-// Latency, budget, drops and blind time over the last ten minutes, hour or day.
+// Latency, budget, dropped frames and blind time over the last ten minutes, hour or day.
 
 import {clock} from "./clock.js";
 import {drawBudget, drawHeat, milliseconds, STAGE_COLOURS} from "./plots.js";
@@ -10,19 +10,19 @@ const PERIOD_MS = 5000;
 const NAMES = {capture_to_track: "Capture to track", capture_to_alert: "Capture to alert"};
 const byId = (id) => document.getElementById(id);
 let chosen = "10m";
-let asked = 0; // so that a late answer to an earlier question is not shown
+let requests = 0; // a late response to an earlier request is ignored
 
 async function load() {
-  const question = ++asked;
+  const number = ++requests;
   let report = null;
   let problem = "";
   try {
     report = await request(`/latency?window=${chosen}`);
-    problem = report.error ? `No newer figures: ${report.error}` : "";
+    problem = report.error ? `No new samples: ${report.error}` : "";
   } catch (error) {
     problem = error.message;
   }
-  if (question !== asked) return;
+  if (number !== requests) return;
   byId("problem").hidden = !problem;
   if (byId("problem").textContent !== problem) byId("problem").textContent = problem;
   if (report) show(report);
@@ -78,7 +78,7 @@ function showLosses({losses, sampled_utc_ns}) {
   });
   byId("losses").replaceChildren(...rows);
   byId("no-losses").hidden = rows.length > 0;
-  byId("no-losses").textContent = sampled_utc_ns === null ? "Waiting for samples …" : "Nothing: every frame was searched.";
+  byId("no-losses").textContent = sampled_utc_ns === null ? "Waiting for samples …" : "None: every frame was processed.";
 }
 
 byId("windows").addEventListener("click", (event) => {

@@ -1,4 +1,4 @@
-// Alerts, events and tracks, as the store has them.
+// Lists of the store's alerts, events and tracks.
 
 import {clock} from "./clock.js";
 import {Details, review, SEVERITIES, snapshotUrl} from "./details.js";
@@ -18,7 +18,7 @@ export class Alerts {
 
   get active() {
     const active = this.#alerts.filter(isWaiting);
-    return active.sort((a, b) => isSeen(a) - isSeen(b) || rank(a) - rank(b)); // the newest first among equals, as they came
+    return active.sort((a, b) => isSeen(a) - isSeen(b) || rank(a) - rank(b)); // equal ones stay newest first
   }
 
   receive(alerts) {
@@ -30,7 +30,7 @@ export class Alerts {
     byId("ended-title").hidden = active.length === alerts.length;
     byId("alert-count").textContent = active.length ? String(active.length) : "";
     byId("no-alerts").hidden = active.length > 0;
-    byId("no-alerts").textContent = "No active alert.";
+    byId("no-alerts").textContent = "No active alerts.";
     this.#announce(active);
     this.details.receive(alerts);
     this.#tick();
@@ -45,7 +45,7 @@ export class Alerts {
     for (const alert of fresh) {
       const item = byId("active").querySelector(`[data-key="${alert.id}"]`);
       item?.classList.add("new");
-      item?.addEventListener("animationend", () => item.classList.remove("new"), {once: true}); // or a move would show it anew
+      item?.addEventListener("animationend", () => item.classList.remove("new"), {once: true}); // otherwise moving it would restart the animation
     }
   }
 
@@ -62,10 +62,10 @@ export class Alerts {
         make("span", {className: "why"}),
       ),
     );
-    const open = (isToDismiss) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isToDismiss);
+    const open = (isDismissing) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isDismissing);
     button.addEventListener("click", () => open(false));
     const seen = make("button", {type: "button", className: "acknowledge"}, "Acknowledge");
-    seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(() => open(false))); // there it can be tried again
+    seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(() => open(false))); // to try again there
     const dismiss = make("button", {type: "button", className: "dismiss"}, "Dismiss …");
     dismiss.addEventListener("click", () => open(true));
     return make("li", {}, button, make("div", {className: "actions"}, seen, dismiss));
@@ -87,8 +87,8 @@ const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.severity);
 
 function standing(alert) {
   if (alert.dismissed_utc_ns !== null) return `Dismissed: ${alert.dismissed_as}`;
-  if (alert.state === "ended") return isSeen(alert) ? "Ended" : "Ended · not seen";
-  return `${SEVERITIES[alert.severity]}${isSeen(alert) ? " · seen" : ""}`;
+  if (alert.state === "ended") return isSeen(alert) ? "Ended" : "Ended · not acknowledged";
+  return `${SEVERITIES[alert.severity]}${isSeen(alert) ? " · acknowledged" : ""}`;
 }
 
 function span(alert) {
@@ -109,10 +109,10 @@ function fillAlert(item, alert) {
   const thumb = item.querySelector(".thumb");
   if (thumb.dataset.file === (alert.snapshot ?? "")) return;
   thumb.dataset.file = alert.snapshot ?? "";
-  if (!alert.snapshot) return thumb.replaceChildren("no picture");
-  const picture = make("img", {alt: "", loading: "lazy", src: snapshotUrl(alert.snapshot)});
-  picture.addEventListener("error", () => thumb.replaceChildren("no picture"));
-  thumb.replaceChildren(picture);
+  if (!alert.snapshot) return thumb.replaceChildren("no image");
+  const image = make("img", {alt: "", loading: "lazy", src: snapshotUrl(alert.snapshot)});
+  image.addEventListener("error", () => thumb.replaceChildren("no image"));
+  thumb.replaceChildren(image);
 }
 
 export function showEvents(events) {
@@ -124,7 +124,7 @@ export function showEvents(events) {
     item.children[2].textContent = event.camera;
   });
   byId("no-events").hidden = events.length > 0;
-  byId("no-events").textContent = "Nothing happened yet.";
+  byId("no-events").textContent = "No events yet.";
 }
 
 export function showTracks(tracks) {
@@ -143,5 +143,5 @@ export function showTracks(tracks) {
     points.className = span.className = "number";
   });
   byId("no-tracks").hidden = tracks.length > 0;
-  byId("no-tracks").textContent = "No track yet.";
+  byId("no-tracks").textContent = "No tracks yet.";
 }

@@ -1,10 +1,10 @@
-// The stream of server-sent events: connects, and again whenever it ends or falls silent.
+// The stream of server-sent events, with reconnection when it ends or stalls.
 
-const SILENT_MS = 5000; // the server says something every second
+const STALL_MS = 5000; // the server sends a message every second
 const RETRY_MS = 1500;
 
 export class Live {
-  // `topics`: what to call with the data of each event.  `linked(isLinked)`: at each change.
+  // `topics`: callbacks for the data of each event.  `linked(isLinked)`: called on each change.
   constructor(topics, linked) {
     this.topics = topics;
     this.linked = linked;
@@ -31,10 +31,10 @@ export class Live {
   #watch() {
     const silent = performance.now() - this.heard;
     const tried = performance.now() - this.started;
-    if (silent > SILENT_MS) this.#set(false);
-    // A refused connection is given up by the browser for good, a half-open one is never noticed by it.
+    if (silent > STALL_MS) this.#set(false);
+    // Browsers do not retry a rejected connection, and do not notice a half-open one.
     const dead = this.source.readyState === EventSource.CLOSED && tried > RETRY_MS;
-    if (dead || (silent > SILENT_MS && tried > SILENT_MS)) this.#connect();
+    if (dead || (silent > STALL_MS && tried > STALL_MS)) this.#connect();
   }
 
   #set(isLinked) {

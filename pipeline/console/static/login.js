@@ -1,4 +1,4 @@
-// The login: sends the password, and goes to the wall.
+// The login page: sends the password, then opens the wall.
 
 import {request} from "./request.js";
 

@@ -1,4 +1,4 @@
-// The wall: wires the stream of events to the cameras and the lists.
+// The main page: connects the event stream to the wall and the lists.
 
 import {Alerts, showEvents, showTracks} from "./lists.js";
 import {connect} from "./top.js";

@@ -1,11 +1,11 @@
-// The two drawings of the latency page, as SVG: the budget, and the heat map.
+// SVG plots of the latency page: the latency budget, and the heat map.
 
 const SVG = "http://www.w3.org/2000/svg";
 export const STAGE_COLOURS = {
   decode: "#5aa9ff", transport: "#38c0c4", wait: "#e6ac4a", inference: "#e0705f",
   mask: "#b58bf0", track: "#6fc09b", alert: "#94aac4", sink: "#8a929c",
 };
-const BUDGETED = ["decode", "transport", "wait", "inference", "mask", "track"]; // up to the tracks
+const BUDGETED = ["decode", "transport", "wait", "inference", "mask", "track"]; // the stages of capture to track
 
 export function milliseconds(seconds) {
   if (seconds === null) return "–";
@@ -28,10 +28,10 @@ function drawing(box, height, label, ...children) {
 
 const empty = (text) => Object.assign(document.createElement("p"), {className: "empty", textContent: text});
 
-// One bar of the stages' p95; marks at the objective and at the p95 from capture to track.
+// A stacked bar of the stages' p95, with marks at the objective and at the p95 of capture to track.
 export function drawBudget(box, {stages, end_to_end, objective_s}) {
   const parts = stages.filter((stage) => BUDGETED.includes(stage.name) && stage.p95_s !== null);
-  if (!parts.length) return box.replaceChildren(empty("No frame was searched."));
+  if (!parts.length) return box.replaceChildren(empty("No frame was processed."));
   const total = parts.reduce((sum, stage) => sum + stage.p95_s, 0);
   const whole = end_to_end.find((part) => part.name === "capture_to_track").p95_s;
   const most = Math.max(total, objective_s, whole ?? 0) * 1.08;
@@ -56,10 +56,10 @@ export function drawBudget(box, {stages, end_to_end, objective_s}) {
   box.replaceChildren(drawing(box, 74, label, draw("rect", {x: 0, y: 22, width, height: 26, class: "ground"}), ...bars, ...lines));
 }
 
-// Columns are times, rows are latencies as the histogram has them; a column that was not sampled is hatched.
+// Columns are times, rows are the histogram's buckets; columns without samples are hatched.
 export function drawHeat(box, {columns, edges_s, from_utc_ns, step_s, objective_s}) {
   const rows = edges_s.length - 1;
-  if (rows < 1) return box.replaceChildren(empty("No frame was searched."));
+  if (rows < 1) return box.replaceChildren(empty("No frame was processed."));
   const [left, bottom, top, height] = [64, 20, 8, Math.max(110, Math.min(260, rows * 16))];
   const width = Math.max(280, box.clientWidth);
   const [wide, high] = [(width - left) / columns.length, height / rows];

@@ -1,11 +1,11 @@
-// Requests to the API: JSON out, JSON in; what goes wrong is an Error whose message is fit to be shown.
+// JSON requests to the API; failures are Errors with a message to display.
 
 export async function request(path, {method = "GET", body, timeoutMs = 10_000} = {}) {
   let response;
   try {
     response = await fetch(`/api/v1${path}`, {method, body, signal: AbortSignal.timeout(timeoutMs)});
   } catch {
-    throw new Error("dasnet does not answer");
+    throw new Error("dasnet does not respond");
   }
   if (response.status === 401 && location.pathname !== "/login") location.assign("/login");
   const text = await response.text();
@@ -13,8 +13,8 @@ export async function request(path, {method = "GET", body, timeoutMs = 10_000} =
   try {
     answer = text ? JSON.parse(text) : null;
   } catch {
-    // said below, by its status
+    // reported below by its status
   }
-  if (!response.ok) throw new Error(answer?.error ?? `dasnet answers with status ${response.status}`);
+  if (!response.ok) throw new Error(answer?.error ?? `dasnet responds with status ${response.status}`);
   return answer;
 }

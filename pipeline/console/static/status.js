@@ -1,4 +1,4 @@
-// What runs: versions, engine, checkpoint with its card, configuration, API.
+// The status page: versions, engine, checkpoint with its model card, configuration, API.
 
 import {request} from "./request.js";
 import {make} from "./text.js";
@@ -11,7 +11,7 @@ function list(element, rows) {
   element.replaceChildren(...shown.flatMap(([term, what]) => [make("dt", {}, term), make("dd", {}, String(what))]));
 }
 
-// As YAML would have it: the keys of an object, one a line, each under its parent.
+// Formats an object like YAML.
 function lines(value, depth = 0) {
   const indent = "  ".repeat(depth);
   if (Array.isArray(value)) {
@@ -32,14 +32,14 @@ function show(status) {
   const {build, checkpoint} = status;
   list(byId("running"), [
     ["dasnet", status.version],
-    ["Engine", build.engine ?? "not known: the workers have not said yet"],
+    ["Engine", build.engine ?? "unknown: not reported by the workers yet"],
     ["Model", build.model],
     ["Python", status.python],
     ["System", status.system],
     ...Object.entries(status.packages),
   ]);
   const {network, classes, preprocessing, decision, training, evaluation} = checkpoint.described;
-  const trained = Object.entries(training ?? {}).filter(([key]) => key !== "config"); // which is long, and in the file
+  const trained = Object.entries(training ?? {}).filter(([key]) => key !== "config"); // too long to show
   const flat = (part) => part && Object.entries(part).map(([key, value]) => `${key} ${JSON.stringify(value)}`).join(", ");
   list(byId("checkpoint"), [
     ["File", checkpoint.file],

@@ -1,11 +1,10 @@
-// Words, numbers and times as the page shows them, and the few ways in which it makes elements.  All text goes in as
-// text, never as markup.
+// Formatting of labels, numbers and times, and creation of elements.  Text is always inserted as text, never as markup.
 
 const COLOURS = {uav: "#ff6b66", unknown: "#ffb32e", bird: "#5aa9ff", airplane: "#94aac4", helicopter: "#9aa2f2"};
 const OTHER = "#a0a8b2";
 const KINDS = {
   "track.confirmed": "confirmed",
-  "track.labelled": "recognised",
+  "track.labelled": "classified",
   "track.lost": "lost",
   "camera.up": "Camera up",
   "camera.down": "Camera down",
@@ -70,8 +69,8 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Makes a list's children follow `items` and keeps the elements (and the focus, and the loaded pictures) of those that
-// stay.  `fill(element, item)` is called only for what changed.
+// Updates a list's children to `items`, keeping the elements (with focus and loaded images) of items that remain.
+// `fill(element, item)` is called only for changed items.
 export function follow(list, items, key, create, fill) {
   const old = new Map([...list.children].map((child) => [child.dataset.key, child]));
   let before = list.firstElementChild;

@@ -1,4 +1,4 @@
-// The head of every page: how the cameras are, how many alerts wait, whether the page is connected, the time.
+// The header of every page: camera summary, number of open alerts, connection state, time.
 
 import {clock} from "./clock.js";
 import {Live} from "./live.js";
@@ -9,9 +9,9 @@ const byId = (id) => document.getElementById(id);
 const title = document.title;
 let storeError = null;
 let isLinked = false;
-let linkedUntil = null; // when the link was lost
+let linkedUntil = null; // when the connection was lost
 
-// `topics`: what else to call with the data of each event.  `linked(isLinked)`: at each change.
+// `topics`: further callbacks for the data of each event.  `linked(isLinked)`: called on each change.
 export function connect(topics = {}, linked = () => {}) {
   const own = {site: receiveSite, alerts: receiveAlerts};
   const all = {};
@@ -30,11 +30,11 @@ export function connect(topics = {}, linked = () => {}) {
   });
 }
 
-// What somebody has to look at: what is there now, and was not dismissed.
+// Alerts that need attention: active and not dismissed.
 export const isWaiting = (alert) => alert.state === "active" && alert.dismissed_utc_ns === null;
 
 function receiveSite(site) {
-  clock.learn(site.now_utc_ns);
+  clock.update(site.now_utc_ns);
   storeError = site.store_error;
   summarise(site.cameras);
   const metrics = byId("metrics");
@@ -49,7 +49,7 @@ async function logOut() {
     await request("/logout", {method: "POST"});
     location.assign("/login");
   } catch (error) {
-    byId("summary").textContent = `Not logged out: ${error.message}`;
+    byId("summary").textContent = `Logout failed: ${error.message}`;
   }
 }
 
@@ -66,8 +66,8 @@ function summarise(cameras) {
   const summary = byId("summary");
   summary.dataset.mood = bad.length ? "bad" : worse.length ? "late" : "good";
   const text = worse.length
-    ? `${cameras.length - worse.length} of ${cameras.length} cameras searching. Not, or not fully: ${list(worse)}`
-    : cameras.length === 1 ? "1 camera, searching" : `${cameras.length} cameras, all searching`;
+    ? `${cameras.length - worse.length} of ${cameras.length} cameras processing. Others: ${list(worse)}`
+    : cameras.length === 1 ? "1 camera, processing" : `${cameras.length} cameras, all processing`;
   if (summary.textContent !== text) summary.textContent = text;
 }
 
@@ -75,14 +75,14 @@ function setLink(linked) {
   isLinked = linked;
   if (!linked) {
     linkedUntil = new Date();
-    request("/cameras").catch(() => {}); // leads to the login where the session has ended
+    request("/cameras").catch(() => {}); // redirects to the login where the session has ended
   }
   byId("link").dataset.state = linked ? "good" : "bad";
   byId("link").firstElementChild.textContent = linked ? "Live" : "Not connected";
   document.body.classList.toggle("unlinked", !linked);
   if (!linked) {
     byId("summary").dataset.mood = "late";
-    byId("summary").textContent = "State of the cameras not known";
+    byId("summary").textContent = "Camera status unknown";
   }
   showBanner();
 }
@@ -92,7 +92,7 @@ function showBanner() {
   let text = "";
   if (!isLinked && linkedUntil) {
     const since = linkedUntil.toLocaleTimeString("en-GB");
-    text = `Connection to dasnet lost at ${since}. What is below is from then. Connecting again …`;
+    text = `Connection to dasnet lost at ${since}. Data below is from then. Reconnecting …`;
   } else if (storeError) {
     text = `Alerts, events and tracks cannot be read: ${storeError}`;
   }

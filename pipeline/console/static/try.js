@@ -1,4 +1,4 @@
-// Try it: sends a file, and shows what was found in it.
+// The "Try it" page: uploads a file, and shows the detections or tracks in it.
 
 import {request} from "./request.js";
 import {duration, make, name, score} from "./text.js";
@@ -9,16 +9,16 @@ const TIMEOUT_MS = 150_000;
 const byId = (id) => document.getElementById(id);
 let isBusy = false;
 
-async function search(file) {
+async function process(file) {
   if (isBusy) return;
   byId("problem").hidden = true;
   byId("result").hidden = true;
   const started = performance.now();
-  const tell = () => (byId("working").textContent = `Searching ${file.name} … ${duration((performance.now() - started) / 1000)}`);
-  const timer = setInterval(tell, 1000);
+  const showProgress = () => (byId("working").textContent = `Processing ${file.name} … ${duration((performance.now() - started) / 1000)}`);
+  const timer = setInterval(showProgress, 1000);
   isBusy = true;
   byId("file").disabled = true;
-  tell();
+  showProgress();
   try {
     if (file.size > MAX_BYTES) throw new Error(`${file.name} is larger than 64 MiB`);
     const path = `/trials?name=${encodeURIComponent(file.name)}`;
@@ -37,7 +37,7 @@ async function search(file) {
 
 function show(file, trial) {
   const stem = file.name.replace(/\.[^.]*$/, "");
-  const parts = trial.kind === "picture" ? pictureParts(file, trial) : clipParts(file, trial);
+  const parts = trial.kind === "picture" ? imageParts(file, trial) : clipParts(file, trial);
   const links = trial.files.map(({name: part, url, bytes}) => {
     const saved = trial.kind === "picture" ? part.replace("input", stem) : `${stem}_${part}`;
     return make("li", {}, make("a", {href: url, download: saved}, saved), ` ${bytes < 1024 ? `${bytes} B` : `${Math.round(bytes / 1024)} KiB`}`);
@@ -65,7 +65,7 @@ function table(heads, rows) {
   return make("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: heads.join(", ")}, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells("td", row))))));
 }
 
-function pictureParts(file, {result, time_s, files}) {
+function imageParts(file, {result, time_s, files}) {
   const {boxes, size_px, inference_ms, engine} = result;
   const figure = (ending, text) =>
     make("figure", {}, make("img", {src: urlOf({files}, ending), alt: `${text} of ${file.name}`}), make("figcaption", {}, text));
@@ -74,13 +74,13 @@ function pictureParts(file, {result, time_s, files}) {
     make(
       "div",
       {className: "tiles"},
-      tile(String(boxes.length), boxes.length === 1 ? "target" : "targets"),
-      tile(`${inference_ms.toFixed(0)} ms`, "in the network, as its first frame"),
-      tile(duration(time_s), "with loading it"),
+      tile(String(boxes.length), boxes.length === 1 ? "detection" : "detections"),
+      tile(`${inference_ms.toFixed(0)} ms`, "inference, first frame"),
+      tile(duration(time_s), "in total, with loading the network"),
       tile(`${size_px[0]} × ${size_px[1]}`, `pixels, ${engine}`),
     ),
     make("div", {className: "columns"}, figure("_overlay.png", "Overlay"), figure("_mask.png", "Mask")),
-    panel("Boxes", rows.length ? table(["Label", "Score", "Left, top, right, bottom (px)", "Area (px)"], rows) : make("p", {className: "empty"}, "Nothing was found.")),
+    panel("Boxes", rows.length ? table(["Label", "Score", "Left, top, right, bottom (px)", "Area (px)"], rows) : make("p", {className: "empty"}, "No detections.")),
   ];
 }
 
@@ -93,22 +93,22 @@ function clipParts(file, {result, time_s, frames_limit, files}) {
       "div",
       {className: "tiles"},
       tile(String(result.alerts), result.alerts === 1 ? "alert" : "alerts"),
-      tile(String(result.frames), `frames searched${cut}`),
-      tile(inference ? `${inference.p50.toFixed(0)} ms` : "–", "a frame in the network (p50)"),
-      tile(duration(time_s), "in all, with loading it"),
+      tile(String(result.frames), `frames processed${cut}`),
+      tile(inference ? `${inference.p50.toFixed(0)} ms` : "–", "inference per frame (p50)"),
+      tile(duration(time_s), "in total, with loading the network"),
     ),
     make("div", {className: "columns"}, make("figure", {}, make("video", {src: urlOf({files}, "annotated.mp4"), controls: true, muted: true, loop: true, ariaLabel: `Overlay of ${file.name}`}), make("figcaption", {}, "Overlay"))),
-    panel("Tracks", rows.length ? table(["Track", "Score", "From", "To", "Frames seen"], rows) : make("p", {className: "empty"}, "Nothing was tracked.")),
+    panel("Tracks", rows.length ? table(["Track", "Score", "From", "To", "Detections"], rows) : make("p", {className: "empty"}, "No tracks.")),
   ];
 }
 
 const drop = byId("drop");
-byId("file").addEventListener("change", () => byId("file").files[0] && search(byId("file").files[0]));
+byId("file").addEventListener("change", () => byId("file").files[0] && process(byId("file").files[0]));
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
-    event.preventDefault(); // a file that misses must not replace the page
+    event.preventDefault(); // otherwise a file dropped beside the area would replace the page
     drop.classList.toggle("over", kind === "dragover");
   });
 }
-document.addEventListener("drop", (event) => event.dataTransfer.files[0] && search(event.dataTransfer.files[0]));
+document.addEventListener("drop", (event) => event.dataTransfer.files[0] && process(event.dataTransfer.files[0]));
 connect();

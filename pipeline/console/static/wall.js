@@ -1,20 +1,20 @@
-// The wall: a card for each camera, with the newest picture whose tracks are known, and the camera's state.
+// The wall: a card per camera with its newest tracked frame and its state.
 
 import {clock} from "./clock.js";
 import {drawFrame, drawTarget} from "./draw.js";
 import {colour, duration, follow, make, name, score} from "./text.js";
 
-const PICTURE_EVERY_MS = 80; // of each camera
+const FRAME_PERIOD_MS = 80; // per camera
 const TIMEOUT_MS = 5000;
 const LATE_S = 2;
 const OLD_S = 5;
-const CHIPS = 8; // what does not fit is not seen
-const MANY = 3; // cameras, with which the cards stand in more than one row
+const CHIPS = 8; // at most; those that do not fit are cut off
+const MANY = 3; // cameras, above which the cards are in several rows
 const BANDS = {visible: "Visible", infrared: "Infrared"};
 
 class Card {
-  #shown = null; // {frame, picture}: what the canvas shows
-  #waiting = null; // the newest frame that has a picture
+  #shown = null; // {frame, image} on the canvas
+  #waiting = null; // the newest frame that has an image
   #busy = false;
   #status = null;
   #isLinked = true;
@@ -64,7 +64,7 @@ class Card {
       this.#waiting = frame;
       this.#pump();
     } else if (!this.#shown || clock.ageS(this.#shown.frame.received_utc_ns) > LATE_S) {
-      this.#show(frame, null); // no pictures come: the tracks alone
+      this.#show(frame, null); // no images arrive: show only the tracks
     }
   }
 
@@ -75,9 +75,9 @@ class Card {
       const started = performance.now();
       const frame = this.#waiting;
       this.#waiting = null;
-      const picture = await fetchPicture(frame);
-      if (picture) this.#show(frame, picture);
-      const rest = PICTURE_EVERY_MS - (performance.now() - started);
+      const image = await fetchImage(frame);
+      if (image) this.#show(frame, image);
+      const rest = FRAME_PERIOD_MS - (performance.now() - started);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, rest)));
     }
     this.#busy = false;
@@ -87,9 +87,9 @@ class Card {
     this.#pump();
   }
 
-  #show(frame, picture) {
-    this.#shown?.picture?.close();
-    this.#shown = {frame, picture};
+  #show(frame, image) {
+    this.#shown?.image?.close();
+    this.#shown = {frame, image};
     this.view.style.aspectRatio = `${frame.width} / ${frame.height}`;
     this.#draw();
     this.#tick();
@@ -97,34 +97,34 @@ class Card {
 
   #draw() {
     if (!this.#shown) return;
-    const {frame, picture} = this.#shown;
-    drawFrame(this.canvas, frame, picture);
+    const {frame, image} = this.#shown;
+    drawFrame(this.canvas, frame, image);
     this.canvas.dataset.seq = frame.seq;
-    this.canvas.dataset.picture = picture !== null;
+    this.canvas.dataset.picture = image !== null;
     const tracks = frame.tracks.filter((track) => track.state === "confirmed" || track.state === "coasting");
-    this.canvas.ariaLabel = `${this.id}: ${tracks.map((track) => name(track.label)).join(", ") || "nothing tracked"}`;
+    this.canvas.ariaLabel = `${this.id}: ${tracks.map((track) => name(track.label)).join(", ") || "no tracks"}`;
     const shown = [...tracks].sort((a, b) => rank(a) - rank(b) || a.id - b.id).slice(0, CHIPS);
     follow(this.chips, shown, (track) => track.ulid, makeChip, fillChip);
     shown.forEach((track, i) => {
       const zoom = this.chips.children[i].querySelector("canvas");
-      if (picture && track.state !== "coasting") drawTarget(zoom, frame, picture, track);
+      if (image && track.state !== "coasting") drawTarget(zoom, frame, image, track);
     });
   }
 
-  // Once a second, and at each change: what is old must look old, also when nothing comes any more.
+  // Called periodically and on each change, so that an old image looks old even if no more frames arrive.
   #tick() {
     const status = this.#status;
     const age = this.#shown ? clock.ageS(this.#shown.frame.received_utc_ns) : null;
     this.age.textContent = age === null ? "" : duration(age);
-    this.age.title = "Age of the picture";
-    const [mood, text] = this.#isLinked ? mode(status) : ["wait", "Not known"];
+    this.age.title = "Age of the image";
+    const [mood, text] = this.#isLinked ? mode(status) : ["wait", "Unknown"];
     this.state.textContent = text;
     this.element.dataset.mood = mood;
     this.element.dataset.age = age === null ? "none" : age > OLD_S ? "old" : age > LATE_S ? "late" : "fresh";
     const note =
       age === null
-        ? status?.state === "down" ? "No picture: the camera does not answer" : "Waiting for a picture"
-        : age > OLD_S ? `Picture is ${duration(age)} old` : this.#shown.picture ? "" : "Tracks without pictures";
+        ? status?.state === "down" ? "No image: the camera does not respond" : "Waiting for an image"
+        : age > OLD_S ? `Image is ${duration(age)} old` : this.#shown.image ? "" : "Tracks without images";
     this.note.textContent = note;
     this.note.hidden = !note;
   }
@@ -136,7 +136,7 @@ class Card {
 
 const rank = (track) => ({uav: 0, unknown: 1})[track.label] ?? 2;
 
-// How to feel about a camera, and why.
+// The mood and text of a camera's state.
 export function mode(status) {
   if (!status || status.state === "starting") return ["wait", "Starting"];
   if (status.state === "down") return ["bad", "Down"];
@@ -144,17 +144,17 @@ export function mode(status) {
   if (status.blind_share >= 0.05) {
     return ["late", `Blind ${Math.round(status.blind_share * 100)} %${status.cause ? ` · ${status.cause}` : ""}`];
   }
-  return ["good", "Searching"];
+  return ["good", "Processing"];
 }
 
-async function fetchPicture(frame) {
+async function fetchImage(frame) {
   const session = encodeURIComponent(frame.session);
   const url = `/api/v1/cameras/${encodeURIComponent(frame.camera)}/frames/${frame.seq}.jpg?session=${session}`;
   try {
     const response = await fetch(url, {signal: AbortSignal.timeout(TIMEOUT_MS)});
     return response.ok ? await createImageBitmap(await response.blob()) : null;
   } catch {
-    return null; // gone, cut off or no JPEG: the next one is on its way
+    return null; // expired, interrupted or not a JPEG: the next one will follow
   }
 }
 
@@ -165,7 +165,7 @@ function makeChip() {
 function fillChip(chip, track) {
   chip.style.setProperty("--label", colour(track.label));
   chip.querySelector("b").textContent = name(track.label);
-  const what = track.state === "coasting" ? "out of sight" : score(track.score);
+  const what = track.state === "coasting" ? "coasting" : score(track.score);
   chip.querySelector("span").textContent = `#${track.id} · ${what}`;
 }
 

@@ -1,4 +1,4 @@
-"""Snapshots are a bonus: one that cannot be written stops nothing, and is counted."""
+"""Snapshots: drawn at the preview's scale; one that cannot be written is counted and stops nothing."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ from support.disks import fill, needs_mount, remount, small_disk
 from support.events import until
 from support.scenes import SURE_UAV, frame
 
-from pipeline.alerting.snapshots import MAX_WAITING, Snapshot, SnapshotWriter
+from pipeline.alerting.snapshots import MAX_QUEUED, Snapshot, SnapshotWriter, write_snapshot
 from pipeline.telemetry.metrics import TrackingMetrics
 
+PREVIEW_SIZE_PX = (320, 256)  # half the frame's
 JPEG = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (256, 320, 3), np.uint8))[1].tobytes()
-DETECTIONS = frame(3, [(50, 60, 8, SURE_UAV)])
+DETECTIONS = frame(3, [(500, 160, 40, SURE_UAV)])
 
 
 @dataclass
@@ -43,10 +44,22 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def written(site: Site, name: str) -> bool:
-    return (site.folder / name).exists() and cv2.imread(str(site.folder / name)).shape[:2] == DETECTIONS.size_px[::-1]
+    return (site.folder / name).exists() and cv2.imread(str(site.folder / name)).shape[1::-1] == PREVIEW_SIZE_PX
 
 
-def test_a_folder_that_was_removed_is_made_again(site: Site) -> None:
+def test_the_overlay_is_drawn_at_the_scale_of_the_preview(tmp_path: Path) -> None:
+    gray = np.full((*PREVIEW_SIZE_PX[::-1], 3), 128, np.uint8)
+    path = tmp_path / "snapshots" / "a.jpg"
+    write_snapshot(path, cv2.imencode(".jpg", gray)[1].tobytes(), DETECTIONS, [])
+    drawn = cv2.imread(str(path))
+    assert drawn.shape == gray.shape
+    target = drawn[71:89, 241:259]  # its box is (240, 70, 260, 90) in the preview
+    assert (np.abs(target.astype(int) - 128).max(axis=2) > 10).all(), "the mask is tinted"
+    rows, columns = np.nonzero(np.abs(drawn.astype(int) - 128).max(axis=2) > 10)
+    assert rows.min() > 20 and rows.max() < 130 and columns.min() > 140 and columns.max() < 320
+
+
+def test_a_removed_folder_is_created_again(site: Site) -> None:
     site.write("a.jpg")
     until(lambda: written(site, "a.jpg"))
     shutil.rmtree(site.folder.parent)
@@ -55,7 +68,7 @@ def test_a_folder_that_was_removed_is_made_again(site: Site) -> None:
     assert site.forgotten == []
 
 
-def test_a_folder_that_cannot_be_made_costs_the_snapshots_alone(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_created_loses_only_snapshots(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.folder.parent.mkdir(parents=True)
     site.folder.touch()
     for name in ("a.jpg", "b.jpg"):
@@ -67,23 +80,23 @@ def test_a_folder_that_cannot_be_made_costs_the_snapshots_alone(site: Site, caps
     assert site.forgotten == ["a.jpg", "b.jpg"]
 
 
-def test_what_is_no_jpeg_and_what_is_too_much_are_counted_apart(site: Site) -> None:
+def test_malformed_jpegs_and_overload_are_counted_by_cause(site: Site) -> None:
     site.write("a.jpg", b"\xff\xd8 no image")
     until(lambda: site.lost("malformed") == 1)
-    for number in range(20 * MAX_WAITING):
+    for number in range(20 * MAX_QUEUED):
         site.write(f"{number}.jpg")
     assert site.lost("overload") > 0
     site.writer.stop(20)
-    assert len(list(site.folder.iterdir())) + site.lost("overload") == 20 * MAX_WAITING
+    assert len(list(site.folder.iterdir())) + site.lost("overload") == 20 * MAX_QUEUED
 
 
 @needs_mount
-def test_a_full_and_a_read_only_disk_cost_the_snapshots_alone(site: Site) -> None:
+def test_a_full_or_read_only_disk_loses_only_snapshots(site: Site) -> None:
     with small_disk(site.folder):
         filler = fill(site.folder)
         site.write("full.jpg")
         until(lambda: site.lost("disk") == 1)
-        assert sorted(path.name for path in site.folder.iterdir()) == ["filler"], "no half of one is left"
+        assert sorted(path.name for path in site.folder.iterdir()) == ["filler"], "no partial file is left"
         filler.unlink()
         remount(site.folder, "ro")
         site.write("ro.jpg")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.program import CLIPS
+from support.program import CLIPS, REPOSITORY
 from torch import Tensor
 
 from model import build
@@ -16,7 +16,7 @@ from model.checkpoint import Loaded, save
 from model.metadata import Metadata
 from pipeline.bench import run as bench
 from pipeline.bench import worker
-from pipeline.bench.results import Entrant, Mask, Report, Sample, mask_rows, rows
+from pipeline.bench.results import MaskComparison, Report, Timing, Variant, mask_rows, rows
 from pipeline.bench.run import BenchOptions, Candidate, run_bench
 from pipeline.bench.worker import Forward, Task
 from pipeline.errors import ConfigError
@@ -39,7 +39,7 @@ def dying(loaded: Loaded, _task: Task) -> Forward:
 
 def coarse(loaded: Loaded, _task: Task) -> Forward:
     """Takes no real frame."""
-    return worker.OfMultiples(loaded.network, 1024)
+    return worker.FixedMultiple(loaded.network, 1024)
 
 
 def raising(_loaded: Loaded, _task: Task) -> Forward:
@@ -61,7 +61,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     table[2:2] = [Candidate("dying", "test_bench:dying"), Candidate("raising", "test_bench:raising")]
     table += [
         Candidate("coarse", "test_bench:coarse"),
-        Candidate("absent", "test_bench:dying", packages=("no_such_package",)),
+        Candidate("absent", "test_bench:dying", required_packages=("no_such_package",)),
         Candidate("cuda", "pipeline.bench.worker:engine", arguments={"kind": "no such engine"}),
     ]
     options = BenchOptions(
@@ -75,7 +75,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "CANDIDATES", tuple(table))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{REPOSITORY / 'tests'}")
         code = run_bench(checkpoint, options)
     return code, json.loads(out.read_text())
 
@@ -137,22 +137,22 @@ def test_what_cannot_be_had_is_listed_with_the_reason(measured: tuple[int, dict[
     _, found = measured
     reasons = {row["candidate"]: row["reason"] for row in found["unavailable"]}
     assert reasons["absent"] == "not installed: no_such_package"
-    assert "engine 'no such engine'; allowed:" in reasons["cuda"]
+    assert "engine 'no such engine'" in reasons["cuda"]
 
 
 def test_ratios_are_taken_within_rounds():
-    slow, fast = Entrant("reference", "fp32", 1), Entrant("torch", "fp32", 1)
+    slow, fast = Variant("reference", "fp32", 1), Variant("torch", "fp32", 1)
     report = Report({}, {}, {})
     for number, (reference_ms, own_ms) in enumerate([(10, 5), (20, 10), (90, 10)]):
-        report.samples.append(Sample(slow, 8, 8, 2, number, number, reference_ms))
-        report.samples.append(Sample(fast, 8, 8, 2, number, number, own_ms))
+        report.samples.append(Timing(slow, 8, 8, 2, number, number, reference_ms))
+        report.samples.append(Timing(fast, 8, 8, 2, number, number, own_ms))
     row = rows(report)[1]
     assert (row.candidate, row.median_ms_per_frame, row.times_reference) == ("torch", 5, 2)
 
 
 def test_frames_without_a_target_do_not_raise_the_agreement():
-    entrant = Entrant("torch", "bf16", 1)
-    masks = [Mask(entrant, "a", 0, 0), Mask(entrant, "b", 3, 4), Mask(entrant, "c", 1, 4)]
+    variant = Variant("torch", "bf16", 1)
+    masks = [MaskComparison(variant, "a", 0, 0), MaskComparison(variant, "b", 3, 4), MaskComparison(variant, "c", 1, 4)]
     row = mask_rows(Report({}, {}, {}, masks=masks))[0]
     assert (row.frames, row.frames_with_target, row.mean_iou, row.worst_iou, row.worst_frame) == (3, 2, 0.5, 0.25, "c")
     empty = mask_rows(Report({}, {}, {}, masks=masks[:1]))[0]
@@ -162,14 +162,14 @@ def test_frames_without_a_target_do_not_raise_the_agreement():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (BenchOptions(sizes="30x32"), r"size '30x32'; allowed: HEIGHTxWIDTH, both multiples of 8"),
-        (BenchOptions(sizes="512"), r"size '512'; allowed"),
-        (BenchOptions(sizes="64x0"), r"size '64x0'; allowed"),
-        (BenchOptions(batches="1,zero"), r"batch 'zero'; allowed: whole numbers from 1 to 1024"),
-        (BenchOptions(threads="4096"), r"threads '4096'; allowed: whole numbers from 1 to"),
-        (BenchOptions(precisions="fp32,int8"), r"precision 'int8'; allowed: fp32, bf16, fp16"),
-        (BenchOptions(rounds=0), r"rounds 0; allowed: 1 or more"),
-        (BenchOptions(plot=Path("out.jpg")), r"plot out\.jpg: allowed: a path ending in \.png"),
+        (BenchOptions(sizes="30x32"), r"size '30x32'; must be HEIGHTxWIDTH, both multiples of 8"),
+        (BenchOptions(sizes="512"), r"size '512'; must be"),
+        (BenchOptions(sizes="64x0"), r"size '64x0'; must be"),
+        (BenchOptions(batches="1,zero"), r"batch 'zero'; must be a whole number from 1 to 1024"),
+        (BenchOptions(threads="4096"), r"threads '4096'; must be a whole number from 1 to"),
+        (BenchOptions(precisions="fp32,int8"), r"precision 'int8'; must be one of fp32, bf16, fp16"),
+        (BenchOptions(rounds=0), r"rounds 0; must be 1 or more"),
+        (BenchOptions(plot=Path("out.jpg")), r"plot out\.jpg: must be a path ending in \.png"),
         (BenchOptions(json=Path("/dev/null/bench.json")), r"/dev/null/bench\.json: cannot be written"),
     ],
 )

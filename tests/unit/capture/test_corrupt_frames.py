@@ -18,8 +18,9 @@ from support.rtsp import RtspCameras
 
 from pipeline.capture.open import open_recording
 from pipeline.store import ledger
+from pipeline.transport.payloads import frame_of
 from pipeline.transport.sockets import bound
-from pipeline.transport.wire import Credit, CreditRequest, EndOfStream, FrameHeader, decode, encode, frame_of
+from pipeline.transport.wire import Credit, CreditRequest, EndOfStream, FrameHeader, decode, encode
 from pipeline.types import Cause
 
 FPS = 30

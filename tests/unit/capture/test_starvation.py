@@ -13,7 +13,7 @@ from pipeline.capture.starvation import BLIND_S, CLEAR_S, StarvationMonitor
 from pipeline.store import ledger
 from pipeline.types import Cause
 
-OVERLOAD, STALE, FAILED = Cause.OVERLOAD, Cause.STALE, Cause.FAILED
+OVERLOAD, CORRUPT, FAILED = Cause.OVERLOAD, Cause.CORRUPT, Cause.FAILED
 
 
 def blind_s(searches_s: list[float], lost: dict[float, Cause], until_s: int, fps: int = 10) -> dict[Cause, float]:
@@ -39,7 +39,7 @@ def blind_s(searches_s: list[float], lost: dict[float, Cause], until_s: int, fps
             {},
         ),  # drops, but it is searched
         ([1.0, 7.0, 8.5, 10.0], {2.0: OVERLOAD, 3.0: OVERLOAD}, {OVERLOAD: 6.0}),  # the whole gap, not what exceeds
-        ([1.0, 7.0, 8.5, 10.0], {2.0: STALE, 2.5: STALE, 3.0: OVERLOAD}, {STALE: 6.0}),  # what took most of them
+        ([1.0, 7.0, 8.5, 10.0], {2.0: CORRUPT, 2.5: CORRUPT, 3.0: OVERLOAD}, {CORRUPT: 6.0}),  # what took most of them
         ([1.0], {8.0: FAILED}, {FAILED: 9.0}),  # still under way; known late, counted whole
         ([1.0], {}, {}),  # nothing was lost: it waits
         ([], {1.0: OVERLOAD}, {OVERLOAD: 10.0}),  # never searched at all

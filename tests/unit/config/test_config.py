@@ -1,4 +1,4 @@
-"""A good configuration means what it says; every bad one is explained by file, key, value and what is allowed."""
+"""Valid configurations are read as written; each fault is reported by file, key, value and what is expected."""
 
 from pathlib import Path
 
@@ -36,11 +36,22 @@ cameras:
   - {id: a, uri: "rtsp://u:${file:secret}@h/s"}
   - {id: b, uri: "file:clips/x.mp4"}
 model: {checkpoint: best.pth}
+link: {host: 192.0.2.1, keys: keys}
+store: {path: store.sqlite}
+log: {file: logs/dasnet.log}
+console: {password_file: console.password, tls: {certificate: cert.pem, key: /etc/key.pem}}
+sinks: [{type: jsonl, path: events.jsonl}]
 """
     config = load(write(tmp_path, text))
     assert config.cameras[0].uri == "rtsp://u:hidden@h/s"
     assert config.cameras[1].uri == f"file:{tmp_path}/clips/x.mp4"
     assert config.model.checkpoint == tmp_path / "best.pth"
+    assert config.link is not None and config.link.keys == tmp_path / "keys"
+    assert (config.store_path, config.log_path) == (tmp_path / "store.sqlite", tmp_path / "logs/dasnet.log")
+    assert config.console.password_file == tmp_path / "console.password" and config.console.tls is not None
+    assert (config.console.tls.certificate, config.console.tls.key) == (tmp_path / "cert.pem", Path("/etc/key.pem"))
+    assert config.sink_path(config.sinks[0]) == tmp_path / "events.jsonl"
+    assert config.run_dir == Path.cwd() / "run", "relative to the current folder"
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
@@ -59,29 +70,34 @@ FAULTS = {
     "cameras: [{id: a, uri: 'ftp://h'}]": r"cameras\[0\].uri: unknown scheme; must be one of rtsp:.*given: 'ftp://h'",
     "cameras: [{id: a, uri: 'rtsp:///x'}]": "must be rtsp://HOST/PATH, or with USER:PASSWORD@ before the host",
     "cameras: [{id: a, uri: rtsp://u:p@h, swordfish, x@h}]": r"cameras\[0\].a key without a value: unknown key",
-    "cameras: [{id: a, uri: 'file://u:p@h/x'}]": "takes no user and password; must be a path on this machine",
+    "cameras: [{id: a, uri: 'file://u:p@h/x'}]": "must be a path on this machine without user",
     "cameras: [{id: a, uri: 'v4l2:/dev/video0?password=p'}]": "unknown option after .*must be one of format, size, fps",
-    "cameras: [{id: a, uri: 'rtsp://u:${p w}@h'}]": r"holds no name; must be \$\{NAME\} or",
+    "cameras: [{id: a, uri: 'rtsp://u:${p w}@h'}]": r"must be \$\{NAME\} or",
     f"cameras: [{CAMERA}]\nobjective: {{capture_to_track_ms: 1e999}}": "capture_to_track_ms: .*finite number",
     "cameras: [{id: a, uri: 'demo:scene', scale: 'nan'}]": r"cameras\[0\].scale: .*finite number",
     "cameras: [{id: a, uri: 'demo:scene', ignore: [[[0, 0], [1, inf], [2, 2]]]}]": "finite number",
-    f"cameras: [{CAMERA}]\nconsole: {{port: 9464}}": "console.port: 9464 is the port of metrics.port too; must be",
-    f"cameras: [{CAMERA}]\nconsole: {{port: 7, host: localhost}}\nmetrics: {{port: 7}}": "is the port of metrics.port",
-    f"cameras: [{CAMERA}]\nlink: {{host: 0.0.0.0, port: 8469, encrypted: false}}": "8470 is the port of console.port",
+    f"cameras: [{CAMERA}]\nconsole: {{port: 9464}}": "console.port: 9464 is also the port of metrics.port; must be",
+    f"cameras: [{CAMERA}]\nconsole: {{port: 7, host: localhost}}\nmetrics: {{port: 7}}": "is also the port of metrics",
+    f"cameras: [{CAMERA}]\nlink: {{host: 0.0.0.0, port: 8469, encrypted: false}}": "8470 is also the port of console",
     f"cameras: [{CAMERA}]\nsinks: [{{type: jsonl}}, {{type: jsonl}}]": r"sinks\[1\].path: .* by sinks\[0\].path",
     f"cameras: [{CAMERA}]\nrun_dir: /r\nsinks: [{{type: jsonl}}, {{type: jsonl, path: /r/./events.jsonl}}]": "jsonl is",
-    f"cameras: [{CAMERA}]\nlog: {{file: a/../x}}\nstore: {{path: x}}": "log.file: .*/x is written by store.path too",
+    f"cameras: [{CAMERA}]\nlog: {{file: a/../x}}\nstore: {{path: x}}": "log.file: .*/x is also written by store.path",
     f"cameras: [{CAMERA}, {CAMERA}]": "id 'a' is used twice",
     f"cameras: [{CAMERA}]\nmodel: {{threshold: 2}}": r"model.threshold: .*less than or equal to 1 \(given: '2'\)",
     f"cameras: [{CAMERA}]\nconsole: {{host: 0.0.0.0}}": r"password_file: is required.*0.0.0.0.*`dasnet password FILE`",
     f"cameras: [{CAMERA}]\nretention: {{days: 0}}": r"retention.days: .*greater than 0 \(given: '0'\)",
     f"cameras: [{CAMERA}]\nretention: {{max_gb: .inf}}": r"retention.max_gb: .*finite number",
+    f"cameras: [{CAMERA}]\nconsole: {{tls: {{certificate: c, key: k, ca: x}}}}": (
+        r"console.tls.ca: unknown key; must be one of certificate, key$"
+    ),
+    f"cameras: [{CAMERA}]\nmodel: {{checkpoint: ~no-such-user/x}}": r"model.checkpoint: home folder unknown; must be",
+    f"cameras: [{CAMERA}]\nmetrics: {{port: many}}": r"metrics.port: must be a valid integer.*\(given: 'many'\)",
     f"cameras: [{CAMERA}]\nretention: {{hours: 1}}": r"hours: unknown key; must be one of days, max_gb, min_free_gb",
     f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"sinks\[0\].type: .*'jsonl' \(given: 'kafka'\)",
     "cameras: [{id: a, uri: 'rtsp://u:${NOT_SET_ANYWHERE}@h'}]": "variable NOT_SET_ANYWHERE is not set",
     "cameras: [{id: a, uri: 'rtsp://u:${file:none}@h'}]": r"secret file .*none cannot be read",
-    "cameras: [": "is not valid YAML",
-    "- 1": "holds no configuration",
+    "cameras: [": "invalid YAML",
+    "- 1": "must be a mapping with",
 }
 
 

@@ -22,7 +22,7 @@ from pipeline.cli import main
 from pipeline.config.file import load
 from pipeline.config.models import Camera, Config
 from pipeline.config.uri import network_address, public_uri, uri_fault
-from pipeline.console.cameras import Cameras
+from pipeline.console.cameras import CameraMonitor
 from pipeline.console.frames import LiveFrames
 from pipeline.console.status import public
 from pipeline.diagnostics.doctor import describe
@@ -63,7 +63,7 @@ def said(site: Path) -> str:
     except DasnetError as error:
         return str(error)
     texts = [describe(site, config), json.dumps(public(config.model_dump(mode="json"), config.references))]
-    texts += [status.uri for status in Cameras(config).look(LiveFrames(["a"]))]
+    texts += [status.uri for status in CameraMonitor(config).status(LiveFrames(["a"]))]
     texts += [collect() for name, collect in _parts(site, config) if name.startswith(("config", "check"))]
     try:
         open_source(config.cameras[0]).close()
@@ -167,7 +167,7 @@ def test_an_address_given_for_a_file_is_not_repeated(tmp_path: Path, command: st
 
 
 def test_what_nobody_expected_is_told_without_secrets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A fault of ours, or of a library, whose text has what it was about."""
     monkeypatch.setenv("CAM_PASSWORD", "S3cr[et-Part]9")
@@ -179,7 +179,7 @@ def test_what_nobody_expected_is_told_without_secrets(
     monkeypatch.setattr("pipeline.diagnostics.doctor.describe", describe)
     with pytest.raises(SystemExit) as ended:
         main()
-    text = capsys.readouterr().err
+    text = capfd.readouterr().err
     assert ended.value.code == 1 and "Traceback" in text and f"{HIDDEN}@192.0.2.1/s" in text
     assert "S3cr" not in text and "Part" not in text
 

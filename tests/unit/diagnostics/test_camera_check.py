@@ -64,13 +64,13 @@ def test_every_camera_is_opened_and_measured_or_says_why_not(tmp_path: Path, mon
     assert re.search(r"FAILED +camera silent: at 127.0.0.1:\d+: no answer within 5 s", text)
     assert re.search(rf"ok  +camera clip: h264, {size}, \d+ declared", text)
     assert re.search(r"ok  +camera scene: rawvideo, 640x512, (9|10|11)\.\d frames/s measured, 10 declared", text)
-    assert "camera elsewhere:" not in text.partition("run folder")[2] and "7 of 9 cameras give frames" in text
+    assert "camera elsewhere:" not in text.partition("run folder")[2] and "7 of 9 cameras deliver frames" in text
     assert not any(secret in text for secret in [*PASSWORDS, "swordfish", "wr0ng"])
 
 
 def test_all_cameras_well_is_exit_code_0(tmp_path: Path) -> None:
     ended = dasnet("check", "--connect", site(tmp_path, cameras=[{"id": "a", "uri": "demo:scene?fps=30"}]))
-    assert ended.returncode == 0 and "1 of 1 cameras give frames" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "1 of 1 cameras deliver frames" in ended.stdout, ended.stderr
     assert (tmp_path / "run/check/a.png").is_file() and not (tmp_path / "run/ledgers").exists()
 
 
@@ -112,7 +112,7 @@ def test_what_is_missing_is_said_at_once_by_check_and_run(tmp_path: Path) -> Non
         ]
         assert f"no such file; must be a .safetensors or .pth file (given: '{tmp_path}/none.pth')" in ended.stderr
         assert (
-            f"run_dir: cannot be written (Not a directory); must be in a folder that can (given: '{tmp_path}"
+            f"run_dir: cannot be written (Not a directory); must be in a writable folder (given: '{tmp_path}"
             in ended.stderr
         )
     edge = dasnet("check", path, "--host", "edge")
@@ -122,13 +122,16 @@ def test_what_is_missing_is_said_at_once_by_check_and_run(tmp_path: Path) -> Non
     assert unknown.returncode == 2 and "no camera is on host 'nobody'" in unknown.stderr
 
 
-def test_where_events_go_is_said_by_check_alone(tmp_path: Path) -> None:
-    """A site starts without, and they wait."""
+def test_only_check_rejects_unwritable_folders_of_store_sinks_and_log(tmp_path: Path) -> None:
+    """A site starts without them: events wait, and the log file is opened when it can be."""
     (tmp_path / "blocked").write_text("a file")
     settings = {"store": {"path": "blocked/store"}, "sinks": [{"type": "jsonl", "path": "blocked/events"}]}
+    settings |= {"log": {"file": "/proc/none/dasnet.log"}}
     path = site(tmp_path, cameras=[{"id": "a", "uri": "demo:scene"}], **settings)
     config = load(path)
     check_machine(path, config)
-    with pytest.raises(ConfigError, match=r"^\S+: store.path: cannot be written \(Not a directory\)"):
+    with pytest.raises(ConfigError) as caught:
         check_machine(path, config, outputs=True)
+    assert "log.file: cannot be written (No such file or directory); must be" in str(caught.value)
+    assert "store.path: cannot be written (Not a directory); must be" in str(caught.value)
     assert not (tmp_path / "run").exists(), "what was tried is undone"

@@ -154,7 +154,7 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "reason"),
     [
         ("thresholds.infrared.threshold", 1.5, "1.5; must be a number from 0 to 1"),
         ("thresholds.infrared.threshold", math.nan, "nan; must be a number from 0 to 1"),
@@ -195,10 +195,10 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
     ],
 )
 def test_metadata_is_held_to_types_ranges_and_known_keys(
-    shared: Path, tmp_path: Path, key: str, value: object, told: str
+    shared: Path, tmp_path: Path, key: str, value: object, reason: str
 ):
     path = changed(shared, tmp_path / "bad.safetensors", key, value)
-    with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: .*{told}"):
+    with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: .*{reason}"):
         load(path)
     if key.startswith("thresholds"):
         with pytest.raises(CheckpointError, match=rf"checkpoint {path}: {key}: "):
@@ -236,7 +236,7 @@ def test_a_key_under_both_names_is_refused(shared: Path, tmp_path: Path, key: st
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"training": ' + '{"a":' * 100_000, "nested too deeply"),
@@ -247,11 +247,11 @@ def test_a_key_under_both_names_is_refused(shared: Path, tmp_path: Path, key: st
         ('{"training": {"a": "' + "x" * (5 << 20) + '"}}', "it is longer than 4194304 bytes"),
     ],
 )
-def test_metadata_that_is_a_bomb_or_no_object_is_refused(shared: Path, tmp_path: Path, text: str, told: str):
+def test_metadata_that_is_a_bomb_or_no_object_is_refused(shared: Path, tmp_path: Path, text: str, reason: str):
     header, _, weights = parts(shared)
     path = write(tmp_path / "bad.safetensors", header, text, weights)
     for read in (load, read_description):
-        with pytest.raises(CheckpointError, match=rf"checkpoint {path}: .*{told}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint {path}: .*{reason}"):
             read(path)
 
 
@@ -295,7 +295,7 @@ def with_tensors(path: Path, shared: Path, change: Callable[[str, torch.Tensor],
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reason"),
     [
         (torch.bool, "wrong type: .* is bool, must be floating"),
         (torch.int32, "wrong type: .* is int32, must be floating"),
@@ -304,16 +304,16 @@ def with_tensors(path: Path, shared: Path, change: Callable[[str, torch.Tensor],
         (torch.bfloat16, ""),
     ],
 )
-def test_weights_of_another_type_are_converted_or_refused(shared: Path, tmp_path: Path, kind: torch.dtype, told: str):
+def test_weights_of_another_type_are_converted_or_refused(shared: Path, tmp_path: Path, kind: torch.dtype, reason: str):
     path = with_tensors(
         tmp_path / "typed.safetensors",
         shared,
         lambda _, tensor: tensor.to(kind) if tensor.is_floating_point() else tensor,
     )
-    if not told:
+    if not reason:
         assert next(load(path).network.parameters()).dtype is torch.float32
         return
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=reason):
         load(path)
 
 
@@ -343,9 +343,9 @@ def test_originals_that_are_bombs_are_refused(tmp_path: Path):
         ),
         "named": ({"model_state_dict": state, "classes": ["dragon"]}, "classes: .*must be a list of uav"),
     }
-    for name, (content, told) in cases.items():
+    for name, (content, reason) in cases.items():
         torch.save(content, path)
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=reason):
             load(path)
         assert name
     with pytest.raises(CheckpointError, match=r"packed.pth: holds compressed records"):

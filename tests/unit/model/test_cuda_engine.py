@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.simulated_device import SimulatedDevice
 from torch import nn
 
 from model import build
 from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock
 from model.cuda.backend import CudaBackend
-from model.cuda.device import COMPUTE, COPY_IN, COPY_OUT, HostDevice
-from model.cuda.network import CudaDASNet, Dynamic, _measured, convolution_forms, norm_forms, normed
+from model.cuda.device import COMPUTE, COPY_IN, COPY_OUT
+from model.cuda.fused import fastest_variant
+from model.cuda.network import DynamicConvWeights
 from model.cuda.plans import failure_of
 from model.engine.backend import Backend, padded
 from model.errors import ChoiceError, EngineError, EngineLost
@@ -37,13 +39,13 @@ def network(seed: int = 0, classes: int = 1) -> nn.Module:
     return net
 
 
-def pictures(count: int, height: int = 32, width: int = 32, seed: int = 0) -> Any:
+def random_frames(count: int, height: int = 32, width: int = 32, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
 @torch.inference_mode()
 def expected(net: nn.Module, frames: Any) -> Any:
-    """Frame by frame, by the readable module."""
+    """Frame by frame, by the reference network."""
     maps = []
     for frame in frames:
         image = padded(torch.from_numpy(frame.copy())[None].permute(0, 3, 1, 2).float() / 255, MULTIPLE)
@@ -51,9 +53,9 @@ def expected(net: nn.Module, frames: Any) -> Any:
     return torch.cat(maps).numpy()
 
 
-def engine(net: nn.Module, device: HostDevice | None = None, **options: Any) -> CudaBackend:
-    options = {"precision": "fp32", "multiple": MULTIPLE, "tune": False, "sizes": (1, 2, 4)} | options
-    return CudaBackend(net, device or HostDevice(), **options)
+def engine(net: nn.Module, device: SimulatedDevice | None = None, **options: Any) -> CudaBackend:
+    options = {"precision": "fp32", "multiple": MULTIPLE, "sizes": (1, 2, 4)} | options
+    return CudaBackend(net, device or SimulatedDevice(), **options)
 
 
 def overlap_of_masks(a: Any, b: Any) -> float:
@@ -66,43 +68,38 @@ def overlap_of_masks(a: Any, b: Any) -> float:
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("inputs", [1, 2])
 @torch.inference_mode()
-def test_every_form_of_a_dynamic_convolution_is_the_original_function(batch, inputs):
+def test_a_dynamic_convolution_is_the_original_function(batch, inputs):
     torch.manual_seed(batch)
     block = DynamicConvBlock(8 * inputs, 16).eval()
     block.gn.weight.data.normal_()
     block.gn.bias.data.normal_()
     block.attention[1].weight.data.mul_(60)  # far from an even mix
     parts = [torch.randn(batch, 8, 6, 10).to(memory_format=torch.channels_last) for _ in range(inputs)]
-    prepared = Dynamic(block, inputs, torch.float32)
-    forms = convolution_forms(prepared, parts)
-    assert len(forms) == 2 + (inputs == 2) + (batch > 1)
-    for name, form in forms.items():
-        y = form()
-        assert y.is_contiguous(memory_format=torch.channels_last), name
-        for normal in (norm_forms(prepared, y)["native"](), normed(prepared, y)):
-            assert normal.is_contiguous(memory_format=torch.channels_last)
-            torch.testing.assert_close(normal, block(torch.cat(parts, dim=1)), atol=1e-5, rtol=1e-5, msg=name)
+    weights = DynamicConvWeights(block, inputs, torch.float32)
+    convolved = weights.convolve(parts)
+    activated = weights.normalise_and_activate(convolved)
+    for y in (convolved, activated):
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(activated, block(torch.cat(parts, dim=1)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("level", [0.0, 3.0, 100.0])
 @torch.inference_mode()
 def test_norm_of_an_even_map_is_finite_and_right(level):
-    prepared = Dynamic(DynamicConvBlock(16, 16), 1, torch.float32)
+    weights = DynamicConvWeights(DynamicConvBlock(16, 16), 1, torch.float32)
     x = torch.full((2, 16, 9, 7), level).to(memory_format=torch.channels_last)
-    want = F.leaky_relu(F.group_norm(x, 8), NEGATIVE_SLOPE)
-    torch.testing.assert_close(normed(prepared, x), want, atol=2e-2, rtol=0)
+    want = F.leaky_relu(F.group_norm(x.double().contiguous(), 8), NEGATIVE_SLOPE).float()
+    torch.testing.assert_close(weights.normalise_and_activate(x), want, atol=2e-2, rtol=0)
 
 
-@pytest.mark.parametrize("tune", [False, True])
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 32, 32), (3, 16, 40), (5, 8, 8), (6, 24, 32)])
-def test_logits_are_the_modules(batch, height, width, tune):
+def test_logits_are_the_references(batch, height, width):
     net = network(classes=2)
     x = torch.rand(batch, 3, height, width)
     with torch.inference_mode():
         want = net(x)
-    backend = engine(net, tune=tune)
-    if tune:
-        backend.prepare(batch, height, width)
+    backend = engine(net)
+    backend.prepare(batch, height, width)
     assert (backend.logits(x) - want).abs().max() <= 1e-3
     backend.close()
 
@@ -112,52 +109,36 @@ def test_norm_of_a_nearly_even_map_is_exact_in_float32():
     """Black and overcast frames: torch's own norm of a channels_last map loses three digits there on a processor."""
     torch.manual_seed(0)
     x = (20 + 1e-3 * torch.randn(1, 16, 64, 64)).to(memory_format=torch.channels_last)
-    forms = norm_forms(Dynamic(DynamicConvBlock(16, 16), 1, torch.float32), x)
+    weights = DynamicConvWeights(DynamicConvBlock(16, 16), 1, torch.float32)
     want = F.leaky_relu(F.group_norm(x.double().contiguous(), 8), NEGATIVE_SLOPE)
-    for form in forms.values():
-        assert (form() - want).abs().max() <= 1e-3
+    assert (weights.normalise_and_activate(x) - want).abs().max() <= 1e-3
 
 
 def test_bfloat16_does_not_round_the_probabilities():
     backend = engine(network(), precision="bf16")
-    maps = torch.from_numpy(backend.submit(pictures(1)).result(TIMEOUT_S))
+    maps = torch.from_numpy(backend.submit(random_frames(1)).result(TIMEOUT_S))
     assert (maps == maps.bfloat16().float()).float().mean() < 0.5
     backend.close()
 
 
-def test_the_forms_that_were_fastest_are_kept_and_run():
-    net = network()
-    prepared = CudaDASNet(net, torch.device("cpu"), torch.float32)
-    x = torch.rand(2, 3, 16, 16)
-    with torch.inference_mode():
-        calls = iter(range(1000))
-        with prepared.measuring(lambda work: -float(next(calls))):  # the last is always the fastest
-            prepared(x)
-        assert {form for step, form in prepared.choices.items() if step.startswith("conv")} == {"mixed after"}
-        assert (prepared(x) - net(x)).abs().max() <= 1e-3
-        used = next(calls)
-        prepared(x)
-        assert next(calls) == used + 1
-
-
-def test_a_form_that_this_device_cannot_do_is_left_out(monkeypatch):
-    def grouped(*_: Any) -> Any:
+def test_the_fastest_variant_that_this_device_supports_is_selected():
+    def unsupported() -> None:
         raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
 
-    monkeypatch.setattr("model.cuda.network.grouped", grouped)
-    net, frames = network(), pictures(2)
-    backend = engine(net, tune=True)
-    np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
-    assert backend._network.choices and "grouped" not in backend._network.choices.values()
-    backend.close()
+    times_s = {"slow": 2.0, "fast": 1.0}
+
+    def timer(variant: Any) -> float:
+        return times_s[variant()]
+
+    assert fastest_variant({"grouped": unsupported, "slow": lambda: "slow", "fast": lambda: "fast"}, timer) == "fast"
     with pytest.raises(RuntimeError, match="NOT_SUPPORTED"):
-        _measured({"one": grouped, "other": grouped}, lambda work: float(len(work())))
+        fastest_variant({"one": unsupported, "other": unsupported}, timer)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (29, 27), (5, 40), (3, 3)])
 @pytest.mark.parametrize("count", range(1, 10))
 def test_maps_are_the_modules_for_every_batch_and_size(count, height, width):
-    net, frames = network(classes=2), pictures(count, height, width)
+    net, frames = network(classes=2), random_frames(count, height, width)
     backend = engine(net)
     maps = backend.submit(frames).result(TIMEOUT_S)
     assert maps.dtype == np.float32 and maps.shape == (count, 2, height, width)
@@ -166,10 +147,9 @@ def test_maps_are_the_modules_for_every_batch_and_size(count, height, width):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize("tune", [False, True])
-def test_half_precisions_draw_the_same_masks(precision, tune):
-    net, frames = network(classes=2), pictures(4)
-    backend = engine(net, precision=precision, tune=tune)
+def test_half_precisions_draw_the_same_masks(precision):
+    net, frames = network(classes=2), random_frames(4)
+    backend = engine(net, precision=precision)
     maps = backend.submit(frames).result(TIMEOUT_S)
     want = expected(net, frames)
     assert maps.dtype == np.float32
@@ -182,7 +162,7 @@ def test_half_precisions_draw_the_same_masks(precision, tune):
 
 def test_threshold_on_the_device_is_the_threshold_of_the_object_map():
     backend = engine(network(classes=3), precision="fp16")
-    frames = pictures(5, 30, 26)
+    frames = random_frames(5, 30, 26)
     maps = backend.submit(frames).result(TIMEOUT_S)
     for threshold in (0.0, 0.37, 0.5, float(maps.max())):
         masks = backend.submit(frames, threshold=threshold).result(TIMEOUT_S)
@@ -194,7 +174,7 @@ def test_threshold_on_the_device_is_the_threshold_of_the_object_map():
 def test_any_network_runs():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
-    frames = pictures(3, 20, 20)
+    frames = random_frames(3, 20, 20)
     for precision, bound in (("fp32", 1e-5), ("bf16", 0.02)):
         backend = engine(net, precision=precision)
         np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=bound)
@@ -202,7 +182,7 @@ def test_any_network_runs():
 
 
 def test_graph_and_launch_by_launch_agree():
-    net, frames = network(), pictures(3)
+    net, frames = network(), random_frames(3)
     with_graphs, without = engine(net), engine(net, graphs=False)
     np.testing.assert_array_equal(
         with_graphs.submit(frames).result(TIMEOUT_S), without.submit(frames).result(TIMEOUT_S)
@@ -211,7 +191,7 @@ def test_graph_and_launch_by_launch_agree():
 
 
 def test_frames_as_numpy_hands_them_out():
-    net, frames = network(), pictures(6, 40, 40)
+    net, frames = network(), random_frames(6, 40, 40)
     backend = engine(net)
     views = [frames[::2, 4:36, :32], frames[:3, ::-1, :, ::-1]]
     frames.flags.writeable = False
@@ -224,7 +204,7 @@ def test_the_network_given_is_left_alone():
     net = network()
     before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict().items()}
     backend = engine(net, precision="fp16")
-    backend.submit(pictures(1)).result(TIMEOUT_S)
+    backend.submit(random_frames(1)).result(TIMEOUT_S)
     backend.close()
     assert all(torch.equal(tensor, copy) and tensor.dtype == copy.dtype for tensor, copy in before.values())
     assert all(parameter.requires_grad for parameter in net.parameters())
@@ -233,7 +213,7 @@ def test_the_network_given_is_left_alone():
 # Order, overlap, buffers
 
 
-def copies(device: HostDevice, moment: str, stream: str) -> list[int]:
+def copies(device: SimulatedDevice, moment: str, stream: str) -> list[int]:
     """Where in the log."""
     return [at for at, entry in enumerate(device.log) if entry == (moment, stream, stream)]
 
@@ -245,19 +225,19 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.005)
 
 
-def warm(backend: CudaBackend, device: HostDevice, count: int) -> None:
+def warm(backend: CudaBackend, device: SimulatedDevice, count: int) -> None:
     """A plan for batches of `count`, and both slots grown: nothing is left to build, which waits for the device."""
     for _ in range(2):
-        backend.submit(pictures(count)).result(TIMEOUT_S)
+        backend.submit(random_frames(count)).result(TIMEOUT_S)
     device.log.clear()
 
 
 def test_a_second_batch_is_on_its_way_before_the_first_has_left_and_a_third_waits():
-    net, device = network(), HostDevice()
+    net, device = network(), SimulatedDevice()
     backend = engine(net, device)
     warm(backend, device, 2)
     device.running.clear()
-    batches = [pictures(2, seed=seed) for seed in range(4)]
+    batches = [random_frames(2, seed=seed) for seed in range(4)]
     futures = [backend.submit(batch) for batch in batches]
     wait_for(lambda: len(copies(device, "issued", COPY_OUT)) == 2)
     time.sleep(0.1)
@@ -274,9 +254,9 @@ def test_a_second_batch_is_on_its_way_before_the_first_has_left_and_a_third_wait
 
 
 def test_copies_have_streams_of_their_own():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device)
-    backend.submit(pictures(1)).result(TIMEOUT_S)
+    backend.submit(random_frames(1)).result(TIMEOUT_S)
     backend.close()
     streams = {label: stream for moment, stream, label in device.log if moment == "done"}
     assert {label: streams[label] for label in (COPY_IN, COMPUTE, COPY_OUT)} == {
@@ -286,18 +266,18 @@ def test_copies_have_streams_of_their_own():
     }
 
 
-class Hasty(HostDevice):
+class Hasty(SimulatedDevice):
     """Forgets what streams wait for."""
 
     def wait(self, stream: str, event: Any) -> None:
         pass
 
 
-def right_results(device: HostDevice, rounds: int = 6) -> int:
+def right_results(device: SimulatedDevice, rounds: int = 6) -> int:
     """Of `rounds` batches, all in flight as far as slots allow."""
     net = network()
     backend = engine(net, device)
-    batches = [pictures(1 + seed % 4, seed=seed) for seed in range(rounds)]
+    batches = [random_frames(1 + seed % 4, seed=seed) for seed in range(rounds)]
     futures = [backend.submit(batch) for batch in batches]
     right = 0
     for batch, future in zip(batches, futures, strict=True):
@@ -309,7 +289,7 @@ def right_results(device: HostDevice, rounds: int = 6) -> int:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_order_that_the_events_allow_spoils_a_result(seed):
-    assert right_results(HostDevice(seed)) == 6
+    assert right_results(SimulatedDevice(seed)) == 6
 
 
 def test_a_forgotten_event_would_show_here():
@@ -317,12 +297,12 @@ def test_a_forgotten_event_would_show_here():
 
 
 def test_a_buffer_used_twice_would_show_here():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device)
     warm(backend, device, 2)
-    backend._free.put(backend._slots[0])  # handed out twice
+    backend._free.put(backend._buffers[0])  # handed out twice
     device.running.clear()
-    futures = [backend.submit(pictures(2, seed=seed)) for seed in range(3)]
+    futures = [backend.submit(random_frames(2, seed=seed)) for seed in range(3)]
     # A batch was refused: before it gives up its slot it waits for the device, without a copy of its own.
     wait_for(lambda: device.log.count(("issued", COPY_IN, "record")) > len(copies(device, "issued", COPY_IN)))
     device.running.set()
@@ -332,10 +312,10 @@ def test_a_buffer_used_twice_would_show_here():
 
 def test_a_result_is_nobody_elses_memory():
     backend = engine(network())
-    first = backend.submit(pictures(2, seed=1)).result(TIMEOUT_S)
+    first = backend.submit(random_frames(2, seed=1)).result(TIMEOUT_S)
     kept = first.copy()
     for seed in range(4):
-        backend.submit(pictures(2, seed=seed)).result(TIMEOUT_S)[:] = 7
+        backend.submit(random_frames(2, seed=seed)).result(TIMEOUT_S)[:] = 7
     np.testing.assert_array_equal(first, kept)
     assert first.flags.writeable
     backend.close()
@@ -343,10 +323,10 @@ def test_a_result_is_nobody_elses_memory():
 
 def test_eight_threads_get_their_own_results():
     net = network()
-    backend = engine(net, HostDevice(3), plans=4)
+    backend = engine(net, SimulatedDevice(3), plans=4)
     sizes = [(16, 16), (24, 16), (13, 21)]
     batches = {
-        (thread, turn): pictures(1 + (thread + turn) % 5, *sizes[(thread * turn) % 3], seed=100 * thread + turn)
+        (thread, turn): random_frames(1 + (thread + turn) % 5, *sizes[(thread * turn) % 3], seed=100 * thread + turn)
         for thread in range(8)
         for turn in range(20)
     }
@@ -365,7 +345,7 @@ def test_eight_threads_get_their_own_results():
 def test_futures_are_resolved_in_the_order_of_submission():
     backend, order = engine(network()), []
     counts = [3, 1, 9, 2, 1, 7]
-    futures = [backend.submit(pictures(count)) for count in counts]
+    futures = [backend.submit(random_frames(count)) for count in counts]
     for number, future in enumerate(futures):
         future.add_done_callback(lambda _, number=number: order.append(number))
     for future in futures:
@@ -379,23 +359,23 @@ def test_futures_are_resolved_in_the_order_of_submission():
 
 
 def test_batches_run_in_few_sizes_and_the_plans_are_bounded():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device, plans=3)
     for count in (1, 3, 4, 2):
-        backend.submit(pictures(count, 16, 16)).result(TIMEOUT_S)
+        backend.submit(random_frames(count, 16, 16)).result(TIMEOUT_S)
     assert backend._plans.shapes == [(1, 16, 16), (4, 16, 16), (2, 16, 16)]
-    backend.submit(pictures(1, 16, 16)).result(TIMEOUT_S)
-    backend.submit(pictures(1, 8, 8)).result(TIMEOUT_S)
+    backend.submit(random_frames(1, 16, 16)).result(TIMEOUT_S)
+    backend.submit(random_frames(1, 8, 8)).result(TIMEOUT_S)
     assert backend._plans.shapes == [(2, 16, 16), (1, 16, 16), (1, 8, 8)], "the least recently used went"
     backend.close()
 
 
 def test_what_is_put_away_frees_its_memory():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device, plans=2)
     held = []
     for side in range(8, 88, 8):
-        backend.submit(pictures(2, side, 16)).result(TIMEOUT_S)
+        backend.submit(random_frames(2, side, 16)).result(TIMEOUT_S)
         held.append(device.held_bytes)
     shapes = backend._plans.shapes
     assert len(shapes) == 2
@@ -409,7 +389,7 @@ def test_what_is_put_away_frees_its_memory():
 def test_filling_up_a_batch_changes_nothing():
     net = network()
     backend = engine(net, sizes=(1, 8))
-    frames = pictures(3)
+    frames = random_frames(3)
     alone = np.concatenate([backend.submit(frames[i : i + 1]).result(TIMEOUT_S) for i in range(3)])
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), alone, atol=1e-5)
     backend.close()
@@ -421,9 +401,9 @@ def test_filling_up_a_batch_changes_nothing():
 def test_a_batch_too_large_for_the_memory_is_done_in_halves_and_the_size_remembered():
     net = network()
     frame_bytes = 32 * 32 * (3 + 4)
-    device = HostDevice(memory_bytes=frame_bytes * (4 + 2 * 4 + 3))  # a plan for 4 and two slots for 4, not for 8
+    device = SimulatedDevice(memory_bytes=frame_bytes * (4 + 2 * 4 + 3))  # a plan for 4 and two slots for 4, not for 8
     backend = engine(net, device, sizes=(1, 2, 4, 8, 16))
-    frames = pictures(13)
+    frames = random_frames(13)
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     assert backend.halvings == 2  # 16 -> 8 -> 4
     assert backend.submit(frames, threshold=0.5).result(TIMEOUT_S).shape == (13, 32, 32)
@@ -437,16 +417,16 @@ def test_a_batch_too_large_for_the_memory_is_done_in_halves_and_the_size_remembe
 
 def test_a_single_frame_too_large_is_an_error_and_the_engine_goes_on():
     net = network()
-    backend = engine(net, HostDevice(memory_bytes=3 * 16 * 16 * (3 + 4)))
-    with pytest.raises(EngineError, match=r"one frame of 96x64 does not fit .* allowed: smaller frames"):
-        backend.submit(pictures(4, 96, 64)).result(TIMEOUT_S)
+    backend = engine(net, SimulatedDevice(memory_bytes=3 * 16 * 16 * (3 + 4)))
+    with pytest.raises(EngineError, match=r"one frame of 96x64 does not fit .* must be smaller"):
+        backend.submit(random_frames(4, 96, 64)).result(TIMEOUT_S)
     assert backend.halvings == 2
-    frames = pictures(1, 16, 16)
+    frames = random_frames(1, 16, 16)
     np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     backend.close()
 
 
-@pytest.mark.parametrize("moment", ["warm up", "rehearse", "capture", "compute", "copy in", "copy out"])
+@pytest.mark.parametrize("moment", ["warm up", "dry run", "capture", "compute", "copy in", "copy out"])
 def test_memory_may_run_out_anywhere(moment):
     net, faults = network(), [2]
 
@@ -455,9 +435,9 @@ def test_memory_may_run_out_anywhere(moment):
             faults[0] -= 1
             raise RuntimeError("CUDA error: out of memory")
 
-    backend = engine(net, HostDevice(fault=fault), graphs=moment != "compute")
+    backend = engine(net, SimulatedDevice(fault=fault), graphs=moment != "compute")
     for seed in range(3):
-        frames = pictures(4, seed=seed)
+        frames = random_frames(4, seed=seed)
         np.testing.assert_allclose(backend.submit(frames).result(TIMEOUT_S), expected(net, frames), atol=1e-4)
     assert backend.halvings == 2
     backend.close()
@@ -471,7 +451,7 @@ def test_logits_are_halved_too():
             faults[0] -= 1
             raise torch.OutOfMemoryError("none left")
 
-    backend = engine(net, HostDevice(fault=fault))
+    backend = engine(net, SimulatedDevice(fault=fault))
     x = torch.rand(7, 3, 16, 16)
     with torch.inference_mode():
         assert (backend.logits(x) - net(x)).abs().max() <= 1e-3
@@ -487,19 +467,19 @@ def test_a_lost_device_fails_what_is_in_flight_and_everything_after(label):
         if broken.is_set() and (when, what) == ("done", label):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
 
-    backend = engine(network(), HostDevice(fault=fault))
-    backend.submit(pictures(2)).result(TIMEOUT_S)
+    backend = engine(network(), SimulatedDevice(fault=fault))
+    backend.submit(random_frames(2)).result(TIMEOUT_S)
     broken.set()
     futures: list[Future[Any]] = []
     with pytest.raises(
         EngineLost, match=r"device cpu is lost \(CUDA error: an illegal memory access was encountered\)"
     ):
         for _ in range(1000):
-            futures.append(backend.submit(pictures(2)))
+            futures.append(backend.submit(random_frames(2)))
             futures[-1].exception(TIMEOUT_S)
     assert futures and all(isinstance(future.exception(TIMEOUT_S), EngineLost) for future in futures)
     start = time.monotonic()
-    for call in (lambda: backend.submit(pictures(1)), lambda: backend.logits(torch.rand(1, 3, 8, 8))):
+    for call in (lambda: backend.submit(random_frames(1)), lambda: backend.logits(torch.rand(1, 3, 8, 8))):
         with pytest.raises(EngineLost):
             call()
     backend.close()
@@ -507,11 +487,11 @@ def test_a_lost_device_fails_what_is_in_flight_and_everything_after(label):
 
 
 def test_a_device_lost_with_batches_in_flight_resolves_all_of_them():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device)
     warm(backend, device, 2)
     device.running.clear()
-    futures = [backend.submit(pictures(2)) for _ in range(7)]
+    futures = [backend.submit(random_frames(2)) for _ in range(7)]
     device._broken = RuntimeError("CUDA error: unspecified launch failure")
     device.running.set()
     assert all(isinstance(future.exception(TIMEOUT_S), EngineLost) for future in futures)
@@ -527,11 +507,11 @@ def test_another_error_costs_its_batch_only(seed):
             faults[0] -= 1
             raise RuntimeError("shapes do not match")
 
-    device = HostDevice(seed, fault=fault)
+    device = SimulatedDevice(seed, fault=fault)
     backend = engine(net, device)
     warm(backend, device, 2)
     faults[0] = 1
-    frames = pictures(2)
+    frames = random_frames(2)
     first, *others = [backend.submit(frames) for _ in range(4)]
     with pytest.raises(EngineError, match="RuntimeError: shapes do not match") as caught:
         first.result(TIMEOUT_S)
@@ -565,10 +545,10 @@ def test_what_an_error_means():
 
 
 def test_close_finishes_what_is_in_flight_cancels_the_rest_and_leaves_no_thread():
-    net, device = network(), HostDevice()
+    net, device = network(), SimulatedDevice()
     before = threading.active_count()
     backend = engine(net, device)
-    frames = pictures(2)
+    frames = random_frames(2)
     warm(backend, device, 2)
     device.running.clear()
     futures = [backend.submit(frames) for _ in range(8)]
@@ -583,18 +563,18 @@ def test_close_finishes_what_is_in_flight_cancels_the_rest_and_leaves_no_thread(
         np.testing.assert_allclose(future.result(), expected(net, frames), atol=1e-4)
     with pytest.raises(CancelledError):
         futures[-1].result()
-    with pytest.raises(EngineError, match="closed"):
+    with pytest.raises(EngineError, match="submit after close"):
         backend.submit(frames)
     wait_for(lambda: threading.active_count() <= before)
     assert device.held_bytes == 0
 
 
 def test_a_batch_cancelled_while_it_waits_is_not_run():
-    device = HostDevice()
+    device = SimulatedDevice()
     backend = engine(network(), device)
     warm(backend, device, 1)
     device.running.clear()
-    futures = [backend.submit(pictures(1)) for _ in range(5)]
+    futures = [backend.submit(random_frames(1)) for _ in range(5)]
     assert futures[-1].cancel()
     device.running.set()
     assert all(future.result(TIMEOUT_S) is not None for future in futures[:-1])
@@ -608,16 +588,16 @@ def test_a_batch_cancelled_while_it_waits_is_not_run():
 )
 def test_frames_of_another_kind_are_refused(frames):
     backend = engine(network())
-    with pytest.raises(EngineError, match=r"frames of .*; allowed: uint8 \(N, H, W, 3\)"):
+    with pytest.raises(EngineError, match=r"frames of .*; must be uint8 \(N, H, W, 3\)"):
         backend.submit(frames)
     backend.close()
 
 
 def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(ChoiceError, match="'int8'; allowed: fp16, bf16, fp32"):
+    with pytest.raises(ChoiceError, match="'int8'; must be one of fp16, bf16, fp32"):
         engine(network(), precision="int8")
     for sizes in ((), (2, 4), (1, 4, 2), (1, 1)):
-        with pytest.raises(ChoiceError, match="allowed: ascending from 1"):
+        with pytest.raises(ChoiceError, match="must ascend from 1"):
             engine(network(), sizes=sizes)
 
 

@@ -15,8 +15,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("there is a GPU: test_gpu.py runs the kernels on it", allow_module_level=True)
 
 from model import build
-from model.cuda.fused import FusedCudaDASNet
-from model.cuda.kernels import Norm, Sums, joined, shares
+from model.cuda.fused import TritonDASNet
+from model.cuda.kernels import ChannelSums, Norm, kernel_attention, upsample_gate_concat
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # whose inverse is 0, as it should be
 CHANNELS, GATE, GROUPS, EPS, SLOPE = 16, 8, 8, 1e-5, 0.01
@@ -27,7 +27,7 @@ def image(*shape: int, centre: float = 0.0) -> Tensor:
     return (torch.randn(*shape) * 3 + centre).contiguous(memory_format=torch.channels_last)
 
 
-def average(sums: Sums) -> Tensor:
+def average(sums: ChannelSums) -> Tensor:
     return sums.values.sum(dim=1) / sums.pixels
 
 
@@ -56,24 +56,24 @@ def test_an_even_map_has_no_variance() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_upsampling_gating_and_joining(shape: tuple[int, int, int]) -> None:
+def test_upsampling_gating_and_concatenation(shape: tuple[int, int, int]) -> None:
     count, height, width = shape
     size = [2 * height, 2 * width]
-    low, guide = image(count, CHANNELS, height, width), image(count, GATE, height, width)
+    low, gating = image(count, CHANNELS, height, width), image(count, GATE, height, width)
     skip, local, psi = image(count, CHANNELS, *size), torch.randn(GATE, CHANNELS, 1, 1), torch.randn(1, GATE, 1, 1)
-    up, up_guide = (F.interpolate(x, size=size, mode="bilinear", align_corners=True) for x in (low, guide))
-    want = torch.cat([up, skip * torch.sigmoid(F.conv2d(F.relu(F.conv2d(skip, local) + up_guide), psi))], dim=1)
-    found, sums = joined(low, guide, skip, local, psi)
+    up, up_gating = (F.interpolate(x, size=size, mode="bilinear", align_corners=True) for x in (low, gating))
+    want = torch.cat([up, skip * torch.sigmoid(F.conv2d(F.relu(F.conv2d(skip, local) + up_gating), psi))], dim=1)
+    found, sums = upsample_gate_concat(low, gating, skip, local, psi)
     torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(average(sums), want.mean(dim=(2, 3)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [1, 70])
-def test_shares(parts: int) -> None:
-    sums = Sums(torch.randn(3, parts, CHANNELS), 40)
+def test_kernel_attention(parts: int) -> None:
+    sums = ChannelSums(torch.randn(3, parts, CHANNELS), 40)
     reduce, expand, bias = torch.randn(9, CHANNELS), torch.randn(1, 9), torch.randn(1)
     want = torch.sigmoid(F.linear(F.relu(F.linear(average(sums), reduce)), expand, bias))
-    torch.testing.assert_close(shares(sums, reduce, expand, bias), want)
+    torch.testing.assert_close(kernel_attention(sums, reduce, expand, bias), want)
 
 
 def small_network() -> nn.Module:
@@ -85,11 +85,25 @@ def small_network() -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("form", ["one by one", "mixed after", "grouped"])
+@pytest.mark.parametrize("variant", ["per sample", "mixed after", "grouped"])
 @torch.inference_mode()
-def test_the_network_is_the_same_function_in_every_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_is_the_same_function_in_every_variant(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = small_network(), image(2, 3, 16, 24)
-    fast = FusedCudaDASNet(net, torch.device("cpu"), torch.float32)
-    monkeypatch.setattr(fast, "_fastest", lambda step, forms: forms[form]())
+    fast = TritonDASNet(net, torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(fast, "_run_fastest", lambda step, variants: variants[variant]())
     found = fast(x)
     torch.testing.assert_close(found, net.double()(x.double()).float(), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_variants_that_were_fastest_are_kept_and_run() -> None:
+    net, x = small_network(), image(2, 3, 16, 24)
+    fast = TritonDASNet(net, torch.device("cpu"), torch.float32)
+    calls = iter(range(1000))
+    with fast.autotuning(lambda work: -float(next(calls))):  # the last is always the fastest
+        fast(x)
+    assert set(fast.fastest.values()) == {"grouped"}
+    torch.testing.assert_close(fast(x), net.double()(x.double()).float(), rtol=0, atol=1e-5)
+    used = next(calls)
+    fast(x)
+    assert next(calls) == used + 1

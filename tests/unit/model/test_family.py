@@ -246,7 +246,7 @@ def test_baselines(name: str, tmp_path: Path):
     assert recognise(net.state_dict()) == (name, 4)
     with torch.inference_mode():
         assert net.eval()(torch.rand(1, 3, net.multiple, 128)).shape == (1, 4, net.multiple, 128)
-    wrong = f"input of {net.multiple + 4}x128: .*multiples of {net.multiple}; pad to {2 * net.multiple}x128"
+    wrong = f"input of {net.multiple + 4}x128; .*multiples of {net.multiple}; pad to {2 * net.multiple}x128"
     with pytest.raises(ValueError, match=wrong):
         net(torch.zeros(1, 3, net.multiple + 4, 128))
     for arguments, text in (({"num_class": 0}, "num_class=0; must be .*at least 1"), ({"num_clas": 2}, ".*num_clas'")):

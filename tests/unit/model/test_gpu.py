@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from model import build, load
-from model.cuda.backend import SIZES, CudaBackend
+from model.cuda.backend import BATCH_SIZES, CudaBackend
 from model.cuda.device import COMPUTE, COPY_IN, COPY_OUT, CudaDevice
-from model.cuda.fused import FusedCudaDASNet
+from model.cuda.fused import TritonDASNet
 from model.cuda.network import CudaDASNet
 from model.engine.backend import padded
 from model.export.onnx import run_export
@@ -72,7 +72,7 @@ def images(frames: Frames) -> Tensor:
 
 @torch.inference_mode()
 def module_logits(net: nn.Module, x: Tensor) -> Tensor:
-    """The readable module in float32, TF32 off, frame by frame on the GPU."""
+    """The reference network in float32, TF32 off, frame by frame on the GPU."""
     reference = copy.deepcopy(net).to(GPU)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return torch.cat([reference(frame.to(GPU)).cpu() for frame in x.split(1)])
@@ -112,7 +112,7 @@ def engine() -> Any:
 
 @pytest.mark.parametrize("tune", [False, True])
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_float32_is_the_module(engine, batch, tune):
+def test_float32_is_the_reference(engine, batch, tune):
     net = network(classes=4)
     x = torch.cat([images(pictures(batch - batch // 2)), torch.rand(batch // 2, 3, 256, 256)])
     backend = engine(net, precision="fp32", tune=tune, sizes=(1, 3, 8))
@@ -134,7 +134,7 @@ def test_masks_of_the_shipped_network_agree(engine, precision, least, size):
         np.testing.assert_allclose(maps, want, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [*SIZES, 3, 5, 9, 17, 33, 70])
+@pytest.mark.parametrize("count", [*BATCH_SIZES, 3, 5, 9, 17, 33, 70])
 def test_every_batch_size(engine, count):
     net = network(size=5)
     frames = pictures(count, 96, 128)
@@ -145,29 +145,39 @@ def test_every_batch_size(engine, count):
     np.testing.assert_array_equal(masks, maps.max(axis=1) > 0.5)
 
 
-@pytest.mark.parametrize("kind", [CudaDASNet, FusedCudaDASNet])
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_every_form_is_the_same_function_in_half_precision(batch: int, kind: type[CudaDASNet]):
-    """Each form of each step forced in turn, against the module."""
+def test_every_variant_is_the_same_function_in_half_precision(batch: int):
+    """Each variant forced in turn, against the reference network."""
     net = network(size=5)
     frames = pictures(batch, 128, 128)
     want = module_logits(net, images(frames))
     x = images(frames).to(GPU, torch.float16).contiguous(memory_format=torch.channels_last)
-    prepared: Any = kind(net, GPU, torch.float16)
+    prepared: Any = TritonDASNet(net, GPU, torch.float16)
     names: set[str] = set()
-    first = prepared._fastest
-    prepared._fastest = lambda step, forms: names.update(forms) or first(step, forms)
+    first = prepared._run_fastest
+    prepared._run_fastest = lambda step, variants: names.update(variants) or first(step, variants)
     with torch.inference_mode():
         prepared(x)
-        assert {"one by one", "mixed after"} <= names and ("grouped" in names) == (batch > 1)
+        assert names == {"per sample", "mixed after", *(["grouped"] if batch > 1 else [])}
         for name in sorted(names):
-            prepared._fastest = lambda step, forms, name=name: forms[name if name in forms else next(iter(forms))]()
+            prepared._run_fastest = lambda step, variants, name=name: variants[name]()
             error = (prepared(x).float().cpu() - want).abs().max() / want.abs().max()
             assert error < 0.02, name
 
 
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_torchs_operations_compute_the_same_function_in_half_precision(batch: int):
+    net = network(size=5)
+    frames = pictures(batch, 128, 128)
+    want = module_logits(net, images(frames))
+    x = images(frames).to(GPU, torch.float16).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        logits = CudaDASNet(net, GPU, torch.float16)(x).float().cpu()
+    assert (logits - want).abs().max() / want.abs().max() < 0.02
+
+
 def test_the_kernels_are_used_where_they_can_be(engine):
-    assert isinstance(engine(network())._network, FusedCudaDASNet)
+    assert isinstance(engine(network())._network, TritonDASNet)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -296,13 +306,14 @@ def test_a_tensorrt_plan_computes_the_networks_probabilities(tmp_path: Path):
     assert plan.stat().st_size > 1e6
 
 
-def test_a_lost_device_is_told_apart():
+def test_a_lost_device_is_recognised():
     """In a process of its own: an error in a kernel ends its use of the device."""
     program = """
 import numpy as np, torch
 from model import build, load
-from model.cuda_engine import CudaBackend, EngineLost
+from model.cuda.backend import CudaBackend
 from model.cuda.device import COMPUTE
+from model.errors import EngineLost
 backend = CudaBackend(build("dasnet", size=3, start_out_channels=16).eval(), multiple=8)
 frames = np.zeros((1, 64, 64, 3), np.uint8)
 backend.submit(frames).result(120)

@@ -39,7 +39,7 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 @pytest.fixture(scope="module", params=native_library.usable_variants()[1:])
 def other_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """What this processor could run too, and a lesser one would."""
-    (path,) = native_library.build([request.param], tmp_path_factory.mktemp("forms"))
+    (path,) = native_library.build([request.param], tmp_path_factory.mktemp("variants"))
     return open_library(path)
 
 
@@ -208,9 +208,16 @@ def test_weights_that_do_not_fit_are_refused():
         assert text in library.dasnet_error()
 
 
-@pytest.mark.parametrize("form", ["avx2", "avx512bf16"])
-def test_the_sources_compile_without_warnings(form: str):
-    flags = [*native_library.FLAGS, *native_library.VARIANTS[form][0], "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+@pytest.mark.parametrize("variant", ["avx2", "avx512bf16"])
+def test_the_sources_compile_without_warnings(variant: str):
+    flags = [
+        *native_library.FLAGS,
+        *native_library.VARIANTS[variant][0],
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+    ]
     source = str(native_library.SOURCES / "engine.cpp")
     done = subprocess.run(["g++", *flags, source], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -255,7 +262,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch
 FORM_FLAGS = {
     "8": ["-mavx2", "-mfma"],
     "16": ["-mavx2", "-mfma", "-DDASNET_LANES=16"],
-    **{form: native_library.VARIANTS[form][0] for form in native_library.usable_variants()},
+    **{variant: native_library.VARIANTS[variant][0] for variant in native_library.usable_variants()},
 }
 
 

@@ -167,6 +167,7 @@ def test_wrong_sizes_and_names_are_explained(net: DASNet):
 def test_engine_pads_any_size_and_gives_the_modules_probabilities(net: DASNet, kind: str):
     frames = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
     with Engine(net, kind=kind, device="cpu", precision="fp32") as engine:
+        assert engine.name == f"{'reference' if kind == 'module' else kind}-cpu-fp32"  # "module" is an alias
         maps = engine.submit(frames).result()
         assert maps.shape == (2, 3, 50, 70)
         image = np.pad(frames, ((0, 0), (0, 14), (0, 10), (0, 0)), mode="reflect").transpose(0, 3, 1, 2) / np.float32(

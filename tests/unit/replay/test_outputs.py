@@ -163,9 +163,9 @@ def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
         tracker = stage.TrackStage(Metadata().thresholds)
         with TracksWriter(folder / "tracks.txt") as tracks, EventsWriter(folder / "events.jsonl") as events:
             for detections in frames:
-                told = tracker.track(detections)
-                tracks.write(detections.ref, told)
-                for event in tracker.alert(detections.ref, told):
+                outcome = tracker.update(detections)
+                tracks.write(detections.ref, outcome.tracks)
+                for event in outcome.events:
                     events.write(event)
         return (folder / "tracks.txt").read_bytes(), (folder / "events.jsonl").read_bytes()
 

@@ -77,7 +77,7 @@ def test_a_checkpoint_of_the_original_works_unchanged_and_unreadable_pictures_do
 def test_doctor_reports_what_is_here():
     result = dasnet("doctor")
     assert result.returncode == 0, result.stdout
-    for text in ("torch", "processor:", "features:", "decoders: h264", "all that is needed is there"):
+    for text in ("torch", "processor:", "features:", "decoders: h264", "all requirements are met"):
         assert text in result.stdout
 
 

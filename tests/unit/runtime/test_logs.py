@@ -67,7 +67,7 @@ def test_a_process_tells_everything_once_and_no_secret(tmp_path: Path, form: str
     uncaught = [entry["exception"] for entry in entries if entry["event"] == "uncaught error"]
     assert len(uncaught) == 2 and "in a thread" in uncaught[0] and f"{HIDDEN} at the end" in uncaught[1]
     last = entries[-1]
-    assert (last["event"], last["message"], last["left_out"]) == ("messages left out", "camera lost", 80)
+    assert (last["event"], last["message"], last["suppressed"]) == ("messages suppressed", "camera lost", 80)
     if form == "json":
         assert [json.loads(line) for line in ended.stderr.splitlines()] == entries
     else:
@@ -78,9 +78,10 @@ LOSE = """
 import logging, os, sys
 from pathlib import Path
 import structlog
-from pipeline.runtime import logs, streams
+from pipeline import stdio
+from pipeline.runtime import logs
 from pipeline.config.file import load
-streams.protect()
+stdio.protect()
 logs.configure(load(Path(sys.argv[1])), "capture-a")
 log = structlog.get_logger()
 for number in range(1500):
@@ -93,9 +94,9 @@ try:
 except ValueError:
     log.exception("failed")
 print("told by print", file=sys.stderr)
-streams.announce("metrics: http://127.0.0.1:1/metrics")
+stdio.announce("metrics: http://127.0.0.1:1/metrics")
 log.info("at the end")
-Path(sys.argv[2]).write_text(repr(streams.lost))
+Path(sys.argv[2]).write_text(repr(stdio.lost))
 """
 
 
@@ -121,7 +122,7 @@ def test_outputs_that_cannot_be_written_end_nothing_and_what_is_lost_is_counted(
     assert len(said) == 1504 and said[-4:] == ["surrogate \udcff", "%d", "failed", "at the end"]
 
 
-def test_the_same_message_comes_so_often_in_a_period_and_then_says_what_was_left_out():
+def test_the_same_message_comes_so_often_in_a_period_and_then_says_how_many_were_suppressed():
     now_s = [0.0]
     limit = RateLimit(3, 60.0, lambda: now_s[0])
 
@@ -134,7 +135,7 @@ def test_the_same_message_comes_so_often_in_a_period_and_then_says_what_was_left
     assert [passes(camera="a", n=n) is not None for n in range(10)] == [True] * 3 + [False] * 7
     assert passes(camera="b") == {"event": "lost", "camera": "b"}, "another camera's is another message"
     now_s[0] = 60.0
-    assert passes(camera="a") == {"event": "lost", "camera": "a", "left_out": 7}
+    assert passes(camera="a") == {"event": "lost", "camera": "a", "suppressed": 7}
     assert passes(camera="a") == {"event": "lost", "camera": "a"}
 
 

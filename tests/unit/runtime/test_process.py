@@ -84,7 +84,7 @@ def test_a_worker_s_free_memory_goes_back_to_the_kernel(tmp_path: Path) -> None:
         "def resident_mb(): return int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4096 / 1e6\n"
         "c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p; c.malloc.argtypes = [ctypes.c_size_t]\n"
         "c.free.argtypes = [ctypes.c_void_p]; before_mb = resident_mb()\n"
-        "pairs = [(c.malloc(100_000), c.malloc(64)) for _ in range(2000)]\n"
+        "pairs = [(c.malloc(100_000), c.malloc(4000)) for _ in range(2000)]\n"
         "for large, _ in pairs: ctypes.memset(large, 1, 100_000)\n"
         "for large, _ in pairs: c.free(large)\n"
         "assert resident_mb() > before_mb + 150, 'glibc keeps it'\n"

@@ -14,7 +14,9 @@ from support.program import CLIPS, DASNET, REPOSITORY, die_with_parent, shortene
 from pipeline.runtime import progress
 from pipeline.runtime.progress import ProgressDisplay, duration
 
-EVERY_LINE = "from pipeline.runtime import progress; progress.EVERY_S = 0.0; from pipeline.__main__ import main; main()"
+PRINT_EACH_STEP = (
+    "from pipeline.runtime import progress; progress.PRINT_PERIOD_S = 0.0; from pipeline.__main__ import main; main()"
+)
 
 
 def on_a_terminal(*arguments: str | Path) -> str:
@@ -58,7 +60,7 @@ def test_lines_come_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_replay_says_how_far_it_is_in_a_log(tmp_path: Path) -> None:
     clip = shortened(CLIPS / "IR_DRONE_015.mp4", 6, tmp_path / "short.mp4")
-    command = [sys.executable, "-c", EVERY_LINE, "replay", str(clip), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", PRINT_EACH_STEP, "replay", str(clip), "--out", str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     assert result.returncode == 0, result.stderr
     lines = result.stderr.splitlines()

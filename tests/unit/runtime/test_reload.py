@@ -1,4 +1,4 @@
-"""The configuration on its way to the workers, and read again while the program runs."""
+"""Passing the configuration to the workers, and reloading it while the program runs."""
 
 import fcntl
 import json
@@ -50,7 +50,7 @@ def loaded(tmp_path: Path, cameras: list[dict[str, object]], **sections: object)
     return load(write(tmp_path, cameras, **sections))
 
 
-def test_what_a_reload_does_and_what_it_cannot(tmp_path: Path):
+def test_which_changes_a_reload_applies_and_which_it_reports(tmp_path: Path):
     before = loaded(tmp_path, [camera("a"), camera("b"), camera("c")])
     after = loaded(
         tmp_path,
@@ -74,7 +74,7 @@ def test_what_a_reload_does_and_what_it_cannot(tmp_path: Path):
         change(before, away)
 
 
-def test_secrets_of_cameras_that_were_and_that_are_stay_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_secrets_of_former_and_current_cameras_stay_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CAM_PASSWORD", "before-1")
     before = loaded(tmp_path, [ELSEWHERE, {"id": "plain", "uri": "rtsp://u:literal-2@192.0.2.11/"}])
     monkeypatch.setenv("CAM_PASSWORD", "after-3")
@@ -84,47 +84,51 @@ def test_secrets_of_cameras_that_were_and_that_are_stay_hidden(tmp_path: Path, m
 
 
 WORKER = """
-import json, os, sys, threading
-from pipeline.transport.control import Control
-control, gone = Control.inherited(), threading.Event()
-def say(config):
+import json, os, sys, threading, time
+from pipeline.runtime.control import Control
+control, ended = Control.inherited(), threading.Event()
+def show(config):
     hidden = config.redactor(config.cameras[0].uri)
     print(json.dumps([control.run, len(config.cameras), hidden, config.references]), flush=True)
 assert sys.stdin.read() == ""
-say(control.config)
-control.follow(gone.set)
+show(control.config)
+control.follow(ended.set)
 input_ = os.fdopen(int(sys.argv[1]))
 input_.readline()
-for config in control.changes():
-    say(config)
+changed = False
+while not changed:  # the configuration may still be under way
+    for config in control.changes():
+        show(config)
+        changed = True
+    time.sleep(0.01)
 control.finished(broken=True)
-assert gone.wait(30)
+assert ended.wait(30)
 """
 
 
-def test_a_worker_gets_the_configuration_as_it_was_read_however_large_it_is(
+def test_a_worker_receives_the_configuration_as_it_was_read_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
     polygon = [[float(x), float(x * x % 509)] for x in range(3000)]
     config = loaded(tmp_path, [ELSEWHERE, *(camera(f"cam{number}", ignore=[polygon]) for number in range(10))])
-    assert len(pickle.dumps(config)) > 400_000  # more than a socket takes
-    (tmp_path / "site.yaml").write_text("cameras: [{id:")  # whatever becomes of the file
+    assert len(pickle.dumps(config)) > 400_000  # more than a socket buffers
+    (tmp_path / "site.yaml").write_text("cameras: [{id:")  # the file is not read again
     monkeypatch.delenv("CAM_PASSWORD")
-    end, (told, tell) = SupervisorEnd(), os.pipe()
+    end, (read_end, write_end) = SupervisorEnd(), os.pipe()
     end.hand_over("run1", 1, config)
-    command = [sys.executable, "-c", WORKER, str(told)]
+    command = [sys.executable, "-c", WORKER, str(read_end)]
     with end.worker_end as worker_end:
         worker = subprocess.Popen(
-            command, stdin=worker_end.fileno(), stdout=subprocess.PIPE, text=True, pass_fds=(told,)
+            command, stdin=worker_end.fileno(), stdout=subprocess.PIPE, text=True, pass_fds=(read_end,)
         )
-    with worker, os.fdopen(tell, "w") as go_on:
+    with worker, os.fdopen(write_end, "w") as go_on:
         assert worker.stdout is not None
         shown, references = "rtsp://***@192.0.2.10/stream", {"cameras[0].uri": ELSEWHERE["uri"]}
         assert json.loads(worker.stdout.readline()) == ["run1", 11, shown, references]
         assert PASSWORD.encode() not in Path(f"/proc/{worker.pid}/environ").read_bytes()
         end.hand_over("run1", 2, config.model_copy(update={"cameras": config.cameras[:1]}))
-        assert list(end.received()) == []  # not applied so far
+        assert list(end.received()) == []  # not applied yet
         go_on.write("\n")
         go_on.flush()
         assert json.loads(worker.stdout.readline())[:2] == ["run1", 1]
@@ -132,12 +136,12 @@ def test_a_worker_gets_the_configuration_as_it_was_read_however_large_it_is(
         while len(messages) < 2:
             messages += end.received()
         assert messages == [Applied(2), Finished(True)]
-        end.close()  # it is noticed
+        end.close()  # the worker notices
         assert worker.wait(30) == 0
-    os.close(told)
+    os.close(read_end)
 
 
-def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_log_hides_secrets_that_a_reload_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CAM_PASSWORD", PASSWORD)
     write(tmp_path, [ELSEWHERE])
     code = (
@@ -154,7 +158,7 @@ def test_the_log_hides_what_came_with_a_reload(tmp_path: Path, monkeypatch: pyte
     assert "*** is wrong" in (tmp_path / "run" / "dasnet.log").read_text()
 
 
-def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
+def test_metrics_of_removed_cameras_are_removed_and_all_others_kept(tmp_path: Path):
     before = loaded(tmp_path, [camera("a"), camera("b")])
     host, registry = HostMetricsCollector(before, ["tracking", "capture-a", "capture-b"]), CollectorRegistry()
     registry.register(host)
@@ -176,7 +180,7 @@ def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
 
     count()
     beat(1)
-    metrics = TrackingMetrics(["a", "b"], 0.5)  # of a worker that took its place: what the first counted is kept
+    metrics = TrackingMetrics(["a", "b"], 0.5)  # of a replaced worker: the counts of the first are kept
     count()
     beat(2)
     assert sum("'camera': 'b'" in key for key in shown()) > 10
@@ -192,10 +196,10 @@ def test_metrics_of_removed_cameras_vanish_and_all_others_stay(tmp_path: Path):
             beat(2)
     assert shown()["dasnet_alerts_total {'camera': 'c', 'severity': 'alarm'}"] == 0
     assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
-    assert "worker capture-c: is not up" in host.not_ready()
+    assert "worker capture-c: is down" in host.not_ready()
     host.receive(Heartbeat("capture-c", 2, 3, {}))
     host.finished("capture-c")
-    host.due("capture-c")
+    host.expect("capture-c")
     assert shown()["dasnet_worker_up {'worker': 'capture-c'}"] == 0
 
 
@@ -222,37 +226,35 @@ def counters(metrics: dict[str, float], camera: str) -> dict[str, float]:
     }
 
 
-def test_garbage_and_strangers_at_the_socket_for_reloads_hold_nothing_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_garbage_and_unknown_clients_do_not_block_the_reload_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     before, path = signal.getsignal(signal.SIGHUP), tmp_path / "site.yaml"
     rng = random.Random(3)
-    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
-        stranger.connect(f"ipc://{tmp_path}/reload.sock")
+    with Requests(path) as requests, zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(f"ipc://{tmp_path}/reload.sock")
         for _ in range(200):
-            stranger.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
-        stranger.send_multipart([b"", b"/other.yaml\0"])
-        stranger.send_multipart([b"", os.fsencode(path)])
+            client.send_multipart([rng.randbytes(rng.randrange(40)) for _ in range(rng.randrange(1, 4))])
+        client.send_multipart([b"", b"/other.yaml\0"])
+        client.send_multipart([b"", os.fsencode(path)])
         while not requests.due():
             pass
-        requests.refuse("the reason")
+        requests.reject("the reason")
         answers = []
         while not answers or b"the reason" not in answers[-1]:
-            assert stranger.poll(5000)
-            answers.append(stranger.recv_multipart()[-1])
-        assert sum(b"runs with" in answer for answer in answers) >= 1
+            assert client.poll(5000)
+            answers.append(client.recv_multipart()[-1])
+        assert sum(b"in this folder runs" in answer for answer in answers) >= 1
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.live
-def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
+def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
     config = write(tmp_path, [camera("a")])
     good = config.read_text()
     with Running("run", config) as program:
         program.wait_for_metric('dasnet_frames_segmented_total{camera="a"}', 1)
         before = workers(program)
-        for text, told in [
+        for text, message in [
             (good[: good.index("id:")], "cameras[0]"),
             (good.replace("rate_fps", "rate"), "cameras[0].rate: unknown key"),
             ("", "holds no configuration"),
@@ -260,17 +262,17 @@ def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
         ]:
             config.write_text(text)
             code, lines = reload(config)
-            assert code == 2 and len(lines) == 1 and told in lines[0], lines
+            assert code == 2 and len(lines) == 1 and message in lines[0], lines
             program.process.send_signal(signal.SIGHUP)
-            program.wait_for_line(f"configuration refused.*{told.replace('[', '.').replace(']', '.')}")
+            program.wait_for_line(f"configuration rejected.*{message.replace('[', '.').replace(']', '.')}")
         os.kill(before["a"], signal.SIGKILL)
         program.wait_for_metric('dasnet_worker_restarts_total{worker="capture-a"}', 1)
         counted = program.metrics()['dasnet_frames_segmented_total{camera="a"}']
-        program.wait_for_metric('dasnet_frames_segmented_total{camera="a"}', counted + 2)  # with the file as it is
+        program.wait_for_metric('dasnet_frames_segmented_total{camera="a"}', counted + 2)  # with the invalid file
         other = tmp_path / "other.yaml"
         other.write_text(good)
         code, lines = reload(other)
-        assert code == 2 and f"the program in this folder runs with {config}" in lines[0]
+        assert code == 2 and f"expected {config}, with which the program in this folder runs" in lines[0]
         config.write_text(good)
         assert reload(config) == (0, ["nothing has changed"])
         assert program.stop() == 0
@@ -279,7 +281,7 @@ def test_a_file_that_is_wrong_is_refused_and_the_site_goes_on(tmp_path: Path):
 
 
 @pytest.mark.live
-def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
+def test_cameras_are_added_and_removed_without_lost_frames_on_others(tmp_path: Path):
     config = write(tmp_path, [camera("a"), camera("b")])
     with Running("run", config) as program:
         console = program.wait_for_line(r"console: (http\S+)/")[1]
@@ -314,16 +316,16 @@ def test_cameras_come_and_go_without_a_frame_lost_on_the_others(tmp_path: Path):
         now = counters(metrics, "a")
         assert all(now[key] >= value for key, value in counted.items())
         lost = [key for key in now if "dropped" in key or "failed" in key]
-        lost.remove('dasnet_frames_dropped_total{camera="a",cause="overload"}')  # how fast is this machine?
+        lost.remove('dasnet_frames_dropped_total{camera="a",cause="overload"}')  # depends on the speed of the machine
         assert {key: now[key] for key in lost} == {key: counted[key] for key in lost}
-        assert not [line for line in program.lines if "message refused" in line or "worker ended" in line]
+        assert not [line for line in program.lines if "message rejected" in line or "worker ended" in line]
         assert program.stop() == 0
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
 
 
 @pytest.mark.live
-def test_a_terminal_that_is_closed_ends_the_program_though_it_sends_the_signal_to_reload(tmp_path: Path):
+def test_closing_the_terminal_ends_the_program_though_sighup_reloads(tmp_path: Path):
     config = write(tmp_path, [camera("a")])
     terminal, end = pty.openpty()
     program = subprocess.Popen(
@@ -336,7 +338,7 @@ def test_a_terminal_that_is_closed_ends_the_program_though_it_sends_the_signal_t
     shown = b""
     while b"camera.up" not in shown:
         shown += os.read(terminal, 1000)
-    program.send_signal(signal.SIGHUP)  # this one is meant
+    program.send_signal(signal.SIGHUP)  # a reload
     while b"nothing has changed" not in shown:
         shown += os.read(terminal, 1000)
     os.close(terminal)

@@ -1,4 +1,4 @@
-"""What was found is cut out, enlarged, and told apart by the classifier beside the network."""
+"""Second-stage classification: crops, the cache of class scores, and the shipped classifier on real targets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from model.engine.engine import Engine
 from model.metadata import CLASSES, CLUTTER, ClassifierConfig
 from pipeline.capture.open import open_recording
-from pipeline.segmentation.classify import AGAIN_S, INITIAL_CLASSIFICATIONS, MOST, ClassifierCache, crops, cut_out
+from pipeline.segmentation.classify import (
+    INITIAL_CLASSIFICATIONS,
+    MAX_CLASSIFIED,
+    RECLASSIFY_AFTER_S,
+    ClassifierCache,
+    crops,
+    cut_out,
+)
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
 
@@ -95,50 +102,53 @@ def at(detections: Detections, pts_s: float) -> Detections:
 
 def test_a_flock_costs_no_more_than_the_bound() -> None:
     boxes = [(20.0 * n, 20.0, 20.0 * n + 5, 25.0) for n in range(20)]
-    looks = ClassifierCache(MOST)
-    assert looks.due(found(*boxes), ALL) == list(range(MOST)) and looks.due(found(), ALL) == []
+    cache = ClassifierCache(MAX_CLASSIFIED)
+    assert cache.due(found(*boxes), ALL) == list(range(MAX_CLASSIFIED)) and cache.due(found(), ALL) == []
 
 
-def test_what_is_too_small_to_start_a_track_is_not_looked_at():
+def test_a_detection_too_small_to_start_a_track_is_not_classified():
     detections = found((10, 10, 14, 14), (50, 50, 54, 54))  # of 20 px each
-    assert ClassifierCache(MOST).due(detections, detections.large(20)) == [0, 1]
-    assert ClassifierCache(MOST).due(detections, detections.large(21)) == []
+    assert ClassifierCache(MAX_CLASSIFIED).due(detections, detections.large(20)) == [0, 1]
+    assert ClassifierCache(MAX_CLASSIFIED).due(detections, detections.large(21)) == []
     assert replace(detections, mask_scale=(2.0, 2.0)).large(6).tolist() == [False, False]
 
 
-def test_what_was_seen_has_the_classifiers_scores_and_the_rest_none() -> None:
+def test_classified_detections_have_the_classifiers_scores_and_the_rest_none() -> None:
     detections = found((10, 10, 14, 14), (30, 30, 34, 34), (50, 50, 54, 54))
     seen = np.array([[0.9, 0.0, 0.1, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0, 0.9]], np.float32)
-    after = ClassifierCache(MOST).with_class_scores(detections, HOW.classes, dict(enumerate(seen)))
+    after = ClassifierCache(MAX_CLASSIFIED).with_class_scores(detections, HOW.classes, dict(enumerate(seen)))
     assert after.classes == HOW.classes
     np.testing.assert_array_equal(after.class_scores, [*seen, np.zeros(5)])
     assert detections.class_scores.shape == (3, 4)
-    assert ClassifierCache(MOST).with_class_scores(found(), HOW.classes, {}).class_scores.shape == (0, len(HOW.classes))
+    assert ClassifierCache(MAX_CLASSIFIED).with_class_scores(found(), HOW.classes, {}).class_scores.shape == (
+        0,
+        len(HOW.classes),
+    )
 
 
-def test_a_target_that_stays_is_looked_at_less_often_and_keeps_its_names_meanwhile() -> None:
-    looks, looked = ClassifierCache(MOST), []
+def test_a_target_that_stays_is_classified_less_often_and_keeps_its_scores_meanwhile() -> None:
+    cache, classified = ClassifierCache(MAX_CLASSIFIED), []
     for number in range(30):  # 25 frames a second; it moves by half its length a frame
         target = at(found((10 + 2 * number, 10, 14 + 2 * number, 14)), number / 25)
-        due = looks.due(target, ALL)
-        looked += [number] * len(due)
-        names = np.full(len(HOW.classes), number, np.float32)
-        after = looks.with_class_scores(target, HOW.classes, dict.fromkeys(due, names))
-        assert after.class_scores[0, 0] == looked[-1]
-    assert looked[:INITIAL_CLASSIFICATIONS] == list(range(INITIAL_CLASSIFICATIONS))
-    apart = np.diff(looked[INITIAL_CLASSIFICATIONS - 1 :])
-    assert set(apart) == {int(AGAIN_S * 25) + 1}
+        due = cache.due(target, ALL)
+        classified += [number] * len(due)
+        scores = np.full(len(HOW.classes), number, np.float32)
+        after = cache.with_class_scores(target, HOW.classes, dict.fromkeys(due, scores))
+        assert after.class_scores[0, 0] == classified[-1]
+    assert classified[:INITIAL_CLASSIFICATIONS] == list(range(INITIAL_CLASSIFICATIONS))
+    intervals = np.diff(classified[INITIAL_CLASSIFICATIONS - 1 :])
+    assert set(intervals) == {int(RECLASSIFY_AFTER_S * 25) + 1}
 
 
 @pytest.mark.parametrize(
     ("pts_s", "x"), [(0.02, 60), (5.0, 10), (-3.0, 10)], ids=["far from it", "long after", "time ran backwards"]
 )
-def test_what_may_be_another_is_looked_at(pts_s: float, x: float) -> None:
-    looks, names = ClassifierCache(MOST), np.ones(len(HOW.classes), np.float32)
+def test_a_detection_that_may_be_another_target_is_classified(pts_s: float, x: float) -> None:
+    cache, scores = ClassifierCache(MAX_CLASSIFIED), np.ones(len(HOW.classes), np.float32)
     for _ in range(INITIAL_CLASSIFICATIONS):
-        looks.with_class_scores(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: names})
-    assert looks.due(at(found((10, 10, 14, 14)), 0.02), ALL) == []
-    assert looks.due(at(found((x, 10, x + 4, 14)), pts_s), ALL) == [0]
+        cache.with_class_scores(at(found((10, 10, 14, 14)), 0), HOW.classes, {0: scores})
+    assert cache.due(at(found((10, 10, 14, 14)), 0.02), ALL) == []
+    assert cache.due(at(found((x, 10, x + 4, 14)), pts_s), ALL) == [0]
 
 
 @pytest.fixture(scope="module")
@@ -159,27 +169,26 @@ def frames_of(clip: str, numbers: range) -> list[Frame]:
 @pytest.mark.parametrize(
     ("clip", "name"), [("IR_DRONE_015", "uav"), ("IR_BIRD_003", "bird"), ("IR_HELICOPTER_010", "helicopter")]
 )
-def test_the_shipped_checkpoint_tells_real_targets_apart_where_it_finds_them(
-    engine: Engine, clip: str, name: str
-) -> None:
-    told, segmenter = [], Segmenter(engine)
+def test_the_shipped_checkpoint_classifies_real_targets(engine: Engine, clip: str, name: str) -> None:
+    labels, segmenter = [], Segmenter(engine)
     for frame in frames_of(clip, range(0, 120, 20)):
         [batch] = segmenter.submit([frame])
-        [once] = batch.found()
-        [again] = segmenter.look_closer([frame], [once])
-        np.testing.assert_array_equal(again.xyxy, once.xyxy)
-        assert once.classes == engine.metadata.classes and again.classes == engine.metadata.detected_classes
-        told += [again.classes[best] for best in again.class_scores.argmax(axis=1)]
-    told = [label for label in told if label != CLUTTER]  # of the helicopter's flight
-    assert len(told) >= 3 and told.count(name) > len(told) / 2, told
+        [detected] = segmenter.detect(batch)
+        [classified] = segmenter.classify([frame], [detected])
+        np.testing.assert_array_equal(classified.xyxy, detected.xyxy)
+        assert detected.classes == engine.metadata.classes and classified.classes == engine.metadata.detected_classes
+        labels += [classified.classes[best] for best in classified.class_scores.argmax(axis=1)]
+    labels = [label for label in labels if label != CLUTTER]  # in the helicopter's clip
+    assert len(labels) >= 3 and labels.count(name) > len(labels) / 2, labels
 
 
-def test_without_a_classifier_the_network_names_what_it_finds(engine: Engine) -> None:
+def test_without_a_classifier_the_network_s_own_class_scores_remain(engine: Engine) -> None:
     [frame] = frames_of("IR_DRONE_015", range(1))
     classify, engine.classify = engine.classify, None
     try:
-        [batch] = Segmenter(engine).submit([frame])
-        [detections] = batch.detections()
+        segmenter = Segmenter(engine)
+        [batch] = segmenter.submit([frame])
+        [detections] = segmenter.finish(batch)
     finally:
         engine.classify = classify
     assert detections.classes == CLASSES and len(detections)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from model.metadata import Preprocessing, Thresholds
 from model.preprocess import prepare
 from pipeline.segmentation.camera_motion import CameraMotion
-from pipeline.segmentation.postprocess import MAX_DETECTIONS, detect
+from pipeline.segmentation.postprocess import MAX_DETECTIONS, MapView, detect
 from pipeline.segmentation.segmenter import CameraView
-from pipeline.types import Band, FrameRef, Mask
+from pipeline.types import Band, Detections, Frame, FrameRef, Mask
 
 HALF = {"visible": 0.5, "infrared": 1.0}
 
@@ -26,9 +26,13 @@ def maps(height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((2, height, width), 0.01, np.float32)
 
 
-def find(probabilities: np.ndarray, decision: Thresholds = Thresholds(), scale=(1.0, 1.0), ignore=()):
-    size = (round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
-    return detect(probabilities, REF, Band.VISIBLE, size, CLASSES, decision, scale, ignore)
+def frame_of(width: int, height: int) -> Frame:
+    return Frame(REF, Band.VISIBLE, np.zeros((height, width), np.uint8))
+
+
+def find(probabilities: np.ndarray, thresholds: Thresholds = Thresholds(), scale=(1.0, 1.0), ignore=()):
+    frame = frame_of(round(probabilities.shape[2] * scale[0]), round(probabilities.shape[1] * scale[1]))
+    return detect(probabilities, frame, MapView(scale, ignore=ignore), CLASSES, thresholds)
 
 
 def test_a_target_is_measured_in_frame_pixels():
@@ -71,28 +75,32 @@ def test_small_components_and_ignored_areas_are_left_out_and_boxes_grow_within_t
 def test_of_a_region_boxes_masks_and_ignored_areas_are_in_pixels_of_the_whole_frame():
     probabilities = maps()
     probabilities[0, 10:14, 20:26] = 0.9
-    args = (probabilities, REF, Band.VISIBLE, (640, 512), CLASSES, Thresholds(box_margin_px=12), (2.0, 2.0))
-    area = (100, 50, 220, 130)  # the maps' 60x40
-    found = detect(*args, searched=area)
+    region = (100, 50, 220, 130)  # the maps' 60x40
+
+    def detected(*ignore: list[tuple[float, float]]) -> Detections:
+        view = MapView((2.0, 2.0), region, ignore)
+        return detect(probabilities, frame_of(640, 512), view, CLASSES, Thresholds(box_margin_px=12))
+
+    found = detected()
     np.testing.assert_allclose(found.xyxy, [[116, 50, 176, 102]])  # grown no further than the region
     np.testing.assert_allclose(found.centroid, [[146, 74]], atol=1e-4)
     assert (found.masks[0].left, found.masks[0].top) == (70, 35) and found.size_px == (640, 512)
     around = [(140, 70), (150, 70), (150, 80), (140, 80)]
-    assert len(detect(*args, ignore=[around], searched=area)) == 0
-    assert len(detect(*args, ignore=[[(x - 100, y - 50) for x, y in around]], searched=area)) == 1
+    assert len(detected(around)) == 0
+    assert len(detected([(x - 100, y - 50) for x, y in around])) == 1
 
 
 @pytest.mark.parametrize(
-    ("region", "searched"),
+    ("region", "processed"),
     [
         (None, (0, 0, 320, 256)),
         ((100, 50, 200, 150), (100, 50, 200, 150)),
         ((100, 50, 1000, 1000), (100, 50, 320, 256)),
-        ((400, 50, 500, 150), (0, 0, 320, 256)),  # of another camera: better all than nothing
+        ((400, 50, 500, 150), (0, 0, 320, 256)),  # outside the frame: better all than nothing
     ],
 )
-def test_the_part_of_a_frame_that_is_searched(region: tuple | None, searched: tuple):
-    assert CameraView(region=region).of((320, 256)) == searched
+def test_the_region_of_interest_of_a_frame(region: tuple | None, processed: tuple):
+    assert CameraView(region=region).roi((320, 256)) == processed
 
 
 def test_clutter_is_bounded_and_the_largest_are_kept():
@@ -165,8 +173,8 @@ def test_where_a_turning_camera_looks_is_known_to_a_tenth_of_a_pixel(width: int)
         assert np.abs(total + place - (100, 60)).max() < 0.1
 
 
-def test_a_jump_over_a_third_of_the_picture_is_no_motion_of_the_camera():
-    """As a false peak told after a thermal camera's shutter; what follows is measured from there."""
+def test_a_jump_over_a_third_of_the_image_is_no_camera_motion():
+    """As a false peak after a thermal camera's shutter; later motion is measured from there."""
     texture = np.random.default_rng(1).integers(0, 256, (40, 50), np.uint8)
     world = cv2.resize(texture, None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC)
     motion = CameraMotion()
@@ -180,9 +188,9 @@ def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
     clouds = cv2.GaussianBlur(rng.normal(90, 150, (256, 320)), (0, 0), 12)
     motion = CameraMotion()
     for number in range(12):
-        picture = clouds + rng.normal(0, 2, clouds.shape)
-        picture[90:120, 60 + 9 * number : 90 + 9 * number] += 100
-        shift = motion.update(np.clip(picture, 0, 255).astype(np.uint8))
+        image = clouds + rng.normal(0, 2, clouds.shape)
+        image[90:120, 60 + 9 * number : 90 + 9 * number] += 100
+        shift = motion.update(np.clip(image, 0, 255).astype(np.uint8))
         if number:
             assert shift == pytest.approx((0, 0), abs=2.5)
 

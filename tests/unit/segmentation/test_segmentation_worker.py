@@ -1,4 +1,4 @@
-"""The segmentation worker with real sockets and channels of cameras; only the network is a stand-in, of set time."""
+"""The segmentation worker with real sockets and channels; only the network is a stand-in that takes a set time."""
 
 import threading
 import time
@@ -15,16 +15,19 @@ import zmq
 
 from model.errors import EngineLost
 from model.metadata import Metadata
+from pipeline.segmentation import in_flight
 from pipeline.segmentation import worker as segmentation
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.store.ledger import Ledger, read
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
-from pipeline.transport.channel import CREDITS, Channel
+from pipeline.transport.channel import Channel
+from pipeline.transport.credit import MAX_IN_FLIGHT
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.frame_queue import BRIDGED
+from pipeline.transport.frame_queue import MAX_FRAMES
 from pipeline.transport.link import Uplink
+from pipeline.transport.payloads import frame_message
 from pipeline.transport.sockets import bound, connected
-from pipeline.transport.wire import Credit, CreditRequest, Result, Stamps, decode, encode, frame_message
+from pipeline.transport.wire import Credit, CreditRequest, Result, Stamps, decode, encode
 from pipeline.types import Band, Cause, Frame, FrameRef
 
 PIXELS = np.zeros((64, 64, 3), np.uint8)
@@ -44,9 +47,9 @@ class TimedEngine:
         self.free.set()
         self._threads = ThreadPoolExecutor(max_in_flight)
 
-    def submit(self, pictures: np.ndarray) -> "Future[Any]":
-        self.batches.append(len(pictures))
-        return self._threads.submit(self._work, len(pictures))
+    def submit(self, images: np.ndarray) -> "Future[Any]":
+        self.batches.append(len(images))
+        return self._threads.submit(self._work, len(images))
 
     def _work(self, count: int) -> np.ndarray:
         time.sleep(self.time_s)
@@ -59,9 +62,15 @@ def running(
     engine: TimedEngine, cameras: list[str], deadline_s: float = 5.0, objective_s: float = 0.5
 ) -> Iterator["Future[None]"]:
     stop = threading.Event()
-    doors = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
+    routers = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     worker = segmentation.SegmentationWorker(
-        Segmenter(engine), frozenset(cameras), doors, SegmentationMetrics("m", "e", "v"), stop, objective_s, deadline_s
+        Segmenter(engine),
+        frozenset(cameras),
+        routers,
+        SegmentationMetrics("m", "e", "v"),
+        stop,
+        objective_s,
+        deadline_s,
     )
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(worker.run)
@@ -86,9 +95,9 @@ class FakeCamera:
 
     def __init__(self, name: str) -> None:
         self.name, self.path, self.count = name, Path(f"{name}.ledger"), 0
-        self.ledger = Ledger(self.path, CREDITS)
-        refused = CaptureMetrics(name).refused
-        self.channel = Channel(Uplink(), name, "s1", live=True, bridge_s=0.25, ledger=self.ledger, refused=refused)
+        self.ledger = Ledger(self.path, MAX_IN_FLIGHT)
+        rejected = CaptureMetrics(name).refused
+        self.channel = Channel(Uplink(), name, "s1", live=True, max_age_s=0.25, ledger=self.ledger, rejected=rejected)
 
     def offer(self) -> None:
         ref = FrameRef(self.name, "s1", self.count, self.count / 10, time.monotonic_ns(), time.time_ns())
@@ -134,7 +143,7 @@ def test_a_batch_that_overruns_its_deadline_has_failed_and_is_never_a_result(res
 def test_a_device_that_stays_busy_ends_the_worker_which_is_then_started_again(
     results: "zmq.Socket[bytes]", monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(segmentation, "HANG_S", 0.5)
+    monkeypatch.setattr(in_flight, "DEVICE_HANG_TIMEOUT_S", 0.5)
     engine = TimedEngine()
     engine.free.clear()
     with running(engine, ["north"], deadline_s=0.2) as ended:
@@ -147,10 +156,10 @@ def test_a_device_that_stays_busy_ends_the_worker_which_is_then_started_again(
         engine.free.set()
 
 
-def test_a_network_that_refuses_a_picture_costs_the_frame_and_not_the_worker(results: "zmq.Socket[bytes]"):
+def test_a_network_that_fails_costs_the_frame_and_not_the_worker(results: "zmq.Socket[bytes]"):
     engine = TimedEngine()
     good = engine.submit
-    engine.submit = lambda pictures: 1 / 0  # type: ignore[assignment,method-assign]
+    engine.submit = lambda images: 1 / 0  # type: ignore[assignment,method-assign]
     with running(engine, ["north"]):
         camera = FakeCamera("north")
         camera.offer()
@@ -162,7 +171,7 @@ def test_a_network_that_refuses_a_picture_costs_the_frame_and_not_the_worker(res
 
 
 def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: "zmq.Socket[bytes]"):
-    """At 20 ms a frame four cameras take turns of 80 ms: those of 2.5 frames/s lose nothing."""
+    """At 20 ms a frame a round of four cameras takes 80 ms: those of 2.5 frames/s lose nothing."""
     seconds, slow_names = 2.0, ["a", "b", "c"]
     with running(TimedEngine(0.02), [*slow_names, "fast", "hung"]):
         hung = connected(zmq.DEALER, Endpoints().segmentation, high_water=4)
@@ -187,7 +196,7 @@ def test_a_camera_of_120_frames_a_second_and_a_hung_one_delay_no_other(results: 
 
 
 def test_in_overload_frames_are_young_however_many_cameras_there_are(results: "zmq.Socket[bytes]"):
-    """Twenty cameras of 25 frames/s, of which 50 a second can be searched: a turn of all of them takes 0.4 s."""
+    """Twenty cameras of 25 frames/s, of which 50 a second can be processed: one round takes 0.4 s."""
     names = [f"cam{number}" for number in range(20)]
     with running(TimedEngine(0.02), names):
         cameras = [FakeCamera(name) for name in names]
@@ -234,9 +243,9 @@ def test_a_camera_that_asks_while_its_credit_is_on_the_way_may_ask_again_later(r
         assert answer("b").granted  # so the frame of a is with the device
         ask("c")  # has to wait for the place of b, which never sends
         engine.free.set()
-        fate = answer("a")
-        assert fate.segmented == [0]
-        if not fate.granted:
+        outcome = answer("a")
+        assert outcome.segmented == [0]
+        if not outcome.granted:
             ask("a")
             assert answer("a").granted
         for socket in sockets.values():
@@ -278,51 +287,51 @@ def test_as_many_frames_of_a_camera_are_under_way_as_the_engine_takes_at_once(
             camera.offer()
             while len(engine.batches) < count:  # no frame but that one is offered before it is with the device
                 time.sleep(0.005)
-        for _ in range(BRIDGED):
+        for _ in range(MAX_FRAMES):
             camera.offer()
         assert read(camera.path).in_flight == max_in_flight and not read(camera.path).dropped[Cause.OVERLOAD]
         camera.offer()  # takes the place of those that wait
-        assert read(camera.path).in_flight == max_in_flight and read(camera.path).dropped[Cause.OVERLOAD] == BRIDGED
+        assert read(camera.path).in_flight == max_in_flight and read(camera.path).dropped[Cause.OVERLOAD] == MAX_FRAMES
         engine.free.set()
         assert camera.channel.drain(10)
-        assert [ref.seq for ref in received(results)] == [*range(max_in_flight), max_in_flight + BRIDGED]
+        assert [ref.seq for ref in received(results)] == [*range(max_in_flight), max_in_flight + MAX_FRAMES]
         camera.close()
         account = read(camera.path)
         assert account.segmented == max_in_flight + 1 and account.balanced
 
 
 def test_credit_that_a_frame_has_used_up_already_is_not_used_again(results: "zmq.Socket[bytes]"):
-    """News of an earlier frame that left before the last one came still tells of the credit for that one."""
-    door = bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)
+    """An outcome that was sent before the last frame arrived still reports the credit which that frame used up."""
+    router = bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)
 
     def message() -> Any:
-        assert door.poll(5000)
-        identity, *parts = door.recv_multipart()
+        assert router.poll(5000)
+        identity, *parts = router.recv_multipart()
         return identity, decode(parts)[0]
 
     def arrival() -> int:
         """The next frame's number; it may ask for credit that is on its way."""
-        while isinstance(said := message()[1], CreditRequest):
+        while isinstance(received := message()[1], CreditRequest):
             pass
-        return said.ref.seq
+        return received.ref.seq
 
-    def tell(**news: Any) -> None:
-        door.send_multipart([identity, *encode(Credit("w", "s1", **news))])
+    def report(**outcomes: Any) -> None:
+        router.send_multipart([identity, *encode(Credit("w", "s1", **outcomes))])
 
     camera = FakeCamera("north")
     camera.offer()
     identity, _ = message()
-    tell(granted=True)
+    report(granted=True)
     assert arrival() == 0
-    tell(granted=True, newest=0)
+    report(granted=True, newest=0)
     camera.offer()
     assert arrival() == 1
-    tell(segmented=[0], granted=True, newest=0)
-    while not read(camera.path).segmented:  # the news has come
+    report(segmented=[0], granted=True, newest=0)
+    while not read(camera.path).segmented:  # the outcome has arrived
         time.sleep(0.005)
     camera.offer()
     assert isinstance(message()[1], CreditRequest), "it asks"
-    tell(granted=True, newest=1)
+    report(granted=True, newest=1)
     assert arrival() == 2
     camera.close()
-    door.close(0)
+    router.close(0)

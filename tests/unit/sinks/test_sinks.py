@@ -1,4 +1,4 @@
-"""The outbox and the JSONL sink: every event arrives, in order, and in the file once, whatever dies when."""
+"""The outbox and the JSONL sink: every event is delivered in order, and written once, whichever process crashes."""
 
 import json
 import os
@@ -14,9 +14,10 @@ import pytest
 from support.events import CONFIRMED, event, ids, track, until
 
 from pipeline.config.models import Config
+from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.sink import SinkError, configured
+from pipeline.sinks.sink import SinkError
 from pipeline.store.store import Store, StoreReader
 from pipeline.types import Event
 
@@ -94,9 +95,9 @@ def test_a_restart_goes_on_after_the_cursor(path: Path, store: Store) -> None:
     assert (first.got, again.got) == (ids(events[:20]), ids(events[20:]))
 
 
-def test_a_failing_sink_is_tried_again_and_holds_up_no_other(path: Path, store: Store) -> None:
+def test_a_failing_sink_is_retried_and_delays_no_other(path: Path, store: Store) -> None:
     bad, good = Recorder("bad"), Recorder("good")
-    bad.failing = SinkError("the far side is away")
+    bad.failing = SinkError("destination unreachable")
     events = made(5)
     outbox = Outbox(path, [bad, good], FAST_S)
     store.append(events)
@@ -104,7 +105,7 @@ def test_a_failing_sink_is_tried_again_and_holds_up_no_other(path: Path, store: 
     until(lambda: good.got == ids(events))
     until(lambda: bad.opened > 2)
     assert outbox.backlog() == {"bad": 5, "good": 0}
-    assert outbox.failures() == {"bad": "SinkError: the far side is away"}
+    assert outbox.failures() == {"bad": "SinkError: destination unreachable"}
     bad.failing = ZeroDivisionError("a fault in the sink itself")
     until(lambda: "ZeroDivisionError" in outbox.failures()["bad"])
     bad.failing = None
@@ -138,7 +139,7 @@ def test_a_sink_that_fails_does_not_delay_the_stop(path: Path, store: Store) -> 
 
 
 def test_two_sinks_of_one_name_are_refused(path: Path, store: Store) -> None:
-    with pytest.raises(ValueError, match="its own name"):
+    with pytest.raises(ValueError, match="must be unique"):
         Outbox(path, [Recorder(), Recorder()])
 
 
@@ -150,7 +151,7 @@ def test_the_configured_sinks(tmp_path: Path) -> None:
             "sinks": [{"type": "jsonl"}, {"type": "jsonl", "path": "/elsewhere/e.jsonl"}],
         }
     )
-    assert [sink.name for sink in configured(config)] == [
+    assert [sink.name for sink in configured_sinks(config)] == [
         f"jsonl:{tmp_path}/events.jsonl",
         "jsonl:/elsewhere/e.jsonl",
     ]
@@ -173,16 +174,16 @@ def test_jsonl_is_not_doubled_when_a_crash_came_between_file_and_cursor(
     store.append(events)
     sink = JsonlSink(file)
     sink.open()
-    sink.send(events[:350])  # and no cursor: here it died
+    sink.send(events[:350])  # and no cursor: the process crashed here
     sink.close()
     Outbox(path, [JsonlSink(file)]).stop()
     assert lines(file) == ids(events)
 
 
 @pytest.mark.parametrize("cut", [1, 30, 200_000])
-def test_jsonl_repairs_a_half_written_line(path: Path, store: Store, tmp_path: Path, cut: int) -> None:
+def test_jsonl_truncates_a_partial_line(path: Path, store: Store, tmp_path: Path, cut: int) -> None:
     file = tmp_path / "events.jsonl"
-    evidence = {f"class {number}": 1.0 for number in range(20_000)}  # a line longer than the chunks it is sought in
+    evidence = {f"class {number}": 1.0 for number in range(20_000)}  # a line longer than the chunks that are read
     events = [*made(2), event(CONFIRMED, track(9, evidence=evidence)), *made(1, 10)]
     store.append(events)
     sink = JsonlSink(file)
@@ -194,7 +195,7 @@ def test_jsonl_repairs_a_half_written_line(path: Path, store: Store, tmp_path: P
     assert lines(file) == ids(events)
 
 
-def test_jsonl_repairs_the_zeros_that_a_power_cut_leaves(path: Path, store: Store, tmp_path: Path) -> None:
+def test_jsonl_truncates_the_zeros_that_a_power_cut_leaves(path: Path, store: Store, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     events = made(3)
     store.append(events)
@@ -209,11 +210,11 @@ def test_jsonl_repairs_the_zeros_that_a_power_cut_leaves(path: Path, store: Stor
 
 
 @pytest.mark.parametrize("content", [b"cameras:\n  - {id: north}\n", b"precious, without a newline", b'{"id": 5}\n'])
-def test_jsonl_leaves_a_file_of_something_else_alone(tmp_path: Path, content: bytes) -> None:
+def test_jsonl_leaves_a_foreign_file_alone(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "site.yaml"
     file.write_bytes(content)
     sink = JsonlSink(file)
-    with pytest.raises(SinkError, match=r"site\.yaml: .*name another"):
+    with pytest.raises(SinkError, match=r"site\.yaml: .*configure another"):
         sink.open()
     sink.close()
     assert file.read_bytes() == content
@@ -288,6 +289,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from support.events import CONFIRMED, event, track
+from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.store import Store
@@ -303,7 +305,7 @@ for number in range(10**6):
 
 
 def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
-    chance, said = random.Random(7), list[str]()
+    chance, printed = random.Random(7), list[str]()
     for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path)],
@@ -312,9 +314,9 @@ def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
             env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         )
         assert process.stdout
-        said += [process.stdout.readline().strip() for _ in range(chance.randrange(50, 400))]
+        printed += [process.stdout.readline().strip() for _ in range(chance.randrange(50, 400))]
         process.kill()
-        said += process.stdout.read().split("\n")[:-1]
+        printed += process.stdout.read().split("\n")[:-1]
         process.stdout.close()
         process.wait()
     assert lines(tmp_path / "events.jsonl"), "the killed ones had delivered something themselves"
@@ -324,4 +326,4 @@ def test_a_killed_worker_loses_and_doubles_no_event(tmp_path: Path) -> None:
     delivered = lines(tmp_path / "events.jsonl")
     assert delivered == stored
     assert len(set(delivered)) == len(delivered)
-    assert set(said) <= set(delivered), "what was committed is delivered"
+    assert set(printed) <= set(delivered), "what was committed is delivered"

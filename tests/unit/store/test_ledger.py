@@ -44,12 +44,12 @@ def test_every_read_balances_while_another_process_writes_and_after_it_was_kille
     assert ledger.read(path).blind_ns[Cause.OFFLINE] == 5
 
 
-def test_a_writer_killed_in_the_middle_of_an_entry_leaves_a_ledger_that_balances(tmp_path: Path):
+def test_a_writer_killed_during_a_write_leaves_a_ledger_that_balances(tmp_path: Path):
     path = tmp_path / "cam.ledger"
     with Ledger(path, credits=1) as account:
         account.sent()
     content = bytearray(path.read_bytes())
-    content[8:16] = (int.from_bytes(content[8:16], "little") + 1).to_bytes(8, "little")  # odd: a write under way
+    content[8:16] = (int.from_bytes(content[8:16], "little") + 1).to_bytes(8, "little")  # odd: during a write
     path.write_bytes(content)
     assert ledger.read(path).balanced and ledger.read(path).failed[Cause.FAILED] == 1
     Ledger(path, credits=1).close()
@@ -61,11 +61,11 @@ def test_a_ledger_has_one_writer(tmp_path: Path):
     with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE) as writer:
         try:
             assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
-            with pytest.raises(StoreError, match="another process writes this ledger"):
+            with pytest.raises(StoreError, match="locked by another process"):
                 Ledger(path, credits=1)
         finally:
             writer.kill()
-    with Ledger(path, credits=1), pytest.raises(WireError, match="another process writes"):
+    with Ledger(path, credits=1), pytest.raises(WireError, match="locked by another process"):
         ledger.LedgerCopies().write(path, ledger.array("Q", [0] * len(ledger._FIELDS)).tobytes())
     Ledger(path, credits=1).close()  # closed, it is free
 
@@ -73,5 +73,5 @@ def test_a_ledger_has_one_writer(tmp_path: Path):
 def test_another_file_is_refused(tmp_path: Path):
     path = tmp_path / "cam.ledger"
     path.write_bytes(b"x" * ledger.SIZE_BYTES)
-    with pytest.raises(StoreError, match="no ledger of this version"):
+    with pytest.raises(StoreError, match="not a ledger of this version"):
         ledger.read(path)

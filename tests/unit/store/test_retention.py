@@ -1,4 +1,4 @@
-"""Retention: what is old or too much goes, snapshots first; what nobody has looked at stays."""
+"""Retention: old and excess data is deleted, snapshots first; alerts that are not acknowledged are kept."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ PLENTY = Disk(1, 500 * GB, 1000 * GB)
 OFF = Limits(days=36500, max_bytes=10**15, min_free_bytes=0)
 
 
-# What is decided
+# Plan
 
 
 def snapshot(age_days: float, size_bytes: int = 100) -> StoredSnapshot:
@@ -88,20 +88,20 @@ def test_the_default_leaves_two_gb_or_a_tenth_of_a_smaller_disk() -> None:
     st.integers(0, 20_000), st.integers(1, 20_000), st.floats(0.1, 100),
 )  # fmt: skip
 def test_never_more_than_needed_and_never_less_than_possible(
-    pictures: list[tuple[float, int]], times: list[tuple[float, int]], used: int, most: int, days: float
+    images: list[tuple[float, int]], times: list[tuple[float, int]], used: int, most: int, days: float
 ) -> None:
-    snapshots = sorted((snapshot(*each) for each in pictures), key=lambda each: each.time_ns)
+    snapshots = sorted((snapshot(*each) for each in images), key=lambda each: each.time_ns)
     stock = Inventory(NOW_NS, used, snapshots, sorted(rows(*each) for each in times), PLENTY, PLENTY)
     made = plan(stock, Limits(days, most, 0))
     assert list(made.snapshots) == snapshots[: len(made.snapshots)], "the oldest ones"
-    gone = sum(each.size_bytes for each in made.snapshots)
-    gone += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
-    assert used - gone <= most or made.excess_bytes == used - gone - most
+    deleted_bytes = sum(each.size_bytes for each in made.snapshots)
+    deleted_bytes += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
+    assert used - deleted_bytes <= most or made.excess_bytes == used - deleted_bytes - most
     if made.excess_bytes:
         assert len(made.snapshots) == len(snapshots) and all(each.end_ns <= made.before_ns for each in stock.rows)
 
 
-# What is deleted
+# Deletion
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def alert(number: int, age_days: float, ended: bool = True) -> list[Event]:
 
 
 class Filled:
-    """A store with alerts, their snapshots, and which of them somebody has acknowledged."""
+    """A store with alerts, their snapshots, and which of them are acknowledged."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -179,7 +179,7 @@ def filled(run_dir: Path) -> Iterator[Filled]:
     filled.close()
 
 
-def test_what_is_old_goes_but_for_open_alerts(filled: Filled) -> None:
+def test_expired_data_is_deleted_except_open_alerts(filled: Filled) -> None:
     old, young = filled.add(1, 40), filled.add(2, 20)
     active, unseen = filled.add(3, 40, ended=False), filled.add(4, 40, seen=False)
     filled.store.append([event(EventKind.CAMERA_UP, time_utc_ns=NOW_NS - 50 * DAY_NS)])
@@ -212,13 +212,13 @@ def test_by_bytes_snapshots_go_first_and_then_the_store_s_file_shrinks(filled: F
     assert filled.metrics.store.excess_bytes._value.get() == 0
 
 
-def test_limits_that_cannot_be_kept_are_said(filled: Filled) -> None:
+def test_limits_that_cannot_be_kept_are_reported(filled: Filled) -> None:
     unseen = filled.add(1, 50, seen=False)
     filled.run(site(filled.run_dir, max_gb=50_000 / GB))
     assert filled.left()[1] == {unseen} and filled.metrics.store.excess_bytes._value.get() > 50_000
 
 
-def test_what_no_sink_has_had_yet_stays_until_it_expires(filled: Filled) -> None:
+def test_undelivered_events_are_kept_until_they_expire(filled: Filled) -> None:
     filled.add(1, 40), filled.add(2, 20), filled.add(3, 10)
     with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
         connection.execute("INSERT INTO cursors VALUES ('here', 6), ('away', 1), ('removed', 0)")
@@ -229,7 +229,7 @@ def test_what_no_sink_has_had_yet_stays_until_it_expires(filled: Filled) -> None
 
 
 @needs_mount
-def test_a_full_disk_gets_its_space_back_though_the_store_cannot_be_written(run_dir: Path) -> None:
+def test_space_on_a_full_disk_is_freed_though_the_store_cannot_be_written(run_dir: Path) -> None:
     with small_disk(run_dir, 8):
         filled = Filled(run_dir)
         numbers = [filled.add(number, 20 - number / 10) for number in range(1, 40)]
@@ -242,7 +242,7 @@ def test_a_full_disk_gets_its_space_back_though_the_store_cannot_be_written(run_
         filled.close()
 
 
-def test_a_store_without_incremental_vacuum_is_prepared_for_it_with_all_that_is_in_it(run_dir: Path) -> None:
+def test_incremental_vacuum_is_enabled_without_loss_of_content(run_dir: Path) -> None:
     with Store(run_dir / "store.sqlite") as store:
         store.append(alert(1, 3))
     with closing(sqlite3.connect(run_dir / "store.sqlite", isolation_level=None)) as connection:
@@ -251,13 +251,13 @@ def test_a_store_without_incremental_vacuum_is_prepared_for_it_with_all_that_is_
         connection.execute("DROP INDEX events_by_time")
         connection.execute("PRAGMA user_version = 2")
     with Store(run_dir / "store.sqlite") as store, StoreReader(run_dir / "store.sqlite") as reader:
-        store.make_shrinkable()
+        store.enable_incremental_vacuum()
         assert [stored.event.kind for stored in reader.events(10)] == [CONFIRMED, LOST]
     with closing(sqlite3.connect(run_dir / "store.sqlite")) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
 
 
-def test_it_works_by_itself_beside_the_writer_and_sinks_keep_their_place(filled: Filled) -> None:
+def test_retention_runs_beside_the_writer_and_sinks_keep_their_cursors(filled: Filled) -> None:
     old = filled.add(1, 40)
     outbox = Outbox(filled.path, [])
     with Retention(site(filled.run_dir), filled.metrics.store, []):
@@ -271,26 +271,26 @@ def test_it_works_by_itself_beside_the_writer_and_sinks_keep_their_place(filled:
         assert [stored.row for stored in reader.events(10)] == [3]
 
 
-# What `dasnet check` says of it
+# What `dasnet check` prints
 
 
-def test_a_day_s_cost_is_estimated_and_once_there_is_something_measured(filled: Filled) -> None:
+def test_daily_disk_space_is_estimated_and_later_measured(filled: Filled) -> None:
     config = site(filled.run_dir, days=10)
     assert describe_cost(config) == (
-        "a day costs about 5.2 MB, 10 days 52.2 MB "
+        "about 5.2 MB per day, 52.2 MB in 10 days "
         "(estimate: 50 alerts per camera, each 100 kB of snapshot and 4.5 kB of events and tracks)"
     )
     for number in range(1, 31):
         filled.add(number, number / 10, size_kb=200)
-    said = describe_cost(config)
-    assert "measured in" in said and "30 alerts in the last 3.0 days" in said
-    daily_mb = float(said.split()[4])
+    text = describe_cost(config)
+    assert "measured in" in text and "30 alerts in the last 3.0 days" in text
+    daily_mb = float(text.split()[1])
     assert 2.0 < daily_mb < 2.4  # ten alerts of 200 KiB a day, with their rows
 
 
-def test_check_says_what_is_kept_and_what_a_day_costs(tmp_path: Path) -> None:
+def test_check_prints_retention_and_daily_disk_space(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path / 'run'}\n")
-    said = describe(tmp_path / "site.yaml", load(tmp_path / "site.yaml"))
-    assert "retention: 30 days, at most 20 GB, at least 2 GB (a tenth of a smaller disk) of the disk free" in said
-    assert "storage: a day costs about 5.2 MB" in said
+    text = describe(tmp_path / "site.yaml", load(tmp_path / "site.yaml"))
+    assert "retention: 30 days, at most 20 GB, at least 2 GB (a tenth of a smaller disk) of the disk free" in text
+    assert "storage: about 5.2 MB per day" in text
     assert not (tmp_path / "run").exists()

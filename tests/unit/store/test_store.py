@@ -1,4 +1,4 @@
-"""The store: what is in stays in, once; what is broken says so."""
+"""The store: events are stored once and survive; a damaged or foreign file is an error that names it."""
 
 import sqlite3
 import subprocess
@@ -14,6 +14,8 @@ from pipeline.store.reviews import acknowledge, dismiss
 from pipeline.store.schema import VERSION
 from pipeline.store.store import Store, StoreReader
 from pipeline.types import DismissReason, EventKind, Severity, TrackState
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -32,10 +34,10 @@ def test_events_come_back_as_they_were_in_order_and_after_a_row(path: Path) -> N
         assert [item.event for item in reader.events(2, after=stored[1].row)] == events[2:4]
         assert reader.events(10, after=stored[-1].row) == []
         assert reader.row_of(events[2].id) == stored[2].row
-        assert reader.row_of("nobody") is None
+        assert reader.row_of("unknown") is None
 
 
-def test_an_event_that_is_known_is_ignored_and_leaves_no_gap(path: Path) -> None:
+def test_a_duplicate_event_is_ignored_and_leaves_no_gap(path: Path) -> None:
     opened, lost = event(CONFIRMED, track(1)), event(LOST, track(1, 9, state=TrackState.LOST))
     with Store(path) as store, StoreReader(path) as reader:
         store.append([opened, lost])
@@ -87,7 +89,7 @@ def test_tracks_are_updated_in_place_and_tentative_ones_are_left_out(path: Path)
         assert reader.tracks(10) == [track(1, 99)]
 
 
-def test_what_a_dead_writer_left_active_is_ended_at_its_last_sight(path: Path) -> None:
+def test_what_a_crashed_writer_left_active_is_ended_at_its_last_detection(path: Path) -> None:
     with Store(path) as store:
         store.append([event(CONFIRMED, track(1))])
         store.update_tracks([track(1, 75)])
@@ -100,9 +102,9 @@ def test_what_a_dead_writer_left_active_is_ended_at_its_last_sight(path: Path) -
 def test_a_number_that_json_cannot_hold_is_refused_with_the_whole_batch(path: Path) -> None:
     bad = track(2, evidence={"uav": float("nan")})
     with Store(path) as store, StoreReader(path) as reader:
-        with pytest.raises(StoreError, match="Event of 'north' is refused"):
+        with pytest.raises(StoreError, match="Event of 'north' cannot be stored"):
             store.append([event(CONFIRMED, track(1)), event(CONFIRMED, bad)])
-        with pytest.raises(StoreError, match="Track of 'north' is refused"):
+        with pytest.raises(StoreError, match="Track of 'north' cannot be stored"):
             store.update_tracks([bad])
         assert reader.events(10) == [] and reader.tracks(10) == [] and reader.alerts(10) == []
 
@@ -110,13 +112,13 @@ def test_a_number_that_json_cannot_hold_is_refused_with_the_whole_batch(path: Pa
 def test_a_second_writer_is_refused_and_harms_nothing(path: Path) -> None:
     with Store(path) as store, StoreReader(path) as reader:
         store.append([event(CONFIRMED, track(1))])
-        with pytest.raises(StoreError, match="another process writes this store"):
+        with pytest.raises(StoreError, match="locked by another process"):
             Store(path)
         assert len(reader.alerts(10, active_only=True)) == 1
     Store(path).close()
 
 
-def test_a_reader_opens_a_store_that_nobody_writes(path: Path) -> None:
+def test_a_reader_opens_a_store_without_a_writer(path: Path) -> None:
     with Store(path) as store:
         store.append([event(CONFIRMED, track(1))])
     assert not path.with_name("store.sqlite-wal").exists()
@@ -124,12 +126,12 @@ def test_a_reader_opens_a_store_that_nobody_writes(path: Path) -> None:
         assert len(reader.events(10)) == 1
 
 
-def test_a_reader_of_nothing_says_so(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"store\.sqlite: no store is there yet"):
+def test_a_reader_without_a_store_is_an_error(path: Path) -> None:
+    with pytest.raises(StoreError, match=r"store\.sqlite: no store yet"):
         StoreReader(path)
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(StoreError, match="no store is there yet"):
+    with pytest.raises(StoreError, match="no store yet"):
         StoreReader(path)
 
 
@@ -138,7 +140,7 @@ def test_a_corrupt_file_is_a_store_error_that_names_it(path: Path, content: byte
     path.parent.mkdir()
     path.write_bytes(content)
     for kind in (Store, StoreReader):
-        with pytest.raises(StoreError, match=r"store\.sqlite: is damaged or no store"):
+        with pytest.raises(StoreError, match=r"store\.sqlite: is damaged or not a store"):
             kind(path)
     assert path.read_bytes() == content
 
@@ -171,13 +173,13 @@ def test_a_store_of_another_version_is_refused(path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     connection.close()
     for kind in (Store, StoreReader):
-        with pytest.raises(StoreError, match=f"version {VERSION + 1}; this dasnet reads version {VERSION}"):
+        with pytest.raises(StoreError, match=f"version {VERSION + 1}; must be {VERSION}"):
             kind(path)
 
 
-def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="its folder cannot be made"):
+    with pytest.raises(StoreError, match="its folder cannot be created"):
         Store(tmp_path / "file" / "store.sqlite")
 
 
@@ -201,17 +203,16 @@ def test_what_was_committed_outlives_a_killed_writer(path: Path) -> None:
         command,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
-        env={"PYTHONPATH": f"{Path(__file__).parents[3]}:{Path(__file__).parents[2]}"},
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
     ) as process:
         assert process.stdout
-        said = [process.stdout.readline().strip() for _ in range(200)]
+        printed = [process.stdout.readline().strip() for _ in range(200)]
         process.kill()
-        said += process.stdout.read().split("\n")[:-1]
+        printed += process.stdout.read().split("\n")[:-1]
     with Store(path), StoreReader(path) as reader:
         stored = [item.event.id for item in reader.events(10**6)]
-        assert stored[: len(said)] == said
-        assert len(stored) - len(said) in (0, 1), "the last may have been committed, but not said"
+        assert stored[: len(printed)] == printed
+        assert len(stored) - len(printed) in (0, 1), "the last may have been committed, but not printed"
         assert {alert.state for alert in reader.alerts(10**6)} == {"ended"}
 
 
@@ -224,16 +225,16 @@ def test_readers_see_each_commit_while_it_is_being_written(path: Path) -> None:
             assert len(reader.events(1000)) == len(reader.alerts(1000)) == len(reader.tracks(1000))
 
 
-def test_what_people_say_of_an_alert_is_kept_with_its_time(path: Path) -> None:
+def test_reviews_of_an_alert_are_stored_with_their_time(path: Path) -> None:
     first, second = event(CONFIRMED, track(1)), event(CONFIRMED, track(2))
-    with pytest.raises(StoreError, match="no store is there yet"):
+    with pytest.raises(StoreError, match="no store yet"):
         acknowledge(path, first.id, 1)
     with Store(path) as store, StoreReader(path) as reader:
         store.append([first, second])
         assert acknowledge(path, first.id, 100) and acknowledge(path, first.id, 200)
         assert dismiss(path, second.id, DismissReason.BIRD, 300)
         assert dismiss(path, second.id, DismissReason.INSECT, 400)
-        assert not acknowledge(path, "nobody", 1) and not dismiss(path, "nobody", DismissReason.OTHER, 1)
+        assert not acknowledge(path, "unknown", 1) and not dismiss(path, "unknown", DismissReason.OTHER, 1)
         store.update_tracks([track(1, 5), track(2, 5)])
         store.append([event(LOST, track(1, 6, state=TrackState.LOST), alert=first.id)])
         alerts = {alert.id: alert for alert in reader.alerts(10)}
@@ -243,7 +244,7 @@ def test_what_people_say_of_an_alert_is_kept_with_its_time(path: Path) -> None:
         assert (dismissed.dismissed_as, dismissed.state) == (DismissReason.INSECT, "active")
 
 
-def test_a_store_of_version_1_is_brought_up_to_date_with_what_is_in_it(path: Path) -> None:
+def test_a_store_of_version_1_is_migrated_with_its_content(path: Path) -> None:
     opened = event(CONFIRMED, track(1))
     with Store(path) as store:
         store.append([opened])
@@ -252,7 +253,7 @@ def test_a_store_of_version_1_is_brought_up_to_date_with_what_is_in_it(path: Pat
         connection.execute(f"ALTER TABLE alerts DROP COLUMN {column}")  # as version 1 had it
     connection.execute("PRAGMA user_version = 1")
     connection.close()
-    with pytest.raises(StoreError, match=f"version 1; `dasnet run` brings it up to {VERSION}"):
+    with pytest.raises(StoreError, match=f"version 1; `dasnet run` migrates it to {VERSION}"):
         StoreReader(path)
     with Store(path), StoreReader(path) as reader:
         assert acknowledge(path, opened.id, 100)

@@ -1,4 +1,4 @@
-"""The store's writer: whatever becomes of the store, the frame loop goes on, and every lost event is counted."""
+"""The store's writer: whatever happens to the store, the frame loop never blocks and every lost event is counted."""
 
 import json
 import os
@@ -86,7 +86,7 @@ class Site:
 @contextmanager
 def running(path: Path, run_dir: Path) -> Iterator[Site]:
     metrics = TrackingMetrics(["north"], 0.5)
-    outbox = Outbox(path, [JsonlSink(run_dir / "events.jsonl")], (0.01, 0.1), store_is_there=False)
+    outbox = Outbox(path, [JsonlSink(run_dir / "events.jsonl")], (0.01, 0.1), store_is_open=False)
     site = Site(path, run_dir, StoreWriter(path, run_dir / "spill.jsonl", outbox, metrics), outbox, metrics)
     try:
         yield site
@@ -132,7 +132,7 @@ def test_events_and_tracks_are_stored_and_delivered(site: Site) -> None:
     assert site.waiting == 0 and site.lost == {} and not site.metrics.store.failing._value.get()
 
 
-def test_while_the_store_is_locked_events_wait_on_disk_and_are_stored_in_order_when_it_is_back(site: Site) -> None:
+def test_while_the_store_is_locked_events_are_spilled_and_stored_in_order_afterwards(site: Site) -> None:
     events = site.append(some())
     until(holds(site, events))
     with locked(site.path):
@@ -140,13 +140,13 @@ def test_while_the_store_is_locked_events_wait_on_disk_and_are_stored_in_order_w
         until(lambda: site.failing and site.waiting == 5)
         events += site.append(some())
         until(lambda: (site.run_dir / "spill.jsonl").read_bytes().count(b"\n") == 10)
-        until(lambda: "store: takes no events, 10 wait for it; the log says why" in site.metrics.not_ready())
+        until(lambda: "store: write failing, 10 events queued; see the log for the reason" in site.metrics.not_ready())
     until(holds(site, events))
     until(lambda: site.sent == ids(events))
     assert not (site.run_dir / "spill.jsonl").exists() and site.lost == {}
 
 
-def test_an_alert_stays_active_while_its_track_lives_whatever_the_store_does(site: Site) -> None:
+def test_an_alert_stays_active_with_its_track_whatever_happens_to_the_store(site: Site) -> None:
     opened, other = event(CONFIRMED, track(1)), event(CONFIRMED, track(2))
     site.append([opened, other])
     until(holds(site, [opened, other]))
@@ -221,11 +221,11 @@ def test_a_store_that_is_lost_while_running_is_noticed_and_a_new_one_takes_all_t
     shutil.copy(site.path, site.path.parent / "backup")
     before = site.append(some(400))
     until(lambda: site.sent == ids(first + before))
-    time.sleep(0.5)  # what is stored by now was read again, and is no more held in memory
+    time.sleep(0.5)  # what is stored by now was read back, and is not kept in memory any more
     checkpoint(site.path)
     fault(site.path)
     after = []
-    for _ in range(10):  # also while it has not been noticed yet
+    for _ in range(10):  # also before it is noticed
         after += site.append(some())
         time.sleep(0.05)
     until(lambda: [item for item in site.stored() if item in after] == after and not site.failing, timeout_s=10)
@@ -255,7 +255,7 @@ def test_a_store_that_is_damaged_at_the_start_is_moved_aside_and_never_deleted(
     assert aside.read_bytes() == content
 
 
-def test_a_database_of_something_else_is_left_alone_and_events_wait(path: Path, tmp_path: Path) -> None:
+def test_a_foreign_database_is_left_alone_and_events_are_queued(path: Path, tmp_path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE photos (name)")
@@ -288,11 +288,11 @@ def test_events_that_were_spilled_go_in_first_at_the_next_start(path: Path, tmp_
         until(holds(site, stored + spilled + later + last))
         until(lambda: site.sent == ids(stored + spilled + later + last))
         active = {alert.id for alert in site.alerts() if alert.state == "active"}
-        assert active == {each.id for each in last}, "the alerts of a process that is gone have ended"
+        assert active == {each.id for each in last}, "the alerts of an earlier process have ended"
         assert not (run_dir / "spill.jsonl").exists()
 
 
-def test_a_damaged_spill_file_costs_what_is_damaged_and_that_is_counted(path: Path, tmp_path: Path) -> None:
+def test_unreadable_lines_of_a_spill_file_are_counted_as_lost(path: Path, tmp_path: Path) -> None:
     spill = tmp_path / "run" / "spill.jsonl"
     events = some(3)
     for each in events:
@@ -305,13 +305,13 @@ def test_a_damaged_spill_file_costs_what_is_damaged_and_that_is_counted(path: Pa
         assert site.lost == {"unreadable": 2}
 
 
-def test_without_any_disk_events_wait_in_memory_and_what_is_too_much_is_counted(
+def test_without_any_disk_events_are_kept_in_memory_up_to_a_counted_limit(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = site.append(some())
     until(holds(site, events))
-    monkeypatch.setattr(writer, "MAX_WAITING", 300)
-    (site.run_dir / "spill.jsonl").mkdir(parents=True)  # no file can be made there
+    monkeypatch.setattr(writer, "MAX_QUEUED", 300)
+    (site.run_dir / "spill.jsonl").mkdir(parents=True)  # no file can be created there
     with locked(site.path):
         late = site.append(some(200))
         until(lambda: site.failing)
@@ -321,7 +321,7 @@ def test_without_any_disk_events_wait_in_memory_and_what_is_too_much_is_counted(
     until(lambda: site.sent == ids(site.stored()))
 
 
-def test_what_no_store_can_hold_is_counted_and_holds_up_nothing(site: Site) -> None:
+def test_what_cannot_be_stored_is_counted_and_delays_nothing(site: Site) -> None:
     bad = event(CONFIRMED, track(next(numbers), evidence={"uav": float("nan")}))
     good = some()
     site.append([*good[:2], bad, *good[2:]])

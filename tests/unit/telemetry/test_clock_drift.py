@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.telemetry.clock_drift import ENOUGH, WHILE_S, ClockDriftMonitor
+from pipeline.telemetry.clock_drift import MIN_OFFSETS, WINDOW_S, ClockDriftMonitor
 
 
 def watched(clock: ClockDriftMonitor, seconds: float, offset_s: float, drift: float, start_s: float = 0.0) -> None:
@@ -27,7 +27,7 @@ def test_the_offset_is_known_at_once_and_the_drift_only_after_a_while():
     assert clock.offset_s is None and clock.drift is None
     clock.update(-1.5, 0.0)
     assert clock.offset_s == -1.5 and clock.drift is None
-    watched(clock, WHILE_S * (ENOUGH + 1), -1.5, 0.0)
+    watched(clock, WINDOW_S * (MIN_OFFSETS + 1), -1.5, 0.0)
     assert clock.drift is not None
 
 

@@ -1,4 +1,4 @@
-"""Metrics: quantiles that read right, budgets that add up, and what the real program says against its own records."""
+"""Metrics: accurate quantiles, latency budgets that add up, and agreement with the ledger and the stored events."""
 
 import json
 import threading
@@ -93,7 +93,7 @@ def test_the_stages_of_a_frame_add_up_to_its_latency():
     assert seen["dasnet_frame_age_secondsnorth"] == pytest.approx(time.monotonic(), rel=0.01)  # received at 0
 
 
-def test_the_clock_offset_is_told_only_where_the_camera_has_a_clock():
+def test_the_clock_offset_is_exported_only_where_the_camera_has_a_clock():
     metrics = CaptureMetrics("north")
     metrics.captured(reference())
     assert "dasnet_clock_offset_secondsnorth" not in values(metrics.registry)
@@ -101,7 +101,7 @@ def test_the_clock_offset_is_told_only_where_the_camera_has_a_clock():
     assert values(metrics.registry)["dasnet_clock_offset_secondsnorth"] == 0.25
 
 
-def test_latency_from_the_camera_s_own_clock_is_told_only_where_it_has_one():
+def test_latency_by_the_camera_s_clock_is_exported_only_where_it_has_one():
     metrics = TrackingMetrics(["north", "gate"], objective_s=0.5)
     stamps = Stamps(1, 2, 3, 4, 5, 6)
     metrics.tracked(reference("gate"), stamps, started_ns=6, tracked_ns=90 * MS)
@@ -150,7 +150,7 @@ def test_the_first_alert_is_an_increase():
     assert seen["dasnet_alerts_totalalarmnorth"] == seen["dasnet_alerts_totalnorthwarning"] == 0
 
 
-def test_what_a_replaced_worker_has_not_counted_yet_keeps_its_count(tmp_path: Path):
+def test_a_count_survives_a_replaced_worker_that_has_not_counted_yet(tmp_path: Path):
     host = HostMetricsCollector(site(tmp_path), ["tracking"])
     registry = CollectorRegistry()
     registry.register(host)
@@ -173,7 +173,7 @@ def get(address: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
+def test_ready_means_that_frames_of_every_camera_that_is_up_are_processed(tmp_path: Path):
     config = site(tmp_path)
     host = HostMetricsCollector(config, ["tracking", "capture-north"])
     registry = CollectorRegistry()
@@ -188,24 +188,24 @@ def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
         assert (status == 200) is answer["ready"] is (not answer["not_ready"])
         return answer["not_ready"]
 
-    assert not_ready() == ["worker tracking: is not up", "worker capture-north: is not up", "no camera is up"]
+    assert not_ready() == ["worker tracking: is down", "worker capture-north: is down", "no camera is up"]
     tracking = TrackingMetrics(["north"], 0.5)
     host.receive(beat("capture-north", 1, CollectorRegistry()))
     host.receive(beat("tracking", 1, tracking.registry))
     with Ledger(config.ledger_path("north"), credits=1) as account:
         account.connection(up=True)
-        assert not_ready() == ["camera north: is up, but was not searched yet"]
+        assert not_ready() == ["camera north: is up, but no frame was processed yet"]
         tracking.tracked(reference(received_ns=time.monotonic_ns()), Stamps(), 1, 2)
         host.receive(beat("tracking", 1, tracking.registry))
         assert not_ready() == []
         tracking.tracked(reference(received_ns=time.monotonic_ns() - 7000 * MS), Stamps(), 1, 2)
         host.receive(beat("tracking", 1, tracking.registry))
-        assert not_ready()[0].startswith("camera north: is up, but was not searched for 7.")
+        assert not_ready()[0].startswith("camera north: is up, but no frame was processed for 7.")
         tracking.tracked(reference(received_ns=time.monotonic_ns()), Stamps(), 1, 2)
         tracking.store.failing.set(1)
         tracking.store.waiting.set(7)
         host.receive(beat("tracking", 1, tracking.registry))
-        assert not_ready() == ["store: takes no events, 7 wait for it; the log says why"]
+        assert not_ready() == ["store: write failing, 7 events queued; see the log for the reason"]
         tracking.store.failing.set(0)
         host.receive(beat("tracking", 1, tracking.registry))
         account.connection(up=False)
@@ -214,7 +214,7 @@ def test_ready_means_that_every_camera_that_is_up_is_searched(tmp_path: Path):
     assert "dasnet_worker_up" in get(f"{address}/metrics")[1]
 
 
-def test_a_worker_alone_serves_its_own(tmp_path: Path):
+def test_a_standalone_worker_serves_its_own_metrics(tmp_path: Path):
     path = tmp_path / "site.yaml"
     path.write_text(yaml.safe_dump({"cameras": [{"id": "c", "uri": "demo:scene"}], "run_dir": str(tmp_path / "run")}))
     with Running("worker", "capture", path, "--camera", "c", "--metrics-port", "0") as program:
@@ -222,13 +222,13 @@ def test_a_worker_alone_serves_its_own(tmp_path: Path):
         program.wait_for_metric('dasnet_process_cpu_seconds_total{worker="capture-c"}', 0.01)
         deadline_s = time.monotonic() + 20
         while get(f"{metrics}/readyz")[0] != 200 and time.monotonic() < deadline_s:
-            time.sleep(0.1)  # an HTTP endpoint can only be asked again
+            time.sleep(0.1)  # an HTTP endpoint can only be polled
         assert get(f"{metrics}/readyz") == (200, '{"ready": true, "not_ready": []}')
         assert program.stop() == 0
 
 
 @pytest.mark.live
-def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(tmp_path: Path):
+def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path):
     run_dir = tmp_path / "run"
     with Running("run", demo_site(tmp_path)) as program:
         program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1, timeout_s=100)
@@ -236,7 +236,7 @@ def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(
         address = program.wait_for_line(r"metrics: (http\S+)/metrics")[1]
         assert get(f"{address}/readyz") == (200, '{"ready": true, "not_ready": []}')
         before = {camera: ledger.read(run_dir / "ledgers" / f"{camera}.ledger") for camera in CAMERAS}
-        told = program.metrics()
+        scraped = program.metrics()
         after = {camera: ledger.read(run_dir / "ledgers" / f"{camera}.ledger") for camera in CAMERAS}
         events = [stored.event for stored in StoreReader(run_dir / "store.sqlite").events(1000)]
         text = urllib.request.urlopen(f"{address}/metrics", timeout=5).read().decode()
@@ -248,35 +248,38 @@ def test_what_the_metrics_say_agrees_with_the_ledger_and_with_the_stored_events(
             ("dropped", lambda account: account.dropped[Cause.OVERLOAD]),
         ):
             cause = ',cause="overload"' if name == "dropped" else ""
-            value = told[f'dasnet_frames_{name}_total{{camera="{camera}"{cause}}}']
+            value = scraped[f'dasnet_frames_{name}_total{{camera="{camera}"{cause}}}']
             assert read(before[camera]) <= value <= read(after[camera])
-        assert told[f'dasnet_worker_up{{worker="capture-{camera}"}}'] == 1
-        assert told[f'dasnet_frames_in_flight{{camera="{camera}"}}'] <= told[f'dasnet_credits{{camera="{camera}"}}']
-    # Heartbeats come once a second: the newest frames may be missing, but none is told twice.
+        assert scraped[f'dasnet_worker_up{{worker="capture-{camera}"}}'] == 1
+        assert (
+            scraped[f'dasnet_frames_in_flight{{camera="{camera}"}}'] <= scraped[f'dasnet_credits{{camera="{camera}"}}']
+        )
+    # Heartbeats come once a second: the newest frames may be missing, but none is counted twice.
     opened = [e for e in events if e.kind is EventKind.TRACK_CONFIRMED and e.camera == "thermal"]
-    alerts = told['dasnet_capture_to_alert_seconds_count{camera="thermal"}']
+    alerts = scraped['dasnet_capture_to_alert_seconds_count{camera="thermal"}']
     assert 1 <= alerts <= len(opened)
-    assert alerts == told['dasnet_tracks_confirmed_total{camera="thermal"}']
-    tracked = sum(told[f'dasnet_capture_to_track_seconds_count{{camera="{camera}"}}'] for camera in CAMERAS)
+    assert alerts == scraped['dasnet_tracks_confirmed_total{camera="thermal"}']
+    tracked = sum(scraped[f'dasnet_capture_to_track_seconds_count{{camera="{camera}"}}'] for camera in CAMERAS)
     assert 0 <= sum(after[camera].segmented for camera in CAMERAS) - tracked < 20
-    budget_s = sum(told[f'dasnet_stage_latency_seconds_sum{{stage="{stage}"}}'] for stage in STAGES[:6])
-    whole_s = sum(told[f'dasnet_capture_to_track_seconds_sum{{camera="{camera}"}}'] for camera in CAMERAS)
+    budget_s = sum(scraped[f'dasnet_stage_latency_seconds_sum{{stage="{stage}"}}'] for stage in STAGES[:6])
+    whole_s = sum(scraped[f'dasnet_capture_to_track_seconds_sum{{camera="{camera}"}}'] for camera in CAMERAS)
     assert budget_s == pytest.approx(whole_s, rel=0.01)
     for stage in STAGES:
-        assert told[f'dasnet_stage_latency_seconds_count{{stage="{stage}"}}'] > 0, stage
-    # An event tells when its frame was received, its snapshot about when the alert was stored.
+        assert scraped[f'dasnet_stage_latency_seconds_count{{stage="{stage}"}}'] > 0, stage
+    # An event has the time its frame was received; its snapshot was written about when the alert was stored.
     written = [(run_dir / "snapshots" / str(e.snapshot)).stat().st_mtime_ns - e.time_utc_ns for e in opened]
     until_snapshot_s = sum(written[: int(alerts)]) / 1e9
-    until_stored_s = told['dasnet_capture_to_alert_seconds_sum{camera="thermal"}']
+    until_stored_s = scraped['dasnet_capture_to_alert_seconds_sum{camera="thermal"}']
     assert until_snapshot_s - 0.5 * alerts <= until_stored_s <= until_snapshot_s + 0.5 * alerts
     labels = {key for f in text_string_to_metric_families(text) for s in f.samples for key in s.labels}
     assert labels <= {
         "camera", "cause", "stage", "worker", "severity", "class", "sink", "le", "folder", "version", "model", "engine",
+        "output", "service",
     }  # fmt: skip
 
 
 @pytest.mark.gpu
-def test_a_gpu_tells_its_memory():
+def test_gpu_memory_is_exported():
     import torch
 
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""One target, one id: through gaps, jitter, crossings, slow and fast cameras; clutter and fixed objects never."""
+"""One id per target through gaps, jitter, crossings and frame rates; clutter and fixed objects are never confirmed."""
 
 import math
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ def test_a_small_fast_target_keeps_one_id_and_is_confirmed_at_its_fourth_sightin
 
 
 @pytest.mark.parametrize("stride", [1, 2, 5])
-def test_a_slower_camera_sees_the_same_track(stride: int):
+def test_a_lower_frame_rate_gives_the_same_track(stride: int):
     history = follow(frame(seq, [flight(seq)]) for seq in range(0, 120, stride))
     assert list(confirmed(history)) == [1]
 
@@ -59,7 +59,7 @@ def test_random_and_long_gaps_do_not_break_a_track():
     assert list(confirmed(history)) == [1]
 
 
-def test_a_missed_target_coasts_for_a_bounded_time_and_is_then_lost_once():
+def test_a_missed_target_coasts_for_a_bounded_time_and_is_lost_once():
     frames = [frame(seq, [flight(seq)] if seq < 20 else []) for seq in range(90)]
     states = [tracks[0].state if tracks else None for tracks in follow(frames)]
     assert states[20:40] == [TrackState.COASTING] * 20
@@ -67,7 +67,7 @@ def test_a_missed_target_coasts_for_a_bounded_time_and_is_then_lost_once():
     assert states[-1] is None
 
 
-def test_what_is_too_small_to_start_a_track_continues_a_confirmed_one():
+def test_a_detection_too_small_to_start_a_track_continues_a_confirmed_one():
     one = Tracker("north", "s1", Thresholds(min_area_px=6, continue_area_ratio=0.5))
     sizes = [2] * 20 + [3] * 8 + [2] * 20  # 4, 9 and 4 px
     history = [one.update(frame(seq, [flight(seq, side, 60)])) for seq, side in enumerate(sizes)]
@@ -100,7 +100,7 @@ def test_scattered_clutter_is_never_confirmed():
     assert not confirmed(follow(frame(seq, clutter()) for seq in range(3000)))
 
 
-def test_what_stands_still_since_it_was_seen_is_a_fixed_object_but_a_hovering_arrival_stays():
+def test_a_fixed_object_is_not_confirmed_but_a_target_that_arrives_and_hovers_is():
     random = np.random.default_rng(3)
 
     def lamp() -> Target:
@@ -113,47 +113,47 @@ def test_what_stands_still_since_it_was_seen_is_a_fixed_object_but_a_hovering_ar
 
 
 @pytest.mark.parametrize(("size_px", "is_moving"), [((640, 512), True), ((1920, 1080), False)])
-def test_what_a_large_picture_moves_by_within_its_own_error_is_no_movement(size_px: tuple[int, int], is_moving: bool):
+def test_a_shift_within_the_error_of_camera_motion_is_no_movement(size_px: tuple[int, int], is_moving: bool):
     steps = (frame(seq, [(300 + min(seq, 4), 100, 12, SURE_UAV)]) for seq in range(60))
     assert bool(confirmed(follow(replace(one, size_px=size_px) for one in steps))) == is_moving
 
 
-def test_a_target_that_a_moving_camera_holds_in_its_centre_is_confirmed():
-    """It stands still in the picture, and the background moves behind it."""
+def test_a_target_followed_by_a_moving_camera_is_confirmed():
+    """It does not move in the image, but the background does."""
     history = follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=(-5.0, 0.0)) for seq in range(30))
     assert confirmed(history)
     lamp = [frame(seq, [(600 - 5.0 * seq, 256, 14, SURE_UAV)], shift=(-5.0, 0.0)) for seq in range(60)]
     assert not confirmed(follow(lamp))
 
 
-def test_where_the_cameras_motion_is_unknown_nothing_is_held_against_a_still_target():
+def test_a_still_target_is_confirmed_where_the_camera_motion_is_unknown():
     assert confirmed(follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=None) for seq in range(30)))
 
 
 def label(scores: list[tuple[float, ...]], speed_px_s: float = 90) -> str:
-    """Of a target that looks like this, frame by frame, in the end."""
+    """Return the final label of a target with these class scores per frame."""
     frames = (frame(seq, [(*flight(seq, speed_px_s=speed_px_s)[:3], s)]) for seq, s in enumerate(scores))
     return follow(frames)[-1][0].label
 
 
 def odds(evidence: float) -> tuple[float, ...]:
-    """Class scores that say so much for a uav, against a bird."""
+    """Return class scores with this log-odds difference between uav and bird."""
     return (1 / (1 + math.exp(-evidence)), 0.5, 0.1, 0.1)
 
 
-def test_what_comes_closer_is_named_anew_within_seconds():
-    """Evidence of 2.5 s counts; over a whole track of ten seconds the bird would stay one for ten more."""
+def test_the_label_of_an_approaching_target_is_revised_within_seconds():
+    """Evidence decays within 2.5 s; summed over the whole track, the label would change only after 5 s."""
     assert label([SURE_BIRD] * 150 + [SURE_UAV] * 15) == "bird"
     assert label([SURE_BIRD] * 150 + [SURE_UAV] * 75) == "uav"
 
 
-def test_a_slow_camera_forgets_as_fast():
+def test_evidence_decays_with_time_not_with_frames():
     history = follow(frame(n, [(20 + 4 * n, 200, 12, SURE_BIRD if n < 20 else SURE_UAV)], n / 4) for n in range(32))
     assert history[19][0].label == "bird" and history[31][0].label == "uav"
 
 
-def test_what_was_reported_takes_more_to_be_silenced_than_what_never_was():
-    """The decision silences below -0.8; what was alerted on, below -2.8: it would only flicker."""
+def test_suppressing_a_reported_track_takes_more_evidence():
+    """The threshold for suppression is -0.8; for a track that raised an alert -2.8, or its label would flicker."""
     assert label([odds(-1.3)] * 90) == "bird"
     assert label([odds(0.0)] * 30 + [odds(-2.5)] * 120) == "unknown"
     assert label([odds(0.0)] * 30 + [odds(-3.5)] * 120) == "bird"
@@ -167,13 +167,13 @@ def test_labels_follow_the_evidence():
     assert label([SURE_BIRD] * 3 + [SURE_UAV] * 27) == "uav"
 
 
-def test_what_was_not_told_apart_says_nothing_and_is_unknown():
+def test_detections_that_were_not_classified_add_no_evidence():
     assert label([NO_NAMES] * 30) == "unknown"
     assert label([SURE_BIRD] * 5 + [NO_NAMES] * 60) == "bird"
-    assert label([SURE_BIRD] * 60 + [NO_NAMES] * 150 + [SURE_UAV] * 10) == "uav"  # forgotten meanwhile
+    assert label([SURE_BIRD] * 60 + [NO_NAMES] * 150 + [SURE_UAV] * 10) == "uav"  # its evidence has decayed
 
 
-def test_time_that_stands_still_or_steps_back_is_ignored_and_a_large_jump_starts_anew():
+def test_repeated_or_earlier_times_are_ignored_and_a_large_jump_resets_the_tracker():
     one = tracker()
     for seq in range(20):
         one.update(frame(seq, [flight(seq)]))

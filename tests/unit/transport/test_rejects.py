@@ -1,4 +1,4 @@
-"""Garbage on every socket of every worker: refused, counted, logged once a source; the worker goes on."""
+"""Garbage on every socket of every worker: rejected, counted, logged once per source; the worker runs on."""
 
 import os
 import sqlite3
@@ -20,6 +20,7 @@ from pipeline.errors import WireError
 from pipeline.store import ledger
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
+from pipeline.transport.payloads import detections_of, frame_message, frame_of, result_message
 from pipeline.transport.wire import (
     Credit,
     CreditRequest,
@@ -32,11 +33,7 @@ from pipeline.transport.wire import (
     TimeReply,
     TimeRequest,
     decode,
-    detections_of,
     encode,
-    frame_message,
-    frame_of,
-    result_message,
 )
 from pipeline.types import Band, CameraState, Cause, Frame, FrameRef
 
@@ -73,7 +70,7 @@ COUNT = 400
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("real", [FRAMES, RESULTS, BEATS, CREDITS], ids=["frames", "results", "beats", "credits"])
-def test_what_is_not_refused_can_be_worked_with(real: list[list[bytes]], seed: int):
+def test_what_is_not_rejected_can_be_processed(real: list[list[bytes]], seed: int):
     """The same garbage without sockets, more of it: nothing but a WireError, in decoding and in tracking."""
     stage, refused = TrackStage(dict.fromkeys(Band, Thresholds())), 0
     for message in garbage(seed, real, 3000):
@@ -83,7 +80,7 @@ def test_what_is_not_refused_can_be_worked_with(real: list[list[bytes]], seed: i
                 detections = detections_of(decoded)
                 if len(detections.classes) != 4:
                     continue  # the worker compares them with the session's
-                stage.alert(detections.ref, stage.track(detections))
+                stage.update(detections)
             elif hasattr(decoded, "shape"):
                 frame_of(decoded, buffers)
         except WireError:
@@ -135,7 +132,7 @@ def test_garbage_on_the_sockets_of_the_running_program_costs_nothing(tmp_path: P
         assert sum(value for name, value in values.items() if name.startswith("dasnet_worker_restarts_total")) == 0
         assert all(ledger.read(Path("ledgers/north.ledger")).balanced for _ in range(100))
         assert program.stop() == 0
-        told = [line for line in program.lines if "message refused" in line]
+        told = [line for line in program.lines if "message rejected" in line]
         assert len(told) == 3, "\n".join(told)  # one a source
     assert sqlite3.connect("store.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -178,4 +175,4 @@ def test_garbage_from_the_peer_of_a_worker(
                 seed += 1
             assert program.metrics()[refused(worker)] >= 100
             assert program.process.poll() is None and program.stop() == 0
-    assert len([line for line in program.lines if "refused" in line]) == 1, os.linesep.join(program.lines)
+    assert len([line for line in program.lines if "message rejected" in line]) == 1, os.linesep.join(program.lines)
