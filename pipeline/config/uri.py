@@ -17,7 +17,7 @@ LOCAL_OPTIONS: dict[str, tuple[str, ...]] = {  # sources on this machine, with t
     "sdp": (),
     "file": (),
     "v4l2": ("format", "size", "fps"),
-    "demo": ("seed", "fps", "look", "first"),
+    "demo": ("seed", "fps", "look", "first", "stream"),
 }
 SCHEMES = (*NETWORK_SCHEMES, *LOCAL_OPTIONS)
 MAX_RTSP_USERINFO_BYTES = 127  # FFmpeg truncates longer ones

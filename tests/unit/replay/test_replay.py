@@ -212,7 +212,7 @@ def test_wrong_usage_is_explained(tmp_path: Path):
             2,
             "band 'radar': must be one of auto, visible",
         ),
-        (["replay", DRONE, "--out", tmp_path, "--engine", "warp"], 2, "engine 'warp'; allowed: auto"),
+        (["replay", DRONE, "--out", tmp_path, "--engine", "warp"], 2, "engine 'warp'; must be one of auto"),
         (["replay", DRONE, "--out", tmp_path, "--from-detections"], 1, "detections.jsonl"),
         (["replay", DRONE, "--out", tmp_path, "--stream", "4"], 1, "stream 4: must be one of 0 (h264, 320x256)"),
         (["replay", DRONE, "--out", tmp_path, "--start-time", "2026-05-04 05:02"], 2, "must be an ISO 8601 time with"),
