@@ -81,6 +81,7 @@ class RateLimit:
         self._seen: dict[tuple[str, ...], tuple[float, int]] = {}  # start of its period, count since
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:
+        """Return the event, or raise DropEvent above the limit."""
         key = (level, str(event["event"])[:200], *(str(event.get(name, "")) for name in _KEYS))
         now_s = self._clock()
         with self._lock:
