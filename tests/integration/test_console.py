@@ -377,9 +377,9 @@ def test_pictures_are_kept_for_a_while_and_for_one_session() -> None:
         ({"camera": "../x"}, "matching regex"),
         ({"seq": -1}, ">= 0"),
         ({"width": 0}, ">= 1"),
-        ({"pts_s": float("nan")}, "not finite"),
-        ({"tracks": [track(1, xyxy=(0.0, 0.0, float("inf"), 1.0))]}, "not finite"),
-        ({"tracks": [track(1, camera="south")]}, "a track of 'south'"),
+        ({"pts_s": float("nan")}, "must be finite"),
+        ({"tracks": [track(1, xyxy=(0.0, 0.0, float("inf"), 1.0))]}, "must be finite"),
+        ({"tracks": [track(1, camera="south")]}, "a track of camera 'south'"),
         ({"tracks": [track(1)] * 501}, "length <= 500"),
     ],
 )

@@ -133,7 +133,8 @@ def test_reviews_through_the_api_and_from_a_foreign_page(site: Site) -> None:
     answer = site.post(f"/alerts/{alert}/dismiss", json={"reason": "insect"})
     assert answer.status_code == 200 and answer.json()["dismissed_as"] == "insect"
     assert (
-        "reason: bird, aircraft, insect" in site.post(f"/alerts/{alert}/dismiss", json={"reason": "x"}).json()["error"]
+        "reason: bird | aircraft | insect"
+        in site.post(f"/alerts/{alert}/dismiss", json={"reason": "x"}).json()["error"]
     )
     assert site.post(f"/alerts/{alert}/dismiss", content=b"x" * 5000).status_code == 413
     assert site.post("/alerts/nobody/acknowledge").status_code == 404

@@ -176,7 +176,7 @@ def test_the_whole_depth_at_sides_that_cannot_be_halved_so_often(size: tuple[int
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        (lambda: build("dasnet", start_out_channels=16), "networks of 3 colours, 64 channels"),
+        (lambda: build("dasnet", start_out_channels=16), "networks of 3 input channels, 64 feature channels"),
         (lambda: build("dasnet", num_class=9), "1 to 8 classes only"),
         (lambda: build("thindyunet"), "DAS-Net only, not"),
     ],
@@ -236,7 +236,7 @@ def test_stage_times_add_up_to_a_forward_pass():
 def test_without_a_compiler_torch_runs_the_network_and_the_reason_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from model.engine.autotune import choose
+    from model.engine.autotune import select_engine
 
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
@@ -247,7 +247,7 @@ def test_without_a_compiler_torch_runs_the_network_and_the_reason_is_told(
     try:
         with Engine(network(3, 3, 1), device="cpu", threads=1) as engine:
             assert engine.kind == "torch"
-        assert "not built here" in choose(network(3, 3, 1), 8, 1).reason
+        assert "not built here" in select_engine(network(3, 3, 1), 8, 1).reason
     finally:
         native_library.library.cache_clear()
 

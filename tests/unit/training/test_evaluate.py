@@ -232,7 +232,13 @@ def test_the_originals_command_and_checkpoint(data: Path, tmp_path: Path):
     ("name", "code", "text"), [("none.pth", 2, "none.pth: no such file"), ("broken.pth", 1, "broken.pth: is damaged")]
 )
 def test_wrong_usage_ends_with_two_and_a_failure_with_one(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, name: str, code: int, text: str
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    code: int,
+    text: str,
 ):
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     arguments = ["evaluate", "--checkpoint", str(tmp_path / name), "--data", str(data)]
@@ -240,7 +246,7 @@ def test_wrong_usage_ends_with_two_and_a_failure_with_one(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
-    assert text in capsys.readouterr().err
+    assert text in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import yaml
 
 from model import build
 from model.checkpoint import load, save
-from model.metadata import Metadata, Preprocessing
+from model.metadata import CLASSES, Metadata, Preprocessing
 from pipeline.errors import ConfigError
 from training.augment import CropSampler, resized_labels
 from training.cache import cache_frames, every_nth
@@ -293,7 +293,7 @@ def test_shipped_configs_are_valid_and_survive_their_snapshot(path: Path, tmp_pa
 def test_a_run_may_start_from_a_checkpoint_with_every_class_a_copy_of_the_first(tmp_path: Path):
     network = {"num_class": 4, "start_out_channels": 16}
     first = build("dasnet", **network)
-    save(tmp_path / "objects.safetensors", first, Metadata(arguments=network))
+    save(tmp_path / "objects.safetensors", first, Metadata(arguments=network, classes=CLASSES))
     start = {"start_from": str(tmp_path / "objects.safetensors"), "spread_first_class": True, "network": network}
     run = start_run(parse_config({**MINIMAL, **start}))
     wanted, got = first.state_dict(), run.network.state_dict()

@@ -309,7 +309,7 @@ def test_ctrl_c_in_a_terminal_saves_the_state(configured: Callable[..., Training
         assert process.stdout is not None
         told = process.stdout.read()
         assert process.wait(60) == 0
-    assert "go on with --resume" in told
+    assert "continue with --resume" in told
     assert torch.load(tmp_path / "stopped" / "run" / "state.pt", weights_only=True)["step"] > 0
 
 

@@ -60,7 +60,10 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
     [
         (None, "link: is required because camera 'far' is on host 'edge'"),
         ({"host": "10.0.0.5"}, r"link.keys: is required; create them with `dasnet keys .* link.encrypted to false"),
-        ({"host": "10.0.0.5", "encrypted": False, "keys": "keys"}, "link.keys: link.encrypted is false"),
+        (
+            {"host": "10.0.0.5", "encrypted": False, "keys": "keys"},
+            "link.keys: must not be set while link.encrypted is false",
+        ),
         ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65534"),
         ({"host": "10.0.0.5", "keys": "keys", "pixels": "png"}, "link.pixels: .*'raw' or 'jpeg'"),
         ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; must be one of host, port"),
@@ -255,7 +258,7 @@ def test_a_ledger_s_copy_is_one_and_what_does_not_balance_is_refused(tmp_path: P
     assert (copy.captured, copy.segmented, copy.dropped[Cause.OVERLOAD], copy.up) == (4, 1, 3, True)
     assert copy.balanced and time.time_ns() - copy.updated_utc_ns < 5e9
     for words in (b"", ledger.words[:-8], b"\x01" + ledger.words[1:], b"\xff" * len(ledger.words)):
-        with pytest.raises(WireError, match="a ledger"):
+        with pytest.raises(WireError, match="ledger copy"):
             copies.write(tmp_path / "copy.ledger", words)
     copies.close()
     ledger.close()
