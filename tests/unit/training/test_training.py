@@ -16,7 +16,7 @@ import yaml
 
 from model import build
 from model.checkpoint import load, save
-from model.metadata import CLASSES, Metadata, Preprocessing
+from model.metadata import Metadata, Preprocessing
 from pipeline.errors import ConfigError
 from training.augment import CropSampler, resized_labels
 from training.cache import cache_frames, every_nth
