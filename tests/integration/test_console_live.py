@@ -58,7 +58,7 @@ def test_the_demo_is_watched_an_alert_acknowledged_and_a_restart_survived(browse
             assert key is not None
             before_ns = time.time_ns()
             page.locator(f'[data-key="{key}"]').get_by_role("button", name="Acknowledge").click()
-            expect(page.locator(f'[data-key="{key}"] .severity')).to_contain_text("seen")
+            expect(page.locator(f'[data-key="{key}"] .severity')).to_contain_text("acknowledged")
             with StoreReader(tmp_path / "run" / "store.sqlite") as reader:
                 stored = reader.alert(key)
             assert stored is not None and stored.acknowledged_utc_ns is not None
