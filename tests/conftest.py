@@ -1,6 +1,7 @@
 """What all tests share; a `live` test runs the program in real time and wants the machine to itself (see Makefile)."""
 
 import os
+import signal
 from pathlib import Path
 
 # Two processes of tests with as many threads as cores each would wait for one another at every loop.
@@ -10,3 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Read when Triton is imported, which torch does whenever it likes: without a GPU its kernels are interpreted.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A shell's background job, as continuous integration may be, ignores Ctrl-C, and so would every program under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
