@@ -257,7 +257,7 @@ def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
         for text, message in [
             (good[: good.index("id:")], "cameras[0]"),
             (good.replace("rate_fps", "rate"), "cameras[0].rate: unknown key"),
-            ("", "holds no configuration"),
+            ("", "must be a mapping with at least the key 'cameras'"),
             (good.replace("uri: demo", "uri: ${CAM_PASSWORD}"), "environment variable CAM_PASSWORD is not set"),
         ]:
             config.write_text(text)
