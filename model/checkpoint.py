@@ -1,8 +1,8 @@
 """Load and save checkpoints: a network's weights with everything needed to rebuild and run it.
 
 Our format is safetensors, with the metadata as JSON in the header (architecture, classes, preprocessing, thresholds,
-training configuration, evaluation) and a digest of the weights beside it.  A second-stage classifier is stored in the
-same file, its tensors prefixed with "classifier.".  The original implementation writes `.pth` files with a
+training configuration, evaluation) and a digest of the weights beside it.  The judge of chips is stored in the same
+file, its tensors prefixed with "judge.".  The original implementation writes `.pth` files with a
 "model_state_dict"; they have one class and take frames stretched to 512x512.  Nothing is ever unpickled.
 """
 
@@ -18,24 +18,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.classifier import TargetClassifier
 from model.description import parse, validated
 from model.errors import CheckpointError, ModelError
+from model.judge import Judge
 from model.metadata import DIGEST_KEY, METADATA_KEY, Metadata, describe
 from model.registry import build, recognise
 
-CLASSIFIER_PREFIX = "classifier."
+JUDGE_PREFIX = "judge."
+OLD_PREFIX = "classifier."  # of the single-crop classifier before version 0.3, which the judge replaced
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with its weights, in evaluation mode, and its metadata and classifier."""
+    """A network with its weights, in evaluation mode, and its metadata and judge."""
 
     network: nn.Module
     metadata: Metadata
     path: Path
-    classifier: TargetClassifier | None = None
+    judge: Judge | None = None
 
 
 def load(path: str | Path) -> Loaded:
@@ -50,7 +51,8 @@ def load(path: str | Path) -> Loaded:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror})") from error
     try:
         tensors, described = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_PREFIX)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(OLD_PREFIX)}
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(JUDGE_PREFIX)}
         metadata = validated(path, described, *recognise(own))
     except CheckpointError:
         raise
@@ -60,16 +62,16 @@ def load(path: str | Path) -> Loaded:
             "written by dasnet, or a .pth file of plain tensors with a 'model_state_dict'"
         ) from error
     network = _with_weights(path, own, lambda: build(metadata.network, **metadata.arguments))
-    of_classifier = {name.removeprefix(CLASSIFIER_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
+    of_judge = {name.removeprefix(JUDGE_PREFIX): tensors[name] for name in tensors.keys() - own.keys()}
     digest = hashlib.sha256(content).hexdigest()
-    return Loaded(network, replace(metadata, sha256=digest), path, _classifier(path, metadata, of_classifier))
+    return Loaded(network, replace(metadata, sha256=digest), path, _judge(path, metadata, of_judge))
 
 
 def save(
     path: str | Path,
     network: nn.Module,
     metadata: Metadata,
-    classifier: TargetClassifier | None = None,
+    judge: Judge | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write weights, as `dtype`, and metadata to one safetensors file, atomically.
@@ -79,8 +81,8 @@ def save(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = dict(network.state_dict())
-    if classifier is not None:
-        weights |= {CLASSIFIER_PREFIX + name: tensor for name, tensor in classifier.state_dict().items()}
+    if judge is not None:
+        weights |= {JUDGE_PREFIX + name: tensor for name, tensor in judge.state_dict().items()}
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in weights.items()
@@ -143,16 +145,14 @@ def _is_plain(name: object, value: object) -> bool:
     )
 
 
-def _classifier(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> TargetClassifier | None:
-    """Return the classifier, or raise CheckpointError where its weights or metadata are missing or do not match."""
-    config = metadata.classifier
+def _judge(path: Path, metadata: Metadata, tensors: dict[str, Tensor]) -> Judge | None:
+    """Return the judge, or raise CheckpointError where its weights or metadata are missing or do not match."""
+    config = metadata.judge
     if config is None:
         if tensors:
-            raise CheckpointError(f"checkpoint {path}: holds a classifier; must have `classifier` in its metadata")
+            raise CheckpointError(f"checkpoint {path}: holds a judge; must have `judge` in its metadata")
         return None
-    return _with_weights(
-        path, tensors, lambda: TargetClassifier(len(config.classes), config.stages, config.enlarged_px)
-    )
+    return _with_weights(path, tensors, lambda: Judge(config.frames, len(config.classes)))
 
 
 def _with_weights(path: Path, tensors: dict[str, Tensor], make: Callable[[], Network]) -> Network:

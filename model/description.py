@@ -17,7 +17,8 @@ from model.metadata import (
     CLUTTER,
     METADATA_KEY,
     BandThresholds,
-    ClassifierConfig,
+    Fusion,
+    JudgeConfig,
     Metadata,
     Preprocessing,
     Range,
@@ -26,9 +27,10 @@ from model.metadata import (
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_METADATA_BYTES = 4 << 20
-KEYS = ("network", "arguments", "classes", "preprocessing", "classifier", "thresholds", "training", "evaluation")
+KEYS = ("network", "arguments", "classes", "preprocessing", "judge", "thresholds", "training", "evaluation")
 # Keys of files written before version 0.2, which are still read.
-OLD_KEYS = {"closer_look": "classifier", "decision": "thresholds"}
+OLD_KEYS = {"decision": "thresholds"}
+DROPPED_KEYS = ("classifier", "closer_look")  # of the single-crop classifier, which the judge replaced
 OLD_THRESHOLD_KEYS = {
     "keep_share": "continue_area_ratio",
     "uav_evidence": "uav_log_odds",
@@ -41,7 +43,7 @@ ARGUMENTS = {
     "size": Range(1, 12),
     "padding": Range(1, 1),
 }
-Section = TypeVar("Section", Preprocessing, ClassifierConfig, Thresholds)
+Section = TypeVar("Section", Preprocessing, JudgeConfig, Fusion, Thresholds)
 
 
 class _Fault(Exception):
@@ -111,19 +113,16 @@ def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata
     classes = _names("classes", described.get("classes", CLASSES[:outputs]))
     if len(classes) != arguments.get("num_class", 1):
         raise _Fault("classes", classes, f"{arguments.get('num_class', 1)}, as arguments.num_class says")
-    section = described.get("classifier")
-    classifier = None if section is None else _section(ClassifierConfig, section, "classifier")
-    if classifier is not None:
-        if not set(classes) <= set(classifier.classes):
-            raise _Fault("classifier.classes", classifier.classes, f"at least {', '.join(classes)}")
-        if classifier.enlarged_px % 32:
-            raise _Fault("classifier.enlarged_px", classifier.enlarged_px, "a multiple of 32")
+    section = described.get("judge")
+    judge = None if section is None else _section(JudgeConfig, section, "judge")
+    if judge is not None and not set(classes) <= set(judge.classes):
+        raise _Fault("judge.classes", judge.classes, f"at least {', '.join(classes)}")
     return Metadata(
         network=name,
         arguments=arguments,
         classes=classes,
         preprocessing=_section(Preprocessing, described.get("preprocessing", {}), "preprocessing"),
-        classifier=classifier,
+        judge=judge,
         thresholds=_thresholds(described.get("thresholds", {})),
         training=_training(described.get("training", {})),
         evaluation=_object("evaluation", described.get("evaluation", {})),
@@ -139,7 +138,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _with_current_keys(described: dict[str, Any]) -> dict[str, Any]:
-    described = _renamed(described, OLD_KEYS)
+    described = _renamed({key: value for key, value in described.items() if key not in DROPPED_KEYS}, OLD_KEYS)
     if isinstance(described.get("thresholds"), dict):
         described["thresholds"] = {
             band: _renamed(section, OLD_THRESHOLD_KEYS) if isinstance(section, dict) else section
@@ -179,6 +178,8 @@ def _value(hint: Any, value: object, key: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _number(key, value, arguments[1], whole=arguments[0] is int)
+    if hint is Fusion:
+        return _section(Fusion, value, key)
     if origin is Literal:
         if value not in arguments:
             raise _Fault(key, value, f"one of {', '.join(arguments)}")

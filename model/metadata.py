@@ -44,21 +44,31 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
-    """Crops, stages and classes of the second-stage classifier (`model.classifier`).
+class Fusion:
+    """Weights of the logistic regression that fuses what is known of a detection into the log-odds of a target.
 
-    A crop's side is `context` times the longer side of the detection's box, at least `least_px`; it is stored at
-    `crop_px` and enlarged to `enlarged_px` for the classifier.
+    log-odds = `bias` + `judge` x the judge's log-odds, or `not_judged` where it was not asked
+    + `mask` + `mask_log_odds` x the log-odds of the mask's score, where there is a mask
+    + `motion` + `motion_log` x the logarithm of the motion score, where there is motion.
     """
 
-    classes: tuple[str, ...] = (*CLASSES, CLUTTER)
-    stages: Annotated[int, Range(1, 5)] = 5
-    crop_px: Annotated[int, Range(8, 1024)] = 64
-    enlarged_px: Annotated[int, Range(32, 1024)] = 96
-    context: Annotated[float, Range(1, 16)] = 2.125
-    least_px: dict[str, Annotated[float, Range(1, 1024)]] = field(
-        default_factory=lambda: {"infrared": 24.0, "visible": 32.0}
-    )
+    bias: LogOdds = 0.0
+    judge: LogOdds = 1.0
+    not_judged: LogOdds = 0.0
+    mask: LogOdds = 0.0
+    mask_log_odds: LogOdds = 0.0
+    motion: LogOdds = 0.0
+    motion_log: LogOdds = 0.0
+    min_score: Share = 0.1  # what is less probable is dropped
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Classes of the judge (`model.judge`), and how its verdicts are fused."""
+
+    classes: tuple[str, ...] = CLASSES
+    frames: Annotated[int, Range(2, 16)] = 5
+    fusion: Fusion = Fusion()
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,10 @@ class Thresholds:
     continue_area_ratio: Share = 1.0  # of min_area_px: detections of this area continue confirmed tracks, start none
     min_score: Share = 0.0  # minimum of a detection's mean probability
     box_margin_px: Pixels = 0.0  # added to each side of a box
+    start_score: Share = 0.0  # of a detection that starts a track; less probable ones continue confirmed tracks
+    confirm_log_odds: LogOdds = -100.0  # total evidence of a target that confirms a track, role `alert` ...
+    record_log_odds: LogOdds = -100.0  # ... and role `record`
+    max_novelty: Annotated[float, Range(0, 100)] = 100.0  # of a track that may be suppressed
     uav_log_odds: LogOdds = 0.0  # a track whose recent mean is above this is labelled uav
     distractor_log_odds: LogOdds = 0.8  # a track whose mean is below minus this is suppressed
 
@@ -90,7 +104,7 @@ class Metadata:
     arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("uav",)
     preprocessing: Preprocessing = Preprocessing()
-    classifier: ClassifierConfig | None = None
+    judge: JudgeConfig | None = None
     thresholds: BandThresholds = field(default_factory=lambda: {band: Thresholds() for band in BANDS})
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
@@ -98,8 +112,8 @@ class Metadata:
 
     @property
     def detected_classes(self) -> tuple[str, ...]:
-        """Return the classes of detections: the classifier's where there is one, else the network's."""
-        return self.classifier.classes if self.classifier else self.classes
+        """Return the classes of detections: the judge's where there is one, else the network's."""
+        return self.judge.classes if self.judge else self.classes
 
 
 def describe(metadata: Metadata) -> str:

@@ -4,7 +4,7 @@ Every message carries one FrameRef: sequence numbers, drops and all latencies de
 Boxes are `xyxy` in frame pixels (float, top-left 0,0, right and bottom edges exclusive).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import msgspec
@@ -94,7 +94,10 @@ class Detections:
     size_px: tuple[int, int]  # of the frame: width, height
     classes: tuple[str, ...]
     xyxy: NDArray[np.float32]  # (N, 4) frame pixels
-    score: NDArray[np.float32]  # (N,) mean object probability over the mask
+    score: NDArray[np.float32]  # (N,) probability that it is a target, fused from what follows
+    mask_score: NDArray[np.float32]  # (N,) mean object probability over the network's mask; 0: no such mask
+    motion_score: NDArray[np.float32]  # (N,) difference over noise of the motion candidate; 0: no motion
+    novelty: NDArray[np.float32]  # (N,) distance from what training knew; above 1: unlike training; 0: not judged
     class_scores: NDArray[np.float32]  # (N, len(classes)) class probabilities; all zero: not classified
     area_px: NDArray[np.float32]  # (N,) frame pixels
     centroid: NDArray[np.float32]  # (N, 2) frame pixels, weighted by probability
@@ -105,11 +108,23 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
-    def large(self, min_area_px: float) -> NDArray[np.bool_]:
-        """Return for each row whether it covers that many pixels of the network's input, so may start a track."""
+    def rows(self, rows: NDArray[np.intp]) -> "Detections":
+        """Return these rows, in this order."""
+        columns = ("xyxy", "score", "mask_score", "motion_score", "novelty", "class_scores", "area_px", "centroid")
+        chosen = {name: getattr(self, name)[rows] for name in columns}
+        return replace(self, **chosen, masks=[self.masks[row] for row in rows] if self.masks else [])
+
+    def may_start(self, min_area_px: float, min_score: float) -> NDArray[np.bool_]:
+        """Return for each row whether it is probable enough to start a track, and large enough or seen to move.
+
+        Args:
+            min_area_px: pixels of the network's input that a mask must cover.
+            min_score: of the row.
+        """
         area_px = self.area_px / (self.mask_scale[0] * self.mask_scale[1])
-        large: NDArray[np.bool_] = area_px >= min_area_px - 0.5  # whole pixels, scaled there and back
-        return large
+        large = area_px >= min_area_px - 0.5  # whole pixels, scaled there and back
+        may_start: NDArray[np.bool_] = (self.score >= min_score) & (large | (self.motion_score > 0))
+        return may_start
 
 
 class TrackState(StrEnum):
@@ -134,9 +149,11 @@ class Track(msgspec.Struct, frozen=True):
     xyxy: tuple[float, float, float, float]
     velocity_px_s: tuple[float, float]
     score: float
+    novelty: float  # mean of its detections'; above 1: unlike training
     hits: int
     first_seen: FrameRef
     last_seen: FrameRef
+    reason: str | None = None  # why it is not suppressed although its class seems to be a distractor's
 
     @property
     def is_target(self) -> bool:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import Loaded, load
-from model.classifier import FusedClassifier
 from model.dasnet import DASNet
 from model.engine.autotune import select_engine
 from model.engine.backend import Backend, Frames, Maps
 from model.engine.native import NativeBackend
 from model.engine.torch import DTYPES, TorchBackend
 from model.errors import ChoiceError, EngineError
+from model.judge import FusedJudge
 from model.metadata import Metadata
 
 KINDS = ("auto", "native", "torch", "cuda", "reference")
@@ -35,7 +35,7 @@ class Engine:
 
     Attributes:
         metadata: The checkpoint's, or the defaults for a bare network.
-        classify: The checkpoint's second-stage classifier, or None.
+        judge: The checkpoint's judge of chips, or None.
         multiple: Sides of the network's input are multiples of this.
         max_in_flight: How many submitted batches keep the device busy; more would only be queued.
     """
@@ -65,8 +65,8 @@ class Engine:
         loaded = load(source) if isinstance(source, str | Path) else source
         network = loaded.network if isinstance(loaded, Loaded) else loaded
         self.metadata = loaded.metadata if isinstance(loaded, Loaded) else Metadata()
-        classifier = loaded.classifier if isinstance(loaded, Loaded) else None
-        self.classify = FusedClassifier(classifier) if classifier else None
+        judge = loaded.judge if isinstance(loaded, Loaded) else None
+        self.judge = FusedJudge(judge) if judge else None
         self.multiple = int(getattr(network, "multiple", 32))
         self._backend = _make_backend(network, self.multiple, device, precision, kind, threads)
         self.kind, self.device, self.precision = self._backend.kind, self._backend.device, self._backend.precision

@@ -25,7 +25,7 @@ from pipeline.errors import DasnetError, SourceError
 from pipeline.replay.summary import Summary, printable
 from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
-VERSION = 2  # of detections.jsonl
+VERSION = 3  # of detections.jsonl
 MAX_LINE_BYTES = 1 << 26  # dasnet writes no longer line
 VIDEO_CLOCK = Fraction(1, 90_000)
 VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
@@ -80,6 +80,9 @@ class _Line(msgspec.Struct):
     size_px: tuple[int, int]
     xyxy: list[list[float]]
     score: list[float]
+    mask_score: list[float]
+    motion_score: list[float]
+    novelty: list[float]
     class_scores: list[list[float]]
     area: list[float]
     centroid: list[list[float]]
@@ -157,6 +160,7 @@ class DetectionsWriter(_Lines):
         line = _Line(
             _Ref(ref.seq, ref.pts_s, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns), detections.size_px,
             [one(row) for row in detections.xyxy], one(detections.score),
+            one(detections.mask_score), one(detections.motion_score), one(detections.novelty),
             [one(row) for row in detections.class_scores], one(detections.area_px),
             [one(row) for row in detections.centroid],
             detections.masks, detections.mask_scale, detections.camera_shift_px,
@@ -223,6 +227,8 @@ def _detections(line: _Line, header: Header) -> Detections:
     return Detections(
         FrameRef(header.camera, header.session, ref.seq, *times), header.band, line.size_px, classes,
         _array("xyxy", line.xyxy, count, 4), _array("score", line.score, count),
+        _array("mask_score", line.mask_score, count), _array("motion_score", line.motion_score, count),
+        _array("novelty", line.novelty, count),
         _array("class_scores", line.class_scores, count, len(classes)),
         _array("area", line.area, count), _array("centroid", line.centroid, count, 2),
         line.masks, line.mask_scale, line.camera_shift_px,

@@ -110,7 +110,7 @@ def _predict(
     ref = FrameRef("predict", "predict", 0, 0.0, 0, 0)
     frame = Frame(ref, image_band, pixels)
     found = detect(maps, frame, MapView(), metadata.classes, thresholds)
-    [found] = Segmenter(engine, threshold, max_classified=len(found)).classify([frame], [found])
+    found = Segmenter(engine, threshold, max_judged=len(found)).judge(frame, MapView(), found)
     drawn = overlay.draw(pixels, found, [])
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)

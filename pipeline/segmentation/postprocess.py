@@ -83,7 +83,7 @@ def detect(
     rows = [
         component
         for component in _components(probabilities, thresholds)
-        if component.score >= thresholds.min_score and not _is_masked(centroid(component), polygons)
+        if component.score >= thresholds.min_score and not is_masked(centroid(component), polygons)
     ]
     return Detections(
         ref=frame.ref,
@@ -92,6 +92,9 @@ def detect(
         classes=classes,
         xyxy=np.array([box(row.mask) for row in rows], np.float32).reshape(-1, 4),
         score=np.array([row.score for row in rows], np.float32),
+        mask_score=np.array([row.score for row in rows], np.float32),
+        motion_score=np.zeros(len(rows), np.float32),
+        novelty=np.zeros(len(rows), np.float32),
         class_scores=np.array([row.class_scores for row in rows], np.float32).reshape(-1, len(classes)),
         area_px=np.array([row.area_px * sx * sy for row in rows], np.float32),
         centroid=np.array([centroid(row) for row in rows], np.float32).reshape(-1, 2),
@@ -130,5 +133,6 @@ def _measure(
     return _Component(Mask.pack(left, top, mask), total / area, class_scores, (x, y), area)
 
 
-def _is_masked(point: tuple[float, float], polygons: Sequence[NDArray[np.float32]]) -> bool:
+def is_masked(point: tuple[float, float], polygons: Sequence[NDArray[np.float32]]) -> bool:
+    """Return whether a point lies in one of the polygons."""
     return any(cv2.pointPolygonTest(polygon, point, False) >= 0 for polygon in polygons)

@@ -1,4 +1,4 @@
-"""Frames -> Detections: preprocessing, inference, post-processing and second-stage classification.
+"""Frames -> Detections: preprocessing, inference, post-processing, motion and the judge of chips.
 
 `submit` starts inference and returns at once; `finish` waits for it, so that one batch is post-processed while the
 device has the next.  The segmentation worker and the replay share this code; it knows no sockets.
@@ -16,9 +16,14 @@ from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
-from pipeline.segmentation.classify import MAX_CLASSIFIED, ClassifierCache, crops
+from pipeline.segmentation.frame_history import FrameHistory
+from pipeline.segmentation.judging import MAX_JUDGED, judged
+from pipeline.segmentation.motion import MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
+from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
 from pipeline.types import Detections, Frame
+
+MAX_CANDIDATES = 16  # of motion in a frame
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,11 @@ class Batch:
 class _CameraState:
     """What is kept of a camera's earlier frames."""
 
-    def __init__(self, max_classified: int) -> None:
+    def __init__(self) -> None:
         self.motion = CameraMotion()
-        self.classifier_cache = ClassifierCache(max_classified)
+        self.history = FrameHistory()
+        self.candidates = MotionCandidates(MAX_CANDIDATES)
+        self.expected = ExpectedTargets()
 
 
 class Segmenter:
@@ -82,7 +89,7 @@ class Segmenter:
         engine: the inference engine with its checkpoint.
         threshold: replaces the checkpoint's pixel threshold of both bands.
         views: by camera id; a camera without one is prepared as the checkpoint says.
-        max_classified: detections of a frame that the second stage classifies.
+        max_judged: proposals of a frame that are judged.
     """
 
     def __init__(
@@ -90,10 +97,10 @@ class Segmenter:
         engine: Engine,
         threshold: float | None = None,
         views: dict[str, CameraView] | None = None,
-        max_classified: int = MAX_CLASSIFIED,
+        max_judged: int = MAX_JUDGED,
     ) -> None:
         self.engine = engine
-        self._max_classified = max_classified
+        self._max_judged = max_judged
         changes = {} if threshold is None else {"threshold": threshold}
         self.thresholds = {band: replace(one, **changes) for band, one in engine.metadata.thresholds.items()}
         self.classes = engine.metadata.classes
@@ -124,14 +131,14 @@ class Segmenter:
         ]
 
     def finish(self, batch: Batch) -> list[Detections]:
-        """Wait for the batch and return each frame's detections, classified.  Raise what inference raised.
+        """Wait for the batch and return each frame's detections, judged.  Raise what inference raised.
 
         A camera's frames must be finished in their order.
         """
-        return self.classify(batch.frames, self.detect(batch))
+        return [self.judge(*each) for each in zip(batch.frames, batch.views, self.detect(batch), strict=True)]
 
     def detect(self, batch: Batch) -> list[Detections]:
-        """Wait for the batch and return each frame's detections with the network's own class scores.
+        """Wait for the batch and return each frame's mask components with the network's own class scores.
 
         A camera's frames must be finished in their order.  Raise what inference raised.
         """
@@ -148,33 +155,27 @@ class Segmenter:
             for frame, view, probabilities in zip(batch.frames, batch.views, maps, strict=True)
         ]
 
-    def classify(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Detections]:
-        """Return the detections with the second-stage classifier's scores, where the checkpoint has one.
+    def judge(self, frame: Frame, view: MapView, masks: Detections) -> Detections:
+        """Return the frame's detections: its masks and what moves, judged over the last half second.
 
-        A camera's frames must come in their order.
+        A checkpoint without a judge has the masks alone.
         """
-        classifier, config = self.engine.classify, self.engine.metadata.classifier
-        if classifier is None or config is None:
-            return list(detections)
-        pairs = list(zip(frames, detections, strict=True))
-        due = [
-            self._state(frame).classifier_cache.due(one, one.large(self.thresholds[one.band].min_area_px))
-            for frame, one in pairs
-        ]
-        stacked = np.concatenate(
-            [crops(frame.pixels, one, rows, config) for (frame, one), rows in zip(pairs, due, strict=True)]
-        )
-        scores = iter(classifier(stacked) if len(stacked) else ())
-        return [
-            self._state(frame).classifier_cache.with_class_scores(
-                one, config.classes, dict(zip(rows, scores, strict=False))
-            )
-            for (frame, one), rows in zip(pairs, due, strict=True)
-        ]
+        judge, config = self.engine.judge, self.engine.metadata.judge
+        if judge is None or config is None:
+            return masks
+        state = self._state(frame)
+        newest = state.history.add(frame.pixels, frame.ref.pts_s, masks.camera_shift_px)
+        expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
+        candidates = state.candidates.update(state.history)
+        proposals = with_motion(masks, candidates, expected, view)
+        targets = judged(proposals, expected, state.history, judge, config, self._max_judged)
+        detections = outlined(targets, newest.grey)
+        state.expected.update(detections)
+        return detections
 
     def _state(self, frame: Frame) -> _CameraState:
         key = (frame.ref.camera, frame.ref.session)
         if key not in self._states:  # a new session: forget the camera's earlier ones
             self._states = {other: state for other, state in self._states.items() if other[0] != frame.ref.camera}
-            self._states[key] = _CameraState(self._max_classified)
+            self._states[key] = _CameraState()
         return self._states[key]

@@ -1,12 +1,11 @@
 """Detections -> tracks, for one camera and session.  Pure: reads no clock, so a replay is deterministic.
 
 For each frame: predict every track to the frame's presentation time; assign detections to tracks at minimum total cost
-within a Mahalanobis gate, large detections first, then small ones to confirmed tracks (as ByteTrack does by score:
-Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned large detections; confirm a track by
-M of N frames; let tracks coast for a bounded time.  Class evidence is accumulated over the last seconds of a track, so
-that the label of an approaching target is revised; suppressing a track that was reported as a target takes more
-evidence.  Where the camera's motion is known, a track that has not moved against the background since it was first seen
-is a fixed object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
+within a Mahalanobis gate, strong detections first, then weak ones to confirmed tracks (as ByteTrack does by score:
+Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned strong detections; confirm a track
+by M of N frames once its evidence is enough; let tracks coast for a bounded time.  Where the camera's motion is known,
+a track that has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not
+confirmed; a target that arrived and then hovers stays confirmed.
 """
 
 import math
@@ -20,11 +19,12 @@ from scipy.optimize import linear_sum_assignment
 
 from model.metadata import Thresholds
 from pipeline.ids import track_ulid
+from pipeline.tracking.evidence import Evidence, Label
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
-EVIDENCE_LIMIT = 4.0  # log-odds per frame: a single confident frame must not decide the label
 NO_MATCH_COST = 1e6
+MISS_SCORE = 0.12  # what a frame without a detection says of a track that is not confirmed yet
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ class _Tracklet:
         self.hits = 1
         self.missed = 0
         self.score_sum = float(detections.score[row])
-        self.evidence_sum = np.zeros(len(detections.classes))
-        self.evidence_weight = 0.0  # 0: not classified yet
-        self.add_evidence(detections.class_scores[row])
+        self.evidence = Evidence(detections.classes, settings.evidence_s)
+        self.add_evidence(row, detections)
         self.confirmed = False
         self.reported = False  # confirmed as a target, not as a distractor
         self.seen = True
@@ -81,37 +80,15 @@ class _Tracklet:
     def apparent_px(self) -> float:
         return max(2.0, math.sqrt(float(self.size[0] * self.size[1])))
 
-    @property
-    def evidence(self) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = self.evidence_sum / max(self.evidence_weight, 1e-9)
-        return mean
-
-    def add_evidence(self, class_scores: NDArray[np.float32], decay: float = 1.0) -> None:
-        """Scale earlier evidence by `decay` and add one frame's.  Scores of zero mean: not classified."""
-        self.evidence_sum *= decay
-        self.evidence_weight *= decay
-        if class_scores.any():
-            self.evidence_sum += evidence_of(class_scores)
-            self.evidence_weight += 1
+    def add_evidence(self, row: int, detections: Detections) -> None:
+        """Add what a detection of this track says."""
+        score, novelty = float(detections.score[row]), float(detections.novelty[row])
+        self.evidence.add(detections.ref.pts_s, score, detections.class_scores[row], novelty)
 
 
 def measurement_std(apparent_px: float) -> float:
     """Return the standard deviation of a detection's centre, in pixels."""
     return max(0.7, 0.12 * apparent_px)
-
-
-def evidence_of(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return each class's log-odds minus those of the best other class, clipped to EVIDENCE_LIMIT.
-
-    A single class has no other to compare with: its evidence is 0.
-    """
-    if len(class_scores) == 1:
-        return np.zeros(1)
-    scores = np.clip(class_scores.astype(float), 1e-4, 1 - 1e-4)
-    odds = np.log(scores / (1 - scores))
-    best_other = np.array([np.delete(odds, index).max() for index in range(len(odds))])
-    limited: NDArray[np.float64] = np.clip(odds - best_other, -EVIDENCE_LIMIT, EVIDENCE_LIMIT)
-    return limited
 
 
 class Tracker:
@@ -144,13 +121,13 @@ class Tracker:
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
         self._predict(dt_s, detections)
-        large = detections.large(self._thresholds.min_area_px)
-        pairs = self._assign(detections, range(len(self._tracklets)), np.flatnonzero(large))
-        # A detection too small to start a track may still continue a confirmed one.
+        strong = detections.may_start(self._thresholds.min_area_px, self._thresholds.start_score)
+        pairs = self._assign(detections, range(len(self._tracklets)), np.flatnonzero(strong))
+        # A detection too weak to start a track may still continue a confirmed one.
         left = [index for index, tracklet in enumerate(self._tracklets) if tracklet.confirmed and index not in pairs]
-        pairs |= self._assign(detections, left, np.flatnonzero(~large))
+        pairs |= self._assign(detections, left, np.flatnonzero(~strong))
         self._update(pairs, detections)
-        self._start(set(np.flatnonzero(large).tolist()) - set(pairs.values()), detections)
+        self._start(set(np.flatnonzero(strong).tolist()) - set(pairs.values()), detections)
         lost = [tracklet for tracklet in self._tracklets if self._is_over(tracklet, ref)]
         self._tracklets = [tracklet for tracklet in self._tracklets if tracklet not in lost]
         ended += [self._describe(tracklet, TrackState.LOST) for tracklet in lost if tracklet.confirmed]
@@ -189,7 +166,7 @@ class Tracker:
             ratio = np.abs(np.log(apparent / tracklet.apparent_px))
             far = np.linalg.norm(centers - tracklet.motion.mean[:2], axis=1) > cap_px
             allowed = (squared <= self._settings.gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
-            # ln|S| keeps a track with a large covariance from taking the detections of a certain one.
+            # ln|S| keeps a track with a strong covariance from taking the detections of a certain one.
             cost = squared + log_s + (ratio / 0.4) ** 2
             costs[number, allowed] = cost[allowed]
         matched = zip(*linear_sum_assignment(costs), strict=True)
@@ -202,6 +179,8 @@ class Tracker:
             tracklet.recent.append(tracklet.seen)
             if not tracklet.seen:
                 tracklet.missed += 1
+                if not tracklet.confirmed:
+                    tracklet.evidence.miss(detections.ref.pts_s, MISS_SCORE)
                 continue
             row = pairs[index]
             box = detections.xyxy[row].astype(float)
@@ -209,16 +188,20 @@ class Tracker:
             tracklet.size += settings.size_gain * (box[2:] - box[:2] - tracklet.size)
             tracklet.motion.update(center, measurement_std(tracklet.apparent_px))
             tracklet.box = box
-            decay = math.exp(-(detections.ref.pts_s - tracklet.last.pts_s) / settings.evidence_s)
-            tracklet.add_evidence(detections.class_scores[row], decay)
+            tracklet.add_evidence(row, detections)
             tracklet.last = detections.ref
             tracklet.hits += 1
             tracklet.missed = 0
             tracklet.score_sum += float(detections.score[row])
             tracklet.moved = tracklet.moved or self._has_moved(tracklet, detections.size_px[0])
-            enough = sum(tracklet.recent) >= settings.confirm_hits
-            tracklet.confirmed = tracklet.confirmed or (enough and tracklet.moved)
-            tracklet.reported = tracklet.reported or (tracklet.confirmed and self._label(tracklet) in (UAV, UNKNOWN))
+            tracklet.confirmed = tracklet.confirmed or (tracklet.moved and self._is_sure(tracklet))
+            is_target = tracklet.confirmed and self._label(tracklet).name in (UAV, UNKNOWN)
+            tracklet.reported = tracklet.reported or is_target
+
+    def _is_sure(self, tracklet: _Tracklet) -> bool:
+        """Return whether it was seen often enough, and its evidence is enough, to be confirmed."""
+        is_seen = sum(tracklet.recent) >= self._settings.confirm_hits
+        return is_seen and tracklet.evidence.total >= self._thresholds.confirm_log_odds
 
     def _has_moved(self, tracklet: _Tracklet, width_px: int) -> bool:
         """Return whether it moved against the background; True where the camera's motion is mostly unknown."""
@@ -241,26 +224,19 @@ class Tracker:
             return unseen_s > settings.coast_s and tracklet.missed >= settings.coast_frames
         return unseen_s > settings.tentative_s and tracklet.missed >= settings.tentative_frames
 
-    def _label(self, tracklet: _Tracklet) -> str:
-        if len(self._classes) == 1:
-            return self._classes[0]
-        if not tracklet.evidence_weight:
-            return UNKNOWN
-        evidence = tracklet.evidence
-        uav = float(evidence[self._classes.index(UAV)])
-        if uav > self._thresholds.uav_log_odds:
-            return UAV
-        margin = self._settings.suppression_margin if tracklet.reported else 0.0
-        if uav < -(self._thresholds.distractor_log_odds + margin):
-            others = [name for name in self._classes if name != UAV]
-            return max(others, key=lambda name: float(evidence[self._classes.index(name)]))
-        return UNKNOWN
+    def _label(self, tracklet: _Tracklet) -> Label:
+        return tracklet.evidence.label(
+            self._thresholds,
+            reported=tracklet.reported,
+            may_suppress=True,
+            margin=self._settings.suppression_margin,
+        )
 
     def _describe(self, tracklet: _Tracklet, state: TrackState | None = None) -> Track:
         if state is None:
             seen = TrackState.CONFIRMED if tracklet.seen else TrackState.COASTING
             state = seen if tracklet.confirmed else TrackState.TENTATIVE
-        evidence = (round(float(value), 4) for value in tracklet.evidence)
+        label = self._label(tracklet)
         half = tracklet.size / 2
         center = tracklet.motion.mean[:2]
         box = tracklet.box if tracklet.seen else np.concatenate([center - half, center + half])
@@ -270,8 +246,10 @@ class Tracker:
             camera=self.camera,
             session=self.session,
             state=state,
-            label=self._label(tracklet),
-            evidence=dict(zip(self._classes, evidence, strict=True)),
+            label=label.name,
+            reason=label.reason,
+            novelty=round(tracklet.evidence.novelty, 4),
+            evidence=tracklet.evidence.by_class(),
             xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
             velocity_px_s=(float(tracklet.motion.mean[2]), float(tracklet.motion.mean[3])),
             score=tracklet.score_sum / tracklet.hits,

@@ -55,6 +55,9 @@ def result_message(detections: Detections, stamps: Stamps, jpeg: bytes) -> list[
         detections.score[:, None],
         detections.area_px[:, None],
         detections.centroid,
+        detections.mask_score[:, None],
+        detections.motion_score[:, None],
+        detections.novelty[:, None],
         detections.class_scores,
     )
     result = Result(
@@ -73,7 +76,7 @@ def result_message(detections: Detections, stamps: Stamps, jpeg: bytes) -> list[
 
 def detections_of(result: Result) -> Detections:
     """Return the detections of a message.  Raise WireError."""
-    classes, width = result.classes, 8 + len(result.classes)
+    classes, width = result.classes, 11 + len(result.classes)
     if not classes or len(set(classes)) != len(classes) or (len(classes) > 1 and UAV not in classes):
         raise WireError(f"result with classes {str(classes)[:100]}: must be one, or several different ones with {UAV}")
     numbers, rest = divmod(len(result.boxes), 4)
@@ -94,7 +97,10 @@ def detections_of(result: Result) -> Detections:
         score=rows[:, 4],
         area_px=rows[:, 5],
         centroid=rows[:, 6:8],
-        class_scores=rows[:, 8:],
+        mask_score=rows[:, 8],
+        motion_score=rows[:, 9],
+        novelty=rows[:, 10],
+        class_scores=rows[:, 11:],
         masks=result.masks,
         mask_scale=result.mask_scale,
         camera_shift_px=result.camera_shift_px,
@@ -103,13 +109,15 @@ def detections_of(result: Result) -> Detections:
 
 def _check_rows(rows: NDArray[np.float32]) -> None:
     """Require boxes with an area, inside or near a frame, and scores that are probabilities; reject NaN."""
-    boxes, scores = rows[:, :4], rows[:, [4, *range(8, rows.shape[1])]]
+    boxes, scores = rows[:, :4], rows[:, [4, 8, *range(11, rows.shape[1])]]
     limit_px, coordinates = 2 * MAX_SIDE_PX, rows[:, [0, 1, 2, 3, 6, 7]]
-    areas = rows[:, 5]
+    areas, unbounded = rows[:, 5], rows[:, 9:11]
     if not ((np.abs(coordinates) <= limit_px).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
         raise WireError("result: boxes must have an area and lie in or near the frame")
     if not ((areas >= 0) & (areas <= limit_px**2)).all() or not ((scores >= 0) & (scores <= 1.001)).all():  # rounding
         raise WireError("result: scores must be 0 to 1, areas must fit the frame")
+    if not ((unbounded >= 0) & (unbounded < np.inf)).all():
+        raise WireError("result: motion scores and novelties must be 0 or more, and finite")
 
 
 def _check_geometry(result: Result) -> None:

@@ -1,0 +1,95 @@
+"""The last fraction of a second of one camera, registered: grey frames with their times and camera positions.  Pure."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_AGE_S = 0.75
+MIN_STEP_S = 0.045  # between kept frames: a fast camera must not hold more frames than lags can use
+MAX_WIDTH_PX = 1920  # of a kept frame: wider ones are reduced, so that memory is bounded
+MOTION_WIDTH_PX = 640  # of the image in which motion is looked for
+BLUR_PX = 1.0  # of that image: reduces noise, as a matched filter for the smallest targets does
+
+
+@dataclass(frozen=True, eq=False)
+class PastFrame:
+    """A frame of the history.
+
+    Attributes:
+        pts_s: its presentation time.
+        grey: uint8 (H, W), native resolution up to MAX_WIDTH_PX.
+        smooth: float32 (h, w), blurred, at most MOTION_WIDTH_PX wide.
+        position_px: of the background against the history's first frame, frame pixels.
+    """
+
+    pts_s: float
+    grey: NDArray[np.uint8]
+    smooth: NDArray[np.float32]
+    position_px: tuple[float, float]
+
+
+class FrameHistory:
+    """Frames of one camera and session, newest last, MAX_AGE_S long."""
+
+    def __init__(self) -> None:
+        self._kept: deque[PastFrame] = deque()
+        self.newest: PastFrame | None = None
+
+    def add(self, pixels: NDArray[np.uint8], pts_s: float, shift_px: tuple[float, float] | None) -> PastFrame:
+        """Append a frame.
+
+        Args:
+            pixels: uint8, HxWx3 RGB or HxW.
+            pts_s: presentation time; a step backwards clears the history.
+            shift_px: of the background since the previous frame; None: unknown, which clears the history.
+        """
+        before = self.newest
+        if before is not None and (shift_px is None or pts_s <= before.pts_s or before.grey.shape != _size(pixels)):
+            self._kept.clear()
+            before = None
+        x, y = before.position_px if before else (0.0, 0.0)
+        dx, dy = shift_px if before and shift_px else (0.0, 0.0)
+        grey = grey_of(pixels)
+        self.newest = PastFrame(pts_s, grey, _smooth(grey), (x + dx, y + dy))
+        if not self._kept or pts_s - self._kept[-1].pts_s >= MIN_STEP_S:
+            self._kept.append(self.newest)
+        while pts_s - self._kept[0].pts_s > MAX_AGE_S:
+            self._kept.popleft()
+        return self.newest
+
+    def at(self, lag_s: float) -> PastFrame | None:
+        """Return the kept frame whose age is nearest to `lag_s`; None while the history is empty."""
+        newest = self.newest
+        if newest is None:
+            return None
+        if lag_s == 0:
+            return newest
+        return min(self._kept, key=lambda frame: abs(newest.pts_s - frame.pts_s - lag_s), default=newest)
+
+
+def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the frame as uint8 (H, W), at most MAX_WIDTH_PX wide."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
+    height, width = _size(pixels)
+    if grey.shape != (height, width):
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(grey, np.uint8)
+
+
+def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return height and width of the kept frame."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, MAX_WIDTH_PX / width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _smooth(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    height, width = grey.shape
+    factor = min(1.0, MOTION_WIDTH_PX / width)
+    if factor < 1:
+        size = MOTION_WIDTH_PX, max(1, round(height * factor))
+        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (5, 5), BLUR_PX), np.float32)

@@ -1,0 +1,89 @@
+"""Judging: proposals -> scored Detections.  Pure, but for the judge's own network.
+
+A bounded number of a frame's proposals is judged in one batch: expected targets first, then masks, then motion.  The
+judge's log-odds, the mask's and the motion's are fused by logistic regression (`model.metadata.Fusion`), whose weights
+were fitted on labelled recordings and whose calibration was checked on others.  What is too improbable is dropped.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.judge import Verdicts
+from model.metadata import Fusion, JudgeConfig
+from pipeline.segmentation.chips import cut_chips
+from pipeline.segmentation.frame_history import FrameHistory
+from pipeline.segmentation.proposals import NEAR
+from pipeline.types import Detections
+
+MAX_JUDGED = 12  # proposals of a frame
+PROBABILITY_FLOOR = 0.01  # of a mask's score: its log-odds are bounded
+
+JudgeChips = Callable[[NDArray[np.uint8]], Verdicts]
+
+
+def judged(
+    proposals: Detections,
+    expected: NDArray[np.float32],
+    history: FrameHistory,
+    judge: JudgeChips,
+    config: JudgeConfig,
+    max_judged: int = MAX_JUDGED,
+) -> Detections:
+    """Return the proposals that may be targets, with scores, class scores and novelty.
+
+    Args:
+        proposals: of the history's newest frame, masks first.
+        expected: boxes (N, 4) where targets are expected, frame pixels.
+        history: of the camera.
+        judge: judges chips.
+        config: of the judge.
+        max_judged: how many proposals are judged at most.
+    """
+    count = len(proposals)
+    rows = due(proposals, expected)[:max_judged]
+    boxes = proposals.xyxy[rows].astype(float)
+    centres, lengths = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    points = [(float(x), float(y)) for x, y in centres]
+    log_odds, novelty = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    class_scores = np.zeros((count, len(config.classes)), np.float32)
+    if rows:
+        verdicts = judge(cut_chips(history, points, lengths.tolist(), proposals.size_px[0]))
+        log_odds[rows], novelty[rows] = verdicts.target_log_odds, verdicts.novelty
+        class_scores[rows] = verdicts.class_scores
+    is_judged = np.zeros(count, np.bool_)
+    is_judged[rows] = True
+    score = fused(config.fusion, log_odds, is_judged, proposals.mask_score, proposals.motion_score)
+    scored = replace(proposals, classes=config.classes, score=score, class_scores=class_scores, novelty=novelty)
+    return scored.rows(np.flatnonzero((score >= config.fusion.min_score) & (is_judged | (proposals.mask_score > 0))))
+
+
+def due(proposals: Detections, expected: NDArray[np.float32]) -> list[int]:
+    """Return the rows in the order in which they are judged: expected targets, masks, then motion by its score."""
+    centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
+    is_expected = np.zeros(len(proposals), np.bool_)
+    for box in expected:
+        is_expected |= np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) <= NEAR * (box[2] - box[0])
+    rank = np.where(is_expected, 0, np.where(proposals.mask_score > 0, 1, 2))
+    order = np.lexsort((-proposals.motion_score, -proposals.mask_score, rank))
+    return [int(row) for row in order]
+
+
+def fused(
+    fusion: Fusion,
+    judge_log_odds: NDArray[np.float32],
+    is_judged: NDArray[np.bool_],
+    mask_score: NDArray[np.float32],
+    motion_score: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the probability (N,) of a target: the logistic function of weighted log-odds."""
+    has_mask, has_motion = mask_score > 0, motion_score > 0
+    probability = np.clip(mask_score, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    total = (
+        np.where(is_judged, fusion.bias + fusion.judge * judge_log_odds, fusion.not_judged)
+        + np.where(has_mask, fusion.mask + fusion.mask_log_odds * np.log(probability / (1 - probability)), 0)
+        + np.where(has_motion, fusion.motion + fusion.motion_log * np.log(np.maximum(motion_score, 1)), 0)
+    )
+    return np.asarray(1 / (1 + np.exp(-total)), np.float32)

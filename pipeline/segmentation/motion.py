@@ -1,0 +1,157 @@
+"""Motion candidates: the places of a frame that changed against the registered past.  Pure.
+
+What moves differs from two earlier frames, a short and a long time step ago; what was uncovered differs from one of
+them only.  So the smaller of both absolute differences, divided by the local noise, is high where something is now that
+was not there before.  Noise is measured in space (the neighbourhood), in time (the last second) and over minutes, the
+map of where change is usual: trees, water, masts.  On-screen text and reticles, which stay where they are while the
+scene moves, are left out.  In: a camera's FrameHistory.  Out: at most `max_candidates` points with their scores.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.segmentation.frame_history import FrameHistory, PastFrame
+
+LAGS_S = (0.2, 0.5)
+MIN_LAG_S = 0.12  # a shorter history shows no motion yet
+MIN_LAG_RATIO = 1.5  # of the long time step to the short one
+NEIGHBOURHOOD_PX = 31  # over which noise is averaged
+PEAK_PX = 9  # candidates are at least half as far from each other
+CELL_PX = 4  # of the noise maps
+RECENT_S = 0.15  # time constant of the recent noise
+USUAL_S = 120.0  # time constant of the usual noise ...
+USUAL_SHARE = 1.5  # ... of which this many times counts: what changes there all the time is no news
+STEADY_PX = 2.0  # the usual noise belongs to places of the view: a camera that moved farther learns it anew
+NOISE_FLOOR = 0.3  # grey levels
+MIN_SCORE = 1.5
+OVERLAY_STEP_PX = 6.0  # camera motion between two looks at what has stayed in place
+OVERLAY_LOOKS = 6  # so many times in place: an overlay, not a target that a turning camera follows
+OVERLAY_MAX_CHANGE = 6.0  # grey levels
+OVERLAY_MIN_GRADIENT = 24.0  # grey levels a pixel: plain sky stays in place too
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A place that changed: its position in frame pixels and its score, difference over noise."""
+
+    x_px: float
+    y_px: float
+    score: float
+
+
+class MotionCandidates:
+    """The motion of one camera in one session.
+
+    Args:
+        max_candidates: per frame; the best are kept.
+        usual_noise: grey levels by cell of CELL_PX, float32 (h, w), as `usual_noise` of an earlier session.
+    """
+
+    def __init__(self, max_candidates: int, usual_noise: NDArray[np.float32] | None = None) -> None:
+        self._max_candidates = max_candidates
+        self.usual_noise = usual_noise
+        self._recent: NDArray[np.float32] | None = None
+        self._steady_from_px: tuple[float, float] | None = None
+        self._overlay = _Overlay()
+        self._last_s = 0.0
+
+    def update(self, history: FrameHistory) -> list[Candidate]:
+        """Return the candidates of the history's newest frame, best first."""
+        newest = history.newest
+        if newest is None:
+            return []
+        elapsed_s, self._last_s = newest.pts_s - self._last_s, newest.pts_s
+        overlay = self._overlay.update(newest)
+        past = [frame for lag_s in LAGS_S if (frame := history.at(lag_s)) is not None]
+        ages_s = [newest.pts_s - frame.pts_s for frame in past]
+        if len(past) < len(LAGS_S) or ages_s[0] < MIN_LAG_S or ages_s[1] < MIN_LAG_RATIO * ages_s[0]:
+            return []
+        difference = np.minimum(*(_difference(newest, frame) for frame in past))
+        if overlay is not None:
+            difference[overlay] = 0
+        scores = np.asarray(difference / self._noise(difference, newest, elapsed_s), np.float32)
+        return self._peaks(scores, newest.grey.shape[1] / scores.shape[1])
+
+    def _noise(self, difference: NDArray[np.float32], newest: PastFrame, elapsed_s: float) -> NDArray[np.float32]:
+        """Return the noise at each pixel, grey levels, and learn from this difference."""
+        height, width = difference.shape
+        size = max(1, width // CELL_PX), max(1, height // CELL_PX)
+        cells = cv2.resize(difference, size, interpolation=cv2.INTER_AREA)
+        reach = NEIGHBOURHOOD_PX // CELL_PX | 1
+        local = np.asarray(cv2.blur(cells, (reach, reach)), np.float32)
+        recent, usual = self._recent, self.usual_noise
+        elapsed_s = min(max(elapsed_s, 0.0), 1.0)
+        recent = (
+            local if recent is None or recent.shape != local.shape else _towards(recent, local, elapsed_s, RECENT_S)
+        )
+        x, y = self._steady_from_px or newest.position_px
+        if usual is None or usual.shape != local.shape or math.dist((x, y), newest.position_px) > STEADY_PX:
+            usual, (x, y) = np.zeros_like(local), newest.position_px
+        noise = 0.5 * local + 0.5 * recent
+        noise = np.maximum(noise, USUAL_SHARE * usual)
+        self._recent, self._steady_from_px = recent, (x, y)
+        self.usual_noise = _towards(usual, np.asarray(cv2.blur(cells, (3, 3)), np.float32), elapsed_s, USUAL_S)
+        return np.asarray(cv2.resize(noise, (width, height)) + NOISE_FLOOR, np.float32)
+
+    def _peaks(self, scores: NDArray[np.float32], factor: float) -> list[Candidate]:
+        """Return the highest local maxima; `factor`: frame pixels per pixel of `scores`."""
+        highest = cv2.dilate(scores, np.ones((PEAK_PX, PEAK_PX), np.uint8))
+        rows, columns = np.nonzero((scores == highest) & (scores > MIN_SCORE))
+        values = scores[rows, columns]
+        best = np.argsort(-values, kind="stable")[: self._max_candidates]
+        return [
+            Candidate((float(columns[i]) + 0.5) * factor, (float(rows[i]) + 0.5) * factor, float(values[i]))
+            for i in best
+        ]
+
+
+class _Overlay:
+    """Learns what stays in place while the scene moves: on-screen text, reticles, dead pixels."""
+
+    def __init__(self) -> None:
+        self._reference: PastFrame | None = None
+        self._looks: NDArray[np.uint8] | None = None
+        self._mask: NDArray[np.bool_] | None = None
+
+    def update(self, newest: PastFrame) -> NDArray[np.bool_] | None:
+        """Return where an overlay is, bool (h, w) of `smooth`; None while none is known."""
+        reference = self._reference
+        if reference is None or reference.smooth.shape != newest.smooth.shape:
+            self._reference, self._looks, self._mask = newest, np.zeros(newest.smooth.shape, np.uint8), None
+        elif math.dist(reference.position_px, newest.position_px) > OVERLAY_STEP_PX and self._looks is not None:
+            image = newest.smooth
+            gradient = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+            stayed = (cv2.absdiff(image, reference.smooth) < OVERLAY_MAX_CHANGE) & (gradient > OVERLAY_MIN_GRADIENT)
+            self._looks = np.where(stayed, np.minimum(self._looks, 254) + 1, self._looks // 2).astype(np.uint8)
+            overlay = (self._looks >= OVERLAY_LOOKS).astype(np.uint8)
+            self._mask = cv2.dilate(overlay, np.ones((7, 7), np.uint8)).astype(bool) if overlay.any() else None
+            self._reference = newest
+        return self._mask
+
+
+def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
+    """Return the absolute difference, grey levels, to a past frame moved to where its background is now."""
+    image = past.smooth
+    height, width = image.shape
+    factor = width / past.grey.shape[1]
+    dx, dy = ((now - then) * factor for now, then in zip(newest.position_px, past.position_px, strict=True))
+    if max(abs(dx), abs(dy)) > 0.02:
+        transform = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+        image = np.asarray(
+            cv2.warpAffine(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE), np.float32
+        )
+    difference = newest.smooth - image
+    difference -= np.median(difference[::8, ::8])  # a step of gain control moves every pixel
+    return np.asarray(np.abs(difference), np.float32)
+
+
+def _towards(
+    average: NDArray[np.float32], value: NDArray[np.float32], elapsed_s: float, time_constant_s: float
+) -> NDArray[np.float32]:
+    """Return the exponential moving average."""
+    share = np.float32(1 - math.exp(-elapsed_s / time_constant_s))
+    return np.asarray(average + share * (value - average), np.float32)

@@ -1,0 +1,167 @@
+"""Proposals: mask components, motion candidates and expected targets of a frame, as rows of one Detections.  Pure.
+
+Masks and motion fail in different places: what hovers needs the mask, what is tiny or strange needs motion.  A motion
+candidate inside a mask's box adds its score to that row; any other becomes a row of its own.  Where a recent target has
+neither, its predicted place becomes a row, so that the judge looks there.  Of the rows without a mask, those that are
+kept get the outline of what stands out there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.segmentation.motion import Candidate
+from pipeline.segmentation.outline import Outline, outline, point_outline
+from pipeline.segmentation.postprocess import MapView, is_masked
+from pipeline.types import Detections, Mask
+
+POINT_PX = 3.0  # side of the box of a point
+JOIN_PX = 2.0  # a candidate this near to a box belongs to it
+FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
+RECENT_SCORE = 0.5  # of a detection that is expected again
+NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
+SPEED_GAIN = 0.3  # exponential smoothing of an expected target's speed
+
+
+@dataclass
+class _Expected:
+    xy: NDArray[np.float64]
+    velocity_px_s: NDArray[np.float64]  # against the background
+    length_px: float
+    seen_s: float
+
+
+class ExpectedTargets:
+    """Where one camera's recent targets are expected in the next frame."""
+
+    def __init__(self) -> None:
+        self._targets: list[_Expected] = []
+        self._last_s = 0.0
+
+    def predict(self, pts_s: float, shift_px: tuple[float, float] | None) -> NDArray[np.float32]:
+        """Move on to a frame and return the expected boxes (N, 4), frame pixels; none where the motion is unknown."""
+        elapsed_s, self._last_s = pts_s - self._last_s, pts_s
+        if shift_px is None:
+            self._targets = []
+        self._targets = [target for target in self._targets if 0 < pts_s - target.seen_s <= FORGET_S]
+        for target in self._targets:
+            target.xy = target.xy + target.velocity_px_s * elapsed_s + np.array(shift_px)
+        half = [np.full(2, target.length_px / 2) for target in self._targets]
+        boxes = [np.concatenate([t.xy - h, t.xy + h]) for t, h in zip(self._targets, half, strict=True)]
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+    def update(self, detections: Detections) -> None:
+        """Learn from a frame's scored detections, after `predict` for the same frame."""
+        pts_s = detections.ref.pts_s
+        for row in np.flatnonzero(detections.score >= RECENT_SCORE).tolist():
+            box = detections.xyxy[row].astype(float)
+            xy, length_px = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
+            known = min(self._targets, key=lambda target: float(np.abs(target.xy - xy).max()), default=None)
+            if known is None or np.abs(known.xy - xy).max() > NEAR * max(known.length_px, length_px):
+                self._targets.append(_Expected(xy, np.zeros(2), length_px, pts_s))
+                continue
+            elapsed_s = pts_s - known.seen_s
+            if elapsed_s > 0:
+                known.velocity_px_s = known.velocity_px_s + SPEED_GAIN * (xy - known.xy) / elapsed_s
+                known.xy, known.length_px, known.seen_s = xy, length_px, pts_s
+
+
+def with_motion(
+    detections: Detections, candidates: Sequence[Candidate], expected: NDArray[np.float32], view: MapView
+) -> Detections:
+    """Return the detections with motion scores, and rows for candidates and expected targets outside their boxes.
+
+    The new rows are points, boxes of POINT_PX without a mask: `outlined` gives those that are kept their true bounds.
+
+    Args:
+        detections: the mask components.
+        candidates: of motion, best first.
+        expected: boxes (N, 4) of expected targets, frame pixels.
+        view: which part of the frame is watched.
+    """
+    motion = detections.motion_score.copy()
+    left, top, right, bottom = view.region or (0, 0, *detections.size_px)
+    polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
+    points: list[tuple[float, float, float]] = []  # x, y, motion score
+    for candidate in candidates:
+        x, y = candidate.x_px, candidate.y_px
+        if (inside := _inside(detections.xyxy, x, y)).any():
+            motion[inside] = np.maximum(motion[inside], candidate.score)
+        elif left <= x < right and top <= y < bottom and not is_masked((x, y), polygons):
+            points.append((x, y, candidate.score))
+    centres = np.array([*(detections.xyxy[:, :2] + detections.xyxy[:, 2:]) / 2, *(point[:2] for point in points)])
+    for x0, y0, x1, y1 in expected.tolist():
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        if not len(centres) or np.abs(centres - (x, y)).max(axis=1).min() > NEAR * (x1 - x0):
+            points.append((x, y, 0.0))
+    return _extended(replace(detections, motion_score=motion), np.array(points, np.float32).reshape(-1, 3))
+
+
+def outlined(detections: Detections, grey: NDArray[np.uint8]) -> Detections:
+    """Return the detections with the outlines of what stands out at those without a mask; each target once.
+
+    Args:
+        detections: of the frame, the most probable of equal ones is kept.
+        grey: the frame, uint8 (H, W), perhaps reduced.
+    """
+    factor = detections.size_px[0] / grey.shape[1]
+    boxes, centroid, area_px = detections.xyxy.copy(), detections.centroid.copy(), detections.area_px.copy()
+    masks = list(detections.masks)
+    for row in np.flatnonzero(detections.mask_score == 0).tolist():
+        x, y = (float(value) / factor for value in centroid[row])
+        found = outline(grey, x, y) or point_outline(grey, x, y)
+        height, width = found.mask.shape
+        boxes[row] = np.array([found.left, found.top, found.left + width, found.top + height]) * factor
+        centroid[row] = np.array(found.centroid) * factor
+        area_px[row] = found.mask.sum() * factor**2
+        masks[row] = _mask(found, factor, detections.mask_scale)
+    by_score = np.lexsort((-detections.score, detections.mask_score == 0))
+    kept: list[int] = []
+    for row in by_score.tolist():
+        x, y = (float(value) for value in centroid[row])
+        if not len(kept) or detections.mask_score[row] > 0 or not _inside(boxes[kept], x, y).any():
+            kept.append(row)
+    whole = replace(detections, xyxy=boxes, centroid=centroid, area_px=area_px, masks=masks)
+    return whole.rows(np.array(sorted(kept), np.intp))
+
+
+def _extended(detections: Detections, points: NDArray[np.float32]) -> Detections:
+    """Return the detections with rows for points (N, 3): x, y, motion score."""
+    count = len(points)
+    if not count:
+        return detections
+    zeros, half = np.zeros(count, np.float32), np.float32(POINT_PX / 2)
+
+    def joined(column: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([column, values])
+
+    return replace(
+        detections,
+        xyxy=joined(detections.xyxy, np.hstack([points[:, :2] - half, points[:, :2] + half])),
+        score=joined(detections.score, zeros),
+        mask_score=joined(detections.mask_score, zeros),
+        motion_score=joined(detections.motion_score, points[:, 2]),
+        novelty=joined(detections.novelty, zeros),
+        class_scores=joined(detections.class_scores, np.zeros((count, detections.class_scores.shape[1]), np.float32)),
+        area_px=joined(detections.area_px, zeros + np.float32(POINT_PX**2)),
+        centroid=joined(detections.centroid, points[:, :2]),
+        masks=[*detections.masks, *[Mask(0, 0, 0, 0, b"")] * count],
+    )
+
+
+def _mask(found: Outline, factor: float, mask_scale: tuple[float, float]) -> Mask:
+    """Return the outline as a mask, in pixels of the network's input."""
+    sx, sy = factor / mask_scale[0], factor / mask_scale[1]
+    height, width = found.mask.shape
+    size = max(1, round(width * sx)), max(1, round(height * sy))
+    bits = cv2.resize(found.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+    return Mask.pack(round(found.left * sx), round(found.top * sy), bits)
+
+
+def _inside(boxes: NDArray[np.float32], x: float, y: float) -> NDArray[np.bool_]:
+    """Return for each box whether a point lies in it or next to it."""
+    near = (boxes[:, :2] - JOIN_PX <= (x, y)) & ((x, y) <= boxes[:, 2:] + JOIN_PX)
+    return np.asarray(near.all(axis=1))

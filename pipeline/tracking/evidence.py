@@ -1,0 +1,142 @@
+"""What a track's detections say of it: target or clutter, which class, and how far that is from training.  Pure.
+
+Each is averaged over the last seconds, so that the label of an approaching target is revised.  Suppression must be
+earned: a distractor's class must be sure, and the detections like those that training knew.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.metadata import CLUTTER, Thresholds
+from pipeline.types import UAV, UNKNOWN
+
+LIMIT = 4.0  # log-odds of one frame: a single confident frame must not decide
+LOOK_S = 0.15  # frames nearer to each other than this say the same
+UNLIKE_TRAINING = "unlike training"
+NOT_CALIBRATED = "camera not calibrated"
+
+
+@dataclass(frozen=True)
+class Label:
+    """A track's label, and why it is unknown although its class seems to be a distractor's."""
+
+    name: str
+    reason: str | None = None
+
+
+class Evidence:
+    """The evidence of one track.
+
+    Args:
+        classes: of the detections.
+        time_constant_s: of the exponential decay.
+    """
+
+    def __init__(self, classes: tuple[str, ...], time_constant_s: float) -> None:
+        self._classes = classes
+        self._time_constant_s = time_constant_s
+        self._class_sum, self._class_weight = np.zeros(len(classes)), 0.0
+        self._target_sum = self._target_weight = 0.0
+        self._novelty_sum = self._novelty_weight = 0.0
+        self._first_s = self._last_s = math.nan
+
+    def add(self, pts_s: float, score: float, class_scores: NDArray[np.float32], novelty: float) -> None:
+        """Add a detection; class scores of zero mean: not classified, a novelty of zero: not judged."""
+        self._decay(pts_s)
+        self._add_target(score)
+        if class_scores.any():
+            self._class_sum += class_log_odds(class_scores)
+            self._class_weight += 1
+        if novelty > 0:
+            self._novelty_sum += novelty
+            self._novelty_weight += 1
+
+    def miss(self, pts_s: float, score: float) -> None:
+        """Add a frame without a detection, which is as much as one of the least score."""
+        self._decay(pts_s)
+        self._add_target(score)
+
+    @property
+    def target(self) -> float:
+        """Mean log-odds of a target against clutter."""
+        return self._target_sum / max(self._target_weight, 1e-9)
+
+    @property
+    def total(self) -> float:
+        """Log-odds of a target over all that was seen: the mean, as often as independent looks were taken."""
+        observed_s = min(self._last_s - self._first_s, self._time_constant_s)
+        return self.target * (1 + observed_s / LOOK_S)
+
+    @property
+    def novelty(self) -> float:
+        """Mean novelty; above 1: unlike training."""
+        return self._novelty_sum / max(self._novelty_weight, 1e-9)
+
+    def by_class(self) -> dict[str, float]:
+        """Return each class's log-odds minus the best other class's, averaged."""
+        mean = self._class_sum / max(self._class_weight, 1e-9)
+        return {name: round(float(value), 4) for name, value in zip(self._classes, mean, strict=True)}
+
+    def label(self, thresholds: Thresholds, *, reported: bool, may_suppress: bool, margin: float) -> Label:
+        """Return the label.
+
+        Args:
+            thresholds: the operating point.
+            reported: whether it was confirmed as a target: suppressing it now takes `margin` more.
+            may_suppress: whether the camera's distractors may be suppressed.
+            margin: log-odds.
+        """
+        if len(self._classes) == 1:
+            return Label(self._classes[0])
+        if not self._class_weight:
+            return Label(UNKNOWN)
+        by_class = self.by_class()
+        extra = margin if reported else 0.0
+        if self.target < -extra:
+            return Label(CLUTTER)
+        if by_class[UAV] > thresholds.uav_log_odds:
+            return Label(UAV)
+        if by_class[UAV] >= -(thresholds.distractor_log_odds + extra):
+            return Label(UNKNOWN)
+        if not may_suppress:
+            return Label(UNKNOWN, NOT_CALIBRATED)
+        if self.novelty > thresholds.max_novelty:
+            return Label(UNKNOWN, UNLIKE_TRAINING)
+        return Label(max((name for name in by_class if name != UAV), key=lambda name: by_class[name]))
+
+    def _decay(self, pts_s: float) -> None:
+        if math.isnan(self._first_s):
+            self._first_s = self._last_s = pts_s
+        factor = math.exp(-(pts_s - self._last_s) / self._time_constant_s)
+        self._last_s = pts_s
+        self._class_sum *= factor
+        self._class_weight *= factor
+        self._target_sum, self._target_weight = self._target_sum * factor, self._target_weight * factor
+        self._novelty_sum, self._novelty_weight = self._novelty_sum * factor, self._novelty_weight * factor
+
+    def _add_target(self, score: float) -> None:
+        self._target_sum += log_odds(score)
+        self._target_weight += 1
+
+
+def log_odds(score: float) -> float:
+    """Return the log-odds of a probability, clipped to LIMIT."""
+    score = min(max(score, 1e-4), 1 - 1e-4)
+    return min(max(math.log(score / (1 - score)), -LIMIT), LIMIT)
+
+
+def class_log_odds(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return each class's log-odds minus those of the best other class, clipped to LIMIT.
+
+    A single class has no other to compare with: its evidence is 0.
+    """
+    if len(class_scores) == 1:
+        return np.zeros(1)
+    scores = np.clip(class_scores.astype(float), 1e-4, 1 - 1e-4)
+    odds = np.log(scores / (1 - scores))
+    best_other = np.array([np.delete(odds, index).max() for index in range(len(odds))])
+    limited: NDArray[np.float64] = np.clip(odds - best_other, -LIMIT, LIMIT)
+    return limited
