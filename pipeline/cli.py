@@ -191,6 +191,32 @@ def predict(
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
 
 
+@app.command(epilog="Example: `dasnet assess site.yaml --hours 15`")
+def assess(
+    config: ConfigArgument,
+    hours: Annotated[
+        float,
+        typer.Option(min=0, help="Hours of observation per camera; 0: only rewrite the report, with new verdicts."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default: `assess` in the run folder.")
+    ] = None,
+    target: Annotated[
+        float, typer.Option(min=0.001, metavar="PER_HOUR", help="False alarms an hour to be claimed, per camera.")
+    ] = 0.2,
+    encounters: Annotated[float, typer.Option(min=0.1, help="Seeded encounters an hour, per camera.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the encounters.")] = 0,
+) -> None:
+    """Assess the cameras of a site in shadow mode: false alarms an hour, probability of detection, calibration.
+
+    Nothing is sent or alerted. Ctrl-C ends early, with a report of what was seen.
+    """
+    from pipeline.assess.options import AssessOptions
+    from pipeline.assess.run import run_assess
+
+    raise typer.Exit(run_assess(config, AssessOptions(hours, out, seed, encounters, target)))
+
+
 @app.command(epilog="Example: `dasnet status site.yaml`")
 def status(config: ConfigArgument, host: HostOption = None) -> None:
     """Show live camera status; print it once where output is not a terminal. Exit code 0: all cameras are up."""

@@ -102,8 +102,10 @@ class Feed:
                     self._pass_on(source, sequence)
                 if not camera.is_live:
                     return
-                self.error = f"camera {camera.id}: the stream ended"
+                raise SourceError(f"camera {camera.id}: the stream ended")
             except SourceError as error:
+                if self._stop.is_set():  # by `join`, which closes the source
+                    return
                 if not camera.is_live:
                     raise
                 pause_s = CREDENTIALS_RECONNECT_S if isinstance(error, CredentialsError) else RECONNECT_S

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 from model.engine.engine import Engine
 from model.errors import ModelError
@@ -11,7 +12,7 @@ from pipeline.assess.options import AssessOptions
 from pipeline.assess.records import Records
 from pipeline.assess.watch import CameraWatch
 from pipeline.config.models import Config
-from pipeline.errors import DasnetError
+from pipeline.errors import DasnetError, StoreError
 from pipeline.runtime.progress import ProgressDisplay
 from pipeline.segmentation.segmenter import Segmenter, views_of
 from pipeline.tracking.stage import TrackStage
@@ -66,7 +67,8 @@ class Observer:
         self._feeds.close()
         observations = []
         for camera in self._cameras:
-            self._lose(camera.id)
+            with suppress(StoreError):  # which ended the observation already
+                self._lose(camera.id)
             feed = self._feeds.by_camera[camera.id]
             observations.append(self._watches[camera.id].observation(feed.dropped, feed.error))
         return observations
