@@ -148,6 +148,9 @@ def replay(
     from_detections: Annotated[
         bool, typer.Option("--from-detections", help="Run only tracking, on the detections stored in DIR.")
     ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Calibration of the camera, written by `dasnet assess`.")
+    ] = None,
 ) -> None:
     """Run the pipeline on recordings: every frame, deterministically."""
     from pipeline.replay.options import ReplayOptions, polygon, region
@@ -171,6 +174,7 @@ def replay(
         stride=stride,
         video=video,
         from_detections=from_detections,
+        calibration=calibration,
     )
     raise typer.Exit(run_replay(paths, out, options))
 

@@ -76,7 +76,10 @@ class _Axis:
 
 def detection_chart(figures: Figures) -> Chart:
     """Return the probability of detection against apparent size, with 95% bounds."""
-    names = [f"{one.from_px:g} to {one.to_px:g} px" if one.to_px < 1e9 else f"{one.from_px:g} px and more" for one in figures.by_size]
+    names = [
+        f"{one.from_px:g} to {one.to_px:g} px" if one.to_px < 1e9 else f"{one.from_px:g} px and more"
+        for one in figures.by_size
+    ]
     centres = [LEFT + (RIGHT - LEFT) * (index + 0.5) / len(names) for index in range(len(names))]
     axis = _Axis(0, 1, BOTTOM, TOP)
     bars = [
@@ -121,8 +124,17 @@ def threshold_chart(figures: Figures) -> Chart:
     share = _Axis(0, 1, BOTTOM, TOP)
     xs = [x_axis.at(max(low, point.log_odds)) for point in points]
     lines = [
-        Line("alarms an hour", COLOURS[2], _steps([(x, y_axis.at(p.alarms_per_hour)) for x, p in zip(xs, points, strict=True)])),
-        Line("at most, 95%", COLOURS[2], _steps([(x, y_axis.at(p.at_most)) for x, p in zip(xs, points, strict=True)]), True),
+        Line(
+            "alarms an hour",
+            COLOURS[2],
+            _steps([(x, y_axis.at(p.alarms_per_hour)) for x, p in zip(xs, points, strict=True)]),
+        ),
+        Line(
+            "at most, 95%",
+            COLOURS[2],
+            _steps([(x, y_axis.at(p.at_most)) for x, p in zip(xs, points, strict=True)]),
+            True,
+        ),
     ]
     detected = [(x, share.at(p.probability)) for x, p in zip(xs, points, strict=True) if p.probability is not None]
     if detected:

@@ -114,7 +114,9 @@ def _is_inside(
     low, high = np.array(region[:2]) + margin_px, np.array(region[2:]) - margin_px
     if (points < low).any() or (points > high).any():
         return False
-    return not any(cv2.pointPolygonTest(polygon, point, False) >= 0 for polygon in polygons for point in points.tolist())
+    return not any(
+        cv2.pointPolygonTest(polygon, point, False) >= 0 for polygon in polygons for point in points.tolist()
+    )
 
 
 def _log_uniform(random: np.random.Generator, bounds: tuple[float, float]) -> float:

@@ -91,9 +91,7 @@ class Feed:
     def _read(self) -> None:
         """Read until told to stop; a recording once, and raise its error."""
         camera = self.camera
-        sequence = FrameSequence(
-            camera.id, secrets.token_hex(8), camera.band, camera.rate_fps, time.monotonic_ns()
-        )
+        sequence = FrameSequence(camera.id, secrets.token_hex(8), camera.band, camera.rate_fps, time.monotonic_ns())
         while not self._stop.is_set():
             pause_s = RECONNECT_S
             try:

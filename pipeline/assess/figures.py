@@ -167,9 +167,7 @@ def _detection(encounters: Sequence[SeededEncounter]) -> Detection:
     )
 
 
-def _curve(
-    alarms: Sequence[Alarm], encounters: Sequence[SeededEncounter], hours: float
-) -> list[OperatingPoint]:
+def _curve(alarms: Sequence[Alarm], encounters: Sequence[SeededEncounter], hours: float) -> list[OperatingPoint]:
     """Return one point for every number of false alarms that is left, the present one first."""
     if not hours:
         return []

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from model.engine.engine import Engine
 from model.errors import ModelError
-from pipeline.assess.feeds import Feeds, Item
+from pipeline.assess.feeds import Feeds
 from pipeline.assess.observations import CameraObservation
 from pipeline.assess.options import AssessOptions
 from pipeline.assess.records import Records

@@ -1,7 +1,8 @@
 """Paste a recorded drone into a copy of a frame, as the camera would have shown it.  Pure.
 
-In: a frame's pixels, crops of a drone and where it is.  Out: a copy with the drone at a sub-pixel position: its contrast
-follows the background's own standard deviation, its edges are as blurred as the camera's, its noise is the frame's.
+In: a frame's pixels, crops of a drone and where it is.  Out: a copy with the drone at a sub-pixel position: its
+contrast follows the background's own standard deviation, its edges are as blurred as the camera's, its noise is the
+frame's.
 """
 
 import math

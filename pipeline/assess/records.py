@@ -56,7 +56,9 @@ def with_verdicts(assessment: Assessment, out: Path, site_store: Path) -> Assess
     """Return the assessment with what operators say of its alarms by now; a store that cannot be read says nothing."""
     own = {alert.id: alert for alert in _alerts(out / STORE)}
     site = [alert for alert in _alerts(site_store) if verdict_of(alert) is not None]
-    cameras = [_reviewed(camera, own, [alert for alert in site if alert.camera == camera.id]) for camera in assessment.cameras]
+    cameras = [
+        _reviewed(camera, own, [alert for alert in site if alert.camera == camera.id]) for camera in assessment.cameras
+    ]
     return msgspec.structs.replace(assessment, cameras=cameras)
 
 

@@ -56,7 +56,9 @@ def run_assess(path: Path, options: AssessOptions) -> int:
     report = write_outputs(assessment, out)
     print(redact(summary_table(assessment)))
     print(f"report: {report}")
-    failed = [camera for camera in assessment.cameras if camera.error and not _is_healthy(config, camera.id, camera.frames)]
+    failed = [
+        camera for camera in assessment.cameras if camera.error and not _is_healthy(config, camera.id, camera.frames)
+    ]
     for camera in assessment.cameras:
         if camera.error:
             print(redact(f"error: {camera.error}"), file=sys.stderr)
@@ -68,7 +70,9 @@ def read_assessment(path: Path) -> Assessment:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Assessment)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); --hours must be above 0 the first time") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); --hours must be above 0 the first time"
+        ) from None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}: {error}; must be written by `dasnet assess` of version {__version__}") from None
 

@@ -31,9 +31,7 @@ class SeededStream:
         stage: a fork, as of the frame before.
     """
 
-    def __init__(
-        self, encounter: Encounter, path: Path, frame: Frame, segmenter: Segmenter, stage: TrackStage
-    ) -> None:
+    def __init__(self, encounter: Encounter, path: Path, frame: Frame, segmenter: Segmenter, stage: TrackStage) -> None:
         self.segmenter = segmenter
         self._stage = stage
         self._encounter, self._path = encounter, path
@@ -86,7 +84,7 @@ class SeededStream:
             self._log_odds = max(self._log_odds or -np.inf, log_odds(track.score))
 
     def result(self) -> SeededEncounter | None:
-        """Return the result; None, detected or not, where the drone left the view as the camera turned, or few frames came."""
+        """Return the result; None, detected or not, where the drone left the view or few frames came."""
         if self._frames < MIN_FRAMES or not self._inside:
             return None
         encounter = self._encounter

@@ -1,6 +1,7 @@
 """A camera's calibration: what `dasnet assess` learned of it, in a JSON file that `cameras[].calibration` names.
 
-It is validated like a configuration: unknown keys are rejected; errors name file, line, key, value and what is expected.
+It is validated like a configuration: unknown keys are rejected, errors name file, line, key, value and what is
+expected.
 """
 
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.config.models import Identifier
-from pipeline.config.yaml_file import read_yaml
 from pipeline.config.faults import explain
+from pipeline.config.models import Camera, Identifier
+from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.types import Band
 
@@ -68,14 +69,18 @@ class Calibration(_Part):
             raise ValueError(f"rows have {min(lengths)} to {max(lengths)} cells; must have equally many")
         return grid
 
-    def mismatch(self, camera: str, band: Band, checkpoint: str) -> str | None:
-        """Return why the calibration does not apply to this camera and checkpoint (SHA-256), or None where it does."""
-        for key, own, expected in (("camera", self.camera, camera), ("band", self.band, band)):
+    def camera_fault(self, camera: Camera) -> str | None:
+        """Return why this is not the calibration of that camera, or None where it is."""
+        for key, own, expected in (("camera", self.camera, camera.id), ("band", self.band, camera.band)):
             if own != expected:
                 return f"{key}: must be {expected} (given: {own})"
-        if self.checkpoint != checkpoint:
-            return f"checkpoint: must be {checkpoint[:12]}..., the one in use (given: {self.checkpoint[:12]}...)"
         return None
+
+    def checkpoint_fault(self, sha256: str) -> str | None:
+        """Return why the calibration does not apply to the checkpoint with that digest, or None where it does."""
+        if self.checkpoint == sha256:
+            return None
+        return f"checkpoint: must be {sha256[:12]}..., the one in use (given: {self.checkpoint[:12]}...); assess again"
 
 
 def read_calibration(path: Path) -> Calibration:
