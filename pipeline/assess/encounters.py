@@ -58,7 +58,7 @@ class Encounter:
         duration_s: how long it is visible.
         size_px: apparent size, the square root of width times height, in frame pixels.
         contrast: of the drone against the background, in the background's standard deviations.
-        speed_px_s: along its direction.
+        speed_px_s: along its direction, at most.
         drone: which one of the band's recorded drones.
         seed: of its random draws.
     """
@@ -90,15 +90,19 @@ def schedule(seed: int, camera: str, number: int, per_hour: float, drones: Seque
 
 
 def place(encounter: Encounter, region: Region, ignored: Sequence[Polygon]) -> Path | None:
-    """Return a path that stays within a region of the frame and outside of polygons; None where none was found."""
+    """Return a path that stays within a region of the frame and outside of polygons; None where none was found.
+
+    Where the drone would fly out of the region at its speed, it is slower.
+    """
     random = encounter.generator(1)
     polygons = [np.asarray(polygon, np.float32) for polygon in ignored]
     times_s = np.linspace(0, encounter.duration_s, PATH_STEPS)
-    for _ in range(PLACING_TRIES):
+    for tried in range(PLACING_TRIES):
         angle = float(random.uniform(0, 2 * math.pi))
+        speed_px_s = encounter.speed_px_s * (1 - tried / PLACING_TRIES)
         path = Path(
             (float(random.uniform(region[0], region[2])), float(random.uniform(region[1], region[3]))),
-            (encounter.speed_px_s * math.cos(angle), encounter.speed_px_s * math.sin(angle)),
+            (speed_px_s * math.cos(angle), speed_px_s * math.sin(angle)),
             encounter.size_px * float(random.uniform(*SWAY_D)),
             float(random.uniform(*SWAY_PERIODS_S)),
             float(random.uniform(0, 2 * math.pi)),

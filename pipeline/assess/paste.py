@@ -21,6 +21,7 @@ MIN_WINDOW_PX = 12  # ... and pixels of a position
 NOISE_SIGMA_PX = 1.0  # of the blur whose remainder is noise
 CROP_SIGMA_PX = 0.6  # blur of the crops
 SHARPNESS_SIGMA_PX = 1.0  # of the blur that the frame is compared with
+DIFFERENCE_VARIANCE_PX2 = 1 / 3  # the blur of a central difference: a box of two pixels
 SHARPNESS_SHARE = 0.01  # of the pixels: the strongest edges
 SHARPNESS_RANGE_PX = (0.5, 3.0)
 
@@ -60,7 +61,8 @@ def sharpness_px(pixels: Pixels) -> float:
         return SHARPNESS_RANGE_PX[0]
     blurred = _gradient(np.asarray(cv2.GaussianBlur(grey, (0, 0), SHARPNESS_SIGMA_PX), np.float32))
     ratio = float(np.median(gradient[edges] / np.maximum(blurred[edges], 1e-3)))
-    sigma_px = SHARPNESS_SIGMA_PX / math.sqrt(max(1e-6, ratio**2 - 1))
+    squared = SHARPNESS_SIGMA_PX**2 / max(1e-6, ratio**2 - 1) - DIFFERENCE_VARIANCE_PX2
+    sigma_px = math.sqrt(max(0.0, squared))
     return min(max(sigma_px, SHARPNESS_RANGE_PX[0]), SHARPNESS_RANGE_PX[1])
 
 
