@@ -42,7 +42,7 @@ def crop(frame: LabelledFrame) -> tuple[Floats, Floats, Floats] | None:
     near = cv2.dilate(full, np.ones((2 * RING_PX + 1, 2 * RING_PX + 1), np.uint8))
     inner = cv2.dilate(full, np.ones((3, 3), np.uint8))
     background = float(np.median(grey[(near > 0) & (inner == 0)]))
-    alpha = cv2.GaussianBlur(full, (0, 0), FEATHER_PX)
+    alpha = np.asarray(cv2.GaussianBlur(full, (0, 0), FEATHER_PX), np.float32)
     rows, columns = np.nonzero(full)
     size = np.array([np.ptp(columns) + 1, np.ptp(rows) + 1], np.float32)
     middle = (columns.mean(), rows.mean())

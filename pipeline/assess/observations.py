@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.types import Band, Severity
 
-VERSION = 1  # of assess.json
+VERSION: Literal[1] = 1  # of assess.json
 MAX_LOG_ODDS = 10.0
 
 Role = Literal["alert", "record"]

@@ -19,7 +19,9 @@ def alarm(number: int, odds: float, verdict: str | None = None) -> Alarm:
     return msgspec.convert(values | {"label": "uav", "log_odds": odds, "snapshot": None, "verdict": verdict}, Alarm)
 
 
-def encounter(size_px: float, delay_s: float | None, odds: float = 2.0, suppressed: str | None = None) -> SeededEncounter:
+def encounter(
+    size_px: float, delay_s: float | None, odds: float = 2.0, suppressed: str | None = None
+) -> SeededEncounter:
     return SeededEncounter(
         number=0,
         drone="IR",
@@ -96,7 +98,10 @@ def test_detection_by_size_with_bounds_and_delays():
     assert [(one.detection.detected, one.detection.encounters) for one in figures.by_size] == [(1, 2), (0, 0), (2, 2)]
     assert figures.by_size[1].detection.probability is None
     assert figures.detection.suppressed == 1 and figures.detection.delay_median_s == 0.5
-    assert (figures.detection.low, figures.detection.high) == (pytest.approx(0.194, abs=1e-3), pytest.approx(0.994, abs=1e-3))
+    assert (figures.detection.low, figures.detection.high) == (
+        pytest.approx(0.194, abs=1e-3),
+        pytest.approx(0.994, abs=1e-3),
+    )
 
 
 def test_a_site_adds_its_cameras_up():
