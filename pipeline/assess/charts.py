@@ -3,6 +3,7 @@
 In: values.  Out: charts of WIDTH x HEIGHT units; a template draws them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -80,7 +81,7 @@ def detection_chart(figures: Figures) -> Chart:
         f"{one.from_px:g} to {one.to_px:g} px" if one.to_px < 1e9 else f"{one.from_px:g} px and more"
         for one in figures.by_size
     ]
-    centres = [LEFT + (RIGHT - LEFT) * (index + 0.5) / len(names) for index in range(len(names))]
+    centres = [round(LEFT + (RIGHT - LEFT) * (index + 0.5) / len(names), 1) for index in range(len(names))]
     axis = _Axis(0, 1, BOTTOM, TOP)
     bars = [
         Bar(x, axis.at(one.probability), axis.at(one.low), axis.at(one.high), f"{one.detected} of {one.encounters}")
@@ -118,7 +119,7 @@ def threshold_chart(figures: Figures) -> Chart:
     points = figures.curve
     if len(points) < 2:
         return Chart(title, label, [], [], note="No alarm yet: nothing to leave out.")
-    low = min(point.log_odds for point in points[1:]) - 1
+    low = math.floor(points[1].log_odds - 0.5)
     x_axis = _Axis(low, min(MAX_LOG_ODDS, points[-1].log_odds + 1), LEFT, RIGHT)
     y_axis = _Axis(0, max(point.at_most for point in points), BOTTOM, TOP)
     share = _Axis(0, 1, BOTTOM, TOP)
