@@ -148,6 +148,9 @@ def replay(
     from_detections: Annotated[
         bool, typer.Option("--from-detections", help="Run only tracking, on the detections stored in DIR.")
     ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Calibration of the camera, written by `dasnet assess`.")
+    ] = None,
 ) -> None:
     """Run the pipeline on recordings: every frame, deterministically."""
     from pipeline.replay.options import ReplayOptions, polygon, region
@@ -171,6 +174,7 @@ def replay(
         stride=stride,
         video=video,
         from_detections=from_detections,
+        calibration=calibration,
     )
     raise typer.Exit(run_replay(paths, out, options))
 
@@ -189,6 +193,32 @@ def predict(
     from pipeline.replay.predict import run_predict
 
     raise typer.Exit(run_predict(images, out, checkpoint, threshold, device, engine, band))
+
+
+@app.command(epilog="Example: `dasnet assess site.yaml --hours 15`")
+def assess(
+    config: ConfigArgument,
+    hours: Annotated[
+        float,
+        typer.Option(min=0, help="Hours of observation per camera; 0: only rewrite the report, with new verdicts."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Output folder; default: `assess` in the run folder.")
+    ] = None,
+    target: Annotated[
+        float, typer.Option(min=0.001, metavar="PER_HOUR", help="False alarms an hour to be claimed, per camera.")
+    ] = 0.2,
+    encounters: Annotated[float, typer.Option(min=0.1, help="Seeded encounters an hour, per camera.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the encounters.")] = 0,
+) -> None:
+    """Assess the cameras of a site in shadow mode: false alarms an hour, probability of detection, calibration.
+
+    Nothing is sent or alerted. Ctrl-C ends early, with a report of what was seen.
+    """
+    from pipeline.assess.options import AssessOptions
+    from pipeline.assess.run import run_assess
+
+    raise typer.Exit(run_assess(config, AssessOptions(hours, out, seed, encounters, target)))
 
 
 @app.command(epilog="Example: `dasnet status site.yaml`")

@@ -9,18 +9,18 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from pipeline.config.faults import explain, place
 from pipeline.config.models import LOOPBACK, Config
-from pipeline.config.uri import REFERENCE, expanded, network_address, public_uri
+from pipeline.config.uri import REFERENCE, expanded, network_address
 from pipeline.config.yaml_file import Document, Key, dotted, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, remember
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PYDANTIC_SUBJECT = re.compile(r"^\w+ should ")  # as in "Input should be a valid number"
 
 
 def load(path: Path) -> Config:
@@ -51,8 +51,8 @@ def _validated(path: Path, document: Document, secrets: set[str]) -> Config:
         expanded_value = _expand(document.value, path, (), secrets)
         config = Config.model_validate(expanded_value, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, document, fault) for fault in error.errors())) from None
-    faults = [f"{_place(path, document, key)}{dotted(key)}: {fault}" for key, fault in _conflicts(config)]
+        raise ConfigError("\n".join(explain(path, document, fault, Config) for fault in error.errors())) from None
+    faults = [f"{place(path, document, key)}{dotted(key)}: {fault}" for key, fault in _conflicts(config)]
     if faults:
         raise ConfigError("\n".join(faults))
     return config
@@ -125,52 +125,3 @@ def _referenced(name: str, path: Path, key: Key) -> str:
     if name not in os.environ:
         raise ConfigError(f"{where}: environment variable {name} is not set")
     return os.environ[name]
-
-
-def _explain(path: Path, document: Document, fault: Any) -> str:
-    """Return one line: file, key, what is expected, and the value as written, so that no expanded secret is shown."""
-    key: Key = fault["loc"]
-    written = document.value
-    for part in key:
-        try:
-            written = written[part]
-        except (KeyError, IndexError, TypeError):
-            written = None
-            break
-    place = _place(path, document, key)
-    if fault["type"] == "extra_forbidden":
-        # An unquoted comma within braces ends a password; what follows is not meant as a key.
-        name = dotted(key) if written is not None else dotted((*key[:-1], "a key without a value"))
-        return f"{place}{name}: unknown key; must be one of {', '.join(_section(key[:-1]).model_fields)}"
-    if fault["type"] == "missing":
-        return f"{place}{dotted(key)}: is required"
-    message = _PYDANTIC_SUBJECT.sub("must ", fault["msg"].removeprefix("Value error, "))
-    return f"{place}{dotted(key)}: {message}{_given(key, written)}"
-
-
-def _given(key: Key, written: Any) -> str:
-    if written is None or isinstance(written, dict | list):
-        return ""
-    is_address = key[-1:] == ("uri",) or (isinstance(written, str) and ":" in written)
-    return f" (given: {public_uri(str(written)) if is_address else str(written)!r})"
-
-
-def _place(path: Path, document: Document, key: Key) -> str:
-    line = document.line(key)
-    return f"{path}: " if line is None else f"{path}:{line}: "
-
-
-def _section(key: Key) -> type[BaseModel]:
-    """Return the model of the section at `key`."""
-    section: type[BaseModel] = Config
-    for name in key:
-        if isinstance(name, str):
-            section = next(_models_in(section.model_fields[name].annotation))
-    return section
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)

@@ -81,6 +81,8 @@ class Camera(_Section):
     """Privacy masks: polygons `[[x, y], ...]` in frame pixels; detections inside are discarded."""
     region: tuple[Side, Side, Side, Side] | None = None
     """Region of interest `[x0, y0, x1, y1]` in frame pixels; default: the whole frame."""
+    calibration: SitePath | None = None
+    """Calibration file of this camera, written by `dasnet assess`; default: an uncalibrated camera."""
     host: Identifier | None = None
     """Name of the edge host that decodes this camera (`dasnet run --host NAME`); default: the inference host."""
 

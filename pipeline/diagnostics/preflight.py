@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.capture.recordings import find_recordings
 from pipeline.checkpoints import SHIPPED
+from pipeline.config.calibration import read_calibration
 from pipeline.config.models import Camera, Config
 from pipeline.config.uri import public_uri
 from pipeline.errors import ConfigError, SourceError
@@ -44,6 +45,19 @@ def _camera_faults(config: Config, host: str | None) -> Iterator[str]:
         fault = _source_fault(camera) if camera.host == host else None
         if fault is not None:
             yield f"cameras[{number}].uri: {fault} (given: {public_uri(camera.uri)!r})"
+        fault = _calibration_fault(camera)
+        if fault is not None:
+            yield f"cameras[{number}].calibration: {fault}"
+
+
+def _calibration_fault(camera: Camera) -> str | None:
+    if camera.calibration is None:
+        return None
+    try:
+        fault = read_calibration(camera.calibration).camera_fault(camera)
+    except ConfigError as error:
+        return str(error)
+    return fault and f"{camera.calibration}: {fault}"
 
 
 def _source_fault(camera: Camera) -> str | None:

@@ -31,6 +31,7 @@ class ReplayOptions:
     stride: int = 1
     video: bool = True
     from_detections: bool = False
+    calibration: Path | None = None
 
     def check(self) -> None:
         """Raise ConfigError for options that contradict each other, and for an unknown band."""

@@ -8,7 +8,8 @@ from model.checkpoint import load
 from model.engine.engine import Engine
 from pipeline.capture.recordings import find_recordings, source_names
 from pipeline.checkpoints import checkpoint_path
-from pipeline.errors import SourceError
+from pipeline.config.calibration import read_calibration
+from pipeline.errors import ConfigError, SourceError
 from pipeline.redaction import redact
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import folder_names
@@ -24,6 +25,10 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     options.check()
     inputs, failures = _find(paths)
     loaded = load(checkpoint_path(options.checkpoint))
+    if options.calibration is not None:
+        fault = read_calibration(options.calibration).checkpoint_fault(loaded.metadata.sha256)
+        if fault is not None:
+            raise ConfigError(f"{options.calibration}: {fault}")
     out.mkdir(parents=True, exist_ok=True)
     names, sources = folder_names(inputs), source_names(inputs, paths)
     summaries: list[tuple[Summary, Thumbnails]] = []

@@ -7,6 +7,7 @@ device has the next.  The segmentation worker and the replay share this code; it
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -111,6 +112,12 @@ class Segmenter:
         """Set the cameras from now on; forget all others."""
         self._views = views
         self._states = {key: state for key, state in self._states.items() if key[0] in views}
+
+    def fork(self, camera: str) -> "Segmenter":
+        """Return a segmenter with the same engine that continues from a copy of one camera's state."""
+        forked = copy(self)
+        forked._states = {key: deepcopy(state) for key, state in self._states.items() if key[0] == camera}
+        return forked
 
     def submit(self, frames: Sequence[Frame]) -> list[Batch]:
         """Start inference on these frames, one batch for each input size."""

@@ -4,6 +4,7 @@ No result depends on a clock: the monotonic clock is read only to measure how lo
 """
 
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from model.metadata import BandThresholds
@@ -52,6 +53,12 @@ class TrackStage:
         tracked_ns = time.monotonic_ns()
         events = session.alerting.update(ref, tracks)
         return Outcome(ref, tracks, events, tracked_ns - started_ns, time.monotonic_ns() - tracked_ns)
+
+    def fork(self, camera: str) -> "TrackStage":
+        """Return a stage that continues from a copy of one camera's session."""
+        forked = TrackStage(self._thresholds)
+        forked._sessions = {name: deepcopy(one) for name, one in self._sessions.items() if name == camera}
+        return forked
 
     def close(self, camera: str) -> Outcome | None:
         """End the camera's session: all its tracks are lost, as of its last frame.  Return None without a session."""

@@ -25,6 +25,7 @@ ALLOWED = {"sh", "console", "python", "yaml", "text", "json"}
 TESTED_ELSEWHERE = {  # a command -> the test that runs it, or one that does the same
     "make run": "tests/integration/test_run.py",
     "make test": "Makefile",
+    "dasnet assess site.yaml --hours 15": "tests/unit/assess/test_assess.py",
     "make dashboard": "tests/integration/test_dashboard.py",
     "dasnet support-bundle --out support.zip site.yaml": "tests/integration/test_installed.py",
     "DASNET_CLIPS=tests/data dasnet train configs/training/tiny.yaml --out out/tiny": (
