@@ -147,9 +147,8 @@ class NullSegmenter:
 
 def empty_detections(frame: Frame) -> Detections:
     none = np.zeros((0, 4), np.float32)
-    return Detections(
-        frame.ref, frame.band, frame.size_px, ("uav",), none, none[:, 0], none[:, :1], none[:, 0], none[:, :2]
-    )
+    columns = (none, none[:, 0], none[:, 0], none[:, 0], none[:, 0], none[:, :1], none[:, 0], none[:, :2])
+    return Detections(frame.ref, frame.band, frame.size_px, ("uav",), *columns)
 
 
 def _segmentation(there: Connection) -> None:

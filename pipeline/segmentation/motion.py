@@ -4,11 +4,13 @@ What moves differs from two earlier frames, a short and a long time step ago; wh
 them only.  So the smaller of both absolute differences, divided by the local noise, is high where something is now that
 was not there before.  Noise is measured in space (the neighbourhood), in time (the last second) and over minutes, the
 map of where change is usual: trees, water, masts.  On-screen text and reticles, which stay where they are while the
-scene moves, are left out.  In: a camera's FrameHistory.  Out: at most `max_candidates` points with their scores.
+scene moves, are left out.  The same is done in a reduced image, for near and blurred targets.  In: a camera's
+FrameHistory.  Out: at most `max_candidates` points with their scores.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 from pipeline.segmentation.frame_history import FrameHistory, PastFrame
 
 LAGS_S = (0.2, 0.5)
+# Reduction of the image, length of the targets that it shows, and share of the candidates: a target that is larger than
+# the neighbourhood of noise hides itself.
+LEVELS = ((1, 0.0, 0.75), (3, 30.0, 0.25))
 MIN_LAG_S = 0.12  # a shorter history shows no motion yet
 MIN_LAG_RATIO = 1.5  # of the long time step to the short one
 NEIGHBOURHOOD_PX = 31  # over which noise is averaged
@@ -36,11 +41,15 @@ OVERLAY_MIN_GRADIENT = 24.0  # grey levels a pixel: plain sky stays in place too
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place that changed: its position in frame pixels and its score, difference over noise."""
+    """A place that changed: its position in frame pixels, and its score, difference over noise.
+
+    `length_px` is the least size of what changed there, roughly: 0 for the smallest targets.
+    """
 
     x_px: float
     y_px: float
     score: float
+    length_px: float = 0.0
 
 
 class MotionCandidates:
@@ -48,15 +57,12 @@ class MotionCandidates:
 
     Args:
         max_candidates: per frame; the best are kept.
-        usual_noise: grey levels by cell of CELL_PX, float32 (h, w), as `usual_noise` of an earlier session.
     """
 
-    def __init__(self, max_candidates: int, usual_noise: NDArray[np.float32] | None = None) -> None:
+    def __init__(self, max_candidates: int) -> None:
         self._max_candidates = max_candidates
-        self.usual_noise = usual_noise
-        self._recent: NDArray[np.float32] | None = None
-        self._steady_from_px: tuple[float, float] | None = None
         self._overlay = _Overlay()
+        self._noise = [_Noise() for _ in LEVELS]
         self._last_s = 0.0
 
     def update(self, history: FrameHistory) -> list[Candidate]:
@@ -64,49 +70,60 @@ class MotionCandidates:
         newest = history.newest
         if newest is None:
             return []
-        elapsed_s, self._last_s = newest.pts_s - self._last_s, newest.pts_s
+        elapsed_s, self._last_s = min(max(newest.pts_s - self._last_s, 0.0), 1.0), newest.pts_s
         overlay = self._overlay.update(newest)
         past = [frame for lag_s in LAGS_S if (frame := history.at(lag_s)) is not None]
         ages_s = [newest.pts_s - frame.pts_s for frame in past]
         if len(past) < len(LAGS_S) or ages_s[0] < MIN_LAG_S or ages_s[1] < MIN_LAG_RATIO * ages_s[0]:
             return []
-        difference = np.minimum(*(_difference(newest, frame) for frame in past))
-        if overlay is not None:
-            difference[overlay] = 0
-        scores = np.asarray(difference / self._noise(difference, newest, elapsed_s), np.float32)
-        return self._peaks(scores, newest.grey.shape[1] / scores.shape[1])
+        differences = [_difference(newest, frame) for frame in past]
+        found: list[Candidate] = []
+        for (reduction, length_px, share), noise in zip(LEVELS, self._noise, strict=True):
+            difference = np.abs(np.minimum(*(np.abs(_reduced(each, reduction)) for each in differences)))
+            if overlay is not None:
+                difference[_reduced(overlay, reduction) > 0] = 0
+            scores = np.asarray(difference / noise.update(difference, newest, elapsed_s), np.float32)
+            factor = newest.grey.shape[1] / scores.shape[1]
+            found += _peaks(scores, factor, length_px * factor / reduction, max(1, round(share * self._max_candidates)))
+        return sorted(found, key=lambda candidate: -candidate.score)[: self._max_candidates]
 
-    def _noise(self, difference: NDArray[np.float32], newest: PastFrame, elapsed_s: float) -> NDArray[np.float32]:
-        """Return the noise at each pixel, grey levels, and learn from this difference."""
+
+class _Noise:
+    """How much each place changes without a target: its neighbourhood now, recently, and over minutes."""
+
+    def __init__(self) -> None:
+        self._recent: NDArray[np.float32] | None = None
+        self._usual: NDArray[np.float32] | None = None
+        self._steady_from_px = (0.0, 0.0)
+
+    def update(self, difference: NDArray[np.float32], newest: PastFrame, elapsed_s: float) -> NDArray[np.float32]:
+        """Return the noise at each pixel of a difference, grey levels, and learn from it."""
         height, width = difference.shape
         size = max(1, width // CELL_PX), max(1, height // CELL_PX)
         cells = cv2.resize(difference, size, interpolation=cv2.INTER_AREA)
         reach = NEIGHBOURHOOD_PX // CELL_PX | 1
         local = np.asarray(cv2.blur(cells, (reach, reach)), np.float32)
-        recent, usual = self._recent, self.usual_noise
-        elapsed_s = min(max(elapsed_s, 0.0), 1.0)
-        recent = (
-            local if recent is None or recent.shape != local.shape else _towards(recent, local, elapsed_s, RECENT_S)
-        )
-        x, y = self._steady_from_px or newest.position_px
-        if usual is None or usual.shape != local.shape or math.dist((x, y), newest.position_px) > STEADY_PX:
-            usual, (x, y) = np.zeros_like(local), newest.position_px
-        noise = 0.5 * local + 0.5 * recent
-        noise = np.maximum(noise, USUAL_SHARE * usual)
-        self._recent, self._steady_from_px = recent, (x, y)
-        self.usual_noise = _towards(usual, np.asarray(cv2.blur(cells, (3, 3)), np.float32), elapsed_s, USUAL_S)
+        usual = np.asarray(cv2.blur(cells, (3, 3)), np.float32)
+        if self._recent is None or self._usual is None or self._recent.shape != local.shape:
+            self._recent, self._usual = local, np.zeros_like(usual)
+        if math.dist(self._steady_from_px, newest.position_px) > STEADY_PX:
+            self._usual, self._steady_from_px = np.zeros_like(usual), newest.position_px
+        self._recent = _towards(self._recent, local, elapsed_s, RECENT_S)
+        noise = np.maximum((local + self._recent) / 2, USUAL_SHARE * self._usual)
+        self._usual = _towards(self._usual, usual, elapsed_s, USUAL_S)
         return np.asarray(cv2.resize(noise, (width, height)) + NOISE_FLOOR, np.float32)
 
-    def _peaks(self, scores: NDArray[np.float32], factor: float) -> list[Candidate]:
-        """Return the highest local maxima; `factor`: frame pixels per pixel of `scores`."""
-        highest = cv2.dilate(scores, np.ones((PEAK_PX, PEAK_PX), np.uint8))
-        rows, columns = np.nonzero((scores == highest) & (scores > MIN_SCORE))
-        values = scores[rows, columns]
-        best = np.argsort(-values, kind="stable")[: self._max_candidates]
-        return [
-            Candidate((float(columns[i]) + 0.5) * factor, (float(rows[i]) + 0.5) * factor, float(values[i]))
-            for i in best
-        ]
+
+def _peaks(scores: NDArray[np.float32], factor: float, length_px: float, most: int) -> list[Candidate]:
+    """Return the highest local maxima; `factor`: frame pixels per pixel of `scores`."""
+    highest = cv2.dilate(scores, np.ones((PEAK_PX, PEAK_PX), np.uint8))
+    rows, columns = np.nonzero((scores == highest) & (scores > MIN_SCORE))
+    values = scores[rows, columns]
+    best = np.argsort(-values, kind="stable")[:most]
+    return [
+        Candidate((float(columns[i]) + 0.5) * factor, (float(rows[i]) + 0.5) * factor, float(values[i]), length_px)
+        for i in best
+    ]
 
 
 class _Overlay:
@@ -134,7 +151,7 @@ class _Overlay:
 
 
 def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
-    """Return the absolute difference, grey levels, to a past frame moved to where its background is now."""
+    """Return the difference, grey levels, to a past frame moved to where its background is now."""
     image = past.smooth
     height, width = image.shape
     factor = width / past.grey.shape[1]
@@ -146,7 +163,15 @@ def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
         )
     difference = newest.smooth - image
     difference -= np.median(difference[::8, ::8])  # a step of gain control moves every pixel
-    return np.asarray(np.abs(difference), np.float32)
+    return np.asarray(difference, np.float32)
+
+
+def _reduced(image: NDArray[Any], reduction: int) -> NDArray[np.float32]:
+    """Return the image reduced by a whole factor, each pixel a mean."""
+    height, width = image.shape
+    size = max(1, width // reduction), max(1, height // reduction)
+    image = image.astype(np.float32, copy=False)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA) if reduction > 1 else image, np.float32)
 
 
 def _towards(

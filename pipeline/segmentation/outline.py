@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-REACH_PX = 20  # of the window in each direction
+REACH_PX = 20  # of the window in each direction, at least ...
+REACH_RATIO = 1.5  # ... and in lengths of what is expected
 SEARCH_PX = 2  # the strongest contrast this near to the point is what made it
 MIN_CONTRAST = 3.0  # grey levels ...
 MIN_CONTRAST_RATIO = 3.0  # ... and of the surroundings' deviation: below it nothing stands out
@@ -27,24 +28,32 @@ class Outline:
     mask: NDArray[np.bool_]
 
     @property
+    def xyxy(self) -> NDArray[np.float32]:
+        """Return the box (4,)."""
+        height, width = self.mask.shape
+        return np.array([self.left, self.top, self.left + width, self.top + height], np.float32)
+
+    @property
     def centroid(self) -> tuple[float, float]:
         """Return the centre of mass; a pixel's centre lies at +0.5."""
         rows, columns = np.nonzero(self.mask)
         return self.left + float(columns.mean()) + 0.5, self.top + float(rows.mean()) + 0.5
 
 
-def outline(grey: NDArray[np.uint8], x: float, y: float) -> Outline | None:
+def outline(grey: NDArray[np.uint8], x: float, y: float, length_px: float = 0.0) -> Outline | None:
     """Return the outline of what stands out at a point; None where nothing does, or where it has no end.
 
     Args:
         grey: uint8 (H, W).
         x: of the point, pixels.
         y: likewise.
+        length_px: of what is expected there, roughly; 0: small.
     """
     height, width = grey.shape
+    reach = max(REACH_PX, round(REACH_RATIO * length_px))
     column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
-    left, top = max(0, column - REACH_PX), max(0, row - REACH_PX)
-    window = grey[top : row + REACH_PX + 1, left : column + REACH_PX + 1]
+    left, top = max(0, column - reach), max(0, row - reach)
+    window = grey[top : row + reach + 1, left : column + reach + 1]
     middle = float(np.median(window))
     contrast = cv2.GaussianBlur(window.astype(np.float32) - middle, (3, 3), 0.6)
     deviation = float(np.median(np.abs(contrast)))
@@ -58,7 +67,7 @@ def outline(grey: NDArray[np.uint8], x: float, y: float) -> Outline | None:
     peak_row, peak_column = np.unravel_index(int((near if signed is contrast else -near).argmax()), near.shape)
     label = int(labels[first_row + int(peak_row), first_column + int(peak_column)])
     x0, y0, w, h, area = (int(value) for value in stats[label])
-    touches = w >= 2 * REACH_PX or h >= 2 * REACH_PX
+    touches = w >= 2 * reach or h >= 2 * reach
     if label == 0 or touches or area > MAX_AREA_SHARE * window.size:
         return None
     return Outline(left + x0, top + y0, labels[y0 : y0 + h, x0 : x0 + w] == label)

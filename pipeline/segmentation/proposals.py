@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pipeline.segmentation.motion import Candidate
 from pipeline.segmentation.outline import Outline, outline, point_outline
 from pipeline.segmentation.postprocess import MapView, is_masked
-from pipeline.types import Detections, Mask
+from pipeline.types import Band, Detections, Mask
 
-POINT_PX = 3.0  # side of the box of a point
+POINT_PX = 3.0  # side of the box of a point of unknown size
+AGREEING_IOU = 0.2  # of an outline and a mask of the same target
 JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
 RECENT_SCORE = 0.5  # of a detection that is expected again
@@ -74,7 +75,7 @@ def with_motion(
 ) -> Detections:
     """Return the detections with motion scores, and rows for candidates and expected targets outside their boxes.
 
-    The new rows are points, boxes of POINT_PX without a mask: `outlined` gives those that are kept their true bounds.
+    The new rows are points, boxes without a mask: `outlined` gives those that are kept their true bounds.
 
     Args:
         detections: the mask components.
@@ -85,55 +86,68 @@ def with_motion(
     motion = detections.motion_score.copy()
     left, top, right, bottom = view.region or (0, 0, *detections.size_px)
     polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
-    points: list[tuple[float, float, float]] = []  # x, y, motion score
+    points: list[tuple[float, float, float, float]] = []  # x, y, motion score, length
     for candidate in candidates:
         x, y = candidate.x_px, candidate.y_px
         if (inside := _inside(detections.xyxy, x, y)).any():
             motion[inside] = np.maximum(motion[inside], candidate.score)
         elif left <= x < right and top <= y < bottom and not is_masked((x, y), polygons):
-            points.append((x, y, candidate.score))
+            points.append((x, y, candidate.score, max(candidate.length_px, POINT_PX)))
     centres = np.array([*(detections.xyxy[:, :2] + detections.xyxy[:, 2:]) / 2, *(point[:2] for point in points)])
     for x0, y0, x1, y1 in expected.tolist():
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         if not len(centres) or np.abs(centres - (x, y)).max(axis=1).min() > NEAR * (x1 - x0):
-            points.append((x, y, 0.0))
-    return _extended(replace(detections, motion_score=motion), np.array(points, np.float32).reshape(-1, 3))
+            points.append((x, y, 0.0, max(x1 - x0, POINT_PX)))
+    return _extended(replace(detections, motion_score=motion), np.array(points, np.float32).reshape(-1, 4))
 
 
 def outlined(detections: Detections, grey: NDArray[np.uint8]) -> Detections:
-    """Return the detections with the outlines of what stands out at those without a mask; each target once.
+    """Return the detections with tight boxes; of several without a mask on one target, the most probable.
+
+    Rows without a mask get the outline of what stands out there.  So do the boxes of infrared masks, where the outline
+    agrees with the mask: a thermal target is a blob, which its contrast bounds more tightly than the network's mask.
 
     Args:
-        detections: of the frame, the most probable of equal ones is kept.
+        detections: of the frame.
         grey: the frame, uint8 (H, W), perhaps reduced.
     """
     factor = detections.size_px[0] / grey.shape[1]
     boxes, centroid, area_px = detections.xyxy.copy(), detections.centroid.copy(), detections.area_px.copy()
     masks = list(detections.masks)
-    for row in np.flatnonzero(detections.mask_score == 0).tolist():
+    for row in range(len(detections)):
+        has_mask = bool(detections.mask_score[row] > 0)
+        if has_mask and detections.band is not Band.INFRARED:
+            continue
         x, y = (float(value) / factor for value in centroid[row])
-        found = outline(grey, x, y) or point_outline(grey, x, y)
-        height, width = found.mask.shape
-        boxes[row] = np.array([found.left, found.top, found.left + width, found.top + height]) * factor
-        centroid[row] = np.array(found.centroid) * factor
+        found = outline(grey, x, y, float((boxes[row, 2:] - boxes[row, :2]).max()) / factor)
+        if has_mask:
+            if found is not None and iou(box := found.xyxy * factor, boxes[row]) >= AGREEING_IOU:
+                boxes[row] = box
+            continue
+        found = found or point_outline(grey, x, y)
+        boxes[row], centroid[row] = found.xyxy * factor, np.array(found.centroid) * factor
         area_px[row] = found.mask.sum() * factor**2
         masks[row] = _mask(found, factor, detections.mask_scale)
-    by_score = np.lexsort((-detections.score, detections.mask_score == 0))
-    kept: list[int] = []
-    for row in by_score.tolist():
-        x, y = (float(value) for value in centroid[row])
-        if not len(kept) or detections.mask_score[row] > 0 or not _inside(boxes[kept], x, y).any():
-            kept.append(row)
     whole = replace(detections, xyxy=boxes, centroid=centroid, area_px=area_px, masks=masks)
-    return whole.rows(np.array(sorted(kept), np.intp))
+    return whole.rows(_distinct(whole))
+
+
+def _distinct(detections: Detections) -> NDArray[np.intp]:
+    """Return the rows with a mask, and of the others those whose centroid lies in no better row's box."""
+    kept: list[int] = []
+    for row in np.lexsort((-detections.score, detections.mask_score == 0)).tolist():
+        x, y = (float(value) for value in detections.centroid[row])
+        if not kept or detections.mask_score[row] > 0 or not _inside(detections.xyxy[kept], x, y).any():
+            kept.append(row)
+    return np.array(sorted(kept), np.intp)
 
 
 def _extended(detections: Detections, points: NDArray[np.float32]) -> Detections:
-    """Return the detections with rows for points (N, 3): x, y, motion score."""
+    """Return the detections with rows for points (N, 4): x, y, motion score, side of the box."""
     count = len(points)
     if not count:
         return detections
-    zeros, half = np.zeros(count, np.float32), np.float32(POINT_PX / 2)
+    zeros, half = np.zeros(count, np.float32), points[:, 3:] / np.float32(2)
 
     def joined(column: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([column, values])
@@ -146,7 +160,7 @@ def _extended(detections: Detections, points: NDArray[np.float32]) -> Detections
         motion_score=joined(detections.motion_score, points[:, 2]),
         novelty=joined(detections.novelty, zeros),
         class_scores=joined(detections.class_scores, np.zeros((count, detections.class_scores.shape[1]), np.float32)),
-        area_px=joined(detections.area_px, zeros + np.float32(POINT_PX**2)),
+        area_px=joined(detections.area_px, points[:, 3] ** 2),
         centroid=joined(detections.centroid, points[:, :2]),
         masks=[*detections.masks, *[Mask(0, 0, 0, 0, b"")] * count],
     )
@@ -159,6 +173,13 @@ def _mask(found: Outline, factor: float, mask_scale: tuple[float, float]) -> Mas
     size = max(1, round(width * sx)), max(1, round(height * sy))
     bits = cv2.resize(found.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
     return Mask.pack(round(found.left * sx), round(found.top * sy), bits)
+
+
+def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the intersection over union of two boxes xyxy."""
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    common = float(sides.prod())
+    return common / max(float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - common, 1e-9)
 
 
 def _inside(boxes: NDArray[np.float32], x: float, y: float) -> NDArray[np.bool_]:

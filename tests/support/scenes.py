@@ -36,6 +36,9 @@ def frame(
             n, 4
         ),
         score=np.full(n, 0.9, np.float32),
+        mask_score=np.full(n, 0.9, np.float32),
+        motion_score=np.zeros(n, np.float32),
+        novelty=np.full(n, 0.5, np.float32),
         class_scores=np.array([scores for *_, scores in targets], np.float32).reshape(n, len(CLASSES)),
         area_px=np.array([s * s for _, _, s, _ in targets], np.float32),
         centroid=np.array([(x, y) for x, y, *_ in targets], np.float32).reshape(n, 2),

@@ -19,7 +19,7 @@ from scipy.stats import mannwhitneyu
 from model.checkpoint import load
 from model.engine.engine import Engine
 from pipeline.segmentation.segmenter import Segmenter
-from pipeline.tracking.tracker import evidence_of
+from pipeline.tracking.evidence import class_log_odds
 from pipeline.types import Band, Detections, Frame, FrameRef
 from training.cache import CachedClip, CachedFrames, cache_frames
 from training.datasets import CLIP_CLASSES, LABEL_OF, SENSORS, open_dataset
@@ -91,7 +91,7 @@ def _log_odds(segmenter: Segmenter, clip: CachedClip, frames: CachedFrames) -> I
             if label == LABEL_OF[clip.clip_class]:
                 row = _largest_in(detections, enlarged_box(box, BOX_MARGIN))
                 if row is not None:
-                    yield float(evidence_of(detections.class_scores[row])[UAV])
+                    yield float(class_log_odds(detections.class_scores[row])[UAV])
 
 
 def _largest_in(detections: Detections, box: tuple[float, float, float, float]) -> int | None:

@@ -55,6 +55,9 @@ def found(seq: int, count: int, rng: np.random.Generator) -> Detections:
         CLASSES,
         np.hstack([corner, corner + rng.uniform(1, 40, (count, 2)).astype(np.float32)]),
         rng.uniform(0, 1, count).astype(np.float32),
+        rng.uniform(0, 1, count).astype(np.float32),
+        rng.uniform(0, 9, count).astype(np.float32),
+        rng.uniform(0, 2, count).astype(np.float32),
         rng.uniform(0, 1, (count, len(CLASSES))).astype(np.float32) ** 20,  # tiny ones too
         rng.uniform(1, 1e5, count).astype(np.float32),
         corner + np.float32(1 / 3),
@@ -179,7 +182,7 @@ def test_tracking_again_gives_the_same_bytes(tmp_path: Path) -> None:
             one = rng.uniform(0.7, 0.95, 2).astype(np.float32)
             scores = np.stack([one, one / 9, one / 11, one / 13], axis=1).astype(np.float32)
             yield Detections(
-                ref(seq), Band.VISIBLE, (640, 512), CLASSES, box, one, scores,
+                ref(seq), Band.VISIBLE, (640, 512), CLASSES, box, one, one, 0 * one, one, scores,
                 np.full(2, 80, np.float32), at.astype(np.float32),
                 [Mask.pack(int(x), int(y), np.ones((9, 9), bool)) for x, y in at - 4], (1.0, 1.0), (0.0, 0.0),
             )  # fmt: skip
