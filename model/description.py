@@ -5,6 +5,7 @@ expected.  Imports no torch.
 """
 
 import json
+import re
 import reprlib
 from dataclasses import fields
 from pathlib import Path
@@ -176,6 +177,8 @@ def _section(kind: type[Section], described: object, key: str) -> Section:
 def _value(hint: Any, value: object, key: str) -> Any:
     """Return the value as the field's type, or raise _Fault."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated and isinstance(arguments[1], re.Pattern):
+        return _texts(key, value, arguments[1])
     if origin is Annotated:
         return _number(key, value, arguments[1], whole=arguments[0] is int)
     if hint is Fusion:
@@ -202,6 +205,15 @@ def _number(key: str, value: object, limits: Range, *, whole: bool) -> Any:
     if isinstance(value, bool) or not isinstance(value, kinds) or not limits.least <= value <= limits.most:
         raise _Fault(key, value, expected)  # NaN is within no range
     return value
+
+
+def _texts(key: str, value: object, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise _Fault(key, value, "a list of WIDTHxHEIGHT")
+    for text in value:
+        if not isinstance(text, str) or not pattern.fullmatch(text):
+            raise _Fault(key, text, "WIDTHxHEIGHT, e.g. 320x256")
+    return tuple(value)
 
 
 def _names(key: str, value: object) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ no torch: the tracker needs thresholds, not the network.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ Share = Annotated[float, Range(0, 1)]
 Scale = Annotated[float, Range(0.01, 64)]
 Pixels = Annotated[float, Range(0, 4096)]
 LogOdds = Annotated[float, Range(-100, 100)]
+Sizes = Annotated[tuple[str, ...], re.compile(r"[1-9]\d{0,4}x[1-9]\d{0,4}")]
+Role = Literal["alert", "record"]  # few false alarms, or nothing missed
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Thresholds:
     confirm_log_odds: LogOdds = -100.0  # total evidence of a target that confirms a track, role `alert` ...
     record_log_odds: LogOdds = -100.0  # ... and role `record`
     max_novelty: Annotated[float, Range(0, 100)] = 100.0  # of a track that may be suppressed
+    known_sizes: Sizes = ()  # WIDTHxHEIGHT of the cameras whose distractors training knew
     uav_log_odds: LogOdds = 0.0  # a track whose recent mean is above this is labelled uav
     distractor_log_odds: LogOdds = 0.8  # a track whose mean is below minus this is suppressed
 

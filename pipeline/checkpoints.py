@@ -1,5 +1,6 @@
 """The checkpoint to use: the configured one, else the shipped one."""
 
+import hashlib
 from pathlib import Path
 
 import model
@@ -14,3 +15,9 @@ def checkpoint_path(configured: Path | None) -> Path:
     if not path.is_file():
         raise ConfigError(f"checkpoint {path}: no such file; expected a .safetensors or .pth checkpoint")
     return path
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the digest of a checkpoint's file, as its metadata has it when it is loaded."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -83,7 +83,7 @@ class CameraObservation(msgspec.Struct, frozen=True, kw_only=True):
         error: why it could not be opened or was lost last; None: nothing failed.
         alarms: in their order.
         encounters: in their order; only those that were visible to their end.
-        noise_map: mean number of detections per frame in each cell of a grid over the frame, row by row.
+        noise_map: usual change in each cell of a grid over the frame, grey levels, row by row.
     """
 
     id: str

@@ -15,6 +15,7 @@ from pipeline.config.models import Config
 from pipeline.errors import DasnetError, StoreError
 from pipeline.runtime.progress import ProgressDisplay
 from pipeline.segmentation.segmenter import Segmenter, views_of
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Frame
 
@@ -39,7 +40,9 @@ class Observer:
         self._limit_s = 3600 * options.hours
         self._cameras = config.cameras
         self._segmenter = Segmenter(engine, config.model.threshold, views_of(config.cameras))
-        self._stage = TrackStage(self._segmenter.thresholds)
+        # As `run` will treat the cameras with the calibrations that come out of this.
+        policies = {camera.id: Policy(config.model.role, calibrated=True) for camera in config.cameras}
+        self._stage = TrackStage(self._segmenter.thresholds, policies)
         self._watches = {
             camera.id: CameraWatch(camera, options.seed, options.encounters_per_hour, records)
             for camera in config.cameras
@@ -70,7 +73,9 @@ class Observer:
             with suppress(StoreError):  # which ended the observation already
                 self._lose(camera.id)
             feed = self._feeds.by_camera[camera.id]
-            observations.append(self._watches[camera.id].observation(feed.dropped, feed.error))
+            observations.append(
+                self._watches[camera.id].observation(feed.dropped, feed.error, self._segmenter.usual_noise(camera.id))
+            )
         return observations
 
     def _process(self, frames: list[Frame]) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from model.checkpoint import load as load_checkpoint
 from model.engine.engine import Engine
 from pipeline import __version__
-from pipeline.assess.observations import Assessment, Role
+from pipeline.assess.observations import Assessment
 from pipeline.assess.observer import Observer
 from pipeline.assess.options import AssessOptions
 from pipeline.assess.records import Records, with_verdicts
@@ -39,7 +39,6 @@ from pipeline.runtime.interruption import end_quietly
 from pipeline.runtime.process import set_event_on_signal
 from pipeline.runtime.progress import ProgressDisplay
 
-ROLE: Role = "alert"
 RESULTS = "assess.json"
 
 
@@ -105,7 +104,7 @@ def _observed(config: Config, options: AssessOptions, out: Path) -> Assessment:
             checkpoint=loaded.metadata.sha256,
             network=loaded.metadata.network,
             engine=engine.name,
-            role=ROLE,
+            role=config.model.role,
             target_per_hour=options.target_per_hour,
             seed=options.seed,
             encounters_per_hour=options.encounters_per_hour,

@@ -3,8 +3,10 @@
 The camera's own stream counts alarms; during an encounter a fork of its stages sees a copy with a drone in it.
 """
 
+import cv2
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.alerting.snapshots import with_snapshot_names
 from pipeline.assess.drones import read_drones
@@ -19,7 +21,7 @@ from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.types import Detections, EventKind, Frame
 
 MAX_GAP_S = 1.0  # between two frames of observation: a longer one is not observed
-GRID_COLUMNS = 16
+GRID_COLUMNS = 32  # of the noise map
 MAX_SNAPSHOTS = 1000  # per camera
 
 
@@ -50,7 +52,6 @@ class CameraWatch:
         self._blind_s = 0.0
         self._frames = 0
         self._size_px: tuple[int, int] | None = None
-        self._counts = np.zeros((0, GRID_COLUMNS))
 
     def prepare(self, frame: Frame, segmenter: Segmenter, stage: TrackStage) -> None:
         """Begin an encounter that is due, before the stages see its first frame."""
@@ -71,12 +72,7 @@ class CameraWatch:
         """Add a frame of the camera's own stream."""
         self._add_time(frame)
         self._frames += 1
-        if self._size_px != frame.size_px:
-            self._size_px = frame.size_px
-            self._counts = np.zeros((max(1, round(GRID_COLUMNS * frame.size_px[1] / frame.size_px[0])), GRID_COLUMNS))
-        cells = detections.centroid / frame.size_px * self._counts.shape[::-1]
-        for column, row in np.floor(cells).astype(int).tolist():
-            self._counts[min(row, len(self._counts) - 1), min(column, GRID_COLUMNS - 1)] += 1
+        self._size_px = frame.size_px
         if outcome.events:
             self._add_events(frame, detections, outcome)
         for track in outcome.tracks:
@@ -100,7 +96,9 @@ class CameraWatch:
         if outcome is not None:
             self._records.append(outcome.events)
 
-    def observation(self, dropped: int, error: str | None) -> CameraObservation:
+    def observation(
+        self, dropped: int, error: str | None, usual_noise: NDArray[np.float32] | None
+    ) -> CameraObservation:
         """Return all that was gathered."""
         return CameraObservation(
             id=self._camera.id,
@@ -113,7 +111,7 @@ class CameraWatch:
             error=error,
             alarms=list(self._alarms.values()),
             encounters=self._encounters,
-            noise_map=np.round(self._counts / max(1, self._frames), 6).tolist(),
+            noise_map=_grid(usual_noise, self._size_px),
         )
 
     def _scheduled(self, number: int) -> Encounter:
@@ -161,3 +159,11 @@ class CameraWatch:
                 )
         self._records.append(events)
         self._records.write_snapshots(frame, detections, outcome.tracks, events)
+
+
+def _grid(noise: NDArray[np.float32] | None, size_px: tuple[int, int] | None) -> list[list[float]]:
+    """Return the noise on a coarse grid, which a person can read and a file can hold."""
+    if noise is None or size_px is None:
+        return []
+    size = GRID_COLUMNS, max(1, round(GRID_COLUMNS * size_px[1] / size_px[0]))
+    return [[round(float(value), 3) for value in row] for row in cv2.resize(noise, size, interpolation=cv2.INTER_AREA)]

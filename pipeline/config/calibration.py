@@ -7,10 +7,11 @@ expected.
 from pathlib import Path
 from typing import Annotated, Literal
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.config.faults import explain
-from pipeline.config.models import Camera, Identifier
+from pipeline.config.models import Camera, Config, Identifier
 from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.types import Band
@@ -59,7 +60,7 @@ class Calibration(_Part):
     """When the assessment ended."""
     limits: Limits
     noise_map: Grid
-    """Usual noise in each cell of a grid over the frame, row by row."""
+    """Usual change in each cell of a grid over the frame, grey levels, row by row."""
 
     @field_validator("noise_map")
     @classmethod
@@ -96,3 +97,25 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration.model_validate(document.value)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(path, document, fault, Calibration) for fault in error.errors())) from None
+
+
+def calibrations_of(config: Config, checkpoint_sha256: str) -> dict[str, Calibration]:
+    """Return the calibration of each camera that has one for this checkpoint, by camera id.
+
+    One that cannot be used, for whatever reason, is logged, and the camera treated as uncalibrated: the surveillance of
+    a camera does not end by a side issue.
+    """
+    calibrations = {}
+    for camera in config.cameras:
+        if camera.calibration is None:
+            continue
+        try:
+            calibration = read_calibration(camera.calibration)
+            fault = calibration.camera_fault(camera) or calibration.checkpoint_fault(checkpoint_sha256)
+        except ConfigError as error:
+            fault = str(error)
+        if fault is None:
+            calibrations[camera.id] = calibration
+        else:
+            structlog.get_logger().warning("calibration not used", camera=camera.id, reason=fault)
+    return calibrations

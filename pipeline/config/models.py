@@ -126,6 +126,8 @@ class Model(_Section):
     """Segmentation threshold: object probability above which a pixel is foreground; default: the checkpoint's."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    role: Literal["alert", "record"] = "alert"
+    """Operating point: `alert`, few false alarms, or `record`, nothing missed."""
     engine: str = "auto"
     """Inference engine: `auto`, or one listed by `dasnet replay --help`; `dasnet doctor` shows what `auto` selects."""
 

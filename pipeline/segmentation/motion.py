@@ -57,13 +57,19 @@ class MotionCandidates:
 
     Args:
         max_candidates: per frame; the best are kept.
+        usual_noise: grey levels on any grid over the frame, float32 (h, w), as `usual_noise` of an earlier session.
     """
 
-    def __init__(self, max_candidates: int) -> None:
+    def __init__(self, max_candidates: int, usual_noise: NDArray[np.float32] | None = None) -> None:
         self._max_candidates = max_candidates
         self._overlay = _Overlay()
-        self._noise = [_Noise() for _ in LEVELS]
+        self._noise = [_Noise(usual_noise) for _ in LEVELS]
         self._last_s = 0.0
+
+    @property
+    def usual_noise(self) -> NDArray[np.float32] | None:
+        """Return how much each place usually changes, grey levels, float32 (h, w); None before it is known."""
+        return self._noise[0].usual
 
     def update(self, history: FrameHistory) -> list[Candidate]:
         """Return the candidates of the history's newest frame, best first."""
@@ -91,9 +97,9 @@ class MotionCandidates:
 class _Noise:
     """How much each place changes without a target: its neighbourhood now, recently, and over minutes."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual: NDArray[np.float32] | None) -> None:
         self._recent: NDArray[np.float32] | None = None
-        self._usual: NDArray[np.float32] | None = None
+        self.usual = usual
         self._steady_from_px = (0.0, 0.0)
 
     def update(self, difference: NDArray[np.float32], newest: PastFrame, elapsed_s: float) -> NDArray[np.float32]:
@@ -104,13 +110,17 @@ class _Noise:
         reach = NEIGHBOURHOOD_PX // CELL_PX | 1
         local = np.asarray(cv2.blur(cells, (reach, reach)), np.float32)
         usual = np.asarray(cv2.blur(cells, (3, 3)), np.float32)
-        if self._recent is None or self._usual is None or self._recent.shape != local.shape:
-            self._recent, self._usual = local, np.zeros_like(usual)
+        if self._recent is None or self._recent.shape != local.shape:
+            self._recent = local
+        if self.usual is None:
+            self.usual = np.zeros_like(usual)
+        elif self.usual.shape != usual.shape:
+            self.usual = np.asarray(cv2.resize(self.usual, size, interpolation=cv2.INTER_LINEAR), np.float32)
         if math.dist(self._steady_from_px, newest.position_px) > STEADY_PX:
-            self._usual, self._steady_from_px = np.zeros_like(usual), newest.position_px
+            self.usual, self._steady_from_px = np.zeros_like(usual), newest.position_px
         self._recent = _towards(self._recent, local, elapsed_s, RECENT_S)
-        noise = np.maximum((local + self._recent) / 2, USUAL_SHARE * self._usual)
-        self._usual = _towards(self._usual, usual, elapsed_s, USUAL_S)
+        noise = np.maximum((local + self._recent) / 2, USUAL_SHARE * self.usual)
+        self.usual = _towards(self.usual, usual, elapsed_s, USUAL_S)
         return np.asarray(cv2.resize(noise, (width, height)) + NOISE_FLOOR, np.float32)
 
 

@@ -5,7 +5,7 @@ device has the next.  The segmentation worker and the replay share this code; it
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model.engine.engine import Engine
 from model.preprocess import prepare
+from pipeline.config.calibration import Calibration
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
@@ -34,6 +35,7 @@ class CameraView:
     scale: float | None = None
     ignore: Sequence[Polygon] = ()
     region: Region | None = None  # x0, y0, x1, y1 in frame pixels
+    usual_noise: NDArray[np.float32] | None = None  # of the camera's calibration, see MotionCandidates
 
     def roi(self, size_px: tuple[int, int]) -> Region:
         """Return the part of a frame of this size to process: all of it where the region lies outside."""
@@ -43,9 +45,12 @@ class CameraView:
         return inside if x0 < inside[2] and y0 < inside[3] else (0, 0, width, height)
 
 
-def views_of(cameras: Iterable[Camera]) -> dict[str, CameraView]:
+def views_of(cameras: Iterable[Camera], calibrations: Mapping[str, Calibration] | None = None) -> dict[str, CameraView]:
     """Return the view of each camera, by camera id."""
-    return {camera.id: CameraView(camera.scale, camera.ignore, camera.region) for camera in cameras}
+    noise = {name: np.array(one.noise_map, np.float32) for name, one in (calibrations or {}).items()}
+    return {
+        camera.id: CameraView(camera.scale, camera.ignore, camera.region, noise.get(camera.id)) for camera in cameras
+    }
 
 
 @dataclass(eq=False)
@@ -76,10 +81,10 @@ class Batch:
 class _CameraState:
     """What is kept of a camera's earlier frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual_noise: NDArray[np.float32] | None) -> None:
         self.motion = CameraMotion()
         self.history = FrameHistory()
-        self.candidates = MotionCandidates(MAX_CANDIDATES)
+        self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
 
 
@@ -102,8 +107,10 @@ class Segmenter:
     ) -> None:
         self.engine = engine
         self._max_judged = max_judged
-        changes = {} if threshold is None else {"threshold": threshold}
-        self.thresholds = {band: replace(one, **changes) for band, one in engine.metadata.thresholds.items()}
+        self.thresholds = {
+            band: one if threshold is None else replace(one, threshold=threshold)
+            for band, one in engine.metadata.thresholds.items()
+        }
         self.classes = engine.metadata.classes
         self._views = views or {}
         self._states: dict[tuple[str, str], _CameraState] = {}  # by camera and session
@@ -112,6 +119,11 @@ class Segmenter:
         """Set the cameras from now on; forget all others."""
         self._views = views
         self._states = {key: state for key, state in self._states.items() if key[0] in views}
+
+    def usual_noise(self, camera: str) -> NDArray[np.float32] | None:
+        """Return how much each place of a camera's view usually changes; None before it is known."""
+        states = [state for key, state in self._states.items() if key[0] == camera]
+        return states[-1].candidates.usual_noise if states else None
 
     def fork(self, camera: str) -> "Segmenter":
         """Return a segmenter with the same engine that continues from a copy of one camera's state."""
@@ -184,5 +196,5 @@ class Segmenter:
         key = (frame.ref.camera, frame.ref.session)
         if key not in self._states:  # a new session: forget the camera's earlier ones
             self._states = {other: state for other, state in self._states.items() if other[0] != frame.ref.camera}
-            self._states[key] = _CameraState()
+            self._states[key] = _CameraState(self._views.get(frame.ref.camera, CameraView()).usual_noise)
         return self._states[key]

@@ -21,6 +21,7 @@ from model.engine.engine import Engine
 from model.errors import EngineLost
 from pipeline import __version__
 from pipeline.checkpoints import checkpoint_path
+from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
@@ -63,7 +64,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     config = control.config
     loaded = load(checkpoint_path(config.model.checkpoint))
     with Engine(loaded, device=config.model.device, kind=config.model.engine) as engine:
-        views = views_of(config.cameras)
+        views = views_of(config.cameras, calibrations_of(config, loaded.metadata.sha256))
         segmenter = Segmenter(engine, config.model.threshold, views)
         metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
         if engine.device.type == "cuda":
@@ -165,7 +166,7 @@ class SegmentationWorker:
 
     def _watch(self, config: Config) -> None:
         """Set the cameras of the site from now on."""
-        views = views_of(config.cameras)
+        views = views_of(config.cameras, calibrations_of(config, self._segmenter.engine.metadata.sha256))
         self._cameras = frozenset(views)
         self._segmenter.watch(views)
         self._scheduler.keep(views)

@@ -65,10 +65,23 @@ class Evidence:
         return self._target_sum / max(self._target_weight, 1e-9)
 
     @property
+    def observed_s(self) -> float:
+        """Time from the first detection to the last."""
+        return self._last_s - self._first_s
+
+    @property
     def total(self) -> float:
         """Log-odds of a target over all that was seen: the mean, as often as independent looks were taken."""
-        observed_s = min(self._last_s - self._first_s, self._time_constant_s)
-        return self.target * (1 + observed_s / LOOK_S)
+        return self.target * self._looks
+
+    @property
+    def uav_total(self) -> float:
+        """Log-odds of a uav against the best other class over all that was seen, likewise."""
+        return self.by_class().get(UAV, 0.0) * self._looks
+
+    @property
+    def _looks(self) -> float:
+        return 1 + min(self.observed_s, self._time_constant_s) / LOOK_S
 
     @property
     def novelty(self) -> float:
@@ -80,27 +93,24 @@ class Evidence:
         mean = self._class_sum / max(self._class_weight, 1e-9)
         return {name: round(float(value), 4) for name, value in zip(self._classes, mean, strict=True)}
 
-    def label(self, thresholds: Thresholds, *, reported: bool, may_suppress: bool, margin: float) -> Label:
+    def label(self, thresholds: Thresholds, *, may_suppress: bool, margin: float) -> Label:
         """Return the label.
 
         Args:
             thresholds: the operating point.
-            reported: whether it was confirmed as a target: suppressing it now takes `margin` more.
             may_suppress: whether the camera's distractors may be suppressed.
-            margin: log-odds.
+            margin: log-odds by which suppression takes more: above 0 for a track that was reported as a target, below
+                0 for one that was suppressed.
         """
         if len(self._classes) == 1:
             return Label(self._classes[0])
         if not self._class_weight:
             return Label(UNKNOWN)
         by_class = self.by_class()
-        extra = margin if reported else 0.0
-        if self.target < -extra:
+        if self.target < -max(margin, 0.0):
             return Label(CLUTTER)
-        if by_class[UAV] > thresholds.uav_log_odds:
-            return Label(UAV)
-        if by_class[UAV] >= -(thresholds.distractor_log_odds + extra):
-            return Label(UNKNOWN)
+        if by_class[UAV] >= -(thresholds.distractor_log_odds + margin):
+            return Label(UAV if by_class[UAV] > thresholds.uav_log_odds else UNKNOWN)
         if not may_suppress:
             return Label(UNKNOWN, NOT_CALIBRATED)
         if self.novelty > thresholds.max_novelty:

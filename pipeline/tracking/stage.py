@@ -4,11 +4,13 @@ No result depends on a clock: the monotonic clock is read only to measure how lo
 """
 
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Event, FrameRef, Track
 
@@ -33,9 +35,15 @@ class _Session:
 
 
 class TrackStage:
-    """Keep one tracker per camera, for the camera's current session."""
+    """Keep one tracker per camera, for the camera's current session.
 
-    def __init__(self, thresholds: BandThresholds) -> None:
+    Args:
+        thresholds: the checkpoint's operating points.
+        policies: by camera id; a camera without one has the default policy.
+    """
+
+    def __init__(self, thresholds: BandThresholds, policies: Mapping[str, Policy] | None = None) -> None:
+        self.policies = policies or {}
         self._thresholds = thresholds
         self._sessions: dict[str, _Session] = {}
 
@@ -45,7 +53,8 @@ class TrackStage:
         ref = detections.ref
         session = self._sessions.get(ref.camera)
         if session is None or session.tracker.session != ref.session:
-            tracker = Tracker(ref.camera, ref.session, self._thresholds[detections.band])
+            policy = self.policies.get(ref.camera, Policy())
+            tracker = Tracker(ref.camera, ref.session, self._thresholds[detections.band], policy=policy)
             alerting = Alerting(ref.camera, ref.session)
             session = self._sessions[ref.camera] = _Session(tracker, alerting, detections.classes, ref)
         session.last = ref
@@ -56,7 +65,7 @@ class TrackStage:
 
     def fork(self, camera: str) -> "TrackStage":
         """Return a stage that continues from a copy of one camera's session."""
-        forked = TrackStage(self._thresholds)
+        forked = TrackStage(self._thresholds, self.policies)
         forked._sessions = {name: deepcopy(one) for name, one in self._sessions.items() if name == camera}
         return forked
 

@@ -21,6 +21,7 @@ from model.metadata import Thresholds
 from pipeline.ids import track_ulid
 from pipeline.tracking.evidence import Evidence, Label
 from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.policy import Policy
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
 NO_MATCH_COST = 1e6
@@ -49,6 +50,9 @@ class TrackerSettings:
     moved_width: float = 0.003  # ... and by this share of the frame's width: camera motion errors accumulate
     evidence_s: float = 2.5  # time constant of the exponential decay of evidence
     suppression_margin: float = 2.0  # log-odds beyond the threshold to suppress a track reported as a target
+    report_margin: float = 0.5  # log-odds beyond the threshold to report a track that was suppressed
+    name_log_odds: float = 2.0  # total of the class's evidence that ends the wait before a track is confirmed ...
+    name_s: float = 1.0  # ... which is no longer than this
     reset_s: float = 5.0  # a larger jump of the presentation time resets the tracker
 
 
@@ -95,8 +99,22 @@ class Tracker:
     """Multi-target tracker of one camera, for one session."""
 
     def __init__(
-        self, camera: str, session: str, thresholds: Thresholds, settings: TrackerSettings | None = None
+        self,
+        camera: str,
+        session: str,
+        thresholds: Thresholds,
+        settings: TrackerSettings | None = None,
+        policy: Policy = Policy(),
     ) -> None:
+        """Initialise the tracker.
+
+        Args:
+            camera: its id.
+            session: its id.
+            thresholds: the operating point.
+            settings: None for the defaults.
+            policy: of the camera.
+        """
         self.camera = camera
         self.session = session
         self._thresholds = thresholds
@@ -105,6 +123,10 @@ class Tracker:
         self._next = 1
         self._last: FrameRef | None = None
         self._classes: tuple[str, ...] = (UAV,)
+        self._policy = policy
+        self._may_suppress = policy.calibrated
+        is_alert = policy.role == "alert"
+        self._confirm_log_odds = thresholds.confirm_log_odds if is_alert else thresholds.record_log_odds
 
     def update(self, detections: Detections) -> list[Track]:
         """Return all tracks at this frame, including those that were lost with it.
@@ -118,6 +140,8 @@ class Tracker:
             last = None
         ended = [] if last and ref.pts_s - last.pts_s < self._settings.reset_s else self.close()
         self._classes = detections.classes
+        width, height = detections.size_px
+        self._may_suppress = self._policy.calibrated or f"{width}x{height}" in self._thresholds.known_sizes
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
         self._predict(dt_s, detections)
@@ -194,14 +218,20 @@ class Tracker:
             tracklet.missed = 0
             tracklet.score_sum += float(detections.score[row])
             tracklet.moved = tracklet.moved or self._has_moved(tracklet, detections.size_px[0])
-            tracklet.confirmed = tracklet.confirmed or (tracklet.moved and self._is_sure(tracklet))
-            is_target = tracklet.confirmed and self._label(tracklet).name in (UAV, UNKNOWN)
-            tracklet.reported = tracklet.reported or is_target
+            is_confirmed = tracklet.confirmed or (tracklet.moved and self._is_sure(tracklet))
+            is_target = is_confirmed and self._label(tracklet).name in (UAV, UNKNOWN)
+            tracklet.confirmed, tracklet.reported = is_confirmed, tracklet.reported or is_target
 
     def _is_sure(self, tracklet: _Tracklet) -> bool:
         """Return whether it was seen often enough, and its evidence is enough, to be confirmed."""
         is_seen = sum(tracklet.recent) >= self._settings.confirm_hits
-        return is_seen and tracklet.evidence.total >= self._thresholds.confirm_log_odds
+        evidence = tracklet.evidence
+        least = self._policy.alert_log_odds
+        if not is_seen or evidence.total < self._confirm_log_odds or (least is not None and evidence.target < least):
+            return False
+        # Where distractors may be suppressed, their class decides first; but a target is not kept waiting for long.
+        is_named = abs(evidence.uav_total) >= self._settings.name_log_odds
+        return not self._may_suppress or is_named or evidence.observed_s >= self._settings.name_s
 
     def _has_moved(self, tracklet: _Tracklet, width_px: int) -> bool:
         """Return whether it moved against the background; True where the camera's motion is mostly unknown."""
@@ -225,12 +255,11 @@ class Tracker:
         return unseen_s > settings.tentative_s and tracklet.missed >= settings.tentative_frames
 
     def _label(self, tracklet: _Tracklet) -> Label:
-        return tracklet.evidence.label(
-            self._thresholds,
-            reported=tracklet.reported,
-            may_suppress=True,
-            margin=self._settings.suppression_margin,
-        )
+        margin = 0.0
+        if tracklet.confirmed:
+            settings = self._settings
+            margin = settings.suppression_margin if tracklet.reported else -settings.report_margin
+        return tracklet.evidence.label(self._thresholds, may_suppress=self._may_suppress, margin=margin)
 
     def _describe(self, tracklet: _Tracklet, state: TrackState | None = None) -> Track:
         if state is None:

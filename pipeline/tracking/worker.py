@@ -14,7 +14,8 @@ from model.description import read_thresholds
 from model.metadata import BandThresholds
 from pipeline.alerting.camera_events import camera_event
 from pipeline.alerting.snapshots import Snapshot, SnapshotWriter, with_snapshot_names
-from pipeline.checkpoints import checkpoint_path
+from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
+from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Control
@@ -27,6 +28,7 @@ from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.edge_hosts import EdgeHosts
+from pipeline.tracking.policy import policies_of
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
@@ -40,7 +42,8 @@ from pipeline.types import CameraState, Detections, Event, Track, TrackState
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
     """Run the track worker until `stop` is set."""
     config = control.config
-    thresholds = read_thresholds(checkpoint_path(config.model.checkpoint))
+    checkpoint = checkpoint_path(config.model.checkpoint)
+    thresholds, sha256 = read_thresholds(checkpoint), checkpoint_sha256(checkpoint)
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be missing, damaged or of an older version.
     sinks = configured_sinks(config)
@@ -54,7 +57,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             Retention(config, metrics.store, [sink.name for sink in sinks]),
         ):
             try:
-                _TrackWorker(control, thresholds, writer, snapshots, metrics, stop).run()
+                _TrackWorker(control, thresholds, sha256, writer, snapshots, metrics, stop).run()
             finally:
                 snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
                 writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
@@ -67,6 +70,7 @@ class _TrackWorker:
         self,
         control: Control,
         thresholds: BandThresholds,
+        sha256: str,
         writer: StoreWriter,
         snapshots: SnapshotWriter,
         metrics: TrackingMetrics,
@@ -74,7 +78,8 @@ class _TrackWorker:
     ) -> None:
         config = control.config
         self._changes = control.changes
-        self._stage = TrackStage(thresholds)
+        self._sha256 = sha256
+        self._stage = TrackStage(thresholds, policies_of(config, calibrations_of(config, sha256)))
         self._writer = writer
         self._snapshots = snapshots
         self._metrics = metrics
@@ -116,6 +121,7 @@ class _TrackWorker:
         for name in removed:
             self._close(name)
         self._metrics.watch(cameras)
+        self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
 
