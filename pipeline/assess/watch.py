@@ -164,6 +164,6 @@ class CameraWatch:
 def _grid(noise: NDArray[np.float32] | None, size_px: tuple[int, int] | None) -> list[list[float]]:
     """Return the noise on a coarse grid, which a person can read and a file can hold."""
     if noise is None or size_px is None:
-        return []
+        return [[0.0]]
     size = GRID_COLUMNS, max(1, round(GRID_COLUMNS * size_px[1] / size_px[0]))
     return [[round(float(value), 3) for value in row] for row in cv2.resize(noise, size, interpolation=cv2.INTER_AREA)]

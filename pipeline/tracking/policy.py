@@ -1,11 +1,8 @@
-"""How a camera's tracks become alerts: the role of the operating point, and what its calibration allows."""
+"""How a camera's tracks become alerts: the role of the operating point, and what its calibration allows.  Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model.metadata import Role
-from pipeline.config.calibration import Calibration
-from pipeline.config.models import Config
 
 
 @dataclass(frozen=True)
@@ -21,11 +18,3 @@ class Policy:
     role: Role = "alert"
     calibrated: bool = False
     alert_log_odds: float | None = None
-
-
-def policies_of(config: Config, calibrations: Mapping[str, Calibration]) -> dict[str, Policy]:
-    """Return the policy of each camera by id."""
-    policies = {camera.id: Policy(config.model.role) for camera in config.cameras}
-    for name, calibration in calibrations.items():
-        policies[name] = Policy(config.model.role, True, calibration.limits.alert_log_odds)
-    return policies
