@@ -9,11 +9,9 @@ state and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m traini
 
 import argparse
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +26,13 @@ from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.runtime.interruption import end_quietly
+from training.averaging import ema_update
 from training.config import CropSampling, TrainingConfig, load_config, snapshot
 from training.distributed import DistributedProcess, start_process
+from training.interruption import interruption
 from training.log import EVERY_STEPS, TrainingLog
 from training.losses import LossValue, part_names, segmentation_loss
-from training.optimisation import autocast, decay_start, ema_update
+from training.optimisation import autocast, decay_start
 from training.quick_eval import quick_eval
 from training.sample_predictions import write_predictions
 from training.samples import TrainingData, batches, network_input, read_data, steps_per_epoch, training_samples
@@ -236,29 +236,6 @@ class Recorder:
         network = fast_module(run.average, next(run.average.parameters()).device).eval()
         path = self.folder / "predictions" / f"step_{run.step:07d}.png"
         write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
-
-
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM or Ctrl-C sets; the second one acts as usual."""
-    stopping = threading.Event()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def restore() -> None:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    def stop(*_: object) -> None:
-        stopping.set()
-        restore()
-
-    for kind in kinds:
-        signal.signal(kind, stop)
-    try:
-        yield stopping
-    finally:
-        restore()
 
 
 def run_training(path: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> int:
