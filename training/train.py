@@ -3,8 +3,9 @@
 In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
 `best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (for `--resume`), `stable.pt`
 (the state before a trapezoid's decay, from which a run with more steps resumes), `config.yaml`, `log.csv`, and
-`predictions/` (predictions for a few frames at each check).  SIGTERM or Ctrl-C saves the
-state and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
+`predictions/` (predictions for a few frames at each check).  With a section `judge`, the judge of chips is trained after
+the network and written to the same checkpoints (`judge.state.pt`: its state).  SIGTERM or Ctrl-C saves the state and
+exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from training.averaging import ema_update
 from training.config import CropSampling, TrainingConfig, load_config, snapshot
 from training.distributed import DistributedProcess, start_process
 from training.interruption import interruption
+from training.judge.train import add_judge, recordings_of
 from training.log import EVERY_STEPS, TrainingLog
 from training.losses import LossValue, part_names, segmentation_loss
 from training.optimisation import autocast, decay_start
@@ -43,7 +45,7 @@ CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
 def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
-    """Train to the last step, until early stopping, or until SIGTERM; return the run."""
+    """Train to the last step, until early stopping, or until SIGTERM, then the judge; return the network's run."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
     with start_process(config.device) as process:
@@ -52,6 +54,8 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
             if process.is_first:
                 print(f"reading {config.data}", flush=True)
             data = read_data(config)
+        if config.judge:
+            recordings_of(config)  # raises before the network's hours what would be raised after them
         plan = StepPlan.of(config, len(data.frames), process.world)
         if resume:
             resume_run(run, folder, config, plan.steps)
@@ -64,6 +68,8 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
             recorder.close(
                 run, "done" if not stopping.is_set() else f"stopped at step {run.step}; continue with --resume"
             )
+    if config.judge and process.is_first and not stopping.is_set():
+        add_judge(config, folder, resume, process.device)
     return run
 
 

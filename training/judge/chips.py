@@ -78,9 +78,7 @@ def collect_chips(recordings: Sequence[LabelledRecording], how: ChipSettings, ca
 
     Raise BrokenDataError for videos that cannot be decoded, DataError where no recording is a labelled video.
     """
-    clips = [recording for recording in recordings if isinstance(recording, Clip)]
-    if not clips:
-        raise DataError(f"data: no labelled video among {len(recordings)} recordings; expected one or more")
+    clips = videos(recordings)
     most = max(MAX_LOOK, how.max_chips // len(clips))
     parts = []
     for number, clip in enumerate(clips):
@@ -88,6 +86,15 @@ def collect_chips(recordings: Sequence[LabelledRecording], how: ChipSettings, ca
         if number % 40 == 39:
             print(f"chips: {number + 1} of {len(clips)} clips, {sum(map(len, parts))} chips", flush=True)
     return ChipSet(parts, LAGS_S, CHIP_PX)
+
+
+def videos(recordings: Sequence[LabelledRecording]) -> list[Clip]:
+    """Return the labelled videos; raise DataError where there is none."""
+    clips = [recording for recording in recordings if isinstance(recording, Clip)]
+    if not clips:
+        splits = ", ".join(sorted({recording.split for recording in recordings})) or "no split"
+        raise DataError(f"data: {len(recordings)} recordings of {splits}, none a labelled video; expected one or more")
+    return clips
 
 
 def _cached(clip: Clip, every_s: float, most: int, folder: Path) -> RecordingChips:
