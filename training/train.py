@@ -3,9 +3,9 @@
 In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
 `best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (for `--resume`), `stable.pt`
 (the state before a trapezoid's decay, from which a run with more steps resumes), `config.yaml`, `log.csv`, and
-`predictions/` (predictions for a few frames at each check).  With a section `judge`, the judge of chips is trained after
-the network and written to the same checkpoints (`judge.state.pt`: its state).  SIGTERM or Ctrl-C saves the state and
-exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
+`predictions/` (predictions for a few frames at each check).  With a section `judge`, the judge of chips is trained
+after the network and written to the same checkpoints; `judge.state.pt` is its state.  SIGTERM or Ctrl-C saves the state
+and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
 import argparse

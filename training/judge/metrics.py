@@ -16,6 +16,7 @@ from training.judge.chip_set import MOTION, STATIC, ChipSet
 
 BATCH = 256
 SIZES_PX = (0.0, 5.0, 8.0, 12.0, 20.0, 1e4)
+BINS = 10  # of probability
 LEAST_CHIPS = 20  # of a size, for a share
 Floats = NDArray[np.float32]
 
@@ -59,6 +60,21 @@ def judge_metrics(judge: Judge, chips: ChipSet, device: torch.device) -> dict[st
         if rows.sum() >= LEAST_CHIPS:
             figures[f"found_from_{least:g}_px"] = float(np.mean(made.target[rows] > 0))
     return {name: round(value, 4) for name, value in figures.items() if value is not None}
+
+
+def calibration_error(judge: Judge, chips: ChipSet, device: torch.device) -> float:
+    """Return the expected calibration error of the target's calibrated probability, where both kinds weigh the same.
+
+    The mean over BINS equal intervals of |share of targets - mean probability|, weighted by their chips (Guo et al.,
+    ICML 2017).
+    """
+    scale, offset = judge.get_buffer("target_scale").tolist()
+    logits = scale * outputs(judge, chips, np.arange(len(chips)), device).target.astype(float) + offset
+    probability, is_target = 0.5 * (1 + np.tanh(logits / 2)), chips.is_target
+    weights = np.where(is_target, 0.5 / max(1, is_target.sum()), 0.5 / max(1, (~is_target).sum()))
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights * (is_target - probability), minlength=BINS)
+    return round(float(np.abs(gaps).sum()), 4)
 
 
 def metrics_line(figures: dict[str, float]) -> str:
