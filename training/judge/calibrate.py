@@ -19,7 +19,6 @@ from training.judge.metrics import outputs
 
 KNOWN_PERCENTILE = 99.0  # of training's distances: novelty 1
 SCALES = np.exp(np.linspace(math.log(0.05), math.log(20.0), 241))  # of class logits
-MAX_SCALE = 20.0
 NEWTON_STEPS = 50
 Floats = NDArray[np.float64]
 
@@ -69,7 +68,7 @@ def platt_scaling(logits: NDArray[np.float32], is_target: NDArray[np.bool_], wei
         line = line - step
         if np.abs(step).max() < 1e-7:
             break
-    return float(np.clip(line[0], 1 / MAX_SCALE, MAX_SCALE)), float(line[1])
+    return float(line[0]), float(line[1])
 
 
 def class_scale(logits: NDArray[np.float32], classes: NDArray[np.int64], weights: Floats) -> float:

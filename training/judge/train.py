@@ -66,7 +66,7 @@ def learn_judge(
     calibrate(run.average, train, check, device)
     figures = judge_metrics(run.average, check, device)
     say(f"judge: {metrics_line(figures)}")
-    summary = {**asdict(settings), **asdict(how), "step": run.step, "check": figures}
+    summary = {**asdict(settings), **asdict(how), "step": run.step, "figures": figures}
     summary |= {name: {"clips": len(found.parts), **found.counts()} for name, found in chips.items()}
     return LearnedJudge(run.average.cpu(), summary)
 
@@ -110,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", action="append", required=True, help="folder of labelled videos; may be repeated")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, a .safetensors file")
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--steps", type=int, default=0)
-    length.add_argument("--minutes", type=float, default=0.0, help="of computing, in place of a number of steps")
+    length.add_argument("--steps", type=int)
+    length.add_argument("--minutes", type=float, help="of computing, in place of a number of steps")
     parser.add_argument("--batch", type=int, default=FitSettings.batch, help="chips in a step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=FitSettings.lr, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FitSettings.seed)
@@ -137,12 +137,12 @@ def run(options: argparse.Namespace) -> None:
     """Train and write the checkpoint; raise ConfigError for wrong options, and what reading data raises."""
     for name in ("steps", "minutes", "batch", "lr", "every_s", "max_chips", "threads"):
         value = getattr(options, name)
-        if value <= 0 and not (name in ("steps", "minutes") and (options.steps > 0 or options.minutes > 0)):
+        if value is not None and not value > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; must be above 0")
     load(options.checkpoint)  # before minutes of work for one that cannot be read
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
-    settings = FitSettings(options.steps, options.minutes, options.batch, options.lr, options.seed)
+    settings = FitSettings(options.steps or 0, options.minutes or 0.0, options.batch, options.lr, options.seed)
     how = ChipSettings(options.every_s, options.max_chips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sets, state = open_sets(options.data, ["train"], ["val"]), options.out.with_suffix(".state.pt")
