@@ -134,7 +134,8 @@ class FusedJudge:
                 assert isinstance(norm, nn.BatchNorm2d)
                 self._network.body[number] = fuse_conv_bn_eval(layer, norm)
                 self._network.body[number + 1] = nn.Identity()
-        self._body = self._network.body.to(self._dtype, memory_format=torch.channels_last)
+        self._body = self._network.body.to(self._dtype)
+        self._body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, chips: NDArray[np.uint8]) -> Verdicts:
