@@ -31,7 +31,6 @@ from training.averaging import ema_update
 from training.config import CropSampling, TrainingConfig, load_config, snapshot
 from training.distributed import DistributedProcess, start_process
 from training.interruption import interruption
-from training.judge.train import add_judge, recordings_of
 from training.log import EVERY_STEPS, TrainingLog
 from training.losses import LossValue, part_names, segmentation_loss
 from training.optimisation import autocast, decay_start
@@ -54,7 +53,9 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
             if process.is_first:
                 print(f"reading {config.data}", flush=True)
             data = read_data(config)
-        if config.judge:
+        if config.judge:  # imported where it is used: a network alone is trained with fewer packages
+            from training.judge.train import add_judge, recordings_of
+
             recordings_of(config)  # raises before the network's hours what would be raised after them
         plan = StepPlan.of(config, len(data.frames), process.world)
         if resume:
