@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.native import processor
+
 CHANNELS = (32, 48, 96, 128)
 DEVIATION_FLOOR = 4.0  # grey levels added to the chip's deviation, so that noise on a clear sky is not amplified
 
@@ -48,8 +50,7 @@ class Judge(nn.Module):
 
     def features(self, chips: Tensor) -> Tensor:
         """Return pooled features (N, F) of normalised chips (N, T, S, S)."""
-        maps: Tensor = self.body(torch.cat([chips, chips[:, :1] - chips[:, 1:]], dim=1))
-        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        return pooled(self.body(with_differences(chips)))
 
     def forward(self, chips: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of a target (N,) and of the classes (N, num_class), uncalibrated, of normalised chips."""
@@ -62,6 +63,16 @@ class Judge(nn.Module):
         distances = ((features[:, None] - means) @ whitening).norm(dim=2)
         nearest: Tensor = distances.amin(dim=1)
         return nearest
+
+
+def with_differences(chips: Tensor) -> Tensor:
+    """Return the body's input (N, 2 T - 1, S, S): chips (N, T, S, S), and the newest frame minus each other one."""
+    return torch.cat([chips, chips[:, :1] - chips[:, 1:]], dim=1)
+
+
+def pooled(maps: Tensor) -> Tensor:
+    """Return the features (N, 2 C) of the body's output (N, C, h, w): its mean and its maximum."""
+    return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
 def normalised(chips: Tensor) -> Tensor:
@@ -105,9 +116,16 @@ class Verdicts:
 
 
 class FusedJudge:
-    """A trained judge prepared for inference: BatchNorm folded, on the CPU, where it takes milliseconds."""
+    """A trained judge prepared for inference: BatchNorm folded, on the CPU, where it takes milliseconds.
 
-    def __init__(self, judge: Judge) -> None:
+    Args:
+        judge: the network.
+        dtype: of the convolutions; by default bfloat16 where the processor multiplies it in vectors, else float32.
+            Heads and novelty are always computed in float32.
+    """
+
+    def __init__(self, judge: Judge, dtype: torch.dtype | None = None) -> None:
+        self._dtype = dtype or (torch.bfloat16 if "avx512_bf16" in processor.features() else torch.float32)
         self._network = deepcopy(judge).eval()
         layers = list(self._network.body)
         for number, layer in enumerate(layers):
@@ -116,6 +134,8 @@ class FusedJudge:
                 assert isinstance(norm, nn.BatchNorm2d)
                 self._network.body[number] = fuse_conv_bn_eval(layer, norm)
                 self._network.body[number + 1] = nn.Identity()
+        self._body = self._network.body.to(self._dtype)
+        self._body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, chips: NDArray[np.uint8]) -> Verdicts:
@@ -124,7 +144,8 @@ class FusedJudge:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the work is small, and the segmentation's threads need the cores
         try:
-            features = network.features(torch.from_numpy(normalised_by_table(chips)))
+            images = with_differences(torch.from_numpy(normalised_by_table(chips)))
+            features = pooled(self._body(images.to(self._dtype, memory_format=torch.channels_last)).float())
             scale, offset = network.get_buffer("target_scale")
             target = network.target(features)[:, 0] * scale + offset
             classes = torch.softmax(network.classes(features) * network.get_buffer("class_scale"), dim=1)

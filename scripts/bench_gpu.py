@@ -250,7 +250,7 @@ def network() -> DASNet:
     header = json.loads(content[8:start])
     net = DASNet(**json.loads(header.pop("__metadata__")["dasnet"])["arguments"])
     for name, entry in header.items():
-        if name.startswith("classifier."):
+        if name.startswith(("classifier.", "judge.")):
             continue
         first, last = (start + offset for offset in entry["data_offsets"])
         values = np.frombuffer(content[first:last], DTYPES[entry["dtype"]]).reshape(entry["shape"])

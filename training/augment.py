@@ -22,7 +22,6 @@ from training.synthetic import add_decoys
 Random = np.random.Generator
 Floats = npt.NDArray[np.float32]
 
-PASTED_PX = (5, 44)  # range of the longer side of a pasted object
 MAX_PASTED_SCALE = 1.3  # small objects are not enlarged further
 COVERAGE = 0.45  # share of a downscaled pixel that an object must cover to keep its label
 
@@ -111,7 +110,7 @@ class CropSampler:
         lifted = lift(*self.frames.read(frame), frame, LABEL_OF[clip_class]) if frame.boxes else None
         if lifted is None:
             return image, labels
-        size_px = float(np.exp(rng.uniform(np.log(PASTED_PX[0]), np.log(PASTED_PX[1]))))
+        size_px = float(np.exp(rng.uniform(*np.log(self.how.pasted_px))))
         return place(rng, image, labels, lifted, size_px, LABEL_OF[clip_class])
 
 

@@ -51,6 +51,7 @@ class Augmentation(Section):
     paste_share: Share = 0.25
     decoy_share: Share = 0.25
     overlay_share: Share = 0.2
+    pasted_px: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(default=[5, 44])  # longer side
     grey: Flag = True  # training crops and the network's input in use are converted to greyscale
     invert_share: Share = 0.25
 
@@ -65,6 +66,8 @@ class Augmentation(Section):
     def _scales_are_ordered(self) -> "Augmentation":
         if self.scale_min >= self.scale_max:
             raise ValueError(f"sampling.augmentation.scale_min = {self.scale_min}; must be below {self.scale_max}")
+        if self.pasted_px[0] > self.pasted_px[1]:
+            raise ValueError(f"sampling.augmentation.pasted_px = {self.pasted_px}; must be [least, most]")
         return self
 
     @property
@@ -142,6 +145,17 @@ class EarlyStopping(Section):
     min_delta: NotNegative = 0.001
 
 
+class JudgeTraining(Section):
+    """How the judge is trained, after the network (see `training.judge`); on videos only."""
+
+    steps: PositiveInt = 3000
+    batch: PositiveInt = 96  # chips per step
+    lr: Positive = 2e-3  # the peak of the schedule
+    every_s: Positive = 0.5  # mean time between two looks at a clip
+    max_chips: PositiveInt = 60000
+    check_splits: list[Split] = Field(default=["val"], min_length=1)  # held out, to calibrate on
+
+
 class TrainingConfig(Section):
     """All settings of a training run."""
 
@@ -177,6 +191,7 @@ class TrainingConfig(Section):
     every_other_frame: PositiveInt = 1
     save_every_steps: PositiveInt = 200
     check_every_steps: Count = 0  # 0: after each epoch
+    judge: JudgeTraining | None = None  # none is trained
     tensorboard: Flag = False
     out: Text = ""  # folder of the run; `--out` overrides it
 
@@ -209,6 +224,8 @@ class TrainingConfig(Section):
     def _fits_together(self) -> "TrainingConfig":
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError(f"steps = {self.steps}, epochs = {self.epochs}; must be one of them, above 0")
+        if self.judge and (both := sorted({*self.judge.check_splits} & {*self.splits})):
+            raise ValueError(f"judge.check_splits = {self.judge.check_splits}; must be others than splits, not {both}")
         schedule = self.schedule
         if isinstance(schedule, Trapezoid) and self.steps and schedule.decay_steps > self.steps:
             raise ValueError(f"schedule.decay_steps = {schedule.decay_steps}; must be 0 to {self.steps}")

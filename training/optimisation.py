@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedules, autocast, weight averaging (EMA) and early stopping.
+"""Optimizer, learning-rate schedules, autocast and early stopping.
 
 `training.state` saves their state.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.native.processor import has_fast_bf16
 from training.config import Cosine, EarlyStopping, Optimizer, Plateau, TrainingConfig, Trapezoid
@@ -113,15 +113,3 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         precision = "bf16" if fast else "fp32"
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
-
-
-@torch.no_grad()
-def ema_update(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Update an exponential moving average of weights and running statistics with decay `keep`."""
-    targets, sources = _floats(average), _floats(network)
-    torch._foreach_lerp_(targets, sources, 1 - keep)
-
-
-def _floats(network: nn.Module) -> list[Tensor]:
-    buffers = [item for item in network.buffers() if item.is_floating_point()]
-    return [*network.parameters(), *buffers]

@@ -3,17 +3,16 @@
 In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the last checkpoint),
 `best_loss.safetensors` and `best_iou.safetensors` (the best in validation), `state.pt` (for `--resume`), `stable.pt`
 (the state before a trapezoid's decay, from which a run with more steps resumes), `config.yaml`, `log.csv`, and
-`predictions/` (predictions for a few frames at each check).  SIGTERM or Ctrl-C saves the
-state and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
+`predictions/` (predictions for a few frames at each check).  With a section `judge`, the judge of chips is trained
+after the network and written to the same checkpoints; `judge.state.pt` is its state.  SIGTERM or Ctrl-C saves the state
+and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
 """
 
 import argparse
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +27,13 @@ from model.errors import ModelError
 from model.fused import FusedDASNet
 from pipeline.errors import ConfigError, DasnetError
 from pipeline.runtime.interruption import end_quietly
+from training.averaging import ema_update
 from training.config import CropSampling, TrainingConfig, load_config, snapshot
 from training.distributed import DistributedProcess, start_process
+from training.interruption import interruption
 from training.log import EVERY_STEPS, TrainingLog
 from training.losses import LossValue, part_names, segmentation_loss
-from training.optimisation import autocast, decay_start, ema_update
+from training.optimisation import autocast, decay_start
 from training.quick_eval import quick_eval
 from training.sample_predictions import write_predictions
 from training.samples import TrainingData, batches, network_input, read_data, steps_per_epoch, training_samples
@@ -43,7 +44,7 @@ CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
 def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
-    """Train to the last step, until early stopping, or until SIGTERM; return the run."""
+    """Train to the last step, until early stopping, or until SIGTERM, then the judge; return the network's run."""
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
     with start_process(config.device) as process:
@@ -52,6 +53,10 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
             if process.is_first:
                 print(f"reading {config.data}", flush=True)
             data = read_data(config)
+        if config.judge:  # imported where it is used: a network alone is trained with fewer packages
+            from training.judge.train import add_judge, recordings_of
+
+            recordings_of(config)  # raises before the network's hours what would be raised after them
         plan = StepPlan.of(config, len(data.frames), process.world)
         if resume:
             resume_run(run, folder, config, plan.steps)
@@ -64,6 +69,8 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
             recorder.close(
                 run, "done" if not stopping.is_set() else f"stopped at step {run.step}; continue with --resume"
             )
+    if config.judge and process.is_first and not stopping.is_set():
+        add_judge(config, folder, resume, process.device)
     return run
 
 
@@ -236,29 +243,6 @@ class Recorder:
         network = fast_module(run.average, next(run.average.parameters()).device).eval()
         path = self.folder / "predictions" / f"step_{run.step:07d}.png"
         write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
-
-
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM or Ctrl-C sets; the second one acts as usual."""
-    stopping = threading.Event()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def restore() -> None:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    def stop(*_: object) -> None:
-        stopping.set()
-        restore()
-
-    for kind in kinds:
-        signal.signal(kind, stop)
-    try:
-        yield stopping
-    finally:
-        restore()
 
 
 def run_training(path: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> int:

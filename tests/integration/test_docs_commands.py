@@ -44,9 +44,8 @@ TESTED_ELSEWHERE = {  # a command -> the test that runs it, or one that does the
     "python3 scripts/decision_curve.py hard decision.png --data FOLDER --checkpoint out/field/ema.safetensors": (
         "tests/integration/test_evaluate_clips.py"
     ),
-    "python3 scripts/train_classifier.py out/field/ema.safetensors --data FOLDER --out out/field/dasnet.safetensors": (
-        "tests/unit/training/test_classifier.py"
-    ),
+    "nice -n 19 python3 -m training.judge.train out/field/ema.safetensors --data FOLDER "
+    "--out out/field/dasnet.safetensors --steps 3000": "tests/unit/training/judge/test_judge_training.py",
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": (
         "tests/integration/test_class_evidence.py"
     ),

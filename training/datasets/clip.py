@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.capture.source import DecodedFrame
 from pipeline.errors import SourceError
 from training.datasets.recording import (
     BrokenDataError,
@@ -45,19 +46,26 @@ class Clip(LabelledRecording):
 
     def read(self, numbers: Collection[int]) -> Iterator[LabelledFrame]:
         """Yield the given frames, in order."""
+        wanted = {number for number in numbers if number < len(self.frames)}
+        for decoded in self.decoded():
+            if decoded.number in wanted:
+                image, objects = as_rgb(decoded.pixels), self.frames[decoded.number]
+                yield LabelledFrame(decoded.number, image, label_map(image, objects), objects)
+                wanted.remove(decoded.number)
+            if not wanted:
+                return
+
+    def decoded(self) -> Iterator[DecodedFrame]:
+        """Yield the labelled frames as decoded, without their labels; raise BrokenDataError."""
         from pipeline.capture.recordings import open_recording
 
-        wanted = {number for number in numbers if number < len(self.frames)}
         try:
             recording = open_recording(self.path)
             try:
-                for picture in recording.frames():
-                    if picture.number in wanted:
-                        image, objects = _as_rgb(picture.pixels), self.frames[picture.number]
-                        yield LabelledFrame(picture.number, image, label_map(image, objects), objects)
-                        wanted.remove(picture.number)
-                    if not wanted:
+                for decoded in recording.frames():
+                    if decoded.number >= len(self.frames):
                         return
+                    yield decoded
             finally:
                 recording.close()
         except SourceError as error:
@@ -108,7 +116,8 @@ def open_clip(
     return Clip(name, path, sensor, clip_class, split, fps, width_px, height_px, frames)
 
 
-def _as_rgb(pixels: NDArray[np.uint8]) -> Image:
+def as_rgb(pixels: NDArray[np.uint8]) -> Image:
+    """Return grey pixels (H, W) as RGB; RGB (H, W, 3) unchanged."""
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 

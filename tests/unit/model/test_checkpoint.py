@@ -20,10 +20,10 @@ from support.garbage import EXTREMES, places
 
 from model import build, load
 from model.checkpoint import save, weights_digest
-from model.classifier import TargetClassifier
 from model.description import read_description, read_thresholds
 from model.errors import CheckpointError
-from model.metadata import DIGEST_KEY, METADATA_KEY, ClassifierConfig, Metadata, Preprocessing, Thresholds
+from model.judge import Judge
+from model.metadata import DIGEST_KEY, METADATA_KEY, JudgeConfig, Metadata, Preprocessing, Thresholds
 from pipeline.checkpoints import SHIPPED
 
 SMALL = {"start_out_channels": 16, "size": 3}
@@ -116,13 +116,13 @@ def test_bad_checkpoints_are_explained(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of ours with a classifier, small enough to be read hundreds of times."""
+    """A checkpoint of ours with a judge, small enough to be read hundreds of times."""
     path = tmp_path_factory.mktemp("checkpoint") / "good.safetensors"
     torch.manual_seed(0)
-    how = ClassifierConfig(classes=("uav", "bird", "clutter"), stages=1, crop_px=32, enlarged_px=32)
+    how = JudgeConfig(classes=("uav", "bird", "airplane"))
     arguments = {"num_class": 2, "start_out_channels": 8, "size": 3}
-    metadata = Metadata(arguments=arguments, classes=("uav", "bird"), classifier=how, training={"seed": 3})
-    save(path, build("dasnet", **arguments), metadata, TargetClassifier(3, 1, 32))
+    metadata = Metadata(arguments=arguments, classes=("uav", "bird"), judge=how, training={"seed": 3})
+    save(path, build("dasnet", **arguments), metadata, Judge(5, 3))
     return path
 
 
@@ -173,11 +173,13 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
         ("preprocessing.grey", 1, "1; must be true or false"),
         ("preprocessing.scale", {"infrared": 1.0}, "must be a number for each of infrared, visible"),
         ("preprocessing.scale.visible", 0, "0; must be a number from 0.01 to 64"),
-        ("classifier.stages", 9, "9; must be a whole number from 1 to 5"),
-        ("classifier.enlarged_px", 50, "50; must be a multiple of 32"),
-        ("classifier.classes", ["bird", "clutter"], "must be different, with uav among several"),
-        ("classifier.classes", ["uav", "clutter"], "must be at least uav, bird"),
-        ("classifier.least_px", 3, "3; must be an object"),
+        ("judge.frames", 1, "1; must be a whole number from 2 to 16"),
+        ("judge.classes", ["bird", "clutter"], "must be different, with uav among several"),
+        ("judge.classes", ["uav", "clutter"], "must be at least uav, bird"),
+        ("judge.fusion", 3, "3; must be an object"),
+        ("judge.fusion.bias", 1000, "1000; must be a number from -100 to 100"),
+        ("judge.fusion.min_score", math.nan, "nan; must be a number from 0 to 1"),
+        ("judge.fusion.colour", 1, "1; must be one of the keys bias, judge"),
         ("classes", ["uav", "dragon"], "must be a list of uav, bird, airplane, helicopter, clutter"),
         ("classes", ["uav", {}], "must be a list of uav"),
         ("classes", ["uav"], r"\('uav',\); must be 2, as arguments.num_class says"),
@@ -206,7 +208,6 @@ def test_metadata_is_held_to_types_ranges_and_known_keys(
 
 
 OLD_NAMES = {
-    "classifier": "closer_look",
     "thresholds": "decision",
     "continue_area_ratio": "keep_share",
     "uav_log_odds": "uav_evidence",
@@ -276,7 +277,7 @@ def test_weights_that_are_not_those_that_were_saved_are_refused(shared: Path, tm
     with pytest.raises(CheckpointError, match="weights_sha256 of its weights is"):
         load(write(path, swapped, described, weights))
     del header["__metadata__"][DIGEST_KEY]
-    assert load(write(path, header, described, weights)).classifier is not None, "older files state none"
+    assert load(write(path, header, described, weights)).judge is not None, "older files state none"
 
 
 def test_the_shipped_checkpoint_states_its_digest():

@@ -21,11 +21,12 @@ from model.checkpoint import load
 from model.metadata import Preprocessing
 from model.preprocess import prepare
 from pipeline.errors import ConfigError
+from training.averaging import ema_update
 from training.cache import cache_frames, every_nth
 from training.config import Cosine, EarlyStopping, Optimizer, load_config, parse_config
 from training.datasets import open_dataset
 from training.losses import LOSSES, part_names, segmentation_loss
-from training.optimisation import ValidationProgress, build_optimizer, ema_update, learning_rate
+from training.optimisation import ValidationProgress, build_optimizer, learning_rate
 from training.samples import WholeSamples, all_frames, batches, drawn, steps_per_epoch, stretched
 from training.validation import iou
 

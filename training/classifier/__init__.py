@@ -1,1 +1,0 @@
-"""Training of the second-stage classifier."""
