@@ -6,7 +6,7 @@ In: a `ClipResult` for each replayed clip.  Out: figures of groups by sensor, cl
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,7 +15,6 @@ from training.datasets import DataError
 from training.evaluation.bootstrap import Bounds, Ratios, difference_bounds, ratio_bounds
 from training.evaluation.clip_metrics import RATIOS, ClipMetrics, ratio, size_bin, size_bins
 
-LADDER = (1.0, 0.75, 0.5, 0.35, 0.25)  # scales of the range ladder
 PROPORTIONS = ("drones found", "negative clips alarmed")  # of independent clips
 RATES = ("false tracks/min",)
 ALL = "all"
@@ -71,16 +70,18 @@ def figure(name: str, results: Sequence[ClipResult]) -> Figure:
     """Return one of RATIOS over these results.
 
     Bounds are Clopper-Pearson's for shares of clips, exact Poisson for rates, and bootstrap over recordings for the
-    rest: frames of one recording are not independent.
+    rest, and where a recording is there at several scales: what comes from one recording is not independent.
     """
     part, whole = RATIOS[name](total(results))
+    recordings = _by_recording(results).values()
+    independent = len(recordings) == len(results)
     bounds: Bounds | None = None
-    if whole and name in PROPORTIONS:
+    if whole and name in PROPORTIONS and independent:
         bounds = clopper_pearson(int(part), int(whole))
-    elif whole and name in RATES:
+    elif whole and name in RATES and independent:
         bounds = poisson_rate(int(part), whole)
     elif whole:
-        bounds = ratio_bounds([RATIOS[name](metrics) for metrics in _by_recording(results).values()])
+        bounds = ratio_bounds([RATIOS[name](metrics) for metrics in recordings])
     return Figure(ratio(part, whole), bounds)
 
 
@@ -157,8 +158,7 @@ def _difference(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
 
 def as_row(result: ClipResult) -> dict[str, Any]:
     """Return a result as a flat mapping for the JSON file."""
-    values = asdict(result)
-    return {**values, **values.pop("metrics")}
+    return {name: value for name, value in (vars(result) | vars(result.metrics)).items() if name != "metrics"}
 
 
 def from_row(row: dict[str, Any]) -> ClipResult:

@@ -7,6 +7,8 @@ from pipeline.replay.outputs import read_detections
 from pipeline.types import Detections
 from training.datasets import Clip, DataError, open_dataset
 
+REPLAYS = Path("out/evaluation")
+
 
 def labelled_clips(folders: Sequence[Path], splits: Collection[str]) -> list[tuple[str, Clip]]:
     """Return the clips of these splits with their set: name of the data set's folder, and split.
