@@ -451,7 +451,7 @@ def evaluate_clips(
     ] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
 ) -> None:
-    """Track metrics of labelled clips, replayed through the whole pipeline: recall, false tracks, delay; with bounds."""
+    """Track metrics of labelled clips, replayed through the whole pipeline: recall, delay, false tracks; bounds."""
     from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
 
     run_evaluate_clips(ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json))

@@ -1,7 +1,8 @@
-"""Bootstrap bounds of ratios of sums over recordings; `pipeline.bounds` has exact ones of proportions and counts.  Pure.
+"""Bootstrap bounds of ratios of sums over recordings.  Pure.
 
-Recordings are drawn again, not frames, which are alike within one.  Recordings of one place and flight are alike, too:
-where a set holds several of those, the bounds are too narrow rather than too wide.
+`pipeline.bounds` has exact bounds, for proportions and rates of independent events.  Here, recordings are drawn again,
+not frames, which are alike within one.  Recordings of one place and flight are alike, too: where a set holds several of
+those, the bounds are too narrow rather than too wide.
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ def scored(clip: Clip, detections: Sequence[Detections]) -> Scored:
         if frame.ref.seq < len(clip.frames):
             labels = np.array([item.xyxy for item in clip.frames[frame.ref.seq]], np.float64).reshape(-1, 4)
             scores.append(frame.score.astype(np.float64))
-            matches.append(centre_inside(labels, frame.xyxy.astype(np.float64)).any(axis=0))
+            matches.append(np.asarray(centre_inside(labels, frame.xyxy.astype(np.float64)).any(axis=0)))
     return np.concatenate(scores), np.concatenate(matches)
 
 

@@ -152,8 +152,11 @@ def _difference(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
     if not pairs:
         return None
     before, after = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    sums = [ratio(sum(part for part, _ in row), sum(whole for _, whole in row)) for row in (before, after)]
-    return Difference(*sums, difference_bounds(before, after))
+    return Difference(_ratio_of_sums(before), _ratio_of_sums(after), difference_bounds(before, after))
+
+
+def _ratio_of_sums(ratios: Ratios) -> float:
+    return ratio(sum(part for part, _ in ratios), sum(whole for _, whole in ratios))
 
 
 def as_row(result: ClipResult) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def run(data: Path) -> None:
 
 def measured_margins_px(clip: Clip) -> list[float]:
     """Return the margins of drone labels in some of a clip's frames, averaged over both axes."""
-    margins = []
+    margins: list[float] = []
     for frame in clip.read(quick_eval_frames([clip], FRAMES, FRAMES)[clip.name]):
         for item in frame.objects:
             mask, _, _ = box_mask(frame.image, item.xyxy)

@@ -52,7 +52,7 @@ class Shrinking:
         return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
 
 
-def noise_level(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> float:
+def noise_level(pixels: NDArray[np.integer | np.floating]) -> float:
     """Return the standard deviation of the brightness noise of a frame, HxW or HxWx3.
 
     Immerkaer, 1996, doi 10.1006/cviu.1996.0060; the median over blocks, most of which have no texture.
