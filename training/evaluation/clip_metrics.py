@@ -19,6 +19,7 @@ from training.masks import Box
 
 DRONE = "drone"
 SIZE_EDGES_PX = (3.0, 5.0, 8.0, 12.0, 20.0)  # of the apparent size, see `apparent_px`
+LEAST_OBJECT_SHARE = 0.4  # of a label's side: small labels are drawn with less than the usual margin (measured)
 BOX_MARGIN = 0.5  # a track matches a label if its centre lies in the label's box, enlarged by this share
 MATCHING_IOU = 0.5
 
@@ -141,9 +142,10 @@ def size_bin(apparent_px: float) -> str:
 
 
 def apparent_px(label: Box, label_margin_px: float) -> float:
-    """Return the longest side of the object in a label's box, at least 1."""
+    """Return the longest side of the object in a label's box."""
     x0, y0, x1, y1 = label
-    return max(1.0, max(x1 - x0, y1 - y0) - 2 * label_margin_px)
+    side_px = max(x1 - x0, y1 - y0)
+    return max(LEAST_OBJECT_SHARE * side_px, side_px - 2 * label_margin_px)
 
 
 def median_apparent_px(clip: Clip, label_margin_px: float) -> float:

@@ -22,29 +22,32 @@ DRONE_HEAD = ("found", *PER_FRAME, "delay s", "id switches")
 ONE_SIDED = 0.9  # a two-sided interval whose upper bound holds on one side with 95% confidence
 
 
-def tables(results: Sequence[ClipResult]) -> str:
+def tables(results: Iterable[ClipResult]) -> str:
     """Return all tables of an evaluation, those of the range ladder where there are shrunk clips."""
-    recorded = _distinct(grouped(one for one in results if one.scale == 1))
-    parts = [drone_table(recorded), *_size_tables("drones", recorded), negative_table(recorded)]
-    if any(one.scale != 1 for one in results):
-        ladder = _distinct(grouped(one for one in results if one.metrics.drone_clips))
-        parts += [*_size_tables("range ladder", ladder), scale_table(results)]
+    results = list(results)
+    drones = [one for one in results if one.metrics.drone_clips]
+    recorded = _groups(one for one in drones if one.scale == 1)
+    negative = _groups(one for one in results if one.metrics.negative_clips)
+    parts = [drone_table(recorded), *_size_tables("drones", recorded), negative_table(negative)]
+    if any(one.scale != 1 for one in drones):
+        parts += [*_size_tables("range ladder", _groups(drones)), scale_table(drones)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _groups(results: Iterable[ClipResult]) -> dict[str, list[ClipResult]]:
+    """Return the groups without those that a later one equals."""
+    groups = grouped(results)
+    last = {tuple(id(one) for one in members): name for name, members in groups.items()}
+    return {name: members for name, members in groups.items() if name in last.values()}
 
 
 def _size_tables(title: str, groups: Mapping[str, Sequence[ClipResult]]) -> list[str]:
     return [recall_by_size_table(title, groups), delay_by_size_table(title, groups)]
 
 
-def _distinct(groups: Mapping[str, list[ClipResult]]) -> dict[str, list[ClipResult]]:
-    """Return the groups without those that a later one equals."""
-    last = {tuple(id(one) for one in results): name for name, results in groups.items()}
-    return {name: results for name, results in groups.items() if name in last.values()}
-
-
 def drone_table(groups: Mapping[str, Sequence[ClipResult]]) -> str:
-    """Return the table of detection, a line per group with drones."""
-    rows = [[name, *_drone_cells(results)] for name, results in groups.items() if total(results).drone_clips]
+    """Return the table of detection, a line per group."""
+    rows = [[name, *_drone_cells(results)] for name, results in groups.items()]
     return _table(["drones", *DRONE_HEAD], rows)
 
 
@@ -55,20 +58,19 @@ def _drone_cells(results: Sequence[ClipResult]) -> list[str]:
 
 
 def negative_table(groups: Mapping[str, Sequence[ClipResult]]) -> str:
-    """Return the table of false alarms, a line per group with clips without a drone."""
+    """Return the table of false alarms, a line per group."""
     rows = []
     for name, results in groups.items():
         one = total(results)
-        if one.negative_clips:
-            hours = one.negative_s / 3600
-            at_most = poisson_rate(one.false_tracks, hours, ONE_SIDED)[1]
-            figures = [_cell("negative clips alarmed", results), _cell("false tracks/min", results, digits=1)]
-            rows.append([name, *figures, f"{at_most:.1f}", f"{hours:.3f} h"])
+        hours = one.negative_s / 3600
+        at_most = poisson_rate(one.false_tracks, hours, ONE_SIDED)[1]
+        figures = [_cell("negative clips alarmed", results), _cell("false tracks/min", results, digits=1)]
+        rows.append([name, *figures, f"{at_most:.1f}", f"{hours:.3f} h"])
     return _table(["clips without a drone", "alarmed", "false tracks/min", "alarms/h, at most", "recorded"], rows)
 
 
 def recall_by_size_table(title: str, groups: Mapping[str, Sequence[ClipResult]]) -> str:
-    """Return the table of recall by the labels' apparent size, a line per group with drones."""
+    """Return the table of recall by the labels' apparent size, a line per group."""
 
     def cell(one: OfSize | None) -> str:
         return "-" if one is None else f"{_bounded(one.recall.value, one.recall.bounds)} of {one.labels}"
@@ -77,7 +79,7 @@ def recall_by_size_table(title: str, groups: Mapping[str, Sequence[ClipResult]])
 
 
 def delay_by_size_table(title: str, groups: Mapping[str, Sequence[ClipResult]]) -> str:
-    """Return the table of delay by the clips' median apparent size, a line per group with drones."""
+    """Return the table of delay by the clips' median apparent size, a line per group."""
 
     def cell(one: OfSize | None) -> str:
         if one is None or not one.clips:
@@ -98,8 +100,7 @@ def scale_table(results: Sequence[ClipResult]) -> str:
     """Return the table of the range ladder, a line per sensor and scale."""
     steps: dict[tuple[str, float], list[ClipResult]] = {}
     for one in results:
-        if one.metrics.drone_clips:
-            steps.setdefault((one.sensor, -one.scale), []).append(one)
+        steps.setdefault((one.sensor, -one.scale), []).append(one)
     rows = [[f"{sensor} x {-scale:g}", *_drone_cells(step)] for (sensor, scale), step in sorted(steps.items())]
     return _table(["scale", *DRONE_HEAD], rows)
 

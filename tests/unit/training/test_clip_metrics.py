@@ -87,10 +87,10 @@ def test_recall_is_told_by_the_apparent_size_of_the_drone():
     rows = [row(n) for n in range(10, 30)]
     figures = evaluate_clip(clip(), rows, FRAMES)
     assert figures.labelled_of_size == {">= 20 px": 40} and figures.right_of_size == {">= 20 px": 20}
-    figures = evaluate_clip(clip(), rows, FRAMES, label_margin_px=7.0)
-    assert figures.labelled_of_size == {"5-8 px": 40} and figures.right_of_size == {"5-8 px": 20}
-    assert median_apparent_px(clip(), 7.0) == 6 and math.isnan(median_apparent_px(clip("bird"), 7.0))
-    assert apparent_px((0, 0, 12, 20), 4.0) == 12 and apparent_px((0, 0, 5, 6), 4.0) == 1
+    figures = evaluate_clip(clip(), rows, FRAMES, label_margin_px=5.0)
+    assert figures.labelled_of_size == {"8-12 px": 40} and figures.right_of_size == {"8-12 px": 20}
+    assert median_apparent_px(clip(), 5.0) == 10 and math.isnan(median_apparent_px(clip("bird"), 7.0))
+    assert apparent_px((0, 0, 12, 20), 4.0) == 12 and apparent_px((0, 0, 8, 10), 4.0) == 4
     assert [size_bin(px) for px in (1, 3, 4.9, 8, 20)] == ["< 3 px", "3-5 px", "3-5 px", "8-12 px", ">= 20 px"]
 
 

@@ -78,7 +78,7 @@ def test_recall_and_delay_by_apparent_size():
 def test_tables_have_bounds_and_leave_out_groups_that_say_the_same():
     text = tables(CLIPS)
     assert "| all | 2 of 3 (0.094-0.992) | 0.500 (" in text
-    assert "| infrared bird | 1 of 2 (0.013-0.987) | 3.0 (0.6-8.8) | 465.2 | 0.017 h |" in text
+    assert "| all | 1 of 2 (0.013-0.987) | 3.0 (0.6-8.8) | 465.2 | 0.017 h |" in text
     assert "| set hard |" not in text and "range ladder" not in text and "| b | 1 of 1 (0.025-1.000) |" in text
     laddered = tables([*CLIPS, drone("d1", 40, scale=0.5, size="3-5 px", apparent_px=3.0)])
     assert "range ladder: recall" in laddered and "| infrared x 0.5 | 1 of 1 (0.025-1.000) | 0.400 |" in laddered
