@@ -20,8 +20,8 @@ from training.evaluation.clip_sets import labelled_clips
 from training.masks import box_mask
 from training.quick_eval import quick_eval_frames
 
-# By camera, in pixels of the recording; measured 3.9 and 8.7 for the first two, up to 0.4 for the others, whose labels
-# are documented to have 1.  (The indoor recordings of `optris_pi` have 2.5 to 5; its outdoor ones are evaluated.)
+# By camera, in pixels of the recording.  Measured: 3.9 and 9.4 for the first two, 1.1, 0.5 and 0.0 for those of Anti-UAV,
+# 2.4 for `optris_pi`, most of which are indoor recordings with looser labels; its outdoor ones were labelled with 1.
 LABEL_MARGIN_PX = {
     "dronedet_infrared": 4.0,
     "dronedet_visible": 9.0,
