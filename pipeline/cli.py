@@ -461,22 +461,30 @@ def evaluate(
     )
 
 
-@app.command(epilog="Example: `dasnet evaluate-clips hard --data FOLDER --json clips.json`")
+@app.command(epilog="Example: `dasnet evaluate-clips hard --data FOLDER --ladder --json clips.json`")
 def evaluate_clips(
-    split: Annotated[str, typer.Argument(metavar="SET", help="Split of the data: train, val, hard, test or all.")],
-    data: Annotated[Path, typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled clips.")],
+    splits: Annotated[
+        list[str], typer.Argument(metavar="SET...", help="Splits of the data: train, val, hard, test or all.")
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="FOLDER", envvar="DASNET_CLIPS", help="The labelled clips; several times for several."),
+    ],
     checkpoint: CheckpointOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where replays are stored.")] = Path(
         "out/evaluation"
     ),
     engine: EngineOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Evaluate 16 fixed clips only.")] = False,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Evaluate clips of drones also shrunk, as if farther away.")
+    ] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
 ) -> None:
-    """Track metrics of labelled clips, replayed through the whole pipeline: recall, false tracks, delay."""
+    """Track metrics of labelled clips, replayed through the whole pipeline: recall, delay, false tracks; bounds."""
     from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
 
-    run_evaluate_clips(ClipEvaluationOptions(split, data, checkpoint, out, engine, quick, json))
+    run_evaluate_clips(ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json))
 
 
 @app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")

@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from model.checkpoint import Loaded
 from model.engine.engine import Engine
@@ -44,6 +46,8 @@ GPU_BATCH = 16
 
 Advance = Callable[[int, int | None], None]
 """Called with the frames so far and their total number, if that is known."""
+Transform = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Changes the pixels of a decoded frame, HxWx3 RGB or HxW."""
 
 
 class Replay:
@@ -57,6 +61,7 @@ class Replay:
         loaded: the checkpoint.
         engine: the inference engine, with this checkpoint.
         options: the command-line options.
+        transform: changes every frame before it is segmented; default: none.
     """
 
     def __init__(
@@ -68,12 +73,14 @@ class Replay:
         loaded: Loaded,
         engine: Engine,
         options: ReplayOptions,
+        transform: Transform | None = None,
     ) -> None:
         self.thumbnails = Thumbnails(folder)
         self._path, self._name, self._source, self._folder = path, name, source, folder
         self._metadata = loaded.metadata
         self._engine = engine
         self._options = options
+        self._transform = transform
         view = CameraView(options.scale, options.ignore, options.region)
         self._segmenter = Segmenter(engine, options.threshold, {name: view})
         self._stage = TrackStage(self._segmenter.thresholds)
@@ -168,7 +175,7 @@ class Replay:
             self._recorder.add_duration("decode", decoded.decode_ns)
             time_ns = round(decoded.pts_s * 1e9)
             ref = FrameRef(self._name, self._session, decoded.number, decoded.pts_s, time_ns, time_ns)
-            yield Frame(ref, band, decoded.pixels)
+            yield Frame(ref, band, self._transform(decoded.pixels) if self._transform else decoded.pixels)
 
     def _segment(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
         """Segment the frames in full batches.  When the recording breaks, frames that were read are still yielded."""

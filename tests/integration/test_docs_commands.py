@@ -46,6 +46,12 @@ TESTED_ELSEWHERE = {  # a command -> the test that runs it, or one that does the
     ),
     "nice -n 19 python3 -m training.judge.train out/field/ema.safetensors --data FOLDER "
     "--out out/field/dasnet.safetensors --steps 3000": "tests/unit/training/judge/test_judge_training.py",
+    "python3 scripts/calibration.py hard calibration.png --data FOLDER --checkpoint out/field/ema.safetensors": (
+        "tests/integration/test_evaluate_clips.py"
+    ),
+    "python3 scripts/clip_report.py after.json --against before.json": "tests/unit/training/test_clip_results.py",
+    "python3 scripts/clip_report.py fold1.json fold2.json --json all.json": "tests/unit/training/test_clip_results.py",
+    "python3 scripts/label_margins.py --data FOLDER": "tests/unit/training/test_operating_curves.py",
     "python3 scripts/class_evidence.py out/field/ema.safetensors --data FOLDER": (
         "tests/integration/test_class_evidence.py"
     ),

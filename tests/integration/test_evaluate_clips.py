@@ -45,9 +45,12 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     evaluated = script("evaluate_clips.py", folder, "--json", "figures.json")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "missed: IR_DRONE_015\nalarmed: none" in evaluated.stdout
-    figures = json.loads((folder / "figures.json").read_text())["all"]
-    assert (figures["drone_clips"], figures["found"], figures["negative_clips"]) == (1, 0, 1)
-    assert sum(figures["labelled_of_size"].values()) == figures["labelled"] == FRAMES
+    assert "| all | 0 of 1 (0.000-0.975) |" in evaluated.stdout
+    content = json.loads((folder / "figures.json").read_text())
+    counts = content["groups"]["all"]["counts"]
+    assert (counts["drone_clips"], counts["found"], counts["negative_clips"]) == (1, 0, 1)
+    assert sum(counts["labelled_of_size"].values()) == counts["labelled"] == FRAMES
+    assert content["groups"]["dronedet_infrared"] == content["groups"]["all"] and not content["ladder"]
 
     shown = script("failures_picture.py", folder, "failures.png")
     assert shown.stdout == "1 failures: failures.png\n", shown.stderr
@@ -56,14 +59,38 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
 
 
-def test_the_curve_over_suppression_thresholds(folder: Path):
+def test_the_range_ladder_shrinks_frames_and_labels_of_drones(folder: Path):
+    evaluated = script("evaluate_clips.py", folder, "--ladder", "--json", "figures.json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "range ladder: recall" in evaluated.stdout and "| infrared x 0.25 | 0 of 1 (" in evaluated.stdout
+    content = json.loads((folder / "figures.json").read_text())
+    assert content["groups"]["all"]["counts"]["labelled"] == FRAMES
+    rows = [row for row in content["clips"] if row["clip_class"] == "drone"]
+    assert [row["scale"] for row in rows] == [1, 0.75, 0.5, 0.35, 0.25]
+    assert sum(one["labels"] for one in content["ladder"]["all"].values()) == 5 * FRAMES
+    (header, *_) = next(folder.glob("out/evaluation/*/*/IR_DRONE_015@0.25/detections.jsonl")).read_text().splitlines()
+    assert (json.loads(header)["width"], json.loads(header)["height"]) == (80, 64)
+
+    other = folder / "clips" / "IR_DRONE_015.mp4"
+    shortened(CLIPS / "clips" / "IR_DRONE_019.mp4", FRAMES - 1, other)  # stored detections are of other frames
+    assert script("evaluate_clips.py", folder, "--json", "figures.json").returncode == 0
+    assert json.loads((folder / "figures.json").read_text())["groups"]["all"]["counts"]["labelled"] == FRAMES - 1
+
+
+def test_the_suppression_curve_and_calibration_of_what_is_stored(folder: Path):
     assert script("evaluate_clips.py", folder).returncode == 0
     drawn = script("decision_curve.py", folder, "curve.png")
     assert drawn.returncode == 0, drawn.stderr
-    rows = [line for line in drawn.stdout.splitlines() if line.startswith("| hard | infrared | ")]
-    assert len(rows) == 17 and all("| 0 of 1 | 0.000 | 0 of 1 |" in row for row in rows)
-    picture = cv2.imread(str(folder / "curve.png"))
-    assert picture is not None and picture.std() > 5
+    start = f"| {folder.name} hard | dronedet_infrared | "
+    rows = [line for line in drawn.stdout.splitlines() if line.startswith(start)]
+    assert len(rows) == 17 and all(
+        "| 0 of 0 (0.000-1.000) | nan | 0.000 | 0 of 1 (0.000-0.975) |" in row for row in rows
+    )
+    calibrated = script("calibration.py", folder, "calibration.png")
+    assert calibrated.stdout.endswith("expected calibration error: dronedet_infrared nan\n"), calibrated.stderr
+    for name in ("curve.png", "calibration.png"):
+        picture = cv2.imread(str(folder / name))
+        assert picture is not None and picture.std() > 5
 
 
 def test_without_an_evaluation_there_is_nothing_to_show(folder: Path):

@@ -36,6 +36,7 @@ class Clip(LabelledRecording):
     width_px: int
     height_px: int
     frames: tuple[tuple[LabelledObject, ...], ...]
+    camera: str = ""  # that recorded it; "": unknown
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -77,7 +78,7 @@ class Clip(LabelledRecording):
 
     def settings(self) -> dict[str, Any]:
         """Return everything that determines the frames."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "camera"}
 
     def _fault(self) -> str:
         """Return the first fault of the file, its first frame and its boxes; "" without a fault."""

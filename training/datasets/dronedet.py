@@ -1,4 +1,7 @@
-"""Labelled clips in the dronedet format: `labels.json.gz`, a map of clips, and `clips/<name>.mp4`."""
+"""Labelled clips in the dronedet format: `labels.json.gz`, a map of clips, and `clips/<name>.mp4`.
+
+A clip without the key `camera` is one of the Drone-detection-dataset, which has one camera per band.
+"""
 
 import gzip
 import zlib
@@ -45,10 +48,14 @@ def _clip(path: Path, video: Path, name: str, entry: object) -> Clip:
             raise DataError(f"{place}: {key} = {shortened(entry[key])}; expected a number")
     if not isinstance(entry["frames"], list) or not all(isinstance(frame, list) for frame in entry["frames"]):
         raise DataError(f"{place}: frames = {shortened(entry['frames'])}; expected a list of objects for each frame")
+    sensor = _one_of(path, f"{name}.sensor", entry["sensor"], SENSORS)
+    camera = entry.get("camera", f"dronedet_{sensor}")
+    if not isinstance(camera, str) or not camera:
+        raise DataError(f"{place}: camera = {shortened(camera)}; expected a name")
     return Clip(
         name=name,
         path=video,
-        sensor=_one_of(path, f"{name}.sensor", entry["sensor"], SENSORS),
+        sensor=sensor,
         clip_class=_one_of(path, f"{name}.clip_class", entry["clip_class"], CLIP_CLASSES),
         split=_one_of(path, f"{name}.split", entry["split"], SPLITS),
         fps=float(entry["fps"]),
@@ -58,6 +65,7 @@ def _clip(path: Path, video: Path, name: str, entry: object) -> Clip:
             tuple(_object(path, name, f"{place}: frame {number}", item) for item in frame)
             for number, frame in enumerate(entry["frames"])
         ),
+        camera=camera,
     )
 
 

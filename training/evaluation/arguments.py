@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model.errors import ModelError
 from pipeline.errors import DasnetError
-from training.evaluation.clips import REPLAYS
+from training.evaluation.clip_sets import REPLAYS
 
 
 def program(description: str | None) -> argparse.ArgumentParser:
@@ -28,10 +28,17 @@ def parse_with_data(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def parse_with_replays(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, with data, checkpoint, and the folder of replays of `dasnet evaluate-clips`."""
+    """Parse the command line, with data sets, checkpoint, and the folder of replays of `dasnet evaluate-clips`."""
+    parser.add_argument(
+        "--data", type=Path, action="append", help="folder of labelled clips; several times for several"
+    )
     parser.add_argument("--evaluation", type=Path, default=REPLAYS, help="output folder of `dasnet evaluate-clips`")
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
-    return parse_with_data(parser)
+    options = parser.parse_args()
+    options.data = options.data or [Path(part) for part in os.environ.get("DASNET_CLIPS", "").split(os.pathsep) if part]
+    if not options.data:
+        parser.error("--data FOLDER, or DASNET_CLIPS, is required")
+    return options
 
 
 def exit_code(work: Callable[[], None]) -> int:

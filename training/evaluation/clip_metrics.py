@@ -3,10 +3,9 @@
 In: a labelled clip and the rows of its `tracks.txt`.  Out: metrics that add up over clips.  Pure.
 """
 
-import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -16,10 +15,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from training.datasets import Clip
+from training.masks import Box
 
 DRONE = "drone"
-SIZE_EDGES_PX = (8.0, 12.0, 20.0, 32.0)  # of a label's size, the square root of its area
+SIZE_EDGES_PX = (3.0, 5.0, 8.0, 12.0, 20.0)  # of the apparent size, see `apparent_px`
+LEAST_OBJECT_SHARE = 0.4  # of a label's side: small labels are drawn with less than the usual margin (measured)
 BOX_MARGIN = 0.5  # a track matches a label if its centre lies in the label's box, enlarged by this share
+MATCHING_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class TrackRow:
 
     frame: int  # 0-based
     track: int
-    xyxy: tuple[float, float, float, float]
+    xyxy: Box
 
 
 @dataclass
@@ -56,47 +58,46 @@ class ClipMetrics:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
-    @property
-    def recall(self) -> float:
-        """Share of labelled boxes with a matching track."""
-        return _ratio(self.right_centre, self.labelled)
-
-    @property
-    def precision(self) -> float:
-        """Share of track rows that match a label."""
-        return _ratio(self.right_centre, self.rows)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.right_centre, self.labelled + self.rows)
-
-    @property
-    def f1_iou(self) -> float:
-        """F1 with matches at an IoU of 0.5 or more."""
-        return _ratio(2 * self.right_iou, self.labelled + self.rows)
+    def ratio(self, name: str) -> float:
+        """Return one of RATIOS; nan without anything to count."""
+        return ratio(*RATIOS[name](self))
 
     @property
     def delay_s(self) -> float:
         """Median time from the first label to the first matching track."""
         return median(self.delays_s) if self.delays_s else float("nan")
 
-    @property
-    def false_per_minute(self) -> float:
-        """False tracks per minute of clips without drones."""
-        return _ratio(60 * self.false_tracks, self.negative_s)
+
+# Each figure is a ratio of sums over clips, given as part and whole.
+RATIOS: dict[str, Callable[[ClipMetrics], tuple[float, float]]] = {
+    "drones found": lambda one: (one.found, one.drone_clips),
+    "precision": lambda one: (one.right_centre, one.rows),
+    "recall": lambda one: (one.right_centre, one.labelled),
+    "F1": lambda one: (2 * one.right_centre, one.labelled + one.rows),
+    "F1 IoU .5": lambda one: (2 * one.right_iou, one.labelled + one.rows),
+    "negative clips alarmed": lambda one: (len(one.alarmed), one.negative_clips),
+    "false tracks/min": lambda one: (one.false_tracks, one.negative_s / 60),
+}
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, nan for a whole of 0."""
     return part / whole if whole else float("nan")
 
 
-def evaluate_clip(clip: Clip, rows: Sequence[TrackRow], frames: int) -> ClipMetrics:
-    """Return the metrics of a clip of `frames` decoded frames."""
+def evaluate_clip(
+    clip: Clip, rows: Sequence[TrackRow], frames: int, label_margin_px: float = 0.0, box_margin_px: float = 0.0
+) -> ClipMetrics:
+    """Return the metrics of a clip of `frames` decoded frames.
+
+    `label_margin_px` is the distance from the object to its label's edge, `box_margin_px` that to the edge of the rows'
+    boxes: for the IoU, tighter boxes are widened by the difference.
+    """
     if clip.clip_class != DRONE:
         tracks = {row.track for row in rows}
         alarmed = [clip.name] if tracks else []
         return ClipMetrics(negative_clips=1, alarmed=alarmed, false_tracks=len(tracks), negative_s=frames / clip.fps)
+    widening_px = max(0.0, label_margin_px - box_margin_px) * np.array([-1, -1, 1, 1])
     metrics = ClipMetrics(drone_clips=1, rows=len(rows))
     by_frame: dict[int, list[TrackRow]] = {}
     for row in rows:
@@ -111,16 +112,16 @@ def evaluate_clip(clip: Clip, rows: Sequence[TrackRow], frames: int) -> ClipMetr
         seen = by_frame.get(number, [])
         boxes = np.array([row.xyxy for row in seen]).reshape(-1, 4)
         labels = np.array([item.xyxy for item in drones]).reshape(-1, 4)
-        sizes = [size_bin(item.xyxy) for item in drones]
+        sizes = [size_bin(apparent_px(item.xyxy, label_margin_px)) for item in drones]
         metrics.labelled_of_size.update(sizes)
-        for label, row_index in _pairs(_centre_inside(labels, boxes)):
+        for label, row_index in _pairs(centre_inside(labels, boxes)):
             metrics.right_centre += 1
             metrics.right_of_size[sizes[label]] += 1
             first_right = number if first_right is None else first_right
             identity, track = drones[label].track_id, seen[row_index].track
             metrics.switches += last_track.get(identity, track) != track
             last_track[identity] = track
-        metrics.right_iou += len(_pairs(_iou(labels, boxes) >= 0.5))
+        metrics.right_iou += len(_pairs(_iou(labels, boxes + widening_px) >= MATCHING_IOU))
     if first_right is None or first_label is None:
         metrics.missed.append(clip.name)
     else:
@@ -130,15 +131,27 @@ def evaluate_clip(clip: Clip, rows: Sequence[TrackRow], frames: int) -> ClipMetr
 
 
 def size_bins() -> list[str]:
-    """Return the names of the bins of label sizes, smallest first."""
+    """Return the names of the bins of apparent sizes, smallest first."""
     between = [f"{low:g}-{high:g} px" for low, high in pairwise(SIZE_EDGES_PX)]
     return [f"< {SIZE_EDGES_PX[0]:g} px", *between, f">= {SIZE_EDGES_PX[-1]:g} px"]
 
 
-def size_bin(xyxy: tuple[float, float, float, float]) -> str:
-    """Return the bin of a box's size."""
-    x0, y0, x1, y1 = xyxy
-    return size_bins()[bisect_right(SIZE_EDGES_PX, math.sqrt(max(0.0, (x1 - x0) * (y1 - y0))))]
+def size_bin(apparent_px: float) -> str:
+    """Return the bin of an apparent size."""
+    return size_bins()[bisect_right(SIZE_EDGES_PX, apparent_px)]
+
+
+def apparent_px(label: Box, label_margin_px: float) -> float:
+    """Return the longest side of the object in a label's box."""
+    x0, y0, x1, y1 = label
+    side_px = max(x1 - x0, y1 - y0)
+    return max(LEAST_OBJECT_SHARE * side_px, side_px - 2 * label_margin_px)
+
+
+def median_apparent_px(clip: Clip, label_margin_px: float) -> float:
+    """Return the median apparent size of a clip's labelled drones; nan without one."""
+    drones = [item.xyxy for objects in clip.frames for item in objects if item.object_class == DRONE]
+    return median(apparent_px(box, label_margin_px) for box in drones) if drones else float("nan")
 
 
 def _pairs(matches: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -147,7 +160,8 @@ def _pairs(matches: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(labels, rows, strict=True) if matches[a, b]]
 
 
-def _centre_inside(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+def centre_inside(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each label (N, 4) and box (M, 4) whether the box's centre matches the label, (N, M)."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     middle, half = (labels[:, :2] + labels[:, 2:]) / 2, (labels[:, 2:] - labels[:, :2]) / 2 * (1 + BOX_MARGIN)
     near = np.abs(centres[None] - middle[:, None]) <= half[:, None]
@@ -170,39 +184,3 @@ def read_track_rows(lines: Iterable[str]) -> list[TrackRow]:
         frame, track, x, y, width, height, *_ = (float(value) for value in line.split(","))
         rows.append(TrackRow(int(frame) - 1, int(track), (x, y, x + width, y + height)))
     return rows
-
-
-def table(groups: dict[str, ClipMetrics]) -> str:
-    """Return a Markdown table with a line per group."""
-    head = (
-        "group", "drones found", "precision", "recall", "F1", "F1 IoU .5", "delay s", "id switches",
-        "negative clips alarmed", "false tracks/min",
-    )  # fmt: skip
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
-    for name, one in groups.items():
-        cells = [
-            name,
-            f"{one.found} of {one.drone_clips}",
-            *(_text(value) for value in (one.precision, one.recall, one.f1, one.f1_iou)),
-            _text(one.delay_s, 2),
-            str(one.switches),
-            f"{len(one.alarmed)} of {one.negative_clips}",
-            _text(one.false_per_minute, 1),
-        ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def size_table(groups: dict[str, ClipMetrics]) -> str:
-    """Return a Markdown table of recall by label size, a line per group with drones."""
-    lines = ["drones | " + " | ".join(size_bins()), " | ".join(["---"] * (1 + len(size_bins())))]
-    for name, one in groups.items():
-        if one.drone_clips:
-            shares = [(one.right_of_size[size], one.labelled_of_size[size]) for size in size_bins()]
-            cells = [f"{_text(_ratio(*share))} of {share[1]}" if share[1] else "-" for share in shares]
-            lines.append(" | ".join([name, *cells]))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _text(value: float, digits: int = 3) -> str:
-    return "-" if value != value else f"{value:.{digits}f}"

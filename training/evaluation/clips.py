@@ -1,27 +1,31 @@
 """`dasnet evaluate-clips`: replay labelled clips through the whole pipeline and compute track metrics.
 
-In: a folder of labelled videos, in the format of `tests/data` (labels.json.gz and clips/) or of Anti-UAV.  Out: tables
-by sensor and class.  Detections are stored and reused as long as checkpoint, threshold and engine are the same, so that
-tracking can be repeated in seconds.
+In: folders of labelled videos, in the format of `tests/data` (labels.json.gz and clips/) or of Anti-UAV.  Out: tables
+by sensor, class, camera and set, and a JSON file.  Detections are stored and reused as long as recording, checkpoint,
+threshold and engine are the same, so that tracking can be repeated in seconds.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.checkpoint import load
+from model.checkpoint import Loaded, load
 from model.engine.engine import Engine
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import read_detections
-from pipeline.replay.recording import Replay
-from training.datasets import SPLITS, Clip, DataError, open_dataset
-from training.evaluation.clip_metrics import ClipMetrics, evaluate_clip, read_track_rows, size_table, table
+from pipeline.replay.recording import Replay, content_id
+from training.datasets import SPLITS, Clip
+from training.evaluation.clip_metrics import DRONE, evaluate_clip, median_apparent_px, read_track_rows
+from training.evaluation.clip_report import ClipReport
+from training.evaluation.clip_results import ClipResult, total
+from training.evaluation.clip_sets import REPLAYS, labelled_clips
+from training.evaluation.clip_tables import tables
+from training.evaluation.label_margins import label_margin_px
+from training.evaluation.range_ladder import SCALES, Shrinking, shrunk_clip
 
 QUICK_CLIPS = 16
-REPLAYS = Path("out/evaluation")
 ALL_SPLITS = "all"
 
 
@@ -29,60 +33,83 @@ ALL_SPLITS = "all"
 class ClipEvaluationOptions:
     """Options of `dasnet evaluate-clips`."""
 
-    split: str  # of the data, or ALL_SPLITS
-    data: Path
+    splits: list[str]  # of the data, or ALL_SPLITS
+    data: list[Path]
     checkpoint: Path | None = None  # None: the shipped one
     out: Path = REPLAYS
     engine: str = "auto"
     quick: bool = False  # QUICK_CLIPS fixed clips
+    ladder: bool = False  # drone clips also at smaller scales
     json: Path | None = None
 
 
 def run_evaluate_clips(options: ClipEvaluationOptions) -> None:
     """Print the tables and write the JSON file; raise DasnetError or ModelError for unreadable data or checkpoints."""
-    recordings = open_dataset(options.data, SPLITS if options.split == ALL_SPLITS else [options.split])
-    clips = [recording for recording in recordings if isinstance(recording, Clip)]
-    if not clips:
-        raise DataError(f"data {options.data}: holds no labelled video; expected the dronedet or Anti-UAV format")
-    groups = evaluate_clips(spread_clips(clips) if options.quick else clips, options)
-    print(f"{table(groups)}\n\n{size_table(groups)}")
-    total = groups["all"]
-    print(f"missed: {', '.join(total.missed) or 'none'}")
-    print(f"alarmed: {', '.join(total.alarmed) or 'none'}")
+    splits = SPLITS if ALL_SPLITS in options.splits else options.splits
+    clips = labelled_clips(options.data, splits)
+    report = evaluate_clips(spread_clips(clips) if options.quick else clips, options)
+    print(tables(report.clips))
+    recorded = total(one for one in report.clips if one.scale == 1)
+    print(f"\nmissed: {', '.join(recorded.missed) or 'none'}")
+    print(f"alarmed: {', '.join(recorded.alarmed) or 'none'}")
     if options.json:
-        options.json.write_text(json.dumps({name: vars(metrics) for name, metrics in groups.items()}, indent=1))
+        report.write(options.json)
 
 
-def spread_clips(clips: list[Clip]) -> list[Clip]:
+def spread_clips(clips: list[tuple[str, Clip]]) -> list[tuple[str, Clip]]:
     """Return every n-th clip, which covers all classes and sensors."""
     return clips[:: max(1, len(clips) // QUICK_CLIPS)][:QUICK_CLIPS]
 
 
-def evaluate_clips(clips: list[Clip], options: ClipEvaluationOptions) -> dict[str, ClipMetrics]:
-    """Return metrics by group: sensor and class, sensor, and all."""
+def evaluate_clips(clips: list[tuple[str, Clip]], options: ClipEvaluationOptions) -> ClipReport:
+    """Return the results of clips, given with their sets; raise DasnetError where one cannot be replayed."""
     loaded = load(checkpoint_path(options.checkpoint))
-    groups: dict[str, ClipMetrics] = {}
+    ladder = SCALES if options.ladder else ()
+    todo = [
+        (set_name, clip, scale)
+        for set_name, clip in clips
+        for scale in (1.0, *(ladder if clip.clip_class == DRONE else ()))
+    ]
+    results = []
     with Engine(loaded, kind=options.engine) as engine:
         folder = options.out / loaded.metadata.sha256[:12] / engine.name
-        for number, clip in enumerate(clips, 1):
-            out = folder / clip.name
-            stored = _is_stored(out, loaded.metadata.thresholds[clip.sensor].threshold)
-            how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
-            summary = Replay(clip.path, clip.name, clip.path.name, out, loaded, engine, how).run(lambda *_: None)
-            if summary.error:
-                raise DasnetError(summary.error)
-            rows = read_track_rows((out / "tracks.txt").read_text().splitlines())
-            metrics = evaluate_clip(clip, rows, summary.frames)
-            for name in (f"{clip.sensor} {clip.clip_class}", clip.sensor, "all"):
-                groups.setdefault(name, ClipMetrics()).add(metrics)
-            print(f"\r{number}/{len(clips)} {clip.name:<24}", end="", file=sys.stderr, flush=True)
+        for number, (set_name, clip, scale) in enumerate(todo, 1):
+            results.append(evaluate_scaled(set_name, clip, scale, folder, loaded, engine))
+            print(f"\r{number}/{len(todo)} {clip.name:<24}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return {name: groups[name] for name in sorted(groups, key=lambda name: (name == "all", " " not in name, name))}
+    return ClipReport(loaded.metadata.sha256, engine.name, results)
 
 
-def _is_stored(folder: Path, threshold: float) -> bool:
+def evaluate_scaled(
+    set_name: str, clip: Clip, scale: float, folder: Path, loaded: Loaded, engine: Engine
+) -> ClipResult:
+    """Replay a clip at a scale of the range ladder, 1 as recorded, into a folder of this engine; return its result.
+
+    Raise DasnetError where it cannot be replayed.
+    """
+    metadata = loaded.metadata
+    name = clip.name if scale == 1 else f"{clip.name}@{scale:g}"
+    transform = None if scale == 1 else Shrinking(clip.name, scale)
+    thresholds = metadata.thresholds[clip.sensor]
+    stored = _is_stored(folder / name, clip.path, thresholds.threshold)
+    how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
+    replay = Replay(clip.path, name, clip.path.name, folder / name, loaded, engine, how, transform)
+    summary = replay.run(lambda *_: None)
+    if summary.error:
+        raise DasnetError(summary.error)
+    rows = read_track_rows((folder / name / "tracks.txt").read_text().splitlines())
+    shown = clip if scale == 1 else shrunk_clip(clip, scale)
+    label_px = label_margin_px(clip) * scale
+    box_px = thresholds.box_margin_px / metadata.preprocessing.scale[clip.sensor]
+    metrics = evaluate_clip(shown, rows, summary.frames, label_px, box_px)
+    apparent_px = median_apparent_px(shown, label_px)
+    return ClipResult(clip.name, set_name, clip.camera, clip.sensor, clip.clip_class, scale, apparent_px, metrics)
+
+
+def _is_stored(folder: Path, recording: Path, threshold: float) -> bool:
     try:
         header, _ = read_detections(folder / "detections.jsonl")
     except (DasnetError, OSError):
         return False
-    return header.threshold == threshold and (folder / "summary.json").exists()
+    same = header.session == content_id(recording) and header.threshold == threshold
+    return same and (folder / "summary.json").exists()

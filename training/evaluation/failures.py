@@ -18,9 +18,10 @@ from model.checkpoint import load
 from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
-from training.datasets import SPLITS, Clip, open_dataset
+from training.datasets import SPLITS, Clip
 from training.evaluation.arguments import exit_code, parse_with_replays, program
 from training.evaluation.clip_metrics import DRONE, evaluate_clip, read_track_rows
+from training.evaluation.clip_sets import labelled_clips
 
 TILE_PX, COLUMNS = 144, 6
 LEAST_SIDE_PX, SIDES = 48, 3.0  # side of a tile's section of the frame: least, and in lengths of the box
@@ -37,11 +38,11 @@ def main() -> int:
     return exit_code(lambda: run(options.set, options.image, options.checkpoint, options.data, options.evaluation))
 
 
-def run(split: str, image: Path, checkpoint: Path | None, data: Path, evaluation: Path) -> None:
+def run(split: str, image: Path, checkpoint: Path | None, data: list[Path], evaluation: Path) -> None:
     """Write the sheet of tiles; raise DasnetError where there is no failure to show."""
     sha256 = load(checkpoint_path(checkpoint)).metadata.sha256
     replays = {path.parent.name: path for path in (evaluation / sha256[:12]).glob("*/*/tracks.txt")}
-    clips = [clip for clip in open_dataset(data, [split]) if isinstance(clip, Clip)]
+    clips = [clip for _, clip in labelled_clips(data, [split])]
     tiles = [tile for clip in clips if clip.name in replays for tile in failures(clip, replays[clip.name])]
     if not tiles:
         raise DasnetError(f"{evaluation}: holds no replay of {split}, or no failure in them")

@@ -36,7 +36,7 @@ def test_the_drone_of_a_real_clip_is_tracked(out: Path):
     assert isinstance(clip, Clip)
     figures = evaluate_clip(clip, read_track_rows((out / "tracks.txt").read_text().splitlines()), FRAMES)
     assert figures.found == 1
-    assert figures.precision > 0.95 and figures.recall > 0.6
+    assert figures.ratio("precision") > 0.95 and figures.ratio("recall") > 0.6
 
 
 def test_outputs_agree_with_each_other(out: Path):

@@ -1,6 +1,7 @@
 """Data sets: every format is recognised and read, and what is wrong with one is named before training begins."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,18 @@ def test_dronedet(tmp_path: Path) -> None:
     data_sets.dronedet(tmp_path)
     (clip,) = open_dataset(tmp_path)
     assert isinstance(clip, Clip) and (clip.fps, len(clip), clip.sensor) == (25, 7, "infrared")
+    assert clip.camera == "dronedet_infrared"
     validate([clip])
     frames = list(clip.read([1, 5, 6]))
     assert [frame.number for frame in frames] == [1, 5]  # the video is one shorter than its labels
     assert iou(frames[1].labels, mask()) > 0.6
+
+
+def test_a_camera_is_read_and_changes_no_frame(tmp_path: Path) -> None:
+    data_sets.dronedet(tmp_path, camera="optris_pi")
+    (clip,) = open_dataset(tmp_path)
+    assert isinstance(clip, Clip) and clip.camera == "optris_pi"
+    assert clip.settings() == replace(clip, camera="other").settings()  # a cache of its frames stays valid
 
 
 def test_anti_uav_videos_and_frames(tmp_path: Path) -> None:
@@ -190,6 +199,10 @@ def test_targets_of_scenes_can_be_larger() -> None:
         (
             lambda folder: data_sets.dronedet(folder, sensor="sonar"),
             r"A.sensor is 'sonar'; must be one of infrared",
+        ),
+        (
+            lambda folder: data_sets.dronedet(folder, camera=3),
+            r"clip A: camera = 3; expected a name",
         ),
         (
             lambda folder: data_sets.dronedet(folder, split="tset"),
