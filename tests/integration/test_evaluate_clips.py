@@ -1,6 +1,5 @@
 """`dasnet evaluate-clips` and the plots of its results, with a network without detections."""
 
-import gzip
 import json
 import subprocess
 import sys
@@ -8,33 +7,33 @@ from pathlib import Path
 
 import cv2
 import pytest
-from support.program import REPOSITORY, shortened
+from support.data_sets import short_clips
+from support.program import REPOSITORY, in_process
 from torch import nn
 
 from model.checkpoint import save
 from model.dasnet import DASNet
 from model.metadata import Metadata
+from pipeline import cli
+from training.evaluation import failures, threshold_curve
 
-CLIPS = REPOSITORY / "tests" / "data"
 FRAMES = 6
 
 
-def script(name: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    common = ["hard", "--data", folder, "--checkpoint", folder / "blind.safetensors"]
-    command = [sys.executable, REPOSITORY / "scripts" / name, *common, *arguments]
-    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=120)
+def common(folder: Path) -> list[str]:
+    return ["hard", "--data", str(folder), "--checkpoint", str(folder / "blind.safetensors")]
+
+
+def script(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    command = [sys.executable, str(REPOSITORY / "scripts" / name), *common(folder), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A drone and a bird, and a network whose outputs never come near the threshold."""
-    labels = json.loads(gzip.decompress((CLIPS / "labels.json.gz").read_bytes()))
-    (tmp_path / "clips").mkdir()
-    chosen = {}
-    for name in ("IR_DRONE_015", "IR_BIRD_003"):
-        shortened(CLIPS / "clips" / f"{name}.mp4", FRAMES, tmp_path / "clips" / f"{name}.mp4")
-        chosen[name] = labels[name] | {"split": "hard", "frames": labels[name]["frames"][:FRAMES]}
-    (tmp_path / "labels.json.gz").write_bytes(gzip.compress(json.dumps(chosen).encode()))
+    short_clips(tmp_path, FRAMES, IR_DRONE_015={"split": "hard"}, IR_BIRD_003={"split": "hard"})
     network = DASNet(start_out_channels=16).eval()
     nn.init.constant_(network.decoder.output.output_block[1].bias, -30.0)  # type: ignore[arg-type]
     save(tmp_path / "blind.safetensors", network, Metadata(arguments={"start_out_channels": 16}))
@@ -49,21 +48,22 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     assert (figures["drone_clips"], figures["found"], figures["negative_clips"]) == (1, 0, 1)
     assert sum(figures["labelled_of_size"].values()) == figures["labelled"] == FRAMES
 
-    shown = script("failures_picture.py", folder, "failures.png")
+    shown = in_process(failures.main, *common(folder), "failures.png", cwd=folder)
     assert shown.stdout == "1 failures: failures.png\n", shown.stderr
-    picture = cv2.imread(str(folder / "failures.png"))
-    assert picture is not None and picture.shape == (144, 6 * 144, 3)
-    assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
+    sheet = cv2.imread(str(folder / "failures.png"))
+    assert sheet is not None and sheet.shape == (144, 6 * 144, 3)
+    assert sheet[:, :144].std() > 5 and not sheet[:, 144:].any()
 
 
 def test_the_curve_over_suppression_thresholds(folder: Path):
-    assert script("evaluate_clips.py", folder).returncode == 0
-    drawn = script("decision_curve.py", folder, "curve.png")
+    evaluated = in_process(cli.main, "evaluate-clips", *common(folder), cwd=folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    drawn = in_process(threshold_curve.main, *common(folder), "curve.png", cwd=folder)
     assert drawn.returncode == 0, drawn.stderr
     rows = [line for line in drawn.stdout.splitlines() if line.startswith("| hard | infrared | ")]
     assert len(rows) == 17 and all("| 0 of 1 | 0.000 | 0 of 1 |" in row for row in rows)
-    picture = cv2.imread(str(folder / "curve.png"))
-    assert picture is not None and picture.std() > 5
+    plot = cv2.imread(str(folder / "curve.png"))
+    assert plot is not None and plot.std() > 5
 
 
 def test_without_an_evaluation_there_is_nothing_to_show(folder: Path):
