@@ -29,9 +29,6 @@ import zmq
 from numpy.typing import NDArray
 
 from model.allocator import keep_memory
-from pipeline.bench.results import machine
-from pipeline.segmentation import preview
-from pipeline.segmentation import worker as segmentation
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
 from pipeline.transport.channel import Channel
@@ -61,6 +58,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    from pipeline.bench.results import machine  # imports torch, which the receiving processes need not
+
     about = machine()
     ways = {"credit flow": credit_flow, "PUB/SUB, pickled": publish_pickled, "multiprocessing queue": queue}
     latencies: dict[tuple[str, str], Latencies] = {(size, way): [] for size in SIZES for way in ways}
@@ -152,6 +151,9 @@ def empty_detections(frame: Frame) -> Detections:
 
 
 def _segmentation(there: Connection) -> None:
+    from pipeline.segmentation import preview
+    from pipeline.segmentation import worker as segmentation
+
     preview.jpeg_preview = lambda frame: b""  # noqa: ARG005 - not part of the transport
     keep_memory()  # as a CPU engine does
     stop = threading.Event()

@@ -5,19 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.program import REPOSITORY
+from support.program import REPOSITORY, in_process
+
+from training.evaluation.class_separation import main
 
 SCRIPT = REPOSITORY / "scripts" / "class_evidence.py"
 CHECKPOINT = REPOSITORY / "model" / "weights" / "dasnet.safetensors"
 
 
-def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *arguments, "--data", REPOSITORY / "tests" / "data", "--splits", "train"]
-    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=120)
+DATA = ("--data", str(REPOSITORY / "tests" / "data"), "--splits", "train")
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order(tmp_path: Path):
-    ended = run(tmp_path, CHECKPOINT, "--frames", "4", "--json", "evidence.json")
+    ended = in_process(main, CHECKPOINT, "--frames", "4", "--json", "evidence.json", *DATA, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     (rows,) = json.loads((tmp_path / "evidence.json").read_text()).values()
     drones = [row["mean"] for row in rows if row["clip_class"] == "drone"]
@@ -31,5 +31,6 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order(tmp_path: Path):
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path):
     (tmp_path / "no.safetensors").write_bytes(b"no")
-    ended = run(tmp_path, "no.safetensors")
+    command = [sys.executable, SCRIPT, "no.safetensors", *DATA]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "error: checkpoint no.safetensors" in ended.stderr

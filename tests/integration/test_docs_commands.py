@@ -17,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+from support.data_sets import short_clips
 from support.program import REPOSITORY, shortened
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -113,19 +114,6 @@ def commands() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def short_set(folder: Path) -> None:
-    """One clip of 40 frames, called hard."""
-    import gzip
-    import json
-
-    source = REPOSITORY / "tests" / "data"
-    (folder / "clips").mkdir(parents=True)
-    labels = json.loads(gzip.decompress((source / "labels.json.gz").read_bytes()))["IR_DRONE_015"]
-    labels |= {"split": "hard", "frames": labels["frames"][:40]}
-    (folder / "labels.json.gz").write_bytes(gzip.compress(json.dumps({"IR_DRONE_015": labels}).encode()))
-    shortened(source / "clips" / "IR_DRONE_015.mp4", 40, folder / "clips" / "IR_DRONE_015.mp4")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the commands find in their folder: the repository's parts, a site, a recipe, an image, a password."""
@@ -145,7 +133,7 @@ def test_the_command_works(command: str, folder: Path):
         return
     run = SHORTER.get(command, command)
     if "FOLDER" in run:
-        short_set(folder / "FOLDER")
+        short_clips(folder / "FOLDER", 20, IR_DRONE_015={"split": "hard"})
         (folder / "out" / "field").mkdir(parents=True)
         shipped = REPOSITORY / "model" / "weights" / "dasnet.safetensors"
         (folder / "out" / "field" / "ema.safetensors").symlink_to(shipped)

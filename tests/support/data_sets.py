@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from support.program import CLIPS, shortened
 from training.datasets import DataError, LabelledFrame, open_dataset, validate
 
 WIDTH, HEIGHT = 160, 128
@@ -102,6 +103,18 @@ def dronedet(folder: Path, **changes: Any) -> None:
     entry = {"sensor": "infrared", "clip_class": "drone", "split": "train", "width": WIDTH, "height": HEIGHT, "fps": 25}
     with gzip.open(folder / "labels.json.gz", "wt") as file:
         json.dump({"A": {**entry, "frames": frames, **changes}}, file)
+
+
+def short_clips(folder: Path, frames: int, **changes: dict[str, str]) -> Path:
+    """Write the first frames of the named clips of tests/data, their labels with changes; return the folder."""
+    labels = json.loads(gzip.decompress((CLIPS.parent / "labels.json.gz").read_bytes()))
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    chosen = {}
+    for name, change in changes.items():
+        shortened(CLIPS / f"{name}.mp4", frames, folder / "clips" / f"{name}.mp4")
+        chosen[name] = labels[name] | change | {"frames": labels[name]["frames"][:frames]}
+    (folder / "labels.json.gz").write_bytes(gzip.compress(json.dumps(chosen).encode()))
+    return folder
 
 
 def anti_uav(folder: Path) -> None:

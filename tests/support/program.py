@@ -1,6 +1,8 @@
 """The real program as a child process, for tests: started, read, asked, stopped; nothing of it may be left."""
 
+import contextlib
 import ctypes
+import io
 import os
 import queue
 import re
@@ -11,9 +13,11 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from unittest.mock import patch
 
 import av
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,12 +40,31 @@ def dasnet(*arguments: str | Path, timeout_s: float = 150, cwd: Path = REPOSITOR
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
 
 
+def in_process(
+    main: Callable[[], int | None], *arguments: str | Path, cwd: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Call a command's `main` in this process, which has imported torch already; return what a process would."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", [main.__module__, *map(str, arguments)]),
+        patch.dict(os.environ),
+    ):
+        try:
+            code = main() or 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return subprocess.CompletedProcess([*map(str, arguments)], code, out.getvalue(), err.getvalue())
+
+
 def shortened(clip: Path, frames: int, path: Path) -> Path:
     """The first frames of a clip, as a video of its own."""
     with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
-        pictures = whole.streams.video[0]
-        stream = cut.add_stream("libx264", rate=pictures.average_rate)
-        stream.width, stream.height, stream.pix_fmt = pictures.width, pictures.height, "yuv420p"
+        source = whole.streams.video[0]
+        stream = cut.add_stream("libx264", rate=source.average_rate)
+        stream.width, stream.height, stream.pix_fmt = source.width, source.height, "yuv420p"
         for _, frame in zip(range(frames), whole.decode(video=0), strict=False):
             cut.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
         cut.mux(stream.encode(None))

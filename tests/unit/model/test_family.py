@@ -17,6 +17,7 @@ from model.errors import CheckpointError, ModelError
 from model.metadata import Metadata, Preprocessing
 from model.registry import NETWORKS, recognise
 from model.summary import PAPER, NetworkSummary, gflop, summarise_networks, table, time_ms
+from pipeline.checkpoints import SHIPPED
 
 SIBLINGS = ("fulldyunet", "thindyunet", "deepsupdyunet")
 DYNAMIC = ("dasnet", *SIBLINGS)
@@ -275,10 +276,13 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
-def test_our_own_networks_import_nothing_of_the_baselines():
+def test_our_own_networks_import_neither_the_baselines_nor_torchs_compiler():
+    """A second and 150 MB that every command and worker would pay."""
     code = (
-        "import sys; from model import build; build('dasnet', size=3); build('thindyunet', size=3);"
-        "print([name for name in ('segmentation_models_pytorch', 'timm', 'torchvision') if name in sys.modules])"
+        "import sys; from model import build, load; build('dasnet', size=3); build('thindyunet', size=3);"
+        f"load({str(SHIPPED)!r});"
+        "print([name for name in ('segmentation_models_pytorch', 'timm', 'torchvision', 'torch._dynamo', 'sympy')"
+        " if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
