@@ -28,11 +28,29 @@ class Peer:
     grown: float | None = None  # boxes are compared after growing them by this share of their sides, on every side
 
 
+_ALL_DETECTIONS = {"track_activation_threshold": 0.3, "high_conf_det_threshold": 0.3}
+_LOW_IOU = {f"minimum_iou_threshold_{stage}_assoc": 0.1 for stage in ("first", "second", "unconfirmed")}
+
+# Each as it comes, and with settings for targets of few pixels, chosen in its favour on clips that it is compared on: the
+# detector's threshold is the only one on the score, and boxes are grown, since those of small targets never overlap.
 PEERS = (
     Peer("ByteTrack", "ByteTrackTracker"),
     Peer("OC-SORT", "OCSORTTracker"),
     Peer("BoT-SORT", "BoTSORTTracker"),
     Peer("C-BIoU", "CBIoUTracker"),
+    Peer("ByteTrack, tuned", "ByteTrackTracker", _ALL_DETECTIONS, grown=2.0),
+    Peer(
+        "OC-SORT, tuned",
+        "OCSORTTracker",
+        {"high_conf_det_threshold": 0.3, "minimum_iou_threshold": 0.1, "minimum_consecutive_frames": 2},
+        grown=2.0,
+    ),
+    Peer("BoT-SORT, tuned", "BoTSORTTracker", _ALL_DETECTIONS | _LOW_IOU, grown=2.0),
+    Peer(
+        "C-BIoU, tuned",
+        "CBIoUTracker",
+        _ALL_DETECTIONS | _LOW_IOU | {"buffer_ratio_first": 2.0, "buffer_ratio_second": 3.0},
+    ),
 )
 
 

@@ -62,7 +62,6 @@ class RateResult:
     clips: tuple[str, ...]
     minutes: float
     metrics: dict[str, TrackingMetrics]  # by tracker
-    clip_hota: dict[str, dict[str, float]]  # by tracker and clip
 
 
 def main() -> int:
@@ -70,7 +69,9 @@ def main() -> int:
     parser = program(__doc__)
     parser.add_argument("detections", type=Path, help="folder that holds CLIP/detections.jsonl, at any depth")
     clips = os.environ.get("DASNET_CLIPS")
-    parser.add_argument("--data", type=Path, nargs="+", default=clips and [Path(clips)], help="folders of labelled clips")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=clips and [Path(clips)], help="folders of labelled clips"
+    )
     parser.add_argument("--checkpoint", type=Path, help="whose thresholds our tracker uses; default: the shipped one")
     parser.add_argument("--check", action="store_true", help="exit with 1 where our tracker is behind")
     parser.add_argument("--json", type=Path, help="file for all figures")
@@ -149,13 +150,7 @@ def compare(clips: Sequence[StoredClip], rows_of: dict[str, Rows]) -> Iterator[R
             tuple(each.clip.name for each in fast),
             sum(clip.duration_s for clip in tracked[OURS].values()) / 60,
             {name: tracking_metrics(by_clip) for name, by_clip in tracked.items()},
-            {name: clip_hota(by_clip) for name, by_clip in tracked.items()},
         )
-
-
-def clip_hota(tracked: dict[str, TrackedClip]) -> dict[str, float]:
-    """Return the HOTA of each clip."""
-    return {name: tracking_metrics({name: clip}).hota for name, clip in tracked.items()}
 
 
 def every_nth(frames: Iterable[Detections], stride: int) -> Iterator[Detections]:

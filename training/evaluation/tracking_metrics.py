@@ -41,6 +41,7 @@ class TrackingMetrics:
     tracks: int
     false_tracks: int
     false_per_minute: float
+    clip_hota: dict[str, float]  # by clip; 0 without a label or a row
 
 
 def similarity(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,7 +59,7 @@ def tracking_metrics(clips: Mapping[str, TrackedClip]) -> TrackingMetrics:
     by_clip = {name: hota.eval_sequence(data) for name, data in sequences.items()}
     total = hota.combine_sequences(by_clip)
     identities = identity.combine_sequences({name: identity.eval_sequence(data) for name, data in sequences.items()})
-    false = sum(len(_false_tracks(clip)) for clip in clips.values())
+    false = sum(len(false_tracks(clip)) for clip in clips.values())
     duration_s = sum(clip.duration_s for clip in clips.values())
     return TrackingMetrics(
         hota=float(np.mean(total["HOTA"])),
@@ -68,7 +69,18 @@ def tracking_metrics(clips: Mapping[str, TrackedClip]) -> TrackingMetrics:
         tracks=sum(len({row.track for row in clip.rows}) for clip in clips.values()),
         false_tracks=false,
         false_per_minute=60 * false / duration_s,
+        clip_hota={name: float(np.mean(one["HOTA"])) for name, one in by_clip.items()},
     )
+
+
+def false_tracks(clip: TrackedClip) -> set[int]:
+    """Return the tracks that are on no labelled target in more than half of their rows."""
+    hits: dict[int, list[bool]] = {}
+    for at, rows in _by_frame(clip).items():
+        near = (_frame_similarity(clip.labels[at], rows) >= MATCH_SIMILARITY).any(axis=0)
+        for row, hit in zip(rows, near, strict=True):
+            hits.setdefault(row.track, []).append(bool(hit))
+    return {track for track, each in hits.items() if 2 * sum(each) < len(each)}
 
 
 def _trackeval() -> tuple[Any, Any]:
@@ -94,16 +106,6 @@ def _sequence(clip: TrackedClip) -> dict[str, Any]:
         "tracker_ids": [np.array([track_ids[row.track] for row in rows[at]], int) for at in frames],
         "similarity_scores": [_frame_similarity(clip.labels[at], rows[at]) for at in frames],
     }
-
-
-def _false_tracks(clip: TrackedClip) -> set[int]:
-    """Return the tracks that are on no labelled target in more than half of their rows."""
-    hits: dict[int, list[bool]] = {}
-    for at, rows in _by_frame(clip).items():
-        near = (_frame_similarity(clip.labels[at], rows) >= MATCH_SIMILARITY).any(axis=0)
-        for row, hit in zip(rows, near, strict=True):
-            hits.setdefault(row.track, []).append(bool(hit))
-    return {track for track, each in hits.items() if 2 * sum(each) < len(each)}
 
 
 def _by_frame(clip: TrackedClip) -> dict[int, list[TrackRow]]:
