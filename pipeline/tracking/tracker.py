@@ -3,10 +3,11 @@
 For each frame: predict every track to the frame's presentation time; assign detections to tracks at minimum total cost
 within a Mahalanobis gate, large detections first, then small ones to confirmed tracks (as ByteTrack does by score:
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned large detections; confirm a track by
-M of N frames; let tracks coast for a bounded time.  Class evidence is accumulated over the last seconds of a track, so
-that the label of an approaching target is revised; suppressing a track that was reported as a target takes more
-evidence.  Where the camera's motion is known, a track that has not moved against the background since it was first seen
-is a fixed object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
+M of N frames, fewer at a low frame rate; let tracks coast for a bounded time. Class evidence is accumulated over the
+last seconds of a track, so that the label of an approaching target is revised; suppressing a track that was reported as
+a target takes more evidence. Where the camera's motion is known, a track that has not moved against the background
+since it was first seen is a fixed object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers
+stays confirmed.
 """
 
 import math
@@ -33,6 +34,8 @@ class TrackerSettings:
 
     confirm_hits: int = 4  # M
     confirm_window: int = 6  # of N frames
+    steady_hits: int = 3  # at a low frame rate as many suffice, without a miss since the first, ...
+    steady_s: float = 0.3  # ... that span this time: the farther apart, the less do they have a cause in common
     tentative_s: float = 0.35  # a tentative track without a detection for this long is dropped, ...
     tentative_frames: int = 3  # ... but not before it missed this many frames: the frame rate may be low
     coast_s: float = 1.0  # likewise for a confirmed track
@@ -216,9 +219,15 @@ class Tracker:
             tracklet.missed = 0
             tracklet.score_sum += float(detections.score[row])
             tracklet.moved = tracklet.moved or self._has_moved(tracklet, detections.size_px[0])
-            enough = sum(tracklet.recent) >= settings.confirm_hits
-            tracklet.confirmed = tracklet.confirmed or (enough and tracklet.moved)
+            tracklet.confirmed = tracklet.confirmed or (self._has_evidence(tracklet) and tracklet.moved)
             tracklet.reported = tracklet.reported or (tracklet.confirmed and self._label(tracklet) in (UAV, UNKNOWN))
+
+    def _has_evidence(self, tracklet: _Tracklet) -> bool:
+        """Return whether it was detected often enough to be confirmed."""
+        settings = self._settings
+        seen_s = tracklet.last.pts_s - tracklet.first.pts_s
+        steady = tracklet.hits >= settings.steady_hits and all(tracklet.recent) and seen_s >= settings.steady_s
+        return steady or sum(tracklet.recent) >= settings.confirm_hits
 
     def _has_moved(self, tracklet: _Tracklet, width_px: int) -> bool:
         """Return whether it moved against the background; True where the camera's motion is mostly unknown."""
