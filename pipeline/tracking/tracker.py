@@ -46,6 +46,7 @@ class TrackerSettings:
     acceleration_d_s2: float = 8.0  # process noise, in D per s^2 ...
     acceleration_time_s: float = 0.3  # ... and its correlation time
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
+    camera_jump_error: float = 0.5  # standard deviation of camera motion, as a share of its change since the last frame
     size_gain: float = 0.25  # exponential smoothing of the box's size
     moved_d: float = 0.1  # a track has moved when it left its first position by this many D, ...
     moved_px: float = 2.0  # ... by this many pixels, ...
@@ -130,6 +131,7 @@ class Tracker:
         self._tracklets: list[_Tracklet] = []
         self._next = 1
         self._last: FrameRef | None = None
+        self._camera_shift_px = (0.0, 0.0)
         self._classes: tuple[str, ...] = (UAV,)
 
     def update(self, detections: Detections) -> list[Track]:
@@ -166,13 +168,16 @@ class Tracker:
         return ended
 
     def _predict(self, dt_s: float, detections: Detections) -> None:
-        shift = detections.camera_shift_px
+        shift, before = detections.camera_shift_px, self._camera_shift_px
+        self._camera_shift_px = shift or (0.0, 0.0)
         settings = self._settings
         for tracklet in self._tracklets:
             sigma = settings.acceleration_d_s2 * tracklet.apparent_px
             tracklet.motion.predict(dt_s, 2 * sigma**2 * settings.acceleration_time_s)
             if shift is not None:
-                tracklet.motion.shift(*shift)
+                # A pan that was not recognised in some frames is reported as one jump after them, when tracks have
+                # already followed it: a jump may be wrong by all of it.
+                tracklet.motion.shift(*shift, settings.camera_jump_error * math.dist(shift, before))
                 tracklet.anchor += shift
                 tracklet.camera_motion_frames += 1
 
