@@ -1,8 +1,8 @@
 """The trackers that ours is compared with, on the same detections: roboflow's ByteTrack, OC-SORT, BoT-SORT and C-BIoU.
 
-In: stored detections.  Out: rows as `tracks.txt` has them, of the frames in which a confirmed track has a detection.  Each
-is given the frame rate and the times of the frames, BoT-SORT also the stored motion of the camera.  Needs `trackers`, see
-`tracker_environment`.
+In: stored detections.  Out: rows as `tracks.txt` has them, of the frames in which a confirmed track has a detection.
+Each is given the frame rate and the times of the frames, BoT-SORT also the stored motion of the camera.  Needs
+`trackers`, see `tracker_environment`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,8 +31,8 @@ class Peer:
 _ALL_DETECTIONS = {"track_activation_threshold": 0.3, "high_conf_det_threshold": 0.3}
 _LOW_IOU = {f"minimum_iou_threshold_{stage}_assoc": 0.1 for stage in ("first", "second", "unconfirmed")}
 
-# Each as it comes, and with settings for targets of few pixels, chosen in its favour on clips that it is compared on: the
-# detector's threshold is the only one on the score, and boxes are grown, since those of small targets never overlap.
+# Each as it comes, and with settings for targets of few pixels, chosen in its favour on clips that it is compared on:
+# the detector's threshold is the only one on the score, and boxes are grown, since small ones do not overlap.
 PEERS = (
     Peer("ByteTrack", "ByteTrackTracker"),
     Peer("OC-SORT", "OCSORTTracker"),
@@ -71,7 +71,8 @@ def peer_rows(peer: Peer, frames: Iterable[Detections], frame_rate: float) -> It
         tracked = tracker.update(boxes, frame=_NO_PIXELS if moves else None, timestamp=found.ref.pts_s)
         for box, identity in zip(tracked.xyxy, tracked.tracker_id, strict=True):
             if identity >= 0:
-                yield TrackRow(found.ref.seq, int(identity), tuple(float(value) for value in box))
+                x0, y0, x1, y1 = map(float, box)
+                yield TrackRow(found.ref.seq, int(identity), (x0, y0, x1, y1))
 
 
 class _StoredCameraMotion:

@@ -3,9 +3,9 @@
     dasnet evaluate-clips hard --data FOLDER
     python3 scripts/compare_trackers.py out/evaluation --data FOLDER --check
 
-In: detections.jsonl of labelled clips, as `dasnet evaluate-clips` and `dasnet replay` store them.  Out: a Markdown table
-and a JSON file.  A track counts whatever its label, and so does every labelled target: what is compared is tracking, not
-classification.  Lower frame rates leave out frames; those that remain keep their times.
+In: detections.jsonl of labelled clips, as `dasnet evaluate-clips` and `dasnet replay` store them.  Out: a Markdown
+table and a JSON file.  A track counts whatever its label, and so does every labelled target: what is compared is
+tracking, not classification.  Lower frame rates leave out frames; those that remain keep their times.
 
 Installs roboflow's `trackers` and `trackeval` into an environment of their own at the first call.
 """
@@ -16,6 +16,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from model.description import read_thresholds
@@ -37,7 +38,7 @@ SLOWER = 0.9  # a recording of less than this share of a rate takes no part in i
 TOLERANCE = 0.005  # of HOTA and IDF1: less is no difference
 MODULE = "training.evaluation.tracker_comparison"
 
-Rows = Callable[[Sequence[Detections], float], Iterable[TrackRow]]  # from detections and their rate in frames/s
+Rows = Callable[[Sequence[Detections], float], Iterator[TrackRow]]  # from detections and their rate in frames/s
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,14 @@ def run(options: Namespace) -> list[str]:
 
 
 def stored_clips(data: Iterable[Path], detections: Path) -> list[StoredClip]:
-    """Return the labelled clips that have stored detections; raise DataError where there are none, or several of one."""
+    """Return the labelled clips with stored detections; raise DataError where there are none, or several of one."""
     files: dict[str, Path] = {}
     for file in sorted(detections.rglob("detections.jsonl")):
         other = files.setdefault(file.parent.name, file)
         if other is not file:
             raise DataError(f"{detections}: holds both {other} and {file}; expected detections of one checkpoint")
-    stored = [
-        StoredClip(clip, list(read_detections(files[clip.name])[1]))
-        for folder in data
-        for clip in open_dataset(folder)
-        if isinstance(clip, Clip) and clip.name in files
-    ]
+    clips = {clip.name: clip for folder in data for clip in open_dataset(folder) if isinstance(clip, Clip)}
+    stored = [StoredClip(clips[name], list(read_detections(files[name])[1])) for name in sorted(clips.keys() & files)]
     stored = [each for each in stored if len(each.frames) > 1]
     if not stored:
         raise DataError(f"{detections}: holds no CLIP/detections.jsonl of a clip in {', '.join(map(str, data))}")
@@ -127,7 +124,8 @@ def trackers(thresholds: BandThresholds) -> dict[str, Rows]:
                 if track.state is TrackState.CONFIRMED:
                     yield TrackRow(found.ref.seq, track.id, track.xyxy)
 
-    return {OURS: ours} | {peer.name: lambda frames, rate, peer=peer: peer_rows(peer, frames, rate) for peer in PEERS}
+    every: dict[str, Rows] = {OURS: ours}
+    return every | {peer.name: partial(peer_rows, peer) for peer in PEERS}
 
 
 def compare(clips: Sequence[StoredClip], rows_of: dict[str, Rows]) -> Iterator[RateResult]:

@@ -45,8 +45,8 @@ def _environment() -> Path:
     if stamp.exists() and stamp.read_text() == state:
         return python
     print(f"installing {PACKAGES[0]} and {PACKAGES[1]} into {ENVIRONMENT} ...", file=sys.stderr, flush=True)
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", *PACKAGES]
-    for command in ([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], pip):
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", *PACKAGES]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], pip):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines()

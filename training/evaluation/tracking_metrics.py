@@ -1,9 +1,9 @@
 """HOTA, IDF1 and false tracks of the tracks of labelled clips, by TrackEval, with a similarity of centres.
 
-In: a clip's labels and track rows on the frames that were tracked.  Out: `TrackingMetrics` over all clips.  A target of a
-few pixels has no useful intersection over union: a 4x4 box one pixel off in x and y has 0.39.  The similarity is the dot
-distance instead (Xu et al., "Dot distance for tiny object detection in aerial images", CVPR workshops 2021), scaled by the
-label's own size.  Needs `trackeval`, see `tracker_environment`.
+In: a clip's labels and track rows on the frames that were tracked.  Out: `TrackingMetrics` over all clips.  A target of
+a few pixels has no useful intersection over union: a 4x4 box one pixel off in x and y has 0.39.  The similarity is the
+dot distance instead (Xu et al., "Dot distance for tiny object detection in aerial images", CVPR workshops 2021), scaled
+by the label's own size.  Needs `trackeval`, see `tracker_environment`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ class TrackingMetrics:
 
 
 def similarity(labels: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return exp(-distance of centres / label size), (N, M), for labels (N, 4) and boxes (M, 4), both xyxy in pixels."""
+    """Return exp(-distance of centres / label size), (N, M), for xyxy labels (N, 4) and boxes (M, 4) in pixels."""
     centres, middles = ((b[:, :2] + b[:, 2:]) / 2 for b in (boxes, labels))
     sizes_px = np.sqrt((labels[:, 2:] - labels[:, :2]).prod(axis=1))
     distances_px = np.linalg.norm(middles[:, None] - centres[None], axis=2)
@@ -77,7 +77,8 @@ def false_tracks(clip: TrackedClip) -> set[int]:
     """Return the tracks that are on no labelled target in more than half of their rows."""
     hits: dict[int, list[bool]] = {}
     for at, rows in _by_frame(clip).items():
-        near = (_frame_similarity(clip.labels[at], rows) >= MATCH_SIMILARITY).any(axis=0)
+        matches = _frame_similarity(clip.labels[at], rows) >= MATCH_SIMILARITY
+        near = np.any(matches, axis=0, keepdims=True)[0]
         for row, hit in zip(rows, near, strict=True):
             hits.setdefault(row.track, []).append(bool(hit))
     return {track for track, each in hits.items() if 2 * sum(each) < len(each)}

@@ -1,6 +1,7 @@
 """Trackers on the same detections: what is compared, by which figures, and the verdict.
 
-What runs the other trackers or TrackEval is slow: it installs them, from a package index, into an environment of their own.
+What runs the other trackers or TrackEval is slow: it installs them, from a package index, into an environment of
+their own.
 """
 
 import gzip
