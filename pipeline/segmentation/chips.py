@@ -23,7 +23,6 @@ def cut_chips(
     history: FrameHistory,
     points_px: Sequence[tuple[float, float]],
     lengths_px: Sequence[float],
-    frame_width_px: int,
     side_px: int = CHIP_PX,
 ) -> NDArray[np.uint8]:
     """Return chips, uint8 (N, len(LAGS_S), side_px, side_px); with a short history, its oldest frame stands in.
@@ -32,7 +31,6 @@ def cut_chips(
         history: of the camera; its newest frame is the current one.
         points_px: centres, frame pixels.
         lengths_px: longer side of the target at each; 0: unknown, taken for small.
-        frame_width_px: of the camera's frames, which the history may have reduced.
         side_px: side of the chips.
     """
     chips = np.empty((len(points_px), len(LAGS_S), side_px, side_px), np.uint8)
@@ -40,7 +38,7 @@ def cut_chips(
     if newest is None or not len(points_px):
         return chips[:0]
     past = [history.at(lag_s) or newest for lag_s in LAGS_S]
-    to_kept = newest.grey.shape[1] / frame_width_px
+    to_kept = newest.grey.shape[1] / newest.width_px
     for row, ((x, y), length) in enumerate(zip(points_px, lengths_px, strict=True)):
         scale = chip_scale(length * to_kept)
         for column, frame in enumerate(past):

@@ -23,12 +23,14 @@ class PastFrame:
         grey: uint8 (H, W), native resolution up to MAX_WIDTH_PX.
         smooth: float32 (h, w), blurred, at most MOTION_WIDTH_PX wide.
         position_px: of the background against the history's first frame, frame pixels.
+        width_px: of the camera's frame.
     """
 
     pts_s: float
     grey: NDArray[np.uint8]
     smooth: NDArray[np.float32]
     position_px: tuple[float, float]
+    width_px: int
 
 
 class FrameHistory:
@@ -53,7 +55,7 @@ class FrameHistory:
         x, y = before.position_px if before else (0.0, 0.0)
         dx, dy = shift_px if before and shift_px else (0.0, 0.0)
         grey = grey_of(pixels)
-        self.newest = PastFrame(pts_s, grey, _smooth(grey), (x + dx, y + dy))
+        self.newest = PastFrame(pts_s, grey, _smooth(grey), (x + dx, y + dy), pixels.shape[1])
         if not self._kept or pts_s - self._kept[-1].pts_s >= MIN_STEP_S:
             self._kept.append(self.newest)
         while pts_s - self._kept[0].pts_s > MAX_AGE_S:

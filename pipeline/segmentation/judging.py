@@ -50,7 +50,7 @@ def judged(
     log_odds, novelty = np.zeros(count, np.float32), np.zeros(count, np.float32)
     class_scores = np.zeros((count, len(config.classes)), np.float32)
     if rows:
-        verdicts = judge(cut_chips(history, points, lengths.tolist(), proposals.size_px[0]))
+        verdicts = judge(cut_chips(history, points, lengths.tolist()))
         log_odds[rows], novelty[rows] = verdicts.target_log_odds, verdicts.novelty
         class_scores[rows] = verdicts.class_scores
     is_judged = np.zeros(count, np.bool_)

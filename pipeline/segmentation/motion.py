@@ -89,7 +89,7 @@ class MotionCandidates:
             if overlay is not None:
                 difference[_reduced(overlay, reduction) > 0] = 0
             scores = np.asarray(difference / noise.update(difference, newest, elapsed_s), np.float32)
-            factor = newest.grey.shape[1] / scores.shape[1]
+            factor = newest.width_px / scores.shape[1]
             found += _peaks(scores, factor, length_px * factor / reduction, max(1, round(share * self._max_candidates)))
         return sorted(found, key=lambda candidate: -candidate.score)[: self._max_candidates]
 
@@ -164,7 +164,7 @@ def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
     """Return the difference, grey levels, to a past frame moved to where its background is now."""
     image = past.smooth
     height, width = image.shape
-    factor = width / past.grey.shape[1]
+    factor = width / past.width_px
     dx, dy = ((now - then) * factor for now, then in zip(newest.position_px, past.position_px, strict=True))
     if max(abs(dx), abs(dy)) > 0.02:
         transform = np.array([[1, 0, dx], [0, 1, dy]], np.float32)

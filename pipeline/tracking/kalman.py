@@ -32,9 +32,10 @@ class ConstantVelocity:
         self.mean = transition @ self.mean
         self.covariance = transition @ self.covariance @ transition.T + intensity * noise
 
-    def shift(self, dx: float, dy: float) -> None:
-        """Compensate a camera motion of this many pixels."""
+    def shift(self, dx: float, dy: float, std: float) -> None:
+        """Compensate a camera motion of this many pixels, known to within `std` pixels."""
         self.mean[:2] += (dx, dy)
+        self.covariance[[0, 1], [0, 1]] += std**2
 
     def distance(self, points: Vector, std: Vector) -> tuple[Vector, Vector]:
         """Return the squared Mahalanobis distance to points (N, 2) measured with `std` (N,), and ln|S| (N,)."""

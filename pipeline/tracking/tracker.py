@@ -3,8 +3,8 @@
 For each frame: predict every track to the frame's presentation time; assign detections to tracks at minimum total cost
 within a Mahalanobis gate, strong detections first, then weak ones to confirmed tracks (as ByteTrack does by score:
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned strong detections; confirm a track
-by M of N frames once its evidence is enough; let tracks coast for a bounded time.  Where the camera's motion is known,
-a track that has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not
+by M of N frames, fewer at a low frame rate, once its evidence is enough; let tracks coast for a bounded time.  Where
+the camera's motion is known, a track that has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not
 confirmed; a target that arrived and then hovers stays confirmed.
 """
 
@@ -34,6 +34,8 @@ class TrackerSettings:
 
     confirm_hits: int = 4  # M
     confirm_window: int = 6  # of N frames
+    steady_hits: int = 3  # at a low frame rate as many suffice, without a miss since the first, ...
+    steady_s: float = 0.3  # ... that span this time: the farther apart, the less do they have a cause in common
     tentative_s: float = 0.35  # a tentative track without a detection for this long is dropped, ...
     tentative_frames: int = 3  # ... but not before it missed this many frames: the frame rate may be low
     coast_s: float = 1.0  # likewise for a confirmed track
@@ -44,6 +46,7 @@ class TrackerSettings:
     acceleration_d_s2: float = 8.0  # process noise, in D per s^2 ...
     acceleration_time_s: float = 0.3  # ... and its correlation time
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
+    camera_jump_error: float = 0.5  # standard deviation of camera motion, as a share of its change since the last frame
     size_gain: float = 0.25  # exponential smoothing of the box's size
     moved_d: float = 0.1  # a track has moved when it left its first position by this many D, ...
     moved_px: float = 2.0  # ... by this many pixels, ...
@@ -122,6 +125,7 @@ class Tracker:
         self._tracklets: list[_Tracklet] = []
         self._next = 1
         self._last: FrameRef | None = None
+        self._camera_shift_px = (0.0, 0.0)
         self._classes: tuple[str, ...] = (UAV,)
         self._policy = policy
         self._may_suppress = policy.calibrated
@@ -164,13 +168,16 @@ class Tracker:
         return ended
 
     def _predict(self, dt_s: float, detections: Detections) -> None:
-        shift = detections.camera_shift_px
+        shift, before = detections.camera_shift_px, self._camera_shift_px
+        self._camera_shift_px = shift or (0.0, 0.0)
         settings = self._settings
         for tracklet in self._tracklets:
             sigma = settings.acceleration_d_s2 * tracklet.apparent_px
             tracklet.motion.predict(dt_s, 2 * sigma**2 * settings.acceleration_time_s)
             if shift is not None:
-                tracklet.motion.shift(*shift)
+                # A pan that was not recognised in some frames is reported as one jump after them, when tracks have
+                # already followed it: a jump may be wrong by all of it.
+                tracklet.motion.shift(*shift, settings.camera_jump_error * math.dist(shift, before))
                 tracklet.anchor += shift
                 tracklet.camera_motion_frames += 1
 
@@ -224,14 +231,16 @@ class Tracker:
 
     def _is_sure(self, tracklet: _Tracklet) -> bool:
         """Return whether it was seen often enough, and its evidence is enough, to be confirmed."""
-        is_seen = sum(tracklet.recent) >= self._settings.confirm_hits
-        evidence = tracklet.evidence
+        settings, evidence = self._settings, tracklet.evidence
+        seen_s = tracklet.last.pts_s - tracklet.first.pts_s
+        is_steady = tracklet.hits >= settings.steady_hits and all(tracklet.recent) and seen_s >= settings.steady_s
+        is_seen = is_steady or sum(tracklet.recent) >= settings.confirm_hits
         least = self._policy.alert_log_odds
         if not is_seen or evidence.total < self._confirm_log_odds or (least is not None and evidence.target < least):
             return False
         # Where distractors may be suppressed, their class decides first; but a target is not kept waiting for long.
-        is_named = abs(evidence.uav_total) >= self._settings.name_log_odds
-        return not self._may_suppress or is_named or evidence.observed_s >= self._settings.name_s
+        is_named = abs(evidence.uav_total) >= settings.name_log_odds
+        return not self._may_suppress or is_named or evidence.observed_s >= settings.name_s
 
     def _has_moved(self, tracklet: _Tracklet, width_px: int) -> bool:
         """Return whether it moved against the background; True where the camera's motion is mostly unknown."""

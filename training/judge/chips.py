@@ -141,7 +141,7 @@ def _collected(clip: Clip, interval_s: float, most: int) -> tuple[NDArray[np.uin
         found = [*_targets(rng, as_rgb(frame.pixels), objects), *_clutter(rng, moving, static, objects)]
         found = found[: most - len(places)]
         points, lengths = [place.point for place in found], [place.cut_length_px for place in found]
-        chips.append(cut_chips(history, points, lengths, frame.pixels.shape[1], SIDE_PX))
+        chips.append(cut_chips(history, points, lengths, SIDE_PX))
         places += found
         if len(places) >= most:
             break

@@ -52,6 +52,21 @@ def test_a_lower_frame_rate_gives_the_same_track(stride: int):
     assert list(confirmed(history)) == [1]
 
 
+def test_at_a_low_frame_rate_three_detections_without_a_miss_confirm():
+    history = follow(frame(seq, [flight(seq, speed_px_s=90)]) for seq in range(0, 60, 6))
+    assert [tracks[0].state for tracks in history[:3]] == [TrackState.TENTATIVE] * 2 + [TrackState.CONFIRMED]
+    missed = follow(frame(seq, [flight(seq, speed_px_s=90)] if seq != 6 else []) for seq in range(0, 60, 6))
+    assert [tracks[0].state for tracks in missed[:5]] == [TrackState.TENTATIVE] * 4 + [TrackState.CONFIRMED]
+
+
+def test_a_pan_that_is_reported_late_and_all_at_once_does_not_break_a_track():
+    def panned(seq: int) -> Detections:
+        shift = {24: 25.0}.get(seq, 0.0)  # of frames 20 to 24, 5 px each
+        return frame(seq, [(100 + 3 * seq + 5 * min(max(seq - 19, 0), 5), 100, 12, SURE_UAV)], shift=(shift, 0.0))
+
+    assert list(confirmed(follow(panned(seq) for seq in range(60)))) == [1]
+
+
 def test_random_and_long_gaps_do_not_break_a_track():
     random = np.random.default_rng(1)
     kept = [seq for seq in range(150) if seq < 10 or (random.random() > 0.3 and not 60 <= seq < 80)]
@@ -90,14 +105,15 @@ def test_crossing_targets_keep_their_ids():
         assert len({track.label for track in states[5:]}) == 1
 
 
-def test_scattered_clutter_is_never_confirmed():
+@pytest.mark.parametrize("stride", [1, 6])
+def test_scattered_clutter_is_never_confirmed(stride: int):
     random = np.random.default_rng(2)
 
     def clutter() -> list[Target]:
         points = random.uniform((0, 0), (640, 512), (random.poisson(0.5), 2))
         return [(x, y, 6, SURE_UAV) for x, y in points]
 
-    assert not confirmed(follow(frame(seq, clutter()) for seq in range(3000)))
+    assert not confirmed(follow(frame(seq * stride, clutter()) for seq in range(3000)))
 
 
 def test_a_fixed_object_is_not_confirmed_but_a_target_that_arrives_and_hovers_is():
