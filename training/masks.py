@@ -27,7 +27,16 @@ ELLIPSE_SHARE = 0.5  # of the box, the fallback where nothing stands out: boxes 
 
 
 def box_mask(image: Image, box: Box) -> tuple[Mask, int, int]:
-    """Return the object's mask and the column and row of its top-left corner; empty if the box is off the frame."""
+    """Return the object's mask and the column and row of its top-left corner; empty if the box is off the frame.
+
+    Where nothing stands out, the mask is an ellipse in the box.
+    """
+    mask, left, top = contrast_mask(image, box)
+    return (mask if mask.any() or not mask.size else _ellipse(mask.shape, ELLIPSE_SHARE)), left, top
+
+
+def contrast_mask(image: Image, box: Box) -> tuple[Mask, int, int]:
+    """Return the same as `box_mask`, but no pixel where nothing stands out."""
     height, width = image.shape[:2]
     left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
     right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
@@ -39,7 +48,7 @@ def box_mask(image: Image, box: Box) -> tuple[Mask, int, int]:
     mask = _around_peak(*_contrast(image, inner, tiny), PEAK_SHARE, gap_px)
     if not mask.any():  # the ring is cluttered, by a tree line say: detect a spot against its near surroundings
         mask = _around_peak(*_spot_contrast(image, inner), CLUTTERED_PEAK_SHARE[tiny], gap_px)
-    return (mask if mask.any() else _ellipse(mask.shape, ELLIPSE_SHARE)), left, top
+    return mask, left, top
 
 
 def _contrast(image: Image, inner: tuple[int, int, int, int], tiny: bool) -> tuple[Floats, float]:

@@ -1,0 +1,1 @@
+"""Fitting of the class evidence from motion."""
