@@ -4,8 +4,8 @@ For each frame: predict every track to the frame's presentation time; assign det
 within a Mahalanobis gate, strong detections first, then weak ones to confirmed tracks (as ByteTrack does by score:
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned strong detections; confirm a track
 by M of N frames, fewer at a low frame rate, once its evidence is enough; let tracks coast for a bounded time.  Where
-the camera's motion is known, a track that has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not
-confirmed; a target that arrived and then hovers stays confirmed.
+the camera's motion is known, a track that has not moved against the background since it was first seen is a fixed
+object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
 """
 
 import math

@@ -25,7 +25,6 @@ from training.kinematics.fit import (
     BIRDS,
     CONDITIONS,
     DRONE,
-    Model,
     Scored,
     cross_validated,
     samples,
