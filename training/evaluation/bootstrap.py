@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 SEED = 1
+LEAST_WIDTH = 1e-9  # of bounds: where recordings agree, resampling cannot say how others would differ
 
 Ratios = Sequence[tuple[float, float]]  # part and whole of each recording
 Bounds = tuple[float, float]
@@ -21,7 +22,8 @@ Bounds = tuple[float, float]
 def ratio_bounds(ratios: Ratios, confidence: float = CONFIDENCE) -> Bounds | None:
     """Return two-sided bounds of the ratio of the sums: percentiles over resamples.
 
-    Efron, 1979, doi 10.1214/aos/1176344552.  None for fewer than two recordings.
+    Efron, 1979, doi 10.1214/aos/1176344552.  None for fewer than two recordings, and for
+    recordings that agree, all of them at 1 say.
     """
     return _percentiles(_resampled(ratios), confidence) if len(ratios) > 1 else None
 
@@ -29,7 +31,7 @@ def ratio_bounds(ratios: Ratios, confidence: float = CONFIDENCE) -> Bounds | Non
 def difference_bounds(before: Ratios, after: Ratios, confidence: float = CONFIDENCE) -> Bounds | None:
     """Return bounds of the ratio of the sums after, minus that before, for the same recordings in the same order.
 
-    Paired: each resample draws the same recordings for both.  None for fewer than two recordings.
+    Paired: each resample draws the same recordings for both.  None as in `ratio_bounds`.
     """
     return _percentiles(_resampled(after) - _resampled(before), confidence) if len(before) > 1 else None
 
@@ -48,4 +50,4 @@ def _percentiles(values: NDArray[np.float64], confidence: float) -> Bounds | Non
     if not len(values):
         return None
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if high - low > LEAST_WIDTH else None

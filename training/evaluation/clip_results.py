@@ -58,6 +58,12 @@ def grouped(results: Iterable[ClipResult]) -> dict[str, list[ClipResult]]:
     return {name: groups[name] for groups in kinds for name in sorted(groups)}
 
 
+def distinct(groups: dict[str, list[ClipResult]]) -> dict[str, list[ClipResult]]:
+    """Return the groups without those that a later one equals."""
+    last = {tuple(id(one) for one in members): name for name, members in groups.items()}
+    return {name: members for name, members in groups.items() if name in last.values()}
+
+
 def total(results: Iterable[ClipResult]) -> ClipMetrics:
     """Return the sum of the results' metrics."""
     metrics = ClipMetrics()
@@ -140,7 +146,8 @@ def compared(
     if not common:
         raise DataError("results to compare: have no clip in common; expected the same sets")
     differences: dict[str, dict[str, Difference]] = {}
-    for group, results in grouped(later[key] for key in common if later[key].scale == 1).items():
+    recorded = grouped(later[key] for key in common if later[key].scale == 1)
+    for group, results in distinct(recorded).items():
         metrics = [(earlier[(*one.recording, one.scale)].metrics, one.metrics) for one in results]
         row = {name: _difference([(RATIOS[name](a), RATIOS[name](b)) for a, b in metrics]) for name in RATIOS}
         differences[group] = {name: one for name, one in row.items() if one is not None}

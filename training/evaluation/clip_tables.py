@@ -12,6 +12,7 @@ from training.evaluation.clip_results import (
     Difference,
     OfSize,
     by_size,
+    distinct,
     figure,
     grouped,
     total,
@@ -26,19 +27,12 @@ def tables(results: Iterable[ClipResult]) -> str:
     """Return all tables of an evaluation, those of the range ladder where there are shrunk clips."""
     results = list(results)
     drones = [one for one in results if one.metrics.drone_clips]
-    recorded = _groups(one for one in drones if one.scale == 1)
-    negative = _groups(one for one in results if one.metrics.negative_clips)
+    recorded = distinct(grouped(one for one in drones if one.scale == 1))
+    negative = distinct(grouped(one for one in results if one.metrics.negative_clips))
     parts = [drone_table(recorded), *_size_tables("drones", recorded), negative_table(negative)]
     if any(one.scale != 1 for one in drones):
-        parts += [*_size_tables("range ladder", _groups(drones)), scale_table(drones)]
+        parts += [*_size_tables("range ladder", distinct(grouped(drones))), scale_table(drones)]
     return "\n\n".join(part for part in parts if part)
-
-
-def _groups(results: Iterable[ClipResult]) -> dict[str, list[ClipResult]]:
-    """Return the groups without those that a later one equals."""
-    groups = grouped(results)
-    last = {tuple(id(one) for one in members): name for name, members in groups.items()}
-    return {name: members for name, members in groups.items() if name in last.values()}
 
 
 def _size_tables(title: str, groups: Mapping[str, Sequence[ClipResult]]) -> list[str]:

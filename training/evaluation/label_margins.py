@@ -20,8 +20,8 @@ from training.evaluation.clip_sets import labelled_clips
 from training.masks import box_mask
 from training.quick_eval import quick_eval_frames
 
-# By camera, in pixels.  Measured: 3.9 and 9.4 for the first two, 1.1, 0.5 and 0.0 for those of Anti-UAV,
-# 2.4 for `optris_pi`, most of which are indoor recordings with looser labels; its outdoor ones were labelled with 1.
+# By camera, in pixels of the recording.  Measured: 3.9 and 9.4 for the first two; 1.1, 0.5 and 0.0 for Anti-UAV's;
+# 2.4 for `optris_pi`, most of it indoor recordings with looser labels, while the outdoor ones were labelled with 1.
 LABEL_MARGIN_PX = {
     "dronedet_infrared": 4.0,
     "dronedet_visible": 9.0,
