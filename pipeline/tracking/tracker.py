@@ -4,9 +4,9 @@ For each frame: predict every track to the frame's presentation time; assign det
 within a Mahalanobis gate, large detections first, then small ones to confirmed tracks (as ByteTrack does by score:
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned large detections; confirm a track by
 M of N frames; let tracks coast for a bounded time.  Class evidence is accumulated over the last seconds of a track, so
-that the label of an approaching target is revised; suppressing a track that was reported as a target takes more
-evidence.  Where the camera's motion is known, a track that has not moved against the background since it was first seen
-is a fixed object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
+that the label of an approaching target is revised, and how it moves is added; suppressing a track that was reported as
+a target takes more evidence.  Where the camera's motion is known, a track that has not moved against the background is
+a fixed object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
 """
 
 import math
@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from model.metadata import Thresholds
 from pipeline.ids import track_ulid
 from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.kinematics import Kinematics
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
 EVIDENCE_LIMIT = 4.0  # log-odds per frame: a single confident frame must not decide the label
@@ -48,6 +49,7 @@ class TrackerSettings:
     moved_px: float = 2.0  # ... by this many pixels, ...
     moved_width: float = 0.003  # ... and by this share of the frame's width: camera motion errors accumulate
     evidence_s: float = 2.5  # time constant of the exponential decay of evidence
+    kinematics_weight: float = 1.0  # of the motion's log-odds in the evidence for uav; 1: independent of appearance
     suppression_margin: float = 2.0  # log-odds beyond the threshold to suppress a track reported as a target
     reset_s: float = 5.0  # a larger jump of the presentation time resets the tracker
 
@@ -63,6 +65,8 @@ class _Tracklet:
         d = self.apparent_px
         self.motion = ConstantVelocity(center, measurement_std(d), settings.start_speed_d_s * d)
         self.anchor = center.copy()  # position when first seen, moved along with the background
+        self.kinematics = Kinematics()
+        self.observe_motion(row, detections)
         self.moved = False
         self.camera_motion_frames = 0  # frames in which the camera's motion was known
         self.first = self.last = detections.ref
@@ -85,6 +89,10 @@ class _Tracklet:
     def evidence(self) -> NDArray[np.float64]:
         mean: NDArray[np.float64] = self.evidence_sum / max(self.evidence_weight, 1e-9)
         return mean
+
+    def observe_motion(self, row: int, detections: Detections) -> None:
+        x, y = detections.centroid[row] - self.anchor
+        self.kinematics.update(detections.ref.pts_s, float(x), float(y), float(max(self.box[2:] - self.box[:2])))
 
     def add_evidence(self, class_scores: NDArray[np.float32], decay: float = 1.0) -> None:
         """Scale earlier evidence by `decay` and add one frame's.  Scores of zero mean: not classified."""
@@ -172,6 +180,8 @@ class Tracker:
                 tracklet.motion.shift(*shift)
                 tracklet.anchor += shift
                 tracklet.camera_motion_frames += 1
+            else:
+                tracklet.kinematics = Kinematics()  # positions before and after cannot be compared
 
     def _assign(self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp]) -> dict[int, int]:
         """Match these tracks with these detections: track index -> detection row."""
@@ -209,6 +219,7 @@ class Tracker:
             tracklet.size += settings.size_gain * (box[2:] - box[:2] - tracklet.size)
             tracklet.motion.update(center, measurement_std(tracklet.apparent_px))
             tracklet.box = box
+            tracklet.observe_motion(row, detections)
             decay = math.exp(-(detections.ref.pts_s - tracklet.last.pts_s) / settings.evidence_s)
             tracklet.add_evidence(detections.class_scores[row], decay)
             tracklet.last = detections.ref
@@ -241,12 +252,19 @@ class Tracker:
             return unseen_s > settings.coast_s and tracklet.missed >= settings.coast_frames
         return unseen_s > settings.tentative_s and tracklet.missed >= settings.tentative_frames
 
+    def _evidence(self, tracklet: _Tracklet) -> NDArray[np.float64]:
+        """Return the evidence of the classes by appearance, and for uav by its motion too; 0 where not classified."""
+        evidence = tracklet.evidence
+        if tracklet.evidence_weight and len(self._classes) > 1:
+            evidence[self._classes.index(UAV)] += self._settings.kinematics_weight * tracklet.kinematics.log_odds
+        return evidence
+
     def _label(self, tracklet: _Tracklet) -> str:
         if len(self._classes) == 1:
             return self._classes[0]
         if not tracklet.evidence_weight:
             return UNKNOWN
-        evidence = tracklet.evidence
+        evidence = self._evidence(tracklet)
         uav = float(evidence[self._classes.index(UAV)])
         if uav > self._thresholds.uav_log_odds:
             return UAV
@@ -260,7 +278,7 @@ class Tracker:
         if state is None:
             seen = TrackState.CONFIRMED if tracklet.seen else TrackState.COASTING
             state = seen if tracklet.confirmed else TrackState.TENTATIVE
-        evidence = (round(float(value), 4) for value in tracklet.evidence)
+        evidence = (round(float(value), 4) for value in self._evidence(tracklet))
         half = tracklet.size / 2
         center = tracklet.motion.mean[:2]
         box = tracklet.box if tracklet.seen else np.concatenate([center - half, center + half])
