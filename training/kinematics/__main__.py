@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets import CLIP_CLASSES, SENSORS, Clip, open_dataset
+from training.datasets import CLIP_CLASSES, SENSORS, SPLITS, Clip, DataError, open_dataset
 from training.evaluation.arguments import exit_code, parse_with_data, program
 from training.evaluation.class_separation import area_under_roc
 from training.kinematics.fit import CONDITIONS, DRONE, Sample, Scored, cross_validated, samples, scored
@@ -39,6 +39,8 @@ def main() -> int:
 def run(data: Path, other: Path | None, cache: Path) -> None:
     """Print constants and tables; raise DataError for unreadable data."""
     train = samples(read_trajectories(cache, evenly_spread(clips_of(data, "train"), CLIPS)))
+    if missing := [name for name in CLIP_CLASSES if not any(one.object_class == name for one in train)]:
+        raise DataError(f"data {data}: train shows no {', '.join(missing)}; expected all of {', '.join(CLIP_CLASSES)}")
     model, held_out = cross_validated(train)
     print(f"CONSTANT, WEIGHT = {model[0]:.2f}, {model[1]:.2f}\n")
     tested = {split: samples(read_trajectories(cache, clips_of(data, split))) for split in ("hard", "val")}
@@ -46,13 +48,15 @@ def run(data: Path, other: Path | None, cache: Path) -> None:
     print("\nwithout the discount for noise:\n")
     print(areas({name: scored(model, noiseless(part)) for name, part in tested.items()}))
     if other:
-        for split in ("train", "val", "hard"):
-            print(drones(split, scored(model, samples(read_trajectories(cache, clips_of(other, split))))))
+        clips = clips_of(other, *SPLITS)
+        for split in sorted({clip.split for clip in clips}):
+            of_split = [clip for clip in clips if clip.split == split]
+            print(drones(split, scored(model, samples(read_trajectories(cache, of_split)))))
 
 
-def clips_of(folder: Path, split: str) -> list[Clip]:
-    """Return the clips of a split."""
-    return [recording for recording in open_dataset(folder, [split]) if isinstance(recording, Clip)]
+def clips_of(folder: Path, *splits: str) -> list[Clip]:
+    """Return the clips of these splits."""
+    return [recording for recording in open_dataset(folder, splits) if isinstance(recording, Clip)]
 
 
 def evenly_spread(clips: Iterable[Clip], count: int) -> list[Clip]:

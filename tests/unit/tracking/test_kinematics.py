@@ -79,7 +79,7 @@ def test_it_says_nothing_before_it_has_observed_for_a_while(fps: float):
 
 
 def test_motion_that_jitters_says_nothing_either_way():
-    """A moving camera whose motion is not known: large steps to and fro, of which none lasts."""
+    """A moving camera whose motion is not known: large steps there and back, of which none lasts."""
     shaken = observed(lambda t: (200 + 30 * (-1) ** int(t / 0.4), 100))
     assert abs(shaken.log_odds) < 0.05
 
