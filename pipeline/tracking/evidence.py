@@ -41,6 +41,7 @@ class Evidence:
         self._class_sum, self._class_weight = np.zeros(len(classes)), 0.0
         self._target_sum = self._target_weight = 0.0
         self._novelty_sum = self._novelty_weight = 0.0
+        self.motion = 0.0  # log-odds of a uav by how it moves, added to those by its looks
         self._first_s = self._last_s = math.nan
 
     def add(self, pts_s: float, score: float, class_scores: NDArray[np.float32], novelty: float) -> None:
@@ -89,8 +90,10 @@ class Evidence:
         return self._novelty_sum / max(self._novelty_weight, 1e-9)
 
     def by_class(self) -> dict[str, float]:
-        """Return each class's log-odds minus the best other class's, averaged."""
+        """Return each class's log-odds minus the best other class's, averaged; a uav's with those by its motion."""
         mean = self._class_sum / max(self._class_weight, 1e-9)
+        if self._class_weight and len(mean) > 1:
+            mean[self._classes.index(UAV)] += self.motion
         return {name: round(float(value), 4) for name, value in zip(self._classes, mean, strict=True)}
 
     def label(self, thresholds: Thresholds, *, may_suppress: bool, margin: float) -> Label:

@@ -1,15 +1,15 @@
 """How a target moves, as evidence for a drone against birds and aircraft.  Pure.
 
 Observations of one track are averaged over blocks of BLOCK_S, so that frame rate and single missing frames do not
-matter; the velocities between the blocks of the last seconds, in body lengths per second, give few features.  A body
-length is the target's longest side in the image, which makes them independent of distance and of the camera's scale.
+matter; the velocities between the blocks of the last seconds are in body lengths D per second.  A body length is the
+target's longest side in the image, which makes them independent of distance and of the camera's scale.
 
 The sample autocorrelation of the velocity at two points, 0 and BLOCK_S, separates objects by their inertia and control
-(Petrizze, Koorehdavoudi, Xue & Roy, 2021, arXiv:2105.07505): an aircraft's deviations from its mean velocity are mostly
-measurement noise, which is uncorrelated; a drone's are manoeuvres, which last.
+(Petrizze, Koorehdavoudi, Xue & Roy, 2021, arXiv:2105.07505): an aircraft's velocity hardly varies; a drone's does, and
+lastingly.  Variation that does not last is noise of measurement or of a camera whose own motion is not known: the more
+of it, the closer the log-odds are to 0.
 
-Two logistic regressions, against birds and against aircraft, give log-odds.  They are a score, never a veto: LIMIT
-bounds them.  Their weights were fitted by `python3 -m training.kinematics --data FOLDER`.
+They are a score, never a veto: LIMIT bounds what speaks for a drone, EXCEPTIONS what speaks against it.
 """
 
 import math
@@ -21,21 +21,21 @@ BLOCK_S = 0.4  # two observations at 5 frames/s
 BLOCKS = 10  # the last 4 s
 MIN_BLOCKS = 4  # 1.6 s: three velocities, two pairs of successive ones
 MAX_GAP_BLOCKS = 2  # without an observation; after a longer gap the motion is observed anew
-SPEED_FLOOR = 0.2  # body lengths per second: slower motion does not stand out of measurement noise
+SPEED_FLOOR = 0.2  # D/s: less variation does not stand out of measurement noise
+SMOOTH_RATIO = 3.0  # of the variance of the velocity to its autocovariance; more of it is noise
+NOISE_SCALE = 1.0  # D/s: noise of the velocity that halves the log-odds
+EXCEPTIONS = 0.5  # share of drones that may move like anything else: in transit, hovering; bounds the log-odds by -0.7
 LIMIT = 1.5  # of the log-odds
-BOUND = 20.0  # of each regression's log-odds
 
-# By `training.kinematics`: the constant, then a weight for each feature.
-AGAINST_BIRDS = (0.0, 0.0, 0.0, 0.0)
-AGAINST_AIRCRAFT = (0.0, 0.0, 0.0, 0.0)
+# Logistic regression, fitted by `python3 -m training.kinematics --data FOLDER`.
+CONSTANT, WEIGHT = -1.10, 4.32
 
 
 class Features(NamedTuple):
-    """Features of the motion over the last seconds; body lengths are D."""
+    """Features of the motion over the last seconds."""
 
     velocity_autocorrelation: float  # -1 to 1, at BLOCK_S; towards 0 the less the velocity varies
-    log_speed: float  # ln of the root mean square speed in D/s
-    vertical: float  # share of the squared speed that is vertical, 0 to 1
+    noise: float  # variance of the velocity beyond that of smooth motion, D^2/s^2
 
 
 class _Block(NamedTuple):
@@ -53,7 +53,7 @@ class Kinematics:
 
     def __init__(self) -> None:
         self.features: Features | None = None  # None: observed for too short
-        self.log_odds = 0.0  # of a drone, within +-LIMIT; 0 while observed for too short
+        self.log_odds = 0.0  # of a drone against birds and aircraft; 0 while observed for too short
         self._blocks: deque[_Block] = deque(maxlen=BLOCKS)
         self._number = 0  # of the block that is being filled
         self._count = 0
@@ -70,7 +70,7 @@ class Kinematics:
         """
         if not all(map(math.isfinite, (time_s, x_px, y_px, length_px))) or length_px <= 0:
             return
-        number = math.floor(time_s / BLOCK_S)
+        number = math.floor(time_s / BLOCK_S + 1e-6)  # 1.2 / 0.4 is less than 3
         if self._count and number < self._number:
             return
         if self._count and number > self._number:
@@ -81,10 +81,14 @@ class Kinematics:
             self._sums[index] += value
 
     def _close_block(self) -> None:
-        if self._blocks and self._number - self._blocks[-1].number > MAX_GAP_BLOCKS + 1:
-            self._blocks.clear()
-        self._blocks.append(_Block(self._number, *(value / self._count for value in self._sums)))
+        block = _Block(self._number, *(value / self._count for value in self._sums))
         self._count, self._sums = 0, [0.0] * 4
+        last = self._blocks[-1] if self._blocks else None
+        if last and block.number - last.number > MAX_GAP_BLOCKS + 1:
+            self._blocks.clear()
+        elif last and block.time_s - last.time_s < BLOCK_S / 2:
+            return  # too close for a velocity: both hold observations from next to their common edge
+        self._blocks.append(block)
         self.features = _features(self._blocks) if len(self._blocks) >= MIN_BLOCKS else None
         self.log_odds = log_odds(self.features) if self.features else 0.0
 
@@ -100,21 +104,14 @@ def _features(blocks: deque[_Block]) -> Features:
     deviations = [(x - mean_x, y - mean_y) for x, y in velocities]
     varying = sum(x * x + y * y for x, y in deviations)
     lasting = sum(x0 * x1 + y0 * y1 for (x0, y0), (x1, y1) in pairwise(deviations))
-    floor = count * SPEED_FLOOR**2
-    squared = sum(x * x + y * y for x, y in velocities) + floor
     return Features(
-        velocity_autocorrelation=lasting / (varying + floor),
-        log_speed=0.5 * math.log(squared / count),
-        vertical=sum(y * y for _, y in velocities) / squared,
+        velocity_autocorrelation=lasting / (varying + count * SPEED_FLOOR**2),
+        noise=max(0.0, varying - SMOOTH_RATIO * max(0.0, lasting)) / count,
     )
 
 
-def log_odds(features: Features) -> float:
-    """Return the log-odds of a drone against birds and aircraft, equally likely, within +-LIMIT."""
-    against = [
-        weights[0] + sum(weight * value for weight, value in zip(weights[1:], features, strict=True))
-        for weights in (AGAINST_BIRDS, AGAINST_AIRCRAFT)
-    ]
-    # p(other) / p(drone) is the mean of both; each is bounded so that exp cannot overflow.
-    mean = sum(math.exp(-max(-BOUND, min(BOUND, one))) for one in against) / len(against)
-    return max(-LIMIT, min(LIMIT, -math.log(mean)))
+def log_odds(features: Features, constant: float = CONSTANT, weight: float = WEIGHT) -> float:
+    """Return the log-odds of a drone against birds and aircraft, equally likely; within ln EXCEPTIONS and LIMIT."""
+    likelihood_ratio = math.exp(constant + weight * features.velocity_autocorrelation)
+    robust = math.log(EXCEPTIONS + (1 - EXCEPTIONS) * likelihood_ratio)
+    return min(LIMIT, robust) / (1 + features.noise / NOISE_SCALE**2)

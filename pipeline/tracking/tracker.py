@@ -21,6 +21,7 @@ from model.metadata import Thresholds
 from pipeline.ids import track_ulid
 from pipeline.tracking.evidence import Evidence, Label
 from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.kinematics import Kinematics
 from pipeline.tracking.policy import Policy
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
@@ -52,6 +53,7 @@ class TrackerSettings:
     moved_px: float = 2.0  # ... by this many pixels, ...
     moved_width: float = 0.003  # ... and by this share of the frame's width: camera motion errors accumulate
     evidence_s: float = 2.5  # time constant of the exponential decay of evidence
+    kinematics_weight: float = 1.0  # of the motion's log-odds in the evidence for uav; 1: independent of appearance
     suppression_margin: float = 2.0  # log-odds beyond the threshold to suppress a track reported as a target
     report_margin: float = 0.5  # log-odds beyond the threshold to report a track that was suppressed
     name_log_odds: float = 2.0  # total of the class's evidence that ends the wait before a track is confirmed ...
@@ -70,6 +72,8 @@ class _Tracklet:
         d = self.apparent_px
         self.motion = ConstantVelocity(center, measurement_std(d), settings.start_speed_d_s * d)
         self.anchor = center.copy()  # position when first seen, moved along with the background
+        self.kinematics = Kinematics()
+        self.observe_motion(row, detections)
         self.moved = False
         self.camera_motion_frames = 0  # frames in which the camera's motion was known
         self.first = self.last = detections.ref
@@ -78,7 +82,7 @@ class _Tracklet:
         self.missed = 0
         self.score_sum = float(detections.score[row])
         self.evidence = Evidence(detections.classes, settings.evidence_s)
-        self.add_evidence(row, detections)
+        self.add_evidence(row, detections, settings.kinematics_weight)
         self.confirmed = False
         self.reported = False  # confirmed as a target, not as a distractor
         self.seen = True
@@ -87,10 +91,16 @@ class _Tracklet:
     def apparent_px(self) -> float:
         return max(2.0, math.sqrt(float(self.size[0] * self.size[1])))
 
-    def add_evidence(self, row: int, detections: Detections) -> None:
+    def observe_motion(self, row: int, detections: Detections) -> None:
+        """Add where a detection of this track lies, relative to the background."""
+        x, y = detections.centroid[row] - self.anchor
+        self.kinematics.update(detections.ref.pts_s, float(x), float(y), float(max(self.box[2:] - self.box[:2])))
+
+    def add_evidence(self, row: int, detections: Detections, kinematics_weight: float) -> None:
         """Add what a detection of this track says."""
         score, novelty = float(detections.score[row]), float(detections.novelty[row])
         self.evidence.add(detections.ref.pts_s, score, detections.class_scores[row], novelty)
+        self.evidence.motion = kinematics_weight * self.kinematics.log_odds
 
 
 def measurement_std(apparent_px: float) -> float:
@@ -180,6 +190,8 @@ class Tracker:
                 tracklet.motion.shift(*shift, settings.camera_jump_error * math.dist(shift, before))
                 tracklet.anchor += shift
                 tracklet.camera_motion_frames += 1
+            else:
+                tracklet.kinematics = Kinematics()  # positions before and after cannot be compared
 
     def _assign(self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp]) -> dict[int, int]:
         """Match these tracks with these detections: track index -> detection row."""
@@ -219,7 +231,8 @@ class Tracker:
             tracklet.size += settings.size_gain * (box[2:] - box[:2] - tracklet.size)
             tracklet.motion.update(center, measurement_std(tracklet.apparent_px))
             tracklet.box = box
-            tracklet.add_evidence(row, detections)
+            tracklet.observe_motion(row, detections)
+            tracklet.add_evidence(row, detections, settings.kinematics_weight)
             tracklet.last = detections.ref
             tracklet.hits += 1
             tracklet.missed = 0

@@ -2,8 +2,8 @@
 
     python3 -m training.kinematics --data FOLDER [--other FOLDER]
 
-In: clips in the dronedet format.  Out, printed: the weights, and tables of the area under the ROC curve (AUC).  The
-weights are fitted on trajectories of `train`, as measured and with noise and missing frames added, at 30, 12.5 and 5
+In: clips in the dronedet format.  Out, printed: the constants, and tables of the area under the ROC curve (AUC).  The
+constants are fitted on trajectories of `train`, as measured and with noise and missing frames added, at 30, 12.5 and 5
 frames/s.  The other splits are only reported on.
 """
 
@@ -15,26 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.tracking.kinematics import Features
-from training.datasets import SENSORS, Clip, open_dataset
+from training.datasets import CLIP_CLASSES, SENSORS, SPLITS, Clip, DataError, open_dataset
 from training.evaluation.arguments import exit_code, parse_with_data, program
 from training.evaluation.class_separation import area_under_roc
-from training.kinematics.fit import (
-    AIRCRAFT,
-    ALL,
-    BIRDS,
-    CONDITIONS,
-    DRONE,
-    Scored,
-    cross_validated,
-    samples,
-    scored,
-)
+from training.kinematics.fit import CONDITIONS, DRONE, Sample, Scored, cross_validated, samples, scored
 from training.kinematics.trajectories import read_trajectories
 
 CACHE = Path(".cache/kinematics")
 CLIPS = 18  # of each class and sensor to fit on, evenly spread
-OTHERS = (*BIRDS, *AIRCRAFT)
+OTHERS = CLIP_CLASSES[1:]
 AS_MEASURED = "30"  # no clip has more frames per second
 
 
@@ -48,27 +37,26 @@ def main() -> int:
 
 
 def run(data: Path, other: Path | None, cache: Path) -> None:
-    """Print weights and tables; raise DataError for unreadable data."""
+    """Print constants and tables; raise DataError for unreadable data."""
     train = samples(read_trajectories(cache, evenly_spread(clips_of(data, "train"), CLIPS)))
+    if missing := [name for name in CLIP_CLASSES if not any(one.object_class == name for one in train)]:
+        raise DataError(f"data {data}: train shows no {', '.join(missing)}; expected all of {', '.join(CLIP_CLASSES)}")
     model, held_out = cross_validated(train)
-    for name, weights in (("AGAINST_BIRDS", model.birds), ("AGAINST_AIRCRAFT", model.aircraft)):
-        print(f"{name} = ({', '.join(f'{weight:.2f}' for weight in weights)})")
+    print(f"CONSTANT, WEIGHT = {model[0]:.2f}, {model[1]:.2f}\n")
     tested = {split: samples(read_trajectories(cache, clips_of(data, split))) for split in ("hard", "val")}
-    parts = {"train, cross-validated": held_out} | {split: scored(model, part) for split, part in tested.items()}
-    print(areas(parts))
-    for left_out in ALL:
-        columns = [column for column in ALL if column != left_out]
-        reduced, held_out = cross_validated(train, columns)
-        parts = {"train, cross-validated": held_out} | {split: scored(reduced, part) for split, part in tested.items()}
-        print(f"\nwithout {Features._fields[left_out]}\n{areas(parts)}")
+    print(areas({"train, cross-validated": held_out} | {name: scored(model, part) for name, part in tested.items()}))
+    print("\nwithout the discount for noise:\n")
+    print(areas({name: scored(model, noiseless(part)) for name, part in tested.items()}))
     if other:
-        for split in ("train", "val", "hard"):
-            print(drones(split, scored(model, samples(read_trajectories(cache, clips_of(other, split))))))
+        clips = clips_of(other, *SPLITS)
+        for split in sorted({clip.split for clip in clips}):
+            of_split = [clip for clip in clips if clip.split == split]
+            print(drones(split, scored(model, samples(read_trajectories(cache, of_split)))))
 
 
-def clips_of(folder: Path, split: str) -> list[Clip]:
-    """Return the clips of a split."""
-    return [recording for recording in open_dataset(folder, [split]) if isinstance(recording, Clip)]
+def clips_of(folder: Path, *splits: str) -> list[Clip]:
+    """Return the clips of these splits."""
+    return [recording for recording in open_dataset(folder, splits) if isinstance(recording, Clip)]
 
 
 def evenly_spread(clips: Iterable[Clip], count: int) -> list[Clip]:
@@ -81,6 +69,11 @@ def evenly_spread(clips: Iterable[Clip], count: int) -> list[Clip]:
         for group in groups.values()
         for index in np.unique(np.linspace(0, len(group) - 1, min(count, len(group))).round().astype(int))
     ]
+
+
+def noiseless(part: Iterable[Sample]) -> list[Sample]:
+    """Return the samples as if all variation of the velocity were the target's."""
+    return [replace(one, moments=[moment._replace(noise=0.0) for moment in one.moments]) for one in part]
 
 
 def areas(parts: dict[str, list[Scored]]) -> str:

@@ -1,4 +1,4 @@
-"""Fit the class evidence from motion: trajectories in, weights of two logistic regressions out.
+"""Fit the class evidence from motion: trajectories in, constant and weight of a logistic regression out.
 
 Drones and others count alike, and so do the classes and the clips of each.  Clips of consecutive numbers share place
 and flight, so cross-validation leaves out one such recording run at a time; its predictions give the slope that
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tracking.kinematics import LIMIT, Features, Kinematics
+from pipeline.tracking.kinematics import Features, Kinematics, log_odds
 from training.kinematics.trajectories import Rows, Trajectory
 
-DRONE, BIRDS, AIRCRAFT = "drone", ("bird",), ("airplane", "helicopter")
-PENALTY = 1.0  # of squared weights of standardised features, where all moments together count as ...
+DRONE = "drone"
+PENALTY = 1.0  # of the squared weight of the standardised feature, where all moments together count as ...
 EFFECTIVE = 120.0  # ... this many independent observations
 RUN_GAP = 2  # numbers: clips farther apart are of different runs
-ALL = tuple(range(len(Features._fields)))
 Vector = NDArray[np.float64]
 
 
@@ -43,39 +42,29 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Features (N, F) of N moments of one trajectory under one condition."""
+    """Features at N moments of one trajectory under one condition."""
 
     clip: str
     sensor: str
     object_class: str
     condition: str
-    features: Vector
+    moments: list[Features]
 
-
-@dataclass(frozen=True)
-class Model:
-    """Log-odds of a drone against birds and against aircraft: constants and weights (1 + F,)."""
-
-    birds: Vector
-    aircraft: Vector
-
-    def log_odds(self, features: Vector) -> Vector:
-        """Return the log-odds (N,) of features (N, F), as `pipeline.tracking.kinematics` does, but unlimited."""
-        birds, aircraft = (with_constant(features) @ weights for weights in (self.birds, self.aircraft))
-        mixed: Vector = np.log(2) - np.logaddexp(-birds, -aircraft)
-        return mixed
-
-    def scaled(self, slope: float) -> "Model":
-        """Return the model with all its weights multiplied."""
-        return Model(self.birds * slope, self.aircraft * slope)
+    @property
+    def autocorrelation(self) -> Vector:
+        """Return the feature (N,)."""
+        return np.array([moment.velocity_autocorrelation for moment in self.moments])
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A sample and the model's log-odds (N,) at its moments, limited."""
+    """A sample and the log-odds (N,) at its moments."""
 
     sample: Sample
     log_odds: Vector
+
+
+Model = tuple[float, float]  # constant and weight
 
 
 def recording_runs(names: Iterable[str]) -> dict[str, str]:
@@ -100,8 +89,8 @@ def samples(trajectories: Iterable[Trajectory]) -> list[Sample]:
     found = []
     for one in trajectories:
         for name, condition in CONDITIONS.items():
-            if len(features := np.array(list(_features(degraded(one.rows, condition, random))))):
-                found.append(Sample(one.clip, one.sensor, one.object_class, name, features))
+            if moments := list(_moments(degraded(one.rows, condition, random))):
+                found.append(Sample(one.clip, one.sensor, one.object_class, name, moments))
     return found
 
 
@@ -118,7 +107,7 @@ def degraded(rows: Rows, condition: Condition, random: np.random.Generator) -> R
     return noisy
 
 
-def _features(rows: Rows) -> Iterable[Features]:
+def _moments(rows: Rows) -> Iterable[Features]:
     kinematics, before = Kinematics(), None
     for time_s, x, y, length, _ in rows.tolist():
         kinematics.update(time_s, x, y, length)
@@ -126,33 +115,18 @@ def _features(rows: Rows) -> Iterable[Features]:
             yield before
 
 
-def with_constant(features: Vector) -> Vector:
-    """Return features (N, F) behind a column of ones."""
-    return np.column_stack([np.ones(len(features)), features])
-
-
-def fitted(part: Sequence[Sample], columns: Sequence[int]) -> Model:
-    """Return the model fitted on the given features; the weights of the others are 0."""
-    return Model(*(_against(part, others, columns) for others in (BIRDS, AIRCRAFT)))
-
-
-def _against(part: Sequence[Sample], others: Sequence[str], columns: Sequence[int]) -> Vector:
-    chosen = [sample for sample in part if sample.object_class in (DRONE, *others)]
-    features = np.concatenate([sample.features[:, columns] for sample in chosen])
-    is_drone = _repeated(chosen, [float(sample.object_class == DRONE) for sample in chosen])
-    weights = _weights(chosen)
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    standardised = logistic_regression(with_constant((features - mean) / std), is_drone, EFFECTIVE * weights)
-    against = np.zeros(1 + part[0].features.shape[1])
-    against[1 + np.array(columns)] = standardised[1:] / std
-    against[0] = standardised[0] - (standardised[1:] * mean / std).sum()
-    return against
+def fitted(part: Sequence[Sample]) -> Model:
+    """Return the model fitted on these samples."""
+    feature = np.concatenate([sample.autocorrelation for sample in part])
+    mean, std = float(feature.mean()), float(feature.std())
+    standardised = np.column_stack([np.ones(len(feature)), (feature - mean) / std])
+    constant, weight = logistic_regression(standardised, _is_drone(part), EFFECTIVE * _weights(part)).tolist()
+    return constant - weight * mean / std, weight / std
 
 
 def logistic_regression(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """Return coefficients (F,) for x (N, F), whose first column is constant and not penalised, by Newton's method."""
-    penalty = PENALTY * np.eye(x.shape[1])
-    penalty[0, 0] = 1e-6
+    """Return coefficients (F,) for x (N, F), all but the first of them penalised, by Newton's method."""
+    penalty = np.diag([1e-6] + [PENALTY] * (x.shape[1] - 1))
     coefficients = np.zeros(x.shape[1])
     for _ in range(25):
         p = 1 / (1 + np.exp(-(x @ coefficients)))
@@ -163,41 +137,45 @@ def logistic_regression(x: Vector, y: Vector, weights: Vector) -> Vector:
 
 
 def _repeated(part: Sequence[Sample], values: Sequence[float]) -> Vector:
-    return np.repeat(np.array(values, float), [len(sample.features) for sample in part])
+    return np.repeat(np.array(values, float), [len(sample.moments) for sample in part])
+
+
+def _is_drone(part: Sequence[Sample]) -> Vector:
+    return _repeated(part, [float(sample.object_class == DRONE) for sample in part])
 
 
 def _weights(part: Sequence[Sample]) -> Vector:
     """Return each moment's weight: drones and others count alike, and so do classes and the clips of each; sum 1."""
     lengths: dict[tuple[str, str], int] = defaultdict(int)
     for sample in part:
-        lengths[sample.object_class, sample.clip] += len(sample.features)
-    clips = defaultdict(int)
+        lengths[sample.object_class, sample.clip] += len(sample.moments)
+    clips: dict[str, int] = defaultdict(int)
     for object_class, _ in lengths:
         clips[object_class] += 1
     others = len(clips) - 1
 
     def weight(sample: Sample) -> float:
-        of_class = 0.5 if sample.object_class == DRONE else 0.5 / others
+        of_class: float = 0.5 if sample.object_class == DRONE else 0.5 / others
         return of_class / clips[sample.object_class] / lengths[sample.object_class, sample.clip]
 
     return _repeated(part, [weight(sample) for sample in part])
 
 
-def cross_validated(part: Sequence[Sample], columns: Sequence[int] = ALL) -> tuple[Model, list[Scored]]:
+def cross_validated(part: Sequence[Sample]) -> tuple[Model, list[Scored]]:
     """Return the calibrated model, and log-odds of each recording run by a model fitted on the others."""
     runs = recording_runs({sample.clip for sample in part})
-    held_out: list[tuple[Sample, Vector]] = []
-    for run in sorted(set(runs.values())):
-        model = fitted([sample for sample in part if runs[sample.clip] != run], columns)
-        held_out += [(one, model.log_odds(one.features)) for one in part if runs[one.clip] == run]
-    kept = [sample for sample, _ in held_out]
-    predicted = np.concatenate([values for _, values in held_out])
-    is_drone = _repeated(kept, [float(sample.object_class == DRONE) for sample in kept])
-    (slope,) = logistic_regression(predicted[:, None], is_drone, EFFECTIVE * _weights(kept))
-    scores = [Scored(sample, np.clip(slope * values, -LIMIT, LIMIT)) for sample, values in held_out]
-    return fitted(part, columns).scaled(float(slope)), scores
+    models = {run: fitted([one for one in part if runs[one.clip] != run]) for run in sorted(set(runs.values()))}
+    predicted = [models[runs[one.clip]][0] + models[runs[one.clip]][1] * one.autocorrelation for one in part]
+    column = np.concatenate(predicted)[:, None]
+    (slope,) = logistic_regression(column, _is_drone(part), EFFECTIVE * _weights(part)).tolist()
+    held_out = [one for sample in part for one in scored(_scaled(models[runs[sample.clip]], slope), [sample])]
+    return _scaled(fitted(part), slope), held_out
+
+
+def _scaled(model: Model, slope: float) -> Model:
+    return model[0] * slope, model[1] * slope
 
 
 def scored(model: Model, part: Iterable[Sample]) -> list[Scored]:
-    """Return the samples with the model's limited log-odds."""
-    return [Scored(sample, np.clip(model.log_odds(sample.features), -LIMIT, LIMIT)) for sample in part]
+    """Return the samples with the log-odds that the tracker would add."""
+    return [Scored(one, np.array([log_odds(moment, *model) for moment in one.moments])) for one in part]

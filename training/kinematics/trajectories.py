@@ -52,7 +52,7 @@ def _of_clip(folder: Path, clip: Clip) -> list[Trajectory]:
         measured = _measure(clip)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{str(number): rows for number, rows in measured.items()})
+            np.savez_compressed(file, allow_pickle=False, **{str(number): rows for number, rows in measured.items()})
         partial.replace(path)
     classes = {item.track_id: item.object_class for frame in clip.frames for item in frame}
     with np.load(path, allow_pickle=False) as stored:

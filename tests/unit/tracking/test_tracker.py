@@ -239,3 +239,20 @@ def test_the_filter_is_the_textbooks():
         one.update(point, 0.7)
         np.testing.assert_allclose(one.mean, mean, atol=1e-9)
         np.testing.assert_allclose(one.covariance, covariance, atol=1e-9)
+
+
+@pytest.mark.parametrize("pan_px", [0.0, 1.5])
+def test_how_a_target_moves_adds_to_the_evidence_for_uav(pan_px: float):
+    """The class scores are undecided, and a camera that pans by a known number of pixels a frame changes nothing."""
+
+    def uav(speed_px: float, radius_px: float, shift: tuple[float, float] | None = (pan_px, 0.0)) -> float:
+        frames = []
+        for seq in range(120):
+            angle = 2 * math.pi * seq / 90
+            x = 100 + (speed_px + pan_px) * seq + radius_px * math.sin(angle)
+            frames.append(frame(seq, [(x, 200 + radius_px * math.cos(angle), 12, odds(0.0))], shift=shift))
+        return follow(frames)[-1][0].evidence["uav"]
+
+    assert uav(speed_px=0, radius_px=25) > 0.5
+    assert -0.7 < uav(speed_px=2, radius_px=0) < -0.2
+    assert uav(speed_px=0, radius_px=25, shift=None) == 0  # its motion against the background is unknown
