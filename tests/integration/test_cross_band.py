@@ -18,7 +18,13 @@ PLACES = {
     "IR_BIRD_003": {"sensor": "infrared", "split": "val"},
     "IR_DRONE_054": {"sensor": "visible", "split": "val"},
 }
-SMALL = ("network.start_out_channels=8", "network.size=3", "sampling.augmentation.crop_px=128", "batch=1", "sampling.small_batch=1")
+SMALL = (
+    "network.start_out_channels=8",
+    "network.size=3",
+    "sampling.augmentation.crop_px=128",
+    "batch=1",
+    "sampling.small_batch=1",
+)
 
 
 def arguments(folder: Path, steps: int) -> list[str]:
