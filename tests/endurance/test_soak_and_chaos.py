@@ -31,7 +31,9 @@ def report(*command: str) -> tuple[dict[str, object], str]:
     return json.loads(ended.stdout.splitlines()[-1]), ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.live
+@pytest.mark.alone
 def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_does_not_close():
     told, output = report("-m", "endurance.soak", "--minutes", "0.2", "--cameras", "3", "--rate", "1", "--seed", "5")
     assert list(told) == [
@@ -49,6 +51,7 @@ def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_d
 
 
 @pytest.mark.live
+@pytest.mark.alone
 def test_a_live_camera_s_frames_are_all_accounted_for():
     told, output = report("scripts/bench_live.py", "--fps", "4", "--seconds", "4")
     assert told["captured"] >= 10 and told["engine"], output
@@ -57,7 +60,9 @@ def test_a_live_camera_s_frames_are_all_accounted_for():
     assert 0 < told["capture_to_track_p50_ms"] <= told["capture_to_track_p99_ms"]
 
 
+@pytest.mark.slow
 @pytest.mark.live
+@pytest.mark.alone
 def test_short_chaos_recovers_from_every_fault_without_a_violation():
     kinds = ["kill_segmentation", "garbage", "store_locked", "supervisor_killed"]
     told, output = report("-m", "endurance.chaos", "--faults", "4", "--seed", "4", "--kinds", ",".join(kinds))

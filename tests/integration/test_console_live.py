@@ -81,12 +81,13 @@ def photograph(page: Page, console: str) -> None:
         page.screenshot(path=PICTURES / f"{name}.png")
 
 
+@pytest.mark.alone
 def test_the_latency_page_of_a_running_program_whose_network_is_slow(browser: Browser, tmp_path: Path) -> None:
     """The readable module is many times slower than the engines: the page says so, as /metrics does."""
     config = tmp_path / "site.yaml"
     camera = "{id: north, uri: 'demo:scene?fps=2', scale: 0.5}"
     config.write_text(
-        f"cameras: [{camera}]\nrun_dir: {tmp_path / 'run'}\nmodel: {{engine: module}}\n"
+        f"cameras: [{camera}]\nrun_dir: {tmp_path / 'run'}\nmodel: {{engine: reference}}\n"
         "metrics: {port: 0}\nconsole: {port: 0}\n"
     )
     inference = 'dasnet_stage_latency_seconds_%s{stage="inference"}'

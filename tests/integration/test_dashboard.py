@@ -60,6 +60,7 @@ def test_rules_fire_and_clear_as_their_unit_tests_say():
 
 @needs_prometheus
 @pytest.mark.live
+@pytest.mark.alone
 def test_every_figure_has_data_and_a_worker_that_hangs_is_reported_and_forgotten(tmp_path: Path):
     script = hasty_dashboard(tmp_path, {r"for: \w+": "for: 1s"})
     with Running(demo_site(tmp_path), command=[sys.executable, str(script)]) as program:

@@ -1,6 +1,6 @@
 """Every fenced block of README, CONTRIBUTING and docs/ holds what it says.
 
-sh       each command is run; a slow one is run shorter, or by the test that TESTED_ELSEWHERE names
+sh       each command is run, or its options exist and the test that TESTED_ELSEWHERE names runs it or the same on less
 console  is not run, and the text above it says why
 python   is executed
 yaml     with `cameras:` is a valid site
@@ -8,6 +8,7 @@ yaml     with `cameras:` is a valid site
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,18 +18,30 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from support.data_sets import short_clips
 from support.program import REPOSITORY, shortened
+from typer.main import get_command
+
+from pipeline.cli import app
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOT_RUN = "not run by the tests"
 ALLOWED = {"sh", "console", "python", "yaml", "text", "json"}
-TESTED_ELSEWHERE = {  # a command -> the test that runs it, or one that does the same
+TESTED_ELSEWHERE = {  # a command -> the test that runs it, or the same on less, in a process of its own
     "make run": "tests/integration/test_run.py",
     "make test": "Makefile",
     "dasnet assess site.yaml --hours 15": "tests/unit/assess/test_assess.py",
     "make dashboard": "tests/integration/test_dashboard.py",
     "dasnet support-bundle --out support.zip site.yaml": "tests/integration/test_installed.py",
+    "dasnet doctor": "tests/unit/replay/test_predict.py",
+    "dasnet predict photo.jpg --out out": "tests/unit/replay/test_predict.py",
+    "dasnet replay tests/data/clips --out out": "tests/unit/replay/test_replay.py",
+    "dasnet label tests/data --out labelled --stride 10": "tests/unit/training/test_label.py",
+    "dasnet evaluate-clips hard --data FOLDER --checkpoint out/field/ema.safetensors --json hard.json": (
+        "tests/integration/test_evaluate_clips.py"
+    ),
+    "DASNET_CLIPS=FOLDER dasnet train configs/training/dasnet_field.yaml --out out/field": (
+        "tests/unit/training/test_training_parts.py"
+    ),
     "DASNET_CLIPS=tests/data dasnet train configs/training/tiny.yaml --out out/tiny": (
         "tests/unit/training/test_training.py"
     ),
@@ -62,28 +75,7 @@ TESTED_ELSEWHERE = {  # a command -> the test that runs it, or one that does the
     "dasnet export model/weights/dasnet.safetensors --out dasnet.onnx": "tests/unit/model/test_export.py",
     "python3 -m model.native.library --all": "tests/integration/test_image.py",
 }
-SHORTER = {  # a command -> the same on less
-    "dasnet replay tests/data/clips --out out": "dasnet replay tests/data/clips --out out --end 2",
-    "DASNET_CLIPS=FOLDER dasnet train configs/training/dasnet_field.yaml --out out/field": (
-        "DASNET_CLIPS=tests/data dasnet train tiny.yaml --out out/field"
-    ),
-    "dasnet label tests/data --out labelled --stride 10": "dasnet label tests/data --out labelled --stride 60",
-}
 SITE = 'cameras:\n  - {id: scene, uri: "demo:scene"}\n'
-TINY = """
-data: ${DASNET_CLIPS}
-steps: 4
-batch: 1
-network: {name: dasnet, num_class: 4, start_out_channels: 16}
-sampling: {kind: crops, augmentation: {crop_px: 128}}
-schedule: {kind: trapezoid, decay_steps: 2}
-loss: field
-clips: [IR_DRONE_015, IR_BIRD_003]
-check_splits: [train]
-check_clips: [IR_DRONE_015]
-every_drone_frame: 100
-every_other_frame: 150
-"""
 
 
 class Block(NamedTuple):
@@ -116,11 +108,10 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the commands find in their folder: the repository's parts, a site, a recipe, an image, a password."""
+    """What the commands find in their folder: the repository's parts, a site, an image, a password."""
     for name in ("tests", "configs", "scripts", "model"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "site.yaml").write_text(SITE)
-    (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "password.txt").write_text("correct horse battery\n")
     cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((64, 80, 3), 128, np.uint8))
     return tmp_path
@@ -131,14 +122,10 @@ def test_the_command_works(command: str, folder: Path):
     if command in TESTED_ELSEWHERE:
         assert (REPOSITORY / TESTED_ELSEWHERE[command]).is_file()
         return
-    run = SHORTER.get(command, command)
-    if "FOLDER" in run:
-        short_clips(folder / "FOLDER", 20, IR_DRONE_015={"split": "hard"})
-        (folder / "out" / "field").mkdir(parents=True)
-        shipped = REPOSITORY / "model" / "weights" / "dasnet.safetensors"
-        (folder / "out" / "field" / "ema.safetensors").symlink_to(shipped)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    result = subprocess.run(["sh", "-c", run], cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -181,5 +168,16 @@ def test_every_block_is_run_or_says_why_not():
             assert NOT_RUN in block.above.lower(), f"{block.place}: the text above must say {NOT_RUN!r}, and why"
 
 
-def test_what_is_tested_elsewhere_and_shortened_is_still_in_the_pages():
-    assert not {*TESTED_ELSEWHERE, *SHORTER} - set(commands())
+def test_what_is_tested_elsewhere_is_still_in_the_pages():
+    assert not TESTED_ELSEWHERE.keys() - set(commands())
+
+
+def test_commands_and_options_of_the_pages_exist():
+    known = get_command(app)
+    for command in commands():
+        words = [word for word in shlex.split(command) if not re.match(r"\w+=", word)]
+        if words[0] != "dasnet":
+            continue
+        subcommand = known.commands[words[1]]
+        options = {name for parameter in subcommand.params for name in parameter.opts}
+        assert not {word for word in words if word.startswith("--")} - options, command

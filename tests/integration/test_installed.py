@@ -40,6 +40,10 @@ log: {{format: json}}
 """
 
 
+def site_text(run_dir: Path, **ports: int) -> str:
+    return SITE.format(literal=LITERAL, query=IN_QUERY, run_dir=run_dir, **ports)
+
+
 @dataclass
 class Site:
     path: Path
@@ -67,8 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         closed = free_port()
         path = folder / "site.yaml"
-        text = SITE.format(literal=LITERAL, query=IN_QUERY, closed=closed, run_dir=folder / "run", **rtsp.ports)
-        path.write_text(text)
+        path.write_text(site_text(folder / "run", closed=closed, **rtsp.ports))
         with Running("run", path) as program:
             program.wait_for_metric('dasnet_tracks_confirmed_total{camera="served"}', 1)
             program.wait_for_line("camera refused.*Connection refused")
@@ -76,6 +79,54 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             console = program.wait_for_line(r"console: (http\S+)/")[1]
             metrics = int(program.wait_for_line(r"metrics: http://127.0.0.1:(\d+)/metrics")[1])
             yield Site(path, folder / "run", metrics, console, program, systemd)
+
+
+# --- before the site runs ---
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("cameras:", "cameras: ["),  # not YAML; its errors quote the line
+        ("console: {port: 0}", "console: *canary-5"),
+        ('"rtsp://', '"rtps://'),
+        ('"rtsp://', '"'),
+        ("band: infrared", 'band: "${CAM_PASSWORD}"'),
+        ("band: infrared", "password: canary-5"),
+        ("console: {port: 0}", 'console: {port: "${file:secret}"}'),
+        ("${file:secret}", "${file:canary}"),
+        ("log:", "model: {checkpoint: none.pth}\nlog:"),
+    ],
+)
+def test_no_secret_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str):
+    monkeypatch.setenv("CAM_PASSWORD", FROM_ENVIRONMENT)
+    (tmp_path / "secret").write_text(FROM_FILE)
+    text = site_text(tmp_path / "run", closed=9, wrong=9, served=9)
+    assert right in text
+    path = tmp_path / "site.yaml"
+    path.write_text(text.replace(right, wrong))
+    for command in ("check", "run") if "checkpoint" in wrong else ("check",):
+        ended = dasnet(command, path)
+        assert ended.returncode == 2 and str(tmp_path) in ended.stderr and "Traceback" not in ended.stderr
+        assert CANARY.decode() not in ended.stdout + ended.stderr, ended.stderr
+
+
+def test_a_support_bundle_is_made_where_nothing_ran(tmp_path: Path):
+    path = tmp_path / "site.yaml"
+    path.write_text(
+        f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path}/run\nmetrics: {{port: {free_port()}}}\n"
+    )
+    ended = dasnet("support-bundle", "--out", tmp_path / "support.zip", path)
+    assert ended.returncode == 0, ended.stderr
+    with zipfile.ZipFile(tmp_path / "support.zip") as bundle:
+        missing = bundle.read("missing.txt").decode()
+        assert {"doctor.txt", "config.yaml", "ledgers.json"} <= set(bundle.namelist())
+    assert "metrics.txt: DasnetError: dasnet is not running" in missing and "events.jsonl: StoreError" in missing
+    refused = dasnet("support-bundle", "--out", "/proc/support.zip", path)
+    assert refused.returncode == 1 and "error: /proc/support.zip: cannot be written" in refused.stderr
+
+
+# --- while it runs ---
 
 
 def test_systemd_hears_that_it_is_ready_and_alive(site: Site):
@@ -138,32 +189,6 @@ def test_no_secret_in_the_process_list(site: Site):
         assert pid == site.program.process.pid or not any(e.startswith(b"NOTIFY_SOCKET") for e in environment)
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("cameras:", "cameras: ["),  # not YAML; its errors quote the line
-        ("console: {port: 0}", "console: *canary-5"),
-        ('"rtsp://', '"rtps://'),
-        ('"rtsp://', '"'),
-        ("band: infrared", 'band: "${CAM_PASSWORD}"'),
-        ("band: infrared", "password: canary-5"),
-        ("console: {port: 0}", 'console: {port: "${file:secret}"}'),
-        ("${file:secret}", "${file:canary}"),
-        ("log:", "model: {checkpoint: none.pth}\nlog:"),
-    ],
-)
-def test_no_secret_in_errors(site: Site, tmp_path: Path, right: str, wrong: str):
-    (tmp_path / "secret").write_text(FROM_FILE)
-    text = site.path.read_text()
-    assert right in text
-    path = tmp_path / "site.yaml"
-    path.write_text(text.replace(right, wrong))
-    for command in ("check", "run") if "checkpoint" in wrong else ("check",):
-        ended = dasnet(command, path)
-        assert ended.returncode == 2 and str(tmp_path) in ended.stderr and "Traceback" not in ended.stderr
-        assert CANARY.decode() not in ended.stdout + ended.stderr, ended.stderr
-
-
 def test_check_shows_no_secret(site: Site):
     ended = dasnet("check", site.path)
     assert ended.returncode == 0 and "camera wrong: visible, rtsp://127.0.0.1" in ended.stdout
@@ -190,18 +215,3 @@ def test_the_support_bundle_holds_everything_but_secrets(site: Site, tmp_path: P
     assert "torch" in json.loads(parts["versions.json"])["packages"]
     assert b"engine on the CPU" in parts["doctor.txt"] and b"camera served" in parts["check.txt"]
     assert b"camera lost" in parts["log/dasnet.log"] and b"an older log with ***" in parts["log/dasnet.log.1"]
-
-
-def test_a_support_bundle_is_made_where_nothing_ran(tmp_path: Path):
-    path = tmp_path / "site.yaml"
-    path.write_text(
-        f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path}/run\nmetrics: {{port: {free_port()}}}\n"
-    )
-    ended = dasnet("support-bundle", "--out", tmp_path / "support.zip", path)
-    assert ended.returncode == 0, ended.stderr
-    with zipfile.ZipFile(tmp_path / "support.zip") as bundle:
-        missing = bundle.read("missing.txt").decode()
-        assert {"doctor.txt", "config.yaml", "ledgers.json"} <= set(bundle.namelist())
-    assert "metrics.txt: DasnetError: dasnet is not running" in missing and "events.jsonl: StoreError" in missing
-    refused = dasnet("support-bundle", "--out", "/proc/support.zip", path)
-    assert refused.returncode == 1 and "error: /proc/support.zip: cannot be written" in refused.stderr

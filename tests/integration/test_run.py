@@ -44,6 +44,11 @@ def site(tmp_path: Path, cameras: list[dict[str, object]], **sections: object) -
     return path
 
 
+def clip_camera() -> dict[str, object]:
+    """A camera that shows the drone's clip at a rate that leaves the processor time for the test."""
+    return {"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 6}
+
+
 def confirmed(camera: str) -> str:
     return f'dasnet_tracks_confirmed_total{{camera="{camera}"}}'
 
@@ -55,7 +60,7 @@ def test_an_rtsp_camera_is_tracked_goes_down_comes_back_and_every_frame_is_accou
     ledger_file = tmp_path / "run" / "ledgers" / "north.ledger"
     with RtspCameras({"cam": {"file": str(DRONE), "fps": 15, "user": "viewer", "password": PASSWORD}}) as cameras:
         uri = f"rtsp://viewer:${{CAM_PASSWORD}}@127.0.0.1:{cameras.ports['cam']}/stream"
-        config = site(tmp_path, [{"id": "north", "uri": uri, "band": "infrared"}])
+        config = site(tmp_path, [{"id": "north", "uri": uri, "band": "infrared", "rate_fps": 6}])
         with Running("run", config) as program:
             program.wait_for_metric(confirmed("north"), 1)
             assert program.metrics()['dasnet_camera_up{camera="north"}'] == 1
@@ -135,7 +140,7 @@ def test_a_camera_whose_image_freezes_is_reported_blind(tmp_path: Path):
 
 
 def test_killed_workers_are_replaced_and_counters_never_decrease(tmp_path: Path):
-    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    config = site(tmp_path, [clip_camera()])
     with Running("run", config) as program:
         program.wait_for_metric(confirmed("cam"), 1)
         for worker in ("capture", "segmentation", "tracking"):
@@ -156,7 +161,7 @@ def test_killed_workers_are_replaced_and_counters_never_decrease(tmp_path: Path)
 
 def test_a_failing_store_and_failing_snapshots_stop_nothing(tmp_path: Path):
     run_dir = tmp_path / "run"
-    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    config = site(tmp_path, [clip_camera()])
     with Running("run", config) as program:
         first = program.wait_for_metric(confirmed("cam"), 1)
         shutil.rmtree(run_dir / "snapshots")
@@ -194,7 +199,7 @@ def worker_pid(program: Running, worker: str) -> int:
 
 def test_a_worker_that_ends_by_itself_is_replaced_and_down_in_the_metrics_until_then(tmp_path: Path):
     """As with SIGTERM from an operator or an out-of-memory daemon: it exits with 0, unrequested."""
-    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared", "rate_fps": 4}])
+    config = site(tmp_path, [clip_camera()])
     with Running("run", config) as program:
         program.wait_for_metric('dasnet_frames_segmented_total{camera="cam"}', 1)
         for worker, name in [(name, name) for name in ("console", "tracking", "segmentation")] + [
@@ -255,7 +260,7 @@ def all_end(processes: Iterable[int], within_s: float = 20) -> bool:
 
 
 def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path):
-    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    config = site(tmp_path, [clip_camera()])
     with Running("run", config) as program:
         program.wait_for_line("camera.up")
         workers = [pid for pid in program.children() if pid != program.process.pid]
@@ -298,7 +303,7 @@ def test_the_next_start_ends_the_workers_of_a_killed_program(tmp_path: Path):
 
 def test_a_worker_that_cannot_start_stops_the_program_with_its_reason(tmp_path: Path):
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
-    camera = {"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}
+    camera = clip_camera()
     damaged = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "bad.pth"}))
     assert damaged.returncode == 1 and "bad.pth: is damaged or no checkpoint" in damaged.stderr
     missing = dasnet("run", site(tmp_path, [camera], model={"checkpoint": "none.pth"}))
@@ -306,7 +311,7 @@ def test_a_worker_that_cannot_start_stops_the_program_with_its_reason(tmp_path: 
 
 
 def test_a_second_program_in_a_run_folder_is_refused(tmp_path: Path):
-    config = site(tmp_path, [{"id": "cam", "uri": f"demo:clips/{DRONE}", "band": "infrared"}])
+    config = site(tmp_path, [clip_camera()])
     with Running("run", config) as program:
         program.wait_for_line("camera.up")
         second = dasnet("run", config)
@@ -315,6 +320,7 @@ def test_a_second_program_in_a_run_folder_is_refused(tmp_path: Path):
         assert program.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.alone
 def test_make_run_shows_both_demo_cameras_within_ten_seconds_and_ctrl_c_ends_it(tmp_path: Path):
     demo = yaml.safe_load(Path("configs/demo.yaml").read_text())
     cameras = [{**camera, "uri": camera["uri"].replace("..", str(CLIPS.parents[2]))} for camera in demo["cameras"]]

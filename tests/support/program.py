@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import io
 import os
 import queue
 import re
@@ -10,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,11 +44,10 @@ def in_process(
     main: Callable[[], int | None], *arguments: str | Path, cwd: Path = REPOSITORY
 ) -> subprocess.CompletedProcess[str]:
     """Call a command's `main` in this process, which has imported torch already; return what a process would."""
-    out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
+        _written_to(1, "stdout") as out,
+        _written_to(2, "stderr") as err,
         patch.object(sys, "argv", [main.__module__, *map(str, arguments)]),
         patch.dict(os.environ),
     ):
@@ -56,7 +55,24 @@ def in_process(
             code = main() or 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return subprocess.CompletedProcess([*map(str, arguments)], code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess([*map(str, arguments)], code, "".join(out), "".join(err))
+
+
+@contextlib.contextmanager
+def _written_to(descriptor: int, name: str) -> Iterator[list[str]]:
+    """Yield a list that holds, at the end, what Python and C libraries wrote to a standard stream."""
+    written: list[str] = []
+    with tempfile.TemporaryFile() as file, patch.object(sys, name, open(descriptor, "w", closefd=False)):
+        before = os.dup(descriptor)
+        os.dup2(file.fileno(), descriptor)
+        try:
+            yield written
+        finally:
+            getattr(sys, name).flush()
+            os.dup2(before, descriptor)
+            os.close(before)
+            file.seek(0)
+            written.append(file.read().decode())
 
 
 def shortened(clip: Path, frames: int, path: Path) -> Path:

@@ -110,10 +110,10 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
             for seq, pixels in searched(run_dir):
                 assert pixels in whole, f"frame {seq} is none of the video's, after {losses} losses"
                 numbers.append((seq, whole[pixels]))
-                if len(numbers) % 20 == 0 and losses < 8:
+                if len(numbers) % 15 == 0 and losses < 6:
                     cameras.command("lose cam 3")  # the first may only say that a frame begins
                     losses += 1
-                if len(numbers) == 200:
+                if len(numbers) == 110:
                     break
     gaps = [(before, after) for before, after in pairwise(numbers) if (after[1] - before[1]) % FRAMES != 1]
     assert len(gaps) >= losses / 2

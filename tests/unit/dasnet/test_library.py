@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.program import CLIPS
-from support.program import dasnet as run_dasnet
+from support.program import CLIPS, in_process
 
 import dasnet
 from pipeline.capture.recordings import open_recording
+from pipeline.cli import main
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 FRAMES = 12
@@ -80,7 +80,7 @@ def test_a_tracker_confirms_the_drone(detector: dasnet.Detector, images: list[np
 
 
 def test_replay_gives_the_tracks_of_the_command(tmp_path: Path):
-    run_dasnet("replay", DRONE, "--out", tmp_path, "--end", str(FRAMES), "--no-video")
+    in_process(main, "replay", DRONE, "--out", tmp_path, "--end", str(FRAMES), "--no-video")
     rows = []
     for frame, tracks in dasnet.replay(DRONE):
         if frame.ref.seq == FRAMES:

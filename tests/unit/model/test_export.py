@@ -41,7 +41,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=[(18, True), (21, False)], ids=["18-fold", "21-no-fold"])
+@pytest.fixture(
+    scope="module",
+    params=[(18, True), pytest.param((21, False), marks=pytest.mark.slow)],
+    ids=["18-fold", "21-no-fold"],
+)
 def exported(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     opset, fold = request.param
     path = tmp_path_factory.mktemp("out") / "new" / "model.onnx"

@@ -21,14 +21,16 @@ from model.engine import native
 from model.engine.native import NativeBackend, packed_weights
 from model.errors import ChoiceError, EngineError
 from model.native import library as native_library
-from model.native.library import NativeError, open_library
+from model.native.library import NativeError, open_library, usable_variants
 
 pytestmark = needs_native
 
 
 @pytest.fixture(scope="module")
 def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """As on a processor with AVX-512, which this one need not have."""
+    """As on a processor with AVX-512, for one without; with it, all other tests run sixteen lanes."""
+    if "avx512" in usable_variants():
+        pytest.skip("the library in use has sixteen lanes here")
     folder = tmp_path_factory.mktemp("lanes")
     (path,) = native_library.build(["avx2"], folder, ["-DDASNET_LANES=16", "-O2"])
     library = open_library(path)
@@ -36,7 +38,11 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return library
 
 
-@pytest.fixture(scope="module", params=native_library.usable_variants()[1:])
+# Each takes a compiler a quarter of a minute.
+OTHER_FORMS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "avx2")) for name in usable_variants()[1:]]
+
+
+@pytest.fixture(scope="module", params=OTHER_FORMS)
 def other_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """What this processor could run too, and a lesser one would."""
     (path,) = native_library.build([request.param], tmp_path_factory.mktemp("variants"))

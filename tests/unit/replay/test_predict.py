@@ -8,10 +8,11 @@ import av
 import cv2
 import numpy as np
 import torch
-from support.program import CLIPS, dasnet
+from support.program import CLIPS, dasnet, in_process
 from support.tiff_files import write_tiff
 
 from model import build
+from pipeline.cli import main
 from training.datasets import Clip, open_dataset
 
 
@@ -49,7 +50,7 @@ def test_counts_and_degrees_of_one_scene_give_the_same_detections(tmp_path: Path
         "planes": np.stack([grey - 50] * 3, axis=2).astype(np.int32),
     }
     paths = [write_tiff(tmp_path / f"{name}.tif", [values]) for name, values in kinds.items()]
-    result = dasnet("predict", *paths, "--out", tmp_path / "out")
+    result = in_process(main, "predict", *paths, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     counts, *others = (json.loads((tmp_path / "out" / f"{name}_boxes.json").read_text())["boxes"] for name in kinds)
     assert len(counts) == 1
@@ -65,7 +66,7 @@ def test_a_checkpoint_of_the_original_works_unchanged_and_unreadable_pictures_do
     (tmp_path / "empty.png").touch()
     good = picture(tmp_path)
     inputs = (tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "none.png", good)
-    result = dasnet("predict", *inputs, "--out", tmp_path / "out", "--checkpoint", tmp_path / "original.pth")
+    result = in_process(main, "predict", *inputs, "--out", tmp_path / "out", "--checkpoint", tmp_path / "original.pth")
     assert result.returncode == 1
     for name in ("text.jpg", "empty.png"):
         assert f"{name}: is broken or no image" in result.stderr
@@ -85,4 +86,4 @@ def test_every_command_shows_an_example():
     top = dasnet("--help")
     for command in ("run", "replay", "predict", "check", "doctor", "worker"):
         assert command in top.stdout
-        assert "Example:" in dasnet(command, "--help").stdout
+        assert "Example:" in in_process(main, command, "--help").stdout

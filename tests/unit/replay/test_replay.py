@@ -7,8 +7,9 @@ from pathlib import Path
 import av
 import cv2
 import pytest
-from support.program import CLIPS, dasnet
+from support.program import CLIPS, dasnet, in_process
 
+from pipeline.cli import main
 from pipeline.imaging.synthetic_scene import Look, Scene, Truth
 from training.datasets import Clip, open_dataset
 from training.evaluation.clip_metrics import TrackRow, evaluate_clip, read_track_rows
@@ -18,16 +19,17 @@ FRAMES = 60
 SCENE_SEED = 4
 
 
-def replay(*arguments: str | Path) -> str:
-    result = dasnet("replay", *arguments)
+def replay(*arguments: str | Path) -> None:
+    result = in_process(main, "replay", *arguments)
     assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of a process of its own."""
     folder = tmp_path_factory.mktemp("replay")
-    replay(DRONE, "--out", folder, "--end", str(FRAMES))
+    result = dasnet("replay", DRONE, "--out", folder, "--end", str(FRAMES))
+    assert result.returncode == 0, result.stderr
     return folder / DRONE.stem
 
 
@@ -137,7 +139,7 @@ def test_missing_frames_keep_their_numbers_and_wall_clock_times_change_no_id(tmp
     (images / "f_0003.png").write_text("broken")
     command = ("replay", images, "--fps", "30", "--no-video")
     for out, start in (("plain", ()), ("timed", ("--start-time", "2026-05-04T05:02:01.5+02:00"))):
-        result = dasnet(*command, "--out", tmp_path / out, *start)
+        result = in_process(main, *command, "--out", tmp_path / out, *start)
         assert result.returncode == 1 and "f_0003.png; 15 frames were read" in result.stderr
     plain, timed = tmp_path / "plain" / "images", tmp_path / "timed" / "images"
     lines = (plain / "detections.jsonl").read_text().splitlines()[1:]
@@ -160,7 +162,7 @@ def test_missing_frames_keep_their_numbers_and_wall_clock_times_change_no_id(tmp
     assert summary["end_time_utc"] == "2026-05-04T03:02:02.300Z" and summary["per_track"][0]["last_time_utc"]
     assert json.loads((plain / "summary.json").read_text())["start_time_utc"] is None
     before = (timed / "events.jsonl").read_bytes()
-    dasnet(*command, "--out", tmp_path / "timed", "--from-detections")
+    in_process(main, *command, "--out", tmp_path / "timed", "--from-detections")
     assert (timed / "events.jsonl").read_bytes() == before
 
 
@@ -175,11 +177,11 @@ def test_a_cover_is_not_replayed_and_what_is_not_read_is_said(tmp_path: Path):
             if packet.size:
                 packet.stream = film
                 out.mux(packet)
-    result = dasnet("replay", tmp_path / "film.mp4", "--out", tmp_path, "--end", "2", "--no-video")
+    result = in_process(main, "replay", tmp_path / "film.mp4", "--out", tmp_path, "--end", "2", "--no-video")
     assert result.returncode == 0 and "video stream 1 (h264, 320x256)" in result.stderr
     summary = json.loads((tmp_path / "film" / "summary.json").read_text())
     assert summary["frames"] == 2 and summary["other_video_streams"] == ["0 (mjpeg, 640x480)"]
-    result = dasnet("replay", tmp_path / "film.mp4", "--out", tmp_path, "--stream", "0", "--no-video")
+    in_process(main, "replay", tmp_path / "film.mp4", "--out", tmp_path, "--stream", "0", "--end", "1", "--no-video")
     assert json.loads((tmp_path / "film" / "summary.json").read_text())["size_px"] == [640, 480]
 
 
@@ -219,5 +221,5 @@ def test_wrong_usage_is_explained(tmp_path: Path):
         (["replay", "--out", tmp_path], 2, "PATH"),
     ]
     for arguments, code, text in cases:
-        result = dasnet(*arguments)
+        result = in_process(main, *arguments)
         assert (result.returncode, text in result.stderr) == (code, True), (arguments, result.stderr)

@@ -228,6 +228,7 @@ def test_a_standalone_worker_serves_its_own_metrics(tmp_path: Path):
 
 
 @pytest.mark.live
+@pytest.mark.alone
 def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path):
     run_dir = tmp_path / "run"
     with Running("run", demo_site(tmp_path)) as program:

@@ -194,7 +194,10 @@ def test_a_run_learns_and_keeps_its_best(configured: Callable[..., TrainingConfi
             "loss": "bce",
             "precision": "bf16",
         },
-        {"network": {"name": "pspnet"}, "batch": 3, "clip_norm": 1.0, "max_check_samples": 2},  # has dropout
+        pytest.param(
+            {"network": {"name": "pspnet"}, "batch": 3, "clip_norm": 1.0, "max_check_samples": 2},  # has dropout
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["dasnet", "deepsupdyunet", "pspnet"],
 )
@@ -281,9 +284,9 @@ def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Tr
 
 @contextlib.contextmanager
 def long_run(config: TrainingConfig, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """As in a terminal, after its first steps; two processes make its samples."""
+    """As in a terminal, after its first steps; a process of its own makes its samples."""
     folder.mkdir()
-    endless = {"epochs": 0, "steps": 100_000, "workers": 2, "save_every_steps": 1}
+    endless = {"epochs": 0, "steps": 100_000, "workers": 1, "save_every_steps": 1}
     (folder / "run.yaml").write_text(snapshot(config.model_copy(update=endless)))
     command = [sys.executable, "-m", "training.train", str(folder / "run.yaml"), "--out", str(folder / "run")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:
@@ -328,7 +331,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["dasnet", "pspnet"])
+@pytest.mark.parametrize("name", ["dasnet", pytest.param("pspnet", marks=pytest.mark.slow)])
 def test_two_processes_equal_one_with_their_batches_together(
     name: str, configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
