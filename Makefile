@@ -1,4 +1,5 @@
-# make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test, make install,
+# make run [CONFIG=site.yaml], make dashboard [CONFIG=site.yaml], make test,
+# make test-slow, make install,
 # make soak [MINUTES=n SEED=n], make chaos [FAULTS=n SEED=n]; see docs/
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ MINUTES ?= 10
 FAULTS ?= 200
 SEED ?= 1
 
-.PHONY: run dashboard test install check soak chaos bench-gpu docs clean
+.PHONY: run dashboard test test-slow install check soak chaos bench-gpu docs clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
@@ -23,8 +24,11 @@ test:
 	@sh scripts/system_packages.sh
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not live" -n 2 --dist loadfile # a file's tests share a server
-	@$(BIN)/python -m pytest -m "live and not slow"
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 2 --dist loadfile # a file's tests share a server
+	@$(BIN)/python -m pytest -m "alone and not slow"
+
+test-slow: test # and what takes minutes
+	@$(BIN)/python -m pytest -m "slow and not gpu"
 
 check:
 	@$(BIN)/ruff check .
