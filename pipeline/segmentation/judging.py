@@ -1,6 +1,7 @@
 """Judging: proposals -> scored Detections.  Pure, but for the judge's own network.
 
-A bounded number of a frame's proposals is judged in one batch: expected targets first, then masks, then motion.  The
+A bounded number of a frame's proposals is judged in one batch: expected targets first, then masks, then motion that
+belongs to neither, which is searched for new targets a dozen times a second, whatever the frame rate.  The
 judge's log-odds, the mask's and the motion's are fused by logistic regression (`model.metadata.Fusion`), whose weights
 were fitted on labelled recordings and whose calibration was checked on others.  What is too improbable is dropped.
 """
@@ -19,6 +20,7 @@ from pipeline.segmentation.proposals import NEAR
 from pipeline.types import Detections
 
 MAX_JUDGED = 12  # proposals of a frame
+SEARCH_S = 0.07  # between frames in which motion alone is judged: it is most of the cost, and most of it is clutter
 PROBABILITY_FLOOR = 0.01  # of a mask's score: its log-odds are bounded
 
 JudgeChips = Callable[[NDArray[np.uint8]], Verdicts]
@@ -31,6 +33,8 @@ def judged(
     judge: JudgeChips,
     config: JudgeConfig,
     max_judged: int = MAX_JUDGED,
+    *,
+    search: bool = True,
 ) -> Detections:
     """Return the proposals that may be targets, with scores, class scores and novelty.
 
@@ -41,9 +45,10 @@ def judged(
         judge: judges chips.
         config: of the judge.
         max_judged: how many proposals are judged at most.
+        search: whether motion is judged where no target is expected.
     """
     count = len(proposals)
-    rows = due(proposals, expected)[:max_judged]
+    rows = due(proposals, expected, search=search)[:max_judged]
     boxes = proposals.xyxy[rows].astype(float)
     centres, lengths = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
     points = [(float(x), float(y)) for x, y in centres]
@@ -60,7 +65,7 @@ def judged(
     return scored.rows(np.flatnonzero((score >= config.fusion.min_score) & (is_judged | (proposals.mask_score > 0))))
 
 
-def due(proposals: Detections, expected: NDArray[np.float32]) -> list[int]:
+def due(proposals: Detections, expected: NDArray[np.float32], *, search: bool = True) -> list[int]:
     """Return the rows in the order in which they are judged: expected targets, masks, then motion by its score."""
     centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
     is_expected = np.zeros(len(proposals), np.bool_)
@@ -68,7 +73,7 @@ def due(proposals: Detections, expected: NDArray[np.float32]) -> list[int]:
         is_expected |= np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) <= NEAR * (box[2] - box[0])
     rank = np.where(is_expected, 0, np.where(proposals.mask_score > 0, 1, 2))
     order = np.lexsort((-proposals.motion_score, -proposals.mask_score, rank))
-    return [int(row) for row in order]
+    return [int(row) for row in order if search or rank[row] < 2]
 
 
 def fused(

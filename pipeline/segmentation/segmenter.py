@@ -4,6 +4,7 @@
 device has the next.  The segmentation worker and the replay share this code; it knows no sockets.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from pipeline.config.calibration import Calibration
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
-from pipeline.segmentation.judging import MAX_JUDGED, judged
+from pipeline.segmentation.judging import MAX_JUDGED, SEARCH_S, judged
 from pipeline.segmentation.motion import MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
 from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
@@ -86,6 +87,7 @@ class _CameraState:
         self.history = FrameHistory()
         self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
+        self.searched_s = -math.inf  # time of the last frame that was searched for new targets
 
 
 class Segmenter:
@@ -187,7 +189,10 @@ class Segmenter:
         expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
         candidates = state.candidates.update(state.history)
         proposals = with_motion(masks, candidates, expected, view)
-        targets = judged(proposals, expected, state.history, judge, config, self._max_judged)
+        search = not 0 <= newest.pts_s - state.searched_s < SEARCH_S
+        if search:
+            state.searched_s = newest.pts_s
+        targets = judged(proposals, expected, state.history, judge, config, self._max_judged, search=search)
         detections = outlined(targets, newest.grey)
         state.expected.update(detections)
         return detections
