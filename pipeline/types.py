@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 UAV = "uav"
 UNKNOWN = "unknown"
+SHOWN_SCORE = 0.5  # what is less probably a target is not drawn before it is confirmed
 
 
 class Band(StrEnum):
@@ -159,6 +160,13 @@ class Track(msgspec.Struct, frozen=True):
     def is_target(self) -> bool:
         """Return whether the track raises an alert; a track labelled as a distractor is suppressed."""
         return self.label in (UAV, UNKNOWN)
+
+    @property
+    def is_shown(self) -> bool:
+        """Return whether pictures show the track: not a lost one, nor a tentative one that is probably clutter."""
+        if self.state is TrackState.TENTATIVE:
+            return self.score >= SHOWN_SCORE
+        return self.state is not TrackState.LOST
 
 
 class Severity(StrEnum):

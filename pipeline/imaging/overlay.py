@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import UAV, UNKNOWN, Detections, Mask, Track, TrackState
+from pipeline.types import SHOWN_SCORE, UAV, UNKNOWN, Detections, Mask, Track, TrackState
 
 Image = NDArray[np.uint8]
 Rgb = tuple[int, int, int]
@@ -104,15 +104,15 @@ def draw(
 ) -> Image:
     """Mark targets on a copy of `pixels` (HxWx3 RGB or HxW), enlarged `scale` times.
 
-    Detections without a track are marked as tentative; lost tracks are not drawn.  Where `pixels` is a window
-    of the frame, `origin_px` is its top left corner in the frame; where it is a preview, `preview_scale` is its size
-    relative to the frame's.
+    Detections without a track are marked as tentative.  Lost tracks are not drawn, nor is what is neither confirmed
+    nor probably a target.  Where `pixels` is a window of the frame, `origin_px` is its top left corner in the frame;
+    where it is a preview, `preview_scale` is its size relative to the frame's.
     """
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     colours = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2)
     image = np.asarray(cv2.resize(np.ascontiguousarray(colours), size, interpolation=cv2.INTER_LINEAR), np.uint8)
     canvas = _Canvas(image, scale * preview_scale, origin_px)
-    drawn = [track for track in tracks if track.state is not TrackState.LOST]
+    drawn = [track for track in tracks if track.is_shown]
     marks = [_of_track(track) for track in drawn]
     if detections is not None:
         _add_detections(canvas, marks, detections, _owners(detections, drawn))
@@ -131,8 +131,10 @@ def draw(
 
 
 def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections, owners: Sequence[int | None]) -> None:
-    """Tint each mask in the colour of its track; add a mark for each detection without a track."""
+    """Tint each mask in the colour of its track; add a mark for each probable detection without a track."""
     for index, owner in enumerate(owners):
+        if owner is None and detections.score[index] < SHOWN_SCORE:
+            continue
         mark = _of_detection(detections, index) if owner is None else marks[owner]
         if owner is None:
             marks.append(mark)

@@ -220,5 +220,5 @@ class _TrackWorker:
 def _live_frame(detections: Detections, tracks: Sequence[Track]) -> live.LiveFrame:
     """Return what the live view draws over the frame's preview."""
     ref, (width, height) = detections.ref, detections.size_px
-    current = [track for track in tracks if track.state is not TrackState.LOST][: live.MAX_TRACKS]
+    current = [track for track in tracks if track.is_shown][: live.MAX_TRACKS]
     return live.LiveFrame(ref.camera, ref.session, ref.seq, ref.pts_s, ref.received_utc_ns, width, height, current)
