@@ -50,14 +50,13 @@ class Preprocessing:
 class Fusion:
     """Weights of the logistic regression that fuses what is known of a detection into the log-odds of a target.
 
-    log-odds = `bias` + `judge` x the judge's log-odds, or `not_judged` where it was not asked
+    log-odds = `bias` + `judge` x the judge's log-odds
     + `mask` + `mask_log_odds` x the log-odds of the mask's score, where there is a mask
     + `motion` + `motion_log` x the logarithm of the motion score, where there is motion.
     """
 
     bias: LogOdds = 0.0
     judge: LogOdds = 1.0
-    not_judged: LogOdds = 0.0
     mask: LogOdds = 0.0
     mask_log_odds: LogOdds = 0.0
     motion: LogOdds = 0.0

@@ -143,9 +143,9 @@ def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections,
 
 
 def _of_track(track: Track) -> _Mark:
-    """Mark a track; a tentative one looks unlike an alarm, since a cloud may stay tentative for minutes."""
+    """Mark a track; a tentative one has no label, unlike an alarm, since a cloud may stay tentative for minutes."""
     tentative = track.state is TrackState.TENTATIVE
-    text = f"{track.label.upper()}{'?' if tentative else ''} #{track.id} {track.score:.2f}"
+    text = "" if tentative else f"{track.label.upper()} #{track.id} {track.score:.2f}"
     return _Mark(track.xyxy, "" if tentative else track.label, text, track.state, track.velocity_px_s)
 
 
@@ -267,7 +267,7 @@ def _write_labels(canvas: _Canvas, marks: Sequence[_Mark]) -> None:
     for mark in marks:
         for box in (canvas.around(mark.xyxy), _bounds(_heading(canvas, mark), 1)):
             busy[canvas.clip(box)] |= 1
-    for mark in marks:
+    for mark in filter(lambda mark: mark.text, marks):
         plate = _seat(busy, canvas, canvas.around(mark.xyxy), mark.text)
         _label(canvas, plate, mark)
         busy[canvas.clip(plate)] |= 16

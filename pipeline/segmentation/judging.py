@@ -3,9 +3,11 @@
 A bounded number of a frame's proposals is judged in one batch: expected targets first, then masks, then motion that
 belongs to neither, which is searched for new targets a dozen times a second, whatever the frame rate.  The
 judge's log-odds, the mask's and the motion's are fused by logistic regression (`model.metadata.Fusion`), whose weights
-were fitted on labelled recordings and whose calibration was checked on others.  What is too improbable is dropped.
+were fitted on labelled recordings and whose calibration was checked on others.  What is too improbable is dropped, and
+so is what was not judged: it is the least promising of a crowded frame.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from pipeline.segmentation.proposals import NEAR
 from pipeline.types import Detections
 
 MAX_JUDGED = 12  # proposals of a frame
+EXPECTED_SHARE = 0.75  # of them that expected targets may take from the others
 SEARCH_S = 0.07  # between frames in which motion alone is judged: it is most of the cost, and most of it is clutter
 PROBABILITY_FLOOR = 0.01  # of a mask's score: its log-odds are bounded
 
@@ -47,39 +50,46 @@ def judged(
         max_judged: how many proposals are judged at most.
         search: whether motion is judged where no target is expected.
     """
-    count = len(proposals)
-    rows = due(proposals, expected, search=search)[:max_judged]
-    boxes = proposals.xyxy[rows].astype(float)
-    centres, lengths = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    rows = sorted(due(proposals, expected, max_judged, search=search))
+    asked = proposals.rows(np.array(rows, np.intp))
+    if not rows:
+        return replace(asked, classes=config.classes, class_scores=np.zeros((0, len(config.classes)), np.float32))
+    boxes = asked.xyxy.astype(float)
+    centres, lengths = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     points = [(float(x), float(y)) for x, y in centres]
-    log_odds, novelty = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    class_scores = np.zeros((count, len(config.classes)), np.float32)
-    if rows:
-        verdicts = judge(cut_chips(history, points, lengths.tolist()))
-        log_odds[rows], novelty[rows] = verdicts.target_log_odds, verdicts.novelty
-        class_scores[rows] = verdicts.class_scores
-    is_judged = np.zeros(count, np.bool_)
-    is_judged[rows] = True
-    score = fused(config.fusion, log_odds, is_judged, proposals.mask_score, proposals.motion_score)
-    scored = replace(proposals, classes=config.classes, score=score, class_scores=class_scores, novelty=novelty)
-    return scored.rows(np.flatnonzero((score >= config.fusion.min_score) & (is_judged | (proposals.mask_score > 0))))
+    verdicts = judge(cut_chips(history, points, lengths.tolist()))
+    score = fused(config.fusion, verdicts.target_log_odds, asked.mask_score, asked.motion_score)
+    scored = replace(
+        asked,
+        classes=config.classes,
+        score=score,
+        class_scores=verdicts.class_scores,
+        novelty=verdicts.novelty.astype(np.float32),
+    )
+    return scored.rows(np.flatnonzero(score >= config.fusion.min_score))
 
 
-def due(proposals: Detections, expected: NDArray[np.float32], *, search: bool = True) -> list[int]:
-    """Return the rows in the order in which they are judged: expected targets, masks, then motion by its score."""
+def due(
+    proposals: Detections, expected: NDArray[np.float32], max_judged: int = MAX_JUDGED, *, search: bool = True
+) -> list[int]:
+    """Return the rows to be judged: expected targets, masks, then motion, each by its score.
+
+    Expected targets take all places only where nothing else waits: a flock must not hide what arrives.
+    """
     centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
     is_expected = np.zeros(len(proposals), np.bool_)
     for box in expected:
         is_expected |= np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) <= NEAR * (box[2] - box[0])
     rank = np.where(is_expected, 0, np.where(proposals.mask_score > 0, 1, 2))
     order = np.lexsort((-proposals.motion_score, -proposals.mask_score, rank))
-    return [int(row) for row in order if search or rank[row] < 2]
+    ordered = [int(row) for row in order if search or rank[row] < 2]
+    last = [row for row in ordered if is_expected[row]][math.ceil(EXPECTED_SHARE * max_judged) :]
+    return ([row for row in ordered if row not in last] + last)[:max_judged]
 
 
 def fused(
     fusion: Fusion,
     judge_log_odds: NDArray[np.float32],
-    is_judged: NDArray[np.bool_],
     mask_score: NDArray[np.float32],
     motion_score: NDArray[np.float32],
 ) -> NDArray[np.float32]:
@@ -87,7 +97,8 @@ def fused(
     has_mask, has_motion = mask_score > 0, motion_score > 0
     probability = np.clip(mask_score, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     total = (
-        np.where(is_judged, fusion.bias + fusion.judge * judge_log_odds, fusion.not_judged)
+        fusion.bias
+        + fusion.judge * judge_log_odds
         + np.where(has_mask, fusion.mask + fusion.mask_log_odds * np.log(probability / (1 - probability)), 0)
         + np.where(has_motion, fusion.motion + fusion.motion_log * np.log(np.maximum(motion_score, 1)), 0)
     )

@@ -42,6 +42,7 @@ class TrackerSettings:
     coast_s: float = 1.0  # likewise for a confirmed track
     coast_frames: int = 3
     gate: float = 13.8  # squared Mahalanobis distance: 99.9% in two dimensions
+    recovery_gate: float = 60.0  # of a confirmed track that has no detection within the gate: it, or the camera, turned
     gate_cap: float = 0.15  # of the frame's width: no target moves farther between two detections
     size_ratio: float = 3.0  # largest ratio in size between two detections of one target
     acceleration_d_s2: float = 8.0  # process noise, in D per s^2 ...
@@ -162,8 +163,9 @@ class Tracker:
         strong = detections.may_start(self._thresholds.min_area_px, self._thresholds.start_score)
         pairs = self._assign(detections, range(len(self._tracklets)), np.flatnonzero(strong))
         # A detection too weak to start a track may still continue a confirmed one.
-        left = [index for index, tracklet in enumerate(self._tracklets) if tracklet.confirmed and index not in pairs]
-        pairs |= self._assign(detections, left, np.flatnonzero(~strong))
+        pairs |= self._assign(detections, self._unassigned(pairs), np.flatnonzero(~strong))
+        free = np.setdiff1d(np.flatnonzero(strong), list(pairs.values()))
+        pairs |= self._assign(detections, self._unassigned(pairs), free, self._settings.recovery_gate)
         self._update(pairs, detections)
         self._start(set(np.flatnonzero(strong).tolist()) - set(pairs.values()), detections)
         lost = [tracklet for tracklet in self._tracklets if self._is_over(tracklet, ref)]
@@ -193,8 +195,15 @@ class Tracker:
             else:
                 tracklet.kinematics = Kinematics()  # positions before and after cannot be compared
 
-    def _assign(self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp]) -> dict[int, int]:
+    def _unassigned(self, pairs: dict[int, int]) -> list[int]:
+        """Return the confirmed tracks without a detection."""
+        return [index for index, track in enumerate(self._tracklets) if track.confirmed and index not in pairs]
+
+    def _assign(
+        self, detections: Detections, indices: Sequence[int], rows: NDArray[np.intp], gate: float | None = None
+    ) -> dict[int, int]:
         """Match these tracks with these detections: track index -> detection row."""
+        gate = gate or self._settings.gate
         if not len(indices) or not len(rows):
             return {}
         boxes = detections.xyxy[rows].astype(float)
@@ -208,7 +217,7 @@ class Tracker:
             squared, log_s = tracklet.motion.distance(centers, std)
             ratio = np.abs(np.log(apparent / tracklet.apparent_px))
             far = np.linalg.norm(centers - tracklet.motion.mean[:2], axis=1) > cap_px
-            allowed = (squared <= self._settings.gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
+            allowed = (squared <= gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
             # ln|S| keeps a track with a strong covariance from taking the detections of a certain one.
             cost = squared + log_s + (ratio / 0.4) ** 2
             costs[number, allowed] = cost[allowed]
