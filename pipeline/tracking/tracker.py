@@ -209,7 +209,7 @@ class Tracker:
             ratio = np.abs(np.log(apparent / tracklet.apparent_px))
             far = np.linalg.norm(centers - tracklet.motion.mean[:2], axis=1) > cap_px
             allowed = (squared <= self._settings.gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
-            # ln|S| keeps a track with a strong covariance from taking the detections of a certain one.
+            # ln|S| keeps a track with a large covariance from taking the detections of a certain one.
             cost = squared + log_s + (ratio / 0.4) ** 2
             costs[number, allowed] = cost[allowed]
         matched = zip(*linear_sum_assignment(costs), strict=True)

@@ -10,12 +10,13 @@ from support.scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
 
 from model.metadata import Thresholds
 from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
 
 
 def tracker() -> Tracker:
-    return Tracker("north", "s1", Thresholds())
+    return Tracker("north", "s1", Thresholds(), policy=Policy(calibrated=True))
 
 
 def follow(frames: Iterable[Detections]) -> list[list[Track]]:
