@@ -7,7 +7,6 @@ from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Event, EventKind, Severity
 
-
 CALIBRATED = {"north": Policy(calibrated=True)}
 
 
