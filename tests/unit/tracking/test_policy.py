@@ -1,5 +1,6 @@
 """Roles, calibration and known cameras: what confirms a track, how long its class is awaited, what is suppressed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_what_becomes_familiar_is_suppressed_then():
     tracks = tracked(frames, CALIBRATED, max_novelty=1.5)
     assert tracks[0].reason == "unlike training"
     assert (tracks[-1].label, tracks[-1].reason) == ("bird", None)
+
+
+def test_a_suppressed_track_is_reported_only_beyond_the_margin():
+    """Suppressed below -0.8, reported again above -0.3; the camera's motion, and so the target's own, is unknown."""
+
+    def with_odds(before: float, after: float) -> str:
+        sure, other = ((1 / (1 + math.exp(-uav)), 0.5, 0.1, 0.1) for uav in (before, after))
+        frames = flight(12, sure)[:60] + flight(12, other)[60:]
+        unknown_motion = [replace(one, camera_shift_px=None) for one in frames]
+        return tracked(unknown_motion, CALIBRATED, distractor_log_odds=0.8)[-1].label
+
+    assert with_odds(-1.5, -0.4) == "bird"
+    assert with_odds(-1.5, -0.2) == "unknown"
+    assert with_odds(-0.4, -0.4) == "unknown"
 
 
 def test_a_track_that_turns_out_to_be_clutter_is_labelled_so_on_any_camera():
