@@ -1,4 +1,4 @@
-"""Images in, detections out: DAS-Net, its classifier and postprocessing behind one call."""
+"""Images in, detections out: DAS-Net, its judge and postprocessing behind one call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Detections:
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Scores (N,) float32: the mean target probability over the mask."""
+        """Scores (N,) float32: the probability that it is a target."""
         return self.raw.score
 
     @property

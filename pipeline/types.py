@@ -150,10 +150,11 @@ class Track(msgspec.Struct, frozen=True):
     xyxy: tuple[float, float, float, float]
     velocity_px_s: tuple[float, float]
     score: float
-    novelty: float  # mean of its detections'; above 1: unlike training
     hits: int
     first_seen: FrameRef
     last_seen: FrameRef
+    # Optional, so that the tracks in stores and spill files of version 0.2 can still be read.
+    novelty: float = 0.0  # mean of its detections'; above 1: unlike training; 0: not judged
     reason: str | None = None  # why it is not suppressed although its class seems to be a distractor's
 
     @property

@@ -1,4 +1,4 @@
-"""What all tests share; a test marked `alone` is judged against the clock and wants the machine to itself (see Makefile)."""
+"""What all tests share; one marked `alone` is judged against the clock and wants the machine to itself."""
 
 import os
 import signal

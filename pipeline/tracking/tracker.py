@@ -139,7 +139,7 @@ class Tracker:
         self._camera_shift_px = (0.0, 0.0)
         self._classes: tuple[str, ...] = (UAV,)
         self._policy = policy
-        self._may_suppress = policy.calibrated
+        self._may_suppress = False  # until the first frame tells its classes and size
         is_alert = policy.role == "alert"
         self._confirm_log_odds = thresholds.confirm_log_odds if is_alert else thresholds.record_log_odds
 
@@ -156,7 +156,8 @@ class Tracker:
         ended = [] if last and ref.pts_s - last.pts_s < self._settings.reset_s else self.close()
         self._classes = detections.classes
         width, height = detections.size_px
-        self._may_suppress = self._policy.calibrated or f"{width}x{height}" in self._thresholds.known_sizes
+        is_known = self._policy.calibrated or f"{width}x{height}" in self._thresholds.known_sizes
+        self._may_suppress = is_known and len(self._classes) > 1
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
         self._predict(dt_s, detections)
@@ -218,7 +219,7 @@ class Tracker:
             ratio = np.abs(np.log(apparent / tracklet.apparent_px))
             far = np.linalg.norm(centers - tracklet.motion.mean[:2], axis=1) > cap_px
             allowed = (squared <= gate) & (ratio <= math.log(self._settings.size_ratio)) & ~far
-            # ln|S| keeps a track with a strong covariance from taking the detections of a certain one.
+            # ln|S| keeps a track with a large covariance from taking the detections of a certain one.
             cost = squared + log_s + (ratio / 0.4) ** 2
             costs[number, allowed] = cost[allowed]
         matched = zip(*linear_sum_assignment(costs), strict=True)

@@ -36,8 +36,12 @@ TESTED_ELSEWHERE = {  # a command -> the test that runs it, or the same on less,
     "dasnet predict photo.jpg --out out": "tests/unit/replay/test_predict.py",
     "dasnet replay tests/data/clips --out out": "tests/unit/replay/test_replay.py",
     "dasnet label tests/data --out labelled --stride 10": "tests/unit/training/test_label.py",
-    "dasnet evaluate-clips hard --data FOLDER --checkpoint out/field/ema.safetensors --json hard.json": (
+    "dasnet evaluate-clips hard --data FOLDER --checkpoint out/field/ema.safetensors --ladder --json hard.json": (
         "tests/integration/test_evaluate_clips.py"
+    ),
+    "dasnet evaluate-clips hard --data FOLDER": "tests/integration/test_evaluate_clips.py",
+    "python3 scripts/compare_trackers.py out/evaluation --data FOLDER --check --json trackers.json": (
+        "tests/unit/training/test_tracker_comparison.py"
     ),
     "DASNET_CLIPS=FOLDER dasnet train configs/training/dasnet_field.yaml --out out/field": (
         "tests/unit/training/test_training_parts.py"

@@ -34,6 +34,8 @@ def track(number: int, seq: int = 0, **changes: object) -> Track:
         hits=seq + 1,
         first_seen=ref(0),
         last_seen=ref(seq),
+        novelty=0.7,
+        reason="unlike training" if changes.get("label") == "unknown" else None,
     )
     return msgspec.structs.replace(first, **changes)
 

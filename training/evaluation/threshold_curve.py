@@ -4,8 +4,9 @@
     python3 scripts/decision_curve.py hard --data FOLDER --data OTHER curve.png
 
 In: the detections that `dasnet evaluate-clips` stored.  Out: a table, and a plot with a curve per camera (needs
-matplotlib).  The checkpoint's own operating point is marked.  Distractors are the clips without a drone; a camera that
-has none is shown against those of all cameras of its band, which share its threshold.
+matplotlib).  The checkpoint's own operating point is marked.  Every camera is taken for a calibrated one: on others,
+but for those whose frame size training knew, no class is suppressed.  Distractors are the clips without a drone; a
+camera that has none is shown against those of all cameras of its band, which share its threshold.
 """
 
 import sys
@@ -17,6 +18,7 @@ from model.checkpoint import load
 from model.metadata import BandThresholds, Thresholds
 from pipeline.bounds import clopper_pearson
 from pipeline.checkpoints import checkpoint_path
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
 from training.datasets import SPLITS, Clip
@@ -111,7 +113,7 @@ def clip_points(clip: Clip, detections: Sequence[Detections], thresholds: BandTh
 
 def confirmed(clip: Clip, detections: Sequence[Detections], thresholds: Thresholds) -> Iterator[tuple[int, Track]]:
     """Yield the confirmed tracks that are visible in each frame; `tracks.txt` holds the targets among them."""
-    tracker = Tracker(clip.name, "curve", thresholds)
+    tracker = Tracker(clip.name, "curve", thresholds, policy=Policy(calibrated=True))
     for frame in detections:
         for track in tracker.update(frame):
             if track.state is TrackState.CONFIRMED:

@@ -3,12 +3,15 @@
 from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
 from model.metadata import Metadata, Thresholds
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Event, EventKind, Severity
 
+CALIBRATED = {"north": Policy(calibrated=True)}
 
-def events_of(frames: list) -> list[Event]:
-    stage = TrackStage(Metadata().thresholds)
+
+def events_of(frames: list, policies: dict[str, Policy] = CALIBRATED) -> list[Event]:
+    stage = TrackStage(Metadata().thresholds, policies)
     events: list[Event] = []
     for detections in frames:
         events += stage.update(detections).events
@@ -27,16 +30,23 @@ def test_a_target_raises_one_alert_and_ends_it():
 
 
 def test_an_unknown_target_is_alerted_at_a_lower_severity_and_a_bird_is_only_labelled():
-    unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(20)])
+    unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(40)])
     assert (unsure[0].kind, unsure[0].severity) == (EventKind.TRACK_CONFIRMED, Severity.WARNING)
     bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)])
     assert [(e.kind, e.severity) for e in bird] == [(EventKind.TRACK_LABELLED, Severity.INFO)]
 
 
+def test_where_the_camera_is_not_calibrated_a_bird_is_alerted_at_the_lower_severity_with_the_reason():
+    bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)], policies={})
+    assert [e.kind for e in bird] == [EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST]
+    assert bird[0].severity is Severity.WARNING
+    assert bird[0].track is not None and bird[0].track.reason == "camera not calibrated"
+
+
 def test_the_thresholds_of_the_camera_s_band_apply():
     low, high = Thresholds(distractor_log_odds=0.0), Thresholds(distractor_log_odds=9.0)
     for band, kind in ((Band.INFRARED, EventKind.TRACK_CONFIRMED), (Band.VISIBLE, EventKind.TRACK_LABELLED)):
-        stage = TrackStage({"infrared": high, "visible": low})
+        stage = TrackStage({"infrared": high, "visible": low}, CALIBRATED)
         frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)], band=band) for seq in range(20)]
         events = [event for seen in frames for event in stage.update(seen).events]
         assert [event.kind for event in events] == [kind]
@@ -59,7 +69,7 @@ def test_an_outcome_has_the_tracks_and_events_of_its_frame_and_the_times_of_both
 
 
 def test_ids_of_events_are_unique_and_the_same_every_time():
-    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(20)]
+    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(40)]
     first, second = events_of(frames), events_of(frames)
     assert first == second
     assert len({event.id for event in first}) == len(first) == 4

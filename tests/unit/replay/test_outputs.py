@@ -30,7 +30,7 @@ from pipeline.replay.summary import ModelSummary, Percentiles, Summary, TrackSum
 from pipeline.types import Band, Detections, Event, EventKind, FrameRef, Mask, Severity, Track, TrackState
 
 CLASSES = ("uav", "bird", "airplane", "helicopter")
-ARRAYS = ("xyxy", "score", "class_scores", "area_px", "centroid")
+ARRAYS = ("xyxy", "score", "mask_score", "motion_score", "novelty", "class_scores", "area_px", "centroid")
 
 
 def ref(seq: int) -> FrameRef:
@@ -229,8 +229,8 @@ def test_a_file_that_is_cut_off_names_the_line(stored: Path) -> None:
         (b"1,1,10,10,5,5,0.9,-1,-1,-1\n", "line 1: "),
         (b'{"a": 1}\n', "line 1: .*version"),
         (b"\x00\x00\x00\x18ftypisom\xff\xfe\n", "line 1: "),
-        (b'{"version": 3, "new": []}\n', "line 1: version 3; .* version 2"),
-        (b'{"version": 2}\n', "line 1: "),
+        (b'{"version": 2, "old": []}\n', "line 1: version 2; .* version 3"),
+        (b'{"version": 3}\n', "line 1: "),
     ],
 )
 def test_a_foreign_file_is_refused_at_once(tmp_path: Path, content: bytes, text: str) -> None:
@@ -252,6 +252,7 @@ def test_a_missing_file_is_an_error_of_its_source(tmp_path: Path) -> None:
         ({"masks": [], "score": [0.5]}, "xyxy is of shape"),
         ({"xyxy": [[1, 2, 3, 4], [1, 2, 3]]}, "inhomogeneous"),
         ({"class_scores": [[0.5], [0.5]]}, "class_scores is of shape"),
+        ({"novelty": [0.5]}, "novelty is of shape"),
         ({"masks": [[0, 0, 9, 9, "AA=="], [0, 0, 2, 2, "AA=="]]}, "bits of a mask"),
         ({"ref": {"seq": 0, "pts_s": 0, "received_mono_ns": 0, "received_utc_ns": 0, "ntp_ns": None}}, "after frame 1"),
         ({"area": "large"}, "area"),

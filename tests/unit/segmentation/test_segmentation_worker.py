@@ -36,7 +36,7 @@ PIXELS = np.zeros((64, 64, 3), np.uint8)
 class TimedEngine:
     """Takes a set time for each batch, `max_in_flight` at a time; finds nothing."""
 
-    metadata, classify = Metadata(), None
+    metadata, judge = Metadata(), None
     device = SimpleNamespace(type="cpu")
 
     def __init__(self, time_s: float = 0.0, max_in_flight: int = 1) -> None:

@@ -260,3 +260,21 @@ def test_a_store_of_version_1_is_migrated_with_its_content(path: Path) -> None:
         (alert,) = reader.alerts(10)
         assert (alert.id, alert.state, alert.acknowledged_utc_ns) == (opened.id, "ended", 100)
         assert [item.event for item in reader.events(10)] == [opened]
+
+
+def test_tracks_and_events_of_version_0_2_are_still_read(path: Path) -> None:
+    """Their tracks have neither a novelty nor a reason."""
+    old = track(1, novelty=0.0, reason=None)
+    with Store(path) as store:
+        store.append([event(CONFIRMED, old)])
+    connection = sqlite3.connect(path)
+    for table in ("tracks", "events"):
+        ((payload,),) = connection.execute(f"SELECT payload FROM {table}")
+        shorter = payload.replace(b',"novelty":0.0,"reason":null', b"")
+        assert shorter != payload
+        connection.execute(f"UPDATE {table} SET payload = ?", (shorter,))
+    connection.commit()
+    connection.close()
+    with Store(path), StoreReader(path) as reader:
+        assert [item.event.track for item in reader.events(10)] == [old]
+        assert [item.hits for item in reader.tracks(10)] == [old.hits]

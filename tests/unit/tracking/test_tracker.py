@@ -10,12 +10,13 @@ from support.scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
 
 from model.metadata import Thresholds
 from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
 
 
 def tracker() -> Tracker:
-    return Tracker("north", "s1", Thresholds())
+    return Tracker("north", "s1", Thresholds(), policy=Policy(calibrated=True))
 
 
 def follow(frames: Iterable[Detections]) -> list[list[Track]]:
@@ -91,6 +92,26 @@ def test_a_detection_too_small_to_start_a_track_continues_a_confirmed_one():
     assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
     tentative = Tracker("north", "s1", Thresholds(min_area_px=6, continue_area_ratio=0.5))
     assert not confirmed([tentative.update(frame(seq, [flight(seq, 3 if seq < 3 else 2, 60)])) for seq in range(30)])
+
+
+def test_an_improbable_detection_starts_no_track_and_continues_a_confirmed_one():
+    def scored(seq: int, score: float) -> Detections:
+        return replace(frame(seq, [flight(seq, speed_px_s=60)]), score=np.full(1, score, np.float32))
+
+    one = Tracker("north", "s1", Thresholds(start_score=0.4))
+    history = [one.update(scored(seq, 0.9 if 20 <= seq < 28 else 0.2)) for seq in range(48)]
+    assert history[:20] == [[]] * 20
+    (track,) = confirmed(history).values()
+    assert [seen.last_seen.seq for seen in track] == list(range(23, 48))
+
+
+def test_a_small_detection_that_moves_starts_a_track():
+    def moving(seq: int, motion_score: float) -> Detections:
+        return replace(frame(seq, [flight(seq, 2, 60)]), motion_score=np.full(1, motion_score, np.float32))
+
+    for motion_score, is_started in ((6.0, True), (0.0, False)):
+        one = Tracker("north", "s1", Thresholds(min_area_px=6))
+        assert bool(confirmed([one.update(moving(seq, motion_score)) for seq in range(20)])) == is_started
 
 
 def test_crossing_targets_keep_their_ids():
@@ -176,7 +197,6 @@ def test_suppressing_a_reported_track_takes_more_evidence():
 
 
 def test_labels_follow_the_evidence():
-
     assert label([SURE_BIRD] * 30) == "bird"
     assert label([SURE_UAV] * 30) == "uav"
     assert label([UNSURE] * 30) == "unknown"
