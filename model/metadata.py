@@ -53,6 +53,9 @@ class Fusion:
     log-odds = `bias` + `judge` x the judge's log-odds
     + `mask` + `mask_log_odds` x the log-odds of the mask's score, where there is a mask
     + `motion` + `motion_log` x the logarithm of the motion score, where there is motion.
+
+    The logarithm of a class's probability is the judge's + `mask_classes` x the network's own, where there is a mask,
+    up to a constant: the network knows its cameras' distractors better, and those of others worse.
     """
 
     bias: LogOdds = 0.0
@@ -61,6 +64,7 @@ class Fusion:
     mask_log_odds: LogOdds = 0.0
     motion: LogOdds = 0.0
     motion_log: LogOdds = 0.0
+    mask_classes: Share = 0.0
     min_score: Share = 0.1  # what is less probable is dropped
 
 

@@ -24,7 +24,8 @@ from pipeline.types import Detections
 MAX_JUDGED = 12  # proposals of a frame
 EXPECTED_SHARE = 0.75  # of them that expected targets may take from the others
 SEARCH_S = 0.07  # between frames in which motion alone is judged: it is most of the cost, and most of it is clutter
-PROBABILITY_FLOOR = 0.01  # of a mask's score: its log-odds are bounded
+PROBABILITY_FLOOR = 0.01  # of a mask's score and of the network's classes: their log-odds are bounded
+CLASS_FLOOR = 1e-4  # likewise of the judge's
 
 JudgeChips = Callable[[NDArray[np.uint8]], Verdicts]
 
@@ -63,7 +64,7 @@ def judged(
         asked,
         classes=config.classes,
         score=score,
-        class_scores=verdicts.class_scores,
+        class_scores=fused_classes(config, verdicts.class_scores, asked),
         novelty=verdicts.novelty.astype(np.float32),
     )
     return scored.rows(np.flatnonzero(score >= config.fusion.min_score))
@@ -103,3 +104,13 @@ def fused(
         + np.where(has_motion, fusion.motion + fusion.motion_log * np.log(np.maximum(motion_score, 1)), 0)
     )
     return np.asarray(1 / (1 + np.exp(-total)), np.float32)
+
+
+def fused_classes(config: JudgeConfig, judge_scores: NDArray[np.float32], proposals: Detections) -> NDArray[np.float32]:
+    """Return the probability (N, C) of each class, given that it is a target."""
+    if proposals.classes != config.classes:
+        return judge_scores
+    has_mask = proposals.class_scores.any(axis=1, keepdims=True)
+    by_network = np.where(has_mask, np.log(np.maximum(proposals.class_scores, PROBABILITY_FLOOR)), 0)
+    odds = np.maximum(judge_scores, CLASS_FLOOR) * np.exp(config.fusion.mask_classes * by_network)
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
