@@ -87,16 +87,21 @@ def with_motion(
     left, top, right, bottom = view.region or (0, 0, *detections.size_px)
     polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
     points: list[tuple[float, float, float, float]] = []  # x, y, motion score, length
+
+    def is_watched(x: float, y: float) -> bool:
+        return left <= x < right and top <= y < bottom and not is_masked((x, y), polygons)
+
     for candidate in candidates:
         x, y = candidate.x_px, candidate.y_px
         if (inside := _inside(detections.xyxy, x, y)).any():
             motion[inside] = np.maximum(motion[inside], candidate.score)
-        elif left <= x < right and top <= y < bottom and not is_masked((x, y), polygons):
+        elif is_watched(x, y):
             points.append((x, y, candidate.score, max(candidate.length_px, POINT_PX)))
     centres = np.array([*(detections.xyxy[:, :2] + detections.xyxy[:, 2:]) / 2, *(point[:2] for point in points)])
     for x0, y0, x1, y1 in expected.tolist():
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        if not len(centres) or np.abs(centres - (x, y)).max(axis=1).min() > NEAR * (x1 - x0):
+        is_alone = not len(centres) or np.abs(centres - (x, y)).max(axis=1).min() > NEAR * (x1 - x0)
+        if is_alone and is_watched(x, y):
             points.append((x, y, 0.0, max(x1 - x0, POINT_PX)))
     return _extended(replace(detections, motion_score=motion), np.array(points, np.float32).reshape(-1, 4))
 
