@@ -12,6 +12,7 @@ MIN_STEP_S = 0.045  # between kept frames: a fast camera must not hold more fram
 MAX_WIDTH_PX = 1920  # of a kept frame: wider ones are reduced, so that memory is bounded
 MOTION_WIDTH_PX = 640  # of the image in which motion is looked for
 BLUR_PX = 1.0  # of that image: reduces noise, as a matched filter for the smallest targets does
+BLUR_REACH_PX = 2  # so near to the image's edge, blurring reflects what it does not see
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class PastFrame:
         smooth: float32 (h, w), blurred, at most MOTION_WIDTH_PX wide.
         position_px: of the background against the history's first frame, frame pixels.
         width_px: of the camera's frame.
+        height_px: likewise.
     """
 
     pts_s: float
@@ -31,6 +33,7 @@ class PastFrame:
     smooth: NDArray[np.float32]
     position_px: tuple[float, float]
     width_px: int
+    height_px: int
 
 
 class FrameHistory:
@@ -48,14 +51,16 @@ class FrameHistory:
             pts_s: presentation time; a step backwards clears the history.
             shift_px: of the background since the previous frame; None: unknown, which clears the history.
         """
-        before = self.newest
-        if before is not None and (shift_px is None or pts_s <= before.pts_s or before.grey.shape != _size(pixels)):
+        before, (height, width) = self.newest, pixels.shape[:2]
+        if before is not None and (
+            shift_px is None or pts_s <= before.pts_s or (before.width_px, before.height_px) != (width, height)
+        ):
             self._kept.clear()
             before = None
         x, y = before.position_px if before else (0.0, 0.0)
         dx, dy = shift_px if before and shift_px else (0.0, 0.0)
         grey = grey_of(pixels)
-        self.newest = PastFrame(pts_s, grey, _smooth(grey), (x + dx, y + dy), pixels.shape[1])
+        self.newest = PastFrame(pts_s, grey, _smooth(grey), (x + dx, y + dy), width, height)
         if not self._kept or pts_s - self._kept[-1].pts_s >= MIN_STEP_S:
             self._kept.append(self.newest)
         while pts_s - self._kept[0].pts_s > MAX_AGE_S:
@@ -94,4 +99,4 @@ def _smooth(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     if factor < 1:
         size = MOTION_WIDTH_PX, max(1, round(height * factor))
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (5, 5), BLUR_PX), np.float32)
+    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (2 * BLUR_REACH_PX + 1,) * 2, BLUR_PX), np.float32)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.segmentation.frame_history import FrameHistory, PastFrame
+from pipeline.segmentation.frame_history import BLUR_REACH_PX, FrameHistory, PastFrame
 
 LAGS_S = (0.2, 0.5)
 # Reduction of the image, length of the targets that it shows, and share of the candidates: a target that is larger than
@@ -82,15 +82,14 @@ class MotionCandidates:
         ages_s = [newest.pts_s - frame.pts_s for frame in past]
         if len(past) < len(LAGS_S) or ages_s[0] < MIN_LAG_S or ages_s[1] < MIN_LAG_RATIO * ages_s[0]:
             return []
-        differences = [_difference(newest, frame) for frame in past]
+        differences = [_difference(newest, frame, overlay) for frame in past]
         found: list[Candidate] = []
         for (reduction, length_px, share), noise in zip(LEVELS, self._noise, strict=True):
-            difference = np.abs(np.minimum(*(np.abs(_reduced(each, reduction)) for each in differences)))
-            if overlay is not None:
-                difference[_reduced(overlay, reduction) > 0] = 0
+            difference = np.minimum(*(np.abs(_reduced(each, reduction)) for each in differences))
             scores = np.asarray(difference / noise.update(difference, newest, elapsed_s), np.float32)
-            factor = newest.width_px / scores.shape[1]
-            found += _peaks(scores, factor, length_px * factor / reduction, max(1, round(share * self._max_candidates)))
+            scale = newest.width_px / scores.shape[1], newest.height_px / scores.shape[0]
+            most = max(1, round(share * self._max_candidates))
+            found += _peaks(scores, scale, length_px * scale[0] / reduction, most)
         return sorted(found, key=lambda candidate: -candidate.score)[: self._max_candidates]
 
 
@@ -124,14 +123,14 @@ class _Noise:
         return np.asarray(cv2.resize(noise, (width, height)) + NOISE_FLOOR, np.float32)
 
 
-def _peaks(scores: NDArray[np.float32], factor: float, length_px: float, most: int) -> list[Candidate]:
-    """Return the highest local maxima; `factor`: frame pixels per pixel of `scores`."""
+def _peaks(scores: NDArray[np.float32], scale: tuple[float, float], length_px: float, most: int) -> list[Candidate]:
+    """Return the highest local maxima; `scale`: frame pixels per pixel of `scores`, (x, y)."""
     highest = cv2.dilate(scores, np.ones((PEAK_PX, PEAK_PX), np.uint8))
     rows, columns = np.nonzero((scores == highest) & (scores > MIN_SCORE))
     values = scores[rows, columns]
     best = np.argsort(-values, kind="stable")[:most]
     return [
-        Candidate((float(columns[i]) + 0.5) * factor, (float(rows[i]) + 0.5) * factor, float(values[i]), length_px)
+        Candidate((float(columns[i]) + 0.5) * scale[0], (float(rows[i]) + 0.5) * scale[1], float(values[i]), length_px)
         for i in best
     ]
 
@@ -160,9 +159,12 @@ class _Overlay:
         return self._mask
 
 
-def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
-    """Return the difference, grey levels, to a past frame moved to where its background is now."""
-    image = past.smooth
+def _difference(newest: PastFrame, past: PastFrame, overlay: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return the difference, grey levels, to a past frame moved to where its background is now.
+
+    It is 0 where either frame shows an overlay, and where the past frame did not see.
+    """
+    image, hidden = past.smooth, overlay
     height, width = image.shape
     factor = width / past.width_px
     dx, dy = ((now - then) * factor for now, then in zip(newest.position_px, past.position_px, strict=True))
@@ -171,8 +173,17 @@ def _difference(newest: PastFrame, past: PastFrame) -> NDArray[np.float32]:
         image = np.asarray(
             cv2.warpAffine(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE), np.float32
         )
+        if overlay is not None:  # the past frame's moves with its background
+            before = cv2.warpAffine(overlay.astype(np.uint8), transform, (width, height), flags=cv2.INTER_NEAREST)
+            hidden = overlay | (before > 0)
     difference = newest.smooth - image
     difference -= np.median(difference[::8, ::8])  # a step of gain control moves every pixel
+    if hidden is not None:
+        difference[hidden] = 0
+    for lines, moved in ((difference.T, dx), (difference, dy)):
+        if abs(moved) > 0.5:  # what a turning camera has come to see since
+            lines[: round(max(moved, 0.0)) + BLUR_REACH_PX] = 0
+            lines[max(0, len(lines) - round(max(-moved, 0.0)) - BLUR_REACH_PX) :] = 0
     return np.asarray(difference, np.float32)
 
 

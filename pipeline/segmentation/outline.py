@@ -74,7 +74,7 @@ def outline(grey: NDArray[np.uint8], x: float, y: float, length_px: float = 0.0)
 
 
 def point_outline(grey: NDArray[np.uint8], x: float, y: float) -> Outline:
-    """Return three by three pixels: the outline of a point where nothing stands out."""
+    """Return three by three pixels inside the image: the outline of a point where nothing stands out."""
     height, width = grey.shape
     left, top = (max(0, min(int(value) - 1, side - 3)) for value, side in ((x, width), (y, height)))
-    return Outline(left, top, np.ones((3, 3), np.bool_))
+    return Outline(left, top, np.ones((min(3, height), min(3, width)), np.bool_))

@@ -24,6 +24,7 @@ JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
 RECENT_SCORE = 0.5  # of a detection that is expected again
 NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
+ON_TARGET = 0.5  # likewise, motion: farther beside it may be noise, which the judge would reject in the target's place
 SPEED_GAIN = 0.3  # exponential smoothing of an expected target's speed
 
 
@@ -87,16 +88,22 @@ def with_motion(
     left, top, right, bottom = view.region or (0, 0, *detections.size_px)
     polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
     points: list[tuple[float, float, float, float]] = []  # x, y, motion score, length
+
+    def is_watched(x: float, y: float) -> bool:
+        return left <= x < right and top <= y < bottom and not is_masked((x, y), polygons)
+
     for candidate in candidates:
         x, y = candidate.x_px, candidate.y_px
         if (inside := _inside(detections.xyxy, x, y)).any():
             motion[inside] = np.maximum(motion[inside], candidate.score)
-        elif left <= x < right and top <= y < bottom and not is_masked((x, y), polygons):
+        elif is_watched(x, y):
             points.append((x, y, candidate.score, max(candidate.length_px, POINT_PX)))
     centres = np.array([*(detections.xyxy[:, :2] + detections.xyxy[:, 2:]) / 2, *(point[:2] for point in points)])
+    reach = np.repeat([NEAR, ON_TARGET], [len(detections), len(points)])
     for x0, y0, x1, y1 in expected.tolist():
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        if not len(centres) or np.abs(centres - (x, y)).max(axis=1).min() > NEAR * (x1 - x0):
+        is_alone = (np.abs(centres.reshape(-1, 2) - (x, y)).max(axis=1) > reach * (x1 - x0)).all()
+        if is_alone and is_watched(x, y):
             points.append((x, y, 0.0, max(x1 - x0, POINT_PX)))
     return _extended(replace(detections, motion_score=motion), np.array(points, np.float32).reshape(-1, 4))
 

@@ -61,6 +61,53 @@ def test_neither_offset_nor_polarity_changes_more_than_the_sign() -> None:
     np.testing.assert_allclose(np.abs(normalised_by_table(255 - made)), np.abs(plain), atol=0.15)  # another median
 
 
+def test_gain_changes_little_where_there_is_more_than_noise() -> None:
+    """The floor of the deviation is what stays of it."""
+    rng = np.random.default_rng(2)
+    textured = rng.normal(60, 12, (10, 5, 48, 48)).clip(0, 120).astype(np.uint8)
+    strong, weak = normalised_by_table(2 * textured), normalised_by_table(textured)
+    assert np.abs(strong - weak).max() < 0.3 and np.corrcoef(strong.ravel(), weak.ravel())[0, 1] > 0.999
+    faint = normalised_by_table((60 + (textured > 60)).astype(np.uint8))  # a grey level of noise, and nothing else
+    assert np.abs(faint).max() < 0.25
+
+
+def test_extreme_chips_are_finite_and_judged_alone_as_in_a_batch() -> None:
+    made = chips(6)
+    made[0], made[1], made[2, 1:], made[3, 0, ::2] = 0, 255, 0, 255
+    judge = FusedJudge(trained_a_little(), torch.float32)
+    whole = judge(made)
+    for name in ("target_log_odds", "class_scores", "novelty"):
+        values = getattr(whole, name)
+        assert np.isfinite(values).all() and values.dtype == np.float32
+        alone = np.concatenate([getattr(judge(chip[None]), name) for chip in made])
+        np.testing.assert_allclose(alone, values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole.class_scores.sum(axis=1), 1, atol=1e-5)
+    assert (whole.novelty >= 0).all()
+
+
+@torch.inference_mode()
+def test_novelty_is_the_distance_to_the_nearest_class() -> None:
+    judge = trained_a_little()
+    means = judge.get_buffer("means")
+    assert judge.novelty(means).abs().max() == 0
+    step = torch.zeros(256)
+    step[7] = 3
+    torch.testing.assert_close(judge.novelty(means + step), torch.full((4,), 0.3), rtol=1e-3, atol=1e-5)
+    assert (judge.novelty(means + 100 * step) > 20).all()
+
+
+def test_it_leaves_the_network_and_the_threads_as_they_are() -> None:
+    judge, threads = trained_a_little(), torch.get_num_threads()
+    before = {name: tensor.clone() for name, tensor in judge.state_dict().items()}
+    first, again = (FusedJudge(judge)(chips(3)) for _ in range(2))
+    np.testing.assert_array_equal(first.target_log_odds, again.target_log_odds)
+    assert torch.get_num_threads() == threads
+    with pytest.raises(RuntimeError):
+        FusedJudge(judge)(chips(3)[:, :4])  # of another network
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(tensor, before[name]) for name, tensor in judge.state_dict().items())
+
+
 @torch.inference_mode()
 def test_in_use_it_computes_what_the_network_does_and_bfloat16_nearly() -> None:
     judge, made = trained_a_little(), chips(40, seed=99)

@@ -1,0 +1,122 @@
+"""Judging: a bounded number of proposals in the order of their promise, and the fusion of what is known of each."""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+from support.moving_scenes import Scene, at_rate, history_of
+from support.scenes import CLASSES, SURE_BIRD, frame
+
+from model.judge import Verdicts
+from model.metadata import Fusion, JudgeConfig
+from pipeline.segmentation.chips import CHIP_PX
+from pipeline.segmentation.judging import MAX_JUDGED, due, fused, judged
+from pipeline.types import Detections
+
+NONE_EXPECTED = np.zeros((0, 4), np.float32)
+HISTORY = history_of(Scene(), at_rate(10, 0.6))
+ACCEPT_ALL = JudgeConfig(classes=CLASSES, fusion=Fusion(judge=1.0, not_judged=-3.0, mask_log_odds=1.0, min_score=0.0))
+
+
+def proposals(mask_scores: list[float], motion_scores: list[float]) -> Detections:
+    """Return rows 10 px apart, 6 px large."""
+    count = len(mask_scores)
+    made = frame(15, [(8 + 10 * row, 40 + 2 * row, 6, SURE_BIRD) for row in range(count)])
+    return replace(
+        made,
+        size_px=(160, 128),
+        score=np.zeros(count, np.float32),
+        mask_score=np.array(mask_scores, np.float32),
+        motion_score=np.array(motion_scores, np.float32),
+    )
+
+
+class Judge:
+    """Remembers the chips that it was given; the n-th gets log-odds n and novelty 2 n."""
+
+    def __init__(self) -> None:
+        self.chips: list[np.ndarray] = []
+
+    def __call__(self, chips: np.ndarray) -> Verdicts:
+        self.chips.append(chips)
+        numbers = np.arange(len(chips), dtype=np.float32)
+        return Verdicts(numbers, np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (len(chips), 1)), 2 * numbers)
+
+
+def around(detections: Detections, row: int) -> np.ndarray:
+    return detections.xyxy[row : row + 1]
+
+
+def test_expected_targets_are_judged_first_then_masks_then_motion_each_by_its_score():
+    rows = proposals([0.5, 0.9, 0, 0, 0, 0.7], [0, 0, 8, 20, 3, 30])
+    assert due(rows, NONE_EXPECTED) == [1, 5, 0, 3, 2, 4]
+    assert due(rows, around(rows, 4)) == [4, 1, 5, 0, 3, 2]
+    assert due(rows, np.vstack([around(rows, 2), around(rows, 0) + 1])) == [0, 2, 1, 5, 3, 4]
+    assert due(proposals([], []), around(rows, 0)) == []
+    assert due(rows, around(rows, 0) - 40) == due(rows, NONE_EXPECTED), "nothing is near to it"
+
+
+@pytest.mark.parametrize(("most", "moving"), [(1, 1), (3, 1), (MAX_JUDGED, MAX_JUDGED - 4)])
+def test_so_many_are_judged_in_one_batch_and_the_rest_keep_their_masks_alone(most: int, moving: int):
+    rows = proposals([0.8] * 4 + [0.0] * 11, [0.0] * 4 + list(range(2, 13)))
+    judge = Judge()
+    found = judged(rows, around(rows, 9), HISTORY, judge, ACCEPT_ALL, most)
+    assert [chips.shape for chips in judge.chips] == [(most, 5, CHIP_PX, CHIP_PX)]
+    assert np.count_nonzero(found.class_scores.any(axis=1)) == most
+    assert np.count_nonzero(found.mask_score > 0) == 4, "a mask is a detection without the judge too"
+    assert np.count_nonzero(found.mask_score == 0) == moving
+    assert rows.xyxy[9] in found.xyxy, "the expected target was judged"
+
+
+def test_each_row_gets_its_own_verdict():
+    rows = proposals([0.0, 0.9, 0.0], [5, 0, 9])
+    judge = Judge()
+    found = judged(rows, NONE_EXPECTED, HISTORY, judge, ACCEPT_ALL)
+    assert found.novelty.tolist() == [4, 0, 2], "judged second last, first and second"
+    assert found.score.tolist() == pytest.approx([1 / (1 + np.exp(-2)), 0.9, 1 / (1 + np.exp(-1))], abs=1e-6)
+    np.testing.assert_allclose(found.class_scores, np.tile([0.7, 0.1, 0.1, 0.1], (3, 1)), atol=1e-6)
+    assert found.classes == CLASSES
+    newest = HISTORY.newest
+    assert newest is not None
+    x, y = 18, 42  # of the mask, which is judged first
+    np.testing.assert_array_equal(judge.chips[0][0, 0, 8:40, 8:40], newest.grey[y - 16 : y + 16, x - 16 : x + 16])
+
+
+def test_what_is_improbable_is_dropped_and_what_was_not_judged_needs_a_mask():
+    rows = proposals([0.9, 0.02, 0.0, 0.0], [0, 0, 9, 5])
+    config = replace(ACCEPT_ALL, fusion=replace(ACCEPT_ALL.fusion, min_score=0.3))
+    found = judged(rows, NONE_EXPECTED, HISTORY, Judge(), config, max_judged=2)
+    assert len(found) == 1 and found.mask_score.tolist() == pytest.approx([0.9])
+    everything = judged(rows, NONE_EXPECTED, HISTORY, Judge(), ACCEPT_ALL, max_judged=2)
+    assert everything.mask_score.tolist() == pytest.approx([0.9, 0.02]), "motion alone that nobody judged says nothing"
+    assert len(judged(rows, NONE_EXPECTED, HISTORY, Judge(), ACCEPT_ALL)) == 4
+
+
+def test_without_proposals_the_judge_is_not_asked():
+    judge = Judge()
+    found = judged(proposals([], []), NONE_EXPECTED, HISTORY, judge, ACCEPT_ALL)
+    assert len(found) == 0 and found.class_scores.shape == (0, 4) and not judge.chips
+    assert len(judged(proposals([0.9], [0]), NONE_EXPECTED, HISTORY, judge, ACCEPT_ALL, max_judged=0)) == 1
+    assert not judge.chips
+
+
+def test_log_odds_add_up():
+    how = Fusion(bias=-1, judge=0.5, not_judged=-2, mask=0.3, mask_log_odds=2, motion=0.7, motion_log=0.4)
+    columns = ([3.0, 3.0, -4.0, 0.0], [True, False, True, True], [0.8, 0.8, 0.0, 0.0], [0.0, 0.0, 20.0, 0.5])
+    judge, is_judged, mask, motion = (np.array(column) for column in columns)
+    mask_log_odds = 0.3 + 2 * log(0.8 / 0.2)
+    expected = [-1 + 1.5 + mask_log_odds, -2 + mask_log_odds, -1 - 2 + 0.7 + 0.4 * log(20), -1 + 0.7]
+    made = fused(how, judge.astype(np.float32), is_judged, mask.astype(np.float32), motion.astype(np.float32))
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-np.array(expected))), rtol=1e-5)
+    assert made.dtype == np.float32
+
+
+def test_scores_are_probabilities_whatever_is_known():
+    extreme = np.array([-1e6, -90, 0, 90, 1e6], np.float32)
+    masks = np.array([0, 1e-30, 0.5, 1 - 1e-8, 1], np.float32)
+    motion = np.array([0, 1e-9, 1, 1e6, 3e38], np.float32)
+    how = Fusion(mask_log_odds=100, motion_log=100, judge=100)
+    with np.errstate(over="ignore"):
+        made = fused(how, extreme, np.ones(5, np.bool_), masks, motion)
+    assert ((made >= 0) & (made <= 1)).all()
