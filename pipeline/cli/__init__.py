@@ -1,0 +1,11 @@
+"""`dasnet`: the command line.  Commands import their modules when they run, which keeps capture workers small.
+
+Exit codes: 0 success, 1 failure (also of part of the input), 2 invalid usage or configuration.
+"""
+
+# isort: off
+from pipeline.cli.application import app, main
+from pipeline.cli import site, recordings, learning  # in the order of the help
+# isort: on
+
+__all__ = ["app", "learning", "main", "recordings", "site"]
