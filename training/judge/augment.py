@@ -2,7 +2,8 @@
 
 In: chips (N, T, S, S) float32 in 0..255 with a margin, newest first.  Out: (N, T, s, s) whole numbers in 0..255: at
 other scales, turned and mirrored, inexactly registered; targets before another place's background; with a shorter
-history or a lower frame rate; with other contrast, polarity, noise and sharpness.
+history or a lower frame rate; coarse, as a soft lens shows them; with other contrast, polarity, noise and sharpness.
+What became much smaller, was pasted or is coarse is still a target, but hardly shows which.
 """
 
 import math
@@ -21,6 +22,8 @@ PLAIN_DEVIATION = 2.5  # grey levels, median absolute deviation: below it a back
 NOISE_DEVIATIONS = 2.5  # ... and differences of less than so many of its deviations are not pasted
 PASTED_CONTRAST = (-0.3, 0.7)  # of logarithms, as the next
 CONTRAST = (-1.2, 0.4)
+COARSE_SHARE, COARSENESS = 0.15, (3, 4)  # reduced by these factors and enlarged again
+SMALL_SCALE, HARD_WEIGHT = 1.9, 0.15  # from where on classes count less, and how much then
 SHORT_SHARE, MAX_SHORT_S = 0.2, 0.45  # of histories that go back less than that
 INVERTED_SHARE = 0.4
 BRIGHTNESS = 20.0  # grey levels, as the next two
@@ -32,8 +35,10 @@ SHARPENING = (0.5, 2.5)
 
 def augmented(
     chips: Tensor, is_target: Tensor, backgrounds: Tensor, lags_s: Sequence[float], side_px: int, rng: Generator
-) -> Tensor:
-    """Return augmented chips; all randomness comes from `rng`, which is on the chips' device.
+) -> tuple[Tensor, Tensor]:
+    """Return augmented chips, and the weight (N,) of their classes.
+
+    All randomness comes from `rng`, which is on the chips' device.
 
     Args:
         chips: float32 (N, T, S, S).
@@ -43,13 +48,15 @@ def augmented(
         side_px: of the result, s.
         rng: random generator.
     """
-    chips = _pasted(_warped(chips, side_px, rng), is_target, _warped(backgrounds, side_px, rng), rng)
-    chips = _shortened(chips, lags_s, rng)
-    return _toned(chips, rng).clamp(0, 255).round()
+    chips, scale = _warped(chips, side_px, rng)
+    chips, is_pasted = _pasted(chips, is_target, _warped(backgrounds, side_px, rng)[0], rng)
+    chips, is_coarse = _coarse(_shortened(chips, lags_s, rng), rng)
+    weight = torch.where(is_pasted | is_coarse | (scale > SMALL_SCALE), HARD_WEIGHT, 1.0)
+    return _toned(chips, rng).clamp(0, 255).round(), weight
 
 
-def _warped(chips: Tensor, side_px: int, rng: Generator) -> Tensor:
-    """Return the middle of the chips, scaled, turned, mirrored and shifted; older crops a little off."""
+def _warped(chips: Tensor, side_px: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Return the chips, scaled, turned, mirrored and shifted, older crops a little off; and the scales (N,)."""
     count, frames, side = chips.shape[:3]
     scale = torch.exp(_uniform(chips, math.log(SCALES[0]), math.log(SCALES[1]), rng))
     angle = _uniform(chips, -math.pi, math.pi, rng) * (_uniform(chips, 0, 1, rng) < TURNED_SHARE)
@@ -66,18 +73,30 @@ def _warped(chips: Tensor, side_px: int, rng: Generator) -> Tensor:
     matrix = torch.cat([rows, (shift + error)[..., None]], dim=3).flatten(0, 1)
     grid = F.affine_grid(matrix, [count * frames, 1, side_px, side_px], align_corners=False)
     warped = F.grid_sample(chips.flatten(0, 1)[:, None], grid, align_corners=False, padding_mode="reflection")
-    return warped.view(count, frames, side_px, side_px)
+    return warped.view(count, frames, side_px, side_px), scale
 
 
-def _pasted(chips: Tensor, is_target: Tensor, backgrounds: Tensor, rng: Generator) -> Tensor:
-    """Return the chips, some targets as their difference to a plain background, before another place's."""
+def _pasted(chips: Tensor, is_target: Tensor, backgrounds: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Return the chips, some targets as their difference to a plain background, before another place's; and which."""
     middle = chips.flatten(1).median(1).values
     difference = chips - _each(middle)
     deviation = difference.abs().flatten(1).median(1).values
     chosen = is_target & (deviation < PLAIN_DEVIATION) & (_uniform(chips, 0, 1, rng) < PASTED_SHARE)
     difference = difference * _each(torch.exp(_uniform(chips, *PASTED_CONTRAST, rng)))
     strength = (difference.abs() - NOISE_DEVIATIONS * _each(deviation)).clamp(min=0)
-    return torch.where(_each(chosen), backgrounds + torch.sign(difference) * strength, chips)
+    return torch.where(_each(chosen), backgrounds + torch.sign(difference) * strength, chips), chosen
+
+
+def _coarse(chips: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Return the chips, some without fine detail; and which."""
+    chosen, side_px = _uniform(chips, 0, 1, rng), chips.shape[-1]
+    for number, factor in enumerate(COARSENESS):
+        share = COARSE_SHARE / len(COARSENESS)
+        which = (chosen >= number * share) & (chosen < (number + 1) * share)
+        reduced = F.avg_pool2d(chips[which], factor, ceil_mode=True)
+        chips = chips.clone()
+        chips[which] = F.interpolate(reduced, size=side_px, mode="bilinear", align_corners=False)
+    return chips, chosen < COARSE_SHARE
 
 
 def _shortened(chips: Tensor, lags_s: Sequence[float], rng: Generator) -> Tensor:

@@ -1,8 +1,9 @@
 """Chips of labelled videos: `python3 -m training.judge.chips --data FOLDER [--data FOLDER] --pack FILE`.
 
-In: labelled clips.  Out: a `ChipSet`: targets, cut at labels as inexactly as detections are; and clutter beside the
-labels: what motion makes a candidate of, and what stands out and stands still.  Some clips are taken at lower frame
-rates.  Each clip's chips are cached in a file of their own, named by a digest of everything that determines them.
+In: labelled clips.  Out: a `ChipSet`: targets, cut at labels as inexactly as detections are, and where motion finds
+them, often at an edge; and clutter beside the labels: what motion makes a candidate of, and what stands out and stands
+still.  Some clips are taken at lower frame rates.  Each clip's chips are cached in a file of their own, named by a
+digest of everything that determines them.
 """
 
 import argparse
@@ -23,20 +24,21 @@ from pipeline.errors import DasnetError
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.chips import CHIP_PX, LAGS_S, cut_chips
 from pipeline.segmentation.frame_history import FrameHistory
-from pipeline.segmentation.motion import MotionCandidates
+from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.segmenter import MAX_CANDIDATES
 from training.datasets import LABEL_OF, DataError, LabelledObject, LabelledRecording, open_dataset
 from training.datasets.clip import Clip, as_rgb
 from training.judge.chip_set import MOTION, STATIC, ChipSet, RecordingChips, pack
 from training.masks import Image, box_mask
 
-VERSION = 1  # increment when the chips change
+VERSION = 2  # increment when the chips change
 SIDE_PX = 64  # of a cached chip: a judged one and its margin
 FIRST_LOOK_S = 0.1  # the history is short then
 STRIDES, STRIDE_SHARES = (1, 2, 6), (0.65, 0.2, 0.15)  # of frames, in clips of MIN_STRIDE_FPS or more
 MIN_STRIDE_FPS = 20.0
-MAX_TARGETS, MAX_MOTION, MAX_STATIC = 4, 3, 2  # of a look; of clutter the strongest, and others at random
-MAX_LOOK = MAX_TARGETS + MAX_MOTION + MAX_STATIC
+MAX_TARGETS, MAX_MOVING_TARGETS = 4, 2  # of a look
+MAX_MOTION, MAX_STATIC = 3, 2  # of clutter in a look: the strongest, and others at random
+MAX_LOOK = MAX_TARGETS + MAX_MOVING_TARGETS + MAX_MOTION + MAX_STATIC
 POSITION_ERROR, POSITION_ERROR_PX = 0.12, 1.0  # of a target's centre: share of its length, and pixels
 LENGTH_ERROR = 0.25  # standard deviation of the logarithm
 MIN_LENGTH_PX = 2.5
@@ -133,12 +135,13 @@ def _collected(clip: Clip, interval_s: float, most: int) -> tuple[NDArray[np.uin
         if frame.number % stride:
             continue
         history.add(frame.pixels, frame.pts_s, motion.update(frame.pixels))
-        moving = [(one.x_px, one.y_px) for one in candidates.update(history)]
+        moving = candidates.update(history)
         if frame.pts_s < due_s:
             continue
         due_s = frame.pts_s + interval_s * rng.uniform(0.7, 1.3)
         objects, static = clip.frames[frame.number], static_peaks(history, frame.pixels.shape[1])
-        found = [*_targets(rng, as_rgb(frame.pixels), objects), *_clutter(rng, moving, static, objects)]
+        found = [*_targets(rng, as_rgb(frame.pixels), objects, moving)]
+        found += _clutter(rng, [(one.x_px, one.y_px) for one in moving], static, objects)
         found = found[: most - len(places)]
         points, lengths = [place.point for place in found], [place.cut_length_px for place in found]
         chips.append(cut_chips(history, points, lengths, SIDE_PX))
@@ -148,8 +151,14 @@ def _collected(clip: Clip, interval_s: float, most: int) -> tuple[NDArray[np.uin
     return np.concatenate(chips), places
 
 
-def _targets(rng: Random, image: Image, objects: Sequence[LabelledObject]) -> Iterator[_Place]:
-    """Yield places of some labelled objects, as far beside and as much too long or short as detections are."""
+def _targets(
+    rng: Random, image: Image, objects: Sequence[LabelledObject], moving: Sequence[Candidate]
+) -> Iterator[_Place]:
+    """Yield places of some labelled objects: as far beside and as much too long or short as detections are.
+
+    And where motion found them, of unknown length.
+    """
+    left = MAX_MOVING_TARGETS
     chosen = rng.permutation(len(objects))[:MAX_TARGETS].tolist()
     for item in (objects[index] for index in chosen):
         x0, y0, x1, y1 = item.xyxy
@@ -157,7 +166,11 @@ def _targets(rng: Random, image: Image, objects: Sequence[LabelledObject]) -> It
         error_px = POSITION_ERROR * length_px + POSITION_ERROR_PX
         x, y = (float(middle + rng.uniform(-error_px, error_px)) for middle in ((x0 + x1) / 2, (y0 + y1) / 2))
         cut_length_px = length_px * float(np.exp(rng.normal(0, LENGTH_ERROR)))
-        yield _Place((x, y), cut_length_px, LABEL_OF[item.object_class] - 1, length_px)
+        kind = LABEL_OF[item.object_class] - 1
+        yield _Place((x, y), cut_length_px, kind, length_px)
+        for one in [one for one in moving if x0 <= one.x_px <= x1 and y0 <= one.y_px <= y1][:left]:
+            yield _Place((one.x_px, one.y_px), one.length_px, kind, length_px)
+            left -= 1
 
 
 def _tight_length_px(image: Image, item: LabelledObject) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.judge import Judge, normalised
 from model.metadata import CLASSES
+from model.native import processor
 from pipeline.errors import ConfigError
 from training.averaging import ema_update
 from training.judge.augment import augmented
@@ -30,7 +31,7 @@ WEIGHT_DECAY, CLIP_NORM, EMA_DECAY = 0.03, 3.0, 0.997
 WARM_UP_STEPS = 100
 CONSTANT_SHARE, LEAST_RATE = 0.4, 0.01  # of the run at the peak rate, then linear to this share of it
 TARGET_SMOOTHING, CLASS_SMOOTHING = 0.02, 0.05
-CLASS_WEIGHT = 0.5  # of the class loss
+CLASS_WEIGHT = 1.3  # of the class loss
 REPORT_STEPS = 100
 CHECKS = 4  # in a run
 FIXED = ("batch", "lr", "seed")  # of a resumed run
@@ -55,9 +56,9 @@ class FitSettings:
 class JudgeRun:
     """Everything that changes during a run; the state file holds all of it."""
 
-    def __init__(self, frames: int, settings: FitSettings, device: torch.device) -> None:
+    def __init__(self, frames: int, settings: FitSettings, device: torch.device, first: Judge | None = None) -> None:
         torch.manual_seed(settings.seed)
-        self.network = Judge(frames, len(CLASSES)).to(device)
+        self.network = deepcopy(first or Judge(frames, len(CLASSES))).to(device)
         self.average = deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY)
         self.device = device
@@ -124,6 +125,7 @@ def fit(
     device: torch.device,
     say: Callable[[str], None],
     resume: bool = False,
+    first: Judge | None = None,
 ) -> JudgeRun:
     """Train until the end, or until `stopping` is set; return the run, its state saved.
 
@@ -136,13 +138,14 @@ def fit(
         device: to compute on.
         say: takes lines of progress.
         resume: continue from the state file.
+        first: the judge to begin with; None: random weights.
 
     Raises:
         ConfigError: Chips without target or clutter; a state of another run, or one that would be overwritten.
     """
     if chips.is_target.all() or not chips.is_target.any():
         raise ConfigError(f"chips: {chips.counts()}; expected targets and clutter to learn from")
-    run = JudgeRun(len(chips.lags_s), settings, device)
+    run = JudgeRun(len(chips.lags_s), settings, device, first)
     if resume:
         run.restore(state, settings)
     elif state.exists():
@@ -175,9 +178,11 @@ def train_step(run: JudgeRun, chips: ChipSet, draw: ChipDraw, settings: FitSetti
     images, backgrounds = (torch.from_numpy(chips.at(rows)).to(run.device).float() for rows in (chosen, beside))
     is_target = kinds < len(CLASSES)
     with torch.no_grad():
-        images = normalised(augmented(images, is_target, backgrounds, chips.lags_s, chips.side_px, rng))
-    target, classes = run.network.train()(images)
-    loss = judge_loss(target, classes, kinds, is_target)
+        images, weight = augmented(images, is_target, backgrounds, chips.lags_s, chips.side_px, rng)
+        images = normalised(images)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=has_bfloat16(run.device)):
+        target, classes = run.network.train()(images)
+    loss = judge_loss(target.float(), classes.float(), kinds, weight)
     run.optimizer.zero_grad()
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), CLIP_NORM)
@@ -187,14 +192,26 @@ def train_step(run: JudgeRun, chips: ChipSet, draw: ChipDraw, settings: FitSetti
     return float(loss.detach())
 
 
-def judge_loss(target: Tensor, classes: Tensor, kinds: Tensor, is_target: Tensor) -> Tensor:
-    """Return the loss: cross-entropy of target against clutter (N,), and of the targets' classes (N, num_class)."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 faster than float32."""
+    return device.type != "cpu" or "avx512_bf16" in processor.features()
+
+
+def judge_loss(target: Tensor, classes: Tensor, kinds: Tensor, weight: Tensor) -> Tensor:
+    """Return the loss: cross-entropy of target against clutter, and of the targets' classes.
+
+    Args:
+        target: logits (N,).
+        classes: logits (N, C).
+        kinds: int64 (N,): a class, or C and above for clutter.
+        weight: (N,) of each chip's class.
+    """
+    is_target = kinds < classes.shape[1]
     wanted = is_target.float() * (1 - 2 * TARGET_SMOOTHING) + TARGET_SMOOTHING
     loss = F.binary_cross_entropy_with_logits(target, wanted)
     if is_target.any():
-        loss = loss + CLASS_WEIGHT * F.cross_entropy(
-            classes[is_target], kinds[is_target], label_smoothing=CLASS_SMOOTHING
-        )
+        each = F.cross_entropy(classes[is_target], kinds[is_target], label_smoothing=CLASS_SMOOTHING, reduction="none")
+        loss = loss + CLASS_WEIGHT * (weight[is_target] * each).sum() / weight[is_target].sum()
     return loss
 
 

@@ -48,6 +48,7 @@ def learn_judge(
     state: Path,
     device: torch.device,
     resume: bool = False,
+    first: Judge | None = None,
     say: Callable[[str], None] = partial(print, flush=True),
 ) -> LearnedJudge | None:
     """Return a judge trained on the recordings of "train" and calibrated on those of "check"; None if stopped.
@@ -59,7 +60,7 @@ def learn_judge(
         say(f"judge: {name}: {len(found.parts)} clips, {found.counts()}")
     train, check = chips["train"], chips["check"]
     with interruption() as stopping:
-        run = fit(train, check, settings, state, stopping, device, say, resume)
+        run = fit(train, check, settings, state, stopping, device, say, resume, first)
     if stopping.is_set():
         say(f"judge: stopped at step {run.step}; continue with --resume")
         return None
@@ -123,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument(
+        "--go-on", action="store_true", help="begin with the checkpoint's judge, not with random weights"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the state beside FILE")
     options = parser.parse_args(arguments)
     try:
@@ -139,14 +143,18 @@ def run(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; must be above 0")
-    load(options.checkpoint)  # before minutes of work for one that cannot be read
+    loaded = load(options.checkpoint)  # before minutes of work for one that cannot be read
+    if options.go_on and loaded.judge is None:
+        raise ConfigError(f"--go-on: {options.checkpoint} has no judge; expected one to begin with")
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
     settings = FitSettings(options.steps or 0, options.minutes or 0.0, options.batch, options.lr, options.seed)
     how = ChipSettings(options.every_s, options.max_chips)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sets, state = open_sets(options.data, ["train"], ["val"]), options.out.with_suffix(".state.pt")
-    learned = learn_judge(sets, how, settings, options.cache, state, device, options.resume)
+    learned = learn_judge(
+        sets, how, settings, options.cache, state, device, options.resume, loaded.judge if options.go_on else None
+    )
     if learned:
         write_judged(options.checkpoint, options.out, learned, torch.float16)
         print(f"written: {options.out}")

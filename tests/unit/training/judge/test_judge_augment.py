@@ -19,7 +19,7 @@ def spots(count: int, contrast: float = 90.0) -> Tensor:
 def made(chips: Tensor, seed: int, *, targets: bool = True) -> Tensor:
     backgrounds = 60 + 20 * torch.rand(chips.shape, generator=Generator().manual_seed(2))
     is_target = torch.full((len(chips),), targets)
-    return augmented(chips, is_target, backgrounds, LAGS_S, 48, Generator().manual_seed(seed))
+    return augmented(chips, is_target, backgrounds, LAGS_S, 48, Generator().manual_seed(seed))[0]
 
 
 def test_the_target_stays_in_sight_and_in_range() -> None:
@@ -62,3 +62,12 @@ def test_blurring_keeps_the_mean_and_takes_the_noise() -> None:
     assert (blurred(chips).mean() - chips.mean()).abs() < 0.01
     assert blurred(chips).std() < 0.4 * chips.std()
     assert torch.equal(blurred(torch.full((1, 5, 9, 9), 7.0)), torch.full((1, 5, 9, 9), 7.0))
+
+
+def test_what_hardly_shows_its_class_counts_less_for_it() -> None:
+    chips = spots(400)
+    is_target = torch.ones(400, dtype=torch.bool)
+    backgrounds = 60 + 20 * torch.rand(chips.shape, generator=Generator().manual_seed(2))
+    _, weight = augmented(chips, is_target, backgrounds, LAGS_S, 48, Generator().manual_seed(6))
+    assert set(weight.unique().tolist()) == {1.0, weight.min().item()} and 0 < weight.min() < 0.5
+    assert 0.4 < (weight < 1).float().mean() < 0.9  # pasted, coarse or much smaller
