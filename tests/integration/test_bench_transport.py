@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.program import REPOSITORY
 
 
+@pytest.mark.slow
 def test_the_bench_carries_every_frame_and_writes_its_figures(tmp_path: Path):
     command = [sys.executable, str(REPOSITORY / "scripts/bench_transport.py"), "--json", str(tmp_path / "t.json")]
     done = subprocess.run(

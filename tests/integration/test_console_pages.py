@@ -455,7 +455,7 @@ def test_a_day_of_history_of_sixteen_cameras_takes_little_memory() -> None:
         )
 
     history.receive(text(0), 0.0)
-    tracemalloc.start(20)
+    tracemalloc.start(6)
     try:
         for minute in range(1, 31):
             history.receive(text(minute), 60.0 * minute)

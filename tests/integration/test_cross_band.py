@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.data_sets import short_clips
 from support.program import REPOSITORY, in_process
 
@@ -33,6 +34,7 @@ def arguments(folder: Path, steps: int) -> list[str]:
     return [*map(str, command)]
 
 
+@pytest.mark.slow
 def test_both_directions_are_trained_once_and_measured_on_both_bands(tmp_path: Path):
     short_clips(tmp_path, FRAMES, **PLACES)
 

@@ -59,6 +59,7 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
     assert picture[:, :144].std() > 5 and not picture[:, 144:].any()
 
 
+@pytest.mark.slow
 def test_the_range_ladder_shrinks_frames_and_labels_of_drones(folder: Path):
     evaluated = script("evaluate_clips.py", folder, "--ladder", "--json", "figures.json")
     assert evaluated.returncode == 0, evaluated.stderr
