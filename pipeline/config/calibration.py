@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from model.metadata import Role
 from pipeline.config.faults import explain
 from pipeline.config.models import Camera, Config, Identifier
 from pipeline.config.yaml_file import read_yaml
@@ -52,7 +53,7 @@ class Calibration(_Part):
     """Width and height of its frames."""
     checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the checkpoint that it was assessed with."""
-    role: Literal["alert", "record"]
+    role: Role
     """Role of the operating point."""
     hours: Annotated[float, Field(gt=0)]
     """Hours of observation."""
@@ -83,6 +84,12 @@ class Calibration(_Part):
             return None
         return f"checkpoint: must be {sha256[:12]}..., the one in use (given: {self.checkpoint[:12]}...); assess again"
 
+    def role_fault(self, role: Role) -> str | None:
+        """Return why the calibration does not apply to the role in use, or None where it does."""
+        if self.role == role:
+            return None
+        return f"role: must be {role}, the model.role in use (given: {self.role}); assess again"
+
 
 def read_calibration(path: Path) -> Calibration:
     """Read and validate a calibration file.
@@ -112,6 +119,7 @@ def calibrations_of(config: Config, checkpoint_sha256: str) -> dict[str, Calibra
         try:
             calibration = read_calibration(camera.calibration)
             fault = calibration.camera_fault(camera) or calibration.checkpoint_fault(checkpoint_sha256)
+            fault = fault or calibration.role_fault(config.model.role)
         except ConfigError as error:
             fault = str(error)
         if fault is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from model.metadata import Role
 from pipeline.capture.recordings import find_recordings
 from pipeline.checkpoints import SHIPPED
 from pipeline.config.calibration import read_calibration
@@ -45,16 +46,17 @@ def _camera_faults(config: Config, host: str | None) -> Iterator[str]:
         fault = _source_fault(camera) if camera.host == host else None
         if fault is not None:
             yield f"cameras[{number}].uri: {fault} (given: {public_uri(camera.uri)!r})"
-        fault = _calibration_fault(camera)
+        fault = _calibration_fault(camera, config.model.role)
         if fault is not None:
             yield f"cameras[{number}].calibration: {fault}"
 
 
-def _calibration_fault(camera: Camera) -> str | None:
+def _calibration_fault(camera: Camera, role: Role) -> str | None:
     if camera.calibration is None:
         return None
     try:
-        fault = read_calibration(camera.calibration).camera_fault(camera)
+        calibration = read_calibration(camera.calibration)
+        fault = calibration.camera_fault(camera) or calibration.role_fault(role)
     except ConfigError as error:
         return str(error)
     return fault and f"{camera.calibration}: {fault}"

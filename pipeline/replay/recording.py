@@ -22,6 +22,7 @@ from pipeline.capture.images import ImageSequence
 from pipeline.capture.recordings import open_recording
 from pipeline.capture.video_file import VideoFile
 from pipeline.capture.wall_clock import WallClock
+from pipeline.config.calibration import read_calibration
 from pipeline.errors import DasnetError, SourceError
 from pipeline.imaging.band import band_of
 from pipeline.imaging.overlay import draw
@@ -38,6 +39,7 @@ from pipeline.replay.outputs import (
 from pipeline.replay.summary import Recorder, Summary
 from pipeline.replay.thumbnails import Thumbnails
 from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.tracking.policies import calibrated_policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, Frame, FrameRef, Track, TrackState
 
@@ -81,9 +83,12 @@ class Replay:
         self._engine = engine
         self._options = options
         self._transform = transform
-        view = CameraView(options.scale, options.ignore, options.region)
+        calibration = read_calibration(options.calibration) if options.calibration else None
+        noise = np.array(calibration.noise_map, np.float32) if calibration else None
+        view = CameraView(options.scale, options.ignore, options.region, noise)
         self._segmenter = Segmenter(engine, options.threshold, {name: view})
-        self._stage = TrackStage(self._segmenter.thresholds)
+        policies = {name: calibrated_policy(calibration)} if calibration else {}
+        self._stage = TrackStage(self._segmenter.thresholds, policies)
         self._recorder = Recorder()
         self._clock = WallClock(options.start_utc_ns)
         self._session = content_id(path)

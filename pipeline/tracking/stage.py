@@ -39,7 +39,7 @@ class TrackStage:
 
     Args:
         thresholds: the checkpoint's operating points.
-        policies: by camera id; a camera without one has the default policy.
+        policies: by camera id; a camera without one has the default policy.  May be replaced at any time.
     """
 
     def __init__(self, thresholds: BandThresholds, policies: Mapping[str, Policy] | None = None) -> None:
@@ -53,11 +53,11 @@ class TrackStage:
         ref = detections.ref
         session = self._sessions.get(ref.camera)
         if session is None or session.tracker.session != ref.session:
-            policy = self.policies.get(ref.camera, Policy())
-            tracker = Tracker(ref.camera, ref.session, self._thresholds[detections.band], policy=policy)
+            tracker = Tracker(ref.camera, ref.session, self._thresholds[detections.band])
             alerting = Alerting(ref.camera, ref.session)
             session = self._sessions[ref.camera] = _Session(tracker, alerting, detections.classes, ref)
         session.last = ref
+        session.tracker.policy = self.policies.get(ref.camera, Policy())
         tracks = session.tracker.update(detections)
         tracked_ns = time.monotonic_ns()
         events = session.alerting.update(ref, tracks)

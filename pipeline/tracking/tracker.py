@@ -94,7 +94,7 @@ class Tracker:
             session: its id.
             thresholds: the operating point.
             settings: None for the defaults.
-            policy: of the camera.
+            policy: of the camera; may be replaced at any time.
         """
         self.camera = camera
         self.session = session
@@ -105,10 +105,8 @@ class Tracker:
         self._last: FrameRef | None = None
         self._camera_shift_px = (0.0, 0.0)
         self._classes: tuple[str, ...] = (UAV,)
-        self._policy = policy
+        self.policy = policy
         self._may_suppress = False  # until the first frame tells its classes and size
-        is_alert = policy.role == "alert"
-        self._confirm_log_odds = thresholds.confirm_log_odds if is_alert else thresholds.record_log_odds
 
     def update(self, detections: Detections) -> list[Track]:
         """Return all tracks at this frame, including those that were lost with it.
@@ -123,7 +121,7 @@ class Tracker:
         ended = [] if last and ref.pts_s - last.pts_s < self._settings.reset_s else self.close()
         self._classes = detections.classes
         width, height = detections.size_px
-        is_known = self._policy.calibrated or f"{width}x{height}" in self._thresholds.known_sizes
+        is_known = f"{width}x{height}" in self._thresholds.known_sizes or self.policy.may_suppress(detections.size_px)
         self._may_suppress = is_known and len(self._classes) > 1
         dt_s = ref.pts_s - last.pts_s if last else 0.0
         self._last = ref
@@ -225,8 +223,8 @@ class Tracker:
         seen_s = tracklet.last.pts_s - tracklet.first.pts_s
         is_steady = tracklet.hits >= settings.steady_hits and all(tracklet.recent) and seen_s >= settings.steady_s
         is_seen = is_steady or sum(tracklet.recent) >= settings.confirm_hits
-        least = self._policy.alert_log_odds
-        if not is_seen or evidence.total < self._confirm_log_odds or (least is not None and evidence.target < least):
+        is_probable = evidence.total >= self.policy.confirm_log_odds(self._thresholds)
+        if not (is_seen and is_probable and self.policy.is_enough(tracklet.score_sum / tracklet.hits)):
             return False
         # Where distractors may be suppressed, their class decides first; but a target is not kept waiting for long.
         is_named = abs(evidence.uav_total) >= settings.name_log_odds

@@ -6,7 +6,7 @@ bounded; the segmentation worker counts the results that it cannot send.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import zmq
 
@@ -15,7 +15,7 @@ from model.metadata import BandThresholds
 from pipeline.alerting.camera_events import camera_event
 from pipeline.alerting.snapshots import Snapshot, SnapshotWriter, with_snapshot_names
 from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
-from pipeline.config.calibration import Calibration, calibrations_of
+from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Control
@@ -28,7 +28,7 @@ from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.edge_hosts import EdgeHosts
-from pipeline.tracking.policy import Policy
+from pipeline.tracking.policies import policies_of
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
@@ -63,14 +63,6 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
                 writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
     finally:
         outbox.stop(TRACKING_DRAIN_TIMEOUTS_S["outbox"])
-
-
-def policies_of(config: Config, calibrations: Mapping[str, Calibration]) -> dict[str, Policy]:
-    """Return the policy of each camera by id."""
-    policies = {camera.id: Policy(config.model.role) for camera in config.cameras}
-    for name, calibration in calibrations.items():
-        policies[name] = Policy(config.model.role, True, calibration.limits.alert_log_odds)
-    return policies
 
 
 class _TrackWorker:

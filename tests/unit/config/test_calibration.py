@@ -101,5 +101,8 @@ def test_commands_refuse_a_calibration_that_does_not_fit(tmp_path: Path):
     checked = dasnet("check", site)
     assert checked.returncode == 2
     assert f"cameras[0].calibration: {tmp_path / 'north.json'}: camera: must be north (given: south)" in checked.stderr
+    write(tmp_path / "north.json", GOOD | {"role": "record"})
+    checked = dasnet("check", site)
+    assert checked.returncode == 2 and "role: must be alert, the model.role in use (given: record)" in checked.stderr
     replayed = dasnet("replay", "tests/data/clips", "--out", tmp_path, "--calibration", tmp_path / "north.json")
     assert replayed.returncode == 2 and "checkpoint: must be" in replayed.stderr

@@ -69,6 +69,21 @@ def test_a_second_replay_gives_the_same_bytes_and_stored_detections_give_the_sam
         assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name
 
 
+def test_a_calibrations_limit_decides_what_is_alerted(out: Path, tmp_path: Path):
+    shutil.copytree(out, tmp_path / DRONE.stem)
+    header = json.loads((out / "detections.jsonl").read_text().splitlines()[0])
+    alerted = json.loads((out / "summary.json").read_text())["alerts"]
+    calibration = {
+        "version": 1, "camera": "north", "band": "infrared", "frame_size_px": [320, 256], "role": "alert", "hours": 15,
+        "checkpoint": header["checkpoint"], "created_utc_ns": 0, "noise_map": [[1.0]],
+    }  # fmt: skip
+    for limit, alerts in ((-3.0, alerted), (19.0, 0)):
+        limits = {"alert_log_odds": limit, "alarms_per_hour": 0.2}
+        (tmp_path / "north.json").write_text(json.dumps(calibration | {"limits": limits}))
+        replay(DRONE, "--out", tmp_path, "--from-detections", "--calibration", tmp_path / "north.json")
+        assert json.loads((tmp_path / DRONE.stem / "summary.json").read_text())["alerts"] == alerts
+
+
 def test_start_end_and_stride_keep_the_sources_frame_numbers(tmp_path: Path):
     replay(DRONE, "--out", tmp_path, "--start", "20", "--end", "60", "--stride", "4", "--no-video")
     lines = (tmp_path / DRONE.stem / "detections.jsonl").read_text().splitlines()[1:]

@@ -12,10 +12,11 @@ from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 from model.metadata import Thresholds
 from pipeline.config.calibration import Calibration
 from pipeline.config.file import load
+from pipeline.tracking.policies import policies_of
 from pipeline.tracking.policy import Policy
+from pipeline.tracking.stage import TrackStage
 from pipeline.tracking.tracker import Tracker
-from pipeline.tracking.worker import policies_of
-from pipeline.types import Detections, Track, TrackState
+from pipeline.types import Band, Detections, Track, TrackState
 
 FPS = 30
 CALIBRATED, UNCALIBRATED = Policy(calibrated=True), Policy()
@@ -65,7 +66,7 @@ def test_the_sites_role_and_calibrations_make_the_policies(tmp_path: Path):
         }
     )  # fmt: skip
     policies = policies_of(load(site), {"south": calibration})
-    assert policies == {"north": Policy("record"), "south": Policy("record", True, 1.5)}
+    assert policies == {"north": Policy("record"), "south": Policy("record", True, 1.5, (640, 512))}
 
 
 def test_frames_without_a_detection_count_against_a_track_that_is_not_confirmed_yet():
@@ -90,6 +91,8 @@ def test_the_assessments_limit_applies_to_the_mean():
         (UNCALIBRATED, ("320x256", "512x640"), "unknown", "camera not calibrated"),
         (UNCALIBRATED, ("320x256", "640x512"), "bird", None),
         (CALIBRATED, (), "bird", None),
+        (Policy(calibrated=True, frame_size_px=(640, 512)), (), "bird", None),
+        (Policy(calibrated=True, frame_size_px=(320, 256)), (), "unknown", "camera not calibrated"),
     ],
 )
 def test_a_distractor_is_suppressed_on_cameras_of_a_known_size_and_calibrated_ones(
@@ -151,3 +154,12 @@ def test_a_sure_class_ends_the_wait(class_scores: Sequence[float]):
 def test_of_a_single_class_there_is_nothing_to_wait_for():
     frames = [replace(one, classes=("uav",), class_scores=one.class_scores[:, :1]) for one in flight(2, score=0.9)]
     assert confirmed_after_s(frames, CALIBRATED) == pytest.approx(FOURTH_SIGHTING_S)
+
+
+def test_a_new_calibration_applies_to_the_session_in_progress():
+    stage = TrackStage({band: Thresholds() for band in Band})
+    flying = flight(3, SURE_BIRD)
+    first = [stage.update(one).tracks for one in flying[:45]][-1]
+    stage.policies = {"north": CALIBRATED}
+    last = [stage.update(one).tracks for one in flying[45:]][-1]
+    assert [track.label for track in first] == ["unknown"] and [track.label for track in last] == ["bird"]
