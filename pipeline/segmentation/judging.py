@@ -1,7 +1,7 @@
 """Judging: proposals -> scored Detections.  Pure, but for the judge's own network.
 
 A bounded number of a frame's proposals is judged in one batch: expected targets first, then masks, then motion that
-belongs to neither, which is searched for new targets a dozen times a second, whatever the frame rate.  The
+belongs to neither, which is judged a dozen times a second, whatever the frame rate.  The
 judge's log-odds, the mask's and the motion's are fused by logistic regression (`model.metadata.Fusion`), whose weights
 were fitted on labelled recordings and whose calibration was checked on others.  What is too improbable is dropped, and
 so is what was not judged: it is the least promising of a crowded frame.
@@ -23,7 +23,9 @@ from pipeline.types import Detections
 
 MAX_JUDGED = 12  # proposals of a frame
 EXPECTED_SHARE = 0.75  # of them that expected targets may take from the others
-SEARCH_S = 0.07  # between frames in which motion alone is judged: it is most of the cost, and most of it is clutter
+MOTION_INTERVAL_S = (
+    0.07  # between frames in which motion alone is judged: it is most of the cost, and most of it is clutter
+)
 PROBABILITY_FLOOR = 0.01  # of a mask's score and of the network's classes: their log-odds are bounded
 CLASS_FLOOR = 1e-4  # likewise of the judge's
 
@@ -38,7 +40,7 @@ def judged(
     config: JudgeConfig,
     max_judged: int = MAX_JUDGED,
     *,
-    search: bool = True,
+    include_motion: bool = True,
 ) -> Detections:
     """Return the proposals that may be targets, with scores, class scores and novelty.
 
@@ -49,9 +51,9 @@ def judged(
         judge: judges chips.
         config: of the judge.
         max_judged: how many proposals are judged at most.
-        search: whether motion is judged where no target is expected.
+        include_motion: whether motion is judged where no target is expected.
     """
-    rows = sorted(due(proposals, expected, max_judged, search=search))
+    rows = sorted(due(proposals, expected, max_judged, include_motion=include_motion))
     asked = proposals.rows(np.array(rows, np.intp))
     if not rows:
         return replace(asked, classes=config.classes, class_scores=np.zeros((0, len(config.classes)), np.float32))
@@ -71,7 +73,7 @@ def judged(
 
 
 def due(
-    proposals: Detections, expected: NDArray[np.float32], max_judged: int = MAX_JUDGED, *, search: bool = True
+    proposals: Detections, expected: NDArray[np.float32], max_judged: int = MAX_JUDGED, *, include_motion: bool = True
 ) -> list[int]:
     """Return the rows to be judged: expected targets, masks, then motion, each by its score.
 
@@ -83,7 +85,7 @@ def due(
         is_expected |= np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) <= NEAR * (box[2] - box[0])
     rank = np.where(is_expected, 0, np.where(proposals.mask_score > 0, 1, 2))
     order = np.lexsort((-proposals.motion_score, -proposals.mask_score, rank))
-    ordered = [int(row) for row in order if search or rank[row] < 2]
+    ordered = [int(row) for row in order if include_motion or rank[row] < 2]
     last = [row for row in ordered if is_expected[row]][math.ceil(EXPECTED_SHARE * max_judged) :]
     return ([row for row in ordered if row not in last] + last)[:max_judged]
 

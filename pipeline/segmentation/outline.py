@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 REACH_PX = 20  # of the window in each direction, at least ...
 REACH_RATIO = 1.5  # ... and in lengths of what is expected
-SEARCH_PX = 2  # the strongest contrast this near to the point is what made it
+PEAK_REACH_PX = 2  # the strongest contrast this near to the point is what made it
 MIN_CONTRAST = 3.0  # grey levels ...
 MIN_CONTRAST_RATIO = 3.0  # ... and of the surroundings' deviation: below it nothing stands out
 LEVEL = 0.35  # of the strongest contrast
@@ -57,8 +57,8 @@ def outline(grey: NDArray[np.uint8], x: float, y: float, length_px: float = 0.0)
     middle = float(np.median(window))
     contrast = cv2.GaussianBlur(window.astype(np.float32) - middle, (3, 3), 0.6)
     deviation = float(np.median(np.abs(contrast)))
-    first_row, first_column = max(0, row - top - SEARCH_PX), max(0, column - left - SEARCH_PX)
-    near = contrast[first_row : row - top + SEARCH_PX + 1, first_column : column - left + SEARCH_PX + 1]
+    first_row, first_column = max(0, row - top - PEAK_REACH_PX), max(0, column - left - PEAK_REACH_PX)
+    near = contrast[first_row : row - top + PEAK_REACH_PX + 1, first_column : column - left + PEAK_REACH_PX + 1]
     strongest = max(float(near.max()), -float(near.min()))
     if strongest < max(MIN_CONTRAST, MIN_CONTRAST_RATIO * deviation):
         return None

@@ -20,7 +20,7 @@ from pipeline.config.calibration import Calibration
 from pipeline.config.models import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
-from pipeline.segmentation.judging import MAX_JUDGED, SEARCH_S, judged
+from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged
 from pipeline.segmentation.motion import MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
 from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
@@ -87,7 +87,7 @@ class _CameraState:
         self.history = FrameHistory()
         self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
-        self.searched_s = -math.inf  # time of the last frame that was searched for new targets
+        self.motion_judged_s = -math.inf  # time of the last frame whose motion was judged
 
 
 class Segmenter:
@@ -189,10 +189,12 @@ class Segmenter:
         expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
         candidates = state.candidates.update(state.history)
         proposals = with_motion(masks, candidates, expected, view)
-        search = not 0 <= newest.pts_s - state.searched_s < SEARCH_S
-        if search:
-            state.searched_s = newest.pts_s
-        targets = judged(proposals, expected, state.history, judge, config, self._max_judged, search=search)
+        include_motion = not 0 <= newest.pts_s - state.motion_judged_s < MOTION_INTERVAL_S
+        if include_motion:
+            state.motion_judged_s = newest.pts_s
+        targets = judged(
+            proposals, expected, state.history, judge, config, self._max_judged, include_motion=include_motion
+        )
         detections = outlined(targets, newest.grey)
         state.expected.update(detections)
         return detections

@@ -338,7 +338,7 @@ def test_a_browser_that_does_not_read_holds_up_no_other(site: Site) -> None:
     assert seqs[-1] - seqs[0] < 15
 
 
-def test_a_mailbox_keeps_the_newest_of_each_topic() -> None:
+def test_a_subscriber_queue_keeps_the_newest_of_each_topic() -> None:
     async def run() -> None:
         hub = Hub()
         hub.publish("site", b"0")

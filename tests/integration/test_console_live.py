@@ -32,7 +32,7 @@ def demo_site(folder: Path, port: int) -> Path:
     return path
 
 
-def searched(program: Running) -> None:
+def segmented(program: Running) -> None:
     for camera in CAMERAS:
         program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{camera}"}}', 1, timeout_s=100)
 
@@ -49,7 +49,7 @@ def test_the_demo_is_watched_an_alert_acknowledged_and_a_restart_survived(browse
     config = demo_site(tmp_path, free_port())
     with faultless_page(browser) as page:
         with Running("run", config) as program:
-            searched(program)
+            segmented(program)
             console = program.wait_for_line(r"console: (http\S+)")[1]
             page.goto(console)
             marked(page, TRACKS_S)
@@ -68,7 +68,7 @@ def test_the_demo_is_watched_an_alert_acknowledged_and_a_restart_survived(browse
             assert program.stop() == 0
         expect(page.locator("#banner")).to_contain_text("Connection to dasnet lost")
         with Running("run", config) as program:
-            searched(program)
+            segmented(program)
             expect(page.locator("#link")).to_have_text("Live", timeout=1e3 * TRACKS_S)
             marked(page, TRACKS_S)
 

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument(
-        "--go-on", action="store_true", help="begin with the checkpoint's judge, not with random weights"
+        "--fine-tune", action="store_true", help="begin with the checkpoint's judge, not with random weights"
     )
     parser.add_argument("--resume", action="store_true", help="continue from the state beside FILE")
     options = parser.parse_args(arguments)
@@ -144,8 +144,8 @@ def run(options: argparse.Namespace) -> None:
         if value is not None and not value > 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; must be above 0")
     loaded = load(options.checkpoint)  # before minutes of work for one that cannot be read
-    if options.go_on and loaded.judge is None:
-        raise ConfigError(f"--go-on: {options.checkpoint} has no judge; expected one to begin with")
+    if options.fine_tune and loaded.judge is None:
+        raise ConfigError(f"--fine-tune: {options.checkpoint} has no judge; expected one to begin with")
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
     settings = FitSettings(options.steps or 0, options.minutes or 0.0, options.batch, options.lr, options.seed)
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sets, state = open_sets(options.data, ["train"], ["val"]), options.out.with_suffix(".state.pt")
     learned = learn_judge(
-        sets, how, settings, options.cache, state, device, options.resume, loaded.judge if options.go_on else None
+        sets, how, settings, options.cache, state, device, options.resume, loaded.judge if options.fine_tune else None
     )
     if learned:
         write_judged(options.checkpoint, options.out, learned, torch.float16)

@@ -58,7 +58,7 @@ def encode_noise(path: Path, codec: str = "h264") -> Path:
     return path
 
 
-def searched(run_dir: Path) -> Iterator[tuple[int, bytes]]:
+def segmented(run_dir: Path) -> Iterator[tuple[int, bytes]]:
     """Sequence number and pixels of all that the capture worker sends to segmentation, until its recording ends."""
     with bound(zmq.ROUTER, f"ipc://{run_dir}/segmentation.sock", high_water=16) as socket:
         while True:
@@ -107,7 +107,7 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
     with RtspCameras({"cam": {"file": str(clip), "fps": FPS, "transport": transport}}) as cameras:
         config, run_dir = site(tmp_path, cameras.uri("cam"), transport)
         with Running("worker", "capture", config, "--camera", "cam"):
-            for seq, pixels in searched(run_dir):
+            for seq, pixels in segmented(run_dir):
                 assert pixels in whole, f"frame {seq} is none of the video's, after {losses} losses"
                 numbers.append((seq, whole[pixels]))
                 if len(numbers) % 15 == 0 and losses < 6:
@@ -134,7 +134,7 @@ def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path
         (images / f"f_{number:04}.png").write_text("broken")
     config, run_dir = site(tmp_path, f"file:{images}")
     with Running("worker", "capture", config, "--camera", "cam"):
-        numbers = [number for number, _ in searched(run_dir)]
+        numbers = [number for number, _ in segmented(run_dir)]
     assert numbers == [0, 1, 3, 4, 5, *range(51, FRAMES - 1)]
     deadline_s = time.monotonic() + 5
     while not (account := ledger.read(run_dir / "ledgers" / "cam.ledger")).balanced and time.monotonic() < deadline_s:
@@ -142,7 +142,7 @@ def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path
     assert account.balanced and account.captured == len(numbers) + 2 and account.dropped[Cause.CORRUPT] == 2
 
 
-def test_a_damaged_recording_is_searched_only_where_it_is_whole(tmp_path: Path) -> None:
+def test_a_damaged_recording_is_segmented_only_where_it_is_whole(tmp_path: Path) -> None:
     clip = encode_noise(tmp_path / "clip.mp4")
     whole = whole_frames(clip)
     with av.open(str(clip)) as container:
@@ -155,7 +155,7 @@ def test_a_damaged_recording_is_searched_only_where_it_is_whole(tmp_path: Path) 
     broken.write_bytes(damaged)
     config, run_dir = site(tmp_path, f"file:{broken}")
     with Running("worker", "capture", config, "--camera", "cam"):
-        frames = [whole.get(pixels) for _, pixels in searched(run_dir)]
+        frames = [whole.get(pixels) for _, pixels in segmented(run_dir)]
     assert frames == [*range(20), *range(30, FRAMES)]
     deadline_s = time.monotonic() + 5
     while not (account := ledger.read(run_dir / "ledgers" / "cam.ledger")).balanced and time.monotonic() < deadline_s:

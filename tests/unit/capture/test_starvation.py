@@ -1,4 +1,4 @@
-"""A camera whose frames are lost is blind when nothing is searched, for as long as that and by what took the frames."""
+"""A camera whose frames are lost is blind when nothing is segmented, for as long as that and by what took the frames."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from pipeline.types import Cause
 OVERLOAD, CORRUPT, FAILED = Cause.OVERLOAD, Cause.CORRUPT, Cause.FAILED
 
 
-def blind_s(searches_s: list[float], lost: dict[float, Cause], until_s: int, fps: int = 10) -> dict[Cause, float]:
+def blind_s(segmented_s: list[float], lost: dict[float, Cause], until_s: int, fps: int = 10) -> dict[Cause, float]:
     """By cause, of a camera that sends from 0 s to `until_s`."""
     counts = dict.fromkeys(Cause, 0)
     watch = StarvationMonitor(0.0, counts)
@@ -25,28 +25,28 @@ def blind_s(searches_s: list[float], lost: dict[float, Cause], until_s: int, fps
         now_s = number / fps
         if now_s in lost:
             counts[lost[now_s]] += 1
-        for blindness in watch.update(max([s for s in searches_s if s <= now_s], default=0.0), counts, now_s):
+        for blindness in watch.update(max([s for s in segmented_s if s <= now_s], default=0.0), counts, now_s):
             total[blindness.cause] += blindness.duration_s
     return {cause: round(seconds, 3) for cause, seconds in total.items() if seconds}
 
 
 @pytest.mark.parametrize(
-    ("searches_s", "lost", "expected"),
+    ("segmented_s", "lost", "expected"),
     [
         (
             [0.5, 1.0, 1.5, 2.0, 3.5, 5.0, 6.5, 8.0, 9.5],
             {1.2: OVERLOAD, 4.0: OVERLOAD},
             {},
-        ),  # drops, but it is searched
+        ),  # drops, but it is segmented
         ([1.0, 7.0, 8.5, 10.0], {2.0: OVERLOAD, 3.0: OVERLOAD}, {OVERLOAD: 6.0}),  # the whole gap, not what exceeds
         ([1.0, 7.0, 8.5, 10.0], {2.0: CORRUPT, 2.5: CORRUPT, 3.0: OVERLOAD}, {CORRUPT: 6.0}),  # what took most of them
         ([1.0], {8.0: FAILED}, {FAILED: 9.0}),  # still under way; known late, counted whole
         ([1.0], {}, {}),  # nothing was lost: it waits
-        ([], {1.0: OVERLOAD}, {OVERLOAD: 10.0}),  # never searched at all
+        ([], {1.0: OVERLOAD}, {OVERLOAD: 10.0}),  # never segmented at all
     ],
 )
-def test_gaps_are_blind_from_their_beginning(searches_s, lost, expected):
-    assert blind_s(searches_s, lost, until_s=10) == expected
+def test_gaps_are_blind_from_their_beginning(segmented_s, lost, expected):
+    assert blind_s(segmented_s, lost, until_s=10) == expected
 
 
 def test_a_camera_that_sends_seldom_is_blind_only_if_frames_were_lost():
@@ -59,7 +59,7 @@ def test_the_cause_is_told_while_it_lasts_and_does_not_flutter():
     lost = dict.fromkeys(Cause, 0)
     watch = StarvationMonitor(0.0, lost)
     told = []
-    for tenth in range(1, 400):  # searched every 0.2 s, then every 3 s from 10 to 25 s, then often again
+    for tenth in range(1, 400):  # segmented every 0.2 s, then every 3 s from 10 to 25 s, then often again
         now_s = tenth / 10
         lost[OVERLOAD] += 1
         rare = 10 <= now_s < 25
@@ -79,7 +79,7 @@ def test_a_start_is_counted_but_not_told():
     assert watch.update(5.1, {OVERLOAD: 90}, 8.0) and watch.cause is OVERLOAD
 
 
-def test_a_camera_that_nobody_searches_is_blind_by_overload_and_a_killed_worker_takes_nothing_of_it_along(
+def test_a_camera_without_inference_is_blind_by_overload_and_a_killed_worker_takes_nothing_of_it_along(
     tmp_path: Path,
 ):
     """The real capture worker, without a segmentation worker."""

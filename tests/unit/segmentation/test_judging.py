@@ -65,10 +65,10 @@ def test_expected_targets_leave_places_to_what_is_new():
     assert due(rows.rows(np.arange(4)), flock, 4) == [0, 1, 2, 3], "nothing else waits"
 
 
-def test_between_searches_motion_is_judged_only_where_a_target_is_expected():
+def test_motion_in_between_is_judged_only_where_a_target_is_expected():
     rows = proposals([0.5, 0, 0], [0, 8, 20])
-    assert due(rows, around(rows, 1), search=False) == [1, 0]
-    found = judged(rows, around(rows, 1), HISTORY, Judge(), ACCEPT_ALL, search=False)
+    assert due(rows, around(rows, 1), include_motion=False) == [1, 0]
+    found = judged(rows, around(rows, 1), HISTORY, Judge(), ACCEPT_ALL, include_motion=False)
     assert found.motion_score.tolist() == [0, 8]
 
 
