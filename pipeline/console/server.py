@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
-from pipeline.config.models import Config, ConsoleAddress
+from pipeline.config.models import Config
 from pipeline.console import certificate
 from pipeline.console.app import make_app
 from pipeline.console.password import Password, load_password
@@ -17,8 +17,7 @@ from pipeline.console.peers import Peers
 from pipeline.console.site import MetricsAddress, Site, unknown
 from pipeline.console.trial import Trials
 from pipeline.runtime.control import Changes
-from pipeline.transport.bind_retry import BindRetry
-from pipeline.transport.listener import Listener, listen, url
+from pipeline.transport.listener import Listener, url
 
 STOP_S = 0.5  # for pending responses, before connections are aborted
 SWEEP_S = 1.0  # between checks for overdue connections
@@ -55,21 +54,6 @@ def run_console(
     with listener:
         password, site = load_password(config), Site(config, metrics, refused, changes)
         asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
-
-
-def listen_when_free(address: ConsoleAddress, listening: Gauge, stop: threading.Event) -> Listener | None:
-    """Retry until the console's address can be bound; return the listener, or None where `stop` was set first."""
-    retry = BindRetry("console", f"{address.host}:{address.port}", listening)
-    pause_s = 0.0
-    while not stop.wait(pause_s):
-        try:
-            listener = listen(address.host, address.port)
-        except OSError as error:
-            pause_s = retry.failed(error.strerror or str(error))
-        else:
-            retry.succeeded()
-            return listener
-    return None
 
 
 async def _serve(

@@ -6,12 +6,13 @@ from pipeline import stdio
 from pipeline.config.models import Address
 from pipeline.console.certificate import load
 from pipeline.console.password import load_password
-from pipeline.console.server import listen_when_free, run_console
+from pipeline.console.server import run_console
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.telemetry import health
 from pipeline.telemetry.metrics import WorkerMetrics
+from pipeline.transport.bind_retry import listen_when_free
 from pipeline.transport.endpoints import Endpoints
 
 
@@ -25,7 +26,9 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     own = WorkerMetrics("console")
     finish_startup(stop)
     with HeartbeatSender(endpoints.heartbeat, own, served, run=control.run):
-        listener = listen_when_free(config.console, own.listening.labels("console"), stop)
+        listener = listen_when_free(
+            "console", config.console.host, config.console.port, stop, own.listening.labels("console")
+        )
         if listener is None:
             return
         run_console(

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipeline import stdio
 from pipeline.config.models import Address
-from pipeline.transport.bind_retry import BindRetry
-from pipeline.transport.listener import Listener, listen, url
+from pipeline.transport.bind_retry import listen_when_free
+from pipeline.transport.listener import Listener, url
 
 NotReady = Callable[[], list[str]]
 Bound = Callable[[str], None]
@@ -38,17 +38,10 @@ def serve(
 ) -> None:
     """Serve in a thread as soon as the address can be bound, and call `bound` with the URL then."""
     app = _with_health(make_wsgi_app(registry), not_ready)
-    retry = BindRetry("metrics", f"{address.host}:{address.port}")
 
     def run() -> None:
-        pause_s = 0.0
-        while not stop.wait(pause_s):
-            try:
-                listener = listen(address.host, address.port)
-            except OSError as error:
-                pause_s = retry.failed(error.strerror or str(error))
-                continue
-            retry.succeeded()
+        listener = listen_when_free("metrics", address.host, address.port, stop)
+        if listener is not None:
             bound(url("http", address.host, listener.getsockname()[1], "/metrics"))
             _Server(listener, app).serve_forever()
 

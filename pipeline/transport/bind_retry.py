@@ -3,8 +3,12 @@
 Such an address must not end the console, the metrics or the link: detection goes on without them.
 """
 
+import threading
+
 import structlog
 from prometheus_client import Gauge
+
+from pipeline.transport.listener import Listener, listen
 
 PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # the last one without end
 
@@ -37,3 +41,20 @@ class BindRetry:
     def _show(self, value: int) -> None:
         if self._listening is not None:
             self._listening.set(value)
+
+
+def listen_when_free(
+    service: str, host: str, port: int, stop: threading.Event, listening: Gauge | None = None
+) -> Listener | None:
+    """Retry until the address can be bound; return the listener, or None where `stop` was set first."""
+    retry = BindRetry(service, f"{host}:{port}", listening)
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        try:
+            listener = listen(host, port)
+        except OSError as error:
+            pause_s = retry.failed(error.strerror or str(error))
+        else:
+            retry.succeeded()
+            return listener
+    return None

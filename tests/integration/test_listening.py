@@ -19,13 +19,13 @@ from structlog.testing import capture_logs
 from support.console_site import until
 from support.program import Running, free_port
 
-from pipeline.config.models import Address, Config, ConsoleAddress
-from pipeline.console.server import listen_when_free
+from pipeline.config.models import Address, Config
 from pipeline.telemetry.health import serve
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import WorkerMetrics, families
 from pipeline.transport import bind_retry
 from pipeline.transport import listener as listening
+from pipeline.transport.bind_retry import listen_when_free
 from pipeline.transport.link import HostAuthenticator
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import connected
@@ -91,11 +91,15 @@ def test_the_metrics_answer_whatever_silent_connections_there_are(monkeypatch: p
 def test_a_console_whose_address_is_not_there_is_not_ready_until_it_is(taken: socket.socket):
     metrics = WorkerMetrics("console")
     listening_now = metrics.listening.labels("console")
-    address = ConsoleAddress(port=taken.getsockname()[1])
+    port = taken.getsockname()[1]
     camera = {"id": "north", "uri": "demo:scene"}
     collector = HostMetricsCollector(Config.model_validate({"cameras": [camera]}), ["console"])
     found: list[listening.Listener | None] = []
-    waiting = threading.Thread(target=lambda: found.append(listen_when_free(address, listening_now, threading.Event())))
+
+    def wait() -> None:
+        found.append(listen_when_free("console", "127.0.0.1", port, threading.Event(), listening_now))
+
+    waiting = threading.Thread(target=wait)
 
     def not_ready() -> list[str]:
         collector.receive(Heartbeat("console", 1, 1, families(metrics.registry)))
@@ -115,10 +119,9 @@ def test_a_console_whose_address_is_not_there_is_not_ready_until_it_is(taken: so
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_who_waits_for_an_address_ends_when_told_to(host: str):
     stop = threading.Event()
-    address = ConsoleAddress(host=host, password_file=Path("x"))
     listening_now = WorkerMetrics("console").listening.labels("console")
     with capture_logs() as logs:
-        waiting = threading.Thread(target=listen_when_free, args=(address, listening_now, stop))
+        waiting = threading.Thread(target=listen_when_free, args=("console", host, 8080, stop, listening_now))
         waiting.start()
         until(lambda: refusals(logs))
         stop.set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model.errors import ModelError
 from pipeline.errors import DasnetError
+from training.datasets import SPLITS
 from training.evaluation.clip_sets import REPLAYS
 
 
@@ -39,6 +40,15 @@ def parse_with_replays(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if not options.data:
         parser.error("--data FOLDER, or DASNET_CLIPS, is required")
     return options
+
+
+def run_plot(description: str | None, run: Callable[[list[str], Path, Path | None, list[Path], Path], None]) -> int:
+    """Run a program that plots stored replays: `run(sets, plot, checkpoint, data, evaluation)`."""
+    parser = program(description)
+    parser.add_argument("sets", nargs="+", metavar="SET", choices=SPLITS, help=f"of {', '.join(SPLITS)}")
+    parser.add_argument("plot", type=Path)
+    options = parse_with_replays(parser)
+    return exit_code(lambda: run(options.sets, options.plot, options.checkpoint, options.data, options.evaluation))
 
 
 def exit_code(work: Callable[[], None]) -> int:

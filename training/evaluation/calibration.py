@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from model.checkpoint import load
 from pipeline.checkpoints import checkpoint_path
 from pipeline.types import Detections
-from training.datasets import SPLITS, Clip
-from training.evaluation.arguments import exit_code, parse_with_replays, program
+from training.datasets import Clip
+from training.evaluation.arguments import run_plot
 from training.evaluation.bootstrap import Bounds, ratio_bounds
 from training.evaluation.clip_metrics import centre_inside
 from training.evaluation.clip_sets import stored_replays
@@ -43,11 +43,7 @@ class ScoreBin:
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    parser = program(__doc__)
-    parser.add_argument("sets", nargs="+", metavar="SET", choices=SPLITS, help=f"of {', '.join(SPLITS)}")
-    parser.add_argument("plot", type=Path)
-    options = parse_with_replays(parser)
-    return exit_code(lambda: run(options.sets, options.plot, options.checkpoint, options.data, options.evaluation))
+    return run_plot(__doc__, run)
 
 
 def run(splits: list[str], plot: Path, checkpoint: Path | None, data: list[Path], evaluation: Path) -> None:

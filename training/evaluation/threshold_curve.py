@@ -21,8 +21,8 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
-from training.datasets import SPLITS, Clip
-from training.evaluation.arguments import exit_code, parse_with_replays, program
+from training.datasets import Clip
+from training.evaluation.arguments import run_plot
 from training.evaluation.clip_metrics import ClipMetrics, TrackRow, evaluate_clip, ratio
 from training.evaluation.clip_sets import stored_replays
 
@@ -71,11 +71,7 @@ Curves = dict[tuple[str, str], CameraCurve]  # by set and camera
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    parser = program(__doc__)
-    parser.add_argument("sets", nargs="+", metavar="SET", choices=SPLITS, help=f"of {', '.join(SPLITS)}")
-    parser.add_argument("plot", type=Path)
-    options = parse_with_replays(parser)
-    return exit_code(lambda: run(options.sets, options.plot, options.checkpoint, options.data, options.evaluation))
+    return run_plot(__doc__, run)
 
 
 def run(splits: list[str], plot: Path, checkpoint: Path | None, data: list[Path], evaluation: Path) -> None:

@@ -1,4 +1,4 @@
-"""A camera whose frames are lost is blind when nothing is segmented, for as long as that and by what took the frames."""
+"""A camera without inference is blind for as long as that, by what took its frames."""
 
 import os
 import signal
