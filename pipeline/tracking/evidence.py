@@ -5,7 +5,8 @@ earned: a distractor's class must be sure, and the detections like those that tr
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,7 @@ UNLIKE_TRAINING = "unlike training"
 NOT_CALIBRATED = "camera not calibrated"
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A track's label, and why it is unknown although its class seems to be a distractor's."""
 
     name: str
@@ -38,32 +38,52 @@ class Evidence:
     def __init__(self, classes: tuple[str, ...], time_constant_s: float) -> None:
         self._classes = classes
         self._time_constant_s = time_constant_s
-        self._class_sum, self._class_weight = np.zeros(len(classes)), 0.0
+        self._class_sums, self._class_weight = [0.0] * len(classes), 0.0
         self._target_sum = self._target_weight = 0.0
         self._novelty_sum = self._novelty_weight = 0.0
-        self.motion = 0.0  # log-odds of a uav by how it moves, added to those by its looks
+        self._motion = 0.0
+        self._means: list[float] | None = None  # of what was added so far
+        self._uav = classes.index(UAV) if UAV in classes else 0
         self._first_s = self._last_s = math.nan
 
-    def add(self, pts_s: float, score: float, class_scores: NDArray[np.float32], novelty: float) -> None:
-        """Add a detection; class scores of zero mean: not classified, a novelty of zero: not judged."""
+    def add(self, pts_s: float, score_log_odds: float, classes: Sequence[float] | None, novelty: float) -> None:
+        """Add a detection.
+
+        Args:
+            pts_s: its presentation time.
+            score_log_odds: of a target, as `log_odds`.
+            classes: as `class_log_odds`; None: not classified.
+            novelty: 0: not judged.
+        """
         self._decay(pts_s)
-        self._add_target(score)
-        if class_scores.any():
-            self._class_sum += class_log_odds(class_scores)
+        self._target_sum += score_log_odds
+        self._target_weight += 1
+        if classes is not None:
+            self._class_sums = [total + value for total, value in zip(self._class_sums, classes, strict=True)]
             self._class_weight += 1
         if novelty > 0:
             self._novelty_sum += novelty
             self._novelty_weight += 1
 
-    def miss(self, pts_s: float, score: float) -> None:
+    def miss(self, pts_s: float, score_log_odds: float) -> None:
         """Add a frame without a detection, which is as much as one of the least score."""
         self._decay(pts_s)
-        self._add_target(score)
+        self._target_sum += score_log_odds
+        self._target_weight += 1
+
+    @property
+    def motion(self) -> float:
+        """Log-odds of a uav by how it moves, added to those by its looks."""
+        return self._motion
+
+    @motion.setter
+    def motion(self, value: float) -> None:
+        self._motion, self._means = value, None
 
     @property
     def target(self) -> float:
         """Mean log-odds of a target against clutter."""
-        return self._target_sum / max(self._target_weight, 1e-9)
+        return self._target_sum / (self._target_weight or 1.0)
 
     @property
     def observed_s(self) -> float:
@@ -78,7 +98,7 @@ class Evidence:
     @property
     def uav_total(self) -> float:
         """Log-odds of a uav against the best other class over all that was seen, likewise."""
-        return self.by_class().get(UAV, 0.0) * self._looks
+        return self._class_means()[self._uav] * self._looks
 
     @property
     def _looks(self) -> float:
@@ -87,14 +107,19 @@ class Evidence:
     @property
     def novelty(self) -> float:
         """Mean novelty; above 1: unlike training."""
-        return self._novelty_sum / max(self._novelty_weight, 1e-9)
+        return self._novelty_sum / (self._novelty_weight or 1.0)
 
     def by_class(self) -> dict[str, float]:
         """Return each class's log-odds minus the best other class's, averaged; a uav's with those by its motion."""
-        mean = self._class_sum / max(self._class_weight, 1e-9)
-        if self._class_weight and len(mean) > 1:
-            mean[self._classes.index(UAV)] += self.motion
-        return {name: round(float(value), 4) for name, value in zip(self._classes, mean, strict=True)}
+        return dict(zip(self._classes, [round(mean, 4) for mean in self._class_means()], strict=True))
+
+    def _class_means(self) -> list[float]:
+        if self._means is None:
+            weight = self._class_weight or 1.0
+            self._means = [total / weight for total in self._class_sums]
+            if self._class_weight and len(self._classes) > 1:
+                self._means[self._uav] += self._motion
+        return self._means
 
     def label(self, thresholds: Thresholds, *, may_suppress: bool, margin: float) -> Label:
         """Return the label.
@@ -109,30 +134,27 @@ class Evidence:
             return Label(self._classes[0])
         if not self._class_weight:
             return Label(UNKNOWN)
-        by_class = self.by_class()
+        means = self._class_means()
         if self.target < -max(margin, 0.0):
             return Label(CLUTTER)
-        if by_class[UAV] >= -(thresholds.distractor_log_odds + margin):
-            return Label(UAV if by_class[UAV] > thresholds.uav_log_odds else UNKNOWN)
+        if means[self._uav] >= -(thresholds.distractor_log_odds + margin):
+            return Label(UAV if means[self._uav] > thresholds.uav_log_odds else UNKNOWN)
         if not may_suppress:
             return Label(UNKNOWN, NOT_CALIBRATED)
         if self.novelty > thresholds.max_novelty:
             return Label(UNKNOWN, UNLIKE_TRAINING)
-        return Label(max((name for name in by_class if name != UAV), key=lambda name: by_class[name]))
+        others = [(mean, name) for mean, name in zip(means, self._classes, strict=True) if name != UAV]
+        return Label(max(others, key=lambda other: other[0])[1])
 
     def _decay(self, pts_s: float) -> None:
         if math.isnan(self._first_s):
             self._first_s = self._last_s = pts_s
         factor = math.exp(-(pts_s - self._last_s) / self._time_constant_s)
-        self._last_s = pts_s
-        self._class_sum *= factor
+        self._last_s, self._means = pts_s, None
+        self._class_sums = [total * factor for total in self._class_sums]
         self._class_weight *= factor
         self._target_sum, self._target_weight = self._target_sum * factor, self._target_weight * factor
         self._novelty_sum, self._novelty_weight = self._novelty_sum * factor, self._novelty_weight * factor
-
-    def _add_target(self, score: float) -> None:
-        self._target_sum += log_odds(score)
-        self._target_weight += 1
 
 
 def log_odds(score: float) -> float:
@@ -145,11 +167,15 @@ def class_log_odds(class_scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return each class's log-odds minus those of the best other class, clipped to LIMIT.
 
     A single class has no other to compare with: its evidence is 0.
+
+    Args:
+        class_scores: (N, C) probabilities.
     """
-    if len(class_scores) == 1:
-        return np.zeros(1)
+    if class_scores.shape[1] == 1:
+        return np.zeros(class_scores.shape)
     scores = np.clip(class_scores.astype(float), 1e-4, 1 - 1e-4)
     odds = np.log(scores / (1 - scores))
-    best_other = np.array([np.delete(odds, index).max() for index in range(len(odds))])
-    limited: NDArray[np.float64] = np.clip(odds - best_other, -LIMIT, LIMIT)
+    second, best = np.partition(odds, -2, axis=1)[:, -2:].T[:, :, None]
+    is_best = np.arange(odds.shape[1]) == odds.argmax(axis=1)[:, None]
+    limited: NDArray[np.float64] = np.clip(odds - np.where(is_best, second, best), -LIMIT, LIMIT)
     return limited

@@ -15,8 +15,13 @@ LIKELY_BIRD = (0.4, 0.6, 0.1, 0.1)  # log-odds of uav against bird: -0.81
 LIKELY_UAV = (0.6, 0.4, 0.1, 0.1)
 
 
-def scores(values: Sequence[float]) -> np.ndarray:
+def scores(values: Sequence[object]) -> np.ndarray:
     return np.array(values, np.float32)
+
+
+def classes_of(values: Sequence[float]) -> list[float] | None:
+    """Return a detection's class evidence; None where it was not classified."""
+    return class_log_odds(scores(values)[None])[0].tolist() if any(values) else None
 
 
 def seen(
@@ -31,7 +36,7 @@ def seen(
     """Return the evidence of detections that are all alike, at both ends of the time too."""
     evidence = into or Evidence(CLASSES, TIME_CONSTANT_S)
     for number in range(round(seconds * fps) + 1):
-        evidence.add(start_s + number / fps, score, scores(class_scores), novelty)
+        evidence.add(start_s + number / fps, log_odds(score), classes_of(class_scores), novelty)
     return evidence
 
 
@@ -47,12 +52,16 @@ def test_log_odds_of_a_score_are_bounded():
 
 def test_a_class_is_compared_with_the_best_other_one():
     np.testing.assert_allclose(
-        class_log_odds(scores((0.8, 0.3, 0.1, 0.1))),
-        np.log([4, 3 / 7, 1 / 9, 1 / 9]) - np.log([3 / 7, 4, 4, 4]),
+        class_log_odds(scores(((0.8, 0.3, 0.1, 0.1), (0.3, 0.8, 0.8, 0.1)))),
+        [
+            np.log([4, 3 / 7, 1 / 9, 1 / 9]) - np.log([3 / 7, 4, 4, 4]),
+            np.log([3 / 7, 4, 4, 1 / 9]) - np.log([4, 4, 4, 4]),
+        ],
         atol=1e-5,
     )
-    assert class_log_odds(scores((1.0, 0.0))).tolist() == [LIMIT, -LIMIT]
-    assert class_log_odds(scores((0.7,))).tolist() == [0]
+    assert class_log_odds(scores(((1.0, 0.0),))).tolist() == [[LIMIT, -LIMIT]]
+    assert class_log_odds(scores(((0.7,),))).tolist() == [[0]]
+    assert class_log_odds(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 def test_before_the_first_detection_nothing_is_known():
@@ -63,8 +72,8 @@ def test_before_the_first_detection_nothing_is_known():
 
 def test_earlier_evidence_decays_with_time():
     evidence = Evidence(CLASSES, TIME_CONSTANT_S)
-    evidence.add(0.0, 0.1, scores(SURE_BIRD), 2.0)
-    evidence.add(TIME_CONSTANT_S, 0.9, scores(SURE_UAV), 1.0)
+    evidence.add(0.0, log_odds(0.1), classes_of(SURE_BIRD), 2.0)
+    evidence.add(TIME_CONSTANT_S, log_odds(0.9), classes_of(SURE_UAV), 1.0)
     old, new = math.exp(-1), 1.0
     assert evidence.target == pytest.approx(math.log(9) * (new - old) / (new + old))
     assert evidence.novelty == pytest.approx((2 * old + new) / (new + old))
@@ -84,13 +93,13 @@ def test_the_total_is_bounded_by_what_is_remembered():
 
 def test_a_single_confident_frame_does_not_decide():
     evidence = seen(0.5, LIKELY_BIRD, score=0.3)
-    evidence.add(0.55, 1.0, scores((1.0, 0.0, 0.0, 0.0)), 0.5)
+    evidence.add(0.55, log_odds(1.0), classes_of((1.0, 0.0, 0.0, 0.0)), 0.5)
     assert evidence.target < 0 and evidence.by_class()["uav"] < 0
 
 
 def test_a_miss_is_evidence_for_clutter_alone():
     evidence = seen(0, SURE_UAV, novelty=1.2)
-    evidence.miss(TIME_CONSTANT_S, 0.1)
+    evidence.miss(TIME_CONSTANT_S, log_odds(0.1))
     old, new = math.exp(-1), 1.0
     assert evidence.target == pytest.approx(math.log(9) * (old - new) / (old + new))
     assert evidence.by_class() == seen(0, SURE_UAV).by_class() and evidence.novelty == pytest.approx(1.2)
@@ -164,7 +173,7 @@ def test_a_track_that_was_reported_becomes_clutter_only_beyond_the_margin():
 def test_of_a_single_class_everything_is_that_class():
     evidence = Evidence(("uav",), TIME_CONSTANT_S)
     for number in range(10):
-        evidence.add(number / 20, 0.3, scores((0.3,)), 0.0)
+        evidence.add(number / 20, log_odds(0.3), classes_of((0.3,)), 0.0)
     evidence.motion = -0.7
     assert label(evidence, may_suppress=False) == Label("uav")
     assert evidence.by_class() == {"uav": 0}

@@ -9,7 +9,6 @@ import pytest
 from support.scenes import NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE, Target, frame
 
 from model.metadata import Thresholds
-from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Track, TrackState
@@ -226,39 +225,6 @@ def test_ids_are_the_same_every_time_and_differ_between_sessions_and_cameras():
 
     assert ulid("a", "s") == ulid("a", "s")
     assert len({ulid("a", "s"), ulid("b", "s"), ulid("a", "t")}) == 3
-
-
-def test_one_long_prediction_equals_five_short_ones():
-    filters = [ConstantVelocity(np.array([1.0, 2.0]), 2.0, 30.0) for _ in range(2)]
-    filters[0].predict(0.2, 50.0)
-    for _ in range(5):
-        filters[1].predict(0.04, 50.0)
-    np.testing.assert_allclose(filters[0].mean, filters[1].mean, atol=1e-9)
-    np.testing.assert_allclose(filters[0].covariance, filters[1].covariance, atol=1e-9)
-
-
-def test_the_filter_is_the_textbooks():
-    """Against the plain matrix form, on a random sequence."""
-    random = np.random.default_rng(4)
-    one = ConstantVelocity(np.array([0.0, 0.0]), 1.0, 10.0)
-    mean, covariance = np.zeros(4), np.diag([1.0, 1.0, 100.0, 100.0])
-    h = np.eye(2, 4)
-    for _ in range(20):
-        dt, point = random.uniform(0.02, 0.3), random.normal(0, 5, 2)
-        f = np.array([[1, 0, dt, 0], [0, 1, 0, dt], [0, 0, 1, 0], [0, 0, 0, 1]])
-        axis = 7.0 * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
-        mean, covariance = f @ mean, f @ covariance @ f.T + np.kron(axis, np.eye(2))
-        one.predict(dt, 7.0)
-        s = h @ covariance @ h.T + np.eye(2) * 0.49
-        squared, log_s = one.distance(point[None], np.array([0.7]))
-        residual = point - mean[:2]
-        assert squared[0] == pytest.approx(residual @ np.linalg.inv(s) @ residual)
-        assert log_s[0] == pytest.approx(np.log(np.linalg.det(s)))
-        gain = covariance @ h.T @ np.linalg.inv(s)
-        mean, covariance = mean + gain @ residual, (np.eye(4) - gain @ h) @ covariance
-        one.update(point, 0.7)
-        np.testing.assert_allclose(one.mean, mean, atol=1e-9)
-        np.testing.assert_allclose(one.covariance, covariance, atol=1e-9)
 
 
 @pytest.mark.parametrize("pan_px", [0.0, 1.5])

@@ -1,0 +1,135 @@
+"""The state of one track, and what it takes from a frame.  Pure.  Plain numbers: targets are updated one by one."""
+
+import math
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.tracking.association import measurement_std
+from pipeline.tracking.evidence import Evidence, class_log_odds, log_odds
+from pipeline.tracking.kalman import ConstantVelocity
+from pipeline.tracking.kinematics import Kinematics
+from pipeline.tracking.settings import TrackerSettings
+from pipeline.types import Detections, FrameRef
+
+MIN_APPARENT_PX = 2.0
+
+
+class Observation(NamedTuple):
+    """One detection of a frame."""
+
+    ref: FrameRef
+    xyxy: tuple[float, float, float, float]
+    centroid: tuple[float, float]
+    score: float
+    log_odds: float  # of the score
+    class_log_odds: list[float] | None  # None: not classified
+    novelty: float  # 0: not judged
+
+
+def observations(detections: Detections) -> list[Observation]:
+    """Return the detections of a frame one by one."""
+    columns = (detections.xyxy, detections.centroid, detections.score, detections.novelty)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    is_classified = np.flatnonzero(detections.class_scores.any(axis=1)).tolist()
+    classes = dict(zip(is_classified, class_log_odds(detections.class_scores[is_classified]).tolist(), strict=True))
+    return [
+        Observation(detections.ref, tuple(box), tuple(centroid), score, log_odds(score), classes.get(row), novelty)
+        for row, (box, centroid, score, novelty) in enumerate(rows)
+    ]
+
+
+class Tracklet:
+    """Mutable state of one track."""
+
+    def __init__(self, number: int, first: Observation, classes: tuple[str, ...], settings: TrackerSettings) -> None:
+        self.number = number
+        self.ulid = ""  # when it is first described
+        self._settings = settings
+        x0, y0, x1, y1 = self.xyxy = first.xyxy
+        self.width_px, self.height_px = x1 - x0, y1 - y0
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        d = self.apparent_px
+        self.motion = ConstantVelocity(x, y, measurement_std(d), settings.start_speed_d_s * d)
+        self.anchor_x, self.anchor_y = x, y  # position when first seen, moved along with the background
+        self.kinematics = Kinematics()
+        self.moved = False
+        self.camera_motion_frames = 0  # frames in which the camera's motion was known
+        self.first = self.last = first.ref
+        self.recent: deque[bool] = deque([True], maxlen=settings.confirm_window)
+        self.hits = 1
+        self.missed = 0
+        self.score_sum = first.score
+        self.evidence = Evidence(classes, settings.evidence_s)
+        self._learn(first)
+        self.confirmed = False
+        self.reported = False  # confirmed as a target, not as a distractor
+        self.seen = True
+
+    @property
+    def apparent_px(self) -> float:
+        """Apparent size, smoothed."""
+        return max(MIN_APPARENT_PX, math.sqrt(self.width_px * self.height_px))
+
+    def predict(self, dt_s: float, camera_shift_px: tuple[float, float] | None, shift_std_px: float) -> None:
+        """Predict the state `dt_s` ahead, moved along with the background; None: the camera's motion is unknown."""
+        settings = self._settings
+        sigma = settings.acceleration_d_s2 * self.apparent_px
+        self.motion.predict(dt_s, 2 * sigma**2 * settings.acceleration_time_s)
+        if camera_shift_px is None:
+            self.kinematics = Kinematics()  # positions before and after cannot be compared
+            return
+        dx, dy = camera_shift_px
+        self.motion.shift(dx, dy, shift_std_px)
+        self.anchor_x += dx
+        self.anchor_y += dy
+        self.camera_motion_frames += 1
+
+    def miss(self, pts_s: float, score_log_odds: float) -> None:
+        """Take note of a frame without a detection."""
+        self.seen = False
+        self.recent.append(False)
+        self.missed += 1
+        if not self.confirmed:
+            self.evidence.miss(pts_s, score_log_odds)
+
+    def hit(self, observed: Observation, frame_width_px: int) -> None:
+        """Correct the state with a detection."""
+        self.seen = True
+        self.recent.append(True)
+        x0, y0, x1, y1 = self.xyxy = observed.xyxy
+        gain = self._settings.size_gain
+        self.width_px += gain * (x1 - x0 - self.width_px)
+        self.height_px += gain * (y1 - y0 - self.height_px)
+        self.motion.update((x0 + x1) / 2, (y0 + y1) / 2, measurement_std(self.apparent_px))
+        self._learn(observed)
+        self.last = observed.ref
+        self.hits += 1
+        self.missed = 0
+        self.score_sum += observed.score
+        self.moved = self.moved or self._has_moved(frame_width_px)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Return the detected box, or where the target is predicted to be."""
+        if self.seen:
+            return self.xyxy
+        half_x, half_y, x, y = self.width_px / 2, self.height_px / 2, self.motion.x, self.motion.y
+        return x - half_x, y - half_y, x + half_x, y + half_y
+
+    def _learn(self, observed: Observation) -> None:
+        x0, y0, x1, y1 = observed.xyxy
+        x, y = observed.centroid[0] - self.anchor_x, observed.centroid[1] - self.anchor_y
+        pts_s = observed.ref.pts_s
+        self.kinematics.update(pts_s, x, y, max(x1 - x0, y1 - y0))
+        self.evidence.add(pts_s, observed.log_odds, observed.class_log_odds, observed.novelty)
+        self.evidence.motion = self._settings.kinematics_weight * self.kinematics.log_odds
+
+    def _has_moved(self, frame_width_px: int) -> bool:
+        """Return whether it moved against the background; True where the camera's motion is mostly unknown."""
+        if self.camera_motion_frames < self.hits // 2:
+            return True
+        settings = self._settings
+        distance = math.hypot(self.motion.x - self.anchor_x, self.motion.y - self.anchor_y)
+        least = settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px
+        return distance > max(least)
