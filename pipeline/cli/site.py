@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 def run(config: ConfigArgument, host: HostOption = None) -> None:
     """Run the pipeline on the cameras of a site until stopped."""
     from pipeline.config.file import load
-    from pipeline.diagnostics.preflight import check_machine
+    from pipeline.diagnostics.preflight import check_cameras, check_machine
     from pipeline.runtime import logs
     from pipeline.runtime.supervisor import Supervisor
 
     loaded = load(config)
     check_machine(config, loaded, host)
     logs.configure(loaded)
-    raise typer.Exit(Supervisor(config.absolute(), loaded, host).run())
+    supervisor = Supervisor(
+        config.absolute(), loaded, lambda read, names: check_cameras(config, read, host, names), host
+    )
+    raise typer.Exit(supervisor.run())
 
 
 @app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,12 +37,23 @@ def check_machine(path: Path, config: Config, host: str | None = None, *, output
         keys |= {"log.file": config.log_path.parent, "store.path": config.store_path.parent}
         keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in enumerate(config.sinks)}
     faults = [*_camera_faults(config, host), *_file_faults(config, host), *_folder_faults(keys)]
+    _raise(path, config, faults)
+
+
+def check_cameras(path: Path, config: Config, host: str | None, names: Collection[str]) -> None:
+    """Check the files of these cameras.  Raise ConfigError with one line for each fault."""
+    _raise(path, config, list(_camera_faults(config, host, names)))
+
+
+def _raise(path: Path, config: Config, faults: Sequence[str]) -> None:
     if faults:
         raise ConfigError("\n".join(config.redactor(f"{path}: {fault}") for fault in faults))
 
 
-def _camera_faults(config: Config, host: str | None) -> Iterator[str]:
+def _camera_faults(config: Config, host: str | None, names: Collection[str] | None = None) -> Iterator[str]:
     for number, camera in enumerate(config.cameras):
+        if names is not None and camera.id not in names:
+            continue
         fault = _source_fault(camera) if camera.host == host else None
         if fault is not None:
             yield f"cameras[{number}].uri: {fault} (given: {public_uri(camera.uri)!r})"

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +50,14 @@ class Supervisor:
     Attributes:
         config_path: the site's YAML file, read again at each reload.
         config: in use.
+        check_cameras: raises ConfigError where a configuration's cameras, of these ids, cannot be opened.
         host: an edge host, whose cameras send to the inference host; None: the inference host.
         table: the workers.
     """
 
     config_path: Path
     config: Config
+    check_cameras: Callable[[Config, Sequence[str]], None]
     host: str | None = None
     table: list[WorkerProcess] = field(init=False)
 
@@ -209,7 +212,9 @@ class Supervisor:
         try:
             # Relative paths refer to the folder where the program was started.
             with contextlib.chdir(self._start_folder):
-                change = reload.change(self.config, load(self.config_path).for_host(self.host))
+                read = load(self.config_path)
+                change = reload.change(self.config, read.for_host(self.host))
+                self.check_cameras(read, [*change.added, *change.changed])
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the site runs on
             unexpected = f"{self.config_path}: cannot be read ({type(error).__name__})"
             requests.reject(reload.one_line(error) if isinstance(error, ConfigError) else unexpected)

@@ -259,6 +259,8 @@ def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
             (good.replace("rate_fps", "rate"), "cameras[0].rate: unknown key"),
             ("", "must be a mapping with at least the key 'cameras'"),
             (good.replace("uri: demo", "uri: ${CAM_PASSWORD}"), "environment variable CAM_PASSWORD is not set"),
+            (good.replace("id: a", "id: b\n  calibration: none.json"), "cameras[0].calibration: "),
+            (good.replace("id: a", "id: b").replace("demo:", "file:/none/"), "cameras[0].uri: "),
         ]:
             config.write_text(text)
             code, lines = reload(config)
