@@ -87,11 +87,15 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def read_thresholds(path: Path) -> BandThresholds:
     """Return the thresholds of a checkpoint without reading its weights.  Raise CheckpointError."""
-    described = read_description(path)
+    return validated_thresholds(f"checkpoint {path}", read_description(path).get("thresholds", {}))
+
+
+def validated_thresholds(origin: str, described: object) -> BandThresholds:
+    """Return the validated thresholds by band.  Raise CheckpointError, which begins with the origin."""
     try:
-        return _thresholds(described.get("thresholds", {}))
+        return _thresholds(described)
     except _Fault as fault:
-        raise CheckpointError(f"checkpoint {path}: {fault}") from None
+        raise CheckpointError(f"{origin}: {fault}") from None
 
 
 def validated(path: Path, described: dict[str, Any], network: str, outputs: int) -> Metadata:
