@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.metadata import Thresholds
+from model.metadata import CLUTTER, Thresholds
 from pipeline.ids import track_ulid
 from pipeline.tracking.association import Places, assign, detected_places, selected
 from pipeline.tracking.evidence import Label, log_odds
@@ -56,6 +56,7 @@ class Tracker:
         self._camera_shift_px = (0.0, 0.0)
         self._classes: tuple[str, ...] = (UAV,)
         self.policy = policy
+        self._width_px = 0
         self._may_suppress = False  # until the first frame tells its classes and size
 
     def update(self, detections: Detections) -> list[Track]:
@@ -71,6 +72,7 @@ class Tracker:
         ended = [] if last and ref.pts_s - last.pts_s < self._settings.reset_s else self.close()
         self._classes = detections.classes
         width, height = detections.size_px
+        self._width_px = width
         is_known = f"{width}x{height}" in self._thresholds.known_sizes or self.policy.may_suppress(detections.size_px)
         self._may_suppress = is_known and len(self._classes) > 1
         dt_s = ref.pts_s - last.pts_s if last else 0.0
@@ -136,8 +138,8 @@ class Tracker:
             if row is None:
                 tracklet.miss(detections.ref.pts_s, MISS_LOG_ODDS)
                 continue
-            tracklet.hit(observed[row], detections.size_px[0])
-            is_confirmed = tracklet.confirmed or (tracklet.moved and self._is_sure(tracklet))
+            tracklet.hit(observed[row])
+            is_confirmed = tracklet.confirmed or (tracklet.has_moved(self._width_px) and self._is_sure(tracklet))
             if is_confirmed and not tracklet.reported:
                 tracklet.reported = self._label(tracklet).name in (UAV, UNKNOWN)
             tracklet.confirmed = is_confirmed
@@ -164,6 +166,8 @@ class Tracker:
 
     def _label(self, tracklet: Tracklet) -> Label:
         margin = 0.0
+        if tracklet.confirmed and not tracklet.has_moved(self._width_px):
+            return Label(CLUTTER)
         if tracklet.confirmed:
             settings = self._settings
             margin = settings.suppression_margin if tracklet.reported else -settings.report_margin

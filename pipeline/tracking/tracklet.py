@@ -53,8 +53,9 @@ class Tracklet:
         d = self.apparent_px
         self.motion = ConstantVelocity(x, y, measurement_std(d), settings.start_speed_d_s * d)
         self.anchor_x, self.anchor_y = x, y  # position when first seen, moved along with the background
+        self.home_x, self.home_y = x, y  # likewise, but it follows slowly
         self.kinematics = Kinematics()
-        self.moved = False
+        self.farthest_px = 0.0  # from home
         self.camera_motion_frames = 0  # frames in which the camera's motion was known
         self.first = self.last = first.ref
         self.recent: deque[bool] = deque([True], maxlen=settings.confirm_window)
@@ -84,6 +85,8 @@ class Tracklet:
         self.motion.shift(dx, dy, shift_std_px)
         self.anchor_x += dx
         self.anchor_y += dy
+        self.home_x += dx
+        self.home_y += dy
         self.camera_motion_frames += 1
 
     def miss(self, pts_s: float, score_log_odds: float) -> None:
@@ -94,7 +97,7 @@ class Tracklet:
         if not self.confirmed:
             self.evidence.miss(pts_s, score_log_odds)
 
-    def hit(self, observed: Observation, frame_width_px: int) -> None:
+    def hit(self, observed: Observation) -> None:
         """Correct the state with a detection."""
         self.seen = True
         self.recent.append(True)
@@ -104,11 +107,11 @@ class Tracklet:
         self.height_px += gain * (y1 - y0 - self.height_px)
         self.motion.update((x0 + x1) / 2, (y0 + y1) / 2, measurement_std(self.apparent_px))
         self._learn(observed)
-        self.last = observed.ref
         self.hits += 1
         self.missed = 0
         self.score_sum += observed.score
-        self.moved = self.moved or self._has_moved(frame_width_px)
+        self._depart(observed.ref.pts_s - self.last.pts_s)
+        self.last = observed.ref
 
     def box(self) -> tuple[float, float, float, float]:
         """Return the detected box, or where the target is predicted to be."""
@@ -125,11 +128,21 @@ class Tracklet:
         self.evidence.add(pts_s, observed.log_odds, observed.class_log_odds, observed.novelty)
         self.evidence.motion = self._settings.kinematics_weight * self.kinematics.log_odds
 
-    def _has_moved(self, frame_width_px: int) -> bool:
-        """Return whether it moved against the background; True where the camera's motion is mostly unknown."""
+    def _depart(self, elapsed_s: float) -> None:
+        share = min(1.0, elapsed_s / self._settings.home_s)
+        self.home_x += share * (self.motion.x - self.home_x)
+        self.home_y += share * (self.motion.y - self.home_y)
+        distance_px = math.hypot(self.motion.x - self.home_x, self.motion.y - self.home_y)
+        self.farthest_px = max(self.farthest_px, distance_px)
+
+    def has_moved(self, frame_width_px: int) -> bool:
+        """Return whether it moved against the background; True where the camera's motion is mostly unknown.
+
+        Noise may have moved what was seen for a short time; what is fixed stays where it is.
+        """
         if self.camera_motion_frames < self.hits // 2:
             return True
         settings = self._settings
-        distance = math.hypot(self.motion.x - self.anchor_x, self.motion.y - self.anchor_y)
-        least = settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px
-        return distance > max(least)
+        least_px = max(settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px)
+        is_seen_long = self.last.pts_s - self.first.pts_s >= settings.fixed_s
+        return self.farthest_px > least_px * (settings.fixed_ratio if is_seen_long else 1.0)

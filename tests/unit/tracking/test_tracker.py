@@ -145,7 +145,15 @@ def test_a_fixed_object_is_not_confirmed_but_a_target_that_arrives_and_hovers_is
     assert not confirmed(follow(frame(seq, [lamp()]) for seq in range(600)))
     arrival = [frame(seq, [(100 + 4 * min(seq, 30), 100, 12, SURE_UAV)]) for seq in range(600)]
     history = follow(arrival)
-    assert history[-1][0].state is TrackState.CONFIRMED
+    assert history[-1][0].state is TrackState.CONFIRMED and history[-1][0].is_target
+
+
+def test_what_noise_moved_at_first_and_clouds_drift_past_is_fixed():
+    """A dead pixel: its first box is 3 px off, and the sky, which is all the background there is, drifts."""
+    frames = [frame(seq, [(300 + 3 * (seq < 2), 100, 6, SURE_UAV)], shift=(-0.004, 0.0)) for seq in range(1800)]
+    history = follow(frames)
+    assert confirmed(history), "it is kept, as clutter"
+    assert not any(track.is_target for tracks in history[45:] for track in tracks)
 
 
 @pytest.mark.parametrize(("size_px", "is_moving"), [((640, 512), True), ((1920, 1080), False)])
