@@ -137,6 +137,15 @@ class TrackState(StrEnum):
     LOST = "lost"
 
 
+class Bearing(msgspec.Struct, frozen=True):
+    """Direction in which a target is seen from its camera, with standard deviations."""
+
+    azimuth_deg: float  # clockwise from true north, 0 to 360
+    elevation_deg: float  # above the horizon
+    azimuth_sigma_deg: float
+    elevation_sigma_deg: float
+
+
 class Track(msgspec.Struct, frozen=True):
     """State of one track at one frame."""
 
@@ -156,6 +165,7 @@ class Track(msgspec.Struct, frozen=True):
     # Optional, so that the tracks in stores and spill files of version 0.2 can still be read.
     novelty: float = 0.0  # mean of its detections'; above 1: unlike training; 0: not judged
     reason: str | None = None  # why it is not suppressed although its class seems to be a distractor's
+    bearing: Bearing | None = None  # of a camera whose pose is known
 
     @property
     def is_target(self) -> bool:

@@ -59,6 +59,27 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+class Pose(_Section):
+    """Where a camera stands, and where it looks; every track then has a bearing."""
+
+    lat: Annotated[float, Field(ge=-90, le=90)]
+    """Latitude, degrees (WGS 84)."""
+    lon: Annotated[float, Field(ge=-180, le=180)]
+    """Longitude, degrees (WGS 84)."""
+    height_m: Annotated[float, Field(ge=-500, le=9000)] = 0.0
+    """Height above the ellipsoid (WGS 84)."""
+    azimuth_deg: Annotated[float, Field(ge=0, le=360)]
+    """Direction of the optical axis, clockwise from true north."""
+    elevation_deg: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    """Direction of the optical axis, above the horizon."""
+    roll_deg: Annotated[float, Field(ge=-180, le=180)] = 0.0
+    """Rotation about the optical axis, clockwise as seen from behind the camera."""
+    hfov_deg: Annotated[float, Field(gt=0, lt=170)]
+    """Horizontal field of view of the whole frame."""
+    sigma_deg: Annotated[float, Field(ge=0, le=90)] = 1.0
+    """Standard deviation of the axis's direction."""
+
+
 class Camera(_Section):
     """A camera: its address, and how its frames are processed."""
 
@@ -83,6 +104,8 @@ class Camera(_Section):
     """Region of interest `[x0, y0, x1, y1]` in frame pixels; default: the whole frame."""
     calibration: SitePath | None = None
     """Calibration file of this camera, written by `dasnet assess`; default: an uncalibrated camera."""
+    pose: Pose | None = None
+    """Place and direction of the camera; default: unknown, and tracks have no bearing."""
     host: Identifier | None = None
     """Name of the edge host that decodes this camera (`dasnet run --host NAME`); default: the inference host."""
 

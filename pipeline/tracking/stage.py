@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
+from pipeline.tracking.bearing import Orientation
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, Event, FrameRef, Track
@@ -40,10 +43,17 @@ class TrackStage:
     Args:
         thresholds: the checkpoint's operating points.
         policies: by camera id; a camera without one has the default policy.  May be replaced at any time.
+        orientations: by camera id; tracks of a camera without one have no bearing.  May be replaced at any time.
     """
 
-    def __init__(self, thresholds: BandThresholds, policies: Mapping[str, Policy] | None = None) -> None:
+    def __init__(
+        self,
+        thresholds: BandThresholds,
+        policies: Mapping[str, Policy] | None = None,
+        orientations: Mapping[str, Orientation] | None = None,
+    ) -> None:
         self.policies = policies or {}
+        self.orientations = orientations or {}
         self._thresholds = thresholds
         self._sessions: dict[str, _Session] = {}
 
@@ -58,14 +68,20 @@ class TrackStage:
             session = self._sessions[ref.camera] = _Session(tracker, alerting, detections.classes, ref)
         session.last = ref
         session.tracker.policy = self.policies.get(ref.camera, Policy())
-        tracks = session.tracker.update(detections)
+        tracks = self._with_bearings(session.tracker.update(detections), detections)
         tracked_ns = time.monotonic_ns()
         events = session.alerting.update(ref, tracks)
         return Outcome(ref, tracks, events, tracked_ns - started_ns, time.monotonic_ns() - tracked_ns)
 
+    def _with_bearings(self, tracks: list[Track], detections: Detections) -> list[Track]:
+        orientation = self.orientations.get(detections.ref.camera)
+        if orientation is None:
+            return tracks
+        return [replace(track, bearing=orientation.bearing_of(track.xyxy, detections.size_px)) for track in tracks]
+
     def fork(self, camera: str) -> "TrackStage":
         """Return a stage that continues from a copy of one camera's session."""
-        forked = TrackStage(self._thresholds, self.policies)
+        forked = TrackStage(self._thresholds, self.policies, self.orientations)
         forked._sessions = {name: deepcopy(one) for name, one in self._sessions.items() if name == camera}
         return forked
 

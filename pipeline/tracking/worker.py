@@ -28,7 +28,7 @@ from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.edge_hosts import EdgeHosts
-from pipeline.tracking.policies import policies_of
+from pipeline.tracking.policies import orientations_of, policies_of
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
@@ -79,7 +79,8 @@ class _TrackWorker:
         config = control.config
         self._changes = control.changes
         self._sha256 = sha256
-        self._stage = TrackStage(thresholds, policies_of(config, calibrations_of(config, sha256)))
+        policies = policies_of(config, calibrations_of(config, sha256))
+        self._stage = TrackStage(thresholds, policies, orientations_of(config))
         self._writer = writer
         self._snapshots = snapshots
         self._metrics = metrics
@@ -122,6 +123,7 @@ class _TrackWorker:
             self._close(name)
         self._metrics.watch(cameras)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
+        self._stage.orientations = orientations_of(config)
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
 
