@@ -9,7 +9,7 @@ import hashlib
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.codec.codec import find_best_pix_fmt_of_list
@@ -107,7 +107,7 @@ class RawEncoder:
         best, loss = find_best_pix_fmt_of_list(formats, stream.pixel_format)
         if best is None or loss:
             raise ValueError(f"raw video of format {stream.pixel_format!r}: cannot be compressed without loss")
-        self._decoder: Any = av.CodecContext.create(RAW, "r")
+        self._decoder = cast("Any", av.CodecContext.create(RAW, "r"))
         self.output: Any = container.add_stream("ffv1", rate=25)
         self._decoder.width, self._decoder.height = stream.size_px
         self.output.width, self.output.height = stream.size_px
