@@ -16,13 +16,12 @@ from av.codec.codec import find_best_pix_fmt_of_list
 from av.error import FFmpegError
 from av.packet import Packet
 
-from pipeline.capture.packet_ring import TimedPacket
+from pipeline.capture.packet_ring import TOLERANCE_S, TimedPacket
 from pipeline.capture.source import CodedStream
 from pipeline.store.clips import ClipRecord, partial, record_path, video_path, write_record
 
 RAW = "rawvideo"
 UNIT_S = Fraction(1, 90_000)  # of the file's times
-TOLERANCE_S = 1e-3  # frames are at least as far apart
 OPTIONS = {
     "movflags": "empty_moov+default_base_moof",
     "frag_duration": "1000000",  # µs

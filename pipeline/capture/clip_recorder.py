@@ -137,7 +137,7 @@ class ClipRecorder:
     def _start(self, request: ClipRequest) -> None:
         if request.alert in self._clips:
             return
-        place = self._ring.place(request.first_pts_s - self._settings.pre_s)
+        place = self._ring.place(request.first_pts_s, self._settings.pre_s)
         if request.session != self._session:
             self._lose(request.alert, "session", "the alert is of an earlier session")
         elif len(self._clips) == MAX_CLIPS:

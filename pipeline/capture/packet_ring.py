@@ -18,6 +18,7 @@ from typing import NamedTuple
 from pipeline.capture.source import CodedPacket
 
 PACKET_BYTES = 500  # of the objects around a packet's data
+TOLERANCE_S = 1e-3  # frames are at least as far apart
 
 
 class TimedPacket(NamedTuple):
@@ -75,13 +76,21 @@ class PacketRing:
         with self._lock:
             self._forget_pending()
 
-    def place(self, pts_s: float) -> int | None:
-        """Return the place of the newest keyframe that is not after a time, else of the oldest; None: there is none."""
+    def place(self, first_pts_s: float, pre_s: float) -> int | None:
+        """Return the place of the newest keyframe `pre_s` before the frame of a first detection, in its stream.
+
+        Without one so old, return the oldest keyframe of that stream; None: there is no keyframe.
+        """
         with self._lock:
-            before = [place for place in self._keyframes if self._packets[place - self._first].pts_s <= pts_s]
-            if before:
-                return before[-1]
-            return self._keyframes[0] if self._keyframes else None
+            if not self._keyframes:
+                return None
+            until_s = first_pts_s + TOLERANCE_S
+            newest = next((timed for timed in reversed(self._packets) if timed.pts_s <= until_s), self._packets[0])
+            stream = newest.packet.stream
+            keyframes = [(place, self._packets[place - self._first]) for place in self._keyframes]
+            places = [(place, timed.pts_s) for place, timed in keyframes if timed.packet.stream is stream]
+            before = [place for place, pts_s in places if pts_s <= first_pts_s - pre_s]
+            return before[-1] if before else places[0][0]
 
     def since(self, place: int) -> Reading:
         """Return the packets from a place on, or from the oldest one where that was overwritten."""
