@@ -12,7 +12,7 @@ PARTIAL = ".partial"
 
 
 class ClipRecord(msgspec.Struct):
-    """What a clip holds.  Times are `FrameRef.pts_s` of the session; those in the file count from `zero_pts_s`."""
+    """What a clip of an alert holds; times are `FrameRef.pts_s` of the session."""
 
     alert: str
     camera: str
@@ -66,3 +66,9 @@ def write_record(path: Path, record: ClipRecord) -> None:
 def read_record(path: Path) -> ClipRecord:
     """Read a record.  Raise OSError or ValueError."""
     return msgspec.json.decode(path.read_bytes(), type=ClipRecord)
+
+
+def alert_of(name: str) -> str:
+    """Return the alert whose clip a file belongs to, complete or not; empty: none."""
+    alert, _, suffix = name.partition(".")
+    return alert if suffix.endswith((VIDEO[1:], RECORD[1:], "new")) else ""
