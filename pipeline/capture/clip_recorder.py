@@ -176,10 +176,15 @@ class ClipRecorder:
                 return "stream"
             if timed.pts_s > clip.until_s:
                 return "post_s"
-            if timed.pts_s > (clip.file.record.first_pts_s or timed.pts_s) + self._settings.max_s:
+            if timed.pts_s > self._limit_s(clip.file.record):
                 return "max_s"
             clip.file.write(timed)
         return ""
+
+    def _limit_s(self, record: ClipRecord) -> float:
+        """Return where a clip is cut; what its first keyframe is earlier than `pre_s` does not count."""
+        first_s = record.zero_pts_s if record.first_pts_s is None else record.first_pts_s
+        return max(first_s, record.first_detection_pts_s - self._settings.pre_s) + self._settings.max_s
 
     def _opened(self, clip: _Clip, first: TimedPacket) -> ClipFile:
         stream, request = first.packet.stream, clip.request

@@ -167,9 +167,17 @@ class RecordingConfig(_Section):
     post_s: Annotated[float, Field(ge=0, le=300)] = 5.0
     """Time after the end of an alert, in seconds."""
     max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
-    """Maximum length of a clip, in seconds."""
+    """Maximum length of a clip, from `pre_s` before the first detection on, in seconds; must exceed `pre_s`."""
     max_mb: Annotated[float, Field(ge=1, le=4096)] = 32.0
     """Maximum memory per camera, in MB."""
+
+    @field_validator("max_s")
+    @classmethod
+    def _reaches_the_first_detection(cls, max_s: float, info: ValidationInfo) -> float:
+        pre_s = info.data.get("pre_s", 0.0)
+        if max_s <= pre_s:
+            raise ValueError(f"must be greater than recording.pre_s ({pre_s:g})")
+        return max_s
 
 
 class Address(_Section):

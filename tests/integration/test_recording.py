@@ -17,10 +17,11 @@ from support.program import CLIPS, Running
 from support.rtsp import RtspCameras
 
 from pipeline.capture.live import LOW_LATENCY
-from pipeline.store.clips import ClipRecord, partial, video_path
+from pipeline.store.clips import ClipRecord, partial, read_record, video_path
+from pipeline.store.store import StoreReader
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.wire import ClipRequest, Credit, CreditRequest, FrameHeader, decode, encode
-from pipeline.types import FrameRef
+from pipeline.types import EventKind, FrameRef
 
 PRE_S, POST_S = 1.0, 0.4
 WAIT_S = 20.0
@@ -243,3 +244,27 @@ def test_a_clip_ends_with_the_connection_and_none_spans_two(tmp_path: Path) -> N
             again = site.record("A2")
     assert again.is_complete and again.covers_first_detection and again.ended == "post_s"
     assert again.first_pts_s is not None and again.first_pts_s > record.first_detection_pts_s
+
+
+@pytest.mark.live
+def test_the_program_writes_a_clip_of_an_alert(tmp_path: Path) -> None:
+    config = tmp_path / "site.yaml"
+    fixed = {"run_dir": str(tmp_path / "run"), "metrics": {"port": 0}, "console": {"port": 0}}
+    cameras = [{"id": "scene", "uri": "demo:scene?seed=4", "rate_fps": 3}]
+    config.write_text(yaml.safe_dump({"cameras": cameras, "recording": {"max_s": 8}, **fixed}))
+    with Running("run", config) as program:
+        program.wait_for_metric('dasnet_clips_written_total{camera="scene"}', 1, 150)
+        assert program.wait_for_metric('dasnet_recording_ring_seconds{camera="scene"}', 0.1) < 20
+        program.stop()
+    with StoreReader(tmp_path / "run" / "store.sqlite") as reader:
+        opened = {
+            each.event.id: each.event for each in reader.events(1000) if each.event.kind is EventKind.TRACK_CONFIRMED
+        }
+    found = [read_record(path) for path in (tmp_path / "run" / "clips").glob("*.json")]
+    assert found
+    for record in found:
+        track = opened[record.alert].track
+        assert track is not None and record.first_detection_pts_s == track.first_seen.pts_s
+        assert (
+            record.covers_first_detection and len(decoded(tmp_path / "run" / "clips", record.alert)) == record.packets
+        )

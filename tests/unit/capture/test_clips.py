@@ -109,13 +109,18 @@ def test_from_before_the_first_detection_to_after_the_end(site: Site) -> None:
 
 def test_an_alert_that_goes_on_is_cut_at_the_longest_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    site = Site(tmp_path / "clips", max_s=1)
+    site = Site(tmp_path / "clips", pre_s=0.4, max_s=1)
     site.start()
     site.feed(100)
     site.request("A", 50)
     record = until_clip(site.folder, "A")
     site.stop()
-    assert record.ended == "max_s" and record.packets == FPS + 1
+    assert record.ended == "max_s" and record.packets == FPS + 1 and record.covers_first_detection
+
+
+def test_the_longest_clip_reaches_the_first_detection() -> None:
+    with pytest.raises(ValueError, match=r"must be greater than recording.pre_s \(30\)"):
+        RecordingConfig(pre_s=30, max_s=30)
 
 
 def test_a_first_detection_that_is_too_old_is_told(site: Site) -> None:
