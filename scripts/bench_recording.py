@@ -85,7 +85,7 @@ def measure(path: Path, folder: Path, count: int, fps: int) -> dict[str, float]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
-        tap, stamps_s = PacketTap(stream), [float(packet.pts * packet.time_base) for packet in packets]
+        tap, stamps_s = PacketTap(stream), [float((packet.pts or 0) * packet.time_base) for packet in packets]
         memory_s = written_s = most_bytes = 0.0
         place, clip = 0, None
         for number in range(count):
