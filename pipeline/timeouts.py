@@ -4,7 +4,8 @@
     credit flow    RESULT_SEND_TIMEOUT_S  <  BATCH_DEADLINE_S  <  OUTCOME_TIMEOUT_S
                    BATCH_DEADLINE_S  <  DEVICE_HANG_TIMEOUT_S
     supervision    HEARTBEAT_PERIOD_S  <<  HEARTBEAT_TIMEOUT_S  <  FIRST_HEARTBEAT_TIMEOUT_S  <  RELOAD_TIMEOUT_S
-    shutdown       TRACKING_DRAIN_TIMEOUTS_S together  <  WORKER_EXIT_TIMEOUT_S  <  WORKER_STOP_TIMEOUT_S
+    shutdown       TRACKING_DRAIN_TIMEOUTS_S together, and CLIP_DRAIN_TIMEOUT_S,
+                   <  WORKER_EXIT_TIMEOUT_S  <  WORKER_STOP_TIMEOUT_S
     display        HEARTBEAT_PERIOD_S  <  CAMERA_SILENCE_TIMEOUT_S  <  WORKER_SILENCE_TIMEOUT_S
                    <  HEARTBEAT_TIMEOUT_S, and WORKER_SILENCE_TIMEOUT_S  <  CAPTURE_SILENCE_TIMEOUT_S
 
@@ -40,6 +41,7 @@ WORKER_SILENCE_TIMEOUT_S = 5.0  # a worker without a heartbeat counts as down, b
 CAPTURE_SILENCE_TIMEOUT_S = 6.0  # a camera whose ledger is older counts as down
 
 # Shutdown: workers end by themselves before the supervisor, or the next run, kills them.
+CLIP_DRAIN_TIMEOUT_S = 3.0  # for a camera's clips in progress
 TRACKING_DRAIN_TIMEOUTS_S = {"snapshots": 1.0, "store": 3.0, "outbox": 2.0}
 WORKER_EXIT_TIMEOUT_S = 7.0  # a worker that has not ended dumps its stacks and exits, also without a supervisor
 WORKER_STOP_TIMEOUT_S = 8.0  # from SIGTERM until the supervisor kills a worker, or the next run an orphan

@@ -1,15 +1,13 @@
-"""FFmpeg's packets in, decoded frames out; and a container that can be closed while another thread reads it."""
+"""FFmpeg's packets in, decoded frames out."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.error import EOFError as EndOfFile
 from av.error import FFmpegError
 from av.packet import Packet
@@ -19,11 +17,11 @@ from numpy.typing import NDArray
 
 from pipeline.capture.frame_numbers import FrameNumbers, Stamp
 from pipeline.capture.source import DecodedFrame, Receipt
-from pipeline.capture.streams import choose, describe, upright
+from pipeline.capture.streams import upright
 from pipeline.capture.timestamps import TimestampMapper
-from pipeline.errors import ImageError, SourceError
+from pipeline.errors import ImageError
 from pipeline.imaging.agc import AutomaticGainControl
-from pipeline.imaging.frame_size import FFMPEG_LIMIT, require_frame_size
+from pipeline.imaging.frame_size import require_frame_size
 from pipeline.imaging.image_header import jpeg_sizes
 
 ASSUMED_FPS = 25.0  # for a source with neither time stamps nor a frame rate, as FFmpeg assumes
@@ -230,8 +228,17 @@ class Decoder:
         started_ns = time.perf_counter_ns()
         image = self._agc(pixels(frame), pts_s)
         decode_ns += time.perf_counter_ns() - started_ns
+        stamp_s = self._seconds(frame.dts if frame.pts is None else frame.pts)
         return DecodedFrame(
-            image, number, pts_s, receipt.mono_ns, receipt.utc_ns, receipt.ntp_ns, decode_ns, self._intact
+            image,
+            number,
+            pts_s,
+            receipt.mono_ns,
+            receipt.utc_ns,
+            receipt.ntp_ns,
+            decode_ns,
+            self._intact,
+            None if stamp_s is None else float(stamp_s),
         )
 
     def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
@@ -249,80 +256,3 @@ class Decoder:
     def _seconds(self, stamp: Stamp) -> Fraction | None:
         unit_s = self._stream.time_base
         return None if stamp is None or unit_s is None else stamp * unit_s
-
-
-class OpenVideo:
-    """A container that is read in steps and never closed during one, in which FFmpeg would crash."""
-
-    def __init__(self, name: str, container: InputContainer, stream: VideoStream) -> None:
-        """Raise SourceError if the declared frame size of `name` exceeds the limit."""
-        codec = stream.codec_context
-        try:
-            if codec.width or codec.height:  # otherwise the size is known after decoding only
-                require_frame_size(codec.width, codec.height)
-        except ImageError as error:
-            container.close()
-            raise SourceError(f"{name}: {error}") from None
-        codec.options = codec.options | FFMPEG_LIMIT
-        self.stream = describe(stream)
-        self.other_streams = [describe(other) for other in container.streams.video if other.index != stream.index]
-        self._container = container
-        self._stream = stream
-        self._demuxed: Iterator[VideoPacket] = container.demux(stream)
-        self._busy = threading.RLock()
-        self._closing = threading.Event()
-        self._closed = False
-
-    @property
-    def codec(self) -> str:
-        """Return FFmpeg's name of the codec."""
-        return str(self._stream.codec_context.codec.canonical_name)
-
-    def _steps(self, step: Callable[[], list[DecodedFrame] | None]) -> Iterator[DecodedFrame]:
-        """Yield the frames of each step, until one returns None or the container is closed."""
-        while True:
-            with self._busy:
-                if self._closing.is_set():
-                    return
-                try:
-                    batch = step()
-                except SourceError:
-                    if self._closing.is_set():  # the reader has stopped
-                        return
-                    raise
-            if batch is None:
-                return
-            yield from batch
-
-    def close(self) -> None:
-        """Close the container after the current step, from any thread."""
-        self._closing.set()
-        with self._busy:
-            if self._closed:
-                return
-            self._closed = True
-            # Stops the decoder's threads: one that logs while the container is freed under the interpreter's lock would
-            # deadlock.
-            self._stream.codec_context.flush_buffers()
-            self._container.close()
-
-
-def choose_stream(container: InputContainer, index: int | None) -> VideoStream:
-    """Return the stream that `choose` chooses; otherwise close the container and raise ValueError."""
-    try:
-        stream = choose(container.streams.video, index)
-        if stream is None:
-            raise ValueError("contains no video")
-    except ValueError:
-        container.close()
-        raise
-    return stream
-
-
-def open_container(place: str, options: dict[str, str] | None = None, **others: Any) -> InputContainer:
-    """Open a container whose frames are limited in size, also while its streams are probed.
-
-    Raise FFmpegError, whose text and `filename` contain the whole address: show only its `strerror`.
-    """
-    container: InputContainer = av.open(place, options=(options or {}) | FFMPEG_LIMIT, **others)
-    return container

@@ -10,9 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.capture.decoding import ASSUMED_FPS
 from pipeline.capture.recordings import find_recordings, open_recording, split_stream
-from pipeline.capture.source import DecodedFrame, FramePacer, Receipt, Recording
+from pipeline.capture.source import (
+    CodedPacket,
+    CodedStream,
+    DecodedFrame,
+    FramePacer,
+    PacketSink,
+    Receipt,
+    Recording,
+)
 from pipeline.config.models import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
@@ -47,11 +58,12 @@ class LiveClock:
 
 
 class DemoScene:
-    """A procedural scene as a live camera."""
+    """A procedural scene as a live camera; its packets are JPEGs."""
 
     live = True
     codec = "rawvideo"
     lost = 0
+    on_packet: PacketSink | None = None
 
     def __init__(self, camera: Camera, query: str) -> None:
         from pipeline.imaging.synthetic_scene import Look, Scene  # imported here: other cameras do not need it
@@ -74,6 +86,7 @@ class DemoScene:
         if not 0 < self.fps <= 1000 or seed < 0:
             raise SourceError(f"camera {camera.id}: seed {seed}, fps {self.fps:g}; must be seed >= 0, 0 < fps <= 1000")
         self._scene = Scene(seed, look=look)
+        self._stream: CodedStream | None = None
         self._clock = LiveClock()
 
     def frames(self) -> Iterator[DecodedFrame]:
@@ -84,12 +97,22 @@ class DemoScene:
             started_ns = time.perf_counter_ns()
             pixels, _ = self._scene.render(index / self.fps)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield DecodedFrame(pixels, index, index / self.fps, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            pts_s = index / self.fps
+            self._pass_on(pixels, pts_s)
+            yield DecodedFrame(pixels, index, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns, stamp_s=pts_s)
             index = max(index + 1, int(self._clock.elapsed_s * self.fps))
 
     def close(self) -> None:
         """End `frames`, from any thread."""
         self._clock.stopped.set()
+
+    def _pass_on(self, pixels: NDArray[np.uint8], pts_s: float) -> None:
+        if self.on_packet is None:
+            return
+        from pipeline.transport.jpeg import jpeg_bytes  # imported here: OpenCV is large, and other cameras have packets
+
+        self._stream = self._stream or CodedStream("mjpeg", (pixels.shape[1], pixels.shape[0]))
+        self.on_packet(CodedPacket(self._stream, jpeg_bytes(pixels), pts_s, pts_s, True))
 
 
 class DemoClips:
@@ -97,6 +120,7 @@ class DemoClips:
 
     live = True
     lost = 0  # a broken clip ends `frames`
+    on_packet: PacketSink | None = None
 
     def __init__(self, place: str) -> None:
         """Open `PATH` or `PATH?first=NAME` (the stem of the first clip), also with `stream=1` at its end."""
@@ -139,7 +163,13 @@ class DemoClips:
             current.close()
 
     def _open(self, path: Path) -> Recording:
-        return open_recording(path, low_delay=True, stream=self._stream)
+        recording = open_recording(path, low_delay=True, stream=self._stream)
+        recording.on_packet = self._pass_on
+        return recording
+
+    def _pass_on(self, packet: CodedPacket) -> None:
+        if self.on_packet is not None:
+            self.on_packet(packet)
 
     def _pacer(self, start_s: float, fps: float) -> FramePacer:
         period_s = 1 / (fps or ASSUMED_FPS)

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.capture.source import DecodedFrame, FramePacer, unpaced
+from pipeline.capture.source import CodedPacket, CodedStream, DecodedFrame, FramePacer, PacketSink, unpaced
 from pipeline.errors import ImageError, SourceError
 from pipeline.imaging.agc import AutomaticGainControl
 from pipeline.imaging.tiff_header import page_offsets
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 TIFF_SUFFIXES = (".tif", ".tiff")
+CODECS = {".jpg": "mjpeg", ".jpeg": "mjpeg", ".png": "png"}  # of files that are packets as they are
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -77,9 +78,10 @@ def frame_numbers(images: list[Path]) -> list[int]:
 
 
 class ImageSequence:
-    """Images as a recording."""
+    """Images as a recording; JPEG and PNG files are its packets, other files give none."""
 
     live = False
+    on_packet: PacketSink | None = None
 
     def __init__(self, path: Path, images: list[Path], fps: float) -> None:
         self._path, self.fps = path, fps
@@ -91,6 +93,7 @@ class ImageSequence:
         self.length_s = self.count / fps
         self.lost = 0
         self._closed = False
+        self._stream: CodedStream | None = None
 
     def frames(self) -> Iterator[DecodedFrame]:
         """Yield a frame for each image."""
@@ -118,11 +121,21 @@ class ImageSequence:
                 continue
             pixels = agc(pixels, pts_s)
             decode_ns = time.perf_counter_ns() - started_ns
-            yield DecodedFrame(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns)
+            self._pass_on(image, (pixels.shape[1], pixels.shape[0]), pts_s)
+            yield DecodedFrame(pixels, number, pts_s, receipt.mono_ns, receipt.utc_ns, None, decode_ns, stamp_s=pts_s)
         if broken:
             read = len(self._pages) - len(broken)
             names = ", ".join(broken[:5])
             raise SourceError(f"{self._path}: not images: {names}; {read} frames were read ({first_error})")
+
+    def _pass_on(self, image: Path, size_px: tuple[int, int], pts_s: float) -> None:
+        codec = CODECS.get(image.suffix.lower())
+        if self.on_packet is None or codec is None:
+            return
+        if self._stream is None or (self._stream.codec, self._stream.size_px) != (codec, size_px):
+            self._stream = CodedStream(codec, size_px)
+        with suppress(OSError):  # it was just read
+            self.on_packet(CodedPacket(self._stream, image.read_bytes(), pts_s, pts_s, True))
 
     @property
     def codec(self) -> str:

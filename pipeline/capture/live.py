@@ -18,14 +18,12 @@ from av.error import TimeoutError as NetworkTimeout
 from pipeline.capture.decoding import (
     Decoder,
     LossLog,
-    OpenVideo,
     VideoPacket,
-    choose_stream,
     nominal_fps,
-    open_container,
     quiet_log,
 )
 from pipeline.capture.hwaccel import hardware
+from pipeline.capture.open_video import OpenVideo, choose_stream, open_container
 from pipeline.capture.recordings import split_stream
 from pipeline.capture.source import DecodedFrame, Receipt
 from pipeline.config.models import Camera
@@ -125,6 +123,7 @@ class LiveVideo(OpenVideo):
         self._keyframe_seen = self._keyframe_seen or packet.is_keyframe
         # Before the first keyframe some decoders return garbage.
         frames = self._decoder.frames(packet, receipt) if self._keyframe_seen else []
+        self._pass_on(packet)
         if self._decoder.too_large:
             raise SourceError(f"{self._name}: {self._decoder.too_large}")
         if frames:

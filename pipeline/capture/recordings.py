@@ -9,9 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.capture.decoding import ASSUMED_FPS, OpenVideo
+from pipeline.capture.decoding import ASSUMED_FPS
 from pipeline.capture.images import IMAGE_SUFFIXES, NUMBER, ImageSequence, is_file_with, natural_order, sequence
-from pipeline.capture.source import DecodedFrame, Recording
+from pipeline.capture.open_video import OpenVideo
+from pipeline.capture.source import CodedPacket, DecodedFrame, PacketSink, Recording
 from pipeline.capture.video_file import VIDEO_SUFFIXES, VideoFile
 from pipeline.errors import SourceError
 
@@ -85,6 +86,7 @@ class Playlist:
     """Recordings one after another as one, with continuous times.  Errors are raised after the last of them."""
 
     live = False
+    on_packet: PacketSink | None = None
 
     def __init__(self, paths: list[Path], stream: int | None = None) -> None:
         self._paths, self._stream = paths, stream
@@ -127,8 +129,13 @@ class Playlist:
         if current is not None:
             current.close()
 
+    def _pass_on(self, packet: CodedPacket) -> None:
+        if self.on_packet is not None:
+            self.on_packet(packet)
+
     def _open(self, path: Path) -> Recording:
         recording = open_recording(path, stream=self._stream)
+        recording.on_packet = self._pass_on
         log_other_streams(recording, file=path.name)
         return recording
 

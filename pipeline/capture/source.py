@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ class DecodedFrame:
         ntp_ns: the camera's own UTC, where it reports one.
         decode_ns: time spent on decoding and conversion to RGB.
         intact: False if data is missing from this frame or from one that it was predicted from.
+        stamp_s: the time stamp of its packet (see `CodedPacket`); None without one.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,6 +33,37 @@ class DecodedFrame:
     ntp_ns: int | None
     decode_ns: int
     intact: bool = True
+    stamp_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CodedStream:
+    """A stream of packets of one connection or file, with one frame size.
+
+    Attributes:
+        codec: FFmpeg's name.
+        size_px: width and height.
+        pixel_format: FFmpeg's name; matters for `rawvideo` only.
+        parameters: PyAV's stream with the codec's parameter sets; None where they are in the packets.
+    """
+
+    codec: str
+    size_px: tuple[int, int]
+    pixel_format: str = ""
+    parameters: Any = None
+
+
+class CodedPacket(NamedTuple):
+    """A packet as the source sent it; times in s of the stream's own clock, None if it has no time stamp."""
+
+    stream: CodedStream
+    data: bytes
+    stamp_s: float | None  # presentation
+    decode_stamp_s: float | None
+    is_keyframe: bool
+
+
+PacketSink = Callable[[CodedPacket], None]
 
 
 class Source(Protocol):
@@ -40,10 +72,12 @@ class Source(Protocol):
     Attributes:
         live: True if the newest frame matters, False if every frame does.
         fps: nominal frame rate; 0.0 if unknown.
+        on_packet: called with each packet, in the thread that reads `frames`, before its frame is yielded.
     """
 
     live: bool
     fps: float
+    on_packet: PacketSink | None
 
     @property
     def codec(self) -> str:

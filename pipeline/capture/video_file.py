@@ -12,12 +12,10 @@ from av.error import FFmpegError
 from pipeline.capture.decoding import (
     ASSUMED_FPS,
     Decoder,
-    OpenVideo,
     VideoPacket,
-    choose_stream,
     nominal_fps,
-    open_container,
 )
+from pipeline.capture.open_video import OpenVideo, choose_stream, open_container
 from pipeline.capture.source import DecodedFrame, FramePacer, Receipt, unpaced
 from pipeline.capture.wall_clock import utc_ns
 from pipeline.errors import SourceError
@@ -121,9 +119,9 @@ class VideoFile(OpenVideo):
             self._cut_off = True  # decoding half a packet would discard complete ones in the decoder's queue
             return []
         receipt = pacer(self._sent_s(packet))
-        if self._is_skipped(packet, receipt):
-            return []
-        return self._decoder.frames(packet, receipt)
+        frames = [] if self._is_skipped(packet, receipt) else self._decoder.frames(packet, receipt)
+        self._pass_on(packet)
+        return frames
 
     def _sent_s(self, packet: VideoPacket) -> float:
         """Return when a camera would send this packet: its decoding time, in s from the start."""

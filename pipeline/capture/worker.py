@@ -14,8 +14,10 @@ from functools import partial
 import structlog
 
 from pipeline.capture.camera_health import CameraHealth
+from pipeline.capture.clip_recorder import recorded
 from pipeline.capture.frame_sequence import FrameSequence
 from pipeline.capture.open import open_source
+from pipeline.capture.packet_ring import PacketRing
 from pipeline.capture.reports import CameraReports
 from pipeline.capture.source import Source
 from pipeline.capture.starvation import Blindness
@@ -46,13 +48,16 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     """
     config = control.config
     link = uplink(config, camera)
-    metrics = CaptureMetrics(camera.id)
-    with Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger:
+    metrics, session = CaptureMetrics(camera.id), secrets.token_hex(8)
+    with (
+        Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger,
+        recorded(config, camera, session, metrics) as ring,
+    ):
         # A recording waits until its frames are taken.
         timeout_s = CAPTURE_WATCHDOG_TIMEOUT_S if camera.is_live else math.inf
         heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
-        worker = _CaptureWorker(camera, link, ledger, metrics, stop, heart.progress, bridge_s)
+        worker = _CaptureWorker(camera, session, link, ledger, metrics, stop, heart.progress, bridge_s, ring)
         finish_startup(stop)
         with heart:
             try:
@@ -68,15 +73,16 @@ class _CaptureWorker:
     def __init__(
         self,
         camera: Camera,
+        session: str,
         link: Uplink,
         ledger: Ledger,
         metrics: CaptureMetrics,
         stop: threading.Event,
         progress: Callable[[], None],
         bridge_s: float,
+        ring: PacketRing | None,
     ) -> None:
         """Prepare to capture; `progress` is called regularly: see WATCHDOG_TIMEOUT_S."""
-        session = secrets.token_hex(8)
         started_ns = time.monotonic_ns()
         self._camera = camera
         self._link = link
@@ -85,6 +91,7 @@ class _CaptureWorker:
         self._stop = stop
         self._progress = progress
         self._bridge_s = bridge_s
+        self._ring = ring
         self._sequence = FrameSequence(camera.id, session, camera.band, camera.rate_fps, started_ns)
         self._blind_since_ns = started_ns
         self._health: CameraHealth | None = None  # of the current connection, from its first frame on
@@ -195,12 +202,17 @@ class _CaptureWorker:
         """Yield the source's frames as frames of this session, and whether each is intact."""
         self._sequence.reconnect()
         counted = 0
+        if self._ring is not None:
+            self._ring.disconnected()
+            source.on_packet = self._ring.append
         try:
             for decoded in source.frames():
                 self._progress()
                 counted = self._count_lost(source.lost, counted)
                 frame = self._sequence.frame(decoded, live=source.live)
                 if frame is not None:
+                    if self._ring is not None:
+                        self._ring.locate(decoded.stamp_s, frame.ref.pts_s)
                     self._metrics.captured(frame.ref)
                     yield frame, Stamps(decode_ns=decoded.decode_ns), decoded.intact
         finally:

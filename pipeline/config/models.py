@@ -170,14 +170,37 @@ class StoreConfig(_Section):
 
 
 class RetentionConfig(_Section):
-    """Automatic deletion: snapshots first, then old events, tracks and closed alerts; never open alerts."""
+    """Automatic deletion: snapshots and clips first, then old events, tracks and closed alerts; never open alerts."""
 
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Maximum age in days."""
     max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
-    """Maximum total size of snapshots, store and `events.jsonl`, in GB."""
+    """Maximum total size of snapshots, clips, store and `events.jsonl`, in GB."""
     min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Disk space to keep free, in GB; default: 2, or a tenth of the disk where it is smaller than 20 GB."""
+
+
+class RecordingConfig(_Section):
+    """Clips of alerts, from each camera's own packets, in the run folder's `clips`; see [Recording](recording.md)."""
+
+    enabled: bool = True
+    """Keep the newest packets of each camera in memory, and write a clip of each alert."""
+    pre_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """Time before the first detection of an alert's track, in seconds; the clip starts at a keyframe before it."""
+    post_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """Time after the end of an alert, in seconds."""
+    max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    """Maximum length of a clip, from `pre_s` before the first detection on, in seconds; must exceed `pre_s`."""
+    max_mb: Annotated[float, Field(ge=1, le=4096)] = 32.0
+    """Maximum memory per camera, in MB."""
+
+    @field_validator("max_s")
+    @classmethod
+    def _reaches_the_first_detection(cls, max_s: float, info: ValidationInfo) -> float:
+        pre_s = info.data.get("pre_s", 0.0)
+        if max_s <= pre_s:
+            raise ValueError(f"must be greater than recording.pre_s ({pre_s:g})")
+        return max_s
 
 
 class Address(_Section):
@@ -279,6 +302,7 @@ class Config(_Section):
     link: Link | None = None
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
+    recording: RecordingConfig = RecordingConfig()
     metrics: Address = Address(port=9464)
     """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
@@ -360,6 +384,15 @@ class Config(_Section):
     def snapshots_path(self) -> Path:
         """Folder of the alerts' snapshots."""
         return self.run_dir / "snapshots"
+
+    @property
+    def clips_path(self) -> Path:
+        """Folder of the alerts' clips."""
+        return self.run_dir / "clips"
+
+    def is_recorded(self, camera: Camera) -> bool:
+        """Return whether alerts of a camera have clips; those of edge hosts have none yet."""
+        return self.recording.enabled and camera.host is None
 
     @property
     def spill_path(self) -> Path:

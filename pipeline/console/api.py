@@ -7,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TypeVar, cast
 
 import msgspec
@@ -25,11 +26,13 @@ from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
 from pipeline.store import reviews
+from pipeline.store.clips import ClipRecord, read_record, record_path, video_path
 from pipeline.store.store import Alert, StoreReader
 from pipeline.types import DismissReason, Event, Track
 
 T = TypeVar("T")
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.(jpg|jpeg|png|webp)")
+ALERT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_NAME_LENGTH = 200
 MAX_BODY_BYTES = 4096  # except uploads
 BODY_TIMEOUT_S, UPLOAD_TIMEOUT_S = 10.0, 300.0  # for the complete body
@@ -61,6 +64,12 @@ class Tracks(msgspec.Struct, frozen=True):
     """Reply with tracks."""
 
     tracks: list[Track]
+
+
+class AlertClip(msgspec.Struct, frozen=True):
+    """Reply with the record of an alert's clip; null: there is none yet."""
+
+    clip: ClipRecord | None
 
 
 class Dismissal(msgspec.Struct, frozen=True):
@@ -156,6 +165,23 @@ class Api:
         if len(name) > MAX_NAME_LENGTH or not SNAPSHOT_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "no such snapshot")
         return FileResponse(path, headers=UNCHANGING)
+
+    async def clip(self, request: Request) -> Response:
+        """Return the clip of an alert, or the range of bytes that is requested."""
+        alert, folder = request.path_params["alert"], self._site.config.clips_path
+        path = video_path(folder, alert)
+        if not ALERT_ID.fullmatch(alert) or path.is_symlink() or not path.is_file():
+            raise HTTPException(404, "no clip of this alert; it is written when the alert has ended")
+        return FileResponse(path, headers=UNCHANGING)
+
+    async def clip_record(self, request: Request) -> Response:
+        """Return what the clip of an alert holds."""
+        alert = request.path_params["alert"]
+        clip: ClipRecord | None = None
+        if ALERT_ID.fullmatch(alert):
+            with suppress(OSError, ValueError):  # there is none, or no longer
+                clip = await run_in_threadpool(read_record, record_path(self._site.config.clips_path, alert))
+        return json_response(AlertClip(clip))
 
     async def latency(self, request: Request) -> Response:
         """Return latency and losses over a time window."""

@@ -57,6 +57,8 @@ ENDPOINTS = (
         body=api.Dismissal,
         answer=Alert,
     ),
+    Endpoint("GET", "/alerts/{alert}/clip", "clip", "Clip of an ended alert.", answer="video/mp4"),
+    Endpoint("GET", "/alerts/{alert}/clip.json", "clip_record", "What that clip holds.", answer=api.AlertClip),
     Endpoint(
         *("GET", "/events", "events", "The newest events, or those after one; oldest first."),
         query="limit=1..1000, after=ID",

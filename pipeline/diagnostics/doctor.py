@@ -11,7 +11,7 @@ from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config.models import Config, Tls
 from pipeline.console import certificate
 from pipeline.diagnostics.system import describe_machine
-from pipeline.store.daily_cost import describe_cost, describe_retention
+from pipeline.store.daily_cost import describe_cost, describe_recording, describe_retention
 
 DECODERS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
 FORMATS = ("rtsp", "video4linux2,v4l2", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")  # FFmpeg's names
@@ -50,6 +50,7 @@ def describe(path: Path, config: Config) -> str:
         f"  engine: {config.model.engine} on {config.model.device}",
         f"  objective: capture to track within {config.objective.capture_to_track_ms:g} ms",
         f"  store: {config.store_path}",
+        f"  recording: {describe_recording(config)}",
         f"  retention: {describe_retention(config)}",
         f"  storage: {describe_cost(config)}",
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",

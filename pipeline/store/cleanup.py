@@ -1,8 +1,8 @@
 """Retention thread: delete what `pipeline.store.retention` plans.
 
-In: the store, the snapshots and the free space of their disks.  Out: deleted snapshots and rows, and a smaller store.
-Open alerts (active or not acknowledged) keep their rows and snapshots.  Transactions are short, so that the store's
-writer never waits long.
+In: the store, the snapshots and clips, and the free space of their disks.  Out: deleted files and rows, and a smaller
+store.  Open alerts (active or not acknowledged) keep their rows and snapshots, and active ones their clips.
+Transactions are short, so that the store's writer never waits long.
 """
 
 import os
@@ -12,15 +12,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from pipeline.config.models import Config
+from pipeline.store.clips import alert_of
 from pipeline.store.metrics import StoreMetrics
-from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
+from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, Limits, Rows, StoredFile, plan
 from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
 from pipeline.store.statements import (
     DELETABLE_EVENTS,
@@ -42,6 +43,7 @@ MAX_ROWS = 20_000  # per run
 VACUUM_PAGES = 500  # per statement
 NEVER_DELIVERED = 2**62
 STOP_S = 1.0
+SNAPSHOT = ".jpg"
 
 
 class Retention:
@@ -53,6 +55,7 @@ class Retention:
         self._limits = Limits(limits.days, round(limits.max_gb * GB), free_bytes)
         self._store_path = config.store_path
         self._snapshots = config.snapshots_path
+        self._clips = config.clips_path
         self._run_dir = config.run_dir
         self._metrics = metrics
         self._sinks = sinks
@@ -85,7 +88,7 @@ class Retention:
             pause_s = min(MAX_PAUSE_S, max(PERIOD_S, IDLE_RATIO * run_s)) if complete else run_s
 
     def run_once(self, now_ns: int) -> bool:
-        """Delete up to MAX_ROWS rows and all planned snapshots.
+        """Delete up to MAX_ROWS rows and all planned files.
 
         Returns:
             False where there is more to delete.
@@ -98,15 +101,15 @@ class Retention:
             delivered = self._delivered(connection)
             inventory = self._inventory(connection, now_ns)
             chosen = plan(inventory, self._limits)
-            if chosen.excess_bytes:  # deleting snapshots is not enough
+            if chosen.excess_bytes:  # deleting files is not enough
                 chosen = plan(replace(inventory, rows=_rows(connection, delivered)), self._limits)
-        freed_bytes = self._delete_snapshots(chosen)  # first: a full disk may prevent writing the store
+        freed_bytes = self._delete_files(chosen)  # first: a full disk may prevent writing the store
         with failures(self._store_path), closing(open_writable(self._store_path, BUSY_TIMEOUT_S)) as connection:
             self._forget_snapshots(connection)
             deleted = self._delete_rows(connection, chosen, delivered)
             freed_bytes += self._shrink(connection) if deleted else 0
-        if chosen.snapshots or deleted:
-            self._log.info("retention deleted", snapshots=len(chosen.snapshots), rows=deleted, freed_bytes=freed_bytes)
+        if chosen.files or deleted:
+            self._log.info("retention deleted", files=len(chosen.files), rows=deleted, freed_bytes=freed_bytes)
         complete = deleted < MAX_ROWS
         self._metrics.excess_bytes.set(chosen.excess_bytes)
         self._metrics.retention_run.set(now_ns / 1e9)
@@ -119,33 +122,44 @@ class Retention:
 
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
         """Return what may be deleted, without rows: counting them is slower."""
-        kept, closed = set[str](), set[str]()
-        for alert, snapshot, is_open in connection.execute(SNAPSHOTS):
-            (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg"))
-        files = list(_files(self._snapshots))
+        kept, closed, ended = (
+            set[str](),
+            set[str](),
+            set[str](),
+        )  # names of snapshots, and ids of alerts for their clips
+        for alert, snapshot, is_open, is_active in connection.execute(SNAPSHOTS):
+            (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg", alert))
+            if is_open and not is_active:
+                ended.add(alert)
+        files = sorted([*_snapshots(self._snapshots), *_clips(self._clips)], key=lambda file: file.time_ns)
         deletable = [
             file for file in files if file.name not in kept and (file.name in closed or file.time_ns < now_ns - DAY_NS)
-        ]  # a snapshot without an alert may belong to an event that is not stored yet
+        ]  # a file without an alert may belong to an event that is not stored yet
         events_bytes = sum(path.stat().st_size for path in self._run_dir.glob("events.jsonl*"))
-        snapshots_bytes = sum(file.size_bytes for file in files)
+        files_bytes = sum(file.size_bytes for file in files)
         return Inventory(
             now_ns,
-            snapshots_bytes + events_bytes + live_bytes(connection),
-            sorted(deletable, key=lambda file: file.time_ns),
+            files_bytes + events_bytes + live_bytes(connection),
+            deletable,
+            [file for file in files if file.name in ended],
             (),
             _disk(self._snapshots if self._snapshots.exists() else self._run_dir),
             _disk(self._store_path.parent),
         )
 
-    def _delete_snapshots(self, chosen: DeletionPlan) -> int:
+    def _delete_files(self, chosen: DeletionPlan) -> int:
         freed_bytes = 0
-        for snapshot in chosen.snapshots:
+        for file in chosen.files:
             if self._stop.is_set():
                 break
-            (self._snapshots / snapshot.name).unlink(missing_ok=True)
-            freed_bytes += snapshot.size_bytes
-            self._metrics.deleted_bytes.inc(snapshot.size_bytes)
-            self._deleted_names.append(snapshot.name)
+            if file.name.endswith(SNAPSHOT):
+                (self._snapshots / file.name).unlink(missing_ok=True)
+                self._deleted_names.append(file.name)
+            else:
+                for path in self._clips.glob(f"{file.name}.*"):
+                    path.unlink(missing_ok=True)
+            freed_bytes += file.size_bytes
+            self._metrics.deleted_bytes.inc(file.size_bytes)
         return freed_bytes
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
@@ -198,14 +212,31 @@ def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:
     return [Rows(end_ns, round(count * row_bytes)) for end_ns, count in sorted(counts.items())]
 
 
-def _files(folder: Path) -> Iterator[StoredSnapshot]:
+def _snapshots(folder: Path) -> Iterator[StoredFile]:
+    for name, about in _files(folder):
+        if name.endswith(SNAPSHOT):
+            yield StoredFile(name, about.st_blocks * 512, about.st_mtime_ns)
+
+
+def _clips(folder: Path) -> list[StoredFile]:
+    """Return each alert's clip with its record as one file, whose name is the alert's id."""
+    clips: dict[str, StoredFile] = {}
+    for name, about in _files(folder):
+        alert = alert_of(name)
+        if alert:
+            _, size_bytes, time_ns = clips.get(alert, (alert, 0, 0))
+            clips[alert] = StoredFile(alert, size_bytes + about.st_blocks * 512, max(time_ns, about.st_mtime_ns))
+    return list(clips.values())
+
+
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(".jpg") and entry.is_file(follow_symlinks=False):
-                about = entry.stat(follow_symlinks=False)
-                yield StoredSnapshot(entry.name, about.st_blocks * 512, about.st_mtime_ns)
+            with suppress(FileNotFoundError):  # a clip that was just completed has another name
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.name, entry.stat(follow_symlinks=False)
 
 
 def _disk(folder: Path) -> Disk:

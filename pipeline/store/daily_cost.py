@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.config.models import Config
 from pipeline.errors import StoreError
+from pipeline.store.clips import VIDEO
 from pipeline.store.retention import DAY_NS
 from pipeline.store.schema import failures, live_bytes, open_readonly
 from pipeline.store.statements import ACTIVITY
@@ -21,6 +22,8 @@ ALERTS_PER_DAY = 50  # estimate per camera
 ALERT_BYTES = 3_000  # in the store, with its two events and its track
 EVENTS_FILE_BYTES = 1_500  # its two lines in events.jsonl
 SNAPSHOT_BYTES = 100_000  # at 640x512 pixels; about 400,000 at 1920x1080
+CLIP_BYTES_S = 500_000  # H.264 of 4 Mbit/s, as usual at 1920x1080
+ALERT_S = 10  # from first detection to end
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,17 @@ def describe_cost(config: Config) -> str:
         daily_bytes = measured.daily_bytes
         basis = f"measured in {config.run_dir}: {measured.alerts} alerts in the last {measured.days:.1f} days"
     else:
-        daily_bytes = len(config.cameras) * ALERTS_PER_DAY * (ALERT_BYTES + EVENTS_FILE_BYTES + SNAPSHOT_BYTES)
+        recorded = sum(config.is_recorded(camera) for camera in config.cameras)
+        clip_bytes = _clip_bytes(config)
+        daily_bytes = ALERTS_PER_DAY * (
+            len(config.cameras) * (ALERT_BYTES + EVENTS_FILE_BYTES + SNAPSHOT_BYTES) + recorded * clip_bytes
+        )
         basis = (
             f"estimate: {ALERTS_PER_DAY} alerts per camera, each {SNAPSHOT_BYTES // 1000} kB of snapshot and "
             f"{(ALERT_BYTES + EVENTS_FILE_BYTES) / 1000:g} kB of events and tracks"
         )
+        if recorded:
+            basis += f", and {_size(clip_bytes)} of clip at 4 Mbit/s"
     kept_bytes = daily_bytes * config.retention.days
     return f"about {_size(daily_bytes)} per day, {_size(kept_bytes)} in {config.retention.days:g} days ({basis})"
 
@@ -53,6 +62,24 @@ def describe_retention(config: Config) -> str:
     limits = config.retention
     free = "2 GB (a tenth of a smaller disk)" if limits.min_free_gb is None else f"{limits.min_free_gb:g} GB"
     return f"{limits.days:g} days, at most {limits.max_gb:g} GB, at least {free} of the disk free; open alerts are kept"
+
+
+def describe_recording(config: Config) -> str:
+    """Describe which alerts have clips, and how long they are."""
+    settings = config.recording
+    if not settings.enabled:
+        return "off"
+    away = [camera.id for camera in config.cameras if not config.is_recorded(camera)]
+    exception = f"; not of cameras on edge hosts: {', '.join(away)}" if away else ""
+    return (
+        f"a clip of each alert, from {settings.pre_s:g} s before to {settings.post_s:g} s after it, at most "
+        f"{settings.max_s:g} s; up to {settings.max_mb:g} MB of memory per camera{exception}"
+    )
+
+
+def _clip_bytes(config: Config) -> float:
+    settings = config.recording
+    return CLIP_BYTES_S * min(settings.pre_s + ALERT_S + settings.post_s, settings.max_s)
 
 
 def _measure(config: Config) -> Measured | None:
@@ -68,13 +95,16 @@ def _measure(config: Config) -> Measured | None:
     days = (now_ns - max(first_ns or now_ns, since_ns)) / DAY_NS
     if days < MIN_DAYS or not recent:
         return None
-    snapshots_bytes = alerts * _mean_bytes(config.snapshots_path)  # some may have been deleted since
-    return Measured(days, alerts, (store_bytes + snapshots_bytes + line_bytes) / days)
+    # Some files may have been deleted since.
+    files_bytes = alerts * _mean_bytes(config.snapshots_path, "*.jpg", SNAPSHOT_BYTES)
+    if config.recording.enabled:
+        files_bytes += alerts * _mean_bytes(config.clips_path, f"*{VIDEO}", 0)
+    return Measured(days, alerts, (store_bytes + files_bytes + line_bytes) / days)
 
 
-def _mean_bytes(folder: Path) -> float:
-    sizes_bytes = [path.stat().st_blocks * 512 for path in folder.glob("*.jpg")] if folder.is_dir() else []
-    return sum(sizes_bytes) / len(sizes_bytes) if sizes_bytes else SNAPSHOT_BYTES
+def _mean_bytes(folder: Path, pattern: str, default_bytes: float) -> float:
+    sizes_bytes = [path.stat().st_blocks * 512 for path in folder.glob(pattern)] if folder.is_dir() else []
+    return sum(sizes_bytes) / len(sizes_bytes) if sizes_bytes else default_bytes
 
 
 def _size(size_bytes: float) -> str:

@@ -1,4 +1,4 @@
-"""Metrics of the store, its snapshots and retention."""
+"""Metrics of the store, snapshots, clips and retention."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -7,6 +7,10 @@ STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
 # damaged: undelivered, in a store that was damaged or removed; expired: undelivered when retention deleted them.
 EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
 SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
+# disk: not writable; codec: not in MP4; empty: no packet in memory; overload: too many clips at once;
+# session, killed: the capture worker was replaced before the clip began, or before anything of it was written.
+CLIP_LOSSES = ("disk", "codec", "empty", "overload", "session", "killed")
+UNREQUESTED = "unrequested"  # the track worker could not reach the capture worker
 
 
 class StoreMetrics:
@@ -39,3 +43,30 @@ class StoreMetrics:
             self.lost.labels(cause)
         for cause in SNAPSHOT_LOSSES:
             self.snapshots_lost.labels(cause)
+
+
+class ClipMetrics:
+    """Metrics of a camera's clips and of the packets in memory, in its capture worker."""
+
+    def __init__(self, camera: str, registry: CollectorRegistry) -> None:
+        per_camera, text = ["camera"], "Clips written, incomplete ones included."
+        self.written = Counter("dasnet_clips_written", text, per_camera, registry=registry).labels(camera)
+        text = "Clips that were cut off, or in which the first detection or other packets are missing."
+        self.incomplete = Counter("dasnet_clips_incomplete", text, per_camera, registry=registry).labels(camera)
+        self._lost = clips_lost(registry)
+        text = "Time between the oldest and the newest packet in memory."
+        self.ring_s = Gauge("dasnet_recording_ring_seconds", text, per_camera, registry=registry).labels(camera)
+        text = "Memory of the newest packets."
+        self.ring_bytes = Gauge("dasnet_recording_ring_bytes", text, per_camera, registry=registry).labels(camera)
+        self._camera = camera
+        for cause in CLIP_LOSSES:
+            self._lost.labels(camera, cause)
+
+    def lost(self, cause: str) -> None:
+        """Count an alert without a clip."""
+        self._lost.labels(self._camera, cause).inc()
+
+
+def clips_lost(registry: CollectorRegistry) -> Counter:
+    """Return the counter of alerts without a clip, which two workers have."""
+    return Counter("dasnet_clips_lost", "Alerts without a clip, by cause.", ["camera", "cause"], registry=registry)

@@ -1,7 +1,9 @@
 """What retention deletes, by age, total size and free disk space.  Pure.
 
 In: an inventory of what may be deleted, and the free space.  Out: which snapshots to delete, and up to which time
-events, tracks and closed alerts.  Snapshots are deleted first, oldest first; whatever has expired is always deleted.
+events, tracks and closed alerts.  Snapshots and clips are deleted first, the oldest first; whatever has expired is
+always deleted.  Clips of alerts that ended and wait for a person go next, only if space is short: they are the largest
+files, and a disk that they fill would stop the store.
 """
 
 from collections.abc import Sequence
@@ -28,8 +30,8 @@ class Limits:
         return min(DEFAULT_FREE_BYTES, round(DEFAULT_FREE_SHARE * disk_bytes))
 
 
-class StoredSnapshot(NamedTuple):
-    """A snapshot file."""
+class StoredFile(NamedTuple):
+    """A snapshot, or a clip with its record."""
 
     name: str
     size_bytes: int
@@ -58,9 +60,10 @@ class Inventory:
 
     now_ns: int
     used_bytes: int  # everything that counts towards `max_gb`, deletable or not
-    snapshots: Sequence[StoredSnapshot]  # deletable ones, oldest first
-    rows: Sequence[Rows]  # likewise
-    snapshots_disk: Disk
+    files: Sequence[StoredFile]  # deletable ones, oldest first
+    reserve: Sequence[StoredFile]  # likewise, only where space is short
+    rows: Sequence[Rows]  # deletable ones, oldest first
+    files_disk: Disk
     store_disk: Disk
 
 
@@ -68,7 +71,7 @@ class Inventory:
 class DeletionPlan:
     """What to delete, and what remains above the limits."""
 
-    snapshots: tuple[StoredSnapshot, ...]
+    files: tuple[StoredFile, ...]
     before_ns: int  # delete rows before this time
     expired_ns: int  # before this time, delete rows that were not delivered, too
     excess_bytes: int  # above the limits after the deletion
@@ -92,20 +95,21 @@ class _Excess:
 
 def plan(inventory: Inventory, limits: Limits) -> DeletionPlan:
     """Choose what to delete to keep the limits."""
-    snapshots, store = inventory.snapshots_disk, inventory.store_disk
+    files, store = inventory.files_disk, inventory.store_disk
     excess = _Excess(
         inventory.used_bytes - limits.max_bytes,
-        {disk.device: limits.free_bytes(disk.total_bytes) - disk.free_bytes for disk in (snapshots, store)},
+        {disk.device: limits.free_bytes(disk.total_bytes) - disk.free_bytes for disk in (files, store)},
     )
     expired_ns = before_ns = inventory.now_ns - round(limits.days * DAY_NS)
     for rows in inventory.rows:
         if rows.end_ns <= expired_ns:
             excess.free(rows.size_bytes, store.device)
     deleted = []
-    for snapshot in inventory.snapshots:
-        if snapshot.time_ns < expired_ns or not excess.is_freed_on(snapshots.device):
-            deleted.append(snapshot)
-            excess.free(snapshot.size_bytes, snapshots.device)
+    for stored, expiring_ns in ((inventory.files, expired_ns), (inventory.reserve, 0)):
+        for file in stored:
+            if file.time_ns < expiring_ns or not excess.is_freed_on(files.device):
+                deleted.append(file)
+                excess.free(file.size_bytes, files.device)
     for rows in inventory.rows:
         if rows.end_ns > expired_ns and not excess.is_freed_on(store.device):
             before_ns = rows.end_ns

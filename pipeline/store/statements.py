@@ -35,7 +35,7 @@ FORGET_SNAPSHOT = "UPDATE alerts SET snapshot = NULL WHERE snapshot = ?"
 _OPEN = "(alerts.state = 'active' OR alerts.acknowledged_utc_ns IS NULL)"
 _MINUTE_NS = 60_000_000_000
 _TRACK_OF_EVENT = "json_extract(CAST(events.payload AS TEXT), '$.track.ulid')"
-SNAPSHOTS = f"SELECT id, snapshot, {_OPEN} FROM alerts"
+SNAPSHOTS = f"SELECT id, snapshot, {_OPEN}, state = 'active' FROM alerts"
 EVENTS_BY_MINUTE = f"""
 SELECT (time_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM events WHERE row <= ?
 AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT} AND {_OPEN}) GROUP BY 1

@@ -10,7 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, StoreMetrics
+from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, UNREQUESTED, ClipMetrics, StoreMetrics, clips_lost
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
 from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
@@ -101,6 +101,7 @@ class CaptureMetrics(FrameWorkerMetrics):
     def __init__(self, camera: str) -> None:
         super().__init__(f"capture-{camera}")
         self._camera = camera
+        self.clips = ClipMetrics(camera, self.registry)
         self._clock = ClockDriftMonitor()
         self._offset = self._gauge(
             "dasnet_clock_offset_seconds", "This host's clock minus the camera's, including the network delay."
@@ -162,6 +163,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
         self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered to a sink.", ["sink"])
+        self.clips_lost = clips_lost(self.registry)
         self.store = StoreMetrics(self.registry)
         self._cameras: frozenset[str] = frozenset()
         self.watch(frozenset(cameras))
@@ -174,12 +176,13 @@ class TrackingMetrics(FrameWorkerMetrics):
         Prometheus shows the first increase only of a series that existed before it.
         """
         initial = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
-        others = (self._camera_to_track, self._age, self.distractors, self.alerts)
+        others = (self._camera_to_track, self._age, self.distractors, self.alerts, self.clips_lost)
         for camera in cameras - self._cameras:
             for metric in initial:
                 metric.labels(camera)
             for severity in (Severity.ALARM, Severity.WARNING):
                 self.alerts.labels(camera, severity)
+            self.clips_lost.labels(camera, UNREQUESTED)
         for camera in self._cameras - cameras:
             for metric in (*initial, *others):
                 metric.remove_by_labels({"camera": camera})

@@ -27,6 +27,7 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
+from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.policies import orientations_of, policies_of
 from pipeline.tracking.stage import TrackStage
@@ -91,6 +92,7 @@ class _TrackWorker:
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
+        self._clips = ClipRequests(config, metrics)
 
     def run(self) -> None:
         poller = zmq.Poller()
@@ -111,6 +113,7 @@ class _TrackWorker:
             self._close(camera)
         for socket in (self._results, self._live):
             socket.close()
+        self._clips.close()
         if self._edge_hosts is not None:
             self._edge_hosts.close()
 
@@ -122,6 +125,7 @@ class _TrackWorker:
         for name in removed:
             self._close(name)
         self._metrics.watch(cameras)
+        self._clips.watch(config)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
         if self._edge_hosts is not None:
@@ -195,6 +199,7 @@ class _TrackWorker:
     def _append(self, events: Sequence[Event]) -> None:
         if events:
             self._metrics.count(events)
+            self._clips.send(events)
             self._writer.append(events)
 
     def _close(self, camera: str) -> None:

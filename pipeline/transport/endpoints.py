@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Bound by the segmentation worker, the track worker (two) and the supervisor (two)."""
+    """Bound by the segmentation worker, the track worker (two), the supervisor (two) and each capture worker."""
 
     segmentation: str = "ipc://segmentation.sock"  # DEALER/ROUTER: frames and credit
     results: str = "ipc://results.sock"  # PUSH/PULL: detections, camera states
     live: str = "ipc://live.sock"  # PUB/SUB: previews and tracks for the console
     heartbeat: str = "ipc://heartbeat.sock"  # PUSH/PULL: heartbeats with metrics
     reload: str = "ipc://reload.sock"  # REQ/REP: `dasnet reload`
+
+    @staticmethod
+    def clips(camera: str) -> str:
+        """Return the socket of a camera's capture worker: PUSH/PULL, requests for clips."""
+        return f"ipc://clips-{camera}.sock"

@@ -95,6 +95,16 @@ class LedgerCopy(msgspec.Struct, tag="ledger"):
     words: bytes
 
 
+class ClipRequest(msgspec.Struct, tag="clip"):
+    """track worker -> capture: record an alert; sent again with `end_pts_s` at the alert's end."""
+
+    camera: str
+    session: str
+    alert: str
+    first_pts_s: float  # of the first detection
+    end_pts_s: float | None = None
+
+
 class Result(msgspec.Struct, tag="result"):
     """segmentation -> track worker, with one buffer: a JPEG of the frame, possibly empty."""
 
@@ -135,6 +145,7 @@ Message = (
     | TimeRequest
     | TimeReply
     | LedgerCopy
+    | ClipRequest
     | Result
     | CameraState
     | Heartbeat
@@ -144,6 +155,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 _PREFIX = bytes([0xDA, VERSION])
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_ALERT = re.compile(r"[A-Za-z0-9_-]{1,64}")  # names a file
 
 
 def encode(message: Message, *buffers: Any) -> list[Any]:
@@ -192,6 +204,12 @@ def _check(message: Message) -> None:
         case TimeRequest() | TimeReply():
             _check_session(message.session)
             _check_numbers(message.asked_ns, message.said_ns if isinstance(message, TimeReply) else 0)
+        case ClipRequest():
+            _check_session(message.session)
+            _check_time(message.first_pts_s)
+            _check_time(message.end_pts_s or 0.0)
+            if not _ALERT.fullmatch(message.alert):
+                raise WireError(f"alert {message.alert[:40]!r}: must match {_ALERT.pattern}")
         case CreditRequest() | Credit() | EndOfStream() | LedgerCopy():
             _check_session(message.session)
 

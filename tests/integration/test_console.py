@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
+from support.clips import video
 from support.console_site import (
     HEIGHT,
     SECRET,
@@ -42,6 +43,7 @@ from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
 from pipeline.errors import ConfigError, WireError
+from pipeline.store.clips import ClipRecord, record_path, write_record
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Alert, Store
 from pipeline.transport.listener import listen
@@ -141,6 +143,31 @@ def test_an_alert_appears_with_its_snapshot_is_followed_and_ends(page: Page, sit
     expect(page.locator("#ended li")).to_contain_text("Ended")
     expect(page.locator("#active li")).to_have_count(0)
     expect(page.locator("#tracks")).to_contain_text("lost")
+
+
+def test_an_alert_s_clip_is_linked_and_served_in_ranges(page: Page, site: Site) -> None:
+    opened = event(CONFIRMED, track(43), time_utc_ns=time.time_ns())
+    lost = event(LOST, track(43, state=TrackState.LOST), alert=opened.id, time_utc_ns=time.time_ns())
+    url = f"/api/v1/alerts/{opened.id}/clip"
+    site.store.append([opened, lost])
+    assert site.get(url).status_code == 404 and site.get(f"{url}.json").json() == {"clip": None}
+    folder = site.config.clips_path
+    folder.mkdir()
+    content = video(folder / f"{opened.id}.mp4").read_bytes()
+    record = ClipRecord(
+        opened.id, "north", "s1", 3.0, "h264", (160, 128), 1.0, 1.0, 13.0, reason="the disk was too slow"
+    )
+    write_record(record_path(folder, opened.id), record)
+    answer = site.get(url, range="bytes=10-19")
+    assert (answer.status_code, answer.content) == (206, content[10:20])
+    assert answer.headers["content-type"] == "video/mp4" and site.get(url).content == content
+    assert site.get(f"{url}.json").json()["clip"]["first_detection_pts_s"] == 3.0
+    page.locator(f'[data-key="{opened.id}"] button').first.click()
+    expect(page.locator("dialog")).to_contain_text("12 s, incomplete: the disk was too slow")
+    with page.expect_popup() as opening:
+        page.locator("dialog").get_by_role("link", name="12 s").click()
+    assert opening.value.evaluate("document.querySelector('video') !== null"), "the browser plays it"
+    opening.value.close()
 
 
 def test_a_camera_is_enlarged_and_its_state_is_told(page: Page, site: Site) -> None:
@@ -293,6 +320,11 @@ def test_path_traversal_is_refused(site: Site) -> None:
     ):  # fmt: skip
         status, body = raw_status(site, f"/api/v1/snapshots/{name}")
         assert status in (404, 307) and b"secret" not in body, name
+    for alert in ("..%2fabove", "%2e%2e", "a" * 300, "a%00", "..%2fstore.sqlite"):
+        status, body = raw_status(site, f"/api/v1/alerts/{alert}/clip")
+        assert status in (404, 307) and b"secret" not in body, alert
+        status, body = raw_status(site, f"/api/v1/alerts/{alert}/clip.json")
+        assert status in (404, 307) or body == b'{"clip":null}', alert
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
         assert raw_status(site, path)[0] == 404, path
 

@@ -8,6 +8,20 @@ const REASONS = {bird: "Bird", aircraft: "Aircraft", insect: "Insect", reflectio
 const byId = (id) => document.getElementById(id);
 export const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
 
+// A link to the alert's clip, once there is one.
+function clipElement({id, state}) {
+  const path = `/alerts/${encodeURIComponent(id)}/clip`;
+  const element = make("span", {}, state === "active" ? "when the alert has ended" : "none");
+  const show = ({clip}) => {
+    if (clip === null) return;
+    const length = `${Math.round(clip.last_pts_s - clip.first_pts_s)} s`;
+    const link = make("a", {href: `/api/v1${path}`, target: "_blank"}, length);
+    element.replaceChildren(link, clip.reason && `, incomplete: ${clip.reason}`);
+  };
+  request(`${path}.json`).then(show, (error) => element.replaceChildren(error.message));
+  return element;
+}
+
 // The updated alert arrives through the event stream, as in every browser.
 export function review(id, verdict, reason) {
   const body = reason && JSON.stringify({reason});
@@ -16,6 +30,7 @@ export function review(id, verdict, reason) {
 
 export class Details {
   #shown = null; // the alert
+  #clip = null; // the element that links to its clip
 
   constructor(showCamera) {
     this.showCamera = showCamera;
@@ -29,6 +44,7 @@ export class Details {
       ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
       : make("p", {className: "empty"}, "No snapshot.");
     byId("details-image").replaceChildren(image);
+    this.#clip = clipElement(alert);
     this.#showReview();
     this.#showFacts();
     byId("details").showModal();
@@ -93,6 +109,7 @@ export class Details {
       ...when("Dismissed", alert.dismissed_utc_ns),
       ["Score", score(alert.score)],
       ["Evidence", evidence(alert.evidence).join(", ") || "none"],
+      ["Clip", this.#clip],
       ["Alert", make("code", {}, alert.id)],
       ["Track", make("code", {}, alert.track)],
       ["Camera", make("span", {}, `${alert.camera} `, show)],

@@ -25,4 +25,5 @@ def test_a_silent_worker_counts_as_down_before_it_is_killed() -> None:
 
 def test_a_worker_exits_by_itself_before_the_supervisor_kills_it() -> None:
     drained_s = sum(timeouts.TRACKING_DRAIN_TIMEOUTS_S.values())
+    assert timeouts.CLIP_DRAIN_TIMEOUT_S < timeouts.WORKER_EXIT_TIMEOUT_S
     assert drained_s < timeouts.WORKER_EXIT_TIMEOUT_S < timeouts.WORKER_STOP_TIMEOUT_S

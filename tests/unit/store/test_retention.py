@@ -15,12 +15,13 @@ from support.disks import fill, needs_mount, small_disk
 from support.events import CONFIRMED, LOST, event, track
 
 from pipeline.config.file import load
-from pipeline.config.models import Config
+from pipeline.config.models import Config, RecordingConfig
 from pipeline.diagnostics.doctor import describe
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.cleanup import Retention
 from pipeline.store.daily_cost import describe_cost
-from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
+from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredFile, plan
+from pipeline.store.schema import live_bytes, open_readonly
 from pipeline.store.store import Store, StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, EventKind, TrackState
@@ -33,8 +34,8 @@ OFF = Limits(days=36500, max_bytes=10**15, min_free_bytes=0)
 # Plan
 
 
-def snapshot(age_days: float, size_bytes: int = 100) -> StoredSnapshot:
-    return StoredSnapshot(f"{age_days}.jpg", size_bytes, round(NOW_NS - age_days * DAY_NS))
+def snapshot(age_days: float, size_bytes: int = 100) -> StoredFile:
+    return StoredFile(f"{age_days}.jpg", size_bytes, round(NOW_NS - age_days * DAY_NS))
 
 
 def rows(age_days: float, size_bytes: int = 100) -> Rows:
@@ -43,12 +44,14 @@ def rows(age_days: float, size_bytes: int = 100) -> Rows:
 
 def inventory(used_bytes: int = 0, disk: Disk = PLENTY, store_disk: Disk | None = None) -> Inventory:
     snapshots = [snapshot(age) for age in (50, 40, 20, 10)]
-    return Inventory(NOW_NS, used_bytes, snapshots, [rows(age) for age in (60, 45, 15, 5)], disk, store_disk or disk)
+    return Inventory(
+        NOW_NS, used_bytes, snapshots, [], [rows(age) for age in (60, 45, 15, 5)], disk, store_disk or disk
+    )
 
 
 def chosen(limits: Limits, stock: Inventory) -> tuple[list[str], float, int]:
     made = plan(stock, limits)
-    return [each.name for each in made.snapshots], (NOW_NS - made.before_ns) / DAY_NS, made.excess_bytes
+    return [each.name for each in made.files], (NOW_NS - made.before_ns) / DAY_NS, made.excess_bytes
 
 
 def test_by_age_all_that_is_older() -> None:
@@ -91,14 +94,14 @@ def test_never_more_than_needed_and_never_less_than_possible(
     images: list[tuple[float, int]], times: list[tuple[float, int]], used: int, most: int, days: float
 ) -> None:
     snapshots = sorted((snapshot(*each) for each in images), key=lambda each: each.time_ns)
-    stock = Inventory(NOW_NS, used, snapshots, sorted(rows(*each) for each in times), PLENTY, PLENTY)
+    stock = Inventory(NOW_NS, used, snapshots, [], sorted(rows(*each) for each in times), PLENTY, PLENTY)
     made = plan(stock, Limits(days, most, 0))
-    assert list(made.snapshots) == snapshots[: len(made.snapshots)], "the oldest ones"
-    deleted_bytes = sum(each.size_bytes for each in made.snapshots)
+    assert list(made.files) == snapshots[: len(made.files)], "the oldest ones"
+    deleted_bytes = sum(each.size_bytes for each in made.files)
     deleted_bytes += sum(each.size_bytes for each in stock.rows if each.end_ns <= made.before_ns)
     assert used - deleted_bytes <= most or made.excess_bytes == used - deleted_bytes - most
     if made.excess_bytes:
-        assert len(made.snapshots) == len(snapshots) and all(each.end_ns <= made.before_ns for each in stock.rows)
+        assert len(made.files) == len(snapshots) and all(each.end_ns <= made.before_ns for each in stock.rows)
 
 
 # Deletion
@@ -218,6 +221,60 @@ def test_limits_that_cannot_be_kept_are_reported(filled: Filled) -> None:
     assert filled.left()[1] == {unseen} and filled.metrics.store.excess_bytes._value.get() > 50_000
 
 
+def clip(run_dir: Path, alert: str, age_days: float, size_kb: int) -> None:
+    (run_dir / "clips").mkdir(exist_ok=True)
+    for suffix, content in ((".mp4", os.urandom(size_kb << 10)), (".json", b"{}")):
+        path = run_dir / "clips" / (alert + suffix)
+        path.write_bytes(content)
+        os.utime(path, ns=(NOW_NS - round(age_days * DAY_NS),) * 2)
+
+
+def clips(run_dir: Path) -> set[str]:
+    return {path.name for path in (run_dir / "clips").iterdir()}
+
+
+def both(*alerts: str) -> set[str]:
+    return {alert + suffix for alert in alerts for suffix in (".mp4", ".json")}
+
+
+def test_clips_expire_with_their_alerts(filled: Filled) -> None:
+    old, young, active = filled.add(1, 40), filled.add(2, 20), filled.add(3, 40, ended=False)
+    unseen = filled.add(4, 40, seen=False)
+    for alert, age_days in ((old, 40), (young, 20), (active, 40), (unseen, 40), ("unknown", 33), ("new", 0.1)):
+        clip(filled.run_dir, alert, age_days, 1)
+    (filled.run_dir / "clips" / "left.partial.mp4").write_bytes(b"x")
+    os.utime(filled.run_dir / "clips" / "left.partial.mp4", ns=(0, 0))
+    filled.run(site(filled.run_dir))
+    assert clips(filled.run_dir) == both(young, active, unseen, "new")
+
+
+def test_clips_go_the_oldest_first_with_the_snapshots_and_unseen_ones_before_rows(filled: Filled) -> None:
+    closed = [filled.add(number, 20 - number, size_kb=10) for number in range(1, 6)]
+    unseen = [filled.add(number, 40 - number, seen=False, size_kb=10) for number in range(6, 10)]
+    active = filled.add(10, 35, ended=False)
+    for number, alert in enumerate(closed):
+        clip(filled.run_dir, alert, 19 - number, 200)
+    for number, alert in enumerate((*unseen, active)):
+        clip(filled.run_dir, alert, 34 - number, 200)
+
+    def run(clips_to_free: float) -> None:
+        """Clips are much larger than snapshots."""
+        with closing(open_readonly(filled.path)) as connection:
+            used = live_bytes(connection) + sum(path.stat().st_blocks * 512 for path in filled.run_dir.glob("*/*.*"))
+        filled.run(site(filled.run_dir, days=365, max_gb=(used - clips_to_free * 208_896) / GB))
+
+    run(1.5)
+    assert clips(filled.run_dir) == both(*closed[2:], *unseen, active), "closed ones first"
+    assert {closed[0], closed[1]}.isdisjoint(filled.left()[1]), "and their snapshots"
+    run(5.5)
+    assert clips(filled.run_dir) == both(unseen[-1], active)
+    filled.run(site(filled.run_dir, days=365, max_gb=1e-9))
+    assert clips(filled.run_dir) == both(active)
+    alerts, files, *_ = filled.left()
+    assert {*unseen, active} <= alerts and {*unseen, active} == files, "open alerts keep rows and snapshots"
+    assert filled.metrics.store.excess_bytes._value.get() > 200_000
+
+
 def test_undelivered_events_are_kept_until_they_expire(filled: Filled) -> None:
     filled.add(1, 40), filled.add(2, 20), filled.add(3, 10)
     with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
@@ -277,12 +334,21 @@ def test_retention_runs_beside_the_writer_and_sinks_keep_their_cursors(filled: F
 def test_daily_disk_space_is_estimated_and_later_measured(filled: Filled) -> None:
     config = site(filled.run_dir, days=10)
     assert describe_cost(config) == (
+        "about 505.2 MB per day, 5.1 GB in 10 days "
+        "(estimate: 50 alerts per camera, each 100 kB of snapshot and 4.5 kB of events and tracks, "
+        "and 10.0 MB of clip at 4 Mbit/s)"
+    )
+    unrecorded = config.model_copy(update={"recording": RecordingConfig(enabled=False)})
+    assert describe_cost(unrecorded) == (
         "about 5.2 MB per day, 52.2 MB in 10 days "
         "(estimate: 50 alerts per camera, each 100 kB of snapshot and 4.5 kB of events and tracks)"
     )
     for number in range(1, 31):
         filled.add(number, number / 10, size_kb=200)
+        clip(filled.run_dir, f"A{number}", number / 10, 1000)
     text = describe_cost(config)
+    assert 12.0 < float(text.split()[1]) < 13.0
+    text = describe_cost(unrecorded)
     assert "measured in" in text and "30 alerts in the last 3.0 days" in text
     daily_mb = float(text.split()[1])
     assert 2.0 < daily_mb < 2.4  # ten alerts of 200 KiB a day, with their rows
@@ -292,5 +358,6 @@ def test_check_prints_retention_and_daily_disk_space(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path / 'run'}\n")
     text = describe(tmp_path / "site.yaml", load(tmp_path / "site.yaml"))
     assert "retention: 30 days, at most 20 GB, at least 2 GB (a tenth of a smaller disk) of the disk free" in text
-    assert "storage: about 5.2 MB per day" in text
+    assert "storage: about 505.2 MB per day" in text
+    assert "recording: a clip of each alert, from 5 s before to 5 s after it, at most 120 s; up to 32 MB" in text
     assert not (tmp_path / "run").exists()

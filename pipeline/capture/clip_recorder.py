@@ -1,0 +1,233 @@
+"""Clips of alerts, from the packets of the camera itself.
+
+    source -- packets --> PacketRing <-- places of clips -- ClipRecorder --> run_dir/clips/<alert>.mp4, .json
+    track worker -- ClipRequest (start; end), over clips-<camera>.sock --> ClipRecorder
+
+The capture worker keeps the newest packets in memory (`PacketRing`).  When an alert opens, the track worker asks for a
+clip by the session and the time of the track's first detection, and again when the alert ends.  The recorder, a thread,
+copies packets from the last keyframe that is `pre_s` before the first detection, until `post_s` after the end, at most
+`max_s`, and then checks that the first detection's frame is in the file.  Clips end early where the stream does.
+
+Nothing here blocks decoding or an alert: the ring is the bounded queue, and what a slow disk misses is counted; a clip
+that cannot be written is lost, with its cause.  Clips of a killed worker are completed by the next one, as incomplete.
+
+Not yet: cameras on edge hosts.  Their packets would stay there, but no request reaches them so far.
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import zmq
+
+from pipeline.capture.clip_file import ERRORS, ClipFile
+from pipeline.capture.clip_recovery import recover
+from pipeline.capture.packet_ring import PacketRing, TimedPacket
+from pipeline.capture.source import CodedStream
+from pipeline.config.models import Camera, Config, RecordingConfig
+from pipeline.errors import WireError
+from pipeline.store.clips import ClipRecord
+from pipeline.store.metrics import ClipMetrics
+from pipeline.telemetry.metrics import CaptureMetrics
+from pipeline.timeouts import CLIP_DRAIN_TIMEOUT_S
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.rejects import RejectLog
+from pipeline.transport.sockets import Socket, bound
+from pipeline.transport.wire import ClipRequest, decode
+
+DETECTION_DELAY_S = 10.0  # from a track's first detection until its alert's request arrives
+WRITE_PERIOD_MS = 500
+SILENCE_S = 5.0  # more than `post_s` without a packet: the camera is lost
+MAX_CLIPS = 16  # at once
+MB = 1_000_000
+
+
+@contextmanager
+def recorded(config: Config, camera: Camera, session: str, metrics: CaptureMetrics) -> Iterator[PacketRing | None]:
+    """Record clips of this camera's session from entry to exit, if configured; yield the ring for its packets."""
+    if not config.is_recorded(camera):
+        yield None
+        return
+    settings = config.recording
+    ring = PacketRing(settings.pre_s + DETECTION_DELAY_S, round(settings.max_mb * MB))
+    metrics.clips.ring_s.set_function(lambda: ring.length_s)
+    metrics.clips.ring_bytes.set_function(lambda: ring.size_bytes)
+    rejects = RejectLog("clips", metrics.refused)
+    with ClipRecorder(camera.id, session, settings, config.clips_path, ring, metrics.clips, rejects):
+        yield ring
+
+
+@dataclass
+class _Clip:
+    """A clip in progress; it has no file before its first packet."""
+
+    request: ClipRequest
+    place: int  # in the ring
+    active_s: float  # monotonic, when the last packet came
+    until_s: float = math.inf  # in the session's time
+    stream: CodedStream | None = None
+    file: ClipFile | None = None
+    missed: int = 0
+
+
+class ClipRecorder:
+    """The thread, from entry to exit.  Clips in progress are finished at exit."""
+
+    def __init__(
+        self,
+        camera: str,
+        session: str,
+        settings: RecordingConfig,
+        folder: Path,
+        ring: PacketRing,
+        metrics: ClipMetrics,
+        rejects: RejectLog,
+    ) -> None:
+        self._camera, self._session, self._settings = camera, session, settings
+        self._folder, self._ring, self._metrics, self._rejects = folder, ring, metrics, rejects
+        self._clips: dict[str, _Clip] = {}  # by alert
+        self._is_failing = False
+        self._closing = False
+        self._log = structlog.get_logger().bind(camera=camera)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join(CLIP_DRAIN_TIMEOUT_S)
+
+    def _run(self) -> None:
+        recover(self._folder, self._camera, self._metrics)
+        socket = bound(zmq.PULL, Endpoints.clips(self._camera), high_water=64)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        while not self._closing:
+            poller.poll(WRITE_PERIOD_MS if self._clips else None)
+            while socket.poll(0):
+                self._receive(socket)
+            self._write()
+        socket.close()
+        for clip in list(self._clips.values()):
+            self._end(clip, "stopped")
+
+    def _receive(self, socket: Socket) -> None:
+        try:
+            message, _ = decode(socket.recv_multipart())
+            if not isinstance(message, ClipRequest) or message.camera != self._camera:
+                raise WireError(f"{type(message).__name__}: expected ClipRequest of camera {self._camera!r}")
+        except WireError as error:
+            self._rejects.reject(error)
+            return
+        if message.end_pts_s is None:
+            self._start(message)
+        elif message.alert in self._clips:
+            self._clips[message.alert].until_s = message.end_pts_s + self._settings.post_s
+
+    def _start(self, request: ClipRequest) -> None:
+        if request.alert in self._clips:
+            return
+        place = self._ring.place(request.first_pts_s, self._settings.pre_s)
+        if request.session != self._session:
+            self._lose(request.alert, "session", "the alert is of an earlier session")
+        elif len(self._clips) == MAX_CLIPS:
+            self._lose(request.alert, "overload", f"{MAX_CLIPS} clips are being written")
+        elif place is None:
+            self._lose(request.alert, "empty", "no keyframe in memory: recording.max_mb may be too small")
+        else:
+            self._clips[request.alert] = _Clip(request, place, time.monotonic())
+
+    def _write(self) -> None:
+        """Append the new packets to every clip, and end those that are over."""
+        now_s = time.monotonic()
+        for clip in list(self._clips.values()):
+            reading = self._ring.since(clip.place)
+            clip.place = reading.place
+            clip.missed += reading.missed
+            try:
+                over = self._append(clip, reading.packets)
+            except ERRORS as error:
+                self._fail(clip, error)
+                continue
+            if reading.packets:
+                clip.active_s = now_s
+            elif now_s - clip.active_s > self._settings.post_s + SILENCE_S:
+                over = "stream"
+            if over:
+                self._end(clip, over)
+
+    def _append(self, clip: _Clip, packets: Sequence[TimedPacket]) -> str:
+        """Return why the clip is over; empty: it goes on.  Raise ERRORS."""
+        for timed in packets:
+            if clip.file is None:
+                clip.stream = timed.packet.stream
+                clip.file = self._opened(clip, timed)
+            if timed.packet.stream is not clip.stream:
+                return "stream"
+            if timed.pts_s > clip.until_s:
+                return "post_s"
+            if timed.pts_s > self._limit_s(clip.file.record):
+                return "max_s"
+            clip.file.write(timed)
+        return ""
+
+    def _limit_s(self, record: ClipRecord) -> float:
+        """Return where a clip is cut; what its first keyframe is earlier than `pre_s` does not count."""
+        first_s = record.zero_pts_s if record.first_pts_s is None else record.first_pts_s
+        return max(first_s, record.first_detection_pts_s - self._settings.pre_s) + self._settings.max_s
+
+    def _opened(self, clip: _Clip, first: TimedPacket) -> ClipFile:
+        stream, request = first.packet.stream, clip.request
+        record = ClipRecord(
+            request.alert,
+            request.camera,
+            request.session,
+            request.first_pts_s,
+            stream.codec,
+            stream.size_px,
+            first.pts_s if first.decode_s is None else first.decode_s,
+        )
+        return ClipFile(self._folder, record, stream)
+
+    def _end(self, clip: _Clip, ended: str) -> None:
+        del self._clips[clip.request.alert]
+        if clip.file is None:
+            self._lose(clip.request.alert, "empty", "no packet came")
+            return
+        clip.file.record.missed_packets = clip.missed
+        try:
+            record = clip.file.finish(ended)
+        except ERRORS as error:
+            self._fail(clip, error)
+            return
+        self._metrics.written.inc()
+        self._metrics.incomplete.inc(not record.is_complete)
+        level = self._log.info if record.is_complete else self._log.warning
+        level("clip written", alert=record.alert, packets=record.packets, ended=ended, reason=record.reason)
+        if self._is_failing:
+            self._log.warning("clips recovered")
+        self._is_failing = False
+
+    def _fail(self, clip: _Clip, error: Exception) -> None:
+        """Give a clip up that cannot be written."""
+        self._clips.pop(clip.request.alert, None)
+        if clip.file is not None:
+            clip.file.discard()
+        cause = "codec" if isinstance(error, ValueError) else "disk"
+        self._lose(clip.request.alert, cause, getattr(error, "strerror", None) or str(error))
+
+    def _lose(self, alert: str, cause: str, reason: str) -> None:
+        self._metrics.lost(cause)
+        log = self._log.debug if self._is_failing else self._log.error
+        log("clip lost", alert=alert, cause=cause, reason=reason)
+        self._is_failing = True

@@ -1,0 +1,72 @@
+"""Requests for clips: the track worker tells a camera's capture worker when an alert opens and when it ends.
+
+In: events.  Out: a message for each that opens or ends an alert, on the socket of the camera's capture worker; see
+`pipeline.capture.clip_recorder`.  A message that does not fit into a socket's queue is counted: that clip is lost.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+import zmq
+
+from pipeline.config.models import Config
+from pipeline.store.metrics import UNREQUESTED
+from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.sockets import Socket, connected
+from pipeline.transport.wire import ClipRequest, encode
+from pipeline.types import Event, EventKind
+
+MAX_QUEUED = 64  # per camera, while its capture worker is replaced
+
+
+def clip_request(event: Event) -> ClipRequest | None:
+    """Return the request that an event makes, or None."""
+    if event.track is None:
+        return None
+    first_pts_s = event.track.first_seen.pts_s
+    if event.kind is EventKind.TRACK_CONFIRMED:
+        return ClipRequest(event.camera, event.session, event.id, first_pts_s)
+    if event.kind is EventKind.TRACK_LOST and event.alert is not None:
+        return ClipRequest(event.camera, event.session, event.alert, first_pts_s, event.pts_s)
+    return None
+
+
+class ClipRequests:
+    """Sockets to the capture workers of this host, connected at a camera's first alert."""
+
+    def __init__(self, config: Config, metrics: TrackingMetrics) -> None:
+        self._lost = metrics.clips_lost
+        self._sockets: dict[str, Socket] = {}
+        self._log = structlog.get_logger()
+        self.watch(config)
+
+    def watch(self, config: Config) -> None:
+        """Apply a new configuration."""
+        self._cameras = frozenset(camera.id for camera in config.cameras if config.is_recorded(camera))
+        for camera in self._sockets.keys() - self._cameras:
+            self._sockets.pop(camera).close()
+
+    def send(self, events: Iterable[Event]) -> None:
+        """Request the clips of these events' alerts, without blocking."""
+        for event in events:
+            request = clip_request(event)
+            if request is not None and event.camera in self._cameras:
+                self._send(request)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for socket in self._sockets.values():
+            socket.close()
+
+    def _send(self, request: ClipRequest) -> None:
+        camera = request.camera
+        if camera not in self._sockets:
+            endpoint = Endpoints.clips(camera)
+            self._sockets[camera] = connected(zmq.PUSH, endpoint, MAX_QUEUED, linger_ms=500, patient=True)
+        try:
+            self._sockets[camera].send_multipart(encode(request), flags=zmq.DONTWAIT)
+        except zmq.Again:
+            if request.end_pts_s is None:
+                self._lost.labels(camera, UNREQUESTED).inc()
+            self._log.warning("clip not requested: the capture worker does not answer", camera=camera)

@@ -1,0 +1,90 @@
+"""Requests for clips: an alert's opening and its end, to the capture worker of its camera alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+from support.events import CONFIRMED, LABELLED, LOST, event, track
+
+from pipeline.config.models import Config
+from pipeline.store.metrics import UNREQUESTED
+from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.tracking.clip_requests import MAX_QUEUED, ClipRequests, clip_request
+from pipeline.transport.sockets import Socket, bound
+from pipeline.transport.wire import ClipRequest, decode
+from pipeline.types import TrackState
+
+OPENED = event(CONFIRMED, track(7))
+ENDED = event(LOST, track(7, state=TrackState.LOST), alert=OPENED.id)
+
+
+def config(*cameras: dict[str, str], enabled: bool = True) -> Config:
+    link = {"host": "127.0.0.1", "encrypted": False}
+    return Config.model_validate({"cameras": list(cameras), "link": link, "recording": {"enabled": enabled}})
+
+
+def camera(name: str, **changes: str) -> dict[str, str]:
+    return {"id": name, "uri": "demo:scene"} | changes
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Socket]:
+    """The capture worker's end."""
+    monkeypatch.chdir(tmp_path)
+    with bound(zmq.PULL, f"ipc://clips-{OPENED.camera}.sock", 64) as socket:
+        yield socket
+
+
+def received(socket: Socket, count: int) -> list[ClipRequest]:
+    requests = []
+    for _ in range(count):
+        assert socket.poll(5000)
+        message, _ = decode(socket.recv_multipart())
+        assert isinstance(message, ClipRequest)
+        requests.append(message)
+    return requests
+
+
+def test_an_alert_s_opening_and_its_end(worker: Socket) -> None:
+    requests = ClipRequests(config(camera(OPENED.camera)), TrackingMetrics([OPENED.camera], 0.5))
+    requests.send([OPENED, event(LABELLED, track(8)), event(LOST, track(9, state=TrackState.LOST)), ENDED])
+    assert OPENED.track is not None
+    first = ClipRequest(OPENED.camera, OPENED.session, OPENED.id, OPENED.track.first_seen.pts_s)
+    assert received(worker, 2) == [first, msgspec.structs.replace(first, end_pts_s=ENDED.pts_s)]
+    assert not worker.poll(100)
+    requests.close()
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        config(camera("other")),
+        config(camera(OPENED.camera), enabled=False),
+        config(camera(OPENED.camera, host="mast")),
+    ],
+)
+def test_no_request_for_a_camera_that_is_not_recorded(site: Config, worker: Socket) -> None:
+    requests = ClipRequests(site, TrackingMetrics([OPENED.camera], 0.5))
+    requests.send([OPENED])
+    assert not worker.poll(200)
+    requests.close()
+
+
+def test_requests_wait_for_a_worker_that_is_replaced_and_are_then_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = TrackingMetrics([OPENED.camera], 0.5)
+    requests = ClipRequests(config(camera(OPENED.camera)), metrics)
+    requests.send([OPENED] * (MAX_QUEUED + 3))
+    assert metrics.clips_lost.labels(OPENED.camera, UNREQUESTED)._value.get() == 3
+    with bound(zmq.PULL, f"ipc://clips-{OPENED.camera}.sock", 64) as socket:
+        assert len(received(socket, MAX_QUEUED)) == MAX_QUEUED
+    requests.watch(config(camera("other")))
+    requests.close()
+
+
+def test_an_event_without_a_track_makes_no_request() -> None:
+    assert clip_request(msgspec.structs.replace(OPENED, track=None)) is None
