@@ -267,6 +267,12 @@ class StoreReader:
         ((first, last),) = self._query("SELECT coalesce(min(row), 0), coalesce(max(row), 0) FROM events")
         return max(0, int(last) - max(cursor, int(first) - 1))
 
+    def oldest_waiting(self, sink: str) -> int | None:
+        """Return the time of the oldest event that the sink has not acknowledged, UTC in ns, or None."""
+        query = "SELECT time_utc_ns FROM events WHERE row > ? ORDER BY row LIMIT 1"
+        rows = self._query(query, self.cursor(sink))
+        return int(rows[0][0]) if rows else None
+
     def _alert(self, row: tuple[Any, ...]) -> Alert:
         values = dict(zip(Alert.__struct_fields__, row, strict=True))
         with self._readable():
