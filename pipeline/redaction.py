@@ -87,7 +87,7 @@ def is_secret_key(name: str) -> bool:
 
 
 def secrets_of_service(address: str) -> set[str]:
-    """Return what may be a token in the address of a service, without its scheme: parts that are no word and no host."""
+    """Return what may be a token in the address of a service, given without its scheme: neither a word nor a host."""
     parts = {part for text in (address, unquote(address)) for part in re.split(r"[/?&=@:;,#]", text)}
     return {part for part in parts if len(part) >= SHORTEST_TOKEN and not _WORD_OR_HOST.fullmatch(part)}
 

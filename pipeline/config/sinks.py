@@ -16,6 +16,9 @@ _BROKER = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 _SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
+Label = Literal["uav", "unknown", "bird", "airplane", "helicopter", "clutter"]  # of a track
+
+
 def _all_different(names: list[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -25,7 +28,9 @@ def _all_different(names: list[str]) -> list[str]:
 
 def _topic(text: str) -> str:
     if not _TOPIC.fullmatch(text):
-        raise ValueError("must be at most 100 characters without blanks, + and #, and not begin with / or $ or end with /")
+        raise ValueError(
+            "must be at most 100 characters without blanks, + and #, with no / at either end and no $ first"
+        )
     return text
 
 
@@ -55,9 +60,9 @@ class BaseSinkConfig(Section):
     """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); default: of every severity."""
     cameras: Names | None = None
     """Send only events of these cameras; default: of every camera."""
-    labels: Names | None = None
-    """Send only events of tracks with one of these labels (`uav`, `unknown`, or a class of the checkpoint); default:
-    every event, with or without a track."""
+    labels: Annotated[list[Label], Field(min_length=1)] | None = None
+    """Send only events of tracks with one of these labels (`uav`, `unknown`, or a class); default: every event, with or
+    without a track."""
 
     @property
     def secrets(self) -> set[str]:

@@ -13,9 +13,7 @@ class SinkMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.backlog = Gauge("dasnet_sink_backlog", "Events not yet delivered to a sink.", LABELS, registry=registry)
-        self.delivered = Counter(
-            "dasnet_sink_delivered", "Events that a sink accepted.", LABELS, registry=registry
-        )
+        self.delivered = Counter("dasnet_sink_delivered", "Events that a sink accepted.", LABELS, registry=registry)
         self.failures = Counter(
             "dasnet_sink_failures", "Attempts to reach a sink that failed.", LABELS, registry=registry
         )

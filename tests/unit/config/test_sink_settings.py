@@ -1,13 +1,15 @@
 """The entries of `sinks`: what is wrong is named by key and value, and no secret is shown."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from model.metadata import CLASSES, CLUTTER
 from pipeline.config.file import load
-from pipeline.config.sinks import JsonlSinkConfig, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
+from pipeline.config.sinks import JsonlSinkConfig, Label, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
 from pipeline.errors import ConfigError
-from pipeline.types import EventKind, Severity
+from pipeline.types import UNKNOWN, EventKind, Severity
 
 CANARY = "Canary7Canary7Canary7"
 SINKS = """
@@ -44,6 +46,10 @@ def test_entries_are_read_with_their_filters_and_secrets(tmp_path: Path) -> None
     assert "hooks.example.org" not in config.secrets
 
 
+def test_labels_are_those_that_tracks_can_have() -> None:
+    assert set(get_args(Label)) == {UNKNOWN, *CLASSES, CLUTTER}
+
+
 FAULTS = {
     "[{url: 'http://h'}]": r"sinks\[0\].type: is required",
     "[{type: webhook}]": r"sinks\[0\].url: is required",
@@ -52,11 +58,12 @@ FAULTS = {
     f"[{{type: webhook, url: 'http://h', secret: {CANARY[:15]}}}]": r"secret: must have at least 16 characters$",
     "[{type: webhook, url: 'http://h', batch_size: 0}]": r"batch_size: must be.*equal to 1 \(given: '0'\)",
     "[{type: webhook, url: 'http://h', timeout_s: .inf}]": "timeout_s: must be a finite number",
-    "[{type: webhook, url: 'http://h', topic: x}]": r"sinks\[0\].topic: unknown key; must be one of name, kinds, .*, url",
-    "[{type: webhook, url: 'http://h', kinds: [track.seen]}]": r"kinds\[0\]: .*'track.confirmed'.*\(given: 'track.seen'",
+    "[{type: webhook, url: 'http://h', topic: x}]": r"sinks\[0\].topic: unknown key; must be one of name, .*, url",
+    "[{type: webhook, url: 'http://h', kinds: [track.seen]}]": r"kinds\[0\]: .*'track.confirmed'.*given: 'track.seen'",
     "[{type: webhook, url: 'http://h', kinds: []}]": "kinds: .*at least 1 item",
-    "[{type: webhook, url: 'http://h', min_severity: high}]": r"min_severity: .*'alarm', 'warning' or 'info' \(given: 'high",
-    "[{type: webhook, url: 'http://h', cameras: [a, c]}]": r"sinks\[0\].cameras\[1\]: no camera 'c'; must be one of a, b",
+    "[{type: webhook, url: 'http://h', min_severity: high}]": r"min_severity: .*'alarm', 'warning' or 'info' \(gi",
+    "[{type: webhook, url: 'http://h', labels: [drone]}]": r"labels\[0\]: must be 'uav', 'unknown', .*given: 'drone'",
+    "[{type: webhook, url: 'http://h', cameras: [a, c]}]": r"cameras\[1\]: no camera 'c'; must be one of a, b",
     "[{type: webhook, url: 'http://h', cameras: [a, a]}]": "cameras: 'a' stands twice; must be different names",
     "[{type: webhook, url: 'http://h', name: 'a b'}]": r"name: .*pattern.*\(given: 'a b'\)",
     "[{type: webhook, url: 'http://h'}, {type: webhook, url: 'http://h'}]": (
@@ -69,7 +76,7 @@ FAULTS = {
     "[{type: mqtt, broker: h, topic: 'a/'}]": "topic: must be",
     "[{type: mqtt, broker: h, discovery: '/x'}]": "discovery: must be",
     f"[{{type: mqtt, broker: h, password: {CANARY}}}]": r"password: must be set together with username$",
-    "[{type: mqtt, broker: h, tls: {certificate: c.pem}}]": r"sinks\[0\].tls.key: must be set together with certificate",
+    "[{type: mqtt, broker: h, tls: {certificate: c.pem}}]": r"tls.key: must be set together with certificate",
     "[{type: mqtt, broker: h, tls: {cert: c.pem}}]": r"tls.cert: unknown key; must be one of ca, certificate, key$",
     "[{type: mqtt, broker: h, port: 0}]": r"port: must be.*\(given: '0'\)",
     f"[{{type: notify, url: 'tgram:{CANARY}'}}]": r"url: must be an address of Apprise.*\(given: '\*\*\*'\)",
