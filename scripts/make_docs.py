@@ -191,11 +191,6 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-def schema_file() -> str:
-    """Return the JSON Schema of events as a file."""
-    return json.dumps(event_schema(), indent=1) + "\n"
-
-
 def written(page: str, part: str) -> str:
     """Return the page's text with the generated part replaced."""
     before, _, rest = page.partition(BEGIN)

@@ -68,7 +68,7 @@ def _ca_faults(key: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
 def _notify_faults(entry: NotifySinkConfig) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a sink is sent: the filter of its entry, applied to events and to alerts.  Pure."""
+"""What a sink is sent: the filter of its entry, applied to events and to alerts."""
 
 from functools import partial
 
