@@ -14,10 +14,13 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
+SECRET_KEYS = ("password", "passphrase", "secret", "token", "key", "credential", "auth", "header")
 SHORTEST = 4  # characters; shorter secrets occur in ordinary words, and are replaced in addresses only
 _SECRET_WORD = "pass|pwd|token|secret|key|auth"  # noqa: S105 - how cameras name one in a query or path
 SECRET_IN_PATH = re.compile(rf"(?:{_SECRET_WORD})\w*?[=:/]", re.IGNORECASE)  # followed by its value
 TOKEN = re.compile(r"(?=[A-Za-z+~]*[0-9])(?=[0-9+~]*[A-Za-z])[A-Za-z0-9+~]{12,}")  # letters mixed with digits
+SHORTEST_TOKEN = 8  # characters
+_WORD_OR_HOST = re.compile(r"[a-z_-]+|[A-Z][a-z]+|[a-z0-9-]+(?:\.[a-z0-9-]+)+|\[[0-9A-Fa-f:]+\]")
 _CREDENTIALS = re.compile(
     r"(?<=://)[^\s/@'\"<>]*@|\b(?P<scheme>(?:rtsps?|https?):[/\\]*|(?:file|sdp|v4l2|demo):[^\s'\"<>:@]*:)[^\s'\"<>]*@"
 )
@@ -76,6 +79,17 @@ def _spellings(secret: str) -> set[str]:
     for _ in range(2):  # strings may be quoted twice
         written |= {form(text)[1:-1] for text in written for form in forms}
     return written | {html.escape(text) for text in written} | {text.replace("'", "''") for text in written}
+
+
+def is_secret_key(name: str) -> bool:
+    """Return whether the value of a configuration's key of that name is not shown."""
+    return any(word in name.lower() for word in SECRET_KEYS)
+
+
+def secrets_of_service(address: str) -> set[str]:
+    """Return what may be a token in the address of a service, given without its scheme: neither a word nor a host."""
+    parts = {part for text in (address, unquote(address)) for part in re.split(r"[/?&=@:;,#]", text)}
+    return {part for part in parts if len(part) >= SHORTEST_TOKEN and not _WORD_OR_HOST.fullmatch(part)}
 
 
 def userinfo_in(rest: str) -> str:

@@ -81,7 +81,7 @@ def write_video(path: Path, fps: int, mbit_s: float) -> None:
 def measure(path: Path, folder: Path, count: int, fps: int) -> dict[str, float]:
     """Return CPU time as percent of a core at that frame rate, and the memory of the packets."""
     settings = RecordingConfig()
-    ring = PacketRing(settings.pre_s + DETECTION_DELAY_S, round(settings.max_mb * MB))
+    ring = PacketRing(settings.pre_s + DETECTION_DELAY_S, round(settings.ring_mb * MB))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -117,7 +117,7 @@ def measure(path: Path, folder: Path, count: int, fps: int) -> dict[str, float]:
         "memory_percent": 100 * memory_s / length_s,
         "clip_percent": 100 * written_s / length_s,
         "memory_mb": most_bytes / MB,
-        "max_mb": settings.max_mb,
+        "ring_mb": settings.ring_mb,
     }
 
 
@@ -126,7 +126,7 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"H.264, {width}x{height}, {result['fps']} frames/s, {result['mbit_s']:g} Mbit/s")
     print(f"  packets in memory     {result['memory_percent']:6.3f} % of a core, {result['memory_mb']:.1f} MB")
     print(f"  clip being written    {result['clip_percent']:6.3f} % of a core")
-    print(f"  limit of both         {LIMIT_PERCENT:6.3f} % of a core, {result['max_mb']:g} MB")
+    print(f"  limit of both         {LIMIT_PERCENT:6.3f} % of a core, {result['ring_mb']:g} MB")
 
 
 if __name__ == "__main__":

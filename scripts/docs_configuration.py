@@ -4,6 +4,7 @@ In: the models' JSON schema, and the text below each attribute.  Out: Markdown. 
 """
 
 import ast
+import inspect
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import models
+from pipeline.config import models, sinks
 from pipeline.config.models import Config
 
 KEY_HEAD = ("key", "value", "default", "meaning")
@@ -33,16 +34,21 @@ def code(text: str) -> str:
 def configuration() -> str:
     """Return one table per section of a site's file."""
     schema = Config.model_json_schema()
-    texts = attribute_docstrings(Path(models.__file__).read_text(encoding="utf-8"))
+    texts: dict[tuple[str, str], str] = {}
+    for module in (sinks, models):
+        texts |= attribute_docstrings(Path(str(module.__file__)).read_text(encoding="utf-8"))
     describe(schema, Config, texts)
     for name, section in schema["$defs"].items():
-        describe(section, getattr(models, name, None), texts)
+        describe(section, getattr(models, name, getattr(sinks, name, None)), texts)
     plain: list[list[str]] = []
-    sections: list[str] = []
+    sections: list[str] = []  # headings, texts and tables
     for name, entry in schema["properties"].items():
         item, key = resolved(schema, entry), name
         if item.get("type") == "array":
             item, key = resolved(schema, item["items"]), f"{name}[]"
+        if "oneOf" in item:
+            sections += union(schema, key, item)
+            continue
         if "properties" not in item:
             plain.append(key_row(name, entry, required=name in schema.get("required", ())))
             continue
@@ -51,6 +57,20 @@ def configuration() -> str:
         text = entry.get("description") or item.get("description", "").replace("\n", " ")
         sections += [f"## `{key}`", text, table(KEY_HEAD, rows)]
     return "\n\n".join([*sections, "## Other keys", table(KEY_HEAD, plain)])
+
+
+def union(schema: Schema, key: str, item: Schema) -> Iterator[str]:
+    """Yield a table of the keys that the members of a union share, and one of each member's own."""
+    members = [resolved(schema, choice) for choice in item["oneOf"]]
+    shared = {name: members[0]["properties"][name] for name in sinks.BaseSinkConfig.model_fields}
+    yield f"## `{key}`"
+    yield inspect.getdoc(sinks.BaseSinkConfig) or ""
+    yield table(KEY_HEAD, list(key_rows(schema, key, {"properties": shared}, {})))
+    for member in members:
+        own = {name: entry for name, entry in member["properties"].items() if shared.get(name) != entry}
+        yield f"### `type: {own.pop('type')['const']}`"
+        yield member["description"]
+        yield table(KEY_HEAD, list(key_rows(schema, key, member | {"properties": own}, {})))
 
 
 def attribute_docstrings(source: str) -> dict[tuple[str, str], str]:

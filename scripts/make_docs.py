@@ -1,11 +1,13 @@
-"""Write the generated parts of the documentation: configuration, command line, metrics and HTTP API, from the code.
+"""Write the generated parts of the documentation: configuration, command line, metrics, HTTP API, events.
 
     python3 scripts/make_docs.py docs            # write
     python3 scripts/make_docs.py docs --check    # exit with 1 where a page is stale
 
-Each of the four pages holds one generated part, between BEGIN and END; the text around it is written by hand.
+Each page holds one generated part, between BEGIN and END; the text around it is written by hand.  The JSON Schema of
+events is a file of its own.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from pipeline.cli import app
 from pipeline.config.models import Config
 from pipeline.console.app import ENDPOINTS
 from pipeline.console.site import LiveUpdate, SiteStatus
+from pipeline.sinks.cloudevents import event_schema
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics, TrackingMetrics, WorkerMetrics
 from pipeline.telemetry.resources import GpuResources
@@ -171,11 +174,20 @@ def json_row(entry: Schema, schemas: Schema) -> str:
     return f"list of {len(items)}: {', '.join(items)}" if items else "list"
 
 
+# Events
+
+
+def schema_file() -> str:
+    """Return the JSON Schema of events as a file."""
+    return json.dumps(event_schema(), indent=1) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "cli.md": command_line,
     "metrics.md": metrics,
     "http-api.md": http_api,
+    "event.schema.json": schema_file,
 }
 
 
@@ -192,8 +204,8 @@ def main() -> int:
     stale = []
     for name, make in PAGES.items():
         path = folder / name
-        old = path.read_text(encoding="utf-8")
-        new = written(old, make())
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = make() if path.suffix == ".json" else written(old, make())
         if new != old:
             stale.append(str(path))
             if not check:

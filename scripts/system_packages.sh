@@ -11,6 +11,7 @@ gstreamer1.0-plugins-bad:a real RTSP server:RTSP cameras
 chromium:a real browser:console pages
 prometheus:a real Prometheus:dashboard and alert rules
 prometheus-alertmanager:a real Alertmanager:alert rules
+mosquitto:a real MQTT broker:MQTT sink
 g++:the native engine:native engine
 iproute2:network namespaces:packet loss and links between hosts
 nftables:packet loss:packet loss and links between hosts

@@ -55,7 +55,7 @@ def recorded(config: Config, camera: Camera, session: str, metrics: CaptureMetri
         yield None
         return
     settings = config.recording
-    ring = PacketRing(settings.pre_s + DETECTION_DELAY_S, round(settings.max_mb * MB))
+    ring = PacketRing(settings.pre_s + DETECTION_DELAY_S, round(settings.ring_mb * MB))
     metrics.clips.ring_s.set_function(lambda: ring.length_s)
     metrics.clips.ring_bytes.set_function(lambda: ring.size_bytes)
     rejects = RejectLog("clips", metrics.refused)
@@ -143,7 +143,7 @@ class ClipRecorder:
         elif len(self._clips) == MAX_CLIPS:
             self._lose(request.alert, "overload", f"{MAX_CLIPS} clips are being written")
         elif place is None:
-            self._lose(request.alert, "empty", "no keyframe in memory: recording.max_mb may be too small")
+            self._lose(request.alert, "empty", "no keyframe in memory: recording.ring_mb may be too small")
         else:
             self._clips[request.alert] = _Clip(request, place, time.monotonic())
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from model.metadata import Role
 from pipeline.config.faults import explain
-from pipeline.config.models import Camera, Config, Identifier
+from pipeline.config.models import Camera, Config
+from pipeline.config.section import Identifier
 from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError
 from pipeline.types import Band

@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from pipeline.config.uri import public_uri
+from pipeline.config.uri import REFERENCE, public_uri, public_url
 from pipeline.config.yaml_file import Document, Key, dotted
+from pipeline.redaction import is_secret_key
 
 _PYDANTIC_SUBJECT = re.compile(r"^\w+ should ")  # as in "Input should be a valid number"
 
@@ -22,30 +23,44 @@ def explain(path: Path, document: Document, fault: Any, model: type[BaseModel]) 
         fault: one of pydantic's errors.
         model: what the file must hold.
     """
-    key: Key = fault["loc"]
-    written = document.value
-    for part in key:
-        try:
-            written = written[part]
-        except (KeyError, IndexError, TypeError):
-            written = None
-            break
+    section, key = _located(model, fault["loc"])
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind.startswith("union_tag"):
+        key = (*key, context["discriminator"].strip("'"))
+    written = _written(document.value, key)
     prefix = place(path, document, key)
-    if fault["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         # An unquoted comma within braces ends a password; what follows is not meant as a key.
         name = dotted(key) if written is not None else dotted((*key[:-1], "a key without a value"))
-        return f"{prefix}{name}: unknown key; must be one of {', '.join(_section(model, key[:-1]).model_fields)}"
-    if fault["type"] == "missing":
+        return f"{prefix}{name}: unknown key; must be one of {', '.join(section.model_fields)}"
+    if kind in ("missing", "union_tag_not_found"):
         return f"{prefix}{dotted(key)}: is required"
+    if kind == "union_tag_invalid":
+        return f"{prefix}{dotted(key)}: must be one of {context['expected_tags']}{_given(key, written)}"
     message = _PYDANTIC_SUBJECT.sub("must ", fault["msg"].removeprefix("Value error, "))
     return f"{prefix}{dotted(key)}: {message}{_given(key, written)}"
+
+
+def _written(value: Any, key: Key) -> Any:
+    """Return the value at `key`, or None where there is none."""
+    for part in key:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def _given(key: Key, written: Any) -> str:
     if written is None or isinstance(written, dict | list):
         return ""
-    is_address = key[-1:] == ("uri",) or (isinstance(written, str) and ":" in written)
-    return f" (given: {public_uri(str(written)) if is_address else str(written)!r})"
+    text, name = str(written), str(key[-1]) if key else ""
+    if name == "url":
+        return f" (given: {public_url(text)!r})"
+    if is_secret_key(name) and REFERENCE.sub("", text):
+        return ""
+    is_address = name == "uri" or (isinstance(written, str) and ":" in written)
+    return f" (given: {public_uri(text) if is_address else text!r})"
 
 
 def place(path: Path, document: Document, key: Key) -> str:
@@ -54,13 +69,21 @@ def place(path: Path, document: Document, key: Key) -> str:
     return f"{path}: " if line is None else f"{path}:{line}: "
 
 
-def _section(model: type[BaseModel], key: Key) -> type[BaseModel]:
-    """Return the model of the section at `key`."""
+def _located(model: type[BaseModel], location: Key) -> tuple[type[BaseModel], Key]:
+    """Return the section that holds a location, and its key: without the tags by which pydantic names union members."""
+    sections: tuple[type[BaseModel], ...] = (model,)
+    key: Key = ()
     section = model
-    for name in key:
-        if isinstance(name, str):
-            section = next(_models_in(section.model_fields[name].annotation))
-    return section
+    for part in location:
+        if isinstance(part, str) and len(sections) > 1:
+            sections = tuple(each for each in sections if get_args(each.model_fields["type"].annotation) == (part,))
+            continue
+        key = (*key, part)
+        if isinstance(part, str):
+            section = sections[0] if sections else section
+            field = section.model_fields.get(part)
+            sections = tuple(_models_in(field.annotation)) if field else ()
+    return section, key
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

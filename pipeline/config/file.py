@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.config.faults import explain, place
 from pipeline.config.models import LOOPBACK, Config
+from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.config.uri import REFERENCE, expanded, network_address
 from pipeline.config.yaml_file import Document, Key, dotted, read_yaml
 from pipeline.errors import ConfigError
@@ -71,12 +72,33 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         for other, other_host, other_port in listeners[:number]:
             if port and port == other_port and _overlap(host, other_host):
                 yield key, f"{port} is also the port of {dotted(other)}; must be another port, or 0 for any free one"
-    sinks = [(("sinks", number, "path"), config.sink_path(sink)) for number, sink in enumerate(config.sinks)]
     written: dict[str, Key] = {}
-    for key, path in [(("store", "path"), config.store_path), (("log", "file"), config.log_path), *sinks]:
+    for key, path in [(("store", "path"), config.store_path), (("log", "file"), config.log_path), *_files(config)]:
         before = written.setdefault(os.path.normpath(path), key)
         if before != key:
             yield key, f"{path} is also written by {dotted(before)}; must be another file"
+    yield from _sink_conflicts(config)
+
+
+def _files(config: Config) -> Iterator[tuple[Key, Path]]:
+    for number, sink in enumerate(config.sinks):
+        if isinstance(sink, JsonlSinkConfig):
+            yield ("sinks", number, "path"), config.sink_path(sink)
+
+
+def _sink_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    """Yield each name that two sinks have, and each camera of a filter that the site does not have."""
+    known = [camera.id for camera in config.cameras]
+    names: dict[str, Key] = {}
+    for number, sink in enumerate(config.sinks):
+        key: Key = ("sinks", number)
+        before = names.setdefault(sink.name or sink.type, key)
+        if before != key and (sink.name or not isinstance(sink, JsonlSinkConfig)):  # a file tells unnamed ones apart
+            name = sink.name or sink.type
+            yield (*key, "name"), f"{name!r} is also the name of {dotted(before)}; must be unique among the sinks"
+        for at, camera in enumerate(sink.cameras or ()):
+            if camera not in known:
+                yield (*key, "cameras", at), f"no camera {camera!r}; must be one of {', '.join(known)}"
 
 
 def _overlap(host: str, other: str) -> bool:
@@ -87,7 +109,8 @@ def _overlap(host: str, other: str) -> bool:
 
 def _hosts(config: Config) -> list[str]:
     addresses = [network_address(camera.uri) for camera in config.cameras if camera.is_networked]
-    return [address.netloc for address in addresses if address is not None]
+    cameras = [address.netloc for address in addresses if address is not None]
+    return cameras + [sink.host for sink in config.sinks if sink.host is not None]
 
 
 def _references(value: Any, key: Key) -> Iterator[tuple[str, str]]:

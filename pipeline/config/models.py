@@ -7,18 +7,10 @@ which paths are resolved.  The text below an attribute is its description in doc
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    IPvAnyNetwork,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, IPvAnyNetwork, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from pipeline.config.section import Identifier, Section, SitePath, WorkingPath
+from pipeline.config.sinks import JsonlSinkConfig, SinkConfig
 from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, public_uri, uri_fault
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, secrets_of
@@ -27,39 +19,13 @@ from pipeline.types import Band
 MIN_REGION_PX = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Point = tuple[float, float]
 Side = Annotated[int, Field(ge=0, le=16384)]
 
 
-def _from_file_folder(path: Path, info: ValidationInfo) -> Path:
-    return info.context["folder"] / _expand_user(path) if info.context else path
-
-
-def _from_current_folder(path: Path, info: ValidationInfo) -> Path:
-    return _expand_user(path).absolute() if info.context else path
-
-
-def _expand_user(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ValueError("home folder unknown; must be the path of an existing user's home, or without ~") from None
-
-
-SitePath = Annotated[Path, AfterValidator(_from_file_folder)]
-"""A path relative to the configuration file."""
-WorkingPath = Annotated[Path, AfterValidator(_from_current_folder)]
-"""A path relative to the current folder."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class Pose(_Section):
+class Pose(Section):
     """Where a camera stands, and where it looks; every track then has a bearing."""
 
     lat: Annotated[float, Field(ge=-90, le=90)]
@@ -80,7 +46,7 @@ class Pose(_Section):
     """Standard deviation of the axis's direction."""
 
 
-class Camera(_Section):
+class Camera(Section):
     """A camera: its address, and how its frames are processed."""
 
     id: Identifier
@@ -140,7 +106,7 @@ class Camera(_Section):
         return public_uri(self.uri)
 
 
-class Model(_Section):
+class Model(Section):
     """The segmentation network, and where it runs."""
 
     checkpoint: SitePath | None = None
@@ -155,21 +121,21 @@ class Model(_Section):
     """Inference engine: `auto`, or one listed by `dasnet replay --help`; `dasnet doctor` shows what `auto` selects."""
 
 
-class Objective(_Section):
+class Objective(Section):
     """The latency objective: bounds queueing and batching; the metrics count frames that miss it."""
 
     capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
     """Time from the reception of a frame to its tracks, in milliseconds."""
 
 
-class StoreConfig(_Section):
+class StoreConfig(Section):
     """The SQLite database of events, tracks and alerts."""
 
     path: SitePath | None = None
     """The database file; default: `store.sqlite` in the run folder."""
 
 
-class RetentionConfig(_Section):
+class RetentionConfig(Section):
     """Automatic deletion: snapshots and clips first, then old events, tracks and closed alerts; never open alerts."""
 
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
@@ -180,7 +146,7 @@ class RetentionConfig(_Section):
     """Disk space to keep free, in GB; default: 2, or a tenth of the disk where it is smaller than 20 GB."""
 
 
-class RecordingConfig(_Section):
+class RecordingConfig(Section):
     """Clips of alerts, from each camera's own packets, in the run folder's `clips`; see [Recording](recording.md)."""
 
     enabled: bool = True
@@ -191,7 +157,7 @@ class RecordingConfig(_Section):
     """Time after the end of an alert, in seconds."""
     max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
     """Maximum length of a clip, from `pre_s` before the first detection on, in seconds; must exceed `pre_s`."""
-    max_mb: Annotated[float, Field(ge=1, le=4096)] = 32.0
+    ring_mb: Annotated[float, Field(ge=1, le=4096)] = 32.0
     """Maximum memory per camera, in MB."""
 
     @field_validator("max_s")
@@ -203,7 +169,7 @@ class RecordingConfig(_Section):
         return max_s
 
 
-class Address(_Section):
+class Address(Section):
     """A listening address of this host."""
 
     host: str = "127.0.0.1"
@@ -212,7 +178,7 @@ class Address(_Section):
     """TCP port; 0: any free port."""
 
 
-class Tls(_Section):
+class Tls(Section):
     """TLS for the console: PEM files, reloaded when they change; default: plain HTTP."""
 
     certificate: SitePath
@@ -242,7 +208,7 @@ class ConsoleAddress(Address):
         return path
 
 
-class Link(_Section):
+class Link(Section):
     """Connection of edge hosts to the inference host; required where a camera has a `host`."""
 
     host: str
@@ -275,7 +241,7 @@ class Link(_Section):
         return path
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """Logging."""
 
     format: Literal["console", "json"] = "console"
@@ -284,16 +250,7 @@ class LogConfig(_Section):
     """The log file; default: `dasnet.log` in the run folder."""
 
 
-class JsonlSinkConfig(_Section):
-    """An event sink: a file with one JSON object per line."""
-
-    type: Literal["jsonl"]
-    """Type of the sink."""
-    path: SitePath | None = None
-    """The file; default: `events.jsonl` in the run folder."""
-
-
-class Config(_Section):
+class Config(Section):
     """A site."""
 
     cameras: Annotated[list[Camera], Field(min_length=1)]
@@ -306,7 +263,7 @@ class Config(_Section):
     metrics: Address = Address(port=9464)
     """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
-    sinks: list[JsonlSinkConfig] = [JsonlSinkConfig(type="jsonl")]
+    sinks: list[SinkConfig] = [JsonlSinkConfig(type="jsonl")]
     log: LogConfig = LogConfig()
     run_dir: Annotated[WorkingPath, Field(validate_default=True)] = Path("run")
     """The run folder: everything that a run writes, unless configured elsewhere."""
@@ -367,13 +324,14 @@ class Config(_Section):
         return self.log.file or self.run_dir / "dasnet.log"
 
     def sink_path(self, sink: JsonlSinkConfig) -> Path:
-        """Return the file of a sink."""
+        """Return the file of a JSONL sink."""
         return sink.path or self.run_dir / "events.jsonl"
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Values of environment variables and secret files, and the secrets in camera addresses."""
-        return self._secrets.union(*(secrets_of(camera.uri) for camera in self.cameras))
+        """Values of environment variables and secret files, and the secrets of camera addresses and sinks."""
+        own = (sink.secrets for sink in self.sinks)
+        return self._secrets.union(*own, *(secrets_of(camera.uri) for camera in self.cameras))
 
     @property
     def redactor(self) -> Redactor:

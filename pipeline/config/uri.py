@@ -149,6 +149,27 @@ def public_uri(uri: str) -> str:
     return _unmasked(_public(masked), references, lambda _, reference: reference)
 
 
+def public_url(url: str) -> str:
+    """Return the address of a service for display: scheme, and with HTTP the host; of others even the host is a secret.
+
+    `${...}` stays as written.
+    """
+    masked, references = _masked(url)
+    if not REFERENCE.sub("", url):
+        return url
+    return _unmasked(_public_service(masked), references, lambda _, reference: reference)
+
+
+def _public_service(url: str) -> str:
+    scheme, separator, _ = url.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        return HIDDEN
+    address = network_address(url) if scheme in ("http", "https") else None
+    if address is None or address.is_ambiguous:
+        return f"{scheme}://{HIDDEN}"
+    return f"{scheme}://{address.netloc}" + (f"/{HIDDEN}" if address.path.strip("/") or address.query else "")
+
+
 def _public(uri: str) -> str:
     scheme, colon, rest = uri.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):

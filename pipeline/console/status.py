@@ -16,11 +16,11 @@ from model.errors import CheckpointError
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED
 from pipeline.config.models import Config
-from pipeline.config.uri import public_uri
+from pipeline.config.uri import public_uri, public_url
 from pipeline.config.yaml_file import dotted
+from pipeline.redaction import is_secret_key
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "scipy", "starlette", "uvicorn", "msgspec")
-SECRET_WORDS = ("password", "passphrase", "secret", "token", "key", "credential", "auth", "header")
 HIDDEN = "•••"
 
 
@@ -61,20 +61,18 @@ def status(config: Config, build: dict[str, str]) -> Status:
 
 def public(value: Any, references: dict[str, str], key: tuple[str | int, ...] = ()) -> Any:
     """Return a configuration without secrets; `references` holds strings with `${...}` as written, by dotted key."""
-    if value is not None and key and _is_secret(str(key[-1])) and not str(key[-1]).endswith("_file"):
+    if value is not None and key and is_secret_key(str(key[-1])) and not str(key[-1]).endswith("_file"):
         return HIDDEN
     if isinstance(value, dict):
         return {name: public(item, references, (*key, name)) for name, item in value.items()}
     if isinstance(value, list):
         return [public(item, references, (*key, number)) for number, item in enumerate(value)]
     value = references.get(dotted(key), value)
+    if isinstance(value, str) and key[-1:] == ("url",):
+        return public_url(value)
     if isinstance(value, str) and ("://" in value or key[-1:] == ("uri",)):
         return public_uri(value)
     return value
-
-
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in SECRET_WORDS)
 
 
 def _version(package: str) -> str | None:

@@ -10,6 +10,7 @@ from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
 from pipeline.config.models import Config, Tls
 from pipeline.console import certificate
+from pipeline.diagnostics.sink_check import describe_sink
 from pipeline.diagnostics.system import describe_machine
 from pipeline.store.daily_cost import describe_cost, describe_recording, describe_retention
 
@@ -55,7 +56,7 @@ def describe(path: Path, config: Config) -> str:
         f"  storage: {describe_cost(config)}",
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",
         f"  console: {config.console.host}:{config.console.port or 'any free port'}{_tls(config.console.tls)}",
-        f"  sinks: {', '.join(sink.type for sink in config.sinks) or 'none'}",
+        *map(describe_sink, config.sinks),
         f"  log: {config.log_path}, {config.log.format} on stderr",
         f"  run folder: {config.run_dir}",
     ]

@@ -11,7 +11,9 @@ from pipeline.capture.recordings import find_recordings
 from pipeline.checkpoints import SHIPPED
 from pipeline.config.calibration import read_calibration
 from pipeline.config.models import Camera, Config
+from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.config.uri import public_uri
+from pipeline.diagnostics.sink_check import sink_faults
 from pipeline.errors import ConfigError, SourceError
 from pipeline.transport.keys import client_keys, server_keys
 
@@ -35,8 +37,10 @@ def check_machine(path: Path, config: Config, host: str | None = None, *, output
     keys = {"run_dir": config.run_dir}
     if outputs:
         keys |= {"log.file": config.log_path.parent, "store.path": config.store_path.parent}
-        keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in enumerate(config.sinks)}
+        files = ((n, sink) for n, sink in enumerate(config.sinks) if isinstance(sink, JsonlSinkConfig))
+        keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in files}
     faults = [*_camera_faults(config, host), *_file_faults(config, host), *_folder_faults(keys)]
+    faults += sink_faults(config) if host is None else []
     _raise(path, config, faults)
 
 

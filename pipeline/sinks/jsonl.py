@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.sinks.sink import SinkError
+from pipeline.config.sinks import JsonlSinkConfig
+from pipeline.sinks.filters import event_filter
+from pipeline.sinks.sink import Sink, SinkError
 from pipeline.types import Event
 
 CHUNK_BYTES = 64 << 10
@@ -24,18 +26,17 @@ class _Line(msgspec.Struct):
     kind: str
 
 
-class JsonlSink:
+class JsonlSink(Sink):
     """Append events, synced to disk batch by batch.  A file that was moved by log rotation is created again."""
 
-    def __init__(self, path: Path, rotate_bytes: int = ROTATE_BYTES) -> None:
+    from_now_on = False
+
+    def __init__(self, path: Path, rotate_bytes: int = ROTATE_BYTES, entry: JsonlSinkConfig | None = None) -> None:
+        entry = entry or JsonlSinkConfig(type="jsonl")
+        super().__init__(entry.name or f"jsonl:{path}", event_filter(entry))
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._descriptor = -1
-
-    @property
-    def name(self) -> str:
-        """Return the key of the sink's cursor."""
-        return f"jsonl:{self._path}"
 
     def open(self) -> str | None:
         """Truncate a partial last line, and return the id in the last complete one.  Raise SinkError."""

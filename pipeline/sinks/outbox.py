@@ -5,40 +5,27 @@ sink.  Every sink has its own thread, so that a failing or slow one does not del
 be read, or is being replaced, sinks wait.
 """
 
-import random
-import sqlite3
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from pipeline.errors import DamagedStoreError, StoreError
-from pipeline.redaction import redact
+from pipeline.sinks.delivery import Delivery, StoreState
 from pipeline.sinks.sink import Sink
 from pipeline.store.schema import open_writable, transaction
-from pipeline.store.store import StoredEvent, StoreReader
+from pipeline.store.store import StoreReader
+from pipeline.telemetry.sinks import SinkMetrics
 
-BATCH = 200  # events
-POLL_S = 1.0  # without a call of `wake`, as when another process writes the store
 BACKOFF_S: Final = (0.5, 60.0)  # first, longest
 
 log = structlog.get_logger()
 
-_SET_CURSOR = "INSERT INTO cursors (sink, row) VALUES (?, ?) ON CONFLICT (sink) DO UPDATE SET row = excluded.row"
-
-
-@dataclass
-class _StoreState:
-    """State of the store, shared between its writer and the sinks' threads."""
-
-    is_open: bool
-    generation: int = 0  # how often it was opened
-    damage: tuple[int, DamagedStoreError] | None = None  # damage that a sink's thread met, and in which generation
+_BEGIN = "INSERT OR IGNORE INTO cursors (sink, row) SELECT ?, coalesce(max(row), 0) FROM events WHERE ?"
 
 
 class Outbox:
@@ -50,15 +37,22 @@ class Outbox:
         sinks: Sequence[Sink],
         backoff_s: tuple[float, float] = BACKOFF_S,
         store_is_open: bool = True,
+        metrics: SinkMetrics | None = None,
     ) -> None:
         names = [sink.name for sink in sinks]
         if len(set(names)) < len(names):
             raise ValueError(f"sinks {names}: names must be unique")
         self._store_path = store_path
+        self._sinks = sinks
+        self._metrics = metrics or SinkMetrics(CollectorRegistry())
         self._reader: StoreReader | None = None
         self._backlog = dict.fromkeys(names, 0)
-        self._state = _StoreState(store_is_open)
-        self._deliveries = [_Delivery(store_path, sink, backoff_s, self._state) for sink in sinks]
+        self._state = StoreState(store_is_open)
+        for sink in sinks:
+            self._metrics.watch(sink.label)
+        if store_is_open:
+            self._begin()
+        self._deliveries = [Delivery(store_path, sink, backoff_s, self._state, self._metrics) for sink in sinks]
         for delivery in self._deliveries:
             delivery.start()
 
@@ -72,10 +66,27 @@ class Outbox:
         self._state.is_open = False
 
     def store_opened(self) -> None:
-        """Let sinks read the store at its path, which may be a new one.  Does not block."""
+        """Let sinks read the store at its path, which may be a new one.  Raise StoreError."""
+        self._begin()
         self._state.generation += 1
         self._state.is_open = True
         self.wake()
+
+    def _begin(self) -> None:
+        """Set the cursors of sinks that are new to the store, before anything is stored that they must not miss.
+
+        A store that replaces another while the program runs holds only events of this run: there they begin with the
+        first one.
+        """
+        is_first = self._state.generation == 0
+        new = [sink.name for sink in self._sinks if sink.from_now_on]
+        if not new:
+            return
+        with (
+            closing(open_writable(self._store_path)) as connection,
+            transaction(connection, self._store_path),
+        ):
+            connection.executemany(_BEGIN, ((name, is_first) for name in new))
 
     @property
     def damage(self) -> DamagedStoreError | None:
@@ -89,8 +100,9 @@ class Outbox:
             if self._reader is None or not self._reader.is_current():
                 self._close_reader()
                 self._reader = StoreReader(self._store_path)
-            for name in self._backlog:
-                self._backlog[name] = self._reader.backlog(name)
+            for sink in self._sinks:
+                self._backlog[sink.name] = self._reader.backlog(sink.name)
+                self._metrics.oldest(sink.label, self._reader.oldest_waiting(sink.name))
         except StoreError as error:
             log.debug("backlog unknown", reason=str(error))
             self._close_reader()
@@ -123,128 +135,3 @@ class Outbox:
         backlog = self.backlog()
         self._close_reader()
         return backlog
-
-
-class _Delivery(threading.Thread):
-    """The thread of one sink; a daemon, so that a hanging sink does not keep the process from ending."""
-
-    def __init__(self, store_path: Path, sink: Sink, backoff_s: tuple[float, float], state: _StoreState) -> None:
-        super().__init__(name=f"outbox {sink.name}", daemon=True)
-        self.sink = sink
-        self.wake = threading.Event()
-        self.error: str | None = None
-        self.is_failing = False  # the sink, not the store
-        self._store_path = store_path
-        self._backoff_s = backoff_s
-        self._state = state
-        self._sent: StoredEvent | None = None  # the last one, possibly not acknowledged
-        self._stopping = threading.Event()
-        self._end_s = float("inf")
-        self._open: _OpenSink | None = None
-
-    def stop_at(self, end_s: float) -> None:
-        """Stop delivering at this time of the monotonic clock."""
-        self._end_s = end_s
-        self._stopping.set()
-        self.wake.set()
-
-    def run(self) -> None:
-        wait_s = self._backoff_s[0]
-        while True:
-            stopping = self._stopping.is_set()  # first: what was stored before the stop is delivered below
-            self.wake.clear()
-            try:
-                self._deliver()
-            except StoreError as error:
-                self._wait_for_store(error)
-                if stopping:
-                    break
-                self.wake.wait(POLL_S)
-            except Exception as error:  # noqa: BLE001  (the thread's top level: the next try may succeed)
-                self._fail(error, wait_s)
-                if stopping:
-                    break
-                self._stopping.wait(wait_s * random.uniform(0.75, 1.25))
-                wait_s = min(2 * wait_s, self._backoff_s[1])
-            else:
-                wait_s, self.error, self.is_failing = self._backoff_s[0], None, False
-                if stopping:
-                    break
-                self.wake.wait(POLL_S)
-        self._close()
-
-    def _deliver(self) -> None:
-        """Deliver until nothing is left, or until the deadline."""
-        if self._open is not None and not self._is_current(self._open):
-            self._deliver_from(self._open)  # what can still be read
-            self._close()
-        if self._open is None and self._state.is_open:
-            self._open = self._start()
-        if self._open is not None:
-            self._deliver_from(self._open)
-
-    def _is_current(self, opened: "_OpenSink") -> bool:
-        return self._state.is_open and opened.generation == self._state.generation
-
-    def _deliver_from(self, opened: "_OpenSink") -> None:
-        while time.monotonic() < self._end_s:
-            batch = opened.reader.events(BATCH, after=opened.row)
-            if not batch:
-                return
-            self.sink.send([stored.event for stored in batch])
-            opened.row = batch[-1].row
-            self._sent = batch[-1]
-            opened.acknowledge(self.sink.name)
-
-    def _start(self) -> "_OpenSink":
-        """Open the sink after its cursor or after the newest event that it holds: a crash may separate the two."""
-        generation = self._state.generation
-        with ExitStack() as opened:
-            reader = opened.enter_context(StoreReader(self._store_path))
-            writer = opened.enter_context(closing(open_writable(self._store_path)))
-            held = self.sink.open()
-            row = reader.row_of(held) if held is not None else None
-            sent = self._sent
-            sent_row = sent.row if sent is not None and reader.row_of(sent.event.id) == sent.row else 0
-            row = max(reader.cursor(self.sink.name), row or 0, sent_row)
-            return _OpenSink(self._store_path, generation, reader, writer, row, opened.pop_all())
-
-    def _fail(self, error: Exception, wait_s: float) -> None:
-        self.error, self.is_failing = redact(f"{type(error).__name__}: {error}"), True
-        log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(wait_s, 1))
-        self._close()
-
-    def _wait_for_store(self, error: StoreError) -> None:
-        """Report damage to the store's writer; log any other error once."""
-        generation = self._open.generation if self._open is not None else self._state.generation
-        if isinstance(error, DamagedStoreError):
-            self._state.damage = (generation, error)
-        if str(error) != self.error:
-            log.warning("sink waiting for the store", sink=self.sink.name, reason=str(error))
-        self.error = str(error)
-        self._close()
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open.connections.close()
-            self._open = None
-        try:
-            self.sink.close()
-        except Exception as error:  # noqa: BLE001  (as above)
-            log.warning("sink not closed", sink=self.sink.name, error=str(error))
-
-
-@dataclass
-class _OpenSink:
-    """An open sink and its position in the store."""
-
-    store_path: Path
-    generation: int
-    reader: StoreReader
-    writer: sqlite3.Connection  # writes only the cursors
-    row: int  # the last one that the sink accepted
-    connections: ExitStack
-
-    def acknowledge(self, sink: str) -> None:
-        with transaction(self.writer, self.store_path):
-            self.writer.execute(_SET_CURSOR, (sink, self.row))

@@ -1,7 +1,7 @@
-"""The interface of sinks, the destinations to which events are delivered."""
+"""The base of sinks, the destinations to which events are delivered."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import DasnetError
 from pipeline.types import Event
@@ -11,21 +11,46 @@ class SinkError(DasnetError):
     """A sink did not accept the events; the outbox retries."""
 
 
-class Sink(Protocol):
+class RefusedError(SinkError):
+    """The destination refused the events themselves: after several tries each goes to the dead letters."""
+
+
+def _every(_: Event) -> bool:
+    return True
+
+
+class Sink(ABC):
     """A destination of events, called by one thread of the outbox.
 
     After any failure the outbox calls `close`, waits, calls `open` and sends the same events again.
+
+    Attributes:
+        name: unique, and the same at the next start: the key of the sink's cursor.  Holds no secret.
+        wants: whether an event is sent; others count as delivered.
+        batch_size: events per call of `send`, at most.
+        from_now_on: whether a new sink begins with the events that are stored after its first start.
     """
 
-    @property
-    def name(self) -> str:
-        """Return the sink's unique name: the key of its cursor, so the same at the next start."""
+    batch_size = 200
+    from_now_on = True
 
+    def __init__(self, name: str, wants: Callable[[Event], bool] = _every) -> None:
+        self.name = name
+        self.wants = wants
+
+    @property
+    def label(self) -> str:
+        """Return the sink in metrics."""
+        return self.name.partition(":")[0]
+
+    @abstractmethod
     def open(self) -> str | None:
         """Connect.  Return the id of the newest event that the destination holds, or None where that is unknown."""
 
+    @abstractmethod
     def send(self, events: Sequence[Event]) -> None:
         """Deliver all events in order.  Returning acknowledges them: they are not sent again."""
 
+    @abstractmethod
     def close(self) -> None:
         """Disconnect.  May be called at any time, more than once."""

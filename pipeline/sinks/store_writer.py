@@ -232,7 +232,7 @@ class StoreWriter:
         self._metrics.store.failing.set(self._failing is not None)
         self._metrics.store.waiting.set(waiting)
         for sink, backlog in self._backlog.items():
-            self._metrics.backlog.labels(sink.partition(":")[0]).set(backlog + waiting)
+            self._metrics.sinks.backlog.labels(sink.partition(":")[0]).set(backlog + waiting)
 
     def _log_events(self, batch: Sequence[_Queued]) -> None:
         for event, _ in batch:

@@ -73,7 +73,7 @@ def describe_recording(config: Config) -> str:
     exception = f"; not of cameras on edge hosts: {', '.join(away)}" if away else ""
     return (
         f"a clip of each alert, from {settings.pre_s:g} s before to {settings.post_s:g} s after it, at most "
-        f"{settings.max_s:g} s; up to {settings.max_mb:g} MB of memory per camera{exception}"
+        f"{settings.max_s:g} s; up to {settings.ring_mb:g} MB of memory per camera{exception}"
     )
 
 

@@ -226,6 +226,12 @@ class StoreReader:
             rows = self._query("SELECT row, payload FROM events WHERE row > ? ORDER BY row LIMIT ?", after, limit)
         return [StoredEvent(row, self._decode(Event, payload)) for row, payload in rows]
 
+    def newest(self, camera: str, kinds: Sequence[EventKind]) -> Event | None:
+        """Return the newest event of a camera and of one of these kinds, or None."""
+        query = f"SELECT payload FROM events WHERE camera = ? AND kind IN ({', '.join('?' * len(kinds))})"
+        rows = self._query(f"{query} ORDER BY row DESC LIMIT 1", camera, *kinds)
+        return self._decode(Event, rows[0][0]) if rows else None
+
     def alerts(self, limit: int, active_only: bool = False) -> list[Alert]:
         """Return alerts, newest first."""
         where = "WHERE state = 'active'" if active_only else ""
@@ -266,6 +272,12 @@ class StoreReader:
         cursor = self.cursor(sink)
         ((first, last),) = self._query("SELECT coalesce(min(row), 0), coalesce(max(row), 0) FROM events")
         return max(0, int(last) - max(cursor, int(first) - 1))
+
+    def oldest_waiting(self, sink: str) -> int | None:
+        """Return the time of the oldest event that the sink has not acknowledged, UTC in ns, or None."""
+        query = "SELECT time_utc_ns FROM events WHERE row > ? ORDER BY row LIMIT 1"
+        rows = self._query(query, self.cursor(sink))
+        return int(rows[0][0]) if rows else None
 
     def _alert(self, row: tuple[Any, ...]) -> Alert:
         values = dict(zip(Alert.__struct_fields__, row, strict=True))

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, UNREQUESTED, ClipMetrics, StoreMetrics, clips_lost
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
+from pipeline.telemetry.sinks import SinkMetrics
 from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
 from pipeline.transport.wire import Sample, Stamps
 from pipeline.types import Event, EventKind, FrameRef, Severity, Track, TrackState
@@ -162,8 +163,8 @@ class TrackingMetrics(FrameWorkerMetrics):
             "dasnet_distractor_tracks", "Tracks suppressed as a distractor.", ["camera", "class"]
         )
         self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
-        self.backlog = self._gauge("dasnet_sink_backlog", "Events not yet delivered to a sink.", ["sink"])
         self.clips_lost = clips_lost(self.registry)
+        self.sinks = SinkMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         self._cameras: frozenset[str] = frozenset()
         self.watch(frozenset(cameras))

@@ -48,7 +48,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be missing, damaged or of an older version.
     sinks = configured_sinks(config)
-    outbox = Outbox(config.store_path, sinks, store_is_open=False)
+    outbox = Outbox(config.store_path, sinks, store_is_open=False, metrics=metrics.sinks)
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:

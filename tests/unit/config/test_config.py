@@ -93,7 +93,7 @@ FAULTS = {
     f"cameras: [{CAMERA}]\nmodel: {{checkpoint: ~no-such-user/x}}": r"model.checkpoint: home folder unknown; must be",
     f"cameras: [{CAMERA}]\nmetrics: {{port: many}}": r"metrics.port: must be a valid integer.*\(given: 'many'\)",
     f"cameras: [{CAMERA}]\nretention: {{hours: 1}}": r"hours: unknown key; must be one of days, max_gb, min_free_gb",
-    f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"sinks\[0\].type: .*'jsonl' \(given: 'kafka'\)",
+    f"cameras: [{CAMERA}]\nsinks: [{{type: kafka}}]": r"yaml:2: sinks\[0\].type: must be one of 'jsonl', .*'kafka'\)",
     "cameras: [{id: a, uri: 'rtsp://u:${NOT_SET_ANYWHERE}@h'}]": "variable NOT_SET_ANYWHERE is not set",
     "cameras: [{id: a, uri: 'rtsp://u:${file:none}@h'}]": r"secret file .*none cannot be read",
     "cameras: [": "invalid YAML",

@@ -17,7 +17,7 @@ from pipeline.config.models import Config
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
-from pipeline.sinks.sink import SinkError
+from pipeline.sinks.sink import Sink, SinkError
 from pipeline.store.store import Store, StoreReader
 from pipeline.types import Event
 
@@ -25,11 +25,13 @@ FAST_S = (0.01, 0.05)
 ROOT = Path(__file__).parents[3]
 
 
-class Recorder:
+class Recorder(Sink):
     """A sink in memory that fails on demand."""
 
+    from_now_on = False
+
     def __init__(self, name: str = "recorder") -> None:
-        self.name = name
+        super().__init__(name)
         self.got: list[str] = []
         self.opened = 0
         self.failing: Exception | None = None

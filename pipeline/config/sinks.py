@@ -1,0 +1,216 @@
+"""The entries of `sinks`: destinations of events, each with the filter of what it is sent."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from pipeline.config.section import Identifier, Section, SitePath
+from pipeline.config.uri import network_address
+from pipeline.redaction import secrets_of, secrets_of_service
+from pipeline.types import EventKind, Severity
+
+MIN_SECRET_CHARACTERS = 16
+_TOPIC = re.compile(r"[^/+#$\s\x00]([^+#\s\x00]{0,98}[^/+#\s\x00])?")
+_BROKER = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
+_SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+Label = Literal["uav", "unknown", "bird", "airplane", "helicopter", "clutter"]  # of a track
+
+
+def _all_different(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands twice; must be different names")
+    return names
+
+
+def _topic(text: str) -> str:
+    if not _TOPIC.fullmatch(text):
+        raise ValueError(
+            "must be at most 100 characters without blanks, + and #, with no / at either end and no $ first"
+        )
+    return text
+
+
+def _broker(text: str) -> str:
+    if not _BROKER.fullmatch(text):
+        raise ValueError("must be a host name or an address, without scheme, user and port, as in mqtt.example.org")
+    return text
+
+
+def _service(url: str) -> str:
+    if not _SERVICE.fullmatch(url):
+        raise ValueError("must be an address of Apprise, SERVICE://..., as in mailtos://USER:PASSWORD@HOST")
+    return url
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
+
+
+class BaseSinkConfig(Section):
+    """Destinations of events. Every sink has its own place in the stored events: see [Sinks](sinks.md)."""
+
+    name: Identifier | None = None
+    """Name of the sink in metrics, logs and dead letters, unique among the sinks; default: its type."""
+    kinds: Annotated[list[EventKind], Field(min_length=1)] | None = None
+    """Send only events of these kinds; default: of every kind."""
+    min_severity: Severity | None = None
+    """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); default: of every severity."""
+    cameras: Names | None = None
+    """Send only events of these cameras; default: of every camera."""
+    labels: Annotated[list[Label], Field(min_length=1)] | None = None
+    """Send only events of tracks with one of these labels (`uav`, `unknown`, or a class); default: every event, with or
+    without a track."""
+
+    @property
+    def secrets(self) -> set[str]:
+        """Texts of this entry that must not be shown."""
+        return set()
+
+    @property
+    def host(self) -> str | None:
+        """Host and port where they are shown, or None."""
+        return None
+
+
+class JsonlSinkConfig(BaseSinkConfig):
+    """A file with one JSON object per line."""
+
+    type: Literal["jsonl"]
+    """Type of the sink."""
+    path: SitePath | None = None
+    """The file; default: `events.jsonl` in the run folder."""
+
+
+class WebhookSinkConfig(BaseSinkConfig):
+    """HTTP POST of CloudEvents 1.0."""
+
+    type: Literal["webhook"]
+    """Type of the sink."""
+    url: str
+    """Address, `http://` or `https://`; shown nowhere but for its host."""
+    secret: str | None = None
+    """Key of the HMAC-SHA256 signature, at least 16 characters; default: not signed."""
+    batch_size: Annotated[int, Field(ge=1, le=200)] = 1
+    """Events per request: with 1 a request holds one event, with more a batch (a JSON list)."""
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Time limit of a request, in seconds."""
+    ca: SitePath | None = None
+    """PEM file of the certificate authority of an `https://` address; default: those of the system."""
+
+    @field_validator("url")
+    @classmethod
+    def _valid_url(cls, url: str) -> str:
+        scheme, address = url.partition("://")[0], network_address(url)
+        if scheme not in ("http", "https") or address is None or address.is_ambiguous:
+            raise ValueError(
+                "must be http://HOST/PATH or https://HOST/PATH; / ? # @ and % in a user or password must be "
+                "percent-encoded"
+            )
+        return url
+
+    @field_validator("secret")
+    @classmethod
+    def _long_enough(cls, secret: str | None) -> str | None:
+        if secret is not None and len(secret) < MIN_SECRET_CHARACTERS:
+            raise ValueError(f"must have at least {MIN_SECRET_CHARACTERS} characters")
+        return secret
+
+    @property
+    def secrets(self) -> set[str]:
+        """The key, and everything of the address but its host."""
+        address = network_address(self.url)
+        place = f"{address.path}{address.query}".strip("/") if address else ""
+        return ({self.secret or "", self.url} | secrets_of(self.url) | secrets_of_service(place)) - {""}
+
+    @property
+    def host(self) -> str | None:
+        """Host and port of the address."""
+        address = network_address(self.url)
+        return address.netloc if address else None
+
+
+class MqttTls(Section):
+    """TLS to the broker; `{}` for a server certificate that the system trusts; default: not encrypted."""
+
+    ca: SitePath | None = None
+    """PEM file of the broker's certificate authority; default: those of the system."""
+    certificate: SitePath | None = None
+    """PEM file of a client certificate."""
+    key: Annotated[SitePath | None, Field(validate_default=True)] = None
+    """PEM file of its private key, without a passphrase; required where there is a `certificate`."""
+
+    @field_validator("key")
+    @classmethod
+    def _with_certificate(cls, key: SitePath | None, info: ValidationInfo) -> SitePath | None:
+        if (key is None) != (info.data.get("certificate") is None):
+            raise ValueError("must be set together with certificate, or neither of them")
+        return key
+
+
+class MqttSinkConfig(BaseSinkConfig):
+    """Messages to an MQTT broker, with Home Assistant's discovery."""
+
+    type: Literal["mqtt"]
+    """Type of the sink."""
+    broker: Annotated[str, AfterValidator(_broker)]
+    """Host name or address of the broker."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """TCP port; default: 1883, with `tls` 8883."""
+    version: Annotated[Literal["3.1.1", "5"], BeforeValidator(str)] = "5"
+    """Version of the protocol."""
+    username: str | None = None
+    """Name of the user; default: no login."""
+    password: str | None = None
+    """The user's password."""
+    tls: MqttTls | None = None
+    topic: Annotated[str, AfterValidator(_topic)] = "dasnet"
+    """First part of every topic; must differ between sites on one broker."""
+    discovery: Annotated[str, AfterValidator(_topic)] | None = "homeassistant"
+    """Home Assistant's discovery prefix; `null`: no discovery."""
+
+    @field_validator("password")
+    @classmethod
+    def _with_username(cls, password: str | None, info: ValidationInfo) -> str | None:
+        if password is not None and info.data.get("username") is None:
+            raise ValueError("must be set together with username")
+        return password
+
+    @property
+    def secrets(self) -> set[str]:
+        """The password."""
+        return {self.password} if self.password else set()
+
+    @property
+    def host(self) -> str | None:
+        """The broker's host and port."""
+        return f"{self.broker}:{self.broker_port}"
+
+    @property
+    def broker_port(self) -> int:
+        """The broker's TCP port."""
+        return self.port or (1883 if self.tls is None else 8883)
+
+
+class NotifySinkConfig(BaseSinkConfig):
+    """A notification by mail, push or chat, through Apprise; needs `pip install "dasnet[notify]"`."""
+
+    type: Literal["notify"]
+    """Type of the sink."""
+    min_severity: Severity | None = Severity.WARNING
+    """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); `null`: of every severity."""
+    url: Annotated[str, AfterValidator(_service)]
+    """Apprise's address of one service, such as `mailtos://` or `ntfys://`; secret as a whole, never shown."""
+
+    @property
+    def secrets(self) -> set[str]:
+        """The address, and what may be a user, a password or a token in it."""
+        _, _, rest = self.url.partition("://")
+        return {self.url, rest} | secrets_of(self.url) | secrets_of_service(rest)
+
+
+SinkConfig = Annotated[
+    JsonlSinkConfig | WebhookSinkConfig | MqttSinkConfig | NotifySinkConfig, Field(discriminator="type")
+]

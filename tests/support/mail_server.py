@@ -1,0 +1,50 @@
+"""A real SMTP server that keeps what it gets, and refuses on demand."""
+
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Self
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from support.program import free_port
+
+
+class Mailbox:
+    """The messages that arrived; `refusal` is answered instead of taking one."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+        self.refusal: str | None = None
+
+    async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
+        if self.refusal is not None:
+            return self.refusal
+        assert isinstance(envelope.content, bytes)
+        self.messages.append(message_from_bytes(envelope.content, policy=policy.default))
+        return "250 OK"
+
+
+class MailServer:
+    """`with MailServer() as server:`; it comes and goes on one port."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox()
+        self.port = free_port()
+        self._controller: Controller | None = None
+
+    def come(self) -> None:
+        self._controller = Controller(self.mailbox, hostname="127.0.0.1", port=self.port)
+        self._controller.start()
+
+    def go(self) -> None:
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
+
+    def __enter__(self) -> Self:
+        self.come()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go()

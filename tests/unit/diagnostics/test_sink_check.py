@@ -1,0 +1,82 @@
+"""What is said of sinks by check, status, support bundle and the console: all but their secrets."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support import certificates
+from support.program import dasnet
+
+from pipeline.config.file import load
+from pipeline.config.models import Config
+from pipeline.console.status import public
+from pipeline.diagnostics.sink_check import sink_faults
+from pipeline.diagnostics.support_bundle import _parts
+
+CANARY = "Canary7Canary7"
+LITERAL = f"""
+sinks:
+  - {{type: webhook, url: "https://me:{CANARY}@hooks.example.org/in/{CANARY}?a={CANARY}", secret: {CANARY}-signing}}
+  - {{type: mqtt, broker: mqtt.example.org, username: dasnet, password: {CANARY}, cameras: [north]}}
+  - {{type: notify, name: phone, url: "discord://4815162342/{CANARY}", labels: [uav], kinds: [track.confirmed]}}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"cameras: [{{id: north, uri: 'demo:scene'}}]\nrun_dir: {tmp_path}/run\n{LITERAL}")
+    return path
+
+
+def test_check_says_where_each_goes_and_what_it_is_sent(site: Path) -> None:
+    pytest.importorskip("apprise", reason="needs dasnet[notify]")
+    ended = dasnet("check", site)
+    assert ended.returncode == 0, ended.stderr
+    assert "  sink webhook, to hooks.example.org, signed\n" in ended.stdout
+    assert "  sink mqtt, to mqtt.example.org:1883, NOT encrypted, topics dasnet/#, cameras north\n" in ended.stdout
+    assert (
+        "  sink phone, notify, by discord, kinds track.confirmed, from severity warning, labels uav\n" in ended.stdout
+    )
+    assert "Canary" not in ended.stdout and "4815162342" not in ended.stdout
+
+
+@pytest.mark.parametrize("how", ["literal", "variable"])
+def test_configurations_that_are_shown_hold_no_secret(site: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if how == "variable":
+        monkeypatch.setenv("CANARY", CANARY)
+        monkeypatch.setenv("SERVICE", f"discord://4815162342/{CANARY}")
+        text = site.read_text().replace(f'"discord://4815162342/{CANARY}"', '"${SERVICE}"')
+        text = text.replace(f"{CANARY}-signing", '"${CANARY}-signing"').replace(
+            f"password: {CANARY}", 'password: "${CANARY}"'
+        )
+        site.write_text(text.replace(CANARY, "${CANARY}"))
+    config = load(site)
+    shown = [collect() for name, collect in _parts(site, config) if name.startswith("config")]
+    shown.append(json.dumps(public(config.model_dump(mode="json"), config.references)))
+    for text in shown:
+        assert "Canary" not in text and "4815162342" not in text, text
+        assert "mqtt.example.org" in text and "hooks.example.org" in text
+    told = config.redactor(f"{config.sinks} then {CANARY}, discord://4815162342/{CANARY} and /in/{CANARY}")
+    assert "Canary" not in told and "4815162342" not in told
+
+
+def test_what_a_sink_lacks_here_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("apprise", reason="needs dasnet[notify]")
+    good, other = certificates.made(tmp_path), certificates.made(tmp_path, "other")
+    (tmp_path / "text.pem").write_text("swordfish")
+    tls = {"ca": good.certificate, "certificate": good.certificate, "key": good.key}
+    sinks = [
+        {"type": "webhook", "url": "https://h/x", "ca": tmp_path / "none.pem"},
+        {"type": "mqtt", "broker": "h", "tls": tls},
+        {"type": "mqtt", "name": "b", "broker": "h", "tls": tls | {"ca": tmp_path / "text.pem", "key": other.key}},
+        {"type": "notify", "url": f"nothing://{CANARY}"},
+        {"type": "notify", "name": "d", "url": "mailto://127.0.0.1?from=a@example.org&to=duty@example.org"},
+    ]
+    config = Config.model_validate({"cameras": [{"id": "a", "uri": "demo:scene"}], "sinks": sinks})
+    assert list(sink_faults(config)) == [
+        f"sinks[0].ca: {tmp_path}/none.pem: must be a PEM file of certificates (No such file or directory)",
+        f"sinks[2].tls.ca: {tmp_path}/text.pem: must be a PEM file of certificates (NO_CERTIFICATE_OR_CRL_FOUND)",
+        f"sinks[2].tls.certificate: {good.certificate}: cannot be used with tls.key (KEY_VALUES_MISMATCH)",
+        "sinks[3].url: must be an address that Apprise knows, complete for its service (given: 'nothing://***')",
+    ]

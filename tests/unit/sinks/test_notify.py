@@ -1,0 +1,143 @@
+"""The notification sink against a real mail server: short texts, the snapshot, retries, and nothing of its address."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.events import CONFIRMED, LOST, event, track, until
+
+from pipeline.config.sinks import NotifySinkConfig
+from pipeline.sinks.outbox import Outbox
+from pipeline.store.store import Store
+from pipeline.types import Cause, Event, EventKind, Severity
+
+pytest.importorskip("apprise", reason="needs dasnet[notify]")
+pytest.importorskip("aiosmtpd", reason="needs aiosmtpd: make test")
+
+from support.mail_server import Mailbox, MailServer
+from support.receiver import Receiver
+
+from pipeline.sinks.notify import PICTURE_TRIES, NotifySink, line, title
+
+FAST_S = (0.01, 0.05)
+JPEG = b"\xff\xd8 a snapshot \xff\xd9"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "store.sqlite") as store:
+        yield store
+
+
+@pytest.fixture
+def server() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+def outbox(folder: Path, url: str, **settings: object) -> Outbox:
+    entry = NotifySinkConfig.model_validate({"type": "notify", "url": url} | settings)
+    return Outbox(folder / "store.sqlite", [NotifySink(entry, folder / "snapshots")], FAST_S)
+
+
+def mail(server: MailServer) -> str:
+    return f"mailto://127.0.0.1:{server.port}?from=site@example.org&to=duty@example.org&mode=insecure&format=text"
+
+
+def alert(folder: Path, number: int, **changes: object) -> Event:
+    opened = event(CONFIRMED, track(number), **changes)
+    (folder / "snapshots").mkdir(exist_ok=True)
+    (folder / "snapshots" / f"{opened.id}.jpg").write_bytes(JPEG + str(number).encode())
+    return event(CONFIRMED, track(number), id=opened.id, snapshot=f"{opened.id}.jpg", **changes)
+
+
+def text(mailbox: Mailbox, number: int) -> str:
+    body = mailbox.messages[number].get_body(("plain",))
+    assert body is not None
+    return str(body.get_content()).strip()
+
+
+def pictures(mailbox: Mailbox, number: int) -> list[bytes]:
+    return [part.get_payload(decode=True) for part in mailbox.messages[number].iter_attachments()]
+
+
+def test_an_alert_is_a_short_mail_with_its_snapshot(tmp_path: Path, store: Store, server: MailServer) -> None:
+    sent = outbox(tmp_path, mail(server))
+    opened = alert(tmp_path, 33)
+    store.append([opened, event(LOST, track(33))])
+    assert sent.stop(30) == {"notify": 0}
+    assert len(server.mailbox.messages) == 1, "by default what is information is not sent"
+    assert server.mailbox.messages[0]["Subject"] == "ALARM: uav confirmed, north"
+    assert text(server.mailbox, 0) == (
+        f"2026-09-21T14:13:20.000Z north: uav confirmed, track 33, score 0.90 [{opened.id}]"
+    )
+    assert pictures(server.mailbox, 0) == [JPEG + b"33"]
+
+
+def test_what_waited_comes_as_one(tmp_path: Path, store: Store, server: MailServer) -> None:
+    server.go()
+    sent = outbox(tmp_path, mail(server))
+    events = [alert(tmp_path, number, severity=Severity.WARNING) for number in range(4)]
+    store.append(events[:1])
+    sent.wake()
+    until(lambda: bool(sent.failures()), 20)
+    blind = event(EventKind.CAMERA_BLIND, severity=Severity.WARNING, cause=Cause.FROZEN)
+    store.append([*events[1:], event(CONFIRMED, track(9), severity=Severity.ALARM), blind])
+    server.come()
+    until(lambda: sent.backlog() == {"notify": 0}, 20)
+    sent.stop()
+    lines = "\n".join(text(server.mailbox, number) for number in range(len(server.mailbox.messages))).splitlines()
+    assert [line.rpartition("[")[2].rstrip("]") for line in lines][:4] == [each.id for each in events]
+    assert server.mailbox.messages[-1]["Subject"].startswith("ALARM: uav confirmed, north (+")
+    assert lines[-1].startswith("2026-09-21T14:13:20.000Z north: camera blind (frozen) [")
+
+
+def test_a_refused_one_is_tried_again_without_its_snapshot(tmp_path: Path, store: Store, server: MailServer) -> None:
+    server.mailbox.refusal = "552 message too large"
+    sent = outbox(tmp_path, mail(server), name="duty")
+    store.append([alert(tmp_path, 1)])
+    sent.wake()
+    until(lambda: sent.failures() == {"duty": "SinkError: mailto did not accept the notification"}, 20)
+    (delivery,) = sent._deliveries
+    assert isinstance(delivery.sink, NotifySink)
+    until(lambda: delivery.sink._failures >= PICTURE_TRIES, 20)  # type: ignore[attr-defined]
+    server.mailbox.refusal = None
+    until(lambda: len(server.mailbox.messages) == 1, 20)
+    sent.stop()
+    assert not pictures(server.mailbox, 0)
+
+
+def test_an_unknown_service_is_named_without_its_address(tmp_path: Path, store: Store) -> None:
+    sent = outbox(tmp_path, "nothing://s3cr3tT0ken")
+    until(lambda: sent.failures() == {"notify": "SinkError: url is not an address that Apprise knows"})
+    sent.stop(0.1)
+
+
+def test_nothing_of_the_address_is_said(tmp_path: Path, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler()  # where a program's other loggers go; pytest's own also hears what does not
+    logging.getLogger().addHandler(handler)
+    try:
+        with Receiver() as receiver:
+            receiver.judge = lambda _: 500
+            host = receiver.url.split("/")[2]
+            sent = outbox(tmp_path, f"json://us3r:s3cr3tT0ken@{host}/pathT0ken99?-=x")
+            store.append([alert(tmp_path, 1)])
+            sent.wake()
+            until(lambda: len(receiver.requests) > 2, 20)
+            receiver.go()
+            until(lambda: bool(sent.failures()))
+            sent.stop(0.1)
+            receiver.come()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    texts = "".join(capfd.readouterr())
+    assert "json did not accept" in texts
+    assert not [part for part in ("us3r", "s3cr3tT0ken", "pathT0ken99") if part in texts]
+
+
+def test_titles_and_lines_are_short() -> None:
+    every = [event(kind, track(1) if kind.startswith("track") else None) for kind in EventKind]
+    for each in every:
+        assert len(title([each])) <= 60 and len(line(each)) <= 120
+    assert title(every) == "ALARM: uav confirmed, north (+5)"
