@@ -91,7 +91,7 @@ def _log_odds(segmenter: Segmenter, clip: CachedClip, frames: CachedFrames) -> I
             if label == LABEL_OF[clip.clip_class]:
                 row = _largest_in(detections, enlarged_box(box, BOX_MARGIN))
                 if row is not None:
-                    yield float(class_log_odds(detections.class_scores[row])[UAV])
+                    yield float(class_log_odds(detections.class_scores)[row, UAV])
 
 
 def _largest_in(detections: Detections, box: tuple[float, float, float, float]) -> int | None:

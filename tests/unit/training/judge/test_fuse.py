@@ -18,7 +18,7 @@ from training.datasets import LabelledObject
 from training.judge.fuse import WEIGHTS, Judged, calibration_error, fit_weights, main, right, terms
 
 TRUE = np.array([-3.0, 0.8, 1.5, 1.0, 0.5, 0.6])
-POINT = REPOSITORY / "configs" / "operating_point.yaml"
+POINT = REPOSITORY / "model" / "weights" / "operating_point.yaml"
 
 
 def clip(seed: int, count: int = 4000, weights: np.ndarray = TRUE) -> Judged:
