@@ -36,13 +36,13 @@ class WebhookSink(Sink):
 
     def open(self) -> None:
         """Prepare the connection, which the first request makes.  Raise SinkError."""
-        context = None
+        context: ssl.SSLContext | bool = False  # plain HTTP, which no redirect leaves
         try:
             if self._entry.url.startswith("https:"):
                 context = ssl.create_default_context(cafile=self._entry.ca)
         except (OSError, ssl.SSLError) as error:
             raise SinkError(f"{self._entry.ca}: cannot be used as a certificate authority ({error})") from error
-        self._client = httpx.Client(timeout=self._entry.timeout_s, verify=context or True)
+        self._client = httpx.Client(timeout=self._entry.timeout_s, verify=context)
 
     def send(self, events: Sequence[Event]) -> None:
         """Post events, and wait until they are accepted.  Raise SinkError, or RefusedError."""

@@ -11,17 +11,18 @@ from support.program import free_port
 
 
 class Mailbox:
-    """The messages that arrived; `refusal` is answered instead of taking one."""
+    """The messages that arrived; with `refuses_attachments` only those without."""
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
-        self.refusal: str | None = None
+        self.refuses_attachments = False
 
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
-        if self.refusal is not None:
-            return self.refusal
         assert isinstance(envelope.content, bytes)
-        self.messages.append(message_from_bytes(envelope.content, policy=policy.default))
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        if self.refuses_attachments and [*message.iter_attachments()]:
+            return "552 message too large"
+        self.messages.append(message)
         return "250 OK"
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from pipeline.types import Cause, Event, EventKind, Severity, TrackState
 pytestmark = needs_mosquitto
 
 FAST_S = (0.01, 0.05)
+soon = partial(until, timeout_s=30.0)
 JPEG = b"\xff\xd8 a snapshot \xff\xd9"
 
 
@@ -68,23 +70,23 @@ def test_events_snapshots_and_states(tmp_path: Path, store: Store, broker: Broke
     up = event(EventKind.CAMERA_UP, camera="gate")
     with Listener(broker) as listener:
         outbox = outbox_of(site(tmp_path, broker, version=version))
-        until(lambda: listener.heard("dasnet/status") == ["online"])
-        until(lambda: listener.heard("dasnet/gate/alert") == ["OFF"])
+        soon(lambda: listener.heard("dasnet/status") == ["online"])
+        soon(lambda: listener.heard("dasnet/gate/alert") == ["OFF"])
         store.append([opened])
         outbox.wake()
-        until(lambda: listener.heard("dasnet/north/alert") == ["OFF", "ON", "ON"])
+        soon(lambda: listener.heard("dasnet/north/alert") == ["OFF", "ON", "ON"])
         store.append([ended, down, blind, up])
         outbox.wake()
-        until(lambda: outbox.backlog() == {"mqtt": 0})
+        soon(lambda: outbox.backlog() == {"mqtt": 0})
         outbox.stop()
-        until(lambda: listener.heard("dasnet/status") == ["online", "offline"], 5)
+        soon(lambda: listener.heard("dasnet/status") == ["online", "offline"])
         assert heard_ids(listener) == ids([opened, ended])
         assert heard_ids(listener, "dasnet/gate/event") == ids([down, blind, up])
         assert [m.payload for m in listener.messages if m.topic == "dasnet/north/snapshot"] == [JPEG]
         assert listener.heard("dasnet/north/alert")[-1] == "OFF"
         assert listener.heard("dasnet/gate/problem") == ["OFF"], "as the store has it"
     with Listener(broker) as late:
-        until(lambda: len(late.messages) == 3)
+        soon(lambda: len(late.messages) == 3)
         assert {message.topic for message in late.messages} == {
             "dasnet/status",
             "homeassistant/device/dasnet_north/config",
@@ -96,10 +98,10 @@ def test_events_snapshots_and_states(tmp_path: Path, store: Store, broker: Broke
 def test_a_short_alert_is_said_even_if_it_has_ended_since(tmp_path: Path, store: Store, broker: Broker) -> None:
     with Listener(broker) as listener:
         outbox = outbox_of(site(tmp_path, broker))
-        until(lambda: listener.heard("dasnet/north/alert") == ["OFF"])
+        soon(lambda: listener.heard("dasnet/north/alert") == ["OFF"])
         store.append(alert(1))
         outbox.wake()
-        until(lambda: listener.heard("dasnet/north/alert") == ["OFF", "ON", "OFF"])
+        soon(lambda: listener.heard("dasnet/north/alert") == ["OFF", "ON", "OFF"])
         outbox.stop()
 
 
@@ -109,7 +111,7 @@ def test_home_assistant_finds_the_cameras_and_again_after_its_start(
     with Listener(broker) as listener:
         outbox = outbox_of(site(tmp_path, broker, topic="site/a b".replace(" ", "-"), cameras=["north"]))
         topic = "homeassistant/device/site_a-b_north/config"
-        until(lambda: len(listener.heard(topic)) == 1)
+        soon(lambda: len(listener.heard(topic)) == 1)
         device = json.loads(listener.heard(topic)[0])
         parts = device["components"]
         assert {name: part["platform"] for name, part in parts.items()} == {
@@ -119,13 +121,13 @@ def test_home_assistant_finds_the_cameras_and_again_after_its_start(
         assert parts["event"]["event_types"] == list(EventKind)
         assert device["availability_topic"] == "site/a-b/status"
         assert len({part["unique_id"] for part in parts.values()}) == 4
-        until(lambda: listener.heard("site/a-b/north/alert") == ["OFF"])
+        soon(lambda: listener.heard("site/a-b/north/alert") == ["OFF"])
         store.append(alert(1)[:1])
         outbox.wake()
-        until(lambda: listener.heard("site/a-b/north/alert") == ["OFF", "ON", "ON"])
+        soon(lambda: listener.heard("site/a-b/north/alert") == ["OFF", "ON", "ON"])
         listener.birth()
-        until(lambda: len(listener.heard(topic)) == 2)
-        until(lambda: listener.heard("site/a-b/north/alert") == ["OFF", "ON", "ON", "ON"])
+        soon(lambda: len(listener.heard(topic)) == 2)
+        soon(lambda: listener.heard("site/a-b/north/alert") == ["OFF", "ON", "ON", "ON"])
         assert not listener.heard("homeassistant/device/site_a-b_gate/config"), "filtered"
         outbox.stop()
 
@@ -137,11 +139,11 @@ def test_without_discovery_nothing_is_announced_and_a_new_camera_is(
         quiet = site(tmp_path, broker, name="quiet", topic="quiet", discovery=None)
         both = [*configured_sinks(quiet), *configured_sinks(site(tmp_path, broker))]
         outbox = Outbox(quiet.store_path, both, FAST_S)
-        until(lambda: listener.heard("quiet/status") == listener.heard("dasnet/status") == ["online"])
+        soon(lambda: listener.heard("quiet/status") == listener.heard("dasnet/status") == ["online"])
         store.append([event(LABELLED, track(1, label="bird"), camera="roof")])
         outbox.wake()
-        until(lambda: len(listener.heard("quiet/roof/event")) == 1)
-        until(lambda: len(listener.heard("homeassistant/device/dasnet_roof/config")) == 1)
+        soon(lambda: len(listener.heard("quiet/roof/event")) == 1)
+        soon(lambda: len(listener.heard("homeassistant/device/dasnet_roof/config")) == 1)
         outbox.stop()
         assert not [message for message in listener.messages if "quiet" in message.topic and "device" in message.topic]
 
@@ -156,15 +158,15 @@ def test_a_broker_that_is_killed_gets_everything_in_order(
         for start in range(0, 60, 20):
             store.append(events[start : start + 10])
             outbox.wake()
-            until(lambda start=start: events[start].id in heard_ids(listener))
+            soon(lambda start=start: events[start].id in heard_ids(listener))
             broker.kill()
             store.append(events[start + 10 : start + 20])
             outbox.wake()
-            until(lambda: bool(outbox.failures()))
+            soon(lambda: bool(outbox.failures()))
             assert "127.0.0.1" in outbox.failures()["mqtt"]
             broker.start()
             listener.again()
-            until(lambda: outbox.backlog() == {"mqtt": 0}, 10)
+            soon(lambda: outbox.backlog() == {"mqtt": 0})
         outbox.stop()
         heard = list(dict.fromkeys(heard_ids(listener)))
         # What the broker took before this listener had subscribed again is not heard.
@@ -185,8 +187,8 @@ def test_a_wrong_password_is_named_and_a_right_one_with_tls_works(tmp_path: Path
         outbox = Outbox(right.store_path, sinks, FAST_S)
         store.append(alert(1))
         outbox.wake()
-        until(lambda: outbox.backlog() == {"right": 0, "wrong": 2, "plain": 2, "unknown": 2}, 10)
-        until(lambda: len(outbox.failures()) == 3, 20)
+        soon(lambda: outbox.backlog() == {"right": 0, "wrong": 2, "plain": 2, "unknown": 2})
+        soon(lambda: len(outbox.failures()) == 3)
         failures = outbox.failures()
         outbox.stop(0.1)
     assert "connection refused (Not authorized)" in failures["wrong"]
@@ -231,13 +233,13 @@ def test_killed_amid_deliveries_it_loses_nothing_and_its_last_will_is_said(tmp_p
             process.stdin.write("".join(f"{100 * run + number}\n" for number in range(100)))
             process.stdin.flush()
             wanted = len(set(heard_ids(listener))) + 20
-            until(lambda wanted=wanted: len(set(heard_ids(listener))) > wanted, 30)
+            soon(lambda wanted=wanted: len(set(heard_ids(listener))) > wanted)
             process.kill()
             process.wait()
             process.stdin.close()
-            until(lambda: listener.heard("dasnet/status")[-1] == "offline")
+            soon(lambda: listener.heard("dasnet/status")[-1] == "offline")
         outbox_of(config).stop(20)
         with StoreReader(config.store_path) as reader:
             stored = [item.event.id for item in reader.events(10**6)]
-        until(lambda: set(heard_ids(listener)) == set(stored))
+        soon(lambda: set(heard_ids(listener)) == set(stored))
         assert list(dict.fromkeys(heard_ids(listener))) == stored

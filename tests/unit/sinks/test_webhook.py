@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from pipeline.types import Event, Severity
 jsonschema = pytest.importorskip("jsonschema", reason="needs check-jsonschema: make test")
 
 FAST_S = (0.01, 0.05)
+soon = partial(until, timeout_s=30.0)
 SECRET = "a key of the tests' own"
 ATTRIBUTES = {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "severity"}
 
@@ -90,7 +92,7 @@ def test_several_a_request_are_a_batch(path: Path, store: Store, receiver: Recei
     outbox = Outbox(path, [webhook(receiver, batch_size=100, secret=None)])
     store.append(made(1))
     outbox.wake()
-    until(lambda: len(receiver.accepted) == 1)
+    soon(lambda: len(receiver.accepted) == 1)
     events = made(250, 1)
     store.append(events)
     outbox.stop()
@@ -109,7 +111,7 @@ def test_what_may_succeed_later_is_retried_in_order_and_counted(path: Path, stor
     events = made(5)
     store.append(events)
     outbox.wake()
-    until(lambda: values(registry)["delivered_total"] == 5)
+    soon(lambda: values(registry)["delivered_total"] == 5)
     outbox.stop()
     assert receiver.accepted == ids(events)
     assert values(registry) == {
@@ -127,12 +129,12 @@ def test_a_server_that_hangs_delays_no_other_sink_and_its_lag_grows(
     events = made(3)
     store.append(events)
     outbox.wake()
-    until(lambda: outbox.backlog() == {"webhook": 3, file.name: 0})
-    until(lambda: "ReadTimeout" in outbox.failures().get("webhook", ""))
+    soon(lambda: outbox.backlog() == {"webhook": 3, file.name: 0})
+    soon(lambda: "ReadTimeout" in outbox.failures().get("webhook", ""))
     lags = {sample.labels["sink"]: sample.value for sample in families(registry)["dasnet_sink_lag_seconds"][2]}
     assert lags["webhook"] > 1e6 and lags["jsonl"] == 0, "the events of the tests are months old"
     receiver.judge = lambda _: 204
-    until(lambda: receiver.accepted == ids(events))
+    soon(lambda: receiver.accepted == ids(events))
     outbox.stop()
 
 
@@ -141,8 +143,8 @@ def test_an_answer_without_an_end_is_cut_off(path: Path, store: Store, receiver:
     outbox = Outbox(path, [webhook(receiver, timeout_s=0.3)], FAST_S)
     store.append(made(2))
     outbox.wake()
-    until(lambda: len(receiver.accepted) == 1)
-    until(lambda: set(outbox.backlog().values()) == {0})
+    soon(lambda: len(receiver.accepted) == 1)
+    soon(lambda: set(outbox.backlog().values()) == {0})
     outbox.stop()
 
 
@@ -154,9 +156,9 @@ def test_a_server_that_goes_away_and_comes_back(path: Path, store: Store, receiv
         outbox.wake()
         if number % 3 == 2:
             receiver.go()
-            until(lambda: bool(outbox.failures()) or outbox.backlog() == {"webhook": 0})
+            soon(lambda: bool(outbox.failures()) or outbox.backlog() == {"webhook": 0})
             receiver.come()
-    until(lambda: list(dict.fromkeys(receiver.accepted)) == ids(events))
+    soon(lambda: list(dict.fromkeys(receiver.accepted)) == ids(events))
     outbox.stop()
 
 
@@ -167,7 +169,7 @@ def test_refused_events_go_to_the_dead_letters_alone(path: Path, store: Store, r
     events = [event(CONFIRMED, track(n, label="bird" if n in (3, 4) else "uav")) for n in range(8)]
     store.append(events)
     outbox.wake()
-    until(lambda: outbox.backlog() == {"ops": 0} and values(registry)["delivered_total"] == 6)
+    soon(lambda: outbox.backlog() == {"ops": 0} and values(registry)["delivered_total"] == 6)
     outbox.stop()
     assert receiver.accepted == ids([*events[:3], *events[5:]])
     letters = [json.loads(line) for line in (path.parent / "dead-letters" / "ops.jsonl").read_text().splitlines()]
@@ -187,7 +189,7 @@ def test_a_redirect_is_not_followed(
     events = made(2)
     store.append(events)
     outbox.wake()
-    until(lambda: outbox.backlog() == {"webhook": 0})
+    soon(lambda: outbox.backlog() == {"webhook": 0})
     outbox.stop()
     assert receiver.accepted == ids(events[1:]) and len(receiver.requests) == 3
 
@@ -214,7 +216,7 @@ def test_a_new_sink_begins_now_and_misses_nothing_from_then_on(path: Path, store
     store.append(made(50))
     receiver.go()
     outbox = Outbox(path, [webhook(receiver)], FAST_S)
-    until(lambda: bool(outbox.failures()) or outbox.backlog() == {"webhook": 0})
+    soon(lambda: bool(outbox.failures()) or outbox.backlog() == {"webhook": 0})
     events = made(3, 50)
     store.append(events)
     outbox.stop(0.1)
@@ -239,7 +241,7 @@ def test_tls_needs_a_certificate_that_is_trusted_and_valid(path: Path, store: St
         outbox = Outbox(path, [trusting, unknown, expired, missing], FAST_S)
         store.append(made(1, 1))
         outbox.wake()
-        until(lambda: len(server.accepted) == 1 and len(outbox.failures()) == 3)
+        soon(lambda: len(server.accepted) == 1 and len(outbox.failures()) == 3)
         failures = outbox.failures()
         outbox.stop(0.1)
     assert "self-signed certificate" in failures["unknown"] and "certificate has expired" in failures["expired"]
@@ -254,11 +256,11 @@ def test_neither_address_nor_key_is_said_when_it_fails(
     outbox = Outbox(path, [webhook(receiver, timeout_s=0.2)], FAST_S)
     store.append(made(1))
     outbox.wake()
-    until(lambda: len(receiver.accepted) == 1)
+    soon(lambda: len(receiver.accepted) == 1)
     receiver.go()
     store.append(made(1, 1))
     outbox.wake()
-    until(lambda: "ConnectError" in str(outbox.failures()))
+    soon(lambda: "ConnectError" in str(outbox.failures()))
     outbox.stop(0.1)
     texts = "".join(capfd.readouterr()) + caplog.text
     assert all(cause in texts for cause in ("500", "404", "301", "RemoteProtocolError", "ReadTimeout", "ConnectError"))
@@ -301,7 +303,7 @@ def test_killed_amid_deliveries_it_loses_nothing_and_repeats_with_the_same_ids(
         wanted = len(receiver.requests) + chance.randrange(5, 15)
         process.stdin.write("".join(f"{100 * run + number}\n" for number in range(100)))
         process.stdin.flush()
-        until(lambda wanted=wanted: len(receiver.requests) > wanted, 30)
+        soon(lambda wanted=wanted: len(receiver.requests) > wanted)
         process.kill()
         process.wait()
         process.stdin.close()
