@@ -2,17 +2,17 @@
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pipeline.config.section import Identifier, Section, SitePath
-from pipeline.config.uri import network_address
+from pipeline.config.uri import NetworkAddress, network_address
 from pipeline.redaction import secrets_of, secrets_of_service
 from pipeline.types import EventKind, Severity
 
 MIN_SECRET_CHARACTERS = 16
 _TOPIC = re.compile(r"[^/+#$\s\x00]([^+#\s\x00]{0,98}[^/+#\s\x00])?")
-_BROKER = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 _SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
@@ -34,10 +34,14 @@ def _topic(text: str) -> str:
     return text
 
 
-def _broker(text: str) -> str:
-    if not _BROKER.fullmatch(text):
-        raise ValueError("must be a host name or an address, without scheme, user and port, as in mqtt.example.org")
-    return text
+def _broker_url(url: str) -> str:
+    scheme, address = url.partition("://")[0], network_address(url)
+    if scheme not in ("mqtt", "mqtts") or address is None or address.is_ambiguous or address.path or address.query:
+        raise ValueError(
+            "must be mqtt://HOST:PORT or mqtts://HOST:PORT, with USER:PASSWORD@ before the host where the broker asks "
+            "for them; / ? # @ and % in them must be percent-encoded"
+        )
+    return url
 
 
 def _service(url: str) -> str:
@@ -133,7 +137,7 @@ class WebhookSinkConfig(BaseSinkConfig):
 
 
 class MqttTls(Section):
-    """TLS to the broker; `{}` for a server certificate that the system trusts; default: not encrypted."""
+    """Certificates of an `mqtts://` connection; default: a server certificate that the system trusts."""
 
     ca: SitePath | None = None
     """PEM file of the broker's certificate authority; default: those of the system."""
@@ -155,43 +159,64 @@ class MqttSinkConfig(BaseSinkConfig):
 
     type: Literal["mqtt"]
     """Type of the sink."""
-    broker: Annotated[str, AfterValidator(_broker)]
-    """Host name or address of the broker."""
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """TCP port; default: 1883, with `tls` 8883."""
+    url: Annotated[str, AfterValidator(_broker_url)]
+    """Address of the broker, `mqtt://HOST:PORT` or, encrypted, `mqtts://HOST:PORT`, with `USER:PASSWORD@` before the
+    host for a login; default ports: 1883 and 8883. Shown nowhere but for host and port."""
     version: Annotated[Literal["3.1.1", "5"], BeforeValidator(str)] = "5"
     """Version of the protocol."""
-    username: str | None = None
-    """Name of the user; default: no login."""
-    password: str | None = None
-    """The user's password."""
     tls: MqttTls | None = None
     topic: Annotated[str, AfterValidator(_topic)] = "dasnet"
     """First part of every topic; must differ between sites on one broker."""
     discovery: Annotated[str, AfterValidator(_topic)] | None = "homeassistant"
     """Home Assistant's discovery prefix; `null`: no discovery."""
 
-    @field_validator("password")
+    @field_validator("tls")
     @classmethod
-    def _with_username(cls, password: str | None, info: ValidationInfo) -> str | None:
-        if password is not None and info.data.get("username") is None:
-            raise ValueError("must be set together with username")
-        return password
+    def _encrypted(cls, tls: MqttTls | None, info: ValidationInfo) -> MqttTls | None:
+        if tls is not None and str(info.data.get("url", "mqtts:")).startswith("mqtt:"):
+            raise ValueError("must be set with an mqtts:// url only")
+        return tls
 
     @property
     def secrets(self) -> set[str]:
-        """The password."""
-        return {self.password} if self.password else set()
+        """The address, and the login in it."""
+        return ({self.url, self.password or ""} | secrets_of(self.url)) - {""}
 
     @property
     def host(self) -> str | None:
         """The broker's host and port."""
-        return f"{self.broker}:{self.broker_port}"
+        return f"{self.broker}:{self.port}"
 
     @property
-    def broker_port(self) -> int:
+    def is_encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        return self.url.startswith("mqtts:")
+
+    @property
+    def broker(self) -> str:
+        """The broker's host name or address."""
+        return self._address.host.strip("[]")
+
+    @property
+    def port(self) -> int:
         """The broker's TCP port."""
-        return self.port or (1883 if self.tls is None else 8883)
+        return int(self._address.port or (8883 if self.is_encrypted else 1883))
+
+    @property
+    def username(self) -> str | None:
+        """The name to log in with, or None."""
+        return unquote(self._address.userinfo.partition(":")[0]) or None
+
+    @property
+    def password(self) -> str | None:
+        """The password to log in with, or None."""
+        return unquote(self._address.userinfo.partition(":")[2]) or None
+
+    @property
+    def _address(self) -> NetworkAddress:
+        address = network_address(self.url)
+        assert address is not None
+        return address
 
 
 class NotifySinkConfig(BaseSinkConfig):

@@ -19,6 +19,7 @@ LOCAL_OPTIONS: dict[str, tuple[str, ...]] = {  # sources on this machine, with t
     "v4l2": ("format", "size", "fps"),
     "demo": ("seed", "fps", "look", "first", "stream"),
 }
+SHOWN_HOSTS = ("http", "https", "mqtt", "mqtts")  # schemes of services
 SCHEMES = (*NETWORK_SCHEMES, *LOCAL_OPTIONS)
 MAX_RTSP_USERINFO_BYTES = 127  # FFmpeg truncates longer ones
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -150,7 +151,7 @@ def public_uri(uri: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """Return the address of a service for display: scheme, and with HTTP the host; of others even the host is a secret.
+    """Return the address of a service for display: the scheme, and of HTTP and MQTT the host, which others keep secret.
 
     `${...}` stays as written.
     """
@@ -164,7 +165,7 @@ def _public_service(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         return HIDDEN
-    address = network_address(url) if scheme in ("http", "https") else None
+    address = network_address(url) if scheme in SHOWN_HOSTS else None
     if address is None or address.is_ambiguous:
         return f"{scheme}://{HIDDEN}"
     return f"{scheme}://{address.netloc}" + (f"/{HIDDEN}" if address.path.strip("/") or address.query else "")

@@ -3,7 +3,8 @@
 In: events from the outbox, snapshots, the alerts in the store.  Out, all with QoS 1:
 
     TOPIC/status            online, or offline: retained, and the last will
-    TOPIC/CAMERA/event      an event as JSON
+    TOPIC/events            every event as JSON
+    TOPIC/CAMERA/event      those of one camera
     TOPIC/CAMERA/snapshot   the JPEG of an alert, after its event
     TOPIC/CAMERA/alert      ON while the camera has an active alert that the filter passes
     TOPIC/CAMERA/problem    ON while the camera is down or blind
@@ -28,7 +29,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from pipeline.config.models import Config
-from pipeline.config.sinks import MqttSinkConfig
+from pipeline.config.sinks import MqttSinkConfig, MqttTls
 from pipeline.errors import StoreError
 from pipeline.sinks.filters import event_filter, wants_alert
 from pipeline.sinks.home_assistant import OFF, OFFLINE, ON, ONLINE, device_id, discovery
@@ -75,7 +76,7 @@ class MqttSink(Sink):
         self._refusal = None
         client = self._client = self._new_client()
         try:
-            client.connect(self._entry.broker, self._entry.broker_port, KEEPALIVE_S)
+            client.connect(self._entry.broker, self._entry.port, KEEPALIVE_S)
         except (OSError, ValueError) as error:
             raise SinkError(f"{self._entry.host}: cannot connect ({error})") from None
         client.loop_start()
@@ -118,11 +119,12 @@ class MqttSink(Sink):
         client.will_set(self._topic("status"), OFFLINE, QOS, retain=True)
         if entry.username is not None:
             client.username_pw_set(entry.username, entry.password)
-        if entry.tls is not None:
+        if entry.is_encrypted:
+            tls = entry.tls or MqttTls()
             try:
-                context = ssl.create_default_context(cafile=entry.tls.ca)
-                if entry.tls.certificate is not None:
-                    context.load_cert_chain(entry.tls.certificate, entry.tls.key)
+                context = ssl.create_default_context(cafile=tls.ca)
+                if tls.certificate is not None:
+                    context.load_cert_chain(tls.certificate, tls.key)
             except (OSError, ssl.SSLError) as error:
                 raise SinkError(f"{self.name}: files of tls cannot be used ({error})") from error
             client.tls_set_context(context)
@@ -135,7 +137,8 @@ class MqttSink(Sink):
         if event.camera not in self._cameras:  # added by a reload
             self._cameras = (*self._cameras, event.camera)
             self._announce(client, event.camera)
-        sent = [self._publish(client, f"{event.camera}/event", msgspec.json.encode(event))]
+        content = msgspec.json.encode(event)
+        sent = [self._publish(client, place, content) for place in ("events", f"{event.camera}/event")]
         if event.kind is EventKind.TRACK_CONFIRMED:  # even if the alert has ended since
             self._publish(client, f"{event.camera}/alert", ON)
         jpeg = snapshot_of(event, self._snapshots)

@@ -14,7 +14,7 @@ from pipeline.types import UNKNOWN, EventKind, Severity
 CANARY = "Canary7Canary7Canary7"
 SINKS = """
   - {type: webhook, url: "https://hooks.example.org/in/${TOKEN}", secret: "${file:secret}", batch_size: 50, ca: ca.pem}
-  - {type: mqtt, broker: mqtt.example.org, username: dasnet, password: "${TOKEN}", tls: {}, version: 5}
+  - {type: mqtt, url: "mqtts://dasnet:${TOKEN}@mqtt.example.org", version: 5}
   - {type: notify, name: phone, url: "${TOKEN_URL}", kinds: [track.confirmed], labels: [uav], cameras: [a]}
   - {type: jsonl, min_severity: alarm}
 """
@@ -39,7 +39,7 @@ def test_entries_are_read_with_their_filters_and_secrets(tmp_path: Path) -> None
     assert isinstance(webhook, WebhookSinkConfig) and isinstance(mqtt, MqttSinkConfig)
     assert isinstance(notify, NotifySinkConfig) and isinstance(jsonl, JsonlSinkConfig)
     assert (webhook.secret, webhook.ca, webhook.host) == (f"{CANARY}-key", tmp_path / "ca.pem", "hooks.example.org")
-    assert (mqtt.broker_port, mqtt.version, mqtt.topic, mqtt.discovery) == (8883, "5", "dasnet", "homeassistant")
+    assert (mqtt.port, mqtt.version, mqtt.topic, mqtt.discovery) == (8883, "5", "dasnet", "homeassistant")
     assert (notify.kinds, notify.labels, notify.cameras) == ([EventKind.TRACK_CONFIRMED], ["uav"], ["a"])
     assert (notify.min_severity, jsonl.min_severity) == (Severity.WARNING, Severity.ALARM)
     assert {CANARY, f"{CANARY}-key", "4815162342", notify.url, webhook.url} <= config.secrets
@@ -69,16 +69,17 @@ FAULTS = {
     "[{type: webhook, url: 'http://h'}, {type: webhook, url: 'http://h'}]": (
         r"sinks\[1\].name: 'webhook' is also the name of sinks\[0\]; must be unique"
     ),
-    "[{type: jsonl}, {type: mqtt, broker: h, name: jsonl}]": r"sinks\[1\].name: 'jsonl' is also the name of sinks\[0\]",
-    "[{type: mqtt, broker: 'mqtt://h'}]": r"broker: must be a host name or an address, without scheme.*given: 'mqtt://h'",
-    "[{type: mqtt, broker: h, version: 4}]": r"version: must be '3.1.1' or '5' \(given: '4'\)",
-    "[{type: mqtt, broker: h, topic: 'a/#'}]": r"topic: must be at most 100 characters without .*given: 'a/#'",
-    "[{type: mqtt, broker: h, topic: 'a/'}]": "topic: must be",
-    "[{type: mqtt, broker: h, discovery: '/x'}]": "discovery: must be",
-    f"[{{type: mqtt, broker: h, password: {CANARY}}}]": r"password: must be set together with username$",
-    "[{type: mqtt, broker: h, tls: {certificate: c.pem}}]": r"tls.key: must be set together with certificate",
-    "[{type: mqtt, broker: h, tls: {cert: c.pem}}]": r"tls.cert: unknown key; must be one of ca, certificate, key$",
-    "[{type: mqtt, broker: h, port: 0}]": r"port: must be.*\(given: '0'\)",
+    "[{type: jsonl}, {type: mqtt, url: 'mqtt://h', name: jsonl}]": r"name: 'jsonl' is also the name of sinks\[0\]",
+    "[{type: mqtt, url: h}]": r"url: must be mqtt://HOST:PORT or mqtts://HOST:PORT",
+    "[{type: mqtt, url: 'http://h'}]": r"url: must be mqtt://HOST:PORT or mqtts://HOST:PORT",
+    "[{type: mqtt, url: 'mqtt://h/path'}]": r"url: must be mqtt://HOST:PORT or mqtts://HOST:PORT",
+    "[{type: mqtt, url: 'mqtt://h', tls: {}}]": r"tls: must be set with an mqtts:// url only",
+    "[{type: mqtt, url: 'mqtt://h', version: 4}]": r"version: must be '3.1.1' or '5' \(given: '4'\)",
+    "[{type: mqtt, url: 'mqtt://h', topic: 'a/#'}]": r"topic: must be at most 100 characters without .*given: 'a/#'",
+    "[{type: mqtt, url: 'mqtt://h', topic: 'a/'}]": "topic: must be",
+    "[{type: mqtt, url: 'mqtt://h', discovery: '/x'}]": "discovery: must be",
+    "[{type: mqtt, url: 'mqtts://h', tls: {certificate: c.pem}}]": r"tls.key: must be set together with certificate",
+    "[{type: mqtt, url: 'mqtts://h', tls: {cert: c.pem}}]": r"tls.cert: unknown key; must be one of ca, cert",
     f"[{{type: notify, url: 'tgram:{CANARY}'}}]": r"url: must be an address of Apprise.*\(given: '\*\*\*'\)",
     f"[{{type: notify, url: 'tgram://{CANARY} {CANARY}'}}]": r"url: .*\(given: 'tgram://\*\*\*'\)",
     "[{type: notify, url: '${TOKEN}'}]": r"url: .*\(given: '\$\{TOKEN\}'\)",

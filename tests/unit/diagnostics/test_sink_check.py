@@ -17,7 +17,7 @@ CANARY = "Canary7Canary7"
 LITERAL = f"""
 sinks:
   - {{type: webhook, url: "https://me:{CANARY}@hooks.example.org/in/{CANARY}?a={CANARY}", secret: {CANARY}-signing}}
-  - {{type: mqtt, broker: mqtt.example.org, username: dasnet, password: {CANARY}, cameras: [north]}}
+  - {{type: mqtt, url: 'mqtt://dasnet:{CANARY}@mqtt.example.org', cameras: [north]}}
   - {{type: notify, name: phone, url: "discord://4815162342/{CANARY}", labels: [uav], kinds: [track.confirmed]}}
 """
 
@@ -68,8 +68,8 @@ def test_what_a_sink_lacks_here_is_named(tmp_path: Path) -> None:
     tls = {"ca": good.certificate, "certificate": good.certificate, "key": good.key}
     sinks = [
         {"type": "webhook", "url": "https://h/x", "ca": tmp_path / "none.pem"},
-        {"type": "mqtt", "broker": "h", "tls": tls},
-        {"type": "mqtt", "name": "b", "broker": "h", "tls": tls | {"ca": tmp_path / "text.pem", "key": other.key}},
+        {"type": "mqtt", "url": "mqtts://h", "tls": tls},
+        {"type": "mqtt", "name": "b", "url": "mqtts://h", "tls": tls | {"ca": tmp_path / "text.pem", "key": other.key}},
         {"type": "notify", "url": f"nothing://{CANARY}"},
         {"type": "notify", "name": "d", "url": "mailto://127.0.0.1?from=a@example.org&to=duty@example.org"},
     ]

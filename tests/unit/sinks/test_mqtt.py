@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from support import certificates
@@ -28,8 +29,9 @@ soon = partial(until, timeout_s=30.0)
 JPEG = b"\xff\xd8 a snapshot \xff\xd9"
 
 
-def site(folder: Path, broker: Broker, **settings: object) -> Config:
-    entry = {"type": "mqtt", "broker": "127.0.0.1", "port": broker.port} | settings
+def site(folder: Path, broker: Broker, login: str = "", **settings: object) -> Config:
+    scheme = "mqtts" if "tls" in settings else "mqtt"
+    entry = {"type": "mqtt", "url": f"{scheme}://{login}127.0.0.1:{broker.port}"} | settings
     cameras = [{"id": name, "uri": "demo:scene"} for name in ("north", "gate")]
     return Config.model_validate({"cameras": cameras, "run_dir": folder, "sinks": [entry]})
 
@@ -179,10 +181,10 @@ def test_a_wrong_password_is_named_and_a_right_one_with_tls_works(tmp_path: Path
     files, secret = certificates.made(tmp_path), "correct-horse-7"
     with Broker(tmp_path, "dasnet", secret, files) as broker:
         tls = {"ca": files.certificate}
-        right = site(tmp_path, broker, name="right", username="dasnet", password=secret, tls=tls)
-        wrong = site(tmp_path, broker, name="wrong", username="dasnet", password="swordfish-99", tls=tls)
-        plain = site(tmp_path, broker, name="plain", username="dasnet", password=secret)
-        unknown = site(tmp_path, broker, name="unknown", username="dasnet", password=secret, tls={})
+        right = site(tmp_path, broker, name="right", login=f"dasnet:{quote(secret)}@", tls=tls)
+        wrong = site(tmp_path, broker, name="wrong", login="dasnet:swordfish-99@", tls=tls)
+        plain = site(tmp_path, broker, name="plain", login=f"dasnet:{quote(secret)}@")
+        unknown = site(tmp_path, broker, name="unknown", login=f"dasnet:{quote(secret)}@", tls={})
         sinks = [sink for config in (right, wrong, plain, unknown) for sink in configured_sinks(config)]
         outbox = Outbox(right.store_path, sinks, FAST_S)
         store.append(alert(1))
@@ -207,7 +209,7 @@ from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.store import Store
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
-sinks = [{"type": "mqtt", "broker": "127.0.0.1", "port": port}]
+sinks = [{"type": "mqtt", "url": f"mqtt://127.0.0.1:{port}"}]
 config = Config.model_validate({"cameras": [{"id": "north", "uri": "demo:scene"}], "run_dir": folder, "sinks": sinks})
 store = Store(config.store_path)
 outbox = Outbox(config.store_path, configured_sinks(config), (0.01, 0.05))
