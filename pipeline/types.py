@@ -248,6 +248,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return whether it is part of an alert's life."""
         return self.kind.startswith("alert.")
 
+    @property
+    def ends_alert(self) -> bool:
+        """Return whether the alert ends with it: its target is gone, or a distractor."""
+        is_lowered = self.kind is EventKind.ALERT_LOWERED and self.severity is Severity.INFO
+        return is_lowered or self.kind is EventKind.ALERT_ENDED
+
 
 class CameraState(msgspec.Struct, tag="camera"):
     """capture -> track worker: a camera came up, went down or, with a cause, went blind."""

@@ -17,7 +17,8 @@ from pipeline.assess.observations import Alarm, Assessment, CameraObservation, V
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
 from pipeline.segmentation.preview import jpeg_preview
-from pipeline.store.store import Alert, Store, StoreReader
+from pipeline.store.alert import Alert
+from pipeline.store.store import Store, StoreReader
 from pipeline.types import Detections, Event, Frame, Track
 
 STORE = "store.sqlite"

@@ -25,7 +25,8 @@ from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
 from pipeline.store import reviews
-from pipeline.store.store import Alert, StoreReader
+from pipeline.store.alert import Alert
+from pipeline.store.store import StoreReader
 from pipeline.types import DismissReason, Event, Track
 
 T = TypeVar("T")

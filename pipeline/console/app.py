@@ -25,7 +25,7 @@ from pipeline.console.status import Status
 from pipeline.console.trial import TrialResult, Trials
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
-from pipeline.store.store import Alert
+from pipeline.store.alert import Alert
 
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"cache-control": "no-cache"}  # otherwise old scripts would run after an update

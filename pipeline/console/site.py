@@ -26,7 +26,8 @@ from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.redaction import redact
 from pipeline.runtime.control import Changes
-from pipeline.store.store import Alert, StoreReader
+from pipeline.store.alert import Alert
+from pipeline.store.store import StoreReader
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
 from pipeline.transport.rejects import RejectLog

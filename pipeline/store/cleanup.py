@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from pipeline.config.models import Config
+from pipeline.ids import ULID_LENGTH
 from pipeline.store.metrics import StoreMetrics
 from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, Limits, Rows, StoredSnapshot, plan
 from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
@@ -121,10 +122,13 @@ class Retention:
         """Return what may be deleted, without rows: counting them is slower."""
         kept, closed = set[str](), set[str]()
         for alert, snapshot, is_open in connection.execute(SNAPSHOTS):
-            (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg"))
+            (kept if is_open else closed).update((snapshot or "", alert))
         files = list(_files(self._snapshots))
         deletable = [
-            file for file in files if file.name not in kept and (file.name in closed or file.time_ns < now_ns - DAY_NS)
+            file
+            for file in files
+            if kept.isdisjoint(names := {file.name, file.name[:ULID_LENGTH]})  # all begin with the alert's id
+            and (not closed.isdisjoint(names) or file.time_ns < now_ns - DAY_NS)
         ]  # a snapshot without an alert may belong to an event that is not stored yet
         events_bytes = sum(path.stat().st_size for path in self._run_dir.glob("events.jsonl*"))
         snapshots_bytes = sum(file.size_bytes for file in files)

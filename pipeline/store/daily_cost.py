@@ -18,8 +18,8 @@ from pipeline.store.statements import ACTIVITY
 MEASURED_DAYS = 7.0  # the newest ones
 MIN_DAYS = 0.25  # a shorter time is not representative of a day
 ALERTS_PER_DAY = 50  # estimate per camera
-ALERT_BYTES = 3_000  # in the store, with its two events and its track
-EVENTS_FILE_BYTES = 1_500  # its two lines in events.jsonl
+ALERT_BYTES = 5_000  # in the store, with its four events and its track
+EVENTS_FILE_BYTES = 3_000  # its four lines in events.jsonl
 SNAPSHOT_BYTES = 100_000  # at 640x512 pixels; about 400,000 at 1920x1080
 
 

@@ -42,8 +42,9 @@ from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
 from pipeline.errors import ConfigError, WireError
+from pipeline.store.alert import Alert
 from pipeline.store.ledger import Ledger
-from pipeline.store.store import Alert, Store
+from pipeline.store.store import Store
 from pipeline.transport.listener import listen
 from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
 from pipeline.types import Cause, Event, EventKind, Track, TrackState

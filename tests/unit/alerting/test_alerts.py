@@ -1,20 +1,15 @@
 """Tracks are confirmed, labelled and lost, and their alerts opened and ended, each once and in order."""
 
+from support.events import CONFIRMED, ENDED, LABELLED, LOST, OPENED
 from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 
 from model.metadata import Metadata, Thresholds
 from pipeline.alerting.incidents import END_S
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage
-from pipeline.types import Band, Event, EventKind, Severity
+from pipeline.types import Band, Event, Severity
 
 CALIBRATED = {"north": Policy(calibrated=True)}
-
-
-CONFIRMED, OPENED, LABELLED, LOST, ENDED = (
-    EventKind.TRACK_CONFIRMED, EventKind.ALERT_OPENED, EventKind.TRACK_LABELLED,
-    EventKind.TRACK_LOST, EventKind.ALERT_ENDED,
-)  # fmt: skip
 
 
 def events_of(frames: list, policies: dict[str, Policy] = CALIBRATED) -> list[Event]:

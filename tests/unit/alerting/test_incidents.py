@@ -1,22 +1,18 @@
 """One target is one alert, in however many pieces it is tracked; the alert rises and falls with its label and size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.events import ref, track
+from support.events import CONFIRMED, ENDED, ESCALATED, LOST, LOWERED, OPENED, kinds, ref, track
 
 from pipeline.alerting.alerts import Alerting
 from pipeline.alerting.incidents import END_S, LOWER_S, SETTLE_S
-from pipeline.types import EscalationReason, Event, EventKind, Severity, Track, TrackState
+from pipeline.types import EscalationReason, Event, Severity, Track, TrackState
 
 FPS = 25  # as in `ref`
-CONFIRMED, OPENED, LOST, ENDED = (
-    EventKind.TRACK_CONFIRMED, EventKind.ALERT_OPENED, EventKind.TRACK_LOST, EventKind.ALERT_ENDED,
-)  # fmt: skip
-ESCALATED, LOWERED = EventKind.ALERT_ESCALATED, EventKind.ALERT_LOWERED
 
 
 class Flight:
@@ -64,10 +60,6 @@ def run(flights: Sequence[Flight], frames: int, shift_px: tuple[float, float] | 
     return events + alerting.close(
         ref(frames - 1), [msgspec.structs.replace(seen, state=TrackState.LOST) for seen in confirmed]
     )
-
-
-def kinds(events: Iterable[Event]) -> list[EventKind]:
-    return [event.kind for event in events]
 
 
 def alerts(events: Sequence[Event]) -> int:
