@@ -170,6 +170,11 @@ def _owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]
     return [visible[int(row.argmin())] if row.min() < 1 else None for row in apart]
 
 
+def owned(detections: Detections, tracks: Sequence[Track]) -> NDArray[np.intp]:
+    """Return the rows of the detections that belong to these tracks."""
+    return np.array([row for row, owner in enumerate(_owners(detections, tracks)) if owner is not None], np.intp)
+
+
 def _place(
     canvas: _Canvas, mask: Mask, mask_scale: tuple[float, float]
 ) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
