@@ -52,11 +52,12 @@ function clockTime(ns) {
   return new Date(milliseconds(ns)).toLocaleTimeString("en-GB");
 }
 
-// With the date, where that is not today's.
+// With the date, where that is not today's, and the year, where that is another.
 export function moment(ns) {
-  const date = new Date(milliseconds(ns));
-  const today = date.toDateString() === new Date().toDateString();
-  return today ? clockTime(ns) : `${date.toLocaleDateString("en-CA")} ${clockTime(ns)}`;
+  const [date, now] = [new Date(milliseconds(ns)), new Date()];
+  if (date.toDateString() === now.toDateString()) return clockTime(ns);
+  const day = date.toLocaleDateString("en-CA");
+  return `${date.getFullYear() === now.getFullYear() ? day.slice(5) : day} ${clockTime(ns)}`;
 }
 
 export function timeElement(ns) {
