@@ -130,8 +130,8 @@ def write_snapshot(path: Path, jpeg: bytes, detections: Detections, tracks: Sequ
         raise WireError("preview of a result cannot be decoded; must be a JPEG")
     pixels = cv2.cvtColor(preview, cv2.COLOR_BGR2RGB).astype(np.uint8)
     scale = pixels.shape[1] / detections.size_px[0]
-    own = detections.rows(overlay.owned(detections, tracks))
-    drawn = overlay.draw(pixels, own, tracks, preview_scale=scale)
+    own = np.flatnonzero([owner is not None for owner in overlay.owners(detections, tracks)])
+    drawn = overlay.draw(pixels, detections.rows(own), tracks, preview_scale=scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     if tracks:
         _write(path.with_name(crop_name(path.name)), _crop(pixels, tracks, scale))

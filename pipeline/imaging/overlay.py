@@ -115,7 +115,7 @@ def draw(
     drawn = [track for track in tracks if track.is_shown]
     marks = [_of_track(track) for track in drawn]
     if detections is not None:
-        _add_detections(canvas, marks, detections, _owners(detections, drawn))
+        _add_detections(canvas, marks, detections, owners(detections, drawn))
     if detections is None or not detections.masks:
         for mark in marks:
             canvas.own[canvas.clip(canvas.box(mark.xyxy))] |= mark.state is not TrackState.COASTING
@@ -158,7 +158,7 @@ def _of_detection(detections: Detections, index: int) -> _Mark:
     return _Mark((left, top, right, bottom), label, text, TrackState.TENTATIVE)
 
 
-def _owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]:
+def owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]:
     """Return for each detection the index of the nearest visible track within their mean size, or None."""
     visible = [index for index, track in enumerate(tracks) if track.state is not TrackState.COASTING]
     if not visible:
@@ -168,11 +168,6 @@ def _owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]
     size_px = (boxes[..., 2:] - boxes[..., :2] + others[..., 2:] - others[..., :2]).sum(axis=-1) / 4
     apart = np.hypot(middle_px[..., 0], middle_px[..., 1]) / (size_px + 4)
     return [visible[int(row.argmin())] if row.min() < 1 else None for row in apart]
-
-
-def owned(detections: Detections, tracks: Sequence[Track]) -> NDArray[np.intp]:
-    """Return the rows of the detections that belong to these tracks."""
-    return np.array([row for row, owner in enumerate(_owners(detections, tracks)) if owner is not None], np.intp)
 
 
 def _place(

@@ -31,7 +31,6 @@ CREATE TABLE alerts (
 );
 """
 _INDICES = """
-CREATE INDEX events_by_alert ON events (alert) WHERE alert IS NOT NULL;
 CREATE INDEX tracks_by_alert ON tracks (alert) WHERE alert IS NOT NULL;
 CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
 CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
