@@ -6,6 +6,8 @@ from ulid import ULID
 
 from pipeline.types import FrameRef
 
+ULID_LENGTH = 26  # characters
+
 
 def track_ulid(camera: str, session: str, number: int, first: FrameRef) -> str:
     """Return the ULID of a camera's track `number`, first seen in frame `first`."""

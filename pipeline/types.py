@@ -188,14 +188,25 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-class DismissReason(StrEnum):
-    """Operator's reason for dismissing an alert."""
+class Verdict(StrEnum):
+    """What an operator says that an alert was.  All but a uav dismiss it."""
 
+    UAV = "uav"
     BIRD = "bird"
     AIRCRAFT = "aircraft"
     INSECT = "insect"
     REFLECTION = "reflection"
     OTHER = "other"
+
+
+DISMISSALS = tuple(verdict for verdict in Verdict if verdict is not Verdict.UAV)
+
+
+class EscalationReason(StrEnum):
+    """Why an alert escalated."""
+
+    LABEL = "label"  # the label of its target rose, and its severity with it
+    APPROACH = "approach"  # its target grew
 
 
 class EventKind(StrEnum):
@@ -204,15 +215,23 @@ class EventKind(StrEnum):
     TRACK_CONFIRMED = "track.confirmed"
     TRACK_LABELLED = "track.labelled"  # classified as a distractor: stored, not alerted
     TRACK_LOST = "track.lost"
+    ALERT_OPENED = "alert.opened"
+    ALERT_ESCALATED = "alert.escalated"  # to be acknowledged anew; an alert that was lowered to its end is active again
+    ALERT_LOWERED = "alert.lowered"  # its label fell; a distractor's ends it
+    ALERT_ENDED = "alert.ended"  # its target is gone
+    ALERT_ACKNOWLEDGED = "alert.acknowledged"  # by an operator, as the next two
+    ALERT_REVIEWED = "alert.reviewed"  # with a verdict, or without one: it was withdrawn
+    ALERT_REOPENED = "alert.reopened"  # verdict and acknowledgement were withdrawn
     CAMERA_UP = "camera.up"
     CAMERA_DOWN = "camera.down"
     CAMERA_BLIND = "camera.blind"  # frames arrive, but are unusable or not processed
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event at one frame of one camera.  `track.confirmed` opens an alert, `track.lost` ends it.
+    """An event at one frame of one camera.
 
-    `camera.blind` ends with the next `camera.up` or `camera.down`.
+    `track.lost` ends what `track.confirmed` began; `alert.*` are the life of an alert, which may span several tracks
+    (docs/alerts.md).  `camera.blind` ends with the next `camera.up` or `camera.down`.
     """
 
     id: str  # ULID
@@ -224,10 +243,26 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     frame: int  # sequence number
     session: str
     track: Track | None = None
-    alert: str | None = None  # id of the event that opened the alert
+    alert: str | None = None  # its id: that of the `track.confirmed` event of its first track
     cause: Cause | None = None  # why a camera is blind
     snapshot: str | None = None  # file name in the run folder's `snapshots`
+    crop: str | None = None  # likewise: the target's surroundings
     time_utc: str | None = None  # ISO 8601; for a recording whose wall-clock time is known
+    was: str | None = None  # label of an alert before it escalated or was lowered
+    reason: EscalationReason | None = None
+    verdict: Verdict | None = None
+    note: str | None = None  # to the verdict
+
+    @property
+    def is_alert(self) -> bool:
+        """Return whether it is part of an alert's life."""
+        return self.kind.startswith("alert.")
+
+    @property
+    def ends_alert(self) -> bool:
+        """Return whether the alert ends with it: its target is gone, or a distractor."""
+        is_lowered = self.kind is EventKind.ALERT_LOWERED and self.severity is Severity.INFO
+        return is_lowered or self.kind is EventKind.ALERT_ENDED
 
 
 class CameraState(msgspec.Struct, tag="camera"):

@@ -113,7 +113,7 @@ BOXES = (
         *(620, 280, 240, 140, "process", "tracking worker"),
         (
             "tracker (Kalman, assignment)",
-            "alerting: one alert per track",
+            "alerting: one alert per target",
             "store writer, outbox, retention",
             "(threads: never waits for a disk)",
         ),
@@ -122,7 +122,7 @@ BOXES = (
         *(250, 280, 240, 140, "file", "run folder"),
         (
             "store.sqlite: events, alerts",
-            "snapshots/: one JPEG per alert",
+            "snapshots/: JPEGs of each alert",
             "events.jsonl: the JSONL sink",
             "spill.jsonl: while the store fails",
         ),

@@ -24,6 +24,7 @@ from pipeline.config.models import Config
 from pipeline.console.app import ENDPOINTS
 from pipeline.console.site import LiveUpdate, SiteStatus
 from pipeline.sinks.cloudevents import event_schema
+from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics, TrackingMetrics, WorkerMetrics
 from pipeline.telemetry.resources import GpuResources
@@ -87,6 +88,8 @@ def metrics() -> str:
         common = described(WorkerMetrics("worker").registry)
         host = CollectorRegistry()
         host.register(HostMetricsCollector(site, ["capture-camera"]))
+        console = WorkerMetrics("console").registry
+        ReviewMetrics(console, [])
         gpu = CollectorRegistry()
         gpu.register(GpuResources("cuda:0"))
         parts = {
@@ -95,6 +98,7 @@ def metrics() -> str:
             "Segmentation worker": described(SegmentationMetrics("model", "engine", "version").registry),
             "Segmentation worker on a GPU": described(gpu),
             "Tracking worker": described(TrackingMetrics(["camera"], 0.5).registry),
+            "Console": described(console),
         }
     sections = [("Every worker", common)]
     sections += [(title, {n: row for n, row in rows.items() if n not in common}) for title, rows in parts.items()]

@@ -12,13 +12,14 @@ from typing import Self
 
 import msgspec
 
-from pipeline.alerting.snapshots import write_snapshot
+from pipeline.alerting.snapshots import snapshots_of, write_snapshot
 from pipeline.assess.observations import Alarm, Assessment, CameraObservation, Verdict
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
 from pipeline.segmentation.preview import jpeg_preview
-from pipeline.store.store import Alert, Store, StoreReader
-from pipeline.types import Detections, Event, Frame, Track
+from pipeline.store.alert import Alert
+from pipeline.store.store import Store, StoreReader
+from pipeline.types import Detections, Event, Frame
 
 STORE = "store.sqlite"
 SNAPSHOTS = "snapshots"
@@ -37,13 +38,12 @@ class Records:
         """Store events."""
         self._store.append(events)
 
-    def write_snapshots(
-        self, frame: Frame, detections: Detections, tracks: Sequence[Track], events: Iterable[Event]
-    ) -> None:
+    def write_snapshots(self, frame: Frame, detections: Detections, events: Sequence[Event]) -> None:
         """Write the snapshots that the events name; raise OSError where one cannot be written."""
-        for event in events:
-            if event.snapshot is not None:
-                write_snapshot(self._snapshots / event.snapshot, jpeg_preview(frame), detections, tracks)
+        if not any(event.snapshot for event in events):
+            return
+        for name, jpeg, _, tracks in snapshots_of(events, jpeg_preview(frame), detections):
+            write_snapshot(self._snapshots / name, jpeg, detections, tracks)
 
     def __enter__(self) -> Self:
         return self

@@ -45,7 +45,7 @@ class CameraWatch:
         self._stream: SeededStream | None = None
         self._encounters: list[SeededEncounter] = []
         self._alarms: dict[str, Alarm] = {}  # by id
-        self._open: dict[int, str] = {}  # track -> id of its alarm
+        self._open: dict[int, str] = {}  # track -> id of its alarm, which may span several
         self._health = ImageHealthMonitor() if camera.is_live else None
         self._is_blind = False
         self._last_s: float | None = None
@@ -141,14 +141,15 @@ class CameraWatch:
         if len(self._alarms) < MAX_SNAPSHOTS:
             events = with_snapshot_names(events)
         for event in events:
-            if event.track is None:
+            if event.track is None or event.alert is None:
                 continue
             if event.kind is EventKind.TRACK_LOST:
                 self._open.pop(event.track.id, None)
             elif event.kind is EventKind.TRACK_CONFIRMED:
-                self._open[event.track.id] = event.id
-                self._alarms[event.id] = Alarm(
-                    id=event.id,
+                self._open[event.track.id] = event.alert
+            elif event.kind is EventKind.ALERT_OPENED:
+                self._alarms[event.alert] = Alarm(
+                    id=event.alert,
                     camera=event.camera,
                     time_utc_ns=event.time_utc_ns,
                     time_s=round(self.observed_s, 3),
@@ -158,7 +159,7 @@ class CameraWatch:
                     snapshot=event.snapshot,
                 )
         self._records.append(events)
-        self._records.write_snapshots(frame, detections, outcome.tracks, events)
+        self._records.write_snapshots(frame, detections, events)
 
 
 def _grid(noise: NDArray[np.float32] | None, size_px: tuple[int, int] | None) -> list[list[float]]:

@@ -6,7 +6,7 @@ They return JSON of the objects that events and store hold, a file, or the strea
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TypeVar, cast
 
@@ -16,28 +16,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from pipeline.console.alerts import AlertHandlers
 from pipeline.console.body import blocks
 from pipeline.console.cameras import CameraStatus
 from pipeline.console.history import WINDOWS_S, Window
+from pipeline.console.parameters import body_of, json_response, limit_of, one_of
 from pipeline.console.password import Password, TooManyAttemptsError
 from pipeline.console.security import SESSION_COOKIE, session_of
 from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
-from pipeline.store import reviews
 from pipeline.store.clips import ClipRecord, read_record, record_path, video_path
-from pipeline.store.store import Alert, StoreReader
-from pipeline.types import DismissReason, Event, Track
+from pipeline.store.store import StoreReader
+from pipeline.types import Event, Track
 
 T = TypeVar("T")
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.(jpg|jpeg|png|webp)")
 ALERT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_NAME_LENGTH = 200
-MAX_BODY_BYTES = 4096  # except uploads
-BODY_TIMEOUT_S, UPLOAD_TIMEOUT_S = 10.0, 300.0  # for the complete body
+UPLOAD_TIMEOUT_S = 300.0  # for the complete body
 MAX_DIGITS = 19  # of a sequence number
-DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 UNCHANGING = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -46,12 +45,6 @@ class Cameras(msgspec.Struct, frozen=True):
 
     now_utc_ns: int
     cameras: list[CameraStatus]
-
-
-class Alerts(msgspec.Struct, frozen=True):
-    """Reply with alerts."""
-
-    alerts: list[Alert]
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -72,28 +65,17 @@ class AlertClip(msgspec.Struct, frozen=True):
     clip: ClipRecord | None
 
 
-class Dismissal(msgspec.Struct, frozen=True):
-    """Request to dismiss an alert."""
-
-    reason: DismissReason
-
-
 class Login(msgspec.Struct, frozen=True):
     """Request to log in."""
 
     password: str
 
 
-def json_response(content: object) -> Response:
-    """Return a JSON response."""
-    return Response(msgspec.json.encode(content), media_type="application/json")
-
-
-class Api:
+class Api(AlertHandlers):
     """Handlers of all endpoints."""
 
     def __init__(self, site: Site, trials: Trials, password: Password | None) -> None:
-        self._site = site
+        super().__init__(site)
         self._trials = trials
         self._password = password
 
@@ -118,32 +100,9 @@ class Api:
             raise HTTPException(404, "no such frame; only the most recent ones of a camera are kept")
         return Response(jpeg, media_type="image/jpeg")
 
-    async def alerts(self, request: Request) -> Response:
-        """Return the newest alerts; `state=active` excludes ended ones."""
-        limit, state = _limit(request), _one_of(request, "state", ("any", "active"))
-        return json_response(Alerts(await self._stored(lambda reader: reader.alerts(limit, state == "active"))))
-
-    async def acknowledge(self, request: Request) -> Response:
-        """Acknowledge an alert."""
-        alert, path = request.path_params["alert"], self._site.config.store_path
-        return await self._reviewed(alert, lambda: reviews.acknowledge(path, alert, time.time_ns()))
-
-    async def dismiss(self, request: Request) -> Response:
-        """Dismiss an alert with a reason."""
-        alert, path = request.path_params["alert"], self._site.config.store_path
-        reason = (await _body(request, Dismissal, f"reason: {' | '.join(DismissReason)}")).reason
-        return await self._reviewed(alert, lambda: reviews.dismiss(path, alert, reason, time.time_ns()))
-
-    async def _reviewed(self, alert: str, write: Callable[[], bool]) -> Response:
-        """Store a review, publish it to all browsers, and return the updated alert."""
-        if not await run_in_threadpool(write):
-            raise HTTPException(404, f"no alert {alert[:100]!r}")
-        await self._site.publish_stored()
-        return json_response(await self._stored(lambda reader: reader.alert(alert)))
-
     async def events(self, request: Request) -> Response:
         """Return the newest events, or those after the event with id `after`; oldest first."""
-        limit, after = _limit(request), request.query_params.get("after")
+        limit, after = limit_of(request), request.query_params.get("after")
 
         def query(reader: StoreReader) -> list[Event]:
             row = None if after is None else reader.row_of(after)
@@ -155,7 +114,7 @@ class Api:
 
     async def tracks(self, request: Request) -> Response:
         """Return the most recently seen tracks."""
-        limit = _limit(request)
+        limit = limit_of(request)
         return json_response(Tracks(await self._stored(lambda reader: reader.tracks(limit))))
 
     async def snapshot(self, request: Request) -> Response:
@@ -185,7 +144,7 @@ class Api:
 
     async def latency(self, request: Request) -> Response:
         """Return latency and losses over a time window."""
-        window = cast("Window", _one_of(request, "window", tuple(WINDOWS_S)))
+        window = cast("Window", one_of(request, "window", tuple(WINDOWS_S)))
         return json_response(await run_in_threadpool(self._site.history.report, window, time.time()))
 
     async def status(self, _: Request) -> Response:
@@ -230,7 +189,7 @@ class Api:
         """Open a session."""
         if self._password is None:
             raise HTTPException(404, "this console has no password")
-        given = (await _body(request, Login, "password: a string")).password
+        given = (await body_of(request, Login, "password: a string")).password
         try:
             session = await self._password.check(given, request.client.host if request.client else "")
         except TooManyAttemptsError as error:
@@ -250,36 +209,6 @@ class Api:
         response = Response(status_code=204)
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
         return response
-
-    async def _stored(self, query: Callable[[StoreReader], T]) -> T:
-        return await run_in_threadpool(self._site.stored, query)
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_LIMIT and len(text) <= 6):
-        raise HTTPException(400, f"limit {text[:100]!r}; must be 1 to {MAX_LIMIT}")
-    return int(text)
-
-
-def _one_of(request: Request, key: str, allowed: tuple[str, ...]) -> str:
-    """Return a query parameter, by default the first allowed value."""
-    value = request.query_params.get(key, allowed[0])
-    if value not in allowed:
-        raise HTTPException(400, f"{key} {value[:100]!r}; must be one of {', '.join(allowed)}")
-    return value
-
-
-async def _body(request: Request, kind: type[T], expected: str) -> T:
-    content = b""
-    async for block in blocks(request, BODY_TIMEOUT_S):
-        content += block
-        if len(content) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"body too large; must have at most {MAX_BODY_BYTES} bytes")
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise HTTPException(400, f"invalid body ({error}); expected JSON with {expected}") from error
 
 
 async def _upload(request: Request) -> AsyncIterator[bytes]:

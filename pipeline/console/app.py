@@ -15,9 +15,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from pipeline.console import api
+from pipeline.console import alerts, api
 from pipeline.console.history import LatencyReport
 from pipeline.console.pages import PAGES, html
+from pipeline.console.parameters import json_response
 from pipeline.console.password import Password
 from pipeline.console.security import Guard
 from pipeline.console.site import LiveUpdate, Site, SiteStatus
@@ -25,7 +26,7 @@ from pipeline.console.status import Status
 from pipeline.console.trial import TrialResult, Trials
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
-from pipeline.store.store import Alert
+from pipeline.store.alert import Alert
 
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"cache-control": "no-cache"}  # otherwise old scripts would run after an update
@@ -50,11 +51,28 @@ ENDPOINTS = (
         query="session: the frame's session",
         answer="image/jpeg",
     ),
-    Endpoint("GET", "/alerts", "alerts", "Alerts, newest first.", "limit=1..1000, state=any|active", answer=api.Alerts),
+    Endpoint(
+        *("GET", "/alerts", "alerts", "Alerts, newest first; unacknowledged ones: alarms first."),
+        query="limit=1..1000, state=any|active|ended, unacknowledged=false|true",
+        answer=alerts.Alerts,
+    ),
+    Endpoint(
+        *("POST", "/alerts/acknowledge-ended", "acknowledge_ended", "Acknowledge all alerts that have ended."),
+        answer=alerts.Acknowledged,
+    ),
     Endpoint("POST", "/alerts/{alert}/acknowledge", "acknowledge", "Acknowledge an alert.", answer=Alert),
     Endpoint(
-        *("POST", "/alerts/{alert}/dismiss", "dismiss", "Dismiss an alert with a reason."),
-        body=api.Dismissal,
+        *("POST", "/alerts/{alert}/verdict", "review", "Give an alert a verdict with a note, or withdraw it."),
+        body=alerts.Review,
+        answer=Alert,
+    ),
+    Endpoint(
+        *("POST", "/alerts/{alert}/dismiss", "dismiss", "Dismiss an alert with a reason: a verdict without a note."),
+        body=alerts.Dismissal,
+        answer=Alert,
+    ),
+    Endpoint(
+        *("POST", "/alerts/{alert}/reopen", "reopen", "Withdraw an alert's verdict and acknowledgement."),
         answer=Alert,
     ),
     Endpoint("GET", "/alerts/{alert}/clip", "clip", "Clip of an ended alert.", answer="video/mp4"),
@@ -128,7 +146,7 @@ async def _index(_request: Request) -> Response:
         }
         for e in ENDPOINTS
     ]
-    return api.json_response({"endpoints": rows, "schemas": dict(sorted(schemas.items()))})
+    return json_response({"endpoints": rows, "schemas": dict(sorted(schemas.items()))})
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:

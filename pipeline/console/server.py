@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from prometheus_client import Counter
 
 from pipeline.config.models import Config
 from pipeline.console import certificate
@@ -17,6 +16,7 @@ from pipeline.console.peers import Peers
 from pipeline.console.site import MetricsAddress, Site, unknown
 from pipeline.console.trial import Trials
 from pipeline.runtime.control import Changes
+from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.listener import Listener, url
 
 STOP_S = 0.5  # for pending responses, before connections are aborted
@@ -33,7 +33,7 @@ def run_console(
     metrics: MetricsAddress = unknown,
     ready: Ready | None = None,
     stop: threading.Event | None = None,
-    refused: Counter | None = None,
+    own: WorkerMetrics | None = None,
     changes: Changes = tuple,
 ) -> None:
     """Serve until `stop` is set.
@@ -45,14 +45,14 @@ def run_console(
         metrics: Returns the URL of the host's metrics.
         ready: Called with the console's URL when requests are served.
         stop: Ends the server; without it, it serves until the process ends.
-        refused: Counts rejected live messages.
+        own: The worker's metrics: counts rejected live messages, and reviews of alerts.
         changes: See `Control.changes`.
 
     Raises:
         ConfigError: The password file, the certificate or its key cannot be used.
     """
     with listener:
-        password, site = load_password(config), Site(config, metrics, refused, changes)
+        password, site = load_password(config), Site(config, metrics, own, changes)
         asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
 
 

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import msgspec
 import zmq
 import zmq.asyncio
-from prometheus_client import Counter
 
 from pipeline.config.models import Config
 from pipeline.console.cameras import CameraMonitor, CameraStatus
@@ -26,7 +25,9 @@ from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.redaction import redact
 from pipeline.runtime.control import Changes
-from pipeline.store.store import Alert, StoreReader
+from pipeline.store.alert import Alert
+from pipeline.store.store import StoreReader
+from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
 from pipeline.transport.rejects import RejectLog
@@ -36,6 +37,7 @@ T = TypeVar("T")
 EVENT_POLL_S = 0.25  # between checks for new events in the store
 PERIOD_S = 1.0  # between updates of everything else
 LISTED = 50  # alerts, events and tracks on the page, each
+LISTED_UNACKNOWLEDGED = 200  # alerts that wait for an operator, alarms first
 METRICS_TIMEOUT_S = 2.0
 MAX_METRICS_BYTES = 16 << 20
 
@@ -72,10 +74,12 @@ class Site:
         self,
         config: Config,
         metrics: MetricsAddress = unknown,
-        refused: Counter | None = None,
+        own: WorkerMetrics | None = None,
         changes: Changes = tuple,
     ) -> None:
+        own = own or WorkerMetrics("console")
         self.config = config
+        self.reviews = ReviewMetrics(own.registry, (camera.id for camera in config.cameras))
         self._changes = changes
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
@@ -87,7 +91,7 @@ class Site:
         self._reader_lock = threading.Lock()
         self._publish_lock = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
-        self._rejects = RejectLog("live", refused or WorkerMetrics("console").refused)
+        self._rejects = RejectLog("live", own.refused)
 
     def status(self) -> SiteStatus:
         """Return the status of the site; thread-safe, blocking."""
@@ -207,10 +211,13 @@ class Site:
 
 
 def _newest_items(reader: StoreReader) -> dict[str, list[Any]]:
-    active = reader.alerts(LISTED, active_only=True)
-    known = {alert.id for alert in active}
+    alerts = [
+        *reader.alerts(LISTED_UNACKNOWLEDGED, unacknowledged=True),
+        *reader.alerts(LISTED, "active"),
+        *reader.alerts(LISTED),
+    ]
     return {
-        "alerts": active + [alert for alert in reader.alerts(LISTED) if alert.id not in known],
+        "alerts": list({alert.id: alert for alert in alerts}.values()),
         "events": [stored.event for stored in reader.events(LISTED)],
         "tracks": reader.tracks(LISTED),
     }

@@ -38,6 +38,6 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             metrics=lambda: health.published(config.metrics_address_path),
             ready=lambda url: stdio.announce(f"console: {url}"),
             stop=stop,
-            refused=own.refused,
+            own=own,
             changes=control.changes,
         )

@@ -115,7 +115,7 @@ def draw(
     drawn = [track for track in tracks if track.is_shown]
     marks = [_of_track(track) for track in drawn]
     if detections is not None:
-        _add_detections(canvas, marks, detections, _owners(detections, drawn))
+        _add_detections(canvas, marks, detections, owners(detections, drawn))
     if detections is None or not detections.masks:
         for mark in marks:
             canvas.own[canvas.clip(canvas.box(mark.xyxy))] |= mark.state is not TrackState.COASTING
@@ -158,7 +158,7 @@ def _of_detection(detections: Detections, index: int) -> _Mark:
     return _Mark((left, top, right, bottom), label, text, TrackState.TENTATIVE)
 
 
-def _owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]:
+def owners(detections: Detections, tracks: Sequence[Track]) -> list[int | None]:
     """Return for each detection the index of the nearest visible track within their mean size, or None."""
     visible = [index for index, track in enumerate(tracks) if track.state is not TrackState.COASTING]
     if not visible:

@@ -57,7 +57,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         source: name of the recording.
         frames: number of frames segmented.
         tracks: number of confirmed targets, the ids of tracks.txt.
-        alerts: number of alerts.
+        alerts: number of alerts; one may span several tracks.
         first_detection_s: presentation time of the first detection.
         latency_ms: durations by stage.
         model: the checkpoint.
@@ -111,7 +111,7 @@ class Recorder:
         self.frames = 0
         self.fps: float | None = None
         self.size_px: tuple[int, int] | None = None
-        self._alerts = 0
+        self._confirmed = self._alerts = 0
         self._first_detection_s: float | None = None
         self._first: FrameRef | None = None
         self._last: FrameRef | None = None
@@ -132,9 +132,10 @@ class Recorder:
     def add_tracks(self, tracks: Iterable[Track], events: Iterable[Event]) -> None:
         """Add the tracks and events after a frame; only tracks with an event are summarised."""
         for event in events:
-            if event.track is not None and event.kind is not EventKind.TRACK_LOST:
+            self._confirmed += event.kind is EventKind.TRACK_CONFIRMED
+            self._alerts += event.kind is EventKind.ALERT_OPENED
+            if event.track is not None and event.kind in (EventKind.TRACK_CONFIRMED, EventKind.TRACK_LABELLED):
                 self._tracks.setdefault(event.track.id, (event.track, event.track.last_seen))
-                self._alerts += event.kind is EventKind.TRACK_CONFIRMED
         for track in tracks:
             if track.id in self._tracks:
                 self._tracks[track.id] = (track, self._tracks[track.id][1])
@@ -157,7 +158,7 @@ class Recorder:
             source=source,
             frames=self.frames,
             failed=failed,
-            tracks=self._alerts,
+            tracks=self._confirmed,
             alerts=self._alerts,
             first_detection_s=self._first_detection_s,
             latency_ms={stage: Percentiles.of(values) for stage, values in self._durations_ms.items()},

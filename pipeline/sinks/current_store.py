@@ -12,9 +12,10 @@ import structlog
 
 from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.sinks.outbox import Outbox
+from pipeline.store.alert import Unacknowledged
 from pipeline.store.schema import identity, move_aside
 from pipeline.store.store import Store, StoreReader
-from pipeline.types import Event, EventKind, Track, TrackState
+from pipeline.types import Event, EventKind, Track
 
 BUSY_TIMEOUT_S = 2.0  # a write to a store that is locked for longer fails
 VERIFY_S = 2.0  # how often stored events are read back from the file
@@ -23,14 +24,24 @@ ASIDE_PAUSE_S = 60.0  # between two damaged stores: they must not fill a faulty 
 
 
 class CurrentStore:
-    """Keep the store at a path open.  `on_gone` is called when a store with undelivered events was replaced."""
+    """Keep the store at a path open.
 
-    def __init__(self, path: Path, outbox: Outbox, on_gone: Callable[[], None]) -> None:
+    Args:
+        path: of the store.
+        outbox: told when the store is open and when not.
+        on_gone: called when a store with undelivered events was replaced.
+        on_orphaned: called with the events that ended the alerts of an earlier process.
+    """
+
+    def __init__(
+        self, path: Path, outbox: Outbox, on_gone: Callable[[], None], on_orphaned: Callable[[Sequence[Event]], None]
+    ) -> None:
         self._path = path
         self._outbox = outbox
         self._on_gone = on_gone
+        self._on_orphaned = on_orphaned
         self._store: Store | None = None
-        self._active: dict[str, list[Event]] = {}  # events that opened the alerts of active tracks, by track ULID
+        self._active: dict[str, dict[EventKind, Event]] = {}  # the newest event of each kind, by active alert
         self._unverified: list[Event] = []  # stored, but not read back yet
         self._verified_s = 0.0
         self._aside_s = float("-inf")
@@ -45,8 +56,9 @@ class CurrentStore:
         if self._outbox.damage is not None:
             raise self._outbox.damage
         if self._store is None:
-            store = self._store = Store(self._path, BUSY_TIMEOUT_S)
-            store.restore([event for events in self._active.values() for event in events])
+            store = self._store = Store(self._path, BUSY_TIMEOUT_S, self._active)
+            self._on_orphaned(store.orphaned)
+            store.restore(event for events in self._active.values() for event in events.values())
             self._enable_incremental_vacuum(store)
             if self._unverified:
                 store.append(self._unverified)  # events that it contains are ignored
@@ -60,25 +72,32 @@ class CurrentStore:
         self.open().append(events)
         self._unverified += events
         for event in events:
-            if event.track is not None and event.kind is EventKind.TRACK_CONFIRMED:
-                self._active.setdefault(event.track.ulid, []).append(event)
-            elif event.track is not None and event.kind is EventKind.TRACK_LOST:
-                self._active.pop(event.track.ulid, None)
+            self._remember(event)
         if len(self._unverified) >= MAX_UNVERIFIED:
             self._verify()
 
+    def _remember(self, event: Event) -> None:
+        if event.alert is None:
+            return
+        if event.ends_alert:
+            self._active.pop(event.alert, None)
+        elif event.kind in (EventKind.ALERT_OPENED, EventKind.ALERT_ESCALATED) or event.alert in self._active:
+            newest = self._active.setdefault(event.alert, {})
+            newest.pop(event.kind, None)  # keeps their order
+            newest[event.kind] = event
+
     def update_tracks(self, tracks: Iterable[Track]) -> None:
         """Store the newest state of tracks.  Raise StoreError."""
-        known = list(tracks)
-        self.open().update_tracks(known)
-        for track in known:
-            if track.state is TrackState.LOST:
-                self._active.pop(track.ulid, None)
+        self.open().update_tracks(tracks)
+
+    def unacknowledged(self) -> list[Unacknowledged]:
+        """Return how many alerts wait for an operator.  Raise StoreError."""
+        return self.open().unacknowledged()
 
     def end_inherited(self) -> None:
         """End the alerts and tracks of an earlier process, whose events were stored so far.  Raise StoreError."""
         self._active.clear()
-        self.open().end_orphans()
+        self._on_orphaned(self.open().end_orphans())
 
     def verify(self, now: bool) -> None:
         """Read back what was stored, every VERIFY_S or now.  Raise StoreError where it is missing."""

@@ -3,7 +3,7 @@
 from functools import partial
 
 from pipeline.config.sinks import BaseSinkConfig
-from pipeline.store.store import Alert
+from pipeline.store.alert import Alert
 from pipeline.types import Event, Severity
 
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.ALARM: 2}

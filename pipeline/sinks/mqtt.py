@@ -139,7 +139,7 @@ class MqttSink(Sink):
             self._announce(client, event.camera)
         content = msgspec.json.encode(event)
         sent = [self._publish(client, place, content) for place in ("events", f"{event.camera}/event")]
-        if event.kind is EventKind.TRACK_CONFIRMED:  # even if the alert has ended since
+        if event.kind is EventKind.ALERT_OPENED:  # even if the alert has ended since
             self._publish(client, f"{event.camera}/alert", ON)
         jpeg = snapshot_of(event, self._snapshots)
         if jpeg is not None:
@@ -178,7 +178,7 @@ class MqttSink(Sink):
         """Publish the states as the store has them: they may be newer than the events that are being sent."""
         try:
             with StoreReader(self._store_path) as reader:
-                alerts = reader.alerts(MAX_ALERTS, active_only=True)
+                alerts = reader.alerts(MAX_ALERTS, "active")
                 newest = reader.newest(camera, tuple(_PROBLEMS))
         except StoreError as error:
             self._log.debug("states not published", sink=self.name, reason=str(error))

@@ -100,7 +100,6 @@ def line(event: Event) -> str:
 
 
 def _what(event: Event) -> str:
-    if event.track is not None:
-        return f"{event.track.label} {event.kind.partition('.')[2]}"
+    subject, _, verb = event.kind.partition(".")
     cause = f" ({event.cause})" if event.cause is not None else ""
-    return f"camera {event.kind.partition('.')[2]}{cause}"
+    return f"{event.track.label if event.track is not None else subject} {verb}{cause}"

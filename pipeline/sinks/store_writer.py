@@ -17,8 +17,8 @@ import structlog
 from pipeline.errors import StoreError
 from pipeline.sinks.current_store import CurrentStore
 from pipeline.sinks.outbox import Outbox
+from pipeline.store.encoding import encoded
 from pipeline.store.spill import SpillFile
-from pipeline.store.store import encoded
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, Track
 
@@ -38,7 +38,7 @@ class StoreWriter:
     """Write the store in a thread.  `append` and `update_tracks` do not block; they are called by one thread."""
 
     def __init__(self, path: Path, spill_path: Path, outbox: Outbox, metrics: TrackingMetrics) -> None:
-        self._store = CurrentStore(path, outbox, self._lose_delivery)
+        self._store = CurrentStore(path, outbox, self._lose_delivery, metrics.count)
         self._outbox = outbox
         self._metrics = metrics
         self._spill = SpillFile(spill_path)
@@ -136,6 +136,7 @@ class StoreWriter:
             self._periodic_s = now_s
             self._store_tracks()
             self._backlog = self._outbox.backlog()
+            self._metrics.alerts.set_unacknowledged(self._store.unacknowledged(), time.time_ns())
         self._store.verify(now=stopping)
         if self._failing:
             failed_s = round(now_s - self._failing_since_s, 1)

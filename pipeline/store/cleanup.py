@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from pipeline.config.models import Config
+from pipeline.ids import ULID_LENGTH
 from pipeline.store.clips import alert_of
 from pipeline.store.metrics import StoreMetrics
 from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, Limits, Rows, StoredFile, plan
@@ -122,18 +123,17 @@ class Retention:
 
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
         """Return what may be deleted, without rows: counting them is slower."""
-        kept, closed, ended = (
-            set[str](),
-            set[str](),
-            set[str](),
-        )  # names of snapshots, and ids of alerts for their clips
+        kept, closed, ended = set[str](), set[str](), set[str]()  # names of snapshots, and ids of alerts
         for alert, snapshot, is_open, is_active in connection.execute(SNAPSHOTS):
-            (kept if is_open else closed).update((snapshot or "", f"{alert}.jpg", alert))
+            (kept if is_open else closed).update((snapshot or "", alert))
             if is_open and not is_active:
                 ended.add(alert)
         files = sorted([*_snapshots(self._snapshots), *_clips(self._clips)], key=lambda file: file.time_ns)
         deletable = [
-            file for file in files if file.name not in kept and (file.name in closed or file.time_ns < now_ns - DAY_NS)
+            file
+            for file in files
+            if kept.isdisjoint(names := {file.name, file.name[:ULID_LENGTH]})  # all begin with the alert's id
+            and (not closed.isdisjoint(names) or file.time_ns < now_ns - DAY_NS)
         ]  # a file without an alert may belong to an event that is not stored yet
         events_bytes = sum(path.stat().st_size for path in self._run_dir.glob("events.jsonl*"))
         files_bytes = sum(file.size_bytes for file in files)

@@ -19,8 +19,8 @@ from pipeline.store.statements import ACTIVITY
 MEASURED_DAYS = 7.0  # the newest ones
 MIN_DAYS = 0.25  # a shorter time is not representative of a day
 ALERTS_PER_DAY = 50  # estimate per camera
-ALERT_BYTES = 3_000  # in the store, with its two events and its track
-EVENTS_FILE_BYTES = 1_500  # its two lines in events.jsonl
+ALERT_BYTES = 5_000  # in the store, with its four events and its track
+EVENTS_FILE_BYTES = 3_000  # its four lines in events.jsonl
 SNAPSHOT_BYTES = 100_000  # at 640x512 pixels; about 400,000 at 1920x1080
 CLIP_BYTES_S = 500_000  # H.264 of 4 Mbit/s, as usual at 1920x1080
 ALERT_S = 10  # from first detection to end

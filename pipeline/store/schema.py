@@ -1,4 +1,4 @@
-"""The store's file: its tables, and how to open it.
+"""The store's file, and how to open it.
 
 In: a path.  Out: a SQLite connection to a store of this version, or a StoreError that names the file.
 """
@@ -12,70 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import DamagedStoreError, StoreError
+from pipeline.store.tables import MIGRATIONS, TABLES, VERSION
 
-VERSION = 3
 APPLICATION_ID = 0x6461736E  # "dasn": identifies the file as a store of dasnet
 BUSY_TIMEOUT_S = 5.0
 WAL_LIMIT_BYTES = 64 << 20
 
-# AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
-# row numbers.
-_TABLES = """
-CREATE TABLE events (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    severity TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    time_utc_ns INTEGER NOT NULL,
-    payload BLOB NOT NULL
-);
-CREATE INDEX events_by_time ON events (time_utc_ns);
-CREATE TABLE tracks (
-    ulid TEXT PRIMARY KEY,
-    camera TEXT NOT NULL,
-    session TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    state TEXT NOT NULL,
-    first_seen_utc_ns INTEGER NOT NULL,
-    last_seen_utc_ns INTEGER NOT NULL,
-    hits INTEGER NOT NULL,
-    score REAL NOT NULL,
-    payload BLOB NOT NULL
-);
-CREATE INDEX tracks_by_time ON tracks (last_seen_utc_ns);
-CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
-CREATE TABLE alerts (
-    id TEXT PRIMARY KEY,
-    track TEXT NOT NULL UNIQUE,
-    camera TEXT NOT NULL,
-    severity TEXT NOT NULL,
-    label TEXT NOT NULL,
-    evidence TEXT NOT NULL,
-    score REAL NOT NULL,
-    xyxy TEXT NOT NULL,
-    snapshot TEXT,
-    opened_utc_ns INTEGER NOT NULL,
-    last_seen_utc_ns INTEGER NOT NULL,
-    ended_utc_ns INTEGER,
-    state TEXT NOT NULL,
-    acknowledged_utc_ns INTEGER,
-    dismissed_utc_ns INTEGER,
-    dismissed_as TEXT
-);
-CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
-CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
-CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
-"""
-_MIGRATIONS = {  # from this version to the next
-    1: """
-ALTER TABLE alerts ADD COLUMN acknowledged_utc_ns INTEGER;
-ALTER TABLE alerts ADD COLUMN dismissed_utc_ns INTEGER;
-ALTER TABLE alerts ADD COLUMN dismissed_as TEXT;
-""",
-    2: "CREATE INDEX IF NOT EXISTS events_by_time ON events (time_utc_ns);",
-}
 _INCREMENTAL = 2  # of `PRAGMA auto_vacuum`: free pages are returned on request
 
 
@@ -144,10 +86,10 @@ def _create_or_migrate(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection, path):
         version = _version(connection, path)  # again: another process may have migrated it meanwhile
         if version is None:
-            statements = _TABLES
+            statements = TABLES
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         else:
-            statements = "".join(_MIGRATIONS[older] for older in range(version, VERSION))
+            statements = "".join(MIGRATIONS[older] for older in range(version, VERSION))
         for statement in statements.split(";")[:-1]:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -256,6 +198,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int | None:
         raise StoreError(f"{path}: is a database, but not a store of dasnet; configure another file")
     if not version:
         return None
-    if version != VERSION and version not in _MIGRATIONS:
+    if version != VERSION and version not in MIGRATIONS:
         raise StoreError(f"{path}: is a store of version {version}; must be {VERSION} for this dasnet; move it away")
     return int(version)

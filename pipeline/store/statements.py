@@ -2,58 +2,75 @@
 
 # Not ON CONFLICT DO NOTHING, which would skip a row number: the backlog is a difference of row numbers.
 INSERT_EVENT = """
-INSERT INTO events (id, kind, severity, camera, time_utc_ns, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+INSERT INTO events (id, kind, severity, camera, time_utc_ns, alert, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
 WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = ?1)
 """
 UPSERT_TRACK = """
-INSERT INTO tracks (ulid, camera, session, id, label, state, first_seen_utc_ns, last_seen_utc_ns, hits, score, payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO tracks (ulid, camera, session, id, label, state, first_seen_utc_ns, last_seen_utc_ns, hits, score, alert,
+payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (ulid) DO UPDATE SET label = excluded.label, state = excluded.state, hits = excluded.hits,
-last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, payload = excluded.payload
+last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, alert = coalesce(excluded.alert, alert),
+payload = excluded.payload
 """
-# A second `track.confirmed` of a track updates its alert instead of opening another.
-OPEN_ALERT = """
-INSERT INTO alerts (id, track, camera, severity, snapshot, opened_utc_ns, label, evidence, score, xyxy,
-last_seen_utc_ns, ended_utc_ns, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, 'active')
-ON CONFLICT (track) DO UPDATE SET severity = excluded.severity, snapshot = coalesce(excluded.snapshot, snapshot),
-label = excluded.label, evidence = excluded.evidence, score = excluded.score, xyxy = excluded.xyxy,
-last_seen_utc_ns = excluded.last_seen_utc_ns, ended_utc_ns = NULL, state = 'active'
+_NEW_ALERT = """
+INSERT INTO alerts (id, camera, severity, label, opened_as, highest_severity, highest_label, snapshot, crop,
+opened_utc_ns, escalated_utc_ns, track, evidence, score, xyxy, last_seen_utc_ns, state)
+VALUES (:id, :camera, :severity, :label, coalesce(:was, :label), :severity, :label, :snapshot, :crop,
+:time, :escalated, :track, :evidence, :score, :xyxy, :seen, 'active') ON CONFLICT (id)
 """
-UPDATE_ALERT = """
-UPDATE alerts SET label = ?, evidence = ?, score = ?, xyxy = ?, last_seen_utc_ns = ?
-WHERE track = ? AND state = 'active'
+OPEN_ALERT = f"{_NEW_ALERT} DO NOTHING"
+# A store that was replaced meanwhile holds no such alert.
+ESCALATE_ALERT = f"""
+{_NEW_ALERT} DO UPDATE SET severity = :severity, label = :label,
+highest_severity = CASE :severity WHEN 'alarm' THEN :severity ELSE highest_severity END,
+highest_label = CASE :severity WHEN 'alarm' THEN :label ELSE highest_label END,
+snapshot = coalesce(:snapshot, snapshot), crop = CASE WHEN :snapshot IS NULL THEN crop ELSE :crop END,
+escalated_utc_ns = :time, ended_utc_ns = NULL, state = 'active', acknowledged_utc_ns = NULL
 """
-END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = ? WHERE (id = ? OR track = ?) AND state = 'active'"
-END_ORPHANED_ALERTS = "UPDATE alerts SET state = 'ended', ended_utc_ns = last_seen_utc_ns WHERE state = 'active'"
+LOWER_ALERT = "UPDATE alerts SET severity = :severity, label = :label WHERE id = :id"
+END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = :time WHERE id = :id AND state = 'active'"
+FOLLOW_TRACK = """
+UPDATE alerts SET track = ?1, evidence = ?2, score = ?3, xyxy = ?4, last_seen_utc_ns = ?5
+WHERE id = (SELECT alert FROM tracks WHERE ulid = ?1) AND state = 'active' AND last_seen_utc_ns <= ?5
+"""
+ACTIVE_ALERTS = """
+SELECT alerts.id, alerts.camera, alerts.last_seen_utc_ns, tracks.payload
+FROM alerts LEFT JOIN tracks ON tracks.ulid = alerts.track WHERE alerts.state = 'active' ORDER BY alerts.opened_utc_ns
+"""
 END_ORPHANED_TRACKS = """
 UPDATE tracks SET state = 'lost', payload = CAST(json_set(CAST(payload AS TEXT), '$.state', 'lost') AS BLOB)
 WHERE state != 'lost'
 """
-FORGET_SNAPSHOT = "UPDATE alerts SET snapshot = NULL WHERE snapshot = ?"
+FORGET_SNAPSHOT = """
+UPDATE alerts SET snapshot = nullif(snapshot, ?1), crop = nullif(crop, ?1) WHERE ?1 IN (snapshot, crop)
+"""
+UNACKNOWLEDGED = """
+SELECT camera, highest_severity, count(*), min(coalesce(escalated_utc_ns, opened_utc_ns)) FROM alerts
+WHERE acknowledged_utc_ns IS NULL GROUP BY camera, highest_severity
+"""
 
 # Retention.  An alert is open while it is active or not acknowledged.
 _OPEN = "(alerts.state = 'active' OR alerts.acknowledged_utc_ns IS NULL)"
 _MINUTE_NS = 60_000_000_000
-_TRACK_OF_EVENT = "json_extract(CAST(events.payload AS TEXT), '$.track.ulid')"
 SNAPSHOTS = f"SELECT id, snapshot, {_OPEN}, state = 'active' FROM alerts"
 EVENTS_BY_MINUTE = f"""
 SELECT (time_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM events WHERE row <= ?
-AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT} AND {_OPEN}) GROUP BY 1
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = events.alert AND {_OPEN}) GROUP BY 1
 """
 TRACKS_BY_MINUTE = f"""
 SELECT (last_seen_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM tracks WHERE state = 'lost'
-AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = tracks.ulid AND {_OPEN}) GROUP BY 1
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = tracks.alert AND {_OPEN}) GROUP BY 1
 """
 DELETE_ALERTS = f"""
 DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE NOT {_OPEN} AND last_seen_utc_ns < ? LIMIT ?)
 """
 DELETE_TRACKS = """
 DELETE FROM tracks WHERE ulid IN (SELECT ulid FROM tracks WHERE state = 'lost' AND last_seen_utc_ns < ?
-AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = tracks.ulid) LIMIT ?)
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = tracks.alert) LIMIT ?)
 """
-DELETABLE_EVENTS = f"""
+DELETABLE_EVENTS = """
 SELECT row FROM events WHERE time_utc_ns < ? AND (row <= ? OR time_utc_ns < ?)
-AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.track = {_TRACK_OF_EVENT}) ORDER BY time_utc_ns LIMIT ?
+AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = events.alert) ORDER BY time_utc_ns LIMIT ?
 """
 DELETE_EVENTS = "DELETE FROM events WHERE row = ?"
 

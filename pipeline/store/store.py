@@ -1,22 +1,25 @@
 """The embedded store: all events, and the newest state of every track and alert.
 
 In: events and tracks of the track worker.  Out: the same to any number of readers, in this and in other processes, and
-to the outbox.  There is one writer.  `track.confirmed` opens an alert, which follows its track until `track.lost` ends
-it.
+to the outbox.  There is one writer, beside operators' reviews.  `alert.opened` opens an alert, which follows its tracks
+until it ends.
 """
 
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from pipeline.errors import StoreError
+from pipeline.store.alert import SELECT_ALERTS, Alert, State, Unacknowledged, alert_of
+from pipeline.store.alert_events import alert_event
+from pipeline.store.encoding import alert_columns, event_row, seen_columns, track_row
 from pipeline.store.schema import (
     BUSY_TIMEOUT_S,
     enable_incremental_vacuum,
@@ -30,39 +33,26 @@ from pipeline.store.schema import (
     transaction,
 )
 from pipeline.store.statements import (
+    ACTIVE_ALERTS,
     END_ALERT,
-    END_ORPHANED_ALERTS,
     END_ORPHANED_TRACKS,
+    ESCALATE_ALERT,
+    FOLLOW_TRACK,
     FORGET_SNAPSHOT,
     INSERT_EVENT,
+    LOWER_ALERT,
     OPEN_ALERT,
-    UPDATE_ALERT,
+    UNACKNOWLEDGED,
     UPSERT_TRACK,
 )
-from pipeline.types import DismissReason, Event, EventKind, Severity, Track, TrackState
+from pipeline.types import Event, EventKind, Severity, Track, TrackState
 
 T = TypeVar("T")
-
-
-class Alert(msgspec.Struct, frozen=True):
-    """An alert: one track of a target."""
-
-    id: str  # id of the event that opened it
-    track: str  # ULID
-    camera: str
-    severity: Severity
-    label: str
-    evidence: dict[str, float]
-    score: float
-    xyxy: tuple[float, float, float, float]  # last box, frame pixels
-    snapshot: str | None
-    opened_utc_ns: int
-    last_seen_utc_ns: int
-    ended_utc_ns: int | None
-    state: Literal["active", "ended"]
-    acknowledged_utc_ns: int | None = None
-    dismissed_utc_ns: int | None = None
-    dismissed_as: DismissReason | None = None
+_CHANGES = {
+    EventKind.ALERT_OPENED: OPEN_ALERT,
+    EventKind.ALERT_ESCALATED: ESCALATE_ALERT,
+    EventKind.ALERT_LOWERED: LOWER_ALERT,
+}
 
 
 class StoredEvent(NamedTuple):
@@ -72,19 +62,30 @@ class StoredEvent(NamedTuple):
     event: Event
 
 
-_ALERT_FIELDS = ", ".join(Alert.__struct_fields__)
-
-
 class Store:
-    """The writer's side: one per store, in one thread.  Alerts that a crashed writer left active are ended."""
+    """The writer's side: one per store, in one thread.
 
-    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    Alerts that a crashed writer left active are ended when it is opened.
+
+    Args:
+        path: of its file.
+        busy_timeout_s: how long to wait for another process's transaction.
+        continued: ids of alerts that this process has open, and goes on with.
+
+    Attributes:
+        orphaned: the events of the alerts that were ended.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S, continued: Collection[str] = ()) -> None:
         self._path = path
         self._connection = open_writable(path, busy_timeout_s)
         self._lock = -1
         try:
             self._lock = lock_writer(path)
-            self.end_orphans()
+            self.orphaned = self.end_orphans(continued)
         except BaseException:
             self.close()
             raise
@@ -109,19 +110,29 @@ class Store:
         with failures(self._path):
             return sequence(self._connection)
 
-    def end_orphans(self) -> None:
-        """End the alerts and tracks that an earlier writer left active."""
+    def unacknowledged(self) -> list[Unacknowledged]:
+        """Return how many alerts wait for an operator, and since when."""
+        with failures(self._path):
+            rows = self._connection.execute(UNACKNOWLEDGED).fetchall()
+        return [Unacknowledged(camera, Severity(severity), *counted) for camera, severity, *counted in rows]
+
+    def end_orphans(self, continued: Collection[str] = ()) -> list[Event]:
+        """End the alerts and tracks that an earlier writer left active, but for these; return the alerts' events."""
         with transaction(self._connection, self._path) as connection:
-            connection.execute(END_ORPHANED_ALERTS)
+            active = connection.execute(ACTIVE_ALERTS).fetchall()
+            events = [_orphaned(*row) for row in active if row[0] not in continued]
+            for event in events:
+                self._append(connection, event)
             connection.execute(END_ORPHANED_TRACKS)
+            return events
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Open the alerts of these events without storing the events again."""
+        """Let alerts that this file does not hold be as after these events, without storing the events."""
         with transaction(self._connection, self._path) as connection:
+            held = {alert for (alert,) in connection.execute("SELECT id FROM alerts")}
             for event in events:
-                if event.track is not None:
-                    connection.execute(UPSERT_TRACK, self._track_row(event.track))
-                    self._open_alert(connection, event, event.track)
+                if event.alert not in held:
+                    self._apply(connection, event)
 
     def forget_snapshots(self, names: Sequence[str]) -> None:
         """Remove references to snapshots that were not written."""
@@ -134,46 +145,30 @@ class Store:
             return sum(self._append(connection, event) for event in events)
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:
-        """Store the state of tracks and their alerts; omit tentative tracks, and end the alerts of lost ones."""
+        """Store the state of tracks, and let their alerts follow; omit tentative tracks."""
         known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
         if not known:
             return
         with transaction(self._connection, self._path) as connection:
-            connection.executemany(UPSERT_TRACK, map(self._track_row, known))
-            connection.executemany(UPDATE_ALERT, ((*_seen(track), track.ulid) for track in known))
-            lost = [track for track in known if track.state is TrackState.LOST]
-            connection.executemany(END_ALERT, ((t.last_seen.received_utc_ns, None, t.ulid) for t in lost))
+            connection.executemany(UPSERT_TRACK, (track_row(track, None) for track in known))
+            connection.executemany(FOLLOW_TRACK, map(seen_columns, known))
 
     def _append(self, connection: sqlite3.Connection, event: Event) -> int:
-        row = (event.id, event.kind, event.severity, event.camera, event.time_utc_ns, self._encode(event))
-        if not connection.execute(INSERT_EVENT, row).rowcount:
+        if not connection.execute(INSERT_EVENT, event_row(event)).rowcount:
             return 0
-        track = event.track
-        if track is None:
-            return 1
-        connection.execute(UPSERT_TRACK, self._track_row(track))
-        if event.kind is EventKind.TRACK_CONFIRMED:
-            self._open_alert(connection, event, track)
-        else:
-            connection.execute(UPDATE_ALERT, (*_seen(track), track.ulid))
-        if event.kind is EventKind.TRACK_LOST:
-            connection.execute(END_ALERT, (event.time_utc_ns, event.alert, track.ulid))
+        self._apply(connection, event)
         return 1
 
-    def _open_alert(self, connection: sqlite3.Connection, event: Event, track: Track) -> None:
-        opened = (event.id, track.ulid, event.camera, event.severity, event.snapshot, event.time_utc_ns)
-        connection.execute(OPEN_ALERT, (*opened, *_seen(track)))
-
-    def _track_row(self, track: Track) -> tuple[object, ...]:
-        seen = (track.first_seen.received_utc_ns, track.last_seen.received_utc_ns)
-        key = (track.ulid, track.camera, track.session, track.id)
-        return (*key, track.label, track.state, *seen, track.hits, track.score, self._encode(track))
-
-    def _encode(self, item: Event | Track) -> bytes:
-        try:
-            return encoded(item)
-        except StoreError as error:
-            raise StoreError(f"{self._path}: {error}") from error
+    def _apply(self, connection: sqlite3.Connection, event: Event) -> None:
+        """Let the tracks and alerts be as after an event."""
+        track = event.track
+        if track is not None:
+            connection.execute(UPSERT_TRACK, track_row(track, event.alert))
+            if event.kind in _CHANGES:
+                connection.execute(_CHANGES[event.kind], alert_columns(event, track))
+            connection.execute(FOLLOW_TRACK, seen_columns(track))
+        if event.ends_alert:
+            connection.execute(END_ALERT, {"id": event.alert, "time": event.time_utc_ns})
 
     def __enter__(self) -> Self:
         return self
@@ -189,20 +184,10 @@ class Store:
             self._lock = -1
 
 
-def encoded(item: Event | Track) -> bytes:
-    """Return the item as JSON.  Raise StoreError for NaN, which JSON does not have and readers would reject."""
-    payload = msgspec.json.encode(item)
-    try:
-        msgspec.json.decode(payload, type=type(item))
-    except msgspec.ValidationError as error:
-        raise StoreError(f"{type(item).__name__} of {item.camera!r} cannot be stored: {error}") from error
-    return payload
-
-
-def _seen(track: Track) -> tuple[object, ...]:
-    """Return the columns of an alert that follow its track."""
-    evidence, xyxy = (msgspec.json.encode(item).decode() for item in (track.evidence, track.xyxy))
-    return track.label, evidence, track.score, xyxy, track.last_seen.received_utc_ns
+def _orphaned(alert: str, camera: str, last_seen_utc_ns: int, track: bytes | None) -> Event:
+    """Return the end of an alert that a crashed writer left active: when its target was last seen."""
+    seen = msgspec.json.decode(track, type=Track) if track is not None else None
+    return alert_event(EventKind.ALERT_ENDED, alert, camera, seen, last_seen_utc_ns)
 
 
 class StoreReader:
@@ -232,15 +217,18 @@ class StoreReader:
         rows = self._query(f"{query} ORDER BY row DESC LIMIT 1", camera, *kinds)
         return self._decode(Event, rows[0][0]) if rows else None
 
-    def alerts(self, limit: int, active_only: bool = False) -> list[Alert]:
-        """Return alerts, newest first."""
-        where = "WHERE state = 'active'" if active_only else ""
-        query = f"SELECT {_ALERT_FIELDS} FROM alerts {where} ORDER BY opened_utc_ns DESC, id DESC LIMIT ?"
+    def alerts(self, limit: int, state: State | None = None, unacknowledged: bool = False) -> list[Alert]:
+        """Return alerts, newest first: all, those of a state, or those that wait for an operator, alarms first."""
+        conditions = [f"state = '{state}'"] if state else []
+        conditions += ["acknowledged_utc_ns IS NULL"] if unacknowledged else []
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        first = "highest_severity = 'alarm' DESC, " if unacknowledged else ""
+        query = f"{SELECT_ALERTS} {where} ORDER BY {first}opened_utc_ns DESC, id DESC LIMIT ?"
         return [self._alert(row) for row in self._query(query, limit)]
 
     def alert(self, alert_id: str) -> Alert | None:
         """Return an alert, or None where there is no such alert."""
-        rows = self._query(f"SELECT {_ALERT_FIELDS} FROM alerts WHERE id = ?", alert_id)
+        rows = self._query(f"{SELECT_ALERTS} WHERE id = ?", alert_id)
         return self._alert(rows[0]) if rows else None
 
     def tracks(self, limit: int) -> list[Track]:
@@ -280,10 +268,8 @@ class StoreReader:
         return int(rows[0][0]) if rows else None
 
     def _alert(self, row: tuple[Any, ...]) -> Alert:
-        values = dict(zip(Alert.__struct_fields__, row, strict=True))
         with self._readable():
-            values |= {name: msgspec.json.decode(values[name]) for name in ("evidence", "xyxy")}
-            return msgspec.convert(values, Alert)
+            return alert_of(row)
 
     def _decode(self, kind: type[T], payload: bytes) -> T:
         with self._readable():

@@ -11,12 +11,13 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, UNREQUESTED, ClipMetrics, StoreMetrics, clips_lost
+from pipeline.telemetry.alert_metrics import AlertMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
 from pipeline.telemetry.resources import LogLosses, ProcessResources
 from pipeline.telemetry.sinks import SinkMetrics
 from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
 from pipeline.transport.wire import Sample, Stamps
-from pipeline.types import Event, EventKind, FrameRef, Severity, Track, TrackState
+from pipeline.types import Event, EventKind, FrameRef, Track, TrackState
 
 STAGES = ("decode", "transport", "wait", "inference", "mask", "track", "alert", "sink")  # in processing order
 LISTENING = "dasnet_listening"
@@ -162,7 +163,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.distractors = self._counter(
             "dasnet_distractor_tracks", "Tracks suppressed as a distractor.", ["camera", "class"]
         )
-        self.alerts = self._counter("dasnet_alerts", "Alerts raised.", ["camera", "severity"])
+        self.alerts = AlertMetrics(self.registry)
         self.clips_lost = clips_lost(self.registry)
         self.sinks = SinkMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
@@ -177,12 +178,11 @@ class TrackingMetrics(FrameWorkerMetrics):
         Prometheus shows the first increase only of a series that existed before it.
         """
         initial = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
-        others = (self._camera_to_track, self._age, self.distractors, self.alerts, self.clips_lost)
+        others = (self._camera_to_track, self._age, self.distractors, self.clips_lost)
+        self.alerts.watch(cameras)
         for camera in cameras - self._cameras:
             for metric in initial:
                 metric.labels(camera)
-            for severity in (Severity.ALARM, Severity.WARNING):
-                self.alerts.labels(camera, severity)
             self.clips_lost.labels(camera, UNREQUESTED)
         for camera in self._cameras - cameras:
             for metric in (*initial, *others):
@@ -217,7 +217,7 @@ class TrackingMetrics(FrameWorkerMetrics):
 
     def stored(self, event: Event) -> None:
         """Record the latency of a stored alert, unless an earlier process raised it."""
-        if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+        if event.kind is EventKind.ALERT_OPENED and event.track is not None:
             received_ns = event.track.last_seen.received_mono_ns
             if received_ns > self._started_ns:
                 self.capture_to_alert.labels(event.camera).observe((time.monotonic_ns() - received_ns) / 1e9)
@@ -232,13 +232,13 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.active.labels(camera).set(sum(track.state in current for track in tracks))
 
     def count(self, events: Iterable[Event]) -> None:
-        """Count confirmed tracks, alerts and suppressed tracks."""
+        """Count confirmed and suppressed tracks, and the events of alerts."""
         for event in events:
-            if event.kind is EventKind.TRACK_CONFIRMED and event.track is not None:
+            if event.kind is EventKind.TRACK_CONFIRMED:
                 self.confirmed.labels(event.camera).inc()
-                self.alerts.labels(event.camera, event.severity).inc()
             elif event.kind is EventKind.TRACK_LABELLED and event.track is not None:
                 self.distractors.labels(event.camera, event.track.label).inc()
+            self.alerts.count(event)
 
     def stage(self, name: str, duration_ns: int) -> None:
         """Record the time that a frame or an event spent in a stage."""

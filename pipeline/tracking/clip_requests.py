@@ -22,12 +22,14 @@ MAX_QUEUED = 64  # per camera, while its capture worker is replaced
 
 def clip_request(event: Event) -> ClipRequest | None:
     """Return the request that an event makes, or None."""
-    if event.track is None:
+    track = event.track
+    if track is None or event.alert is None:
         return None
-    first_pts_s = event.track.first_seen.pts_s
-    if event.kind is EventKind.TRACK_CONFIRMED:
-        return ClipRequest(event.camera, event.session, event.id, first_pts_s)
-    if event.kind is EventKind.TRACK_LOST and event.alert is not None:
+    first_pts_s = track.first_seen.pts_s
+    if event.kind is EventKind.ALERT_OPENED:
+        return ClipRequest(event.camera, event.session, event.alert, first_pts_s)
+    is_lowered_to_its_end = event.kind is EventKind.ALERT_LOWERED and not track.is_target
+    if event.kind is EventKind.ALERT_ENDED or is_lowered_to_its_end:
         return ClipRequest(event.camera, event.session, event.alert, first_pts_s, event.pts_s)
     return None
 

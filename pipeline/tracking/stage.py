@@ -70,7 +70,7 @@ class TrackStage:
         session.tracker.policy = self.policies.get(ref.camera, Policy())
         tracks = self._with_bearings(session.tracker.update(detections), detections)
         tracked_ns = time.monotonic_ns()
-        events = session.alerting.update(ref, tracks)
+        events = session.alerting.update(ref, tracks, detections.camera_shift_px)
         return Outcome(ref, tracks, events, tracked_ns - started_ns, time.monotonic_ns() - tracked_ns)
 
     def _with_bearings(self, tracks: list[Track], detections: Detections) -> list[Track]:
@@ -86,12 +86,12 @@ class TrackStage:
         return forked
 
     def close(self, camera: str) -> Outcome | None:
-        """End the camera's session: all its tracks are lost, as of its last frame.  Return None without a session."""
+        """End the camera's session, its tracks and its alerts, as of its last frame.  Return None without a session."""
         session = self._sessions.pop(camera, None)
         if session is None:
             return None
         tracks = session.tracker.close()
-        return Outcome(session.last, tracks, session.alerting.update(session.last, tracks))
+        return Outcome(session.last, tracks, session.alerting.close(session.last, tracks))
 
     def session(self, camera: str) -> str | None:
         """Return the id of the camera's current session, or None."""

@@ -13,7 +13,7 @@ import zmq
 from model.description import read_thresholds
 from model.metadata import BandThresholds
 from pipeline.alerting.camera_events import camera_event
-from pipeline.alerting.snapshots import Snapshot, SnapshotWriter, with_snapshot_names
+from pipeline.alerting.snapshots import SnapshotWriter, snapshots_of, with_snapshot_names
 from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
 from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
@@ -187,9 +187,8 @@ class _TrackWorker:
         self._live.send_multipart(live.encode(_live_frame(detections, outcome.tracks), jpeg), flags=zmq.DONTWAIT)
         events = with_snapshot_names(outcome.events)
         self._store(outcome.tracks, events, ref.camera)
-        for event in events:
-            if event.snapshot is not None:
-                self._snapshots.write(Snapshot(event.snapshot, jpeg, detections, outcome.tracks))
+        for snapshot in snapshots_of(events, jpeg, detections):
+            self._snapshots.write(snapshot)
 
     def _store(self, tracks: Sequence[Track], events: Sequence[Event], camera: str) -> None:
         self._writer.update_tracks(track for track in tracks if track.state is not TrackState.TENTATIVE)

@@ -35,7 +35,7 @@ from support.console_site import (
     site_config,
     until,
 )
-from support.events import CONFIRMED, LOST, event, track
+from support.events import CONFIRMED, ESCALATED, LOST, event, gone, raised, ref, track
 
 from pipeline.console.cameras import CameraMonitor
 from pipeline.console.frames import KEPT_IMAGES, LiveFrames
@@ -43,12 +43,13 @@ from pipeline.console.hub import Hub
 from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
 from pipeline.errors import ConfigError, WireError
+from pipeline.store.alert import Alert
 from pipeline.store.clips import ClipRecord, record_path, write_record
 from pipeline.store.ledger import Ledger
-from pipeline.store.store import Alert, Store
+from pipeline.store.store import Store
 from pipeline.transport.listener import listen
 from pipeline.transport.live import TOPIC, LiveFrame, decode, encode
-from pipeline.types import Cause, Event, EventKind, Track, TrackState
+from pipeline.types import Cause, Event, EventKind, Severity, Track, TrackState
 
 __all__ = ["browser"]  # a fixture
 
@@ -118,31 +119,47 @@ def test_the_page_shows_pictures_with_the_marks_of_exactly_their_frame(page: Pag
     page.screenshot(path=tmp_path / "console.png")
 
 
-def test_an_alert_appears_with_its_snapshot_is_followed_and_ends(page: Page, site: Site) -> None:
+def test_an_alert_appears_with_its_snapshot_escalates_and_stays_until_a_person_acts(page: Page, site: Site) -> None:
     expect(page.locator("#no-alerts")).to_have_text("No active alerts.")
     cv2.imwrite(str(site.config.run_dir / "snapshots" / "shot-1.jpg"), picture(0))
-    opened = event(CONFIRMED, track(41, label="unknown"), snapshot="shot-1.jpg", time_utc_ns=time.time_ns())
-    site.store.append([opened])
+    now_ns = time.time_ns()
+    unsure = track(41, label="unknown")
+    opened = raised(unsure, snapshot="shot-1.jpg", time_utc_ns=now_ns, severity=Severity.WARNING)
+    own = {"alert": opened[0].id, "time_utc_ns": now_ns}
+    site.store.append(opened)
     alert = page.locator("#active li")
-    expect(alert).to_contain_text("Unknown", timeout=1500)
+    expect(alert).to_contain_text("Unknown #41", timeout=1500)
     expect(page).to_have_title("(1) alert · dasnet")
     assert page.locator("#active img").evaluate("async image => (await image.decode(), image.naturalWidth)") > 0
-    expect(page.locator("#events li").first).to_contain_text("Unknown #41 confirmed")
-    site.store.update_tracks([track(41, 9, label="uav")])
-    expect(alert).to_contain_text("UAV")
+    expect(page.locator("#events li").nth(0)).to_contain_text("Alert: Unknown #41")
+    expect(page.locator("#events li").nth(1)).to_contain_text("Unknown #41 confirmed")
+    site.store.append([event(ESCALATED, track(41, 9), was="unknown", **own)])
+    expect(alert).to_contain_text("UAV #41")
+    expect(alert.locator(".change")).to_have_text("opened as Unknown, now UAV")
+    expect(alert.locator(".severity")).to_have_text("Alarm")
+    expect(page.locator("#announce")).to_have_text("Alarm: UAV on north, opened as Unknown, now UAV")
+    expect(page.locator("#events li").first).to_contain_text("Escalated from Unknown: UAV #41")
 
     page.keyboard.press("Tab")  # all by keyboard: past the link that skips, to the alert
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("dialog")).to_contain_text(opened.id)
+    expect(page.locator("dialog")).to_contain_text(opened[0].id)
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).not_to_be_visible()
 
-    site.store.append([event(LOST, track(41, 9, state=TrackState.LOST), alert=opened.id, time_utc_ns=time.time_ns())])
-    expect(page.locator("#ended li")).to_contain_text("Ended")
-    expect(page.locator("#active li")).to_have_count(0)
+    again = track(42, 20, first_seen=ref(15))
+    site.store.append([event(LOST, track(41, 9, state=TrackState.LOST), **own), event(CONFIRMED, again, **own)])
+    expect(alert).to_contain_text("UAV #41 #42")
+    site.store.append(gone(again, **own))
+    expect(alert.locator(".severity")).to_have_text("Gone, not seen")
     expect(page.locator("#tracks")).to_contain_text("lost")
+    expect(page).to_have_title("(1) alert · dasnet")
+    page.get_by_role("button", name="Acknowledge ended (1)").click()
+    expect(page.locator("#ended li .severity")).to_have_text("Ended")
+    expect(page.locator("#active li")).to_have_count(0)
+    expect(page.locator("#acknowledge-ended")).not_to_be_visible()
+    expect(page).to_have_title("dasnet")
 
 
 def test_an_alert_s_clip_is_linked_and_served_in_ranges(page: Page, site: Site) -> None:
@@ -229,16 +246,19 @@ def test_a_store_that_cannot_be_read_is_not_shown_as_one_without_alerts(browser:
 
 
 def test_the_api_gives_the_same_objects_as_the_store(site: Site) -> None:
-    made = [event(EventKind.CAMERA_UP), event(CONFIRMED, track(51)), event(LOST, track(51, 3, state=TrackState.LOST))]
+    opened = raised(track(51))
+    made = [event(EventKind.CAMERA_UP), *opened, *gone(track(51, 3), opened[0].id)]
     site.store.append(made)
-    answer = site.get("/api/v1/events?limit=3").json()["events"]
+    answer = site.get("/api/v1/events?limit=5").json()["events"]
     assert msgspec.convert(answer, list[Event]) == made
     after = site.get(f"/api/v1/events?after={made[0].id}").json()["events"]
     assert msgspec.convert(after, list[Event]) == made[1:]
     alerts = msgspec.convert(site.get("/api/v1/alerts").json()["alerts"], list[Alert])
     assert {alert.id: alert.state for alert in alerts}[made[1].id] == "ended"
     assert site.get("/api/v1/alerts?state=active").json() == {"alerts": []}
-    assert made[2].track in msgspec.convert(site.get("/api/v1/tracks").json()["tracks"], list[Track])
+    (ended,) = site.get("/api/v1/alerts?state=ended&unacknowledged=true").json()["alerts"]
+    assert ended["id"] == opened[0].id
+    assert made[-1].track in msgspec.convert(site.get("/api/v1/tracks").json()["tracks"], list[Track])
 
 
 def test_the_api_says_what_is_allowed(site: Site) -> None:
@@ -246,7 +266,8 @@ def test_the_api_says_what_is_allowed(site: Site) -> None:
         "/api/v1/events?limit=0": "1 to 1000",
         "/api/v1/tracks?limit=" + "9" * 5000: "1 to 1000",
         "/api/v1/events?after=nobody": "the id of a stored event",
-        "/api/v1/alerts?state=x": "any, active",
+        "/api/v1/alerts?state=x": "any, active, ended",
+        "/api/v1/alerts?unacknowledged=x": "false, true",
     }.items():
         answer = site.get(path)
         assert answer.status_code == 400 and allowed in answer.json()["error"]

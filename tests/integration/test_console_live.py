@@ -63,6 +63,8 @@ def test_the_demo_is_watched_an_alert_acknowledged_and_a_restart_survived(browse
                 stored = reader.alert(key)
             assert stored is not None and stored.acknowledged_utc_ns is not None
             assert before_ns <= stored.acknowledged_utc_ns <= time.time_ns()
+            acknowledged = f'dasnet_alert_events_total{{camera="{stored.camera}",kind="alert.acknowledged"}}'
+            program.wait_for_metric(acknowledged, 1)
             photograph(page, console)
             page.goto(console)
             assert program.stop() == 0

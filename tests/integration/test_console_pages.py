@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from prometheus_client import start_http_server
 from support.console_site import SECRET, Feed, Process, browser, faultless_page, picture, until
-from support.events import CONFIRMED, LOST, event, track
+from support.events import raised, track
 from support.png import png
 from support.program import CLIPS, DASNET, REPOSITORY
 
@@ -29,9 +29,9 @@ from pipeline.console.status import public
 from pipeline.console.trial import MAX_MEMORY_BYTES
 from pipeline.errors import ConfigError
 from pipeline.imaging.frame_size import MAX_FRAME_PX
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.telemetry.metrics import TrackingMetrics
-from pipeline.types import Cause, TrackState
+from pipeline.types import Cause
 
 __all__ = ["browser"]  # a fixture
 PASSWORD = "correct horse battery"
@@ -50,12 +50,9 @@ class Site:
     tracking: TrackingMetrics
 
     def alert(self, number: int, **changes: object) -> str:
-        opened = event(CONFIRMED, track(number, **changes), snapshot="shot.jpg", time_utc_ns=time.time_ns())
-        self.store.append([opened])
-        return opened.id
-
-    def end(self, number: int) -> None:
-        self.store.append([event(LOST, track(number, 9, state=TrackState.LOST), time_utc_ns=time.time_ns())])
+        opened = raised(track(number, **changes), snapshot="shot.jpg", time_utc_ns=time.time_ns())
+        self.store.append(opened)
+        return opened[0].id
 
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         return httpx.post(self.console.url(f"/api/v1{path}"), timeout=60, **arguments)
@@ -95,55 +92,6 @@ def site() -> Iterator[Site]:
 def page(browser: Browser) -> Iterator[Page]:
     with faultless_page(browser) as page:
         yield page
-
-
-def stored(site: Site, alert: str) -> Any:
-    with StoreReader(site.run_dir / "store.sqlite") as reader:
-        return reader.alert(alert)
-
-
-def test_an_alert_is_acknowledged_and_dismissed_for_all_browsers_at_once(
-    page: Page, browser: Browser, site: Site
-) -> None:
-    other = browser.new_page()
-    for each in (page, other):
-        each.goto(site.console.url("/"))
-    alert = site.alert(1)
-    item = page.locator(f'#active [data-key="{alert}"]')
-    before_ns = time.time_ns()
-    item.get_by_role("button", name="Acknowledge").click()
-    expect(item.locator(".severity")).to_have_text("Alarm · acknowledged")
-    expect(other.locator("#active .severity")).to_have_text("Alarm · acknowledged", timeout=900)
-    assert before_ns <= stored(site, alert).acknowledged_utc_ns <= time.time_ns()
-
-    item.get_by_role("button", name="Dismiss").press("Enter")
-    page.get_by_role("button", name="Bird", exact=True).press("Enter")
-    expect(page.locator("dialog")).to_contain_text("Dismissed")
-    expect(other.locator(f'#ended [data-key="{alert}"] .severity')).to_have_text("Dismissed: bird", timeout=900)
-    expect(other.locator("#active li")).to_have_count(0)
-    expect(other).to_have_title("dasnet")
-    assert (stored(site, alert).dismissed_as, stored(site, alert).state) == ("bird", "active")
-    page.keyboard.press("Escape")
-    site.end(1)
-    other.close()
-
-
-def test_reviews_through_the_api_and_from_a_foreign_page(site: Site) -> None:
-    alert = site.alert(2)
-    answer = site.post(f"/alerts/{alert}/dismiss", json={"reason": "insect"})
-    assert answer.status_code == 200 and answer.json()["dismissed_as"] == "insect"
-    assert (
-        "reason: bird | aircraft | insect"
-        in site.post(f"/alerts/{alert}/dismiss", json={"reason": "x"}).json()["error"]
-    )
-    assert site.post(f"/alerts/{alert}/dismiss", content=b"x" * 5000).status_code == 413
-    assert site.post("/alerts/nobody/acknowledge").status_code == 404
-    for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
-        assert site.post(f"/alerts/{alert}/dismiss", json={"reason": "bird"}, headers=headers).status_code == 403
-    assert stored(site, alert).dismissed_as == "insect"
-    own = {"origin": site.console.url("").rstrip("/"), "sec-fetch-site": "same-origin"}
-    assert site.post(f"/alerts/{alert}/acknowledge", headers=own).status_code == 200
-    site.end(2)
 
 
 def test_the_latency_page_shows_which_stage_is_slow(page: Page, site: Site) -> None:

@@ -1,7 +1,7 @@
 """Events and tracks for tests of the store, the sinks and the console."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 from ulid import ULID
@@ -12,6 +12,8 @@ START_NS = 1_790_000_000_000_000_000
 
 
 CONFIRMED, LOST, LABELLED = EventKind.TRACK_CONFIRMED, EventKind.TRACK_LOST, EventKind.TRACK_LABELLED
+OPENED, ENDED = EventKind.ALERT_OPENED, EventKind.ALERT_ENDED
+ESCALATED, LOWERED = EventKind.ALERT_ESCALATED, EventKind.ALERT_LOWERED
 
 
 def ref(seq: int, camera: str = "north") -> FrameRef:
@@ -45,7 +47,7 @@ def event(kind: EventKind, subject: Track | None = None, **changes: object) -> E
     made = Event(
         id=str(ULID()),
         kind=kind,
-        severity=Severity.ALARM if kind is CONFIRMED else Severity.INFO,
+        severity=Severity.ALARM if kind in (CONFIRMED, OPENED, ESCALATED) else Severity.INFO,
         camera=seen.camera,
         time_utc_ns=seen.received_utc_ns,
         pts_s=seen.pts_s,
@@ -56,7 +58,24 @@ def event(kind: EventKind, subject: Track | None = None, **changes: object) -> E
     return msgspec.structs.replace(made, **changes)
 
 
-def ids(events: Sequence[Event]) -> list[str]:
+def raised(subject: Track, **changes: object) -> list[Event]:
+    """A track that is confirmed, and the alert that it opens."""
+    confirmed = event(CONFIRMED, subject, **changes)
+    confirmed = msgspec.structs.replace(confirmed, alert=confirmed.id)
+    return [confirmed, msgspec.structs.replace(confirmed, id=str(ULID()), kind=OPENED)]
+
+
+def gone(subject: Track, alert: str, **changes: object) -> list[Event]:
+    """A track that is lost, and the alert that ends with it."""
+    lost = msgspec.structs.replace(subject, state=TrackState.LOST)
+    return [event(kind, lost, alert=alert, **changes) for kind in (LOST, ENDED)]
+
+
+def kinds(events: Iterable[Event]) -> list[EventKind]:
+    return [item.kind for item in events]
+
+
+def ids(events: Iterable[Event]) -> list[str]:
     return [item.id for item in events]
 
 

@@ -1,10 +1,10 @@
-// The dialog of one alert: its snapshot, its details, and its review.
+// The dialog of one alert: its images, its details, and its review.
 
+import {SEVERITIES, VERDICTS, change, isWaiting, numbers} from "./alert.js";
 import {request} from "./request.js";
 import {evidence, make, name, score, timeElement} from "./text.js";
 
-export const SEVERITIES = {alarm: "Alarm", warning: "Warning", info: "Information"};
-const REASONS = {bird: "Bird", aircraft: "Aircraft", insect: "Insect", reflection: "Reflection", other: "Other"};
+const MAX_NOTE_LENGTH = 500;
 const byId = (id) => document.getElementById(id);
 export const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(file)}`;
 
@@ -23,72 +23,106 @@ function clipElement({id, state}) {
 }
 
 // The updated alert arrives through the event stream, as in every browser.
-export function review(id, verdict, reason) {
-  const body = reason && JSON.stringify({reason});
-  return request(`/alerts/${encodeURIComponent(id)}/${verdict}`, {method: "POST", body});
+export function review(id, action, content) {
+  const body = content && JSON.stringify(content);
+  return request(`/alerts/${encodeURIComponent(id)}/${action}`, {method: "POST", body});
 }
 
 export class Details {
   #shown = null; // the alert
   #clip = null; // the element that links to its clip
+  #parts = null; // of its review
 
   constructor(showCamera) {
     this.showCamera = showCamera;
   }
 
-  // `isDismissing` sets the focus on the reasons to dismiss the alert.
-  open(alert, isDismissing = false) {
+  // `isReviewing` sets the focus on the verdicts.
+  open(alert, isReviewing = false) {
     this.#shown = alert;
-    byId("details-title").textContent = `${name(alert.label)} on ${alert.camera}`;
-    const image = alert.snapshot
-      ? make("img", {src: snapshotUrl(alert.snapshot), alt: `Snapshot of ${alert.camera}`})
-      : make("p", {className: "empty"}, "No snapshot.");
-    byId("details-image").replaceChildren(image);
+    this.#showTitle();
+    this.#showImages();
     this.#clip = clipElement(alert);
     this.#showReview();
     this.#showFacts();
     byId("details").showModal();
-    if (isDismissing) byId("details-review").querySelector("[data-reason]").focus();
+    if (isReviewing) this.#parts.verdicts[0].focus();
   }
 
   receive(alerts) {
     if (!byId("details").open) return;
-    const before = JSON.stringify(this.#shown);
-    this.#shown = alerts.find((alert) => alert.id === this.#shown.id) ?? this.#shown;
-    if (JSON.stringify(this.#shown) === before) return;
+    const before = this.#shown;
+    this.#shown = alerts.find((alert) => alert.id === before.id) ?? before;
+    if (JSON.stringify(this.#shown) === JSON.stringify(before)) return;
+    this.#showTitle();
+    if (this.#shown.snapshot !== before.snapshot) this.#showImages();
     this.#markReview();
     this.#showFacts();
   }
 
+  #showTitle() {
+    const {label, camera} = this.#shown;
+    byId("details-title").textContent = `${name(label)} ${numbers(this.#shown)} on ${camera}`;
+  }
+
+  #showImages() {
+    const {camera, snapshot, crop} = this.#shown;
+    const images = [snapshot && [snapshot, `Snapshot of ${camera}`, ""], crop && [crop, "The target", "crop"]].filter(Boolean);
+    const shown = images.map(([file, alt, className]) => make("img", {src: snapshotUrl(file), alt, className}));
+    byId("details-image").replaceChildren(...(shown.length ? shown : [make("p", {className: "empty"}, "No snapshot.")]));
+  }
+
   #showReview() {
     const problem = make("p", {className: "problem", hidden: true, role: "alert"});
-    const say = async (verdict, reason) => {
+    const say = async (action, content) => {
       problem.hidden = true;
       try {
-        await review(this.#shown.id, verdict, reason);
+        await review(this.#shown.id, action, content);
       } catch (error) {
         problem.textContent = error.message;
         problem.hidden = false;
       }
     };
-    const acknowledge = make("button", {type: "button", data: {verdict: "acknowledge"}});
-    acknowledge.addEventListener("click", () => say("acknowledge"));
-    const reasons = Object.entries(REASONS).map(([reason, text]) => {
-      const button = make("button", {type: "button", data: {verdict: "dismiss", reason}}, text);
-      button.addEventListener("click", () => say("dismiss", reason));
-      return button;
+    const button = (text, data, act) => {
+      const made = make("button", {type: "button", data}, text);
+      made.addEventListener("click", act);
+      return made;
+    };
+    const note = make("input", {id: "note", type: "text", maxLength: MAX_NOTE_LENGTH, placeholder: "Note to the verdict"});
+    note.ariaLabel = "Note";
+    note.value = this.#shown.note ?? "";
+    note.addEventListener("change", () => {
+      if (this.#shown.verdict) say("verdict", {verdict: this.#shown.verdict, note: note.value});
     });
-    const dismiss = make("div", {className: "reasons", role: "group", ariaLabel: "Dismiss as"}, "Dismiss as ", ...reasons);
-    byId("details-review").replaceChildren(acknowledge, dismiss, problem);
+    const give = (verdict) => say("verdict", {verdict, note: verdict && note.value});
+    const verdicts = Object.entries(VERDICTS).map(([verdict, text]) => button(text, {verdict}, () => give(verdict)));
+    this.#parts = {
+      acknowledge: button("Acknowledge", {action: "acknowledge"}, () => say("acknowledge")),
+      reopen: button("Reopen", {action: "reopen"}, () => say("reopen")),
+      undo: button("Undo", {action: "undo"}, () => give(null)),
+      verdicts,
+      note,
+    };
+    const {acknowledge, reopen, undo} = this.#parts;
+    byId("details-review").replaceChildren(
+      make("div", {className: "row"}, acknowledge, reopen),
+      make("div", {className: "row reasons", role: "group", ariaLabel: "Verdict"}, "It was ", ...verdicts, undo),
+      note,
+      problem,
+    );
     this.#markReview();
   }
 
   #markReview() {
-    const {acknowledged_utc_ns, dismissed_as} = this.#shown;
-    const [acknowledge, dismiss] = byId("details-review").children;
-    acknowledge.textContent = acknowledged_utc_ns === null ? "Acknowledge" : "Acknowledged";
-    acknowledge.disabled = acknowledged_utc_ns !== null;
-    for (const button of dismiss.children) button.ariaPressed = String(button.dataset.reason === dismissed_as);
+    const {acknowledge, reopen, undo, verdicts, note} = this.#parts;
+    const {verdict} = this.#shown;
+    const waits = isWaiting(this.#shown);
+    acknowledge.textContent = waits ? "Acknowledge" : "Acknowledged";
+    acknowledge.disabled = !waits;
+    reopen.hidden = waits && verdict === null;
+    undo.hidden = verdict === null;
+    for (const button of verdicts) button.ariaPressed = String(button.dataset.verdict === verdict);
+    if (document.activeElement !== note) note.value = this.#shown.note ?? note.value;
   }
 
   #showFacts() {
@@ -99,19 +133,24 @@ export class Details {
       this.showCamera(alert.camera);
     });
     const when = (term, ns) => (ns === null ? [] : [[term, timeElement(ns)]]);
+    const text = change(alert);
+    const severity = (value) => SEVERITIES[value] ?? value;
     const rows = [
-      ["Severity", SEVERITIES[alert.severity] ?? alert.severity],
+      ["Severity", severity(alert.severity)],
+      ...(alert.highest_severity === alert.severity ? [] : [["Highest", severity(alert.highest_severity)]]),
       ["State", alert.state === "active" ? "Active" : "Ended"],
+      ...(text ? [["Change", text]] : []),
       ["Opened", timeElement(alert.opened_utc_ns)],
+      ...when("Escalated", alert.escalated_utc_ns),
       ["Last seen", timeElement(alert.last_seen_utc_ns)],
       ...when("Ended", alert.ended_utc_ns),
       ...when("Acknowledged", alert.acknowledged_utc_ns),
-      ...when("Dismissed", alert.dismissed_utc_ns),
+      ...when(alert.verdict === "uav" ? "Confirmed" : "Dismissed", alert.reviewed_utc_ns),
       ["Score", score(alert.score)],
       ["Evidence", evidence(alert.evidence).join(", ") || "none"],
       ["Clip", this.#clip],
       ["Alert", make("code", {}, alert.id)],
-      ["Track", make("code", {}, alert.track)],
+      ["Tracks", numbers(alert, Infinity)],
       ["Camera", make("span", {}, `${alert.camera} `, show)],
     ];
     byId("details-list").replaceChildren(

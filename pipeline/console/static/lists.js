@@ -1,47 +1,59 @@
 // Lists of the store's alerts, events and tracks.
 
-import {clock} from "./clock.js";
-import {Details, review, SEVERITIES, snapshotUrl} from "./details.js";
-import {clockTime, colour, duration, evidence, follow, happened, make, name, score, timeElement} from "./text.js";
-import {isWaiting} from "./top.js";
+import {SEVERITIES, byUrgency, change, count, isOpen, isWaiting, numbers, span, standing} from "./alert.js";
+import {Details, review, snapshotUrl} from "./details.js";
+import {request} from "./request.js";
+import {colour, duration, evidence, follow, happened, make, moment, name, score, timeElement} from "./text.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Alerts {
-  #known = null;
+  #known = null; // when each was last escalated
   #alerts = [];
 
   constructor(showCamera) {
     this.details = new Details(showCamera);
+    byId("acknowledge-ended").addEventListener("click", () => this.#acknowledgeEnded());
     setInterval(() => this.#tick(), 1000);
-  }
-
-  get active() {
-    const active = this.#alerts.filter(isWaiting);
-    return active.sort((a, b) => isSeen(a) - isSeen(b) || rank(a) - rank(b)); // equal ones stay newest first
   }
 
   receive(alerts) {
     this.#alerts = alerts;
-    const active = this.active;
+    const open = alerts.filter(isOpen).sort(byUrgency);
+    const waiting = alerts.filter(isWaiting);
     const create = (alert) => this.#make(alert);
-    follow(byId("active"), active, (alert) => alert.id, create, fillAlert);
-    follow(byId("ended"), alerts.filter((alert) => !isWaiting(alert)), (alert) => alert.id, create, fillAlert);
-    byId("ended-title").hidden = active.length === alerts.length;
-    byId("alert-count").textContent = active.length ? String(active.length) : "";
-    byId("no-alerts").hidden = active.length > 0;
+    follow(byId("active"), open, (alert) => alert.id, create, fillAlert);
+    follow(byId("ended"), alerts.filter((alert) => !isOpen(alert)), (alert) => alert.id, create, fillAlert);
+    byId("ended-title").hidden = open.length === alerts.length;
+    byId("alert-count").textContent = count(waiting.length);
+    byId("no-alerts").hidden = open.length > 0;
     byId("no-alerts").textContent = "No active alerts.";
-    this.#announce(active);
+    const gone = waiting.filter((alert) => alert.state === "ended").length;
+    byId("acknowledge-ended").hidden = !gone;
+    byId("acknowledge-ended").textContent = `Acknowledge ended (${count(gone)})`;
+    this.#announce(waiting);
     this.details.receive(alerts);
     this.#tick();
   }
 
-  #announce(active) {
-    const fresh = this.#known ? active.filter((alert) => !this.#known.has(alert.id)) : [];
-    this.#known = new Set(this.#alerts.map((alert) => alert.id));
+  async #acknowledgeEnded() {
+    const problem = byId("alerts-problem");
+    problem.hidden = true;
+    try {
+      await request("/alerts/acknowledge-ended", {method: "POST"});
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+    }
+  }
+
+  // New and escalated ones.
+  #announce(waiting) {
+    const known = this.#known;
+    this.#known = new Map(this.#alerts.map((alert) => [alert.id, alert.escalated_utc_ns]));
+    const fresh = known ? waiting.filter((alert) => known.get(alert.id) !== alert.escalated_utc_ns) : [];
     if (!fresh.length) return;
-    const said = fresh.map((alert) => `${SEVERITIES[alert.severity]}: ${name(alert.label)} on ${alert.camera}`);
-    byId("announce").textContent = said.join(". ");
+    byId("announce").textContent = fresh.map(said).join(". ");
     for (const alert of fresh) {
       const item = byId("active").querySelector(`[data-key="${alert.id}"]`);
       item?.classList.add("new");
@@ -58,17 +70,18 @@ export class Alerts {
         "span",
         {className: "what"},
         make("span", {className: "title"}, make("b"), make("span", {className: "severity"})),
+        make("span", {className: "change"}),
         make("span", {className: "where"}),
         make("span", {className: "why"}),
       ),
     );
-    const open = (isDismissing) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isDismissing);
+    const open = (isReviewing) => this.details.open(this.#alerts.find((one) => one.id === alert.id), isReviewing);
     button.addEventListener("click", () => open(false));
     const seen = make("button", {type: "button", className: "acknowledge"}, "Acknowledge");
     seen.addEventListener("click", () => review(alert.id, "acknowledge").catch(() => open(false))); // to try again there
-    const dismiss = make("button", {type: "button", className: "dismiss"}, "Dismiss …");
-    dismiss.addEventListener("click", () => open(true));
-    return make("li", {}, button, make("div", {className: "actions"}, seen, dismiss));
+    const verdict = make("button", {type: "button", className: "verdict"}, "Verdict …");
+    verdict.addEventListener("click", () => open(true));
+    return make("li", {}, button, make("div", {className: "actions"}, seen, verdict));
   }
 
   #tick() {
@@ -76,41 +89,35 @@ export class Alerts {
       for (const item of list.children) {
         const alert = JSON.parse(item.content);
         const where = item.querySelector(".where");
-        where.textContent = `${alert.camera} · ${clockTime(alert.opened_utc_ns)} · ${span(alert)}`;
+        where.textContent = `${alert.camera} · ${moment(alert.opened_utc_ns)} · ${span(alert)}`;
       }
     }
   }
 }
 
-const isSeen = (alert) => alert.acknowledged_utc_ns !== null;
-const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.severity);
-
-function standing(alert) {
-  if (alert.dismissed_utc_ns !== null) return `Dismissed: ${alert.dismissed_as}`;
-  if (alert.state === "ended") return isSeen(alert) ? "Ended" : "Ended · not acknowledged";
-  return `${SEVERITIES[alert.severity]}${isSeen(alert) ? " · acknowledged" : ""}`;
-}
-
-function span(alert) {
-  if (alert.state === "active") return `for ${duration(clock.ageS(alert.opened_utc_ns))}`;
-  return `lasted ${duration((alert.ended_utc_ns - alert.opened_utc_ns) / 1e9)}`;
+function said(alert) {
+  const text = change(alert);
+  return `${SEVERITIES[alert.severity]}: ${name(alert.label)} on ${alert.camera}${text ? `, ${text}` : ""}`;
 }
 
 function fillAlert(item, alert) {
-  item.dataset.severity = alert.severity;
-  item.dataset.state = isWaiting(alert) ? "active" : "ended";
-  item.dataset.seen = isSeen(alert);
-  item.style.setProperty("--label", colour(alert.label));
-  item.querySelector("b").textContent = name(alert.label);
+  item.dataset.severity = alert.highest_severity;
+  item.dataset.state = isOpen(alert) ? "active" : "ended";
+  item.dataset.seen = !isWaiting(alert);
+  item.style.setProperty("--label", colour(alert.highest_label));
+  item.querySelector("b").textContent = `${name(alert.label)} ${numbers(alert)}`;
   item.querySelector(".severity").textContent = standing(alert);
-  item.querySelector(".acknowledge").hidden = isSeen(alert);
+  item.querySelector(".change").textContent = change(alert);
+  item.querySelector(".change").hidden = !change(alert);
+  item.querySelector(".acknowledge").hidden = !isWaiting(alert);
   const why = evidence(alert.evidence).slice(0, 2).join(" ");
   item.querySelector(".why").textContent = `score ${score(alert.score)}${why ? ` · ${why}` : ""}`;
   const thumb = item.querySelector(".thumb");
-  if (thumb.dataset.file === (alert.snapshot ?? "")) return;
-  thumb.dataset.file = alert.snapshot ?? "";
-  if (!alert.snapshot) return thumb.replaceChildren("no image");
-  const image = make("img", {alt: "", loading: "lazy", src: snapshotUrl(alert.snapshot)});
+  const file = alert.crop ?? alert.snapshot ?? "";
+  if (thumb.dataset.file === file) return;
+  thumb.dataset.file = file;
+  if (!file) return thumb.replaceChildren("no image");
+  const image = make("img", {alt: "", loading: "lazy", src: snapshotUrl(file)});
   image.addEventListener("error", () => thumb.replaceChildren("no image"));
   thumb.replaceChildren(image);
 }

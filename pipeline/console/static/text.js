@@ -10,6 +10,14 @@ const KINDS = {
   "camera.down": "Camera down",
   "camera.blind": "Camera blind",
 };
+const ALERT_KINDS = {
+  "alert.opened": "Alert",
+  "alert.escalated": "Escalated",
+  "alert.lowered": "Lowered",
+  "alert.ended": "Alert ended",
+  "alert.acknowledged": "Acknowledged",
+  "alert.reopened": "Reopened",
+};
 
 export function colour(label) {
   return COLOURS[label] ?? OTHER;
@@ -23,23 +31,38 @@ export function isTarget(label) {
   return label === "uav" || label === "unknown";
 }
 
+const target = (track) => `${name(track.label)} #${track.id}`;
+
 export function happened(event) {
+  if (event.kind.startsWith("alert.")) return `${alertHappened(event)}${event.track ? `: ${target(event.track)}` : ""}`;
   const kind = KINDS[event.kind] ?? event.kind;
   if (event.cause) return `${kind}: ${event.cause}`;
-  return event.track ? `${name(event.track.label)} #${event.track.id} ${kind}` : kind;
+  return event.track ? `${target(event.track)} ${kind}` : kind;
+}
+
+function alertHappened({kind, was, reason, verdict}) {
+  if (kind === "alert.reviewed") return verdict ? `Verdict ${name(verdict)}` : "Verdict withdrawn";
+  const why = was ? ` from ${name(was)}` : reason === "approach" ? ", approaches" : "";
+  return `${ALERT_KINDS[kind] ?? kind}${why}`;
 }
 
 const milliseconds = (ns) => ns / 1e6;
 
-export function clockTime(ns) {
+function clockTime(ns) {
   return new Date(milliseconds(ns)).toLocaleTimeString("en-GB");
 }
 
+// With the date, where that is not today's, and the year, where that is another.
+export function moment(ns) {
+  const [date, now] = [new Date(milliseconds(ns)), new Date()];
+  if (date.toDateString() === now.toDateString()) return clockTime(ns);
+  const day = date.toLocaleDateString("en-CA");
+  return `${date.getFullYear() === now.getFullYear() ? day.slice(5) : day} ${clockTime(ns)}`;
+}
+
 export function timeElement(ns) {
-  const date = new Date(milliseconds(ns));
-  const today = date.toDateString() === new Date().toDateString();
-  const text = today ? clockTime(ns) : `${date.toLocaleDateString("en-CA").slice(5)} ${clockTime(ns)}`;
-  return make("time", {dateTime: date.toISOString(), title: date.toISOString()}, text);
+  const time = new Date(milliseconds(ns)).toISOString();
+  return make("time", {dateTime: time, title: time}, moment(ns));
 }
 
 export function duration(seconds) {

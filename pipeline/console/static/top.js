@@ -1,5 +1,6 @@
-// The header of every page: camera summary, number of open alerts, connection state, time.
+// The header of every page: camera summary, number of unacknowledged alerts, connection state, time.
 
+import {count, isWaiting} from "./alert.js";
 import {clock} from "./clock.js";
 import {Live} from "./live.js";
 import {request} from "./request.js";
@@ -30,9 +31,6 @@ export function connect(topics = {}, linked = () => {}) {
   });
 }
 
-// Alerts that need attention: active and not dismissed.
-export const isWaiting = (alert) => alert.state === "active" && alert.dismissed_utc_ns === null;
-
 function receiveSite(site) {
   clock.update(site.now_utc_ns);
   storeError = site.store_error;
@@ -55,8 +53,8 @@ async function logOut() {
 
 function receiveAlerts(alerts) {
   const waiting = alerts.filter(isWaiting).length;
-  document.title = waiting ? `(${waiting}) ${waiting === 1 ? "alert" : "alerts"} · dasnet` : title;
-  byId("badge").textContent = waiting ? String(waiting) : "";
+  document.title = waiting ? `(${count(waiting)}) ${waiting === 1 ? "alert" : "alerts"} · dasnet` : title;
+  byId("badge").textContent = count(waiting);
 }
 
 function summarise(cameras) {

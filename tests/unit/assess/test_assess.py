@@ -14,8 +14,8 @@ from pipeline.assess.records import with_verdicts
 from pipeline.assess.run import read_assessment
 from pipeline.config.calibration import read_calibration
 from pipeline.errors import ConfigError
-from pipeline.store.reviews import acknowledge, dismiss
-from pipeline.types import DismissReason
+from pipeline.store.reviews import acknowledge, review
+from pipeline.types import Verdict
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 # Ten frames a second of a part of the view: enough to see, in seconds.
@@ -75,7 +75,7 @@ def test_operators_verdicts_count_once_the_report_is_rewritten(site: Path, out: 
     assert acknowledge(out / "store.sqlite", before[0]["id"], 1)
     confirmed = with_verdicts(read_assessment(out / "assess.json"), out, out / "none")
     assert confirmed.cameras[0].alarms[0].verdict == "true"
-    dismiss(out / "store.sqlite", before[0]["id"], DismissReason.BIRD, 1)
+    review(out / "store.sqlite", before[0]["id"], Verdict.BIRD, None, 1)
     rewritten = dasnet("assess", site, "--hours", "0")
     assert rewritten.returncode == 1, rewritten.stderr
     after = results(out)
@@ -89,7 +89,7 @@ def test_verdicts_in_the_sites_own_store_count_for_the_same_camera_and_time(out:
     alarm = assessment.cameras[0].alarms[-1]
     copied = tmp_path / "site.sqlite"
     copied.write_bytes((out / "store.sqlite").read_bytes())
-    assert dismiss(copied, alarm.id, DismissReason.INSECT, 5)
+    assert review(copied, alarm.id, Verdict.INSECT, None, 5)
 
     def verdicts(changed: Assessment) -> list[str | None]:
         return [one.verdict for one in with_verdicts(changed, tmp_path / "none", copied).cameras[0].alarms]

@@ -48,9 +48,11 @@ def test_outputs_agree_with_each_other(out: Path):
     rows = read_track_rows((out / "tracks.txt").read_text().splitlines())
     assert summary["frames"] == FRAMES and summary["complete"] and len(detections) == FRAMES + 1
     assert [line["ref"]["seq"] for line in detections[1:]] == list(range(FRAMES))
-    opened = [event for event in events if event["kind"] == "track.confirmed"]
-    assert summary["alerts"] == len(opened) == len({row.track for row in rows})
-    for event in opened:
+    confirmed = [event for event in events if event["kind"] == "track.confirmed"]
+    assert summary["tracks"] == len(confirmed) == len({row.track for row in rows})
+    opened = [event["alert"] for event in events if event["kind"] == "alert.opened"]
+    assert summary["alerts"] == len(opened) and set(opened) == {event["alert"] for event in confirmed}
+    for event in confirmed:
         assert min(row.frame for row in rows if row.track == event["track"]["id"]) == event["frame"]
     with av.open(str(out / "annotated.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == FRAMES

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from support import certificates
-from support.events import CONFIRMED, LABELLED, LOST, event, ids, track, until
+from support.events import ENDED, LABELLED, OPENED, event, ids, track, until
 from support.mosquitto import Broker, Listener, needs_mosquitto
 from support.program import REPOSITORY
 
@@ -57,14 +57,14 @@ def heard_ids(listener: Listener, topic: str = "dasnet/north/event") -> list[str
 
 
 def alert(number: int) -> tuple[Event, Event]:
-    opened = event(CONFIRMED, track(number))
-    return opened, event(LOST, track(number, state=TrackState.LOST), alert=opened.id)
+    opened = event(OPENED, track(number))
+    return opened, event(ENDED, track(number, state=TrackState.LOST), alert=opened.id)
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 def test_events_snapshots_and_states(tmp_path: Path, store: Store, broker: Broker, version: str) -> None:
     opened, ended = alert(1)
-    opened = event(CONFIRMED, track(1), id=opened.id, snapshot=f"{opened.id}.jpg")
+    opened = event(OPENED, track(1), id=opened.id, snapshot=f"{opened.id}.jpg")
     (tmp_path / "snapshots").mkdir()
     (tmp_path / "snapshots" / f"{opened.id}.jpg").write_bytes(JPEG)
     down = event(EventKind.CAMERA_DOWN, camera="gate", severity=Severity.WARNING)
@@ -154,7 +154,7 @@ def test_a_broker_that_is_killed_gets_everything_in_order(
     tmp_path: Path, store: Store, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt, "ACKNOWLEDGE_TIMEOUT_S", 0.5)
-    events = [event(CONFIRMED, track(number)) for number in range(60)]
+    events = [event(OPENED, track(number)) for number in range(60)]
     with Listener(broker) as listener:
         outbox = outbox_of(site(tmp_path, broker))
         for start in range(0, 60, 20):
@@ -202,7 +202,7 @@ def test_a_wrong_password_is_named_and_a_right_one_with_tls_works(tmp_path: Path
 WORKER = """
 import sys
 from pathlib import Path
-from support.events import CONFIRMED, event, track
+from support.events import OPENED, event, track
 from pipeline.config.models import Config
 from pipeline.sinks import mqtt
 from pipeline.sinks.configured import configured_sinks
@@ -214,7 +214,7 @@ config = Config.model_validate({"cameras": [{"id": "north", "uri": "demo:scene"}
 store = Store(config.store_path)
 outbox = Outbox(config.store_path, configured_sinks(config), (0.01, 0.05))
 for line in sys.stdin:
-    store.append([event(CONFIRMED, track(int(line)))])
+    store.append([event(OPENED, track(int(line)))])
     outbox.wake()
 """
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.events import CONFIRMED, LOST, event, track, until
+from support.events import ENDED, OPENED, event, track, until
 
 from pipeline.config.sinks import NotifySinkConfig
 from pipeline.sinks.outbox import Outbox
@@ -48,10 +48,10 @@ def mail(server: MailServer) -> str:
 
 
 def alert(folder: Path, number: int, **changes: object) -> Event:
-    opened = event(CONFIRMED, track(number), **changes)
+    opened = event(OPENED, track(number), **changes)
     (folder / "snapshots").mkdir(exist_ok=True)
     (folder / "snapshots" / f"{opened.id}.jpg").write_bytes(JPEG + str(number).encode())
-    return event(CONFIRMED, track(number), id=opened.id, snapshot=f"{opened.id}.jpg", **changes)
+    return event(OPENED, track(number), id=opened.id, snapshot=f"{opened.id}.jpg", **changes)
 
 
 def text(mailbox: Mailbox, number: int) -> str:
@@ -67,12 +67,12 @@ def pictures(mailbox: Mailbox, number: int) -> list[bytes]:
 def test_an_alert_is_a_short_mail_with_its_snapshot(tmp_path: Path, store: Store, server: MailServer) -> None:
     sent = outbox(tmp_path, mail(server))
     opened = alert(tmp_path, 33)
-    store.append([opened, event(LOST, track(33))])
+    store.append([opened, event(ENDED, track(33))])
     assert sent.stop(30) == {"notify": 0}
     assert len(server.mailbox.messages) == 1, "by default what is information is not sent"
-    assert server.mailbox.messages[0]["Subject"] == "ALARM: uav confirmed, north"
+    assert server.mailbox.messages[0]["Subject"] == "ALARM: uav opened, north"
     assert text(server.mailbox, 0) == (
-        f"2026-09-21T14:13:20.000Z north: uav confirmed, track 33, score 0.90 [{opened.id}]"
+        f"2026-09-21T14:13:20.000Z north: uav opened, track 33, score 0.90 [{opened.id}]"
     )
     assert pictures(server.mailbox, 0) == [JPEG + b"33"]
 
@@ -85,13 +85,13 @@ def test_what_waited_comes_as_one(tmp_path: Path, store: Store, server: MailServ
     sent.wake()
     soon(lambda: bool(sent.failures()))
     blind = event(EventKind.CAMERA_BLIND, severity=Severity.WARNING, cause=Cause.FROZEN)
-    store.append([*events[1:], event(CONFIRMED, track(9), severity=Severity.ALARM), blind])
+    store.append([*events[1:], event(OPENED, track(9), severity=Severity.ALARM), blind])
     server.come()
     soon(lambda: sent.backlog() == {"notify": 0})
     sent.stop()
     lines = "\n".join(text(server.mailbox, number) for number in range(len(server.mailbox.messages))).splitlines()
     assert [line.rpartition("[")[2].rstrip("]") for line in lines][:4] == [each.id for each in events]
-    assert server.mailbox.messages[-1]["Subject"].startswith("ALARM: uav confirmed, north (+")
+    assert server.mailbox.messages[-1]["Subject"].startswith("ALARM: uav opened, north (+")
     assert lines[-1].startswith("2026-09-21T14:13:20.000Z north: camera blind (frozen) [")
 
 
@@ -138,4 +138,4 @@ def test_titles_and_lines_are_short() -> None:
     every = [event(kind, track(1) if kind.startswith("track") else None) for kind in EventKind]
     for each in every:
         assert len(title([each])) <= 60 and len(line(each)) <= 120
-    assert title(every) == "ALARM: uav confirmed, north (+5)"
+    assert title(every) == "ALARM: uav opened, north (+5)"

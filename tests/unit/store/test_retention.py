@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.disks import fill, needs_mount, small_disk
-from support.events import CONFIRMED, LOST, event, track
+from support.events import CONFIRMED, ENDED, LOST, OPENED, event, gone, kinds, raised, track
 
 from pipeline.config.file import load
 from pipeline.config.models import Config, RecordingConfig
@@ -24,7 +25,7 @@ from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, 
 from pipeline.store.schema import live_bytes, open_readonly
 from pipeline.store.store import Store, StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
-from pipeline.types import Event, EventKind, TrackState
+from pipeline.types import Event, EventKind
 
 NOW_NS = time.time_ns()
 PLENTY = Disk(1, 500 * GB, 1000 * GB)
@@ -124,12 +125,9 @@ def alert(number: int, age_days: float, ended: bool = True) -> list[Event]:
         seen.first_seen.__class__("north", "s1", seq, 0.0, 0, time_ns) for seq in (0, 1)
     )  # fmt: skip
     seen = track(number, first_seen=first, last_seen=last)
-    opened = event(CONFIRMED, seen, time_utc_ns=time_ns)
-    opened = event(CONFIRMED, seen, id=opened.id, time_utc_ns=time_ns, snapshot=f"{opened.id}.jpg")
-    if not ended:
-        return [opened]
-    lost = track(number, first_seen=first, last_seen=last, state=TrackState.LOST)
-    return [opened, event(LOST, lost, time_utc_ns=time_ns + 1, alert=opened.id)]
+    opened = raised(seen, time_utc_ns=time_ns)
+    opened = [msgspec.structs.replace(each, snapshot=f"{opened[0].id}.jpg") for each in opened]
+    return [*opened, *(gone(seen, opened[0].id, time_utc_ns=time_ns + 1) if ended else ())]
 
 
 class Filled:
@@ -191,9 +189,20 @@ def test_expired_data_is_deleted_except_open_alerts(filled: Filled) -> None:
     os.utime(orphan, ns=(0, 0))
     filled.run(site(filled.run_dir))
     kept = {young, active, unseen}
-    assert filled.left() == (kept, kept, 5, 3)
+    assert filled.left() == (kept, kept, 10, 3)
     assert old not in kept and filled.deleted_bytes > 100_000
     assert filled.metrics.store.retention_run._value.get() == NOW_NS / 1e9
+
+
+def test_the_other_images_of_an_alert_are_kept_and_deleted_with_it(filled: Filled) -> None:
+    old, unseen = filled.add(1, 40), filled.add(2, 40, seen=False)
+    for alert_id in (old, unseen):
+        for name in (f"{alert_id}.crop.jpg", f"{alert_id}-77.jpg"):
+            (filled.run_dir / "snapshots" / name).write_bytes(b"x")
+            os.utime(filled.run_dir / "snapshots" / name, ns=(0, 0))
+    filled.run(site(filled.run_dir))
+    names = {path.name for path in (filled.run_dir / "snapshots").iterdir()}
+    assert names == {f"{unseen}.jpg", f"{unseen}.crop.jpg", f"{unseen}-77.jpg"}
 
 
 def test_by_bytes_snapshots_go_first_and_then_the_store_s_file_shrinks(filled: Filled) -> None:
@@ -207,7 +216,7 @@ def test_by_bytes_snapshots_go_first_and_then_the_store_s_file_shrinks(filled: F
     filled.run(site(filled.run_dir, max_gb=size_bytes / 2 / GB))
     alerts, files, events, tracks = filled.left()
     assert files == set() and alerts == set(numbers[-len(alerts) :]) and 110 < len(alerts) < 220
-    assert (events, tracks) == (2 * len(alerts), len(alerts))
+    assert (events, tracks) == (4 * len(alerts), len(alerts))
     with closing(sqlite3.connect(filled.path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -278,11 +287,11 @@ def test_clips_go_the_oldest_first_with_the_snapshots_and_unseen_ones_before_row
 def test_undelivered_events_are_kept_until_they_expire(filled: Filled) -> None:
     filled.add(1, 40), filled.add(2, 20), filled.add(3, 10)
     with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO cursors VALUES ('here', 6), ('away', 1), ('removed', 0)")
+        connection.execute("INSERT INTO cursors VALUES ('here', 12), ('away', 2), ('removed', 0)")
     filled.run(site(filled.run_dir, max_gb=1000 / GB), ("here", "away"))
     with StoreReader(filled.path) as reader:
-        assert [stored.row for stored in reader.events(10)] == [3, 4, 5, 6], "1 and 2 have expired, and 2 was not sent"
-    assert filled.metrics.store.lost.labels("expired")._value.get() == 1
+        assert [stored.row for stored in reader.events(10)] == list(range(5, 13)), "3 and 4 were not sent"
+    assert filled.metrics.store.lost.labels("expired")._value.get() == 2
 
 
 @needs_mount
@@ -305,11 +314,9 @@ def test_incremental_vacuum_is_enabled_without_loss_of_content(run_dir: Path) ->
     with closing(sqlite3.connect(run_dir / "store.sqlite", isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = NONE")
         connection.execute("VACUUM")
-        connection.execute("DROP INDEX events_by_time")
-        connection.execute("PRAGMA user_version = 2")
     with Store(run_dir / "store.sqlite") as store, StoreReader(run_dir / "store.sqlite") as reader:
         store.enable_incremental_vacuum()
-        assert [stored.event.kind for stored in reader.events(10)] == [CONFIRMED, LOST]
+        assert kinds(stored.event for stored in reader.events(10)) == [CONFIRMED, OPENED, LOST, ENDED]
     with closing(sqlite3.connect(run_dir / "store.sqlite")) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
 
@@ -325,7 +332,7 @@ def test_retention_runs_beside_the_writer_and_sinks_keep_their_cursors(filled: F
         filled.store.append([event(EventKind.CAMERA_UP)])
     assert outbox.stop() == {}
     with StoreReader(filled.path) as reader:
-        assert [stored.row for stored in reader.events(10)] == [3]
+        assert [stored.row for stored in reader.events(10)] == [5]
 
 
 # What `dasnet check` prints
@@ -334,14 +341,14 @@ def test_retention_runs_beside_the_writer_and_sinks_keep_their_cursors(filled: F
 def test_daily_disk_space_is_estimated_and_later_measured(filled: Filled) -> None:
     config = site(filled.run_dir, days=10)
     assert describe_cost(config) == (
-        "about 505.2 MB per day, 5.1 GB in 10 days "
-        "(estimate: 50 alerts per camera, each 100 kB of snapshot and 4.5 kB of events and tracks, "
+        "about 505.4 MB per day, 5.1 GB in 10 days "
+        "(estimate: 50 alerts per camera, each 100 kB of snapshot and 8 kB of events and tracks, "
         "and 10.0 MB of clip at 4 Mbit/s)"
     )
     unrecorded = config.model_copy(update={"recording": RecordingConfig(enabled=False)})
     assert describe_cost(unrecorded) == (
-        "about 5.2 MB per day, 52.2 MB in 10 days "
-        "(estimate: 50 alerts per camera, each 100 kB of snapshot and 4.5 kB of events and tracks)"
+        "about 5.4 MB per day, 54.0 MB in 10 days "
+        "(estimate: 50 alerts per camera, each 100 kB of snapshot and 8 kB of events and tracks)"
     )
     for number in range(1, 31):
         filled.add(number, number / 10, size_kb=200)
@@ -358,6 +365,6 @@ def test_check_prints_retention_and_daily_disk_space(tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path / 'run'}\n")
     text = describe(tmp_path / "site.yaml", load(tmp_path / "site.yaml"))
     assert "retention: 30 days, at most 20 GB, at least 2 GB (a tenth of a smaller disk) of the disk free" in text
-    assert "storage: about 505.2 MB per day" in text
+    assert "storage: about 505.4 MB per day" in text
     assert "recording: a clip of each alert, from 5 s before to 5 s after it, at most 120 s; up to 32 MB" in text
     assert not (tmp_path / "run").exists()

@@ -7,13 +7,26 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support.events import CONFIRMED, LABELLED, LOST, START_NS, event, ref, track
+from support.events import (
+    CONFIRMED,
+    ENDED,
+    ESCALATED,
+    LABELLED,
+    LOST,
+    LOWERED,
+    START_NS,
+    event,
+    gone,
+    raised,
+    ref,
+    track,
+)
 
 from pipeline.errors import StoreError
-from pipeline.store.reviews import acknowledge, dismiss
-from pipeline.store.schema import VERSION
+from pipeline.store.reviews import acknowledge
 from pipeline.store.store import Store, StoreReader
-from pipeline.types import DismissReason, EventKind, Severity, TrackState
+from pipeline.store.tables import VERSION
+from pipeline.types import EventKind, Severity, TrackState
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,41 +51,76 @@ def test_events_come_back_as_they_were_in_order_and_after_a_row(path: Path) -> N
 
 
 def test_a_duplicate_event_is_ignored_and_leaves_no_gap(path: Path) -> None:
-    opened, lost = event(CONFIRMED, track(1)), event(LOST, track(1, 9, state=TrackState.LOST))
+    opened = raised(track(1))
+    ended = gone(track(1, 9), opened[0].id)
     with Store(path) as store, StoreReader(path) as reader:
-        store.append([opened, lost])
-        assert store.append([opened, opened]) == 0
+        store.append(opened + ended)
+        assert store.append(opened * 2) == 0
         assert reader.alerts(10)[0].state == "ended", "the repeated event does not open the alert again"
         store.append([event(EventKind.CAMERA_DOWN)])
-        assert [item.row for item in reader.events(10)] == [1, 2, 3]
-        assert reader.backlog("any") == 3
+        assert [item.row for item in reader.events(10)] == [1, 2, 3, 4, 5]
+        assert reader.backlog("any") == 5
 
 
-def test_an_alert_is_opened_follows_its_track_and_is_ended(path: Path) -> None:
+def test_an_alert_follows_its_tracks_rises_falls_and_ends(path: Path) -> None:
     unsure = track(1, label="unknown", evidence={"uav": 0.1})
-    opened = event(CONFIRMED, unsure, severity=Severity.WARNING, snapshot="a.jpg")
+    opened = raised(unsure, severity=Severity.WARNING, snapshot="a.jpg")
+    own = {"alert": opened[0].id}
     with Store(path) as store, StoreReader(path) as reader:
-        store.append([opened])
-        (alert,) = reader.alerts(10, active_only=True)
-        assert (alert.id, alert.track, alert.severity, alert.label) == (opened.id, unsure.ulid, "warning", "unknown")
+        store.append(opened)
+        (alert,) = reader.alerts(10, "active")
+        assert (alert.id, alert.track, alert.severity, alert.label) == (own["alert"], unsure.ulid, "warning", "unknown")
         assert (alert.snapshot, alert.opened_utc_ns, alert.ended_utc_ns) == ("a.jpg", START_NS, None)
 
         store.update_tracks([track(1, 50), track(2, 50, label="bird")])
-        (alert,) = reader.alerts(10, active_only=True)
-        assert (alert.label, alert.evidence, alert.xyxy) == ("uav", {"uav": 2.5, "bird": -1.0}, (60, 20, 80, 40))
-        assert alert.last_seen_utc_ns == ref(50).received_utc_ns
+        (alert,) = reader.alerts(10, "active")
+        assert (alert.evidence, alert.xyxy) == ({"uav": 2.5, "bird": -1.0}, (60, 20, 80, 40))
+        assert (alert.last_seen_utc_ns, alert.label) == (ref(50).received_utc_ns, "unknown"), "until it escalates"
         assert [item.label for item in reader.tracks(10)] == ["bird", "uav"]
 
-        store.append([event(CONFIRMED, track(1, 51))])
+        store.append([event(ESCALATED, track(1, 51), was="unknown", snapshot="b.jpg", crop="c.jpg", **own)])
         (alert,) = reader.alerts(10)
-        assert (alert.id, alert.severity) == (opened.id, "alarm"), "a second confirmation raises, and opens no other"
+        assert (alert.label, alert.severity, alert.opened_as) == ("uav", "alarm", "unknown")
+        assert (alert.snapshot, alert.crop, alert.escalated_utc_ns) == ("b.jpg", "c.jpg", ref(51).received_utc_ns)
 
-        end = event(LOST, track(1, 51, state=TrackState.LOST), alert=opened.id, time_utc_ns=START_NS + 10**10)
-        store.append([end])
-        assert reader.alerts(10, active_only=True) == []
+        store.append(
+            [
+                event(CONFIRMED, track(3, 60, first_seen=ref(55)), **own),
+                event(LOST, track(1, 61, state=TrackState.LOST), **own),
+            ]
+        )
+        (alert,) = reader.alerts(10, "active")
+        assert [(item.id, item.state) for item in alert.tracks] == [(1, "lost"), (3, "confirmed")]
+
+        store.append([event(LOWERED, track(3, 70, label="unknown"), was="uav", severity=Severity.WARNING, **own)])
+        (alert,) = reader.alerts(10, "active")
+        assert (alert.label, alert.severity) == ("unknown", "warning")
+        assert (alert.highest_label, alert.highest_severity) == ("uav", "alarm"), "it keeps the highest"
+
+        store.append(gone(track(3, 80), own["alert"], time_utc_ns=START_NS + 10**10))
+        assert reader.alerts(10, "active") == [] and reader.alerts(10, "ended") == reader.alerts(10)
         (alert,) = reader.alerts(10)
-        assert (alert.state, alert.ended_utc_ns, alert.snapshot) == ("ended", START_NS + 10**10, "a.jpg")
-        assert {item.id: item.state for item in reader.tracks(10)} == {1: "lost", 2: "confirmed"}
+        assert (alert.state, alert.ended_utc_ns, alert.snapshot) == ("ended", START_NS + 10**10, "b.jpg")
+
+
+def test_a_distractor_s_label_ends_an_alert_and_a_higher_one_makes_it_active_again(path: Path) -> None:
+    opened = raised(track(1))
+    own = {"alert": opened[0].id}
+    with Store(path) as store, StoreReader(path) as reader:
+        store.append([*opened, event(LOWERED, track(1, 5, label="bird"), was="uav", **own)])
+        (alert,) = reader.alerts(10)
+        assert (alert.state, alert.label, alert.severity, alert.ended_utc_ns) == (
+            "ended", "bird", "info", ref(5).received_utc_ns,
+        )  # fmt: skip
+        acknowledge(path, alert.id, 100)
+        store.append([event(ESCALATED, track(1, 9), was="bird", **own)])
+        (alert,) = reader.alerts(10)
+        assert (alert.state, alert.label, alert.ended_utc_ns, alert.acknowledged_utc_ns) == (
+            "active",
+            "uav",
+            None,
+            None,
+        )
 
 
 def test_labelled_tracks_and_events_without_a_track_open_no_alert(path: Path) -> None:
@@ -89,21 +137,29 @@ def test_tracks_are_updated_in_place_and_tentative_ones_are_left_out(path: Path)
         assert reader.tracks(10) == [track(1, 99)]
 
 
-def test_what_a_crashed_writer_left_active_is_ended_at_its_last_detection(path: Path) -> None:
+def test_what_a_crashed_writer_left_active_is_ended_at_its_last_detection_with_an_event(path: Path) -> None:
+    opened = raised(track(1))
     with Store(path) as store:
-        store.append([event(CONFIRMED, track(1))])
+        store.append(opened)
         store.update_tracks([track(1, 75)])
-    with Store(path), StoreReader(path) as reader:
+    with Store(path) as store, StoreReader(path) as reader:
         (alert,) = reader.alerts(10)
         assert (alert.state, alert.ended_utc_ns) == ("ended", ref(75).received_utc_ns)
+        assert alert.acknowledged_utc_ns is None, "nobody has seen it"
         assert reader.tracks(10) == [track(1, 75, state=TrackState.LOST)]
+        assert [item.event for item in reader.events(10)] == opened + store.orphaned
+        (ended,) = store.orphaned
+        assert (ended.kind, ended.alert, ended.time_utc_ns) == (ENDED, opened[0].id, ref(75).received_utc_ns)
+        assert (ended.frame, ended.session, ended.track) == (75, "s1", track(1, 75))
+    with Store(path) as store:
+        assert store.orphaned == []
 
 
 def test_a_number_that_json_cannot_hold_is_refused_with_the_whole_batch(path: Path) -> None:
     bad = track(2, evidence={"uav": float("nan")})
     with Store(path) as store, StoreReader(path) as reader:
         with pytest.raises(StoreError, match="Event of 'north' cannot be stored"):
-            store.append([event(CONFIRMED, track(1)), event(CONFIRMED, bad)])
+            store.append([*raised(track(1)), *raised(bad)])
         with pytest.raises(StoreError, match="Track of 'north' cannot be stored"):
             store.update_tracks([bad])
         assert reader.events(10) == [] and reader.tracks(10) == [] and reader.alerts(10) == []
@@ -111,10 +167,10 @@ def test_a_number_that_json_cannot_hold_is_refused_with_the_whole_batch(path: Pa
 
 def test_a_second_writer_is_refused_and_harms_nothing(path: Path) -> None:
     with Store(path) as store, StoreReader(path) as reader:
-        store.append([event(CONFIRMED, track(1))])
+        store.append(raised(track(1)))
         with pytest.raises(StoreError, match="locked by another process"):
             Store(path)
-        assert len(reader.alerts(10, active_only=True)) == 1
+        assert len(reader.alerts(10, "active")) == 1
     Store(path).close()
 
 
@@ -186,14 +242,14 @@ def test_a_folder_that_cannot_be_created_is_a_store_error(tmp_path: Path) -> Non
 WRITER = """
 import sys
 from pathlib import Path
-from support.events import CONFIRMED, event, track
+from support.events import raised, track
 from pipeline.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(10**6):
-    made = event(CONFIRMED, track(number))
-    store.append([made])
+    made = raised(track(number))
+    store.append(made)
     store.update_tracks([track(number, 5)])
-    print(made.id, flush=True)
+    print(made[0].id, flush=True)
 """
 
 
@@ -210,7 +266,7 @@ def test_what_was_committed_outlives_a_killed_writer(path: Path) -> None:
         process.kill()
         printed += process.stdout.read().split("\n")[:-1]
     with Store(path), StoreReader(path) as reader:
-        stored = [item.event.id for item in reader.events(10**6)]
+        stored = [item.event.id for item in reader.events(10**6) if item.event.kind is CONFIRMED]
         assert stored[: len(printed)] == printed
         assert len(stored) - len(printed) in (0, 1), "the last may have been committed, but not printed"
         assert {alert.state for alert in reader.alerts(10**6)} == {"ended"}
@@ -220,61 +276,20 @@ def test_readers_see_each_commit_while_it_is_being_written(path: Path) -> None:
     numbers = count()
     with Store(path) as store, StoreReader(path) as reader:
         for _ in range(50):
-            store.append([event(CONFIRMED, track(next(numbers)))])
+            store.append(raised(track(next(numbers))))
             store.update_tracks([track(0, 3)])
-            assert len(reader.events(1000)) == len(reader.alerts(1000)) == len(reader.tracks(1000))
+            assert len(reader.events(1000)) == 2 * len(reader.alerts(1000)) == 2 * len(reader.tracks(1000))
 
 
-def test_reviews_of_an_alert_are_stored_with_their_time(path: Path) -> None:
-    first, second = event(CONFIRMED, track(1)), event(CONFIRMED, track(2))
-    with pytest.raises(StoreError, match="no store yet"):
-        acknowledge(path, first.id, 1)
+def test_unacknowledged_alerts_are_counted_by_camera_and_highest_severity(path: Path) -> None:
     with Store(path) as store, StoreReader(path) as reader:
-        store.append([first, second])
-        assert acknowledge(path, first.id, 100) and acknowledge(path, first.id, 200)
-        assert dismiss(path, second.id, DismissReason.BIRD, 300)
-        assert dismiss(path, second.id, DismissReason.INSECT, 400)
-        assert not acknowledge(path, "unknown", 1) and not dismiss(path, "unknown", DismissReason.OTHER, 1)
-        store.update_tracks([track(1, 5), track(2, 5)])
-        store.append([event(LOST, track(1, 6, state=TrackState.LOST), alert=first.id)])
-        alerts = {alert.id: alert for alert in reader.alerts(10)}
-        seen, dismissed = alerts[first.id], alerts[second.id]
-        assert (seen.acknowledged_utc_ns, seen.dismissed_utc_ns, seen.dismissed_as) == (100, None, None)
-        assert (dismissed.acknowledged_utc_ns, dismissed.dismissed_utc_ns) == (300, 400)
-        assert (dismissed.dismissed_as, dismissed.state) == (DismissReason.INSECT, "active")
-
-
-def test_a_store_of_version_1_is_migrated_with_its_content(path: Path) -> None:
-    opened = event(CONFIRMED, track(1))
-    with Store(path) as store:
-        store.append([opened])
-    connection = sqlite3.connect(path)
-    for column in ("acknowledged_utc_ns", "dismissed_utc_ns", "dismissed_as"):
-        connection.execute(f"ALTER TABLE alerts DROP COLUMN {column}")  # as version 1 had it
-    connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    with pytest.raises(StoreError, match=f"version 1; `dasnet run` migrates it to {VERSION}"):
-        StoreReader(path)
-    with Store(path), StoreReader(path) as reader:
-        assert acknowledge(path, opened.id, 100)
-        (alert,) = reader.alerts(10)
-        assert (alert.id, alert.state, alert.acknowledged_utc_ns) == (opened.id, "ended", 100)
-        assert [item.event for item in reader.events(10)] == [opened]
-
-
-def test_tracks_and_events_of_version_0_2_are_still_read(path: Path) -> None:
-    """Their tracks have neither a novelty nor a reason."""
-    old = track(1, novelty=0.0, reason=None)
-    with Store(path) as store:
-        store.append([event(CONFIRMED, old)])
-    connection = sqlite3.connect(path)
-    for table in ("tracks", "events"):
-        ((payload,),) = connection.execute(f"SELECT payload FROM {table}")
-        shorter = payload.replace(b',"novelty":0.0,"reason":null', b"")
-        assert shorter != payload
-        connection.execute(f"UPDATE {table} SET payload = ?", (shorter,))
-    connection.commit()
-    connection.close()
-    with Store(path), StoreReader(path) as reader:
-        assert [item.event.track for item in reader.events(10)] == [old]
-        assert [item.hits for item in reader.tracks(10)] == [old.hits]
+        first, second = raised(track(1), time_utc_ns=100), raised(track(2), time_utc_ns=200)
+        store.append(first + second + raised(track(3, label="unknown"), severity=Severity.WARNING, time_utc_ns=50))
+        lowered = event(LOWERED, track(1, 9, label="unknown"), severity=Severity.WARNING, alert=first[0].id)
+        store.append([lowered])
+        assert sorted(store.unacknowledged()) == [("north", "alarm", 2, 100), ("north", "warning", 1, 50)]
+        assert [alert.id for alert in reader.alerts(10, unacknowledged=True)][:2] == [second[0].id, first[0].id]
+        acknowledge(path, first[0].id, 300)
+        assert sorted(store.unacknowledged()) == [("north", "alarm", 1, 200), ("north", "warning", 1, 50)]
+        store.append([event(ESCALATED, track(2, 9), alert=second[0].id, time_utc_ns=400)])
+        assert store.unacknowledged()[0] == ("north", "alarm", 1, 400), "acknowledgement was asked anew"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.disks import fill, needs_mount, remount, small_disk
-from support.events import CONFIRMED, LOST, event, ids, track, until
+from support.events import CONFIRMED, ENDED, ESCALATED, event, gone, ids, raised, track, until
 
 from pipeline.errors import StoreError
 from pipeline.sinks import current_store
@@ -21,11 +21,13 @@ from pipeline.sinks import store_writer as writer
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store_writer import StoreWriter
+from pipeline.store.alert import Alert
 from pipeline.store.metrics import EVENT_LOSSES
+from pipeline.store.reviews import acknowledge
 from pipeline.store.spill import SpillFile
-from pipeline.store.store import Alert, StoreReader
+from pipeline.store.store import StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
-from pipeline.types import Event, TrackState
+from pipeline.types import Event, Severity
 
 AT_ONCE_S = 0.1
 numbers = count(1)
@@ -147,18 +149,24 @@ def test_while_the_store_is_locked_events_are_spilled_and_stored_in_order_afterw
 
 
 def test_an_alert_stays_active_with_its_track_whatever_happens_to_the_store(site: Site) -> None:
-    opened, other = event(CONFIRMED, track(1)), event(CONFIRMED, track(2))
-    site.append([opened, other])
-    until(holds(site, [opened, other]))
+    opened, other = raised(track(1, label="unknown"), severity=Severity.WARNING), raised(track(2))
+    events = site.append(opened + other)
+    until(holds(site, events))
+    acknowledge(site.path, opened[0].id, 7)
     with locked(site.path):
-        lost = event(LOST, track(2, 9, state=TrackState.LOST), alert=other.id)
-        site.append([lost])
+        events += site.append(gone(track(2, 9), other[0].id))
         until(lambda: site.failing)
-    until(holds(site, [opened, other, lost]))
-    assert {alert.id: alert.state for alert in site.alerts()} == {opened.id: "active", other.id: "ended"}
+    until(lambda: all(each in site.stored() for each in events) and not site.failing)
+    assert {alert.id: alert.state for alert in site.alerts()} == {opened[0].id: "active", other[0].id: "ended"}
+    assert {alert.id: alert.acknowledged_utc_ns for alert in site.alerts()}[opened[0].id] == 7
+    assert len(site.stored()) == len(events) + 1, "one end each, and the acknowledgement"
+    site.append([event(ESCALATED, track(1, 9), was="unknown", alert=opened[0].id)])
+    until(lambda: site.alerts()[-1].label == "uav")
     site.path.unlink()
     until(lambda: site.path.exists() and not site.failing)
-    until(lambda: [(alert.id, alert.state) for alert in site.alerts()] == [(opened.id, "active")])
+    until(lambda: [(alert.id, alert.state) for alert in site.alerts()] == [(opened[0].id, "active")])
+    (alert,) = site.alerts()
+    assert (alert.label, alert.opened_as, alert.severity) == ("uav", "unknown", "alarm")
 
 
 def unlinked(path: Path) -> None:
@@ -271,10 +279,10 @@ def test_a_foreign_database_is_left_alone_and_events_are_queued(path: Path, tmp_
 def test_events_that_were_spilled_go_in_first_at_the_next_start(path: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with running(path, run_dir) as site:
-        stored = site.append(some())
+        stored = site.append(raised(track(next(numbers))))
         until(holds(site, stored))
         with locked(path):
-            spilled = site.append(some(450))
+            spilled = site.append(some(448) + raised(track(next(numbers))))
             until(lambda: site.waiting == 450)
             site.writer.stop(5)
             assert site.lost == {}
@@ -284,11 +292,16 @@ def test_events_that_were_spilled_go_in_first_at_the_next_start(path: Path, tmp_
         site.writer.stop(5)
     SpillFile(run_dir / "spill.jsonl").append(spilled[:3])  # as after a crash before the file was removed
     with running(path, run_dir) as site:
-        last = site.append(some())
-        until(holds(site, stored + spilled + later + last))
-        until(lambda: site.sent == ids(stored + spilled + later + last))
+        last = site.append(raised(track(next(numbers))))
+        until(lambda: [each for each in site.stored() if each.kind is not ENDED] == stored + spilled + later + last)
+        until(lambda: site.sent == ids(site.stored()))
         active = {alert.id for alert in site.alerts() if alert.state == "active"}
-        assert active == {each.id for each in last}, "the alerts of an earlier process have ended"
+        assert active == {last[0].id}, "the alerts of an earlier process have ended"
+        ended = [each.alert for each in site.stored() if each.kind is ENDED]
+        assert (
+            ended == [stored[0].id, spilled[-2].id]
+            and site.metrics.alerts._events.labels("north", ENDED)._value.get() == 2
+        )
         assert not (run_dir / "spill.jsonl").exists()
 
 
@@ -371,14 +384,6 @@ def test_a_disk_that_goes_away_and_comes_back(path: Path, tmp_path: Path) -> Non
         until(holds(site, events))
         until(lambda: site.sent == ids(events))
         assert site.lost == {}
-
-
-def test_a_lost_event_that_was_dropped_still_ends_its_alert(site: Site) -> None:
-    opened = event(CONFIRMED, track(1))
-    site.append([opened])
-    until(holds(site, [opened]))
-    site.writer.update_tracks([track(1, 9, state=TrackState.LOST)])
-    until(lambda: [alert.state for alert in site.alerts()] == ["ended"])
 
 
 def test_a_stop_with_a_store_that_fails_ends_in_time_and_spills(path: Path, tmp_path: Path) -> None:

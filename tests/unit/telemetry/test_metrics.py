@@ -14,19 +14,30 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from support.events import ESCALATED, event, gone, raised, track
 from support.program import Running
 from support.site import demo_site
 
 from pipeline.config.models import Address, Camera, Config
 from pipeline.store import ledger
+from pipeline.store.alert import Unacknowledged
+from pipeline.store.alert_events import alert_event
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import StoreReader
+from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.health import serve
 from pipeline.telemetry.host import HostMetricsCollector
-from pipeline.telemetry.metrics import STAGES, CaptureMetrics, TrackingMetrics, families, latency_buckets_s
+from pipeline.telemetry.metrics import (
+    STAGES,
+    CaptureMetrics,
+    TrackingMetrics,
+    WorkerMetrics,
+    families,
+    latency_buckets_s,
+)
 from pipeline.telemetry.resources import GpuResources
 from pipeline.transport.wire import Heartbeat, Stamps
-from pipeline.types import Cause, EventKind, FrameRef
+from pipeline.types import Cause, EventKind, FrameRef, Severity, Verdict
 
 MS = 1_000_000
 CAMERAS = ("scene", "thermal")
@@ -256,10 +267,11 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
             scraped[f'dasnet_frames_in_flight{{camera="{camera}"}}'] <= scraped[f'dasnet_credits{{camera="{camera}"}}']
         )
     # Heartbeats come once a second: the newest frames may be missing, but none is counted twice.
-    opened = [e for e in events if e.kind is EventKind.TRACK_CONFIRMED and e.camera == "thermal"]
+    opened = [e for e in events if e.kind is EventKind.ALERT_OPENED and e.camera == "thermal"]
     alerts = scraped['dasnet_capture_to_alert_seconds_count{camera="thermal"}']
     assert 1 <= alerts <= len(opened)
-    assert alerts == scraped['dasnet_tracks_confirmed_total{camera="thermal"}']
+    assert alerts == scraped['dasnet_alert_events_total{camera="thermal",kind="alert.opened"}']
+    assert 1 <= scraped['dasnet_alerts_unacknowledged{camera="thermal"}'] <= alerts
     tracked = sum(scraped[f'dasnet_capture_to_track_seconds_count{{camera="{camera}"}}'] for camera in CAMERAS)
     assert 0 <= sum(after[camera].segmented for camera in CAMERAS) - tracked < 20
     budget_s = sum(scraped[f'dasnet_stage_latency_seconds_sum{{stage="{stage}"}}'] for stage in STAGES[:6])
@@ -275,8 +287,37 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
     labels = {key for f in text_string_to_metric_families(text) for s in f.samples for key in s.labels}
     assert labels <= {
         "camera", "cause", "stage", "worker", "severity", "class", "sink", "le", "folder", "version", "model", "engine",
-        "output", "service",
+        "output", "service", "kind", "reason",
     }  # fmt: skip
+
+
+def test_events_and_reviews_of_alerts_are_counted_and_those_that_wait_are_gauged():
+    metrics, console = TrackingMetrics(["north", "south"], 0.5), WorkerMetrics("console")
+    reviews = ReviewMetrics(console.registry, ["north"])
+    events, dismissed = "dasnet_alert_events_totalalert.{}north", "dasnet_alerts_dismissed_totalbird"
+    assert values(metrics.registry)[events.format("escalated")] == values(console.registry)[dismissed] == 0
+    opened = raised(track(1))
+    metrics.count([*opened, event(ESCALATED, track(1), alert=opened[0].id), *gone(track(1), opened[0].id)])
+    reviews.count([alert_event(EventKind.ALERT_ACKNOWLEDGED, "a", "north", None, 1)])
+    for verdict in (Verdict.BIRD, Verdict.UAV, None):
+        reviews.count([alert_event(EventKind.ALERT_REVIEWED, "a", "north", None, 1, verdict)])
+    seen = values(metrics.registry)
+    assert [seen[events.format(kind)] for kind in ("opened", "escalated", "lowered", "ended")] == [1, 1, 0, 1]
+    seen = values(console.registry)
+    assert [seen[events.format(kind)] for kind in ("acknowledged", "reviewed", "reopened")] == [1, 3, 0]
+    assert seen[dismissed] == 1 and "dasnet_alerts_dismissed_totaluav" not in seen
+
+    waiting = [
+        Unacknowledged("north", Severity.ALARM, 2, 10**9), Unacknowledged("north", Severity.WARNING, 1, 5 * 10**9),
+        Unacknowledged("removed", Severity.ALARM, 9, 0),
+    ]  # fmt: skip
+    metrics.alerts.set_unacknowledged(waiting, 7 * 10**9)
+    seen = values(metrics.registry)
+    assert [seen[f"dasnet_alerts_unacknowledged{camera}"] for camera in ("north", "south")] == [3, 0]
+    age = "dasnet_alerts_unacknowledged_age_seconds"
+    assert [seen[age + labels] for labels in ("alarmnorth", "northwarning", "alarmsouth")] == [6, 2, 0]
+    metrics.watch(frozenset({"south"}))
+    assert "dasnet_alerts_unacknowledgednorth" not in values(metrics.registry)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,107 @@
+"""Request handlers of alerts: what waits, and what operators do with it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, cast
+
+import msgspec
+from msgspec import Meta
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pipeline.console.parameters import body_of, json_response, limit_of, one_of
+from pipeline.console.site import Site
+from pipeline.store import reviews
+from pipeline.store.alert import Alert, State
+from pipeline.store.store import StoreReader
+from pipeline.types import DISMISSALS, Event, Verdict
+
+T = TypeVar("T")
+MAX_NOTE_LENGTH = 500
+DismissReason = Literal["bird", "aircraft", "insect", "reflection", "other"]
+
+
+class Alerts(msgspec.Struct, frozen=True):
+    """Reply with alerts."""
+
+    alerts: list[Alert]
+
+
+class Dismissal(msgspec.Struct, frozen=True):
+    """Request to dismiss an alert."""
+
+    reason: DismissReason
+
+
+class Review(msgspec.Struct, frozen=True):
+    """Request to give an alert a verdict, or to withdraw it with null."""
+
+    verdict: Verdict | None
+    note: Annotated[str, Meta(max_length=MAX_NOTE_LENGTH)] | None = None
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """Reply with how many alerts were acknowledged."""
+
+    alerts: int
+
+
+class AlertHandlers:
+    """Handlers of the endpoints below `/alerts`."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def alerts(self, request: Request) -> Response:
+        """Return the newest alerts, those of a state, or those that are not acknowledged, alarms first."""
+        limit, named = limit_of(request), one_of(request, "state", ("any", "active", "ended"))
+        state = cast("State | None", named if named != "any" else None)
+        waiting = one_of(request, "unacknowledged", ("false", "true")) == "true"
+        return json_response(Alerts(await self._stored(lambda reader: reader.alerts(limit, state, waiting))))
+
+    async def acknowledge(self, request: Request) -> Response:
+        """Acknowledge an alert."""
+        return await self._reviewed(request, reviews.acknowledge)
+
+    async def acknowledge_ended(self, _: Request) -> Response:
+        """Acknowledge all alerts that have ended."""
+        events = await run_in_threadpool(reviews.acknowledge_ended, self._site.config.store_path, time.time_ns())
+        await self._publish(events)
+        return json_response(Acknowledged(len(events)))
+
+    async def review(self, request: Request) -> Response:
+        """Give an alert a verdict with a note, or withdraw it."""
+        given = await body_of(request, Review, f"verdict: {' | '.join(Verdict)} | null, note: a string or null")
+        note = (given.note or "").strip() or None if given.verdict is not None else None
+        return await self._reviewed(
+            request, lambda path, alert, now: reviews.review(path, alert, given.verdict, note, now)
+        )
+
+    async def dismiss(self, request: Request) -> Response:
+        """Dismiss an alert with a reason: a verdict without a note."""
+        given = await body_of(request, Dismissal, f"reason: {' | '.join(DISMISSALS)}")
+        verdict = Verdict(given.reason)
+        return await self._reviewed(request, lambda path, alert, now: reviews.review(path, alert, verdict, None, now))
+
+    async def reopen(self, request: Request) -> Response:
+        """Withdraw an alert's verdict and acknowledgement."""
+        return await self._reviewed(request, reviews.reopen)
+
+    async def _reviewed(self, request: Request, write: Callable[[Path, str, int], list[Event] | None]) -> Response:
+        """Store a review, publish it to all browsers, and return the updated alert."""
+        alert = request.path_params["alert"]
+        events = await run_in_threadpool(write, self._site.config.store_path, alert, time.time_ns())
+        if events is None:
+            raise HTTPException(404, f"no alert {alert[:100]!r}")
+        await self._publish(events)
+        return json_response(await self._stored(lambda reader: reader.alert(alert)))
+
+    async def _publish(self, events: list[Event]) -> None:
+        self._site.reviews.count(events)
+        await self._site.publish_stored()
+
+    async def _stored(self, query: Callable[[StoreReader], T]) -> T:
+        return await run_in_threadpool(self._site.stored, query)
