@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.program import Running
 from support.site import demo_site
 
-from pipeline.config.models import Address, Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Address, Config
 from pipeline.store import ledger
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import StoreReader
