@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import models, sinks
+from pipeline.config import camera, models, sinks
 from pipeline.config.models import Config
 
+MODULES = (camera, sinks, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]
@@ -35,11 +36,12 @@ def configuration() -> str:
     """Return one table per section of a site's file."""
     schema = Config.model_json_schema()
     texts: dict[tuple[str, str], str] = {}
-    for module in (sinks, models):
+    for module in MODULES:
         texts |= attribute_docstrings(Path(str(module.__file__)).read_text(encoding="utf-8"))
     describe(schema, Config, texts)
     for name, section in schema["$defs"].items():
-        describe(section, getattr(models, name, getattr(sinks, name, None)), texts)
+        model = next((getattr(module, name) for module in MODULES if hasattr(module, name)), None)
+        describe(section, model, texts)
     plain: list[list[str]] = []
     sections: list[str] = []  # headings, texts and tables
     for name, entry in schema["properties"].items():

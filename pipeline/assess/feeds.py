@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pipeline.capture.frame_sequence import FrameSequence
 from pipeline.capture.open import open_source
 from pipeline.capture.source import Source
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.types import Frame
 

@@ -15,7 +15,7 @@ from pipeline.assess.observations import Alarm, CameraObservation, SeededEncount
 from pipeline.assess.records import Records
 from pipeline.assess.seeded import SeededStream
 from pipeline.capture.image_health import ImageHealthMonitor
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.segmentation.segmenter import CameraView, Segmenter
 from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.types import Detections, EventKind, Frame

@@ -24,7 +24,7 @@ from pipeline.capture.source import (
     Receipt,
     Recording,
 )
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import SourceError
 from pipeline.types import Band
 

@@ -26,7 +26,7 @@ from pipeline.capture.hwaccel import hardware
 from pipeline.capture.open_video import OpenVideo, choose_stream, open_container
 from pipeline.capture.recordings import split_stream
 from pipeline.capture.source import DecodedFrame, Receipt
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.config.uri import network_address
 from pipeline.errors import CredentialsError, SourceError
 

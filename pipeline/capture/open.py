@@ -27,7 +27,7 @@ from pipeline.capture.recordings import (
     split_stream,
 )
 from pipeline.capture.source import DecodedFrame, Source
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.config.uri import SCHEMES
 from pipeline.errors import SourceError
 

@@ -21,7 +21,8 @@ from pipeline.capture.packet_ring import PacketRing
 from pipeline.capture.reports import CameraReports
 from pipeline.capture.source import Source
 from pipeline.capture.starvation import Blindness
-from pipeline.config.models import Address, Camera
+from pipeline.config.camera import Camera
+from pipeline.config.models import Address
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender

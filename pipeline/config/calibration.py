@@ -11,8 +11,9 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from model.metadata import Role
+from pipeline.config.camera import Camera
 from pipeline.config.faults import explain
-from pipeline.config.models import Camera, Config
+from pipeline.config.models import Config
 from pipeline.config.section import Identifier
 from pipeline.config.yaml_file import read_yaml
 from pipeline.errors import ConfigError

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.config.models import Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config
 from pipeline.console.frames import LiveFrames
 from pipeline.errors import StoreError
 from pipeline.store import ledger

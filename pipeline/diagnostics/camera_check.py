@@ -13,7 +13,7 @@ import cv2
 
 from pipeline.capture.open import open_source
 from pipeline.capture.source import DecodedFrame
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import SourceError
 from pipeline.redaction import redact
 

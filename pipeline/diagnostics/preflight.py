@@ -10,7 +10,8 @@ from model.metadata import Role
 from pipeline.capture.recordings import find_recordings
 from pipeline.checkpoints import SHIPPED
 from pipeline.config.calibration import read_calibration
-from pipeline.config.models import Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config
 from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.config.uri import public_uri
 from pipeline.diagnostics.sink_check import sink_faults

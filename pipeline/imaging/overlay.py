@@ -101,12 +101,13 @@ def draw(
     origin_px: tuple[float, float] = (0.0, 0.0),
     labels: bool = True,
     preview_scale: float = 1.0,
+    least_score: float = SHOWN_SCORE,
 ) -> Image:
     """Mark targets on a copy of `pixels` (HxWx3 RGB or HxW), enlarged `scale` times.
 
-    Detections without a track are marked as tentative.  Lost tracks are not drawn, nor is what is neither confirmed
-    nor probably a target.  Where `pixels` is a window of the frame, `origin_px` is its top left corner in the frame;
-    where it is a preview, `preview_scale` is its size relative to the frame's.
+    Detections without a track, of `least_score` and more, are marked as tentative.  Lost tracks are not drawn, nor are
+    tentative ones that are probably clutter.  Where `pixels` is a window of the frame, `origin_px` is its top left
+    corner in the frame; where it is a preview, `preview_scale` is its size relative to the frame's.
     """
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     colours = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2)
@@ -115,7 +116,7 @@ def draw(
     drawn = [track for track in tracks if track.is_shown]
     marks = [_of_track(track) for track in drawn]
     if detections is not None:
-        _add_detections(canvas, marks, detections, owners(detections, drawn))
+        _add_detections(canvas, marks, detections, owners(detections, drawn), least_score)
     if detections is None or not detections.masks:
         for mark in marks:
             canvas.own[canvas.clip(canvas.box(mark.xyxy))] |= mark.state is not TrackState.COASTING
@@ -130,10 +131,12 @@ def draw(
     return image
 
 
-def _add_detections(canvas: _Canvas, marks: list[_Mark], detections: Detections, owners: Sequence[int | None]) -> None:
-    """Tint each mask in the colour of its track; add a mark for each probable detection without a track."""
+def _add_detections(
+    canvas: _Canvas, marks: list[_Mark], detections: Detections, owners: Sequence[int | None], least_score: float
+) -> None:
+    """Tint each mask in the colour of its track; add a mark for each detection without a track, of a least score."""
     for index, owner in enumerate(owners):
-        if owner is None and detections.score[index] < SHOWN_SCORE:
+        if owner is None and detections.score[index] < least_score:
             continue
         mark = _of_detection(detections, index) if owner is None else marks[owner]
         if owner is None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.capture.wall_clock import utc_ns
-from pipeline.config.models import MIN_REGION_PX
+from pipeline.config.camera import MIN_REGION_PX
 from pipeline.errors import ConfigError
 from pipeline.imaging.band import named_band
 

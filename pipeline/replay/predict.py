@@ -111,7 +111,7 @@ def _predict(
     frame = Frame(ref, image_band, pixels)
     found = detect(maps, frame, MapView(), metadata.classes, thresholds)
     found = Segmenter(engine, threshold, max_judged=len(found)).judge(frame, MapView(), found)
-    drawn = overlay.draw(pixels, found, [])
+    drawn = overlay.draw(pixels, found, [], least_score=0.0)  # all that is listed
     for suffix, image in (("mask", mask), ("overlay", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))):
         cv2.imwrite(str(out / f"{name}_{suffix}.png"), image)
     prediction = Prediction((width, height), _boxes(found), inference_ms, engine.name)

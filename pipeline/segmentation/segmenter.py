@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.calibration import Calibration
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
 from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged

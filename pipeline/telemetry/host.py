@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.config.models import Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config
 from pipeline.errors import StoreError, WireError
 from pipeline.store import ledger
 from pipeline.telemetry.metrics import (

@@ -27,9 +27,9 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
+from pipeline.tracking.camera_settings import orientations_of, policies_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
-from pipeline.tracking.policies import orientations_of, policies_of
 from pipeline.tracking.stage import TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints

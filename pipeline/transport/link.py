@@ -11,7 +11,8 @@ import zmq
 from prometheus_client import Gauge
 from zmq.auth.thread import ThreadAuthenticator
 
-from pipeline.config.models import Camera, Config, Link
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config, Link
 from pipeline.errors import WireError
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.endpoints import Endpoints

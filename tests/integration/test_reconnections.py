@@ -15,7 +15,7 @@ from support.program import Running
 from support.rtsp import RtspCameras
 
 from pipeline.capture.open import open_source
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.store import ledger
 from pipeline.transport.payloads import frame_of
 from pipeline.transport.sockets import Socket, bound

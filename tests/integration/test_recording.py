@@ -11,7 +11,7 @@ import av
 import pytest
 import yaml
 import zmq
-from support.clips import FPS, clip_packets, decoded, nal_units, until_clip, video
+from support.clips import FPS, clip_packets, decoded, holds, nal_units, until_clip, video
 from support.events import until
 from support.program import CLIPS, Running
 from support.rtsp import RtspCameras
@@ -197,10 +197,7 @@ def test_a_killed_worker_s_clip_is_completed_by_the_next(tmp_path: Path) -> None
                 site.wait_for_frames(2.0)
                 first = site.refs[-8]
                 site.request("A1", first)
-                path = partial(video_path(site.clips, "A1"))
-                until(lambda: path.exists() and path.stat().st_size > 0, WAIT_S)
-                size_bytes = path.stat().st_size
-                until(lambda: path.stat().st_size > size_bytes, WAIT_S)
+                until(lambda: holds(site.clips, "A1", first.pts_s), WAIT_S)
                 worker.process.kill()
                 worker.process.wait()
             site.refs.clear()

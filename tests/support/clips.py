@@ -1,5 +1,6 @@
 """Clips for tests: small videos, packets in a ring, and what a clip's file holds."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import av
 import cv2
 import numpy as np
 
+from pipeline.capture.clip_recovery import complete_bytes
 from pipeline.capture.source import CodedPacket, CodedStream
-from pipeline.store.clips import ClipRecord, read_record, record_path, video_path
+from pipeline.store.clips import ClipRecord, partial, read_record, record_path, video_path
 from support.events import until
 
 FPS = 25
@@ -53,6 +55,20 @@ def packet(number: int, data: bytes = b"x" * 1000, key: bool = True, stream: Cod
 def until_clip(folder: Path, alert: str, timeout_s: float = 20) -> ClipRecord:
     until(record_path(folder, alert).exists, timeout_s)
     return read_record(record_path(folder, alert))
+
+
+def holds(folder: Path, alert: str, pts_s: float) -> bool:
+    """Whether what is on the disk of a clip that is being written can be read beyond a time of its session."""
+    path = partial(video_path(folder, alert))
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    try:
+        with av.open(io.BytesIO(content[: complete_bytes(io.BytesIO(content))])) as container:
+            times_s = [float(each.pts * each.time_base) for each in container.demux(video=0) if each.size]
+    except av.error.InvalidDataError:  # not a fragment so far
+        return False
+    return bool(times_s) and read_record(partial(record_path(folder, alert))).zero_pts_s + max(times_s) > pts_s
 
 
 def clip_packets(folder: Path, alert: str) -> list[Any]:

@@ -1,20 +1,13 @@
-"""Command-line arguments and error handling that the evaluation programs share."""
+"""Command-line arguments that the evaluation programs share."""
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from model.errors import ModelError
-from pipeline.errors import DasnetError
+from training.command_line import exit_code, program
 from training.datasets import SPLITS
 from training.evaluation.clip_sets import REPLAYS
-
-
-def program(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose description is a module's docstring."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def parse_with_data(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -49,13 +42,3 @@ def run_plot(description: str | None, run: Callable[[list[str], Path, Path | Non
     parser.add_argument("plot", type=Path)
     options = parse_with_replays(parser)
     return exit_code(lambda: run(options.sets, options.plot, options.checkpoint, options.data, options.evaluation))
-
-
-def exit_code(work: Callable[[], None]) -> int:
-    """Return 0, or report a known failure in one line and return its exit code."""
-    try:
-        work()
-    except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0

@@ -22,8 +22,9 @@ from pipeline.segmentation.segmenter import Segmenter
 from pipeline.tracking.evidence import class_log_odds
 from pipeline.types import Band, Detections, Frame, FrameRef
 from training.cache import CachedClip, CachedFrames, cache_frames
+from training.command_line import exit_code, program
 from training.datasets import CLIP_CLASSES, LABEL_OF, SENSORS, open_dataset
-from training.evaluation.arguments import exit_code, parse_with_data, program
+from training.evaluation.arguments import parse_with_data
 from training.quick_eval import enlarged_box, quick_eval_frames
 
 CACHE = Path(".cache/training")

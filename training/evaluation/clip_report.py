@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from training.evaluation.arguments import exit_code, program
+from training.command_line import exit_code, program
 from training.evaluation.clip_metrics import RATIOS
 from training.evaluation.clip_results import (
     ClipResult,

@@ -17,9 +17,10 @@ from pathlib import Path
 from model.checkpoint import load
 from pipeline.errors import ConfigError, DasnetError
 from training.cache import CachedFrames, cache_frames
+from training.command_line import exit_code, program
 from training.config import CropSampling, TrainingConfig, load_config, snapshot
 from training.datasets import SENSORS, open_dataset
-from training.evaluation.arguments import exit_code, parse_with_data, program
+from training.evaluation.arguments import parse_with_data
 from training.quick_eval import QuickEval, quick_eval, quick_eval_frames
 from training.train import CHECK_COLUMNS, fast_module
 

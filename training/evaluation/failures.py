@@ -18,8 +18,9 @@ from model.checkpoint import load
 from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import DasnetError
+from training.command_line import exit_code, program
 from training.datasets import SPLITS, Clip
-from training.evaluation.arguments import exit_code, parse_with_replays, program
+from training.evaluation.arguments import parse_with_replays
 from training.evaluation.clip_metrics import DRONE, evaluate_clip, read_track_rows
 from training.evaluation.clip_sets import labelled_clips
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from training.command_line import exit_code, program
 from training.datasets import SPLITS, Clip
-from training.evaluation.arguments import exit_code, parse_with_data, program
+from training.evaluation.arguments import parse_with_data
 from training.evaluation.clip_metrics import DRONE
 from training.evaluation.clip_sets import labelled_clips
 from training.masks import box_mask

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from model.registry import NETWORKS
-from training.evaluation.arguments import program
+from training.command_line import program
 
 SEEDS = (42, 2024, 8888)  # the paper's
 TEST_EVERY = 4  # n-th frame: frames of a scene are similar

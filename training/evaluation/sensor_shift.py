@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.command_line import exit_code, program
 from training.datasets import SPLITS, DataError
 from training.datasets.dronedet import LABELS_FILE, read
-from training.evaluation.arguments import exit_code, parse_with_data, program
+from training.evaluation.arguments import parse_with_data
 
 CONTRAST, BLUR_PX, NOISE_LEVELS = 0.45, 0.7, 2.0
 QUALITY = {"crf": "18", "preset": "veryfast"}

@@ -25,9 +25,9 @@ from pipeline.checkpoints import checkpoint_path
 from pipeline.replay.outputs import read_detections
 from pipeline.tracking.tracker import Tracker
 from pipeline.types import Detections, TrackState
+from training.command_line import exit_code, program
 from training.datasets import Clip, DataError, open_dataset
 from training.evaluation import tracker_environment
-from training.evaluation.arguments import exit_code, program
 from training.evaluation.clip_metrics import TrackRow
 from training.evaluation.peer_trackers import PEERS, peer_rows
 from training.evaluation.tracking_metrics import TrackedClip, TrackingMetrics, tracking_metrics

@@ -16,10 +16,11 @@ from model.judge import Judge
 from pipeline.errors import ConfigError
 from training.judge.chip_set import ChipSet
 from training.judge.metrics import outputs
+from training.logistic import logistic_regression
 
 KNOWN_PERCENTILE = 99.0  # of training's distances: novelty 1
 SCALES = np.exp(np.linspace(math.log(0.05), math.log(20.0), 241))  # of class logits
-NEWTON_STEPS = 50
+PENALTY = 1e-9
 Floats = NDArray[np.float64]
 
 
@@ -45,30 +46,15 @@ def calibrate(judge: Judge, chips: ChipSet, held_out: ChipSet, device: torch.dev
 
 
 def platt_scaling(logits: NDArray[np.float32], is_target: NDArray[np.bool_], weights: Floats) -> tuple[float, float]:
-    """Return scale and offset of logits (N,) that make them log-odds, by weighted logistic regression (Newton).
+    """Return scale and offset of logits (N,) that make them log-odds, by weighted logistic regression.
 
     The wanted probabilities are a little within 0 and 1, as Platt has them, so that the scale is bounded.
     """
     counts = is_target.sum(), (~is_target).sum()
     wanted = np.where(is_target, (counts[0] + 1) / (counts[0] + 2), 1 / (counts[1] + 2))
     terms = np.stack([logits.astype(float), np.ones(len(logits))], 1)
-    line = np.array([1.0, 0.0])
-
-    def loss(line: Floats) -> float:
-        total = terms @ line
-        return float((weights * (np.logaddexp(0, total) - wanted * total)).sum())
-
-    for _ in range(NEWTON_STEPS):
-        probability = 0.5 * (1 + np.tanh(0.5 * (terms @ line)))
-        gradient = terms.T @ (weights * (probability - wanted))
-        curvature = (terms.T * (weights * probability * (1 - probability))) @ terms + 1e-9 * np.eye(2)
-        step, before = np.linalg.solve(curvature, gradient), loss(line)
-        while loss(line - step) > before and np.abs(step).max() > 1e-9:
-            step = step / 2
-        line = line - step
-        if np.abs(step).max() < 1e-7:
-            break
-    return float(line[0]), float(line[1])
+    scale, offset = logistic_regression(terms, wanted, weights, PENALTY).tolist()
+    return scale, offset
 
 
 def class_scale(logits: NDArray[np.float32], classes: NDArray[np.int64], weights: Floats) -> float:

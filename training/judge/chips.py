@@ -6,7 +6,6 @@ still.  Some clips are taken at lower frame rates.  Each clip's chips are cached
 digest of everything that determines them.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,13 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ModelError
-from pipeline.errors import DasnetError
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.chips import CHIP_PX, LAGS_S, cut_chips
 from pipeline.segmentation.frame_history import FrameHistory
 from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.segmenter import MAX_CANDIDATES
+from training.command_line import exit_code, program
 from training.datasets import LABEL_OF, DataError, LabelledObject, LabelledRecording, open_dataset
 from training.datasets.clip import Clip, as_rgb
 from training.judge.chip_set import MOTION, STATIC, ChipSet, RecordingChips, pack
@@ -223,21 +221,22 @@ def open_sets(folders: Sequence[str], train: Sequence[str], check: Sequence[str]
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("--data", action="append", required=True, help="folder of labelled videos; may be repeated")
     parser.add_argument("--pack", type=Path, required=True, help=f"the .npz file, at most {PACK_BYTES >> 20} MiB")
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
+    return exit_code(lambda: run(options.data, options.pack, options.cache))
+
+
+def run(folders: Sequence[str], path: Path, cache: Path) -> None:
+    """Collect and pack the chips of these folders; raise what reading data raises."""
     cv2.setNumThreads(1)
-    try:
-        sets = open_sets(options.data, ["train"], ["val"])
-        chips = {name: collect_chips(recordings, ChipSettings(), options.cache) for name, recordings in sets.items()}
-        pack(options.pack, chips, PACK_BYTES)
-    except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"written: {options.pack}, {options.pack.stat().st_size >> 20} MiB")
-    return 0
+    sets = open_sets(folders, ["train"], ["val"])
+    pack(
+        path, {name: collect_chips(recordings, ChipSettings(), cache) for name, recordings in sets.items()}, PACK_BYTES
+    )
+    print(f"written: {path}, {path.stat().st_size >> 20} MiB")
 
 
 if __name__ == "__main__":

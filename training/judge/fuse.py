@@ -23,23 +23,24 @@ from numpy.typing import NDArray
 from model.checkpoint import Loaded, load, save
 from model.description import validated_thresholds
 from model.engine.engine import Engine
-from model.errors import CheckpointError, ModelError
+from model.errors import CheckpointError
 from model.metadata import BandThresholds, Fusion, JudgeConfig
-from pipeline.errors import ConfigError, DasnetError
+from pipeline.errors import ConfigError
 from pipeline.runtime.interruption import end_quietly
 from pipeline.segmentation.judging import PROBABILITY_FLOOR
 from pipeline.segmentation.segmenter import Batch, Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
+from training.command_line import exit_code, program
 from training.datasets import LabelledObject, open_dataset
 from training.datasets.clip import Clip
+from training.evaluation.calibration import calibration_error, score_bins
 from training.judge.chips import videos
+from training.logistic import logistic_regression
 
 STRIDE = 2  # of frames: 12.5 and 15 frames/s are within what the pipeline is used at
 MARGIN_PX = 2.0  # of a label's box around the centroid of a right detection
 LIMIT = 15.0  # of the judge's log-odds, as they are read back from probabilities
-NEWTON_STEPS = 60
 WEIGHT_DECAY = 1.0
-BINS = 10  # of probability, in the calibration error
 WEIGHTS = ("bias", "judge", "mask", "mask_log_odds", "motion", "motion_log")  # of the terms, in their order
 Floats = NDArray[np.float64]
 
@@ -120,30 +121,23 @@ def fit_weights(clips: Sequence[Judged]) -> Floats:
     x = np.concatenate([clip.terms for clip in filled])
     y = np.concatenate([clip.right for clip in filled])
     each = np.concatenate([np.full(len(clip.right), everything / len(filled) / len(clip.right)) for clip in filled])
-    weights = np.zeros(x.shape[1])
-    for _ in range(NEWTON_STEPS):
-        probability = 0.5 * (1 + np.tanh(0.5 * (x @ weights)))
-        gradient = x.T @ (each * (probability - y)) + WEIGHT_DECAY * weights
-        curvature = (x * (each * probability * (1 - probability))[:, None]).T @ x + WEIGHT_DECAY * np.eye(len(weights))
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    return weights
+    return logistic_regression(x, y.astype(float), each, WEIGHT_DECAY)
 
 
-def calibration_error(weights: Floats, clips: Sequence[Judged]) -> float:
-    """Return the expected calibration error: |mean probability - share that is right|, over bins of probability."""
-    x, y = np.concatenate([clip.terms for clip in clips]), np.concatenate([clip.right for clip in clips])
-    probability = 1 / (1 + np.exp(-(x @ weights)))
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gaps = [abs(float((probability - y)[bins == number].sum())) for number in range(BINS)]
-    return sum(gaps) / max(len(y), 1)
+def cross_calibration_error(clips: Sequence[Judged]) -> list[float]:
+    """Return the expected calibration error on each half of the videos of weights that are fitted on the other half.
+
+    Raise ConfigError as `fit_weights`.
+    """
+    halves = clips[::2], clips[1::2]
+    fitted = [(fit_weights(one), other) for one, other in (halves, halves[::-1])]
+    scores = [[(1 / (1 + np.exp(-(clip.terms @ weights))), clip.right) for clip in other] for weights, other in fitted]
+    return [calibration_error(score_bins(each)) for each in scores]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", action="append", required=True, help="folder of labelled videos; may be repeated")
     parser.add_argument("--sets", nargs="+", default=["val"], metavar="SET", help="(default: val)")
@@ -151,12 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mask-classes", type=float, default=Fusion.mask_classes, help="see `model.metadata.Fusion`")
     parser.add_argument("--operating-point", type=Path, metavar="YAML", help="thresholds by band")
     options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -179,9 +168,8 @@ def run(options: argparse.Namespace) -> None:
     print(file=sys.stderr)
     weights = fit_weights(found)
     print("fusion: " + ", ".join(f"{name} {weight:.4f}" for name, weight in zip(WEIGHTS, weights, strict=True)))
-    halves = found[::2], found[1::2]
     with suppress(ConfigError):  # too few videos to halve
-        errors = [calibration_error(fit_weights(one), other) for one, other in (halves, halves[::-1])]
+        errors = cross_calibration_error(found)
         print(f"calibration error on the other half of the videos: {errors[0]:.4f}, {errors[1]:.4f}")
     named = {name: round(float(weight), 4) for name, weight in zip(WEIGHTS, weights, strict=True)}
     config = replace(loaded.metadata.judge, fusion=Fusion(**named, mask_classes=options.mask_classes))

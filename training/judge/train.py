@@ -18,11 +18,11 @@ import cv2
 import torch
 
 from model.checkpoint import load, save
-from model.errors import ModelError
 from model.judge import Judge
 from model.metadata import JudgeConfig
-from pipeline.errors import ConfigError, DasnetError
+from pipeline.errors import ConfigError
 from pipeline.runtime.interruption import end_quietly
+from training.command_line import exit_code, program
 from training.config import TrainingConfig
 from training.datasets import LabelledRecording, open_dataset
 from training.interruption import interruption
@@ -106,7 +106,7 @@ def write_judged(source: Path, out: Path, learned: LearnedJudge, dtype: torch.dt
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program(__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", action="append", required=True, help="folder of labelled videos; may be repeated")
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint to write, a .safetensors file")
@@ -129,12 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the state beside FILE")
     options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (DasnetError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from training.command_line import exit_code, program
 from training.datasets import CLIP_CLASSES, SENSORS, SPLITS, Clip, DataError, open_dataset
-from training.evaluation.arguments import exit_code, parse_with_data, program
+from training.evaluation.arguments import parse_with_data
 from training.evaluation.class_separation import area_under_roc
 from training.kinematics.fit import CONDITIONS, DRONE, Sample, Scored, cross_validated, samples, scored
 from training.kinematics.trajectories import read_trajectories

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from pipeline.tracking.kinematics import Features, Kinematics, log_odds
 from training.kinematics.trajectories import Rows, Trajectory
+from training.logistic import logistic_regression
 
 DRONE = "drone"
 PENALTY = 1.0  # of the squared weight of the standardised feature, where all moments together count as ...
 EFFECTIVE = 120.0  # ... this many independent observations
+FREE = 1e-6  # of the squared constant, and of the slope that calibrates
 RUN_GAP = 2  # numbers: clips farther apart are of different runs
 Vector = NDArray[np.float64]
 
@@ -120,20 +122,10 @@ def fitted(part: Sequence[Sample]) -> Model:
     feature = np.concatenate([sample.autocorrelation for sample in part])
     mean, std = float(feature.mean()), float(feature.std())
     standardised = np.column_stack([np.ones(len(feature)), (feature - mean) / std])
-    constant, weight = logistic_regression(standardised, _is_drone(part), EFFECTIVE * _weights(part)).tolist()
+    constant, weight = logistic_regression(
+        standardised, _is_drone(part), EFFECTIVE * _weights(part), [FREE, PENALTY]
+    ).tolist()
     return constant - weight * mean / std, weight / std
-
-
-def logistic_regression(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """Return coefficients (F,) for x (N, F), all but the first of them penalised, by Newton's method."""
-    penalty = np.diag([1e-6] + [PENALTY] * (x.shape[1] - 1))
-    coefficients = np.zeros(x.shape[1])
-    for _ in range(25):
-        p = 1 / (1 + np.exp(-(x @ coefficients)))
-        gradient = x.T @ (weights * (p - y)) + penalty @ coefficients
-        hessian = (x * (weights * p * (1 - p))[:, None]).T @ x + penalty
-        coefficients = coefficients - np.linalg.solve(hessian, gradient)
-    return coefficients
 
 
 def _repeated(part: Sequence[Sample], values: Sequence[float]) -> Vector:
@@ -167,7 +159,7 @@ def cross_validated(part: Sequence[Sample]) -> tuple[Model, list[Scored]]:
     models = {run: fitted([one for one in part if runs[one.clip] != run]) for run in sorted(set(runs.values()))}
     predicted = [models[runs[one.clip]][0] + models[runs[one.clip]][1] * one.autocorrelation for one in part]
     column = np.concatenate(predicted)[:, None]
-    (slope,) = logistic_regression(column, _is_drone(part), EFFECTIVE * _weights(part)).tolist()
+    (slope,) = logistic_regression(column, _is_drone(part), EFFECTIVE * _weights(part), FREE).tolist()
     held_out = [one for sample in part for one in scored(_scaled(models[runs[sample.clip]], slope), [sample])]
     return _scaled(fitted(part), slope), held_out
 

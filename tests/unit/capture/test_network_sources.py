@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pipeline.capture.open import DecodedFrame, Source, open_source
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import CredentialsError, SourceError
 
 FPS = 10

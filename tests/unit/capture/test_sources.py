@@ -24,7 +24,7 @@ from support.rtsp import RtspCameras
 from pipeline.capture.open import DecodedFrame, Source, find_recordings, frame_count, open_recording, open_source
 from pipeline.capture.source import Receipt
 from pipeline.capture.video_file import VideoFile
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import CredentialsError, SourceError
 
 CLIPS = Path(__file__).parents[2] / "data" / "clips"

@@ -24,7 +24,7 @@ from pipeline.capture.images import ImageSequence, frame_numbers
 from pipeline.capture.open import DecodedFrame, open_source
 from pipeline.capture.recordings import frame_count, open_recording, source_names
 from pipeline.capture.video_file import VideoFile
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import SourceError
 from training.datasets import Clip, open_dataset
 

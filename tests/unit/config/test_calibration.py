@@ -8,7 +8,7 @@ import pytest
 from support.program import dasnet
 
 from pipeline.config.calibration import Calibration, read_calibration
-from pipeline.config.models import Camera
+from pipeline.config.camera import Camera
 from pipeline.errors import ConfigError
 from pipeline.types import Band
 

@@ -19,8 +19,9 @@ from support.program import dasnet
 
 from pipeline.capture.open import open_source
 from pipeline.cli import main
+from pipeline.config.camera import Camera
 from pipeline.config.file import load
-from pipeline.config.models import Camera, Config
+from pipeline.config.models import Config
 from pipeline.config.uri import network_address, public_uri, uri_fault
 from pipeline.console.cameras import CameraMonitor
 from pipeline.console.frames import LiveFrames

@@ -13,8 +13,8 @@ from support.program import CLIPS, dasnet
 from support.rtsp import RtspCameras, missing_packages
 
 import pipeline.diagnostics.camera_check
+from pipeline.config.camera import Camera
 from pipeline.config.file import load
-from pipeline.config.models import Camera
 from pipeline.diagnostics.camera_check import check_cameras
 from pipeline.diagnostics.preflight import check_machine
 from pipeline.errors import ConfigError

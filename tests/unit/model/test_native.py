@@ -153,8 +153,8 @@ def test_pictures_at_once_are_computed_as_each_alone(threads: int):
 
 
 def test_an_engine_that_is_forgotten_leaves_no_thread_behind():
-    def threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
+    def threads() -> set[str]:
+        return {path.name for path in Path("/proc/self/task").iterdir()}
 
     def made() -> Engine:
         return Engine(network(4, 3, 1), device="cpu", kind="native", precision="fp32", threads=4)
@@ -162,14 +162,14 @@ def test_an_engine_that_is_forgotten_leaves_no_thread_behind():
     made().close()  # torch has started its own threads by now
     before = threads()
     engine = made()
-    assert threads() == before + 3  # the caller is the fourth
+    assert len(threads() - before) == 3  # the caller is the fourth
     engine.close()
     engine.close()
-    assert threads() == before
+    assert threads() <= before
     forgotten = made()
-    assert threads() == before + 3
+    assert len(threads() - before) == 3
     del forgotten
-    assert threads() == before
+    assert threads() <= before
 
 
 # Deep maps with odd sides, which are halved upwards and end past their last pixel.

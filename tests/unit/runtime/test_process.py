@@ -6,7 +6,8 @@ from pathlib import Path
 
 from support.program import DASNET
 
-from pipeline.config.models import Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config
 from pipeline.runtime.control import SupervisorEnd
 
 SETUP = (

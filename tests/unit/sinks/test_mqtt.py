@@ -41,12 +41,6 @@ def outbox_of(config: Config) -> Outbox:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "store.sqlite") as store:
-        yield store
-
-
-@pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     with Broker(tmp_path) as broker:
         yield broker

@@ -27,12 +27,6 @@ JPEG = b"\xff\xd8 a snapshot \xff\xd9"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "store.sqlite") as store:
-        yield store
-
-
-@pytest.fixture
 def server() -> Iterator[MailServer]:
     with MailServer() as server:
         yield server

@@ -18,7 +18,8 @@ from support.events import ESCALATED, event, gone, raised, track
 from support.program import Running
 from support.site import demo_site
 
-from pipeline.config.models import Address, Camera, Config
+from pipeline.config.camera import Camera
+from pipeline.config.models import Address, Config
 from pipeline.store import ledger
 from pipeline.store.alert import Unacknowledged
 from pipeline.store.alert_events import alert_event

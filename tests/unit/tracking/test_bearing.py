@@ -12,7 +12,7 @@ from model.metadata import Thresholds
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
 from pipeline.tracking.bearing import Orientation
-from pipeline.tracking.policies import orientations_of
+from pipeline.tracking.camera_settings import orientations_of
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Bearing
 

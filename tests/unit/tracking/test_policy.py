@@ -12,7 +12,7 @@ from support.scenes import SURE_BIRD, SURE_UAV, UNSURE, frame
 from model.metadata import Thresholds
 from pipeline.config.calibration import Calibration
 from pipeline.config.file import load
-from pipeline.tracking.policies import policies_of
+from pipeline.tracking.camera_settings import policies_of
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.tracking.tracker import Tracker

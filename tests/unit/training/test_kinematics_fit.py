@@ -14,7 +14,6 @@ from training.kinematics.fit import (
     Condition,
     cross_validated,
     degraded,
-    logistic_regression,
     recording_runs,
     samples,
     scored,
@@ -79,13 +78,6 @@ def test_a_degraded_trajectory_has_the_frame_rate_and_noise_of_its_condition(fli
     kept = np.isin(rows[:, 0], noisy[:, 0])
     assert 0.7 < kept.mean() < 0.9
     assert np.std(noisy[:, 1] - rows[kept, 1]) == pytest.approx(0.5 * 0.12 * 12, rel=0.2)
-
-
-def test_logistic_regression_finds_the_coefficients():
-    random = np.random.default_rng(2)
-    x = np.column_stack([np.ones(20_000), random.normal(0, 1, 20_000)])
-    y = (random.random(20_000) < 1 / (1 + np.exp(-(0.5 + 1.5 * x[:, 1])))).astype(float)
-    np.testing.assert_allclose(logistic_regression(x, y, np.ones(20_000)), (0.5, 1.5), atol=0.1)
 
 
 def test_the_fit_separates_manoeuvres_from_straight_flight_in_runs_it_has_not_seen(flights: list[Trajectory]):

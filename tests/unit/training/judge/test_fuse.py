@@ -15,7 +15,7 @@ from pipeline.checkpoints import SHIPPED
 from pipeline.errors import ConfigError
 from pipeline.segmentation.judging import fused
 from training.datasets import LabelledObject
-from training.judge.fuse import WEIGHTS, Judged, calibration_error, fit_weights, main, right, terms
+from training.judge.fuse import WEIGHTS, Judged, cross_calibration_error, fit_weights, main, right, terms
 
 TRUE = np.array([-3.0, 0.8, 1.5, 1.0, 0.5, 0.6])
 POINT = REPOSITORY / "model" / "weights" / "operating_point.yaml"
@@ -31,9 +31,10 @@ def clip(seed: int, count: int = 4000, weights: np.ndarray = TRUE) -> Judged:
 
 
 def test_known_weights_are_recovered_and_calibrated() -> None:
-    weights = fit_weights([clip(1), clip(2), clip(3)])
-    np.testing.assert_allclose(weights, TRUE, atol=0.2)
-    assert calibration_error(weights, [clip(4)]) < 0.02 < calibration_error(weights / 3, [clip(4)])
+    np.testing.assert_allclose(fit_weights([clip(1), clip(2), clip(3)]), TRUE, atol=0.2)
+    alike = cross_calibration_error([clip(number) for number in range(4)])
+    different = cross_calibration_error([clip(number, weights=TRUE * (1 - 0.7 * (number % 2))) for number in range(4)])
+    assert max(alike) < 0.02 < min(different)
 
 
 def test_a_long_video_weighs_no_more_than_a_short_one() -> None:

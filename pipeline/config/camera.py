@@ -1,0 +1,95 @@
+"""The entries of `cameras`: address, band, what of the frame is watched, and where the camera stands."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from pipeline.config.section import Identifier, Section, SitePath
+from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, public_uri, uri_fault
+from pipeline.types import Band
+
+MIN_REGION_PX = 32
+
+Point = tuple[float, float]
+Side = Annotated[int, Field(ge=0, le=16384)]
+
+
+class Pose(Section):
+    """Where a camera stands, and where it looks; every track then has a bearing."""
+
+    lat: Annotated[float, Field(ge=-90, le=90)]
+    """Latitude, degrees (WGS 84)."""
+    lon: Annotated[float, Field(ge=-180, le=180)]
+    """Longitude, degrees (WGS 84)."""
+    height_m: Annotated[float, Field(ge=-500, le=9000)] = 0.0
+    """Height above the ellipsoid (WGS 84)."""
+    azimuth_deg: Annotated[float, Field(ge=0, le=360)]
+    """Direction of the optical axis, clockwise from true north."""
+    elevation_deg: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    """Direction of the optical axis, above the horizon."""
+    roll_deg: Annotated[float, Field(ge=-180, le=180)] = 0.0
+    """Rotation about the optical axis, clockwise as seen from behind the camera."""
+    hfov_deg: Annotated[float, Field(gt=0, lt=170)]
+    """Horizontal field of view of the whole frame."""
+    sigma_deg: Annotated[float, Field(ge=0, le=90)] = 1.0
+    """Standard deviation of the axis's direction."""
+
+
+class Camera(Section):
+    """A camera: its address, and how its frames are processed."""
+
+    id: Identifier
+    """Name of the camera, unique in the site: up to 64 letters, digits, `_` and `-`."""
+    uri: str
+    """Camera address; see *Camera addresses* above."""
+    band: Band = Band.VISIBLE
+    """Spectral band; selects the checkpoint's scale and thresholds."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """RTSP transport protocol."""
+    decode: Literal["auto", "cpu", "cuda", "vaapi"] = "cpu"
+    """Video decoder: software (`cpu`), hardware (`cuda`, `vaapi`), or `auto`: hardware where available, otherwise
+    software. **Experimental**: hardware decoding has not been run on its hardware yet."""
+    rate_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Upper limit on the frame rate, in frames per second; default: no limit."""
+    scale: Annotated[float, Field(gt=0, le=8)] | None = None
+    """Resize factor from frame to network input; default: the checkpoint's for the band."""
+    ignore: list[Annotated[list[Point], Field(min_length=3)]] = []
+    """Privacy masks: polygons `[[x, y], ...]` in frame pixels; detections inside are discarded."""
+    region: tuple[Side, Side, Side, Side] | None = None
+    """Region of interest `[x0, y0, x1, y1]` in frame pixels; default: the whole frame."""
+    calibration: SitePath | None = None
+    """Calibration file of this camera, written by `dasnet assess`; default: an uncalibrated camera."""
+    pose: Pose | None = None
+    """Place and direction of the camera; default: unknown, and tracks have no bearing."""
+    host: Identifier | None = None
+    """Name of the edge host that decodes this camera (`dasnet run --host NAME`); default: the inference host."""
+
+    @field_validator("uri")
+    @classmethod
+    def _valid_uri(cls, uri: str, info: ValidationInfo) -> str:
+        fault = uri_fault(uri)
+        if fault is not None:
+            raise ValueError(fault)
+        return absolute_uri(uri, info.context["folder"]) if info.context else uri
+
+    @field_validator("region")
+    @classmethod
+    def _large_enough(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if region is not None and (region[2] - region[0] < MIN_REGION_PX or region[3] - region[1] < MIN_REGION_PX):
+            raise ValueError(f"x0, y0, x1, y1 must span at least {MIN_REGION_PX} pixels in both directions")
+        return region
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames may be dropped to keep up; every frame of a recording is processed."""
+        return not self.uri.startswith("file:")
+
+    @property
+    def is_networked(self) -> bool:
+        """Whether the address names a host, possibly with user and password."""
+        return self.uri.partition(":")[0] in NETWORK_SCHEMES
+
+    @property
+    def public_uri(self) -> str:
+        """The address without credentials, for display and logs."""
+        return public_uri(self.uri)
