@@ -209,7 +209,9 @@ class Decoder:
     def _frame(self, frame: VideoFrame, decode_ns: int, concealed: bool) -> DecodedFrame | None:
         self.decoded += 1
         self.damaged += frame.is_corrupt
+        self._interlaced = self._interlaced or frame.interlaced_frame
         receipt = self._receipts.pop(frame.pts, self._newest)
+        self._count_swallowed(frame)
         if self._losses is not None and receipt is not None:
             number = self.decoded - 1
             stamp = frame.dts if frame.pts is None else frame.pts
@@ -241,9 +243,18 @@ class Decoder:
             None if stamp_s is None else float(stamp_s),
         )
 
+    def _count_swallowed(self, frame: VideoFrame) -> None:
+        """Count a camera's packets that gave no frame, as after a lost keyframe, without an error of the decoder."""
+        if self._losses is None or frame.pts is None:
+            return
+        swallowed = [pts for pts in self._receipts if pts is not None and pts < frame.pts]
+        receipts = [self._receipts.pop(pts) for pts in swallowed]
+        self._intact = self._intact and all(receipt is None or receipt.complete for receipt in receipts)
+        if not self._interlaced:  # whose frames may take two packets
+            self.bad_packets += len(receipts)
+
     def _numbered(self, frame: VideoFrame) -> tuple[int, float] | None:
         """Return its number and time after those of frames lost before it; None if it comes too late."""
-        self._interlaced = self._interlaced or frame.interlaced_frame
         numbered = self._numbers.shown(frame.pts, interlaced=self._interlaced)
         if numbered is None:
             return None

@@ -16,7 +16,9 @@ from av.video.stream import VideoStream
 from support.program import Running
 from support.rtsp import RtspCameras
 
+from pipeline.capture.decoding import Decoder, LossLog
 from pipeline.capture.open import open_recording
+from pipeline.capture.source import Receipt
 from pipeline.store import ledger
 from pipeline.transport.payloads import frame_of
 from pipeline.transport.sockets import bound
@@ -122,6 +124,27 @@ def test_lost_packets_cost_the_frames_up_to_the_next_keyframe_and_show_nothing_w
     elsewhere = [after for _, after in gaps if after[1] % keyframe_every]
     assert len(elsewhere) <= replaced, elsewhere  # every other gap ends with a keyframe
     assert account.dropped[Cause.CORRUPT] >= len(gaps) - replaced and account.balanced
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_without_a_keyframe_that_was_lost_no_frame_is_intact_and_each_is_counted(tmp_path: Path, codec: str) -> None:
+    clip = encode_noise(tmp_path / "clip.mkv", codec)
+    losses, frames = LossLog(), []
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        decoder = Decoder(stream, FPS, losses=losses)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        for number, packet in enumerate(packets):
+            if number != KEYFRAME_EVERY:  # lost on its way, which the packet after it shows
+                complete = number != KEYFRAME_EVERY + 1
+                frames += decoder.frames(packet, Receipt.now(complete=complete))
+        frames += decoder.frames(None, None)
+    losses.close()
+    whole = whole_frames(clip)
+    shown = [whole.get(frame.pixels.tobytes()) for frame in frames if frame.intact]
+    assert shown == [*range(KEYFRAME_EVERY), *range(2 * KEYFRAME_EVERY, FRAMES)]
+    assert len(frames) + decoder.lost == FRAMES - 1
 
 
 def test_a_frame_that_cannot_be_decoded_keeps_its_number_and_is_counted(tmp_path: Path) -> None:
