@@ -224,12 +224,9 @@ class NotifySinkConfig(BaseSinkConfig):
 
     type: Literal["notify"]
     """Type of the sink."""
-    kinds: Annotated[list[EventKind], Field(min_length=1)] | None = [
-        EventKind.ALERT_OPENED,
-        EventKind.ALERT_ESCALATED,
-        EventKind.CAMERA_DOWN,
-        EventKind.CAMERA_BLIND,
-    ]
+    kinds: Annotated[list[EventKind], Field(min_length=1)] | None = Field(
+        default=[EventKind.ALERT_OPENED, EventKind.ALERT_ESCALATED, EventKind.CAMERA_DOWN, EventKind.CAMERA_BLIND]
+    )
     """Send only events of these kinds; `null`: of every kind."""
     min_severity: Severity | None = Severity.WARNING
     """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); `null`: of every severity."""

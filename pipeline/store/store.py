@@ -164,7 +164,7 @@ class Store:
         track = event.track
         if track is not None:
             connection.execute(UPSERT_TRACK, track_row(track, event.alert))
-            if event.kind in _CHANGES:
+            if event.kind in _CHANGES and event.alert is not None:
                 connection.execute(_CHANGES[event.kind], alert_columns(event, track))
             connection.execute(FOLLOW_TRACK, seen_columns(track))
         if event.ends_alert:

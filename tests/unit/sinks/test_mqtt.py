@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from support import certificates
 from support.events import ENDED, LABELLED, OPENED, event, ids, track, until
@@ -51,16 +52,16 @@ def heard_ids(listener: Listener, topic: str = "dasnet/north/event") -> list[str
 
 
 def alert(number: int) -> tuple[Event, Event]:
-    opened = event(OPENED, track(number))
-    return opened, event(ENDED, track(number, state=TrackState.LOST), alert=opened.id)
+    opened = event(OPENED, track(number), alert=f"A{number}")
+    return opened, event(ENDED, track(number, state=TrackState.LOST), alert=opened.alert)
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 def test_events_snapshots_and_states(tmp_path: Path, store: Store, broker: Broker, version: str) -> None:
     opened, ended = alert(1)
-    opened = event(OPENED, track(1), id=opened.id, snapshot=f"{opened.id}.jpg")
+    opened = msgspec.structs.replace(opened, snapshot="A1.jpg")
     (tmp_path / "snapshots").mkdir()
-    (tmp_path / "snapshots" / f"{opened.id}.jpg").write_bytes(JPEG)
+    (tmp_path / "snapshots" / "A1.jpg").write_bytes(JPEG)
     down = event(EventKind.CAMERA_DOWN, camera="gate", severity=Severity.WARNING)
     blind = event(EventKind.CAMERA_BLIND, camera="gate", cause=Cause.FROZEN)
     up = event(EventKind.CAMERA_UP, camera="gate")
@@ -148,7 +149,7 @@ def test_a_broker_that_is_killed_gets_everything_in_order(
     tmp_path: Path, store: Store, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mqtt, "ACKNOWLEDGE_TIMEOUT_S", 0.5)
-    events = [event(OPENED, track(number)) for number in range(60)]
+    events = [alert(number)[0] for number in range(60)]
     with Listener(broker) as listener:
         outbox = outbox_of(site(tmp_path, broker))
         for start in range(0, 60, 20):
@@ -208,7 +209,7 @@ config = Config.model_validate({"cameras": [{"id": "north", "uri": "demo:scene"}
 store = Store(config.store_path)
 outbox = Outbox(config.store_path, configured_sinks(config), (0.01, 0.05))
 for line in sys.stdin:
-    store.append([event(OPENED, track(int(line)))])
+    store.append([event(OPENED, track(int(line)), alert=f"A{line}")])
     outbox.wake()
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
-from support.events import CONFIRMED, LABELLED, LOST, event, track
+from support.events import LABELLED, LOST, event, gone, raised, track
 
 from pipeline.config.models import Config
 from pipeline.store.metrics import UNREQUESTED
@@ -14,10 +14,11 @@ from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.tracking.clip_requests import MAX_QUEUED, ClipRequests, clip_request
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import ClipRequest, decode
-from pipeline.types import TrackState
+from pipeline.types import EventKind, TrackState
 
-OPENED = event(CONFIRMED, track(7))
-ENDED = event(LOST, track(7, state=TrackState.LOST), alert=OPENED.id)
+CONFIRMED, OPENED = raised(track(7))
+ALERT = str(OPENED.alert)
+ENDED = gone(track(7), ALERT)[1]
 
 
 def config(*cameras: dict[str, str], enabled: bool = True) -> Config:
@@ -49,9 +50,9 @@ def received(socket: Socket, count: int) -> list[ClipRequest]:
 
 def test_an_alert_s_opening_and_its_end(worker: Socket) -> None:
     requests = ClipRequests(config(camera(OPENED.camera)), TrackingMetrics([OPENED.camera], 0.5))
-    requests.send([OPENED, event(LABELLED, track(8)), event(LOST, track(9, state=TrackState.LOST)), ENDED])
+    requests.send([CONFIRMED, OPENED, event(LABELLED, track(8)), event(LOST, track(9, state=TrackState.LOST)), ENDED])
     assert OPENED.track is not None
-    first = ClipRequest(OPENED.camera, OPENED.session, OPENED.id, OPENED.track.first_seen.pts_s)
+    first = ClipRequest(OPENED.camera, OPENED.session, ALERT, OPENED.track.first_seen.pts_s)
     assert received(worker, 2) == [first, msgspec.structs.replace(first, end_pts_s=ENDED.pts_s)]
     assert not worker.poll(100)
     requests.close()
@@ -84,6 +85,14 @@ def test_requests_wait_for_a_worker_that_is_replaced_and_are_then_counted(
         assert len(received(socket, MAX_QUEUED)) == MAX_QUEUED
     requests.watch(config(camera("other")))
     requests.close()
+
+
+def test_an_alert_that_is_taken_back_ends_its_clip_and_one_that_is_lowered_does_not() -> None:
+    lowered = event(EventKind.ALERT_LOWERED, track(7, label="unknown"), alert=ALERT)
+    assert clip_request(lowered) is None
+    taken_back = event(EventKind.ALERT_LOWERED, track(7, label="bird"), alert=ALERT)
+    ended = clip_request(taken_back)
+    assert ended is not None and ended.end_pts_s == taken_back.pts_s
 
 
 def test_an_event_without_a_track_makes_no_request() -> None:
