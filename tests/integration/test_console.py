@@ -163,23 +163,21 @@ def test_an_alert_appears_with_its_snapshot_escalates_and_stays_until_a_person_a
 
 
 def test_an_alert_s_clip_is_linked_and_served_in_ranges(page: Page, site: Site) -> None:
-    opened = event(CONFIRMED, track(43), time_utc_ns=time.time_ns())
-    lost = event(LOST, track(43, state=TrackState.LOST), alert=opened.id, time_utc_ns=time.time_ns())
-    url = f"/api/v1/alerts/{opened.id}/clip"
-    site.store.append([opened, lost])
+    confirmed, opened = raised(track(43), time_utc_ns=time.time_ns())
+    alert = confirmed.id
+    url = f"/api/v1/alerts/{alert}/clip"
+    site.store.append([confirmed, opened, *gone(track(43), alert, time_utc_ns=time.time_ns())])
     assert site.get(url).status_code == 404 and site.get(f"{url}.json").json() == {"clip": None}
     folder = site.config.clips_path
     folder.mkdir()
-    content = video(folder / f"{opened.id}.mp4").read_bytes()
-    record = ClipRecord(
-        opened.id, "north", "s1", 3.0, "h264", (160, 128), 1.0, 1.0, 13.0, reason="the disk was too slow"
-    )
-    write_record(record_path(folder, opened.id), record)
+    content = video(folder / f"{alert}.mp4").read_bytes()
+    record = ClipRecord(alert, "north", "s1", 3.0, "h264", (160, 128), 1.0, 1.0, 13.0, reason="the disk was too slow")
+    write_record(record_path(folder, alert), record)
     answer = site.get(url, range="bytes=10-19")
     assert (answer.status_code, answer.content) == (206, content[10:20])
     assert answer.headers["content-type"] == "video/mp4" and site.get(url).content == content
     assert site.get(f"{url}.json").json()["clip"]["first_detection_pts_s"] == 3.0
-    page.locator(f'[data-key="{opened.id}"] button').first.click()
+    page.locator(f'[data-key="{alert}"] button').first.click()
     expect(page.locator("dialog")).to_contain_text("12 s, incomplete: the disk was too slow")
     with page.expect_popup() as opening:
         page.locator("dialog").get_by_role("link", name="12 s").click()

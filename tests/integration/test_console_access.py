@@ -20,7 +20,7 @@ from support.program import dasnet
 
 from pipeline.config.file import load
 from pipeline.config.models import Config, Tls
-from pipeline.console import api, body, certificate
+from pipeline.console import api, body, certificate, parameters
 from pipeline.console.attempts import BURST, REFILL_S, Attempts
 from pipeline.console.server import run_console
 from pipeline.console.sessions import Sessions
@@ -142,7 +142,7 @@ def test_one_address_cannot_have_all_requests_under_way(site: Callable[..., Conf
 
 def test_a_body_that_stalls_or_trickles_is_given_up(site: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(body, "IDLE_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(api, "BODY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(parameters, "BODY_TIMEOUT_S", 1.0)
     monkeypatch.setattr(api, "UPLOAD_TIMEOUT_S", 1.0)
     with serving(site()) as url:
         token = login(url, PASSWORD).headers["set-cookie"].partition(";")[0]

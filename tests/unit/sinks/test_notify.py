@@ -132,4 +132,4 @@ def test_titles_and_lines_are_short() -> None:
     every = [event(kind, track(1) if kind.startswith("track") else None) for kind in EventKind]
     for each in every:
         assert len(title([each])) <= 60 and len(line(each)) <= 120
-    assert title(every) == "ALARM: uav opened, north (+5)"
+    assert title(every) == "ALARM: uav confirmed, north (+12)"
