@@ -188,6 +188,7 @@ class Site:
     def _set_cameras(self, config: Config) -> None:
         """Set the cameras of the site."""
         self.config = config
+        self.reviews.watch(camera.id for camera in config.cameras)
         self.frames.set_cameras(camera.id for camera in config.cameras)
         self._cameras.set_cameras(config)
 

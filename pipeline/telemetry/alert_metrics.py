@@ -76,19 +76,28 @@ class ReviewMetrics:
     """Metrics of what operators do with alerts; of the console, which stores it."""
 
     def __init__(self, registry: CollectorRegistry, cameras: Iterable[str]) -> None:
+        self._cameras: frozenset[str] = frozenset()
         self._events = _events(registry)
         self._dismissed = Counter(
             "dasnet_alerts_dismissed", "Alerts dismissed by an operator.", ["reason"], registry=registry
         )
         for reason in DISMISSALS:
             self._dismissed.labels(reason)
-        for camera in cameras:
+        self.watch(cameras)
+
+    def watch(self, cameras: Iterable[str]) -> None:
+        """Create the series of these cameras and remove those of others."""
+        before, self._cameras = self._cameras, frozenset(cameras)
+        for camera in self._cameras - before:
             for kind in REVIEWS:
                 self._events.labels(camera, kind)
+        for camera in before - self._cameras:
+            self._events.remove_by_labels({"camera": camera})
 
     def count(self, events: Iterable[Event]) -> None:
-        """Count the events of reviews."""
+        """Count the events of reviews; those of cameras that were removed have no series."""
         for event in events:
-            self._events.labels(event.camera, event.kind).inc()
+            if event.camera in self._cameras:
+                self._events.labels(event.camera, event.kind).inc()
             if event.verdict in DISMISSALS:
                 self._dismissed.labels(event.verdict).inc()

@@ -254,8 +254,8 @@ def test_the_api_gives_the_same_objects_as_the_store(site: Site) -> None:
     alerts = msgspec.convert(site.get("/api/v1/alerts").json()["alerts"], list[Alert])
     assert {alert.id: alert.state for alert in alerts}[made[1].id] == "ended"
     assert site.get("/api/v1/alerts?state=active").json() == {"alerts": []}
-    (ended,) = site.get("/api/v1/alerts?state=ended&unacknowledged=true").json()["alerts"]
-    assert ended["id"] == opened[0].id
+    ended = site.get("/api/v1/alerts?state=ended&unacknowledged=true").json()["alerts"]
+    assert opened[0].id in [alert["id"] for alert in ended]
     assert made[-1].track in msgspec.convert(site.get("/api/v1/tracks").json()["tracks"], list[Track])
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 import zmq
 from prometheus_client import CollectorRegistry
+from support.events import OPENED, event, track
 from support.program import CLIPS, DASNET, Running, dasnet, die_with_parent, free_port
 
 from pipeline.config.file import load
@@ -174,7 +175,7 @@ def test_metrics_of_removed_cameras_are_removed_and_all_others_kept(tmp_path: Pa
 
     def count() -> None:
         for name in ("a", "b"):
-            metrics.alerts.labels(name, "alarm").inc(2)
+            metrics.alerts.count(event(OPENED, track(1), camera=name))
             metrics.distractors.labels(name, "bird").inc()
             metrics.capture_to_track.labels(name).observe(0.1)
 
