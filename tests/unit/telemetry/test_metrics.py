@@ -246,6 +246,7 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
     with Running("run", demo_site(tmp_path)) as program:
         program.wait_for_metric('dasnet_tracks_confirmed_total{camera="thermal"}', 1, timeout_s=100)
         program.wait_for_metric('dasnet_frames_segmented_total{camera="scene"}', 5)
+        program.wait_for_metric('dasnet_alerts_unacknowledged{camera="thermal"}', 1)
         address = program.wait_for_line(r"metrics: (http\S+)/metrics")[1]
         assert get(f"{address}/readyz") == (200, '{"ready": true, "not_ready": []}')
         before = {camera: ledger.read(run_dir / "ledgers" / f"{camera}.ledger") for camera in CAMERAS}
