@@ -24,7 +24,7 @@ test:
 	@sh scripts/system_packages.sh
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 2 --dist loadfile # a file's tests share a server
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 3 --dist loadfile --no-loadscope-reorder # a file's tests share a server; many wait
 	@$(BIN)/python -m pytest -m "alone and not slow"
 
 test-slow: test # and what takes minutes

@@ -115,6 +115,7 @@ def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself
     )
 
 
+@pytest.mark.slow
 def test_a_camera_whose_image_freezes_is_reported_blind(tmp_path: Path):
     with av.open(str(tmp_path / "still.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -219,6 +220,7 @@ def test_a_worker_that_ends_by_itself_is_replaced_and_down_in_the_metrics_until_
         assert program.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_recording_whose_worker_is_terminated_is_read_again(tmp_path: Path):
     clip = shortened(DRONE, 40, tmp_path / "clip.mp4")
     config = site(tmp_path, [{"id": "file", "uri": f"file:{clip}", "band": "infrared"}])

@@ -78,7 +78,7 @@ def error(net: DASNet, batch: torch.Tensor, precision: str, threads: int = 2) ->
 shapes = st.tuples(st.integers(3, 5), st.integers(1, 9), st.integers(1, 9))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=shapes, classes=st.integers(1, 8), batch=st.integers(1, 2), threads=st.integers(1, 3), seed=st.integers(0, 99)
 )

@@ -110,7 +110,9 @@ def stop_at(step: int, config: TrainingConfig, folder: Path) -> None:
 # --- runs ---
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "dasnet")) for name in sorted(NETWORKS)]
+)
 def test_every_network_trains_and_is_rebuilt_from_its_checkpoint(
     name: str, configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
@@ -331,7 +333,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["dasnet", pytest.param("pspnet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dasnet", "pspnet"])
 def test_two_processes_equal_one_with_their_batches_together(
     name: str, configured: Callable[..., TrainingConfig], tmp_path: Path
 ) -> None:
