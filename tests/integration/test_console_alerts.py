@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from support.console_site import Process, browser, faultless_page, picture, site_config
-from support.events import ENDED, ESCALATED, event, gone, raised, track
+from support.events import ENDED, ESCALATED, event, gone, raised, track, until
 
 from pipeline.store.alert import Alert
 from pipeline.store.reviews import acknowledge_ended
@@ -183,6 +183,62 @@ def until_stored(site: Site, alert: str, **values: object) -> None:
     while any(getattr(site.stored(alert), name) != value for name, value in values.items()):
         assert time.monotonic() < end_s, site.stored(alert)
         time.sleep(0.02)
+
+
+HEARD = """
+window.tones = [];
+const start = OscillatorNode.prototype.start;
+OscillatorNode.prototype.start = function (...when) {
+  tones.push(this.frequency.value);
+  return start.apply(this, when);
+};
+"""
+
+
+def test_an_alarm_sounds_until_it_is_acknowledged_once_that_is_wanted(page: Page, site: Site) -> None:
+    page.add_init_script(HEARD)
+    page.reload()
+    alert = site.alert(61)
+    sound = page.locator("#sound")
+    expect(item(page, alert)).to_be_visible()
+    expect(sound).to_have_text("Sound off")
+    assert page.evaluate("tones") == [], "opt-in"
+    sound.click()
+    expect(sound).to_have_text("Sound on")
+    until(lambda: page.evaluate("tones.length === 6"), 15)  # it repeats
+    page.reload()  # a choice of this browser, which then waits for a click
+    expect(sound).to_have_text("Sound silent until you click")
+    page.locator("h1, h2").first.click()
+    expect(sound).to_have_text("Sound on")
+    until(lambda: page.evaluate("tones.length === 3"), 15)
+    item(page, alert).get_by_role("button", name="Acknowledge").click()
+    expect(page).to_have_title("dasnet")
+    heard = page.evaluate("tones.length")
+    page.wait_for_timeout(5500)  # longer than it takes to repeat: that nothing comes has no event
+    assert page.evaluate("tones.length") == heard
+    warning = site.alert(62, label="unknown")
+    until(lambda: page.evaluate("tones.at(-1) === 520"), 15)
+    sound.click()
+    expect(sound).to_have_text("Sound off")
+    site.post(f"/alerts/{warning}/acknowledge")
+
+
+def test_a_new_alert_is_notified_once_that_is_wanted(browser: Browser, site: Site) -> None:
+    context = browser.new_context(permissions=["notifications"])
+    page = context.new_page()
+    page.add_init_script(
+        "window.said = []; const Own = Notification; window.Notification = class extends Own {"
+        "constructor(text, more) { super(text, more); said.push([text, more.tag]); } };"
+    )
+    page.goto(site.console.url("/"))
+    notify = page.locator("#notify")
+    expect(notify).to_have_text("Notifications off")
+    notify.click()
+    expect(notify).to_have_text("Notifications on")
+    alert = site.alert(63)
+    until(lambda: page.evaluate("said.length === 1"), 15)
+    assert page.evaluate("said") == [["Alarm: UAV on north", alert]]
+    context.close()
 
 
 def test_the_date_is_said_when_it_is_not_today(page: Page, site: Site) -> None:

@@ -1,5 +1,6 @@
 // Lists of the store's alerts, events and tracks.
 
+import {Alarm} from "./alarm.js";
 import {SEVERITIES, byUrgency, change, count, isOpen, isWaiting, numbers, span, standing} from "./alert.js";
 import {Details, review, snapshotUrl} from "./details.js";
 import {request} from "./request.js";
@@ -10,6 +11,7 @@ const byId = (id) => document.getElementById(id);
 export class Alerts {
   #known = null; // when each was last escalated
   #alerts = [];
+  #alarm = new Alarm();
 
   constructor(showCamera) {
     this.details = new Details(showCamera);
@@ -52,6 +54,7 @@ export class Alerts {
     const known = this.#known;
     this.#known = new Map(this.#alerts.map((alert) => [alert.id, alert.escalated_utc_ns]));
     const fresh = known ? waiting.filter((alert) => known.get(alert.id) !== alert.escalated_utc_ns) : [];
+    this.#alarm.update(waiting, fresh, said);
     if (!fresh.length) return;
     byId("announce").textContent = fresh.map(said).join(". ");
     for (const alert of fresh) {
