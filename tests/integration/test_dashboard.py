@@ -28,14 +28,21 @@ def test_the_committed_dashboard_is_what_the_script_makes(tmp_path: Path):
 
 
 def panels() -> list[Any]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    """All of them, those of folded rows too."""
+    top = json.loads(DASHBOARD.read_text())["panels"]
+    return [panel for row in top for panel in [row, *row.get("panels", [])] if panel["type"] != "row"]
 
 
 def test_the_dashboard_holds_what_an_operator_looks_for():
     board = json.loads(DASHBOARD.read_text())
     assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "instance", "camera"]
     rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
-    assert rows == ["Latency", "Cameras", "Detection and alerts", "Resources"]
+    assert rows[:5] == ["Duty", "Latency", "Cameras", "Detection and alerts", "Resources"]
+    folded = [panel for panel in board["panels"] if panel.get("collapsed")]
+    assert [row["title"] for row in folded] == rows[5:] and len(folded[0]["panels"]) == 4
+    duty = [panel for panel in panels() if panel["type"] == "stat"]
+    assert len(duty) == 6 and all(len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 3 for panel in duty)
+    assert "Alerts opened" in [each["name"] for each in board["annotations"]["list"]]
     assert {panel["title"] for panel in panels()} >= ALLOWED_EMPTY
     assert [panel["title"] for panel in panels() if panel["type"] == "heatmap"] == ["Capture to track, all frames"]
     places = [tuple(panel["gridPos"][side] for side in "xy") for panel in panels()]
