@@ -117,6 +117,7 @@ def test_the_latency_page_shows_which_stage_is_slow(page: Page, site: Site) -> N
     expect(row.nth(1)).to_have_text("200")
 
 
+@pytest.mark.alone  # trials have a low priority
 def test_a_picture_and_a_clip_are_tried(page: Page, site: Site, tmp_path: Path) -> None:
     clip, still = tmp_path / "drone.avi", tmp_path / "drone.png"
     video = cv2.VideoCapture(str(CLIPS / "IR_DRONE_015.mp4"))
@@ -167,6 +168,7 @@ def test_a_small_file_that_holds_a_huge_image_is_refused_before_it_is_decoded(si
     assert not (site.run_dir / "try").exists()
 
 
+@pytest.mark.alone
 def test_a_trial_has_limits_and_is_the_first_to_be_ended(site: Site) -> None:
     def children() -> list[Path]:
         parent = Path(f"/proc/{site.console.process.pid}")

@@ -101,6 +101,7 @@ def test_tiny_run_learns_and_exports(tiny: TrainingConfig, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["same steps", "more steps"])
+@pytest.mark.slow
 def test_resumed_run_equals_straight_run(tiny: TrainingConfig, tmp_path: Path, extended: bool) -> None:
     falling = tiny.schedule.model_copy(update={"decay_steps": 4})
     changes = {"steps": 12, "schedule": falling, "check_every_steps": 100, "save_every_steps": 6}

@@ -184,6 +184,7 @@ def test_batches_of_two_processes_are_those_of_one_together(frames: Any) -> None
     assert list(batches(samples, range(3, 3), 0, 1, 0)) == []
 
 
+@pytest.mark.slow
 def test_batches_that_workers_prefetch_are_the_same_in_the_same_order(frames: Any) -> None:
     samples = WholeSamples(frames, 64, 4, seed=5)
     made_here, prefetched = (list(batches(samples, range(2, 9), 1, 2, workers)) for workers in (0, 2))
