@@ -4,14 +4,16 @@
     PYTHONPATH=tests python -m endurance.chaos --faults 3 --kinds end_capture,supervisor_killed
 
 Real RTSP cameras, real processes; the seed chooses the faults and their targets.  After each fault: the time until
-every camera is segmented again, ledgers balanced, events in the store and in events.jsonl equal, no leftover process or
-open descriptor.  The last line is one JSON object; the exit code is 1 where a limit is missed.
+every camera is segmented again, ledgers balanced, the store's events in events.jsonl and with every sink, no leftover
+process or open descriptor.  At the end: every clip is whole.  The last line is one JSON object; the exit code is 1
+where a limit is missed.
 
 As root it runs in its own network and mount namespaces (`unshare`), which packet loss and full disks require; packet
 loss requires `nftables` too.  Faults that are not possible here are skipped with the reason.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -25,7 +27,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
+
 from endurance.chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, unavailable
+from endurance.chaos_sinks import receivers
 from endurance.fleet import (
     DASNET,
     RtspCameras,
@@ -39,6 +44,7 @@ from endurance.fleet import (
     processes,
     write_site,
 )
+from pipeline.store.clips import read_record
 from pipeline.store.store import StoreReader
 
 RECOVERY_S = 5.0  # limit of the 95th percentile, from the end of the fault
@@ -133,17 +139,18 @@ def target(rng: random.Random) -> Iterator[Target]:
         clock = folder / "clock"
         clock.write_text("+0")
         ports = free_ports(2)
-        with RtspCameras(settings) as servers:
+        with receivers(folder) as sinks, RtspCameras(settings) as servers:
             watched = [{"id": camera, "uri": servers.uri(camera)} for camera in settings]
             watched[-1]["transport"] = "udp"
             addresses = {"metrics": {"port": ports[0]}, "console": {"port": ports[1]}}
-            config = write_site(folder, watched, store={"path": str(folder / STORE)}, **addresses)
+            sections = {"store": {"path": str(folder / STORE)}, "sinks": sinks.settings(), **addresses}
+            config = write_site(folder, watched, **sections)
             to_pipe = ["sh", "-c", f'exec "$0" "$@" 2>{folder / "stderr"}']
             program = Running("run", config, command=[*to_pipe, *command(folder, clock)])
             stderr = LogPipe(folder / "stderr", program.lines)
             with program:
                 hit = Target(
-                    program, servers, folder / "run", folder / STORE, shapes, rng, ports, config, clock, stderr
+                    program, servers, folder / "run", folder / STORE, shapes, rng, ports, config, clock, stderr, sinks
                 )
                 if recovery_s(hit, dict.fromkeys(settings, 0)) >= LIMIT_S:
                     raise SystemExit("not every camera was segmented:\n" + "\n".join(program.lines[-20:]))
@@ -184,6 +191,7 @@ def run(hit: Target, kinds: Iterator[str]) -> Iterator[Finding]:
         if taken_s >= LIMIT_S:
             finding.violations.append(f"no recovery within {LIMIT_S:g} s")
         finding.violations += [*unbalanced(hit.run_dir), *events(hit.run_dir, hit.store), *leftovers(hit, opened)]
+        finding.violations += hit.sinks.violations(hit.store)
         elapsed_s = time.monotonic() - start_s
         for name, account in accounts(hit.run_dir).items():
             grown = {cause: (ns - before[name].blind_ns[cause]) / 1e9 for cause, ns in account.blind_ns.items()}
@@ -226,13 +234,27 @@ def end(hit: Target) -> list[str]:
         wrong = [f"at the end: {error}, exit code {hit.program.process.poll()}"]
     if wrong:
         print("\n".join(f"    {line}" for line in hit.program.lines[-15:]), flush=True)
-    return wrong + [f"at the end: {fault}" for fault in unbalanced(hit.run_dir)]
+    return wrong + [f"at the end: {fault}" for fault in [*unbalanced(hit.run_dir), *broken_clips(hit.run_dir)]]
 
 
 def unbalanced(run_dir: Path) -> list[str]:
     readings = [accounts(run_dir) for _ in range(20)]
     wrong = {name for reading in readings for name, account in reading.items() if not account.balanced}
     return [f"{name}: ledger not balanced" for name in sorted(wrong)]
+
+
+def broken_clips(run_dir: Path) -> Iterator[str]:
+    """Yield the clips that are not what their record says: its packets, of which the first can be decoded."""
+    for about in sorted((run_dir / "clips").glob("*.json")):
+        record = read_record(about)
+        video = about.with_suffix(".mp4")
+        if video.exists() and hashlib.sha256(video.read_bytes()).hexdigest() != record.sha256:
+            yield f"{video.name}: its checksum is another"
+        elif video.exists():
+            with av.open(str(video)) as container:
+                packets = [packet for packet in container.demux(video=0) if packet.size]
+            if len(packets) != record.packets or not packets[0].is_keyframe:
+                yield f"{video.name}: {len(packets)} of {record.packets} packets"
 
 
 def events(run_dir: Path, store: Path | None = None, sync_s: float = SYNC_S) -> list[str]:

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+from support.mosquitto import MOSQUITTO
 
+from endurance.chaos_sinks import Receivers
 from endurance.fleet import RtspCameras, Running, processes
 from pipeline.transport.wire import VERSION
 
@@ -94,6 +96,7 @@ class Target:
     config: Path
     clock: Path  # holds the offset of the program's clock, in s
     stderr: LogPipe
+    sinks: Receivers
     shown: dict[str, int] = field(default_factory=dict)  # index of each camera's clip
     idle: list[socket.socket] = field(default_factory=list)  # connections that block others
 
@@ -261,6 +264,36 @@ def full(folder: Path) -> None:
     filler.unlink()
 
 
+def webhook_gone(target: Target) -> None:
+    """Take the webhook's receiver away while events happen."""
+    target.sinks.webhook.go()
+    changed(target)
+    target.sinks.webhook.come()
+
+
+def webhook_fails(target: Target) -> None:
+    """Let the webhook's receiver answer with errors, or not at all, while events happen."""
+    target.sinks.webhook.answers.extend(target.rng.choices([500, 503, "hang", "break"], k=4))
+    changed(target)
+
+
+def broker_killed(target: Target) -> None:
+    """Kill the MQTT broker while events happen."""
+    assert target.sinks.broker is not None
+    target.sinks.broker.kill()
+    changed(target)
+    target.sinks.broker.start()
+
+
+def tracking_killed_amid_events(target: Target) -> None:
+    """Kill the track worker at a random moment of a camera's restart."""
+    name = target.camera
+    target.servers.command(f"down {name}")
+    time.sleep(target.rng.uniform(0, HOLD_S["network"]))
+    kill_tracking(target)
+    target.servers.command(f"up {name}")
+
+
 def stopped(target: Target) -> None:
     """Stop a worker for a while, as on a swapping machine."""
     pid = target.pid(target.worker)
@@ -379,6 +412,10 @@ FAULTS: dict[str, Fault] = {
         store_disk_full,
         store_read_only,
         store_locked,
+        webhook_gone,
+        webhook_fails,
+        broker_killed,
+        tracking_killed_amid_events,
         stopped,
         garbage,
         stderr_closed,
@@ -397,4 +434,6 @@ def unavailable(own_namespace: bool) -> dict[str, str]:
         missing |= dict.fromkeys((*mounts, "packet_loss"), "needs root and unshare")
     elif shutil.which("nft") is None:
         missing["packet_loss"] = "needs nftables"
+    if MOSQUITTO is None:
+        missing["broker_killed"] = "needs mosquitto"
     return missing
