@@ -13,7 +13,6 @@ loss requires `nftables` too.  Faults that are not possible here are skipped wit
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -27,10 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
-
 from endurance.chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, unavailable
-from endurance.chaos_sinks import receivers
+from endurance.chaos_outputs import broken_clips, events, receivers
 from endurance.fleet import (
     DASNET,
     RtspCameras,
@@ -44,14 +41,11 @@ from endurance.fleet import (
     processes,
     write_site,
 )
-from pipeline.store.clips import read_record
-from pipeline.store.store import StoreReader
 
 RECOVERY_S = 5.0  # limit of the 95th percentile, from the end of the fault
 SLOW = ("wrong_password", "supervisor_killed")  # excluded from it: retried every half minute, or a complete restart
 LIMIT_S = 90.0  # no recovery by then is a violation
 END_S = 40.0
-SYNC_S = 15.0  # for the sink to catch up with the store
 SLACK_S = 12.0  # blindness from before a fault may be counted after it
 LEFTOVER_S = 3.0  # for processes and descriptors to go
 SPARE_DESCRIPTORS = 8  # connections and files may be open briefly
@@ -241,37 +235,6 @@ def unbalanced(run_dir: Path) -> list[str]:
     readings = [accounts(run_dir) for _ in range(20)]
     wrong = {name for reading in readings for name, account in reading.items() if not account.balanced}
     return [f"{name}: ledger not balanced" for name in sorted(wrong)]
-
-
-def broken_clips(run_dir: Path) -> Iterator[str]:
-    """Yield the clips that are not what their record says: its packets, of which the first can be decoded."""
-    for about in sorted((run_dir / "clips").glob("*.json")):
-        record = read_record(about)
-        video = about.with_suffix(".mp4")
-        if video.exists() and hashlib.sha256(video.read_bytes()).hexdigest() != record.sha256:
-            yield f"{video.name}: its checksum is another"
-        elif video.exists():
-            with av.open(str(video)) as container:
-                packets = [packet for packet in container.demux(video=0) if packet.size]
-            if len(packets) != record.packets or not packets[0].is_keyframe:
-                yield f"{video.name}: {len(packets)} of {record.packets} packets"
-
-
-def events(run_dir: Path, store: Path | None = None, sync_s: float = SYNC_S) -> list[str]:
-    """Return violations unless store and sink have the same events in the same order, each once."""
-    deadline_s = time.monotonic() + sync_s
-    while True:
-        written = (run_dir / "events.jsonl").read_bytes()  # read first: the store is never behind it
-        lines = written[: written.rfind(b"\n") + 1].splitlines()  # the last one may be incomplete
-        with StoreReader(store or run_dir / "store.sqlite") as reader:
-            stored = [each.event.id for each in reader.events(1_000_000, after=0)]
-        sent = [json.loads(line)["id"] for line in lines]
-        if sent == stored:
-            return []
-        if time.monotonic() > deadline_s:
-            lost, doubled = len(set(stored) - set(sent)), len(sent) - len(set(sent))
-            return [f"events: {len(stored)} stored, {len(sent)} sent, {lost} lost, {doubled} doubled"]
-        time.sleep(0.3)
 
 
 def leftovers(hit: Target, opened: dict[str, int]) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import zmq
 from support.mosquitto import MOSQUITTO
 
-from endurance.chaos_sinks import Receivers
+from endurance.chaos_outputs import Receivers
 from endurance.fleet import RtspCameras, Running, processes
 from pipeline.transport.wire import VERSION
 

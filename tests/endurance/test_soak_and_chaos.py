@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.program import REPOSITORY
 
-from endurance import chaos, soak
+from endurance import chaos, chaos_outputs, soak
 from endurance.chaos_faults import FAULTS
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.store.ledger import Ledger
@@ -93,11 +93,11 @@ def test_events_lost_or_doubled_and_frames_unaccounted_for_are_seen(tmp_path: Pa
     sink = JsonlSink(tmp_path / "events.jsonl")
     sink.open()
     sink.send(events[:3])
-    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 3 sent, 1 lost, 0 doubled"]
+    assert chaos_outputs.events(tmp_path, sync_s=0) == ["events: 4 stored, 3 sent, 1 lost, 0 doubled"]
     sink.send(events[3:])
-    assert chaos.events(tmp_path, sync_s=0) == []
+    assert chaos_outputs.events(tmp_path, sync_s=0) == []
     sink.send(events[3:])
-    assert chaos.events(tmp_path, sync_s=0) == ["events: 4 stored, 5 sent, 0 lost, 1 doubled"]
+    assert chaos_outputs.events(tmp_path, sync_s=0) == ["events: 4 stored, 5 sent, 0 lost, 1 doubled"]
     sink.close()
     with Ledger(tmp_path / "ledgers" / "cam.ledger", credits=1) as account:
         account.dropped(Cause.OVERLOAD)

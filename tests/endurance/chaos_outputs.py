@@ -1,9 +1,10 @@
-"""Receivers of the site's events for `endurance.chaos`: a webhook and an MQTT broker, which come and go.
+"""What must have come out whatever `endurance.chaos` broke: events in the file and with sinks, and clips.
 
-A webhook's receiver must have every event that the store has, in the order of the store, whatever is killed; a broker
-acknowledges them all, and what its listener hears is in order.  Duplicates are allowed: they carry one id.
+`events.jsonl` has every event of the store once, in order; a webhook's receiver has them all, in order, and a broker
+acknowledges them all, and what its listener hears is in order.  Duplicates with sinks are allowed: they carry one id.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 from support.mosquitto import MOSQUITTO, Broker, Listener
 from support.receiver import Receiver
 
+from pipeline.store.clips import read_record
 from pipeline.store.store import StoreReader
 
 TOPIC = "dasnet/events"
+FILE_S = 15.0  # for the file to catch up with the store
 SYNC_S = 60.0  # until sinks have everything: they wait longer and longer for a receiver that was gone
 
 
@@ -70,3 +74,34 @@ def receivers(folder: Path) -> Iterator[Receivers]:
             return
         with Broker(folder) as broker, Listener(broker) as listener:
             yield Receivers(webhook, broker, listener)
+
+
+def broken_clips(run_dir: Path) -> Iterator[str]:
+    """Yield the clips that are not what their record says: its packets, of which the first can be decoded."""
+    for about in sorted((run_dir / "clips").glob("*.json")):
+        record = read_record(about)
+        video = about.with_suffix(".mp4")
+        if video.exists() and hashlib.sha256(video.read_bytes()).hexdigest() != record.sha256:
+            yield f"{video.name}: its checksum is another"
+        elif video.exists():
+            with av.open(str(video)) as container:
+                packets = [packet for packet in container.demux(video=0) if packet.size]
+            if len(packets) != record.packets or not packets[0].is_keyframe:
+                yield f"{video.name}: {len(packets)} of {record.packets} packets"
+
+
+def events(run_dir: Path, store: Path | None = None, sync_s: float = FILE_S) -> list[str]:
+    """Return violations unless store and sink have the same events in the same order, each once."""
+    deadline_s = time.monotonic() + sync_s
+    while True:
+        written = (run_dir / "events.jsonl").read_bytes()  # read first: the store is never behind it
+        lines = written[: written.rfind(b"\n") + 1].splitlines()  # the last one may be incomplete
+        with StoreReader(store or run_dir / "store.sqlite") as reader:
+            stored = [each.event.id for each in reader.events(1_000_000, after=0)]
+        sent = [json.loads(line)["id"] for line in lines]
+        if sent == stored:
+            return []
+        if time.monotonic() > deadline_s:
+            lost, doubled = len(set(stored) - set(sent)), len(sent) - len(set(sent))
+            return [f"events: {len(stored)} stored, {len(sent)} sent, {lost} lost, {doubled} doubled"]
+        time.sleep(0.3)
