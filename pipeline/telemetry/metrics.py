@@ -5,7 +5,7 @@ those of all workers.  Labels are bounded: camera, stage, cause, severity, class
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -30,23 +30,40 @@ _SHORTEST_S, _LONGEST_S = 0.0002, 60.0
 _RATIOS = ((1 / 40, 1.6), (1 / 5, 1.25), (0.7, 1.12), (1.5, 1.05), (4, 1.12), (8, 1.25), (float("inf"), 1.6))
 
 
+def stage_buckets_s(objective_s: float) -> tuple[float, ...]:
+    """Return the upper boundaries of buckets in s for parts of the latency, which may be tiny; the objective is one."""
+    return _buckets_s(objective_s, _SHORTEST_S, max(_LONGEST_S, 8 * objective_s))
+
+
 def latency_buckets_s(objective_s: float) -> tuple[float, ...]:
-    """Return the upper boundaries of latency buckets in s; the objective is one of them.
+    """Return those for the latency of a camera's frames: from a fortieth of the objective to eight times as much."""
+    return _buckets_s(objective_s, objective_s / 40, 8 * objective_s)
+
+
+def coarse_buckets_s(objective_s: float) -> tuple[float, ...]:
+    """Return those for what is rare or only compared over time, from a tenth of the objective."""
+    return _buckets_s(objective_s, objective_s / 10, 8 * objective_s, ((float("inf"), 1.5),))
+
+
+def _buckets_s(
+    objective_s: float, shortest_s: float, longest_s: float, ratios: Sequence[tuple[float, float]] = _RATIOS
+) -> tuple[float, ...]:
+    """Return boundaries in s; the objective is one of them.
 
     Quantiles are interpolated within a bucket.  Close to the objective, boundaries are 5% apart, which bounds the error
     for any distribution.  From a fifth to eight times the objective they are close enough for the smooth distributions
     of latencies.
     """
     below, above = [objective_s], [objective_s]
-    while below[-1] > _SHORTEST_S:
-        below.append(below[-1] / _ratio(below[-1] / objective_s * 0.999))
-    while above[-1] < max(_LONGEST_S, 8 * objective_s):
-        above.append(above[-1] * _ratio(above[-1] / objective_s * 1.001))
+    while below[-1] > shortest_s:
+        below.append(below[-1] / _ratio(ratios, below[-1] / objective_s * 0.999))
+    while above[-1] < longest_s:
+        above.append(above[-1] * _ratio(ratios, above[-1] / objective_s * 1.001))
     return tuple(sorted({float(f"{bound:.4g}") for bound in (*below, *above)} | {objective_s}))
 
 
-def _ratio(multiple: float) -> float:
-    return next(ratio for limit, ratio in _RATIOS if multiple < limit)
+def _ratio(ratios: Sequence[tuple[float, float]], multiple: float) -> float:
+    return next(ratio for limit, ratio in ratios if multiple < limit)
 
 
 class WorkerMetrics:
@@ -143,16 +160,18 @@ class TrackingMetrics(FrameWorkerMetrics):
     def __init__(self, cameras: Iterable[str], objective_s: float) -> None:
         super().__init__("tracking")
         self._objective_s = objective_s
-        self._buckets = latency_buckets_s(objective_s)
-        self._stage = self._latency("dasnet_stage_latency_seconds", "Time a tracked frame spent in a stage.", "stage")
+        coarse_s = coarse_buckets_s(objective_s)
+        self._stage = self._latency(
+            "stage_latency", "Time a tracked frame spent in a stage.", stage_buckets_s(objective_s), "stage"
+        )
         self.capture_to_track = self._latency(
-            "dasnet_capture_to_track_seconds", "Time from reception of a frame to its tracks."
+            "capture_to_track", "Time from reception of a frame to its tracks.", latency_buckets_s(objective_s)
         )
         self.capture_to_alert = self._latency(
-            "dasnet_capture_to_alert_seconds", "Time from reception of a frame to its stored alert."
+            "capture_to_alert", "Time from reception of a frame to its stored alert.", coarse_s
         )
         self._camera_to_track = self._latency(
-            "dasnet_camera_to_track_seconds", "From exposure, by the camera's own clock, to the frame's tracks."
+            "camera_to_track", "From exposure, by the camera's own clock, to the frame's tracks.", coarse_s
         )
         self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the latency objective.")
         self._age = self._gauge("dasnet_frame_age_seconds", "Current age of the newest tracked frame.")
@@ -247,8 +266,8 @@ class TrackingMetrics(FrameWorkerMetrics):
     def _age_s(self, camera: str) -> float:
         return (time.monotonic_ns() - self._received_ns[camera]) / 1e9
 
-    def _latency(self, name: str, text: str, label: str = "camera") -> Histogram:
-        return Histogram(name, text, [label], registry=self.registry, buckets=self._buckets)
+    def _latency(self, name: str, text: str, buckets_s: Sequence[float], label: str = "camera") -> Histogram:
+        return Histogram(f"dasnet_{name}_seconds", text, [label], registry=self.registry, buckets=buckets_s)
 
 
 def store_not_ready(found: Families) -> list[str]:
