@@ -7,7 +7,8 @@ import pytest
 
 from model.metadata import CLASSES, CLUTTER
 from pipeline.config.file import load
-from pipeline.config.sinks import JsonlSinkConfig, Label, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
+from pipeline.config.sink import Label
+from pipeline.config.sinks import JsonlSinkConfig, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
 from pipeline.errors import ConfigError
 from pipeline.types import UNKNOWN, EventKind, Severity
 
