@@ -18,6 +18,7 @@ import structlog
 from pipeline.config.models import Config
 from pipeline.config.sink import ClientTls
 from pipeline.config.tactical import CotSinkConfig
+from pipeline.sinks.camera_states import CAMERA_KINDS, camera_state
 from pipeline.sinks.connection import REFUSAL_S, Connection, Datagrams, Stream, client_context
 from pipeline.sinks.cot_messages import Viewpoint
 from pipeline.sinks.filters import wants_alert, wants_event
@@ -31,7 +32,6 @@ CAMERA_PERIOD_S = 20.0  # a third of the time until it is stale
 REFRESH_S = 1.0
 BATCH = 50  # events
 MAX_ALERTS, MAX_TRACKS = 100, 1000
-_CAMERA_KINDS = (EventKind.CAMERA_UP, EventKind.CAMERA_DOWN, EventKind.CAMERA_BLIND)
 _LINE_KINDS = (EventKind.ALERT_OPENED, EventKind.ALERT_ESCALATED, EventKind.ALERT_LOWERED, EventKind.ALERT_ENDED)
 
 
@@ -67,7 +67,7 @@ class CotSink(Sink):
             structlog.get_logger().warning("cameras without a pose are not sent", sink=self.name, cameras=unplaced)
 
     def _wants(self, event: Event) -> bool:
-        is_told = event.kind in (*_CAMERA_KINDS, *_LINE_KINDS)
+        is_told = event.kind in (*CAMERA_KINDS, *_LINE_KINDS)
         return is_told and event.camera in self._poses and wants_event(self._entry, event)
 
     def open(self) -> None:
@@ -110,7 +110,7 @@ class CotSink(Sink):
         if now_s - self._announced_s >= CAMERA_PERIOD_S:
             self._announced_s = now_s
             for camera, viewpoint in self._viewpoints.items():
-                connection.send(viewpoint.camera(_state(reader.newest(camera, _CAMERA_KINDS)), time.time_ns()))
+                connection.send(viewpoint.camera(camera_state(reader.newest(camera, CAMERA_KINDS)), time.time_ns()))
         if now_s - self._refreshed_s >= REFRESH_S:
             self._refreshed_s = now_s
             self._refresh(connection, reader)
@@ -136,8 +136,8 @@ class CotSink(Sink):
 
     def _messages(self, event: Event) -> Iterator[bytes]:
         viewpoint = self._viewpoints[event.camera]
-        if event.kind in _CAMERA_KINDS:
-            yield viewpoint.camera(_state(event), event.time_utc_ns)
+        if event.kind in CAMERA_KINDS:
+            yield viewpoint.camera(camera_state(event), event.time_utc_ns)
         elif event.alert is not None:
             line = _line(event.track, event.severity, event.time_utc_ns) if event.track is not None else None
             if event.ends_alert:
@@ -178,10 +178,3 @@ def _line(track: Track, severity: Severity, time_ns: int) -> _Line | None:
     if track.bearing is None:
         return None
     return _Line(track.camera, f"{track.camera}: {track.label} #{track.id}", severity, track.bearing, time_ns)
-
-
-def _state(event: Event | None) -> str:
-    if event is None:
-        return "not connected yet"
-    cause = f" ({event.cause})" if event.cause is not None else ""
-    return f"{event.kind.partition('.')[2]}{cause}"
