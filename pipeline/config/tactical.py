@@ -35,6 +35,11 @@ class TacticalSinkConfig(BaseSinkConfig):
     """Address."""
 
     @property
+    def certificates(self) -> ClientTls:
+        """Certificates of an encrypted connection."""
+        return ClientTls()
+
+    @property
     def host(self) -> str | None:
         """Host and port."""
         return self._address.netloc
@@ -79,6 +84,11 @@ class CotSinkConfig(TacticalSinkConfig):
         if tls is not None and not str(info.data.get("url", "tls:")).startswith("tls:"):
             raise ValueError("must be set with a tls:// url only")
         return tls
+
+    @property
+    def certificates(self) -> ClientTls:
+        """Certificates of an encrypted connection."""
+        return self.tls or ClientTls()
 
 
 class SapientSinkConfig(TacticalSinkConfig):

@@ -13,7 +13,6 @@ import termios
 import time
 from abc import ABC, abstractmethod
 
-from pipeline.config.sink import ClientTls
 from pipeline.config.tactical import TacticalSinkConfig
 from pipeline.sinks.sink import SinkError
 
@@ -164,12 +163,27 @@ class Datagrams(Connection):
         self._socket.close()
 
 
-def client_context(tls: ClientTls, sink: str) -> ssl.SSLContext:
-    """Return the context of a client with these certificates.  Raise SinkError."""
+def connected(entry: TacticalSinkConfig) -> Connection:
+    """Return a connection as an entry's address and certificates say.  Raise SinkError."""
+    if entry.scheme == "udp":
+        return Datagrams(entry)
+    if entry.scheme == "tcp":
+        return Stream(entry)
+    stream = Stream(entry, _client_context(entry))
+    try:
+        stream.receive(REFUSAL_S)
+    except SinkError:
+        stream.close()
+        raise
+    return stream
+
+
+def _client_context(entry: TacticalSinkConfig) -> ssl.SSLContext:
+    tls = entry.certificates
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.certificate is not None:
             context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
-        raise SinkError(f"{sink}: files of tls cannot be used ({error})") from error
+        raise SinkError(f"{entry.host}: files of tls cannot be used ({error})") from error
     return context

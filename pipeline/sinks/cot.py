@@ -16,14 +16,13 @@ from typing import NamedTuple
 import structlog
 
 from pipeline.config.models import Config
-from pipeline.config.sink import ClientTls
 from pipeline.config.tactical import CotSinkConfig
 from pipeline.sinks.camera_states import CAMERA_KINDS, camera_state
-from pipeline.sinks.connection import REFUSAL_S, Connection, Datagrams, Stream, client_context
+from pipeline.sinks.connection import Connection, connected
 from pipeline.sinks.cot_messages import Viewpoint
 from pipeline.sinks.filters import wants_alert, wants_event
 from pipeline.sinks.identity import camera_id, site_id
-from pipeline.sinks.sink import Sink, SinkError
+from pipeline.sinks.sink import Sink
 from pipeline.sinks.unconfirmed import Unconfirmed
 from pipeline.store.store import StoreReader
 from pipeline.types import Bearing, Event, EventKind, Severity, Track
@@ -78,24 +77,9 @@ class CotSink(Sink):
                 camera: Viewpoint(f"dasnet.{camera_id(site, camera)}", camera, pose, self._entry.line_m)
                 for camera, pose in self._poses.items()
             }
-        self._connection = self._connected()
+        self._connection = connected(self._entry)
         self._announced_s = self._refreshed_s = float("-inf")
         self._transmit(self._unconfirmed.events())
-
-    def _connected(self) -> Connection:
-        match self._entry.scheme:
-            case "udp":
-                return Datagrams(self._entry)
-            case "tls":
-                stream = Stream(self._entry, client_context(self._entry.tls or ClientTls(), self.name))
-                try:
-                    stream.receive(REFUSAL_S)
-                except SinkError:
-                    stream.close()
-                    raise
-                return stream
-            case _:
-                return Stream(self._entry)
 
     def send(self, events: Sequence[Event]) -> None:
         """Send what the map shows of events, with their times.  Raise SinkError."""

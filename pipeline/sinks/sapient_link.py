@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from sapient_msg.bsi_flex_335_v2_0.sapient_message_pb2 import SapientMessage
 
 from pipeline.config.tactical import SapientSinkConfig
-from pipeline.sinks.connection import Stream
+from pipeline.sinks.connection import connected
 from pipeline.sinks.sapient_messages import Node
 from pipeline.sinks.sink import SinkError
 
@@ -32,7 +32,7 @@ class NodeLink:
         self._received = b""
         self._errors: list[str] = []
         self._is_accepted: bool | None = None
-        self._stream = Stream(entry)
+        self._stream = connected(entry)
         try:
             self._register()
         except BaseException:
