@@ -69,7 +69,7 @@ class Taky:
     def start(self) -> None:
         command = [sys.executable, "-c", _MAIN, "-c", str(self._file), "-l", "error"]
         self._process = subprocess.Popen(command, preexec_fn=die_with_parent)
-        until(self._listens, 15)
+        until(self._listens, 60)
 
     def kill(self) -> None:
         assert self._process is not None
