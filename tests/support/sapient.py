@@ -1,5 +1,6 @@
 """A SAPIENT middleware that checks what the reference one does, and can be killed, deaf or unwilling."""
 
+import importlib
 import importlib.util
 import re
 import socket
@@ -35,6 +36,7 @@ class Middleware:
     """
 
     def __init__(self) -> None:
+        importlib.import_module("sapient_msg_pydantic.bsi_flex_335_v2_0.sapient_message")  # not while a message waits
         self.port = free_port()
         self.messages: list[Any] = []
         self.faults: list[str] = []
@@ -46,6 +48,10 @@ class Middleware:
 
     def of(self, content: str) -> list[Any]:
         return [message for message in list(self.messages) if message.WhichOneof("content") == content]
+
+    def goodbyes(self) -> int:
+        reports = [message.status_report for message in self.of("status_report")]
+        return sum(each.system == each.SYSTEM_GOODBYE for each in reports)
 
     def tell(self, **content: Any) -> None:
         """Send a message to every node."""
@@ -87,8 +93,9 @@ class Middleware:
 
         try:
             while header := _receive(connection, 4):
+                received_s = time.time()
                 message = SapientMessage.FromString(_receive(connection, struct.unpack("<I", header)[0]))
-                self._check(message)
+                self._check(message, received_s)
                 self.messages.append(message)
                 self._answer(connection, message)
         except OSError:
@@ -109,7 +116,7 @@ class Middleware:
             error = Error(packet=message.SerializeToString(), error_message=[text])
             _send(connection, SapientMessage(error=error, **own))
 
-    def _check(self, message: Any) -> None:
+    def _check(self, message: Any, received_s: float) -> None:
         """The reference middleware's rules, in its own default configuration."""
         from sapient_msg_pydantic.bsi_flex_335_v2_0.sapient_message import SapientMessage as Model
 
@@ -121,8 +128,8 @@ class Middleware:
         if not UUID_4.fullmatch(message.node_id):
             self.faults.append(f"{content}: node_id {message.node_id}")
         sent_s = message.timestamp.ToNanoseconds() / 1e9
-        if not WINDOW_S[0] <= sent_s - time.time() <= WINDOW_S[1]:
-            self.faults.append(f"{content}: time {sent_s - time.time():+.2f} s")
+        if not WINDOW_S[0] <= sent_s - received_s <= WINDOW_S[1]:
+            self.faults.append(f"{content}: time {sent_s - received_s:+.2f} s")
         if content == "detection_report":
             before_s = self._detected_s.get(message.node_id, 0.0)
             self._detected_s[message.node_id] = sent_s

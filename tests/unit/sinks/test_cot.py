@@ -3,6 +3,7 @@
 import math
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -229,6 +230,26 @@ def test_a_server_that_is_killed_gets_every_alert(tmp_path: Path, store: Store, 
     outbox.stop()
     with StoreReader(tmp_path / "store.sqlite") as reader:
         assert reader.cursor("cot") == reader.last_row()
+
+
+def test_what_a_server_took_and_never_read_is_sent_again(tmp_path: Path, store: Store) -> None:
+    first = opened(1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        outbox = outbox_of(site(tmp_path, f"tcp://127.0.0.1:{port}"))
+        store.append([first])
+        outbox.wake()
+        soon(lambda: outbox.backlog() == {"cot": 0})
+        connection, _ = deaf.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as a killed process
+        connection.close()
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(20)
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as lines_of:
+            while uid(first).encode() not in lines_of.readline():
+                pass
+    outbox.stop(0.1)
 
 
 def test_certificates_are_checked_in_both_directions(tmp_path: Path, store: Store) -> None:

@@ -1,5 +1,6 @@
 """The SAPIENT sink against a middleware with the reference one's rules: registration, status, detections, alerts."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def test_each_camera_registers_and_reports_where_it_is(tmp_path: Path, store: St
     outbox.wake()
     soon(lambda: len(middleware.of("status_report")) == 3)
     outbox.stop()
-    soon(lambda: len(middleware.of("status_report")) == 5)  # two goodbyes
+    soon(lambda: middleware.goodbyes() == 2)
     assert not middleware.faults
     registrations = {names(message): message for message in middleware.of("registration")}
     assert set(registrations) == {"north", "gate"}
@@ -110,13 +111,17 @@ def test_detections_are_live_share_the_time_of_their_frame_and_have_no_range(
         confirmed = msgspec.structs.replace(event(EventKind.TRACK_CONFIRMED, each), id=opened.alert, alert=opened.alert)
         store.append([confirmed, opened])
     outbox.wake()
-    soon(lambda: len(middleware.of("detection_report")) >= 2)
-    for seq in range(1, 40):  # more often than a middleware takes
-        last = frame(seq=seq)
+    frames = itertools.count(1)
+
+    def moved_on() -> bool:
+        """More often than a middleware takes."""
+        last = frame(seq=next(frames))
         store.update_tracks([seen(1, last), seen(2, last, label="unknown")])
-        time.sleep(0.03)
-    soon(lambda: len(middleware.of("detection_report")) >= 8)
+        return len(middleware.of("detection_report")) >= 12
+
+    soon(moved_on)
     outbox.stop()
+    soon(lambda: middleware.goodbyes() == 2)  # everything before is read
     assert not middleware.faults
     reports = middleware.of("detection_report")
     assert {each.detection_report.object_id for each in reports} == {first.ulid, second.ulid}
