@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import camera, models, sinks
+from pipeline.config import camera, models, sink, sinks, tactical
 from pipeline.config.models import Config
 
-MODULES = (camera, sinks, models)
+MODULES = (camera, sink, sinks, tactical, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]
@@ -64,9 +64,9 @@ def configuration() -> str:
 def union(schema: Schema, key: str, item: Schema) -> Iterator[str]:
     """Yield a table of the keys that the members of a union share, and one of each member's own."""
     members = [resolved(schema, choice) for choice in item["oneOf"]]
-    shared = {name: members[0]["properties"][name] for name in sinks.BaseSinkConfig.model_fields}
+    shared = {name: members[0]["properties"][name] for name in sink.BaseSinkConfig.model_fields}
     yield f"## `{key}`"
-    yield inspect.getdoc(sinks.BaseSinkConfig) or ""
+    yield inspect.getdoc(sink.BaseSinkConfig) or ""
     yield table(KEY_HEAD, list(key_rows(schema, key, {"properties": shared}, {})))
     for member in members:
         own = {name: entry for name, entry in member["properties"].items() if shared.get(name) != entry}

@@ -25,7 +25,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 {
     if [ "$purpose" = test ]; then
         pip install "pip>=25.1" && # the first that knows dependency groups
-            pip install -c constraints.txt -e ".[baselines,coco,docs,export,notify,plot,tensorboard]" --group test
+            pip install -c constraints.txt -e ".[baselines,coco,cot,docs,export,notify,plot,sapient,tensorboard]" --group test
     else
         pip install -c constraints.txt -e .
     fi

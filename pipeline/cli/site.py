@@ -49,7 +49,10 @@ def check(
     host: HostOption = None,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Open every camera and report codec, size, frame rates and an image."),
+        typer.Option(
+            "--connect",
+            help="Open every camera and report codec, size, frame rates and an image; connect to TAK and SAPIENT.",
+        ),
     ] = False,
 ) -> None:
     """Validate a configuration and summarise it, without starting the pipeline."""
@@ -62,11 +65,13 @@ def check(
     print(describe(config, loaded))
     if connect:
         from pipeline.diagnostics.camera_check import check_cameras
+        from pipeline.diagnostics.sink_check import check_sinks
 
         here = [camera for camera in loaded.cameras if camera.host == host]
         report, healthy = check_cameras(here, loaded.run_dir / "check")
-        print(report)
-        raise typer.Exit(0 if healthy else 1)
+        sinks, reached = check_sinks(loaded) if host is None else ([], True)
+        print("\n".join([report, *sinks]))
+        raise typer.Exit(0 if healthy and reached else 1)
 
 
 @app.command(epilog="Example: `dasnet assess site.yaml --hours 15`")

@@ -6,7 +6,9 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from pipeline.config.section import Identifier, Section, SitePath
+from pipeline.config.section import SitePath
+from pipeline.config.sink import BaseSinkConfig, ClientTls
+from pipeline.config.tactical import CotSinkConfig, SapientSinkConfig
 from pipeline.config.uri import NetworkAddress, network_address
 from pipeline.redaction import secrets_of, secrets_of_service
 from pipeline.types import EventKind, Severity
@@ -14,16 +16,6 @@ from pipeline.types import EventKind, Severity
 MIN_SECRET_CHARACTERS = 16
 _TOPIC = re.compile(r"[^/+#$\s\x00]([^+#\s\x00]{0,98}[^/+#\s\x00])?")
 _SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-
-
-Label = Literal["uav", "unknown", "bird", "airplane", "helicopter", "clutter"]  # of a track
-
-
-def _all_different(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]!r} stands twice; must be different names")
-    return names
 
 
 def _topic(text: str) -> str:
@@ -48,35 +40,6 @@ def _service(url: str) -> str:
     if not _SERVICE.fullmatch(url):
         raise ValueError("must be an address of Apprise, SERVICE://..., as in mailtos://USER:PASSWORD@HOST")
     return url
-
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
-
-
-class BaseSinkConfig(Section):
-    """Destinations of events. Every sink has its own place in the stored events: see [Sinks](sinks.md)."""
-
-    name: Identifier | None = None
-    """Name of the sink in metrics, logs and dead letters, unique among the sinks; default: its type."""
-    kinds: Annotated[list[EventKind], Field(min_length=1)] | None = None
-    """Send only events of these kinds; default: of every kind."""
-    min_severity: Severity | None = None
-    """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); default: of every severity."""
-    cameras: Names | None = None
-    """Send only events of these cameras; default: of every camera."""
-    labels: Annotated[list[Label], Field(min_length=1)] | None = None
-    """Send only events of tracks with one of these labels (`uav`, `unknown`, or a class); default: every event, with or
-    without a track."""
-
-    @property
-    def secrets(self) -> set[str]:
-        """Texts of this entry that must not be shown."""
-        return set()
-
-    @property
-    def host(self) -> str | None:
-        """Host and port where they are shown, or None."""
-        return None
 
 
 class JsonlSinkConfig(BaseSinkConfig):
@@ -136,24 +99,6 @@ class WebhookSinkConfig(BaseSinkConfig):
         return address.netloc if address else None
 
 
-class MqttTls(Section):
-    """Certificates of an `mqtts://` connection; default: a server certificate that the system trusts."""
-
-    ca: SitePath | None = None
-    """PEM file of the broker's certificate authority; default: those of the system."""
-    certificate: SitePath | None = None
-    """PEM file of a client certificate."""
-    key: Annotated[SitePath | None, Field(validate_default=True)] = None
-    """PEM file of its private key, without a passphrase; required where there is a `certificate`."""
-
-    @field_validator("key")
-    @classmethod
-    def _with_certificate(cls, key: SitePath | None, info: ValidationInfo) -> SitePath | None:
-        if (key is None) != (info.data.get("certificate") is None):
-            raise ValueError("must be set together with certificate, or neither of them")
-        return key
-
-
 class MqttSinkConfig(BaseSinkConfig):
     """Messages to an MQTT broker, with Home Assistant's discovery."""
 
@@ -164,7 +109,7 @@ class MqttSinkConfig(BaseSinkConfig):
     host for a login; default ports: 1883 and 8883. Shown nowhere but for host and port."""
     version: Annotated[Literal["3.1.1", "5"], BeforeValidator(str)] = "5"
     """Version of the protocol."""
-    tls: MqttTls | None = None
+    tls: ClientTls | None = None
     topic: Annotated[str, AfterValidator(_topic)] = "dasnet"
     """First part of every topic; must differ between sites on one broker."""
     discovery: Annotated[str, AfterValidator(_topic)] | None = "homeassistant"
@@ -172,7 +117,7 @@ class MqttSinkConfig(BaseSinkConfig):
 
     @field_validator("tls")
     @classmethod
-    def _encrypted(cls, tls: MqttTls | None, info: ValidationInfo) -> MqttTls | None:
+    def _encrypted(cls, tls: ClientTls | None, info: ValidationInfo) -> ClientTls | None:
         if tls is not None and str(info.data.get("url", "mqtts:")).startswith("mqtt:"):
             raise ValueError("must be set with an mqtts:// url only")
         return tls
@@ -241,5 +186,6 @@ class NotifySinkConfig(BaseSinkConfig):
 
 
 SinkConfig = Annotated[
-    JsonlSinkConfig | WebhookSinkConfig | MqttSinkConfig | NotifySinkConfig, Field(discriminator="type")
+    JsonlSinkConfig | WebhookSinkConfig | MqttSinkConfig | NotifySinkConfig | CotSinkConfig | SapientSinkConfig,
+    Field(discriminator="type"),
 ]

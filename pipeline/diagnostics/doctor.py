@@ -56,7 +56,7 @@ def describe(path: Path, config: Config) -> str:
         f"  storage: {describe_cost(config)}",
         f"  metrics: {config.metrics.host}:{config.metrics.port or 'any free port'}",
         f"  console: {config.console.host}:{config.console.port or 'any free port'}{_tls(config.console.tls)}",
-        *map(describe_sink, config.sinks),
+        *(describe_sink(config, entry) for entry in config.sinks),
         f"  log: {config.log_path}, {config.log.format} on stderr",
         f"  run folder: {config.run_dir}",
     ]

@@ -2,6 +2,7 @@
 
 from pipeline.config.models import Config
 from pipeline.config.sinks import JsonlSinkConfig, MqttSinkConfig, NotifySinkConfig, SinkConfig, WebhookSinkConfig
+from pipeline.config.tactical import CotSinkConfig, SapientSinkConfig
 from pipeline.sinks.jsonl import KEPT, ROTATE_BYTES, JsonlSink
 from pipeline.sinks.sink import Sink
 
@@ -31,3 +32,11 @@ def _sink(config: Config, entry: SinkConfig) -> Sink:
             from pipeline.sinks.notify import NotifySink
 
             return NotifySink(entry, config.snapshots_path)
+        case CotSinkConfig():
+            from pipeline.sinks.cot import CotSink
+
+            return CotSink(entry, config)
+        case SapientSinkConfig():
+            from pipeline.sinks.sapient import SapientSink
+
+            return SapientSink(entry, config)

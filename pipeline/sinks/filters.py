@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from pipeline.config.sinks import BaseSinkConfig
+from pipeline.config.sink import BaseSinkConfig
 from pipeline.store.alert import Alert
 from pipeline.types import Event, Severity
 

@@ -29,7 +29,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from pipeline.config.models import Config
-from pipeline.config.sinks import MqttSinkConfig, MqttTls
+from pipeline.config.sink import ClientTls
+from pipeline.config.sinks import MqttSinkConfig
 from pipeline.errors import StoreError
 from pipeline.sinks.filters import event_filter, wants_alert
 from pipeline.sinks.home_assistant import OFF, OFFLINE, ON, ONLINE, device_id, discovery
@@ -120,7 +121,7 @@ class MqttSink(Sink):
         if entry.username is not None:
             client.username_pw_set(entry.username, entry.password)
         if entry.is_encrypted:
-            tls = entry.tls or MqttTls()
+            tls = entry.tls or ClientTls()
             try:
                 context = ssl.create_default_context(cafile=tls.ca)
                 if tls.certificate is not None:

@@ -7,7 +7,9 @@ import pytest
 
 from model.metadata import CLASSES, CLUTTER
 from pipeline.config.file import load
-from pipeline.config.sinks import JsonlSinkConfig, Label, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
+from pipeline.config.sink import Label
+from pipeline.config.sinks import JsonlSinkConfig, MqttSinkConfig, NotifySinkConfig, WebhookSinkConfig
+from pipeline.config.tactical import CotSinkConfig, SapientSinkConfig
 from pipeline.errors import ConfigError
 from pipeline.types import UNKNOWN, EventKind, Severity
 
@@ -46,6 +48,15 @@ def test_entries_are_read_with_their_filters_and_secrets(tmp_path: Path) -> None
     assert "hooks.example.org" not in config.secrets
 
 
+def test_addresses_of_situation_pictures(tmp_path: Path) -> None:
+    sinks = "[{type: cot, url: 'tls://[::1]:8089', tls: {ca: ca.pem}}, {type: sapient, url: 'tcp://10.0.0.1:5020'}]"
+    cot, sapient = load(write(tmp_path, sinks)).sinks
+    assert isinstance(cot, CotSinkConfig) and isinstance(sapient, SapientSinkConfig)
+    assert (cot.scheme, cot.server, cot.port, cot.host) == ("tls", "::1", 8089, "[::1]:8089")
+    assert cot.certificates.ca == tmp_path / "ca.pem" and cot.line_m == 1000
+    assert (sapient.scheme, sapient.server, sapient.port) == ("tcp", "10.0.0.1", 5020)
+
+
 def test_labels_are_those_that_tracks_can_have() -> None:
     assert set(get_args(Label)) == {UNKNOWN, *CLASSES, CLUTTER}
 
@@ -80,6 +91,16 @@ FAULTS = {
     "[{type: mqtt, url: 'mqtt://h', discovery: '/x'}]": "discovery: must be",
     "[{type: mqtt, url: 'mqtts://h', tls: {certificate: c.pem}}]": r"tls.key: must be set together with certificate",
     "[{type: mqtt, url: 'mqtts://h', tls: {cert: c.pem}}]": r"tls.cert: unknown key; must be one of ca, cert",
+    "[{type: cot, url: 'tcp://h'}]": r"url: must be tcp://HOST:PORT, tls://HOST:PORT or .*\(given: 'tcp://\*\*\*'\)",
+    "[{type: cot, url: 'udp://239.2.3.1:0'}]": "url: must be tcp://HOST:PORT",
+    "[{type: cot, url: 'tcp://h:8087/x'}]": "url: must be .* without user and path",
+    f"[{{type: cot, url: 'tcp://u:{CANARY}@h:8087'}}]": "url: must be .* without user and path",
+    "[{type: cot, url: 'tcp://h:8087', tls: {}}]": r"tls: must be set with a tls:// url only",
+    "[{type: cot, url: 'tls://h:8089', tls: {key: k.pem}}]": r"tls.key: must be set together with certificate",
+    "[{type: cot, url: 'tcp://h:8087', line_m: 1}]": r"line_m: must be .*equal to 10 \(given: '1'\)",
+    "[{type: sapient, url: 'tls://h:5020'}]": r"url: must be tcp://HOST:PORT, without user and path \(given: 'tls:",
+    "[{type: sapient, url: 'h:5020'}]": "url: must be tcp://HOST:PORT",
+    "[{type: sapient, url: 'tcp://h:5020', node_id: x}]": r"node_id: unknown key; must be one of name, .*url",
     f"[{{type: notify, url: 'tgram:{CANARY}'}}]": r"url: must be an address of Apprise.*\(given: '\*\*\*'\)",
     f"[{{type: notify, url: 'tgram://{CANARY} {CANARY}'}}]": r"url: .*\(given: 'tgram://\*\*\*'\)",
     "[{type: notify, url: '${TOKEN}'}]": r"url: .*\(given: '\$\{TOKEN\}'\)",

@@ -1,16 +1,17 @@
 """What is said of sinks by check, status, support bundle and the console: all but their secrets."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from support import certificates
-from support.program import dasnet
+from support.program import dasnet, free_port
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.console.status import public
-from pipeline.diagnostics.sink_check import sink_faults
+from pipeline.diagnostics.sink_check import check_sinks, describe_sink, sink_faults
 from pipeline.diagnostics.support_bundle import _parts
 
 CANARY = "Canary7Canary7"
@@ -80,3 +81,54 @@ def test_what_a_sink_lacks_here_is_named(tmp_path: Path) -> None:
         f"sinks[2].tls.certificate: {good.certificate}: cannot be used with tls.key (KEY_VALUES_MISMATCH)",
         "sinks[3].url: must be an address that Apprise knows, complete for its service (given: 'nothing://***')",
     ]
+
+
+POSE = {"lat": 48.1, "lon": 11.7, "azimuth_deg": 90, "hfov_deg": 40}
+
+
+def tactical(*sinks: dict[str, object], **pose: object) -> Config:
+    cameras = [{"id": "a", "uri": "demo:scene"} | ({"pose": pose} if pose else {}), {"id": "b", "uri": "demo:scene"}]
+    return Config.model_validate({"cameras": cameras, "sinks": sinks})
+
+
+def test_what_situation_pictures_lack_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pytak", reason="needs dasnet[cot]")
+    pytest.importorskip("sapient_msg_pydantic", reason="needs dasnet[sapient]")
+    sinks: list[dict[str, object]] = [
+        {"type": "cot", "url": "tls://tak.example.org:8089", "tls": {"ca": tmp_path / "none.pem"}},
+        {"type": "sapient", "url": "tcp://sapient.example.org:5020", "cameras": ["b"]},
+    ]
+    config = tactical(*sinks, **POSE)
+    assert [describe_sink(config, entry) for entry in config.sinks] == [
+        "  sink cot, to tls://tak.example.org:8089, NOT of cameras without a pose: b",
+        "  sink sapient, to sapient.example.org:5020, NOT encrypted, cameras b, "
+        "no detections of cameras without a pose: b",
+    ]
+    ca = f"sinks[0].tls.ca: {tmp_path}/none.pem: must be a PEM file of certificates (No such file or directory)"
+    assert list(sink_faults(config)) == [ca]
+    assert list(sink_faults(tactical(*sinks))) == [
+        ca, "sinks[0].type: cot needs a camera with a pose; none of a, b has one",
+    ]  # fmt: skip
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert list(sink_faults(config)) == [
+        'sinks[0].type: cot needs PyTAK; install it with: pip install "dasnet[cot]"',
+        'sinks[1].type: sapient needs sapient-pydantic; install it with: pip install "dasnet[sapient]"',
+    ]
+
+
+def test_connecting_says_who_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there, gone = server.getsockname()[1], free_port()
+        sinks: list[dict[str, object]] = [
+            {"type": "cot", "url": f"tcp://127.0.0.1:{there}"},
+            {"type": "cot", "name": "group", "url": f"udp://127.0.0.1:{there}"},
+        ]
+        assert check_sinks(tactical(*sinks)) == (
+            [
+                f"  sink cot: 127.0.0.1:{there} is there",
+                f"  sink group: 127.0.0.1:{there} has a route; nobody answers datagrams",
+            ],
+            True,
+        )
+        lines, healthy = check_sinks(tactical(*sinks, {"type": "sapient", "url": f"tcp://127.0.0.1:{gone}"}))
+        assert not healthy and f"127.0.0.1:{gone} FAILED: 127.0.0.1:{gone}: cannot connect" in lines[2]

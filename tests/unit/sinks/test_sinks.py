@@ -14,7 +14,6 @@ import pytest
 from support.events import CONFIRMED, event, ids, track, until
 
 from pipeline.config.models import Config
-from pipeline.sinks import delivery
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
@@ -64,7 +63,7 @@ def lines(path: Path) -> list[str]:
 def test_every_sink_gets_every_event_in_order_at_once_after_a_wake(
     path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "POLL_S", 60.0)  # not by the slow poll
+    monkeypatch.setattr(Recorder, "poll_s", 60.0)  # not by the slow poll
     first, second = Recorder("a"), Recorder("b")
     events = made(450)
     store.append(events[:10])
