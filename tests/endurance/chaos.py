@@ -26,8 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from endurance.chaos_faults import FAULTS, PASSWORD, LogPipe, Target, answers, unavailable
+from endurance.chaos_faults import FAULTS, PASSWORD, answers, unavailable
 from endurance.chaos_outputs import broken_clips, events, receivers
+from endurance.chaos_target import LogPipe, Target
 from endurance.fleet import (
     DASNET,
     RtspCameras,
