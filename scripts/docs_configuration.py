@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import camera, models, sinks
+from pipeline.config import camera, models, sinks, storage
 from pipeline.config.models import Config
 
-MODULES = (camera, sinks, models)
+MODULES = (camera, sinks, storage, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]

@@ -25,7 +25,7 @@ from pipeline.store.schema import open_writable, transaction
 from pipeline.store.store import StoredEvent, StoreReader
 from pipeline.telemetry.sinks import SinkMetrics
 
-POLL_S = 1.0  # without a call of `wake`, as when another process writes the store
+POLL_S = 1.0  # while the store cannot be read
 MAX_REFUSALS = 8  # about a minute, with the back-off
 
 log = structlog.get_logger()
@@ -94,7 +94,7 @@ class Delivery(threading.Thread):
                 self._wait_s, self.error, self.is_failing = self._backoff_s[0], None, False
                 if stopping:
                     break
-                self.wake.wait(POLL_S)
+                self.wake.wait(self.sink.poll_s)
         self._close()
 
     def _deliver(self) -> None:
@@ -115,6 +115,7 @@ class Delivery(threading.Thread):
             count = 1 if opened.row < self._refused_to else self.sink.batch_size
             batch = opened.reader.events(count, after=opened.row)
             if not batch:
+                self.sink.idle(opened.reader)
                 return
             wanted = [stored for stored in batch if self.sink.wants(stored.event)]
             if wanted:
@@ -166,9 +167,11 @@ class Delivery(threading.Thread):
             return _OpenSink(self._store_path, generation, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception) -> None:
-        self.error, self.is_failing = redact(f"{type(error).__name__}: {error}"), True
+        reason = redact(f"{type(error).__name__}: {error}")
+        say = log.debug if reason == self.error else log.warning
+        self.error, self.is_failing = reason, True
         self._metrics.failures.labels(self.sink.label).inc()
-        log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(self._wait_s, 1))
+        say("sink failed", sink=self.sink.name, error=reason, retry_s=round(self._wait_s, 1))
         self._close()
 
     def _wait_for_store(self, error: StoreError) -> None:

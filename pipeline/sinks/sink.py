@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from pipeline.errors import DasnetError
+from pipeline.store.store import StoreReader
 from pipeline.types import Event
 
 
@@ -28,10 +29,12 @@ class Sink(ABC):
         name: unique, and the same at the next start: the key of the sink's cursor.  Holds no secret.
         wants: whether an event is sent; others count as delivered.
         batch_size: events per call of `send`, at most.
+        poll_s: longest time between two calls of `idle`.
         from_now_on: whether a new sink begins with the events that are stored after its first start.
     """
 
     batch_size = 200
+    poll_s = 1.0
     from_now_on = True
 
     def __init__(self, name: str, wants: Callable[[Event], bool] = _every) -> None:
@@ -50,6 +53,9 @@ class Sink(ABC):
     @abstractmethod
     def send(self, events: Sequence[Event]) -> None:
         """Deliver all events in order.  Returning acknowledges them: they are not sent again."""
+
+    def idle(self, reader: StoreReader) -> None:  # noqa: B027  (most have nothing to do)
+        """Do what is due while no event waits, such as reading replies.  Raise SinkError."""
 
     @abstractmethod
     def close(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -47,10 +48,29 @@ STOP_S = 1.0
 SNAPSHOT = ".jpg"
 
 
-class Retention:
-    """Run retention in a thread from entry to exit.  `sinks`: names of the sinks whose undelivered events are kept."""
+class DeletionLog(Protocol):
+    """Is told of what retention is about to delete, and never fails."""
 
-    def __init__(self, config: Config, metrics: StoreMetrics, sinks: Sequence[str]) -> None:
+    def deleting(self, names: Sequence[str]) -> None:
+        """Take the names of files, relative to the run folder."""
+
+    def deleting_events(self, before_ns: int) -> None:
+        """Take the time (UTC) before which events are deleted."""
+
+
+class Retention:
+    """Run retention in a thread from entry to exit.
+
+    Args:
+        config: of the site.
+        metrics: of the store.
+        sinks: names of the sinks whose undelivered events are kept.
+        deletions: told of all that is deleted.
+    """
+
+    def __init__(
+        self, config: Config, metrics: StoreMetrics, sinks: Sequence[str], deletions: DeletionLog | None = None
+    ) -> None:
         limits = config.retention
         free_bytes = None if limits.min_free_gb is None else round(limits.min_free_gb * GB)
         self._limits = Limits(limits.days, round(limits.max_gb * GB), free_bytes)
@@ -60,6 +80,7 @@ class Retention:
         self._run_dir = config.run_dir
         self._metrics = metrics
         self._sinks = sinks
+        self._deletions = deletions
         self._deleted_names: list[str] = []  # snapshots that alerts still refer to
         self._last_error = ""
         self._stop = threading.Event()
@@ -149,18 +170,25 @@ class Retention:
 
     def _delete_files(self, chosen: DeletionPlan) -> int:
         freed_bytes = 0
+        paths = {file: self._paths(file) for file in chosen.files}
+        if self._deletions is not None:
+            every = (path for own in paths.values() for path in own)
+            self._deletions.deleting([path.relative_to(self._run_dir).as_posix() for path in every])
         for file in chosen.files:
             if self._stop.is_set():
                 break
+            for path in paths[file]:
+                path.unlink(missing_ok=True)
             if file.name.endswith(SNAPSHOT):
-                (self._snapshots / file.name).unlink(missing_ok=True)
                 self._deleted_names.append(file.name)
-            else:
-                for path in self._clips.glob(f"{file.name}.*"):
-                    path.unlink(missing_ok=True)
             freed_bytes += file.size_bytes
             self._metrics.deleted_bytes.inc(file.size_bytes)
         return freed_bytes
+
+    def _paths(self, file: StoredFile) -> list[Path]:
+        if file.name.endswith(SNAPSHOT):
+            return [self._snapshots / file.name]
+        return list(self._clips.glob(f"{file.name}.*"))
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
         while self._deleted_names:
@@ -179,6 +207,8 @@ class Retention:
                 deleted += count
         limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
         rows = [row for (row,) in connection.execute(DELETABLE_EVENTS, limits)]
+        if rows and self._deletions is not None:
+            self._deletions.deleting_events(chosen.before_ns)
         while rows and not self._stop.is_set():
             batch, rows = rows[:BATCH_ROWS], rows[BATCH_ROWS:]
             with transaction(connection, self._store_path):

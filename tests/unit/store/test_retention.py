@@ -16,7 +16,8 @@ from support.disks import fill, needs_mount, small_disk
 from support.events import CONFIRMED, ENDED, LOST, OPENED, event, gone, kinds, raised, track
 
 from pipeline.config.file import load
-from pipeline.config.models import Config, RecordingConfig
+from pipeline.config.models import Config
+from pipeline.config.storage import RecordingConfig
 from pipeline.diagnostics.doctor import describe
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.cleanup import Retention
