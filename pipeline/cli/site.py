@@ -205,7 +205,7 @@ def keys(
 
     Prints the public key of evidence; `dasnet keys` with the run folder shows the one that was made there.
     """
-    from pipeline.evidence.signing import NAME, PUBLIC_SUFFIX, SECRET_SUFFIX, make_key, read_public
+    from pipeline.evidence.signing import NAME, PUBLIC_SUFFIX, SECRET_SUFFIX, load_key, make_key, public_hex
     from pipeline.transport.keys import SERVER, make_keys
 
     evidence = folder / f"{NAME}{SECRET_SUFFIX}"
@@ -214,7 +214,7 @@ def keys(
     for path in made:
         print(f"{path}: written")
     public = evidence.with_suffix(PUBLIC_SUFFIX)
-    print(f"{public}: {read_public(str(public))}")
+    print(f"{public}: {public_hex(load_key(evidence).public_key())}")
     print(f"evidence.key: {evidence} lets this site sign with it; keep {public.name} where nobody can change it")
     if hosts:
         print(

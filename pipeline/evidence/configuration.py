@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from pipeline.config.models import Config
+from pipeline.evidence.leaves import CONFIGURATIONS
 from pipeline.evidence.log import EvidenceError
 
 DIGITS = 16  # of the digest, in the file's name
@@ -17,15 +18,15 @@ def configuration_json(config: Config) -> bytes:
 
 
 def configuration_name(sha256: str) -> str:
-    """Return the file name of a configuration."""
-    return f"configuration-{sha256[:DIGITS]}.json"
+    """Return the name of a configuration's file in the run folder."""
+    return f"{CONFIGURATIONS}/{sha256[:DIGITS]}.json"
 
 
-def write_configuration(folder: Path, config: Config) -> str:
+def write_configuration(config: Config) -> str:
     """Write the configuration unless it is there; return its digest.  Raise EvidenceError."""
     data = configuration_json(config)
     sha256 = hashlib.sha256(data).hexdigest()
-    write_once(folder / configuration_name(sha256), data)
+    write_once(config.run_dir / configuration_name(sha256), data)
     return sha256
 
 

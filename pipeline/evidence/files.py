@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
-from pipeline.evidence.leaves import SIDECARS, FileLeaf
+from pipeline.evidence.leaves import CONFIGURATIONS, SIDECARS, FileLeaf
 from pipeline.evidence.log import Draft
 from pipeline.store.clips import RECORD, VIDEO, read_record
 
@@ -48,7 +48,8 @@ def _clip(path: Path) -> dict[str, Digest]:
 _FOLDERS: dict[str, tuple[re.Pattern[str], Callable[[Path], dict[str, Digest]]]] = {
     "snapshots": (re.compile(rf"{_ULID}(-\d+)?(\.crop)?\.jpg"), _one),
     "clips": (re.compile(rf"{_ULID}\{RECORD}"), _clip),
-    SIDECARS: (re.compile(rf"{_ULID}(-\d+)?\.json|configuration-[0-9a-f]{{16}}\.json"), _one),
+    SIDECARS: (re.compile(rf"{_ULID}(-\d+)?\.json"), _one),
+    CONFIGURATIONS: (re.compile(r"[0-9a-f]{16}\.json"), _one),
 }
 
 

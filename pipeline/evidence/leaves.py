@@ -26,16 +26,19 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     time_utc_ns: int  # when it was written
 
 
-class ProgramLeaf(Leaf, frozen=True, kw_only=True, tag="program"):
-    """The track worker started or stopped, or its configuration changed.  A start without a stop before: it was killed.
+class Program(msgspec.Struct, frozen=True):
+    """What made the evidence; the digests are those of the checkpoint's file and of the configuration's."""
 
-    The digests are those of the checkpoint's file and of the configuration without secrets.
-    """
-
-    state: ProgramState
-    version: str
+    dasnet: str  # version
     checkpoint_sha256: str
     configuration_sha256: str
+
+
+class ProgramLeaf(Leaf, frozen=True, kw_only=True, tag="program"):
+    """The track worker started or stopped, or its configuration changed.  A start before a stop: it was killed."""
+
+    state: ProgramState
+    program: Program
 
 
 class EventLeaf(Leaf, frozen=True, kw_only=True, tag="event"):
@@ -138,7 +141,7 @@ class LogState:
             self.without_sidecar.pop(leaf.alert, None)
 
 
-SIDECARS = "evidence"
+SIDECARS, CONFIGURATIONS = "evidence", "evidence/configurations"  # folders of the run folder
 
 
 def sidecar_alert(name: str) -> str:

@@ -55,21 +55,33 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     return frontier.root()
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the inclusion proof of leaf `index` in the tree of these leaves' hashes, as in section 2.1.3.1."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(f"leaf {index}: must be below the size of the tree ({len(leaves)})")
-    proof = list[bytes]()
-    start, end = 0, len(leaves)
-    while end - start > 1:
-        middle = start + (1 << (end - start - 1).bit_length() - 1)  # the largest power of two below the size
-        if index < middle:
-            proof.append(root_of(leaves[middle:end]))
-            end = middle
-        else:
-            proof.append(root_of(leaves[start:middle]))
-            start = middle
-    return proof[::-1]
+class Tree:
+    """A tree of leaves' hashes, for proofs; roots of subtrees that several proofs need are computed once."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self._leaves = leaves
+        self._roots: dict[tuple[int, int], bytes] = {}
+
+    def inclusion_proof(self, index: int) -> list[bytes]:
+        """Return the inclusion proof of a leaf, as in section 2.1.3.1.  Raise IndexError."""
+        start, end = 0, len(self._leaves)
+        if not start <= index < end:
+            raise IndexError(f"leaf {index}: must be below the size of the tree ({end})")
+        proof = list[bytes]()
+        while end - start > 1:
+            middle = start + (1 << (end - start - 1).bit_length() - 1)  # the largest power of two below the size
+            if index < middle:
+                proof.append(self._root(middle, end))
+                end = middle
+            else:
+                proof.append(self._root(start, middle))
+                start = middle
+        return proof[::-1]
+
+    def _root(self, start: int, end: int) -> bytes:
+        if (start, end) not in self._roots:
+            self._roots[start, end] = root_of(self._leaves[start:end])
+        return self._roots[start, end]
 
 
 def root_from_proof(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:

@@ -20,18 +20,19 @@ from pipeline.errors import DasnetError
 from pipeline.evidence.configuration import write_configuration
 from pipeline.evidence.files import NewFiles
 from pipeline.evidence.heads import append_head, newest_head, sign_head
-from pipeline.evidence.leaves import DeletedEventsLeaf, DeletedFilesLeaf, EventLeaf, ProgramLeaf, ProgramState
+from pipeline.evidence.leaves import DeletedEventsLeaf, DeletedFilesLeaf, EventLeaf, Program, ProgramLeaf, ProgramState
 from pipeline.evidence.log import HEADS, Draft, EvidenceError, EvidenceLog
 from pipeline.evidence.metrics import EvidenceMetrics
+from pipeline.evidence.sidecars import Sidecars
 from pipeline.evidence.signing import load_key, make_key
 from pipeline.sinks.sink import Sink
 from pipeline.store.payloads import PayloadReader
 from pipeline.store.store import StoreReader
-from pipeline.types import Event
+from pipeline.types import Event, FrameRef, Track
 
 NAME = "evidence:log"  # no name that a site can give to a sink of its own
 HEAD_PERIOD_S = 3600.0
-PROMPT_HEAD_S = 60.0  # at the earliest after the head before, where a file was added
+PROMPT_HEAD_S = 10.0  # at the earliest after the head before, where there are new leaves
 DELETED_PER_LEAF = 200
 HOUR_NS = 3_600_000_000_000
 
@@ -44,7 +45,9 @@ def is_evidence(event: Event) -> bool:
 
 
 class EvidenceSink(Sink):
-    """Write the evidence log.  `deleting...`, `watch` and `finish` may be called by other threads.
+    """Write the evidence log, in the outbox's thread.
+
+    Others may call `track` and `close_camera` (one of them), `watch`, `deleting`, `deleting_events` and `finish`.
 
     Args:
         config: of the site.
@@ -69,7 +72,16 @@ class EvidenceSink(Sink):
         self._deleted: list[str] = []  # those of which the log does not know yet
         self._deleted_before_ns = 0
         self._signed_s = float("-inf")
-        self._has_new_files = False
+        self._signed_size = 0
+        self._sidecars = Sidecars(config)
+
+    def track(self, ref: FrameRef, tracks: Sequence[Track], events: Sequence[Event]) -> None:
+        """Take a frame's tracks, before its events can arrive.  Does not block."""
+        self._sidecars.track(ref, tracks, events)
+
+    def close_camera(self, camera: str) -> None:
+        """Forget the tracks of a camera whose session ended."""
+        self._sidecars.close(camera)
 
     def open(self) -> str | None:
         """Open the log, cut off what a crash left incomplete, and say that the program started.
@@ -80,7 +92,6 @@ class EvidenceSink(Sink):
         """
         with self._lock:
             self._open()
-            self._payloads = PayloadReader(self._config.store_path)
             return self._opened.state.last_event
 
     def send(self, events: Sequence[Event]) -> None:
@@ -98,7 +109,7 @@ class EvidenceSink(Sink):
         with self._lock:
             self._add_what_is_new()
             now_s = time.monotonic()
-            period_s = PROMPT_HEAD_S if self._has_new_files else HEAD_PERIOD_S
+            period_s = PROMPT_HEAD_S if self._opened.size > self._signed_size else HEAD_PERIOD_S
             if now_s - self._signed_s >= period_s:
                 self._sign()
             self._update_metrics()
@@ -128,7 +139,7 @@ class EvidenceSink(Sink):
         try:
             if self._log is None:
                 self._open()
-            self._add_what_is_new()
+            self._add_what_is_new(is_last=True)
             self._opened.append([self._program("stopped")])
             self._sign()
             self._update_metrics()
@@ -161,6 +172,7 @@ class EvidenceSink(Sink):
                       signed=newest.tree_size)  # fmt: skip
         if newest is not None:
             self._metrics.signed.set(newest.time_utc_ns / 1e9)
+        self._payloads = PayloadReader(self._config.store_path)
         self._log_configuration()
         self._update_metrics()
 
@@ -169,26 +181,36 @@ class EvidenceSink(Sink):
         config = self._config
         if self._logged_config is config:
             return
-        self._configuration_sha256 = write_configuration(config.evidence_path, config)
+        self._configuration_sha256 = write_configuration(config)
         self._opened.append([self._program("started" if self._logged_config is None else "reconfigured")])
         self._logged_config = config
 
     def _program(self, state: ProgramState) -> Draft:
-        return partial(
-            ProgramLeaf,
-            state=state,
-            version=__version__,
-            checkpoint_sha256=self._checkpoint_sha256,
-            configuration_sha256=self._configuration_sha256,
-        )
+        return partial(ProgramLeaf, state=state, program=self._this_program)
 
-    def _add_what_is_new(self) -> None:
-        """Add deletions, a new configuration, and files, in this order."""
+    @property
+    def _this_program(self) -> Program:
+        return Program(__version__, self._checkpoint_sha256, self._configuration_sha256)
+
+    def _add_what_is_new(self, is_last: bool = False) -> None:
+        """Add deletions, a new configuration, files and sidecars, in this order."""
         self._log_deletions()
         self._log_configuration()
-        found = self._files.drafts(self._opened.state.files, self._deleting)
-        self._opened.append(found)
-        self._has_new_files |= bool(found)
+        self._add_files()
+        if self._write_sidecars(is_last):
+            self._add_files()
+
+    def _add_files(self) -> None:
+        self._opened.append(self._files.drafts(self._opened.state.files, self._deleting))
+
+    def _write_sidecars(self, is_last: bool) -> bool:
+        """Write the sidecars of alerts that ended: those that are due, or all; return whether there are any."""
+        state, config = self._opened.state, self._config
+        due = list(state.without_sidecar) if is_last else self._sidecars.due(state.without_sidecar, state.files, config)
+        for alert in due:
+            assert self._payloads is not None
+            self._sidecars.write(alert, self._payloads.of_alert(alert), config, self._this_program, state.files)
+        return bool(due)
 
     def _try_to_log_deletions(self) -> None:
         try:
@@ -216,7 +238,7 @@ class EvidenceSink(Sink):
         head = sign_head(self._opened.size, self._opened.root(), time.time_ns(), load_key(key_path))
         append_head(self._config.evidence_path / HEADS, head)
         self._signed_s = time.monotonic()
-        self._has_new_files = False
+        self._signed_size = head.tree_size
         self._metrics.signed.set(head.time_utc_ns / 1e9)
 
     def _update_metrics(self) -> None:

@@ -45,7 +45,7 @@ MAX_ROWS = 20_000  # per run
 VACUUM_PAGES = 500  # per statement
 NEVER_DELIVERED = 2**62
 STOP_S = 1.0
-SNAPSHOT = ".jpg"
+SNAPSHOT, SIDECAR = ".jpg", ".json"  # endings of names
 
 
 class DeletionLog(Protocol):
@@ -77,6 +77,7 @@ class Retention:
         self._store_path = config.store_path
         self._snapshots = config.snapshots_path
         self._clips = config.clips_path
+        self._sidecars = config.evidence_path
         self._run_dir = config.run_dir
         self._metrics = metrics
         self._sinks = sinks
@@ -145,11 +146,12 @@ class Retention:
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
         """Return what may be deleted, without rows: counting them is slower."""
         kept, closed, ended = set[str](), set[str](), set[str]()  # names of snapshots, and ids of alerts
-        for alert, snapshot, is_open, is_active in connection.execute(SNAPSHOTS):
+        for alert, snapshot, is_open, keeps_clip in connection.execute(SNAPSHOTS):
             (kept if is_open else closed).update((snapshot or "", alert))
-            if is_open and not is_active:
+            if is_open and not keeps_clip:
                 ended.add(alert)
-        files = sorted([*_snapshots(self._snapshots), *_clips(self._clips)], key=lambda file: file.time_ns)
+        files = [*_named(self._snapshots, SNAPSHOT), *_clips(self._clips), *_named(self._sidecars, SIDECAR)]
+        files.sort(key=lambda file: file.time_ns)
         deletable = [
             file
             for file in files
@@ -186,8 +188,9 @@ class Retention:
         return freed_bytes
 
     def _paths(self, file: StoredFile) -> list[Path]:
-        if file.name.endswith(SNAPSHOT):
-            return [self._snapshots / file.name]
+        for suffix, folder in ((SNAPSHOT, self._snapshots), (SIDECAR, self._sidecars)):
+            if file.name.endswith(suffix):
+                return [folder / file.name]
         return list(self._clips.glob(f"{file.name}.*"))
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
@@ -242,9 +245,9 @@ def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:
     return [Rows(end_ns, round(count * row_bytes)) for end_ns, count in sorted(counts.items())]
 
 
-def _snapshots(folder: Path) -> Iterator[StoredFile]:
+def _named(folder: Path, suffix: str) -> Iterator[StoredFile]:
     for name, about in _files(folder):
-        if name.endswith(SNAPSHOT):
+        if name.endswith(suffix):
             yield StoredFile(name, about.st_blocks * 512, about.st_mtime_ns)
 
 

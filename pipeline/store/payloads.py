@@ -43,8 +43,7 @@ class PayloadReader:
     def all(self) -> Iterator[tuple[str, str, int, bytes]]:
         """Yield id, kind, time (UTC, ns) and payload of all events of alerts and cameras."""
         with failures(self._path):
-            for each, kind, time_utc_ns, payload in self._connection.execute(_ALL):
-                yield each, kind, time_utc_ns, payload
+            yield from self._connection.execute(_ALL)
 
     def close(self) -> None:
         """Close the store."""

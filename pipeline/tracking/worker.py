@@ -31,7 +31,7 @@ from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_
 from pipeline.tracking.camera_settings import orientations_of, policies_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
-from pipeline.tracking.stage import TrackStage
+from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.payloads import detections_of
@@ -188,17 +188,18 @@ class _TrackWorker:
         self._metrics.tracked(ref, stamps, started_ns, started_ns + outcome.track_ns)
         self._metrics.stage("alert", outcome.alert_ns)
         if not jpeg:
-            self._store(outcome.tracks, outcome.events, ref.camera)
+            self._store(outcome, outcome.events)
             return
         self._live.send_multipart(live.encode(_live_frame(detections, outcome.tracks), jpeg), flags=zmq.DONTWAIT)
         events = with_snapshot_names(outcome.events)
-        self._store(outcome.tracks, events, ref.camera)
+        self._store(outcome, events)
         for snapshot in snapshots_of(events, jpeg, detections):
             self._snapshots.write(snapshot)
 
-    def _store(self, tracks: Sequence[Track], events: Sequence[Event], camera: str) -> None:
-        self._writer.update_tracks(track for track in tracks if track.state is not TrackState.TENTATIVE)
-        self._metrics.track_count(camera, tracks)
+    def _store(self, outcome: Outcome, events: Sequence[Event]) -> None:
+        self._evidence.track(outcome.ref, outcome.tracks, events)
+        self._writer.update_tracks(track for track in outcome.tracks if track.state is not TrackState.TENTATIVE)
+        self._metrics.track_count(outcome.ref.camera, outcome.tracks)
         self._append(events)
 
     def _append(self, events: Sequence[Event]) -> None:
@@ -212,7 +213,8 @@ class _TrackWorker:
         self._last_result_s.pop(camera, None)
         outcome = self._stage.close(camera)
         if outcome is not None:
-            self._store(outcome.tracks, outcome.events, camera)
+            self._store(outcome, outcome.events)
+        self._evidence.close_camera(camera)
         self._metrics.track_count(camera, [])
 
     def _camera_state(self, state: CameraState) -> None:

@@ -75,7 +75,7 @@ class Run:
 
     def delivered(self) -> None:
         """Wait until the log holds all events."""
-        until(lambda: self.outbox.backlog()[self.sink.name] == 0, 20)
+        until(lambda: self.outbox.backlog()[self.sink.name] == 0, 60)
 
     def stop(self) -> None:
         """Stop as the track worker does."""

@@ -292,7 +292,7 @@ for number in range(int(sys.argv[2]), int(sys.argv[2]) + 1000):
 
 def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     run_dir, stored = tmp_path / "run", 0
-    for kill in range(8):
+    for kill in range(5):
         program = [sys.executable, "-c", WRITER, str(run_dir), str(1000 * kill)]
         with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=ROOT) as process:
             assert process.stdout is not None
@@ -307,4 +307,4 @@ def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     events = [leaf for leaf in map(decode_leaf, lines(log_of(run))) if isinstance(leaf, EventLeaf)]
     assert len({leaf.id for leaf in events}) == len(events) == report.events >= 2 * stored, "each once"
     starts = [leaf for leaf in map(decode_leaf, lines(log_of(run))) if isinstance(leaf, ProgramLeaf)]
-    assert [leaf.state for leaf in starts].count("started") >= 5 and starts[-1].state == "stopped"
+    assert [leaf.state for leaf in starts].count("started") >= 3 and starts[-1].state == "stopped"

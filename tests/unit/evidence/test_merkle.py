@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evidence.merkle import Frontier, inclusion_proof, leaf_hash, node_hash, root_from_proof, root_of
+from pipeline.evidence.merkle import Frontier, Tree, leaf_hash, node_hash, root_from_proof, root_of
 
 # The entries and roots of the reference implementation's tests, for trees of 0 to 8 entries.
 ENTRIES = [
@@ -57,7 +57,7 @@ def test_roots(size: int) -> None:
 @pytest.mark.parametrize(("index", "size"), PROOFS)
 def test_inclusion_proofs(index: int, size: int) -> None:
     leaves = [leaf_hash(entry) for entry in ENTRIES[:size]]
-    proof = inclusion_proof(leaves, index)
+    proof = Tree(leaves).inclusion_proof(index)
     assert [node.hex() for node in proof] == PROOFS[index, size]
     root = root_from_proof(leaves[index], index, size, proof)
     assert root is not None and root.hex() == ROOTS[size]
@@ -81,7 +81,7 @@ def test_trees_of_any_size(entries: list[bytes], data: st.DataObject) -> None:
     if not leaves:
         return
     index = data.draw(st.integers(0, len(leaves) - 1))
-    proof = inclusion_proof(leaves, index)
+    proof = Tree(leaves).inclusion_proof(index)
     assert root_from_proof(leaves[index], index, len(leaves), proof) == root
     assert root_from_proof(leaf_hash(b"another entry"), index, len(leaves), proof) != root
     assert root_from_proof(leaves[index], index, len(leaves), [*proof, root]) is None
@@ -95,4 +95,4 @@ def test_trees_of_any_size(entries: list[bytes], data: st.DataObject) -> None:
 
 def test_an_index_outside_the_tree() -> None:
     with pytest.raises(IndexError, match="leaf 2: must be below the size of the tree"):
-        inclusion_proof([b"", b""], 2)
+        Tree([b"", b""]).inclusion_proof(2)
