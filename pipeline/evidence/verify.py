@@ -6,8 +6,6 @@ event that was changed, removed or does not fit.  Everything is computed anew.  
 
 import hashlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -18,41 +16,11 @@ from pipeline.evidence.heads import Head, read_heads
 from pipeline.evidence.leaves import PREVIOUS_DIGITS, AnyLeaf, EventLeaf, FileLeaf, LogState, decode_leaf
 from pipeline.evidence.log import FIRST, FOLDER, HEADS, LOG, EvidenceError, read_lines
 from pipeline.evidence.merkle import Frontier, leaf_hash
+from pipeline.evidence.report import Report
+from pipeline.evidence.times import utc
 from pipeline.store.payloads import PayloadReader
 
 UNLOGGED_NS = 120_000_000_000  # a file that is that much older than the newest head should have been in the log
-
-
-@dataclass
-class Report:
-    """What was found.
-
-    Attributes:
-        findings: one sentence for each fault; none: all fits.
-        remarks: what is no fault, and yet to be known.
-    """
-
-    findings: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    leaves: int = 0
-    heads: int = 0
-    files: int = 0
-    events: int = 0
-    signed_utc_ns: int = 0
-    keys: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """Return the report as lines, the summary last."""
-        signed = f", signed until {utc(self.signed_utc_ns)}" if self.signed_utc_ns else ""
-        counts = f"{self.leaves} leaves, {self.heads} signed heads, {self.files} files, {self.events} events{signed}"
-        verdict = f"{len(self.findings)} findings" if self.findings else "verified"
-        keys = [f"signed by {key}" for key in self.keys]
-        return [*self.findings, *self.remarks, *keys, f"{verdict}: {counts}"]
-
-
-def utc(time_utc_ns: int) -> str:
-    """Return a time as people read it."""
-    return datetime.fromtimestamp(time_utc_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def verify_run(run_dir: Path, store: Path, keys: Collection[str] = ()) -> Report:
