@@ -5,6 +5,7 @@ time of change says that something is new.
 """
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Container, Iterator
@@ -73,8 +74,8 @@ class NewFiles:
         if self._listed_ns.get(folder) == changed_ns:
             return
         is_complete = time.time_ns() - changed_ns > SETTLED_S * 1e9
-        for name in names(self._run_dir, folder):
-            if name in known or name in deleting:
+        for name in _listed(self._run_dir, folder):
+            if name in known or name in deleting or not _is_ours(folder, name):
                 continue
             try:
                 digests = _FOLDERS[folder][1](self._run_dir / name)
@@ -95,15 +96,17 @@ class NewFiles:
             structlog.get_logger().warning("file not in the evidence log yet", file=name, reason=str(error))
 
 
-def names(run_dir: Path, folder: str) -> list[str]:
-    """Return the complete files of a folder, with it, those of the run folder's own making only."""
-    pattern = _FOLDERS[folder][0]
-    if not (run_dir / folder).is_dir():
-        return []
-    return sorted(f"{folder}/{each.name}" for each in (run_dir / folder).iterdir() if pattern.fullmatch(each.name))
+def _listed(run_dir: Path, folder: str) -> list[str]:
+    with os.scandir(run_dir / folder) as entries:
+        return sorted(f"{folder}/{entry.name}" for entry in entries)
+
+
+def _is_ours(folder: str, name: str) -> bool:
+    return _FOLDERS[folder][0].fullmatch(name, len(folder) + 1) is not None
 
 
 def all_names(run_dir: Path) -> Iterator[str]:
-    """Yield all files that belong into the log."""
+    """Yield all files of a run folder that belong into the log."""
     for folder in _FOLDERS:
-        yield from names(run_dir, folder)
+        if (run_dir / folder).is_dir():
+            yield from (name for name in _listed(run_dir, folder) if _is_ours(folder, name))

@@ -232,11 +232,16 @@ class EvidenceSink(Sink):
         self._deleting = {name for name in self._deleting if (self._config.run_dir / name).exists()}
 
     def _sign(self) -> None:
-        key_path = self._config.evidence_key_path
+        key_path, heads = self._config.evidence_key_path, self._config.evidence_path / HEADS
         if make_key(key_path):
-            log.info("key of the evidence log made", file=str(key_path))
+            if heads.exists():
+                log.warning(
+                    "key of the evidence log was missing: heads have another one from now on", file=str(key_path)
+                )
+            else:
+                log.info("key of the evidence log made", file=str(key_path))
         head = sign_head(self._opened.size, self._opened.root(), time.time_ns(), load_key(key_path))
-        append_head(self._config.evidence_path / HEADS, head)
+        append_head(heads, head)
         self._signed_s = time.monotonic()
         self._signed_size = head.tree_size
         self._metrics.signed.set(head.time_utc_ns / 1e9)

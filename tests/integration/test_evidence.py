@@ -1,4 +1,4 @@
-"""The real program: its evidence log is signed, and whole after a kill; an alert's evidence is exported and verified."""
+"""The real program: its evidence log is whole after a kill; an alert's evidence is exported and verified."""
 
 import os
 import signal
