@@ -28,6 +28,12 @@ def verify(
             "--key", metavar="KEY", help="Public key that must have signed: a file or 64 digits; may be repeated."
         ),
     ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(
+            "--heads", metavar="FILE", help="A copy of the run folder's `heads.jsonl` that was kept elsewhere."
+        ),
+    ] = None,
 ) -> None:
     """Verify the evidence log, and the files and events that it names. Exit code 1: something does not fit."""
     from pipeline.config.file import load
@@ -39,10 +45,10 @@ def verify(
     if is_package(what):
         report = verify_package(what, keys)
     elif what.is_dir():
-        report = verify_run(what, what / "store.sqlite", keys)
+        report = verify_run(what, what / "store.sqlite", keys, heads)
     else:
         config = load(what)
-        report = verify_run(config.run_dir, config.store_path, keys)
+        report = verify_run(config.run_dir, config.store_path, keys, heads)
     print("\n".join(report.lines()))
     raise typer.Exit(1 if report.findings else 0)
 

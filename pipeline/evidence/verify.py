@@ -23,21 +23,29 @@ from pipeline.store.payloads import PayloadReader
 UNLOGGED_NS = 120_000_000_000  # a file that is that much older than the newest head should have been in the log
 
 
-def verify_run(run_dir: Path, store: Path, keys: Collection[str] = ()) -> Report:
+def verify_run(run_dir: Path, store: Path, keys: Collection[str] = (), copy: Path | None = None) -> Report:
     """Verify a run folder.
 
     Args:
         run_dir: the folder.
         store: its store; a missing one is remarked.
         keys: public keys, one of which must have signed each head; none: any.
+        copy: of `heads.jsonl`, as it was at an earlier time.
 
     Raises:
-        EvidenceError: there is no log, or it cannot be read.
+        EvidenceError: there is no log, or it or the copy cannot be read.
     """
     report = Report()
     folder = run_dir / FOLDER
     try:
-        heads = _heads(folder / HEADS, report, keys)
+        heads = _heads(folder / HEADS, HEADS, report, keys) if (folder / HEADS).exists() else []
+        if not heads:
+            report.findings.append(f"{HEADS}: holds no head: the log is not signed")
+        if copy is not None:
+            heads += _removed(_heads(copy, str(copy), report, keys), heads, report)
+        report.heads = len(heads)
+        report.signed_utc_ns = max((head.time_utc_ns for head in heads), default=0)
+        report.keys = tuple(dict.fromkeys(head.key for head in heads))
         log = _Log(folder / LOG, heads, report)
         _compare_files(run_dir, log, report)
         _compare_events(store, log, report)
@@ -46,27 +54,26 @@ def verify_run(run_dir: Path, store: Path, keys: Collection[str] = ()) -> Report
     return report
 
 
-def _heads(path: Path, report: Report, keys: Collection[str]) -> list[Head]:
+def _heads(path: Path, name: str, report: Report, keys: Collection[str]) -> list[Head]:
     """Return the heads whose signatures are right; they may still not fit the log."""
     heads = list[Head]()
-    if not path.exists():
-        report.findings.append(f"{HEADS}: is missing; the log is not signed")
-        return heads
     for number, head in enumerate(read_heads(path), start=1):
         if head is None or not head.is_signed:
-            report.findings.append(f"{HEADS}, line {number}: was changed: its signature does not fit")
+            report.findings.append(f"{name}, line {number}: was changed: its signature does not fit")
         elif keys and head.key not in keys:
-            report.findings.append(f"{HEADS}, line {number}: is signed by another key, {head.key}")
+            report.findings.append(f"{name}, line {number}: is signed by another key, {head.key}")
         else:
-            if heads and (head.tree_size, head.time_utc_ns) < (heads[-1].tree_size, heads[-1].time_utc_ns):
-                report.findings.append(f"{HEADS}, line {number}: is older than the head before")
+            if heads and head.tree_size < heads[-1].tree_size:
+                report.findings.append(f"{name}, line {number}: is of a shorter log than the head before")
             heads.append(head)
-    report.heads = len(heads)
-    report.signed_utc_ns = max((head.time_utc_ns for head in heads), default=0)
-    report.keys = tuple(dict.fromkeys(head.key for head in heads))
-    if not heads:
-        report.findings.append(f"{HEADS}: holds no head")
     return heads
+
+
+def _removed(copied: list[Head], heads: list[Head], report: Report) -> list[Head]:
+    """Return the heads that only the copy has."""
+    removed = [head for head in copied if head not in heads]
+    report.findings += [f"{HEADS}: the head of {utc(head.time_utc_ns)} was removed" for head in removed]
+    return removed
 
 
 class _Log:

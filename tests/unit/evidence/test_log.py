@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.events import event, until
-from support.evidence import Run, alert, lines
+from support.evidence import Run, alert, lines, site
 
 from pipeline.evidence.heads import Head
 from pipeline.evidence.leaves import DeletedFilesLeaf, EventLeaf, FileLeaf, ProgramLeaf, decode_leaf
@@ -145,6 +145,22 @@ def test_a_log_that_was_cut_off(filled: Run) -> None:
     assert finding.startswith(f"log.jsonl: was cut off: has {len(kept)} leaves, and had {len(kept) + 3} on ")
 
 
+def test_a_log_that_was_cut_off_with_its_heads(filled: Run, tmp_path: Path) -> None:
+    """What is left fits; a copy of the heads shows that there was more."""
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(heads_of(filled).read_bytes())
+    first, *rest = lines(heads_of(filled))
+    size = msgspec.json.decode(first, type=Head).tree_size
+    log_of(filled).write_bytes(b"".join(line + b"\n" for line in lines(log_of(filled))[:size]))
+    heads_of(filled).write_bytes(first + b"\n")
+    assert not [finding for finding in filled.verify().findings if "jsonl" in finding]
+    findings = verify_run(filled.config.run_dir, filled.config.store_path, (), copy).findings
+    assert len(
+        [finding for finding in findings if finding.endswith("was removed") and "the head of" in finding]
+    ) == len(rest)
+    assert any(finding.startswith(f"log.jsonl: was cut off: has {size} leaves") for finding in findings)
+
+
 def test_a_log_made_anew_by_somebody_without_the_key(filled: Run) -> None:
     """Every line fits the next one; the signed root does not."""
     drafts = [decode_leaf(line) for line in lines(log_of(filled))]
@@ -162,7 +178,7 @@ def test_a_changed_head(filled: Run) -> None:
     change(heads_of(filled), 0, lambda line: line.replace(b'"tree_size":', b'"tree_size":1'))
     assert "heads.jsonl, line 1: was changed: its signature does not fit" in filled.verify().findings
     heads_of(filled).unlink()
-    assert "heads.jsonl: is missing; the log is not signed" in filled.verify().findings
+    assert "heads.jsonl: holds no head: the log is not signed" in filled.verify().findings
 
 
 def test_a_head_signed_by_another_key(filled: Run, tmp_path: Path) -> None:
@@ -225,6 +241,22 @@ def test_files_that_retention_deletes(run: Run) -> None:
     assert [leaf.files for leaf in deleted if isinstance(leaf, DeletedFilesLeaf)] == [names[:2]]
     (run.config.run_dir / names[2]).unlink()
     assert run.verify().findings == [f"{names[2]}: was removed"]
+
+
+# Configuration
+
+
+def test_a_new_configuration_of_the_running_program(run: Run, tmp_path: Path) -> None:
+    run.delivered()
+    until(lambda: log_of(run).exists() and b"started" in log_of(run).read_bytes())
+    run.sink.watch(site(tmp_path / "run", retention={"days": 3}))
+    until(lambda: b"reconfigured" in log_of(run).read_bytes())
+    run.stop()
+    programs = [leaf for leaf in map(decode_leaf, lines(log_of(run))) if isinstance(leaf, ProgramLeaf)]
+    assert [leaf.state for leaf in programs] == ["started", "reconfigured", "stopped"]
+    assert programs[0].program.configuration_sha256 != programs[1].program.configuration_sha256
+    assert len(list((run.config.evidence_path / "configurations").iterdir())) == 2
+    assert not run.verify().findings and not run.verify().remarks
 
 
 # Failure
