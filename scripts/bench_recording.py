@@ -22,7 +22,7 @@ from pipeline.capture.clip_file import ClipFile
 from pipeline.capture.clip_recorder import DETECTION_DELAY_S, MB
 from pipeline.capture.packet_ring import PacketRing
 from pipeline.capture.packet_tap import PacketTap
-from pipeline.config.models import RecordingConfig
+from pipeline.config.storage import RecordingConfig
 from pipeline.store.clips import ClipRecord
 
 SIZE_PX = (1920, 1080)

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import camera, models, sink, sinks, tactical
+from pipeline.config import camera, models, sink, sinks, storage, tactical
 from pipeline.config.models import Config
 
-MODULES = (camera, sink, sinks, tactical, models)
+MODULES = (camera, sink, sinks, tactical, storage, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]

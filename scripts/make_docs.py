@@ -42,17 +42,25 @@ def command_line() -> str:
     """Return a section per command."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    commands = {name: command for name, command in group.commands.items() if isinstance(command, TyperCommand)}
-    return "\n\n".join(part for name, command in commands.items() for part in command_section(name, command))
+    return "\n\n".join(part for name, command in commands("dasnet", group) for part in command_section(name, command))
+
+
+def commands(prefix: str, group: TyperGroup) -> Iterator[tuple[str, TyperCommand]]:
+    """Yield the commands of a group and of the groups in it, each with the words that call it."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(f"{prefix} {name}", command)
+        elif isinstance(command, TyperCommand):
+            yield f"{prefix} {name}", command
 
 
 def command_section(name: str, command: TyperCommand) -> Iterator[str]:
     """Yield heading, purpose, usage, example and options of one command."""
     arguments = [shown_name(parameter) for parameter in command.params if isinstance(parameter, TyperArgument)]
     options = [parameter for parameter in command.params if isinstance(parameter, TyperOption)]
-    yield f"## dasnet {name}"
+    yield f"## {name}"
     yield (command.help or "").strip()
-    yield code(" ".join(["dasnet", name, *arguments, *(["[OPTIONS]"] if options else [])]))
+    yield code(" ".join([name, *arguments, *(["[OPTIONS]"] if options else [])]))
     if command.epilog:
         yield command.epilog
     rows = [parameter_row(parameter) for parameter in command.params if isinstance(parameter, PARAMETERS)]

@@ -31,7 +31,8 @@ from pipeline.capture.clip_recovery import recover
 from pipeline.capture.packet_ring import PacketRing, TimedPacket
 from pipeline.capture.source import CodedStream
 from pipeline.config.camera import Camera
-from pipeline.config.models import Config, RecordingConfig
+from pipeline.config.models import Config
+from pipeline.config.storage import RecordingConfig
 from pipeline.errors import WireError
 from pipeline.store.clips import ClipRecord
 from pipeline.store.metrics import ClipMetrics

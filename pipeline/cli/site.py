@@ -202,18 +202,30 @@ def password(
 @app.command(epilog="Example: `dasnet keys keys edge1 edge2`")
 def keys(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the keys; created if needed.")],
-    hosts: Annotated[list[str], typer.Argument(metavar="HOST...", help="Edge hosts, as in the key `host` of cameras.")],
+    hosts: Annotated[
+        list[str] | None, typer.Argument(metavar="[HOST...]", help="Edge hosts, as in the key `host` of cameras.")
+    ] = None,
 ) -> None:
-    """Generate the CURVE keys of the inference host and its edge hosts; existing keys are kept."""
+    """Generate the key that signs evidence, and the CURVE keys of hosts; existing keys are kept.
+
+    Prints the public key of evidence; `dasnet keys` with the run folder shows the one that was made there.
+    """
+    from pipeline.evidence.signing import NAME, PUBLIC_SUFFIX, SECRET_SUFFIX, load_key, make_key, public_hex
     from pipeline.transport.keys import SERVER, make_keys
 
-    made = make_keys(folder, hosts)
+    evidence = folder / f"{NAME}{SECRET_SUFFIX}"
+    made = [evidence] if make_key(evidence) else []
+    made += make_keys(folder, hosts) if hosts else []
     for path in made:
         print(f"{path}: written")
-    print(
-        f"the inference host needs {folder}/{SERVER}.key_secret and {folder}/hosts/*.key; "
-        f"each edge host {folder}/{SERVER}.key and its own {folder}/hosts/NAME.key_secret"
-    )
+    public = evidence.with_suffix(PUBLIC_SUFFIX)
+    print(f"{public}: {public_hex(load_key(evidence).public_key())}")
+    print(f"evidence.key: {evidence} lets this site sign with it; keep {public.name} where nobody can change it")
+    if hosts:
+        print(
+            f"the inference host needs {folder}/{SERVER}.key_secret and {folder}/hosts/*.key; "
+            f"each edge host {folder}/{SERVER}.key and its own {folder}/hosts/NAME.key_secret"
+        )
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pydantic import Field, IPvAnyNetwork, PrivateAttr, ValidationInfo, field_va
 from pipeline.config.camera import Camera
 from pipeline.config.section import Section, SitePath, WorkingPath
 from pipeline.config.sinks import JsonlSinkConfig, SinkConfig
+from pipeline.config.storage import EvidenceConfig, RecordingConfig, RetentionConfig, StoreConfig
 from pipeline.errors import ConfigError
 from pipeline.redaction import Redactor, secrets_of
 
@@ -41,47 +42,6 @@ class Objective(Section):
 
     capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
     """Time from the reception of a frame to its tracks, in milliseconds."""
-
-
-class StoreConfig(Section):
-    """The SQLite database of events, tracks and alerts."""
-
-    path: SitePath | None = None
-    """The database file; default: `store.sqlite` in the run folder."""
-
-
-class RetentionConfig(Section):
-    """Automatic deletion: snapshots and clips first, then old events, tracks and closed alerts; never open alerts."""
-
-    days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
-    """Maximum age in days."""
-    max_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
-    """Maximum total size of snapshots, clips, store and `events.jsonl`, in GB."""
-    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Disk space to keep free, in GB; default: 2, or a tenth of the disk where it is smaller than 20 GB."""
-
-
-class RecordingConfig(Section):
-    """Clips of alerts, from each camera's own packets, in the run folder's `clips`; see [Recording](recording.md)."""
-
-    enabled: bool = True
-    """Keep the newest packets of each camera in memory, and write a clip of each alert."""
-    pre_s: Annotated[float, Field(ge=0, le=300)] = 5.0
-    """Time before the first detection of an alert's track, in seconds; the clip starts at a keyframe before it."""
-    post_s: Annotated[float, Field(ge=0, le=300)] = 5.0
-    """Time after the end of an alert, in seconds."""
-    max_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
-    """Maximum length of a clip, from `pre_s` before the first detection on, in seconds; must exceed `pre_s`."""
-    ring_mb: Annotated[float, Field(ge=1, le=4096)] = 32.0
-    """Maximum memory per camera, in MB."""
-
-    @field_validator("max_s")
-    @classmethod
-    def _reaches_the_first_detection(cls, max_s: float, info: ValidationInfo) -> float:
-        pre_s = info.data.get("pre_s", 0.0)
-        if max_s <= pre_s:
-            raise ValueError(f"must be greater than recording.pre_s ({pre_s:g})")
-        return max_s
 
 
 class Address(Section):
@@ -175,6 +135,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
     recording: RecordingConfig = RecordingConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     metrics: Address = Address(port=9464)
     """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
@@ -262,6 +223,16 @@ class Config(Section):
     def clips_path(self) -> Path:
         """Folder of the alerts' clips."""
         return self.run_dir / "clips"
+
+    @property
+    def evidence_path(self) -> Path:
+        """Folder of the evidence log."""
+        return self.run_dir / "evidence"
+
+    @property
+    def evidence_key_path(self) -> Path:
+        """File of the secret key that signs the evidence log."""
+        return self.evidence.key or self.run_dir / "evidence.key_secret"
 
     def is_recorded(self, camera: Camera) -> bool:
         """Return whether alerts of a camera have clips; those of edge hosts have none yet."""

@@ -167,9 +167,11 @@ class Delivery(threading.Thread):
             return _OpenSink(self._store_path, generation, reader, writer, row, opened.pop_all())
 
     def _fail(self, error: Exception) -> None:
-        self.error, self.is_failing = redact(f"{type(error).__name__}: {error}"), True
+        reason = redact(f"{type(error).__name__}: {error}")
+        say = log.debug if reason == self.error else log.warning
+        self.error, self.is_failing = reason, True
         self._metrics.failures.labels(self.sink.label).inc()
-        log.warning("sink failed", sink=self.sink.name, error=self.error, retry_s=round(self._wait_s, 1))
+        say("sink failed", sink=self.sink.name, error=reason, retry_s=round(self._wait_s, 1))
         self._close()
 
     def _wait_for_store(self, error: StoreError) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.sinks.filters import event_filter
 from pipeline.sinks.sink import Sink, SinkError
+from pipeline.store.folders import sync_folder
 from pipeline.types import Event
 
 CHUNK_BYTES = 64 << 10
@@ -45,7 +46,7 @@ class JsonlSink(Sink):
             is_new = not self._path.exists()
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             if is_new:
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
             return self._last_id() or self._last_rotated_id()
         except OSError as error:
             raise SinkError(f"{self._path}: {error.strerror}") from error
@@ -134,12 +135,3 @@ def _line_start(descriptor: int, end: int) -> int:
 
 def _read(descriptor: int, start: int, end: int) -> bytes:
     return os.pread(descriptor, end - start, start)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder: otherwise a power cut could lose the new file's name, and its events."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -43,6 +43,7 @@ class Alert(msgspec.Struct, frozen=True):
     verdict: Verdict | None
     note: str | None
     reviewed_utc_ns: int | None
+    pinned_utc_ns: int | None  # retention does not delete it
     dismissed_utc_ns: int | None  # where the verdict is not a uav
     dismissed_as: Verdict | None
     tracks: list[AlertTrack]  # in the order of their beginning

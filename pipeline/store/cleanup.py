@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -44,22 +45,43 @@ MAX_ROWS = 20_000  # per run
 VACUUM_PAGES = 500  # per statement
 NEVER_DELIVERED = 2**62
 STOP_S = 1.0
-SNAPSHOT = ".jpg"
+SNAPSHOT, SIDECAR = ".jpg", ".json"  # endings of names
+
+
+class DeletionLog(Protocol):
+    """Is told of what retention is about to delete, and never fails."""
+
+    def deleting(self, names: Sequence[str]) -> None:
+        """Take the names of files, relative to the run folder."""
+
+    def deleting_events(self, before_ns: int) -> None:
+        """Take the time (UTC) before which events are deleted."""
 
 
 class Retention:
-    """Run retention in a thread from entry to exit.  `sinks`: names of the sinks whose undelivered events are kept."""
+    """Run retention in a thread from entry to exit.
 
-    def __init__(self, config: Config, metrics: StoreMetrics, sinks: Sequence[str]) -> None:
+    Args:
+        config: of the site.
+        metrics: of the store.
+        sinks: names of the sinks whose undelivered events are kept.
+        deletions: told of all that is deleted.
+    """
+
+    def __init__(
+        self, config: Config, metrics: StoreMetrics, sinks: Sequence[str], deletions: DeletionLog | None = None
+    ) -> None:
         limits = config.retention
         free_bytes = None if limits.min_free_gb is None else round(limits.min_free_gb * GB)
         self._limits = Limits(limits.days, round(limits.max_gb * GB), free_bytes)
         self._store_path = config.store_path
         self._snapshots = config.snapshots_path
         self._clips = config.clips_path
+        self._sidecars = config.evidence_path
         self._run_dir = config.run_dir
         self._metrics = metrics
         self._sinks = sinks
+        self._deletions = deletions
         self._deleted_names: list[str] = []  # snapshots that alerts still refer to
         self._last_error = ""
         self._stop = threading.Event()
@@ -124,11 +146,12 @@ class Retention:
     def _inventory(self, connection: sqlite3.Connection, now_ns: int) -> Inventory:
         """Return what may be deleted, without rows: counting them is slower."""
         kept, closed, ended = set[str](), set[str](), set[str]()  # names of snapshots, and ids of alerts
-        for alert, snapshot, is_open, is_active in connection.execute(SNAPSHOTS):
+        for alert, snapshot, is_open, keeps_clip in connection.execute(SNAPSHOTS):
             (kept if is_open else closed).update((snapshot or "", alert))
-            if is_open and not is_active:
+            if is_open and not keeps_clip:
                 ended.add(alert)
-        files = sorted([*_snapshots(self._snapshots), *_clips(self._clips)], key=lambda file: file.time_ns)
+        files = [*_named(self._snapshots, SNAPSHOT), *_clips(self._clips), *_named(self._sidecars, SIDECAR)]
+        files.sort(key=lambda file: file.time_ns)
         deletable = [
             file
             for file in files
@@ -149,18 +172,26 @@ class Retention:
 
     def _delete_files(self, chosen: DeletionPlan) -> int:
         freed_bytes = 0
+        paths = {file: self._paths(file) for file in chosen.files}
+        if self._deletions is not None:
+            every = (path for own in paths.values() for path in own)
+            self._deletions.deleting([path.relative_to(self._run_dir).as_posix() for path in every])
         for file in chosen.files:
             if self._stop.is_set():
                 break
+            for path in paths[file]:
+                path.unlink(missing_ok=True)
             if file.name.endswith(SNAPSHOT):
-                (self._snapshots / file.name).unlink(missing_ok=True)
                 self._deleted_names.append(file.name)
-            else:
-                for path in self._clips.glob(f"{file.name}.*"):
-                    path.unlink(missing_ok=True)
             freed_bytes += file.size_bytes
             self._metrics.deleted_bytes.inc(file.size_bytes)
         return freed_bytes
+
+    def _paths(self, file: StoredFile) -> list[Path]:
+        for suffix, folder in ((SNAPSHOT, self._snapshots), (SIDECAR, self._sidecars)):
+            if file.name.endswith(suffix):
+                return [folder / file.name]
+        return list(self._clips.glob(f"{file.name}.*"))
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
         while self._deleted_names:
@@ -179,6 +210,8 @@ class Retention:
                 deleted += count
         limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
         rows = [row for (row,) in connection.execute(DELETABLE_EVENTS, limits)]
+        if rows and self._deletions is not None:
+            self._deletions.deleting_events(chosen.before_ns)
         while rows and not self._stop.is_set():
             batch, rows = rows[:BATCH_ROWS], rows[BATCH_ROWS:]
             with transaction(connection, self._store_path):
@@ -212,9 +245,9 @@ def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:
     return [Rows(end_ns, round(count * row_bytes)) for end_ns, count in sorted(counts.items())]
 
 
-def _snapshots(folder: Path) -> Iterator[StoredFile]:
+def _named(folder: Path, suffix: str) -> Iterator[StoredFile]:
     for name, about in _files(folder):
-        if name.endswith(SNAPSHOT):
+        if name.endswith(suffix):
             yield StoredFile(name, about.st_blocks * 512, about.st_mtime_ns)
 
 

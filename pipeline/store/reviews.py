@@ -26,6 +26,7 @@ SELECT alerts.id, alerts.camera, acknowledged_utc_ns, verdict, note, tracks.payl
 FROM alerts LEFT JOIN tracks ON tracks.ulid = alerts.track WHERE
 """
 _ACKNOWLEDGE = "UPDATE alerts SET acknowledged_utc_ns = ? WHERE id = ?"
+_PIN = "UPDATE alerts SET pinned_utc_ns = ? WHERE id = ?"
 _REVIEW = "UPDATE alerts SET verdict = ?, note = ?, reviewed_utc_ns = ? WHERE id = ?"
 
 
@@ -94,6 +95,19 @@ def reopen(path: Path, alert: str, time_utc_ns: int) -> list[Event] | None:
         connection.execute(_REVIEW, (None, None, None, alert))
         connection.execute(_ACKNOWLEDGE, (None, alert))
         return [_insert(connection, state.event(EventKind.ALERT_REOPENED, time_utc_ns))]
+
+
+def pin(path: Path, alert: str, time_utc_ns: int | None) -> bool:
+    """Pin an alert, so that retention keeps all of it, or with None unpin it.
+
+    Returns:
+        False where there is no such alert.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    with _writing(path) as connection:
+        return bool(connection.execute(_PIN, (time_utc_ns, alert)).rowcount)
 
 
 def _acknowledge(connection: sqlite3.Connection, state: _State, time_utc_ns: int) -> list[Event]:

@@ -49,10 +49,11 @@ SELECT camera, highest_severity, count(*), min(coalesce(escalated_utc_ns, opened
 WHERE acknowledged_utc_ns IS NULL GROUP BY camera, highest_severity
 """
 
-# Retention.  An alert is open while it is active or not acknowledged.
-_OPEN = "(alerts.state = 'active' OR alerts.acknowledged_utc_ns IS NULL)"
+# Retention.  An alert is open while it is active, not acknowledged, or pinned.
+_KEEPS_CLIP = "(alerts.state = 'active' OR alerts.pinned_utc_ns IS NOT NULL)"
+_OPEN = f"({_KEEPS_CLIP} OR alerts.acknowledged_utc_ns IS NULL)"
 _MINUTE_NS = 60_000_000_000
-SNAPSHOTS = f"SELECT id, snapshot, {_OPEN}, state = 'active' FROM alerts"
+SNAPSHOTS = f"SELECT id, snapshot, {_OPEN}, {_KEEPS_CLIP} FROM alerts"
 EVENTS_BY_MINUTE = f"""
 SELECT (time_utc_ns / {_MINUTE_NS} + 1) * {_MINUTE_NS}, count(*) FROM events WHERE row <= ?
 AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = events.alert AND {_OPEN}) GROUP BY 1

@@ -1,6 +1,6 @@
 """The store's tables, and how those of older versions become them."""
 
-VERSION = 4
+VERSION = 5
 
 # AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
 # row numbers.
@@ -36,6 +36,7 @@ CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
 CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
 CREATE INDEX alerts_unacknowledged ON alerts (camera) WHERE acknowledged_utc_ns IS NULL;
 """
+_PINS = "ALTER TABLE alerts ADD COLUMN pinned_utc_ns INTEGER;\n"
 TABLES = f"""
 CREATE TABLE events (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -65,6 +66,7 @@ CREATE TABLE tracks (
 CREATE INDEX tracks_by_time ON tracks (last_seen_utc_ns);
 CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
 {_ALERTS}
+{_PINS}
 {_INDICES}
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
 """
@@ -94,4 +96,5 @@ UPDATE tracks SET alert = (SELECT id FROM tracked WHERE tracked.track = tracks.u
 DROP TABLE tracked;
 {_INDICES}
 """,
+    4: _PINS,
 }

@@ -10,6 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from pipeline.evidence.metrics import EvidenceMetrics
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, UNREQUESTED, ClipMetrics, StoreMetrics, clips_lost
 from pipeline.telemetry.alert_metrics import AlertMetrics
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
@@ -186,6 +187,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.clips_lost = clips_lost(self.registry)
         self.sinks = SinkMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
+        self.evidence = EvidenceMetrics(self.registry)
         self._cameras: frozenset[str] = frozenset()
         self.watch(frozenset(cameras))
         for stage in STAGES:

@@ -22,6 +22,7 @@ from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.sinks.configured import configured_sinks
+from pipeline.sinks.evidence import EvidenceSink
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
@@ -30,7 +31,7 @@ from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_
 from pipeline.tracking.camera_settings import orientations_of, policies_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
-from pipeline.tracking.stage import TrackStage
+from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.transport import live
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.payloads import detections_of
@@ -47,7 +48,8 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     thresholds, sha256 = read_thresholds(checkpoint), checkpoint_sha256(checkpoint)
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
     # The outbox waits until the writer has opened the store, which may be missing, damaged or of an older version.
-    sinks = configured_sinks(config)
+    evidence = EvidenceSink(config, sha256, metrics.evidence)
+    sinks = [*configured_sinks(config), evidence]
     outbox = Outbox(config.store_path, sinks, store_is_open=False, metrics=metrics.sinks)
     writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
@@ -55,15 +57,16 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         finish_startup(stop)
         with (
             HeartbeatSender(Endpoints().heartbeat, metrics, served, run=control.run),
-            Retention(config, metrics.store, [sink.name for sink in sinks]),
+            Retention(config, metrics.store, [sink.name for sink in sinks], evidence),
         ):
             try:
-                _TrackWorker(control, thresholds, sha256, writer, snapshots, metrics, stop).run()
+                _TrackWorker(control, thresholds, sha256, writer, snapshots, evidence, metrics, stop).run()
             finally:
                 snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
                 writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
     finally:
         outbox.stop(TRACKING_DRAIN_TIMEOUTS_S["outbox"])
+        evidence.finish(TRACKING_DRAIN_TIMEOUTS_S["evidence"])
 
 
 class _TrackWorker:
@@ -74,6 +77,7 @@ class _TrackWorker:
         sha256: str,
         writer: StoreWriter,
         snapshots: SnapshotWriter,
+        evidence: EvidenceSink,
         metrics: TrackingMetrics,
         stop: threading.Event,
     ) -> None:
@@ -84,6 +88,7 @@ class _TrackWorker:
         self._stage = TrackStage(thresholds, policies, orientations_of(config))
         self._writer = writer
         self._snapshots = snapshots
+        self._evidence = evidence
         self._metrics = metrics
         self._rejects = RejectLog("results", metrics.refused)
         self._cameras = frozenset(camera.id for camera in config.cameras)
@@ -126,6 +131,7 @@ class _TrackWorker:
             self._close(name)
         self._metrics.watch(cameras)
         self._clips.watch(config)
+        self._evidence.watch(config)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
         if self._edge_hosts is not None:
@@ -182,17 +188,18 @@ class _TrackWorker:
         self._metrics.tracked(ref, stamps, started_ns, started_ns + outcome.track_ns)
         self._metrics.stage("alert", outcome.alert_ns)
         if not jpeg:
-            self._store(outcome.tracks, outcome.events, ref.camera)
+            self._store(outcome, outcome.events)
             return
         self._live.send_multipart(live.encode(_live_frame(detections, outcome.tracks), jpeg), flags=zmq.DONTWAIT)
         events = with_snapshot_names(outcome.events)
-        self._store(outcome.tracks, events, ref.camera)
+        self._store(outcome, events)
         for snapshot in snapshots_of(events, jpeg, detections):
             self._snapshots.write(snapshot)
 
-    def _store(self, tracks: Sequence[Track], events: Sequence[Event], camera: str) -> None:
-        self._writer.update_tracks(track for track in tracks if track.state is not TrackState.TENTATIVE)
-        self._metrics.track_count(camera, tracks)
+    def _store(self, outcome: Outcome, events: Sequence[Event]) -> None:
+        self._evidence.track(outcome.ref, outcome.tracks, events)
+        self._writer.update_tracks(track for track in outcome.tracks if track.state is not TrackState.TENTATIVE)
+        self._metrics.track_count(outcome.ref.camera, outcome.tracks)
         self._append(events)
 
     def _append(self, events: Sequence[Event]) -> None:
@@ -206,7 +213,8 @@ class _TrackWorker:
         self._last_result_s.pop(camera, None)
         outcome = self._stage.close(camera)
         if outcome is not None:
-            self._store(outcome.tracks, outcome.events, camera)
+            self._store(outcome, outcome.events)
+        self._evidence.close_camera(camera)
         self._metrics.track_count(camera, [])
 
     def _camera_state(self, state: CameraState) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pipeline.capture.clip_recorder import ClipRecorder
 from pipeline.capture.packet_ring import PacketRing
 from pipeline.capture.source import CodedStream
-from pipeline.config.models import RecordingConfig
+from pipeline.config.storage import RecordingConfig
 from pipeline.store.metrics import ClipMetrics
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import connected

@@ -13,7 +13,7 @@ from pipeline.capture.clip_recorder import MAX_CLIPS
 from pipeline.capture.clip_recovery import complete_bytes, recover
 from pipeline.capture.packet_ring import PacketRing
 from pipeline.capture.source import CodedStream
-from pipeline.config.models import RecordingConfig
+from pipeline.config.storage import RecordingConfig
 from pipeline.store.clips import partial, record_path, video_path
 
 __all__ = ["recorder"]  # a fixture

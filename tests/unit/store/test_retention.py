@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from support.disks import fill, needs_mount, small_disk
 from support.events import CONFIRMED, ENDED, LOST, OPENED, event, gone, kinds, raised, track
 
 from pipeline.config.file import load
-from pipeline.config.models import Config, RecordingConfig
+from pipeline.config.models import Config
+from pipeline.config.storage import RecordingConfig
 from pipeline.diagnostics.doctor import describe
 from pipeline.sinks.outbox import Outbox
+from pipeline.store import reviews
 from pipeline.store.cleanup import Retention
 from pipeline.store.daily_cost import describe_cost
 from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredFile, plan
@@ -368,3 +370,53 @@ def test_check_prints_retention_and_daily_disk_space(tmp_path: Path) -> None:
     assert "storage: about 505.4 MB per day" in text
     assert "recording: a clip of each alert, from 5 s before to 5 s after it, at most 120 s; up to 32 MB" in text
     assert not (tmp_path / "run").exists()
+
+
+class Deletions:
+    """Keeps what retention says, and that the files were still there."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.names: set[str] = set()
+        self.before_ns = 0
+
+    def deleting(self, names: Sequence[str]) -> None:
+        assert all((self.run_dir / name).exists() for name in names)
+        self.names.update(names)
+
+    def deleting_events(self, before_ns: int) -> None:
+        self.before_ns = before_ns
+
+
+def add_evidence(filled: Filled, alert_id: str) -> set[str]:
+    """The other files of an alert; return the names of all."""
+    names = {f"clips/{alert_id}.mp4", f"clips/{alert_id}.json", f"evidence/{alert_id}.json"}
+    for name in names:
+        (filled.run_dir / name).parent.mkdir(exist_ok=True)
+        (filled.run_dir / name).write_bytes(b"x")
+        os.utime(filled.run_dir / name, ns=(0, 0))
+    return names | {f"snapshots/{alert_id}.jpg"}
+
+
+def test_pinned_alerts_are_kept_with_all_their_files(filled: Filled) -> None:
+    pinned, old = filled.add(1, 40), filled.add(2, 40)
+    kept, deleted = (add_evidence(filled, each) for each in (pinned, old))
+    assert reviews.pin(filled.path, pinned, NOW_NS) and not reviews.pin(filled.path, "none", NOW_NS)
+    config, deletions = site(filled.run_dir, max_gb=1e-6), Deletions(filled.run_dir)
+    retention = Retention(config, filled.metrics.store, [], deletions)
+    assert retention.run_once(NOW_NS)
+    assert filled.left()[0] == {pinned} and deletions.names == deleted and deletions.before_ns > 0
+    assert all((filled.run_dir / name).exists() for name in kept)
+    assert not any((filled.run_dir / name).exists() for name in deleted)
+    assert reviews.pin(filled.path, pinned, None)
+    assert retention.run_once(NOW_NS)
+    assert not filled.left()[0] and deletions.names == deleted | kept
+
+
+def test_configurations_and_the_log_of_evidence_are_kept(filled: Filled) -> None:
+    for name in ("evidence/log.jsonl", "evidence/heads.jsonl", "evidence/configurations/0123456789abcdef.json"):
+        (filled.run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (filled.run_dir / name).write_bytes(b"x")
+        os.utime(filled.run_dir / name, ns=(0, 0))
+    filled.run(site(filled.run_dir, max_gb=1e-6))
+    assert len([path for path in (filled.run_dir / "evidence").rglob("*") if path.is_file()]) == 3

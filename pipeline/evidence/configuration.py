@@ -1,0 +1,43 @@
+"""The configuration that was in use, without secrets, as a file of its own that the log has the digest of."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pipeline.config.models import Config
+from pipeline.evidence.leaves import CONFIGURATIONS
+from pipeline.evidence.log import EvidenceError
+
+DIGITS = 16  # of the digest, in the file's name
+
+
+def configuration_json(config: Config) -> bytes:
+    """Return a configuration with its secrets replaced, the same at every start."""
+    redacted = config.redactor.every(config.model_dump(mode="json"))
+    return json.dumps(redacted, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def configuration_name(sha256: str) -> str:
+    """Return the name of a configuration's file in the run folder."""
+    return f"{CONFIGURATIONS}/{sha256[:DIGITS]}.json"
+
+
+def write_configuration(config: Config) -> str:
+    """Write the configuration unless it is there; return its digest.  Raise EvidenceError."""
+    data = configuration_json(config)
+    sha256 = hashlib.sha256(data).hexdigest()
+    write_once(config.run_dir / configuration_name(sha256), data)
+    return sha256
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Write a file, at once or not at all, unless it exists.  Raise EvidenceError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EvidenceError(f"{path}: {error.strerror}") from error
