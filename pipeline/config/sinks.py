@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from pipeline.config.section import Identifier, Section, SitePath
+from pipeline.config.section import Identifier, Names, Section, SitePath
 from pipeline.config.uri import NetworkAddress, network_address
 from pipeline.redaction import secrets_of, secrets_of_service
 from pipeline.types import EventKind, Severity
@@ -17,13 +17,6 @@ _SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
 Label = Literal["uav", "unknown", "bird", "airplane", "helicopter", "clutter"]  # of a track
-
-
-def _all_different(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]!r} stands twice; must be different names")
-    return names
 
 
 def _topic(text: str) -> str:
@@ -48,9 +41,6 @@ def _service(url: str) -> str:
     if not _SERVICE.fullmatch(url):
         raise ValueError("must be an address of Apprise, SERVICE://..., as in mailtos://USER:PASSWORD@HOST")
     return url
-
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
 
 
 class BaseSinkConfig(Section):

@@ -84,6 +84,8 @@ def _described(camera: Camera, folder: Path) -> str:
     height, width = newest.pixels.shape[:2]
     rates = [f"{rate:.1f} frames/s measured" for rate in _rate_fps(times_s) if source.live]
     rates.append(f"{declared_fps:g} declared" if declared_fps else "none declared")
+    beyond = camera.zones_beyond((width, height))
+    rates += [f"zones that reach beyond the frame: {', '.join(beyond)}"] if beyond else []
     return f"{codec}, {width}x{height}, {', '.join(rates)}, image {_saved(newest, folder / f'{camera.id}.png')}"
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+import structlog
 import zmq
 
 from model.description import read_thresholds
@@ -27,7 +28,7 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
-from pipeline.tracking.camera_settings import orientations_of, policies_of
+from pipeline.tracking.camera_settings import orientations_of, policies_of, rules_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.stage import TrackStage
@@ -81,18 +82,19 @@ class _TrackWorker:
         self._changes = control.changes
         self._sha256 = sha256
         policies = policies_of(config, calibrations_of(config, sha256))
-        self._stage = TrackStage(thresholds, policies, orientations_of(config))
+        self._stage = TrackStage(thresholds, policies, orientations_of(config), rules_of(config))
         self._writer = writer
         self._snapshots = snapshots
         self._metrics = metrics
         self._rejects = RejectLog("results", metrics.refused)
-        self._cameras = frozenset(camera.id for camera in config.cameras)
+        self._cameras = {camera.id: camera for camera in config.cameras}
         self._stop = stop
         self._last_result_s: dict[str, float] = {}  # by camera
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._clips = ClipRequests(config, metrics)
+        self._log = structlog.get_logger()
 
     def run(self) -> None:
         poller = zmq.Poller()
@@ -120,14 +122,15 @@ class _TrackWorker:
     def _watch(self, config: Config) -> None:
         """Apply the cameras of a new configuration; results of removed ones are tracked first, then closed."""
         self._receive_waiting()
-        cameras = frozenset(camera.id for camera in config.cameras)
-        removed, self._cameras = self._cameras - cameras, cameras
+        cameras = {camera.id: camera for camera in config.cameras}
+        removed, self._cameras = frozenset(self._cameras.keys() - cameras.keys()), cameras
         for name in removed:
             self._close(name)
-        self._metrics.watch(cameras)
+        self._metrics.watch(frozenset(cameras))
         self._clips.watch(config)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
+        self._stage.rules = rules_of(config)
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
 
@@ -174,6 +177,8 @@ class _TrackWorker:
         ref = detections.ref
         if self._stage.session(ref.camera) not in (None, ref.session):
             self._close(ref.camera)
+        if self._stage.session(ref.camera) is None:
+            self._check_zones(detections)
         if self._stage.classes(ref.camera) not in (None, detections.classes):
             raise WireError(f"classes of a result of {ref.camera!r} differ from those of its session")
         self._last_result_s[ref.camera] = time.monotonic()
@@ -189,6 +194,12 @@ class _TrackWorker:
         self._store(outcome.tracks, events, ref.camera)
         for snapshot in snapshots_of(events, jpeg, detections):
             self._snapshots.write(snapshot)
+
+    def _check_zones(self, detections: Detections) -> None:
+        """Warn of zones that reach beyond the frames of a session."""
+        camera, (width, height) = detections.ref.camera, detections.size_px
+        for zone in self._cameras[camera].zones_beyond((width, height)):
+            self._log.warning("zone reaches beyond the frame", camera=camera, zone=zone, frame=f"{width}x{height}")
 
     def _store(self, tracks: Sequence[Track], events: Sequence[Event], camera: str) -> None:
         self._writer.update_tracks(track for track in tracks if track.state is not TrackState.TENTATIVE)
