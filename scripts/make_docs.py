@@ -40,10 +40,17 @@ PARAMETERS = (TyperArgument, TyperOption)
 
 def command_line() -> str:
     """Return a section per command."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
-    commands = {name: command for name, command in group.commands.items() if isinstance(command, TyperCommand)}
-    return "\n\n".join(part for name, command in commands.items() for part in command_section(name, command))
+    commands = commands_of(typer.main.get_command(app))
+    return "\n\n".join(part for name, command in commands for part in command_section(name, command))
+
+
+def commands_of(command: object, name: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    """Yield the commands of a group, and of the groups in it, by name."""
+    if isinstance(command, TyperGroup):
+        for part, each in command.commands.items():
+            yield from commands_of(each, f"{name} {part}".strip())
+    elif isinstance(command, TyperCommand):
+        yield name, command
 
 
 def command_section(name: str, command: TyperCommand) -> Iterator[str]:
