@@ -1,4 +1,4 @@
-"""Commands over the rules of a site."""
+"""Commands over the rules of a site, and whether it is armed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +38,19 @@ def test_rules(
 
     start_utc_ns = parsed_time(start_time) if start_time else None
     raise typer.Exit(run_rules_test(config, paths, RulesTestOptions(camera, start_utc_ns, disarmed, json)))
+
+
+@app.command(epilog="Example: `dasnet arm site.yaml`")
+def arm(config: ConfigArgument) -> None:
+    """Arm a site: its rules with `needs_arming` apply, at once and after every restart, until it is disarmed."""
+    from pipeline.runtime.arming import set_armed_site
+
+    print(set_armed_site(config, armed=True))
+
+
+@app.command(epilog="Example: `dasnet disarm site.yaml`")
+def disarm(config: ConfigArgument) -> None:
+    """Disarm a site: its rules with `needs_arming` do not apply, until it is armed again."""
+    from pipeline.runtime.arming import set_armed_site
+
+    print(set_armed_site(config, armed=False))

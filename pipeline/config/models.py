@@ -231,6 +231,11 @@ class Config(Section):
         return merged
 
     @property
+    def has_arming(self) -> bool:
+        """Whether any rule applies only while the site is armed."""
+        return any(rule.needs_arming for rule in self.rules)
+
+    @property
     def store_path(self) -> Path:
         """File of the store."""
         return self.store.path or self.run_dir / "store.sqlite"

@@ -203,7 +203,7 @@ def request_reload(config_path: Path) -> list[str]:
     Raise ConfigError where it rejects the file, DasnetError where no program runs.
     """
     path = config_path.absolute()
-    run_dir, fault = _run_dir(path)
+    run_dir, _, fault = run_folder_of(path)
     not_running = fault or DasnetError(
         f"{run_dir}: no program runs in this folder; expected the run_dir of a running one, which cannot be changed by "
         "reload (if it is relative, run this command in the folder where the program was started)"
@@ -229,13 +229,14 @@ def request_reload(config_path: Path) -> list[str]:
     return reply.lines
 
 
-def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
-    """Return the run folder of a configuration, and what is wrong with the file where it is invalid.
+def run_folder_of(path: Path) -> tuple[Path, Config | None, ConfigError | None]:
+    """Return the run folder of a configuration file, and its content, or what is wrong with it.
 
     It may refer to secrets that only the running program has: that program must decide.
     """
     try:
-        return load(path).run_dir, None
+        config = load(path)
+        return config.run_dir, config, None
     except ConfigError as error:
         fault = ConfigError(one_line(error))
     try:
@@ -243,4 +244,4 @@ def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
         written = None
     run_dir = Path(written if isinstance(written, str) else Config.model_fields["run_dir"].default)
-    return run_dir.expanduser().absolute(), fault
+    return run_dir.expanduser().absolute(), None, fault

@@ -19,6 +19,7 @@ from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
 from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
+from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
@@ -94,6 +95,7 @@ class _TrackWorker:
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._clips = ClipRequests(config, metrics)
+        self._run_dir = config.run_dir
         self._log = structlog.get_logger()
 
     def run(self) -> None:
@@ -103,7 +105,9 @@ class _TrackWorker:
         while not self._stop.is_set():
             if self._edge_hosts is not None:
                 self._edge_hosts.bind()
-            for socket, _ in poller.poll(200):
+            ready = poller.poll(200)
+            self._follow_arming()
+            for socket, _ in ready:
                 self._receive(socket)
             for config in self._changes():
                 self._watch(config)
@@ -118,6 +122,12 @@ class _TrackWorker:
         self._clips.close()
         if self._edge_hosts is not None:
             self._edge_hosts.close()
+
+    def _follow_arming(self) -> None:
+        armed = is_armed(self._run_dir)
+        if armed != self._stage.armed:
+            self._log.warning("site armed" if armed else "site disarmed")
+        self._stage.armed = armed
 
     def _watch(self, config: Config) -> None:
         """Apply the cameras of a new configuration; results of removed ones are tracked first, then closed."""
