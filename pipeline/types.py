@@ -207,6 +207,7 @@ class EscalationReason(StrEnum):
 
     LABEL = "label"  # the label of its target rose, and its severity with it
     APPROACH = "approach"  # its target grew
+    RULE = "rule"  # a rule of a higher severity applies to its target
 
 
 class EventKind(StrEnum):
@@ -252,6 +253,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: EscalationReason | None = None
     verdict: Verdict | None = None
     note: str | None = None  # to the verdict
+    rule: str | None = None  # name of the rule that decided; None: the default
 
     @property
     def is_alert(self) -> bool:

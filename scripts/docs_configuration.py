@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import camera, models, sink, sinks, storage, tactical
+from pipeline.config import camera, models, rules, sink, sinks, storage, tactical
 from pipeline.config.models import Config
 
-MODULES = (camera, sink, sinks, tactical, storage, models)
+MODULES = (camera, rules, sink, sinks, tactical, storage, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]
@@ -76,10 +76,10 @@ def union(schema: Schema, key: str, item: Schema) -> Iterator[str]:
 
 
 def attribute_docstrings(source: str) -> dict[tuple[str, str], str]:
-    """Return the text below each attribute by class and name.  pydantic could read them too, at each start."""
+    """Return the text below each attribute by class and key.  pydantic could read them too, at each start."""
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     return {
-        (node.name, attribute.target.id): str(text.value.value)
+        (node.name, attribute.target.id.rstrip("_")): str(text.value.value)
         for node in classes
         for attribute, text in pairwise(node.body)
         if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name)
@@ -150,6 +150,6 @@ def bounds(entry: Schema) -> str:
 
 def shown(value: Any) -> str:
     """Return a default as YAML would have it; nothing where there is none."""
-    if value is None or value == []:
+    if value in (None, [], {}):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

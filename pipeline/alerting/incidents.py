@@ -1,14 +1,17 @@
-"""One alert: the tracks that one target left, its label, and when it rises, falls and ends.  Pure.
+"""One target: the tracks that it left, and its alert: when it opens, rises, falls and ends.  Pure.
 
-A track that begins where an earlier one of the alert ended or coasts, or beside a visible one, is a further piece of
+A track that begins where an earlier one of the incident ended or coasts, or beside a visible one, is a further piece of
 the same target.  D is a target's apparent size, sqrt(box width x height).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.types import UAV, UNKNOWN, EscalationReason, EventKind, Track, TrackState
+from pipeline.alerting.rules import DEFAULT, Rule, worst
+from pipeline.alerting.target import SEVERITIES, Approach, apparent_px, centre, rank
+from pipeline.geometry import Point
+from pipeline.types import EscalationReason, EventKind, Severity, Track, TrackState
 
 END_S = (
     4.0  # without a detection: the tracker bridges 1 s; trees, cloud edges and gain changes hide a target for 1 to 3
@@ -19,29 +22,6 @@ JOIN_D = 2.0  # ... and this many D, since a target turns, ...
 JOIN_D_S = 1.5  # ... and this many D for each second unseen; more would join what crosses the image in the meantime
 BESIDE_D = 1.0  # pieces that are visible at once touch each other: their centres are this many D apart at most
 SIZE_RATIO = 3.0  # largest ratio in D between two pieces, as between two detections in the tracker
-APPROACH_RATIO = 2.0  # growth that escalates: half the distance ...
-APPROACH_PX = 8.0  # ... and at least this much: a box of 4 px may double by one more pixel at each edge
-SIZE_S = 0.5  # time constant that smooths D, since masks flicker ...
-SETTLE_S = 1.0  # ... and for how long it settles before it is compared with
-
-Point = tuple[float, float]
-
-
-def rank(label: str) -> int:
-    """Return 2 for a uav, 1 for an unknown target, 0 for a distractor."""
-    return {UAV: 2, UNKNOWN: 1}.get(label, 0)
-
-
-def centre(track: Track) -> Point:
-    """Return the centre of a track's box."""
-    left, top, right, bottom = track.xyxy
-    return (left + right) / 2, (top + bottom) / 2
-
-
-def apparent_px(track: Track) -> float:
-    """Return D of a track."""
-    left, top, right, bottom = track.xyxy
-    return max(1.0, math.sqrt(max(0.0, right - left) * max(0.0, bottom - top)))
 
 
 @dataclass(frozen=True)
@@ -98,47 +78,45 @@ def _alike(one_px: float, other_px: float) -> bool:
     return max(one_px, other_px) <= SIZE_RATIO * min(one_px, other_px)
 
 
-class _Approach:
-    """Tell when D, smoothed, has grown by APPROACH_RATIO since it was last told, or since the alert was opened."""
-
-    def __init__(self, opened_s: float) -> None:
-        self._settled_s = opened_s + SETTLE_S
-        self._smooth_px = self._reference_px = 0.0
-        self._last_s: float | None = None
-
-    def restart(self) -> None:
-        """Compare with the size from here on."""
-        self._reference_px = self._smooth_px
-
-    def update(self, pts_s: float, size_px: float) -> bool:
-        """Add the size at a frame; return whether it has grown by as much."""
-        if self._last_s is None:
-            self._smooth_px = size_px
-        else:
-            self._smooth_px += (1 - math.exp(-abs(pts_s - self._last_s) / SIZE_S)) * (size_px - self._smooth_px)
-        self._last_s = pts_s
-        if pts_s < self._settled_s:
-            self._reference_px = max(self._reference_px, self._smooth_px)
-        least_px = max(APPROACH_RATIO * self._reference_px, self._reference_px + APPROACH_PX)
-        return self._smooth_px >= least_px
-
-
 class Incident:
-    """The state of one alert.
+    """The state of one target.
 
     Attributes:
-        alert: its id.
+        alert: id of its alert, once it has one.
         label: as it was last reported.
-        is_ended: it was lowered to a distractor's label; it is kept while its tracks last, and may escalate.
+        rule: that decided on it last.
+        is_open: it has an alert, which may have ended.
+        is_ended: its alert was lowered to a distractor's label; it is kept while its tracks last, and may escalate.
     """
 
     def __init__(self, alert: str, track: Track, pts_s: float) -> None:
         self.alert = alert
         self.label = track.label
-        self.is_ended = False
+        self.rule = DEFAULT
+        self.is_open = self.is_ended = False
         self._pieces = {track.id: Piece(track)}
         self._lower_since_s: float | None = None
-        self._approach = _Approach(pts_s)
+        self._approach = Approach(pts_s)
+
+    @property
+    def severity(self) -> Severity:
+        """Return the severity of its alert."""
+        return self.rule.severity_of(self.label)
+
+    @property
+    def opened_alert(self) -> str | None:
+        """Return the id of its alert, or None where it has none."""
+        return self.alert if self.is_open else None
+
+    @property
+    def tracks(self) -> list[Track]:
+        """Return the newest states of its tracks."""
+        return [piece.track for piece in self._pieces.values()]
+
+    def open(self, rule: Rule, track: Track, pts_s: float) -> None:
+        """Open its alert, for one of its tracks."""
+        self.is_open, self.rule, self.label = True, rule, track.label
+        self._approach = Approach(pts_s)
 
     def move(self, passed_s: float, shift_px: Point) -> None:
         """Let time pass for the places of its pieces, in a camera whose image moved."""
@@ -166,16 +144,32 @@ class Incident:
     @property
     def last(self) -> Track:
         """Return the track that was seen last."""
-        return max((piece.track for piece in self._pieces.values()), key=lambda track: (track.last_seen.seq, track.id))
+        return max(self.tracks, key=lambda track: (track.last_seen.seq, track.id))
 
     def is_gone(self, pts_s: float) -> bool:
         """Return whether no further piece can join: all are lost for long, or the presentation time was reset."""
         is_lost = all(piece.is_lost for piece in self._pieces.values())
         return is_lost and abs(pts_s - self.last.last_seen.pts_s) > END_S
 
-    def change(self, pts_s: float) -> Change | None:
-        """Return what this frame changes, and report it never again."""
-        there = [piece.track for piece in self._pieces.values() if not piece.is_lost]
+    def change(self, pts_s: float, decided: Mapping[int, Rule]) -> Change | None:
+        """Return what this frame changes in an open alert, and report it never again.
+
+        Args:
+            pts_s: presentation time of the frame.
+            decided: the rule of each of the camera's visible targets, by the track's id.
+        """
+        change = self._changed(pts_s)
+        raised = worst(decided, self.tracks) if not self.is_ended else None
+        if raised is None:
+            return change
+        track, rule = raised
+        if SEVERITIES.index(rule.severity_of(track.label)) <= SEVERITIES.index(self.severity):
+            return change
+        self.rule = rule
+        return change or Change(EventKind.ALERT_ESCALATED, track, reason=EscalationReason.RULE)
+
+    def _changed(self, pts_s: float) -> Change | None:
+        there = [track for track in self.tracks if track.state is not TrackState.LOST]
         if not there:
             return None
         best = max(there, key=lambda track: (rank(track.label), track.last_seen.seq, track.id))

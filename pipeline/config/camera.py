@@ -4,13 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.config.rules import SectorConfig, ZonePoints
 from pipeline.config.section import Identifier, Section, SitePath
 from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, public_uri, uri_fault
+from pipeline.geometry import Point
 from pipeline.types import Band
 
 MIN_REGION_PX = 32
+MAX_ZONES = 64
 
-Point = tuple[float, float]
 Side = Annotated[int, Field(ge=0, le=16384)]
 
 
@@ -61,6 +63,11 @@ class Camera(Section):
     """Calibration file of this camera, written by `dasnet assess`; default: an uncalibrated camera."""
     pose: Pose | None = None
     """Place and direction of the camera; default: unknown, and tracks have no bearing."""
+    zones: Annotated[dict[Identifier, ZonePoints], Field(max_length=MAX_ZONES)] = {}
+    """Zones for `rules`, by name, in frame pixels: a polygon `[[x, y], ...]` of three or more points, or a line of two,
+    which is crossed from its left to its right, seen from the first point to the second."""
+    sectors: Annotated[dict[Identifier, SectorConfig], Field(max_length=MAX_ZONES, validate_default=True)] = {}
+    """Sectors for `rules`, by name: `{azimuth_deg: [from, to], elevation_deg: [from, to]}`; requires a `pose`."""
     host: Identifier | None = None
     """Name of the edge host that decodes this camera (`dasnet run --host NAME`); default: the inference host."""
 
@@ -78,6 +85,25 @@ class Camera(Section):
         if region is not None and (region[2] - region[0] < MIN_REGION_PX or region[3] - region[1] < MIN_REGION_PX):
             raise ValueError(f"x0, y0, x1, y1 must span at least {MIN_REGION_PX} pixels in both directions")
         return region
+
+    @field_validator("sectors")
+    @classmethod
+    def _of_a_pose(cls, sectors: dict[str, SectorConfig], info: ValidationInfo) -> dict[str, SectorConfig]:
+        if sectors and info.data.get("pose") is None:
+            raise ValueError("must be set with a pose only, from which directions are known")
+        twice = sectors.keys() & info.data.get("zones", {}).keys()
+        if twice:
+            raise ValueError(f"{min(twice)!r} is also the name of a zone; must be another name")
+        return sectors
+
+    def zones_beyond(self, size_px: tuple[int, int]) -> list[str]:
+        """Return the names of zones that reach beyond a frame of this width and height."""
+        width, height = size_px
+        return [
+            name
+            for name, points in self.zones.items()
+            if not all(0 <= x <= width and 0 <= y <= height for x, y in points)
+        ]
 
     @property
     def is_live(self) -> bool:

@@ -23,7 +23,8 @@ def explain(path: Path, document: Document, fault: Any, model: type[BaseModel]) 
         fault: one of pydantic's errors.
         model: what the file must hold.
     """
-    section, key = _located(model, fault["loc"])
+    location = fault["loc"][:-1] if fault["loc"][-1:] == ("[key]",) else fault["loc"]  # of a key itself
+    section, key = _located(model, location)
     kind, context = fault["type"], fault.get("ctx", {})
     if kind.startswith("union_tag"):
         key = (*key, context["discriminator"].strip("'"))
@@ -32,13 +33,17 @@ def explain(path: Path, document: Document, fault: Any, model: type[BaseModel]) 
     if kind == "extra_forbidden":
         # An unquoted comma within braces ends a password; what follows is not meant as a key.
         name = dotted(key) if written is not None else dotted((*key[:-1], "a key without a value"))
-        return f"{prefix}{name}: unknown key; must be one of {', '.join(section.model_fields)}"
+        return f"{prefix}{name}: unknown key; must be one of {', '.join(_keys(section))}"
     if kind in ("missing", "union_tag_not_found"):
         return f"{prefix}{dotted(key)}: is required"
     if kind == "union_tag_invalid":
         return f"{prefix}{dotted(key)}: must be one of {context['expected_tags']}{_given(key, written)}"
     message = _PYDANTIC_SUBJECT.sub("must ", fault["msg"].removeprefix("Value error, "))
     return f"{prefix}{dotted(key)}: {message}{_given(key, written)}"
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _written(value: Any, key: Key) -> Any:

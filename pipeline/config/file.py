@@ -78,6 +78,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         if before != key:
             yield key, f"{path} is also written by {dotted(before)}; must be another file"
     yield from _sink_conflicts(config)
+    yield from _rule_conflicts(config)
 
 
 def _files(config: Config) -> Iterator[tuple[Key, Path]]:
@@ -99,6 +100,29 @@ def _sink_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         for at, camera in enumerate(sink.cameras or ()):
             if camera not in known:
                 yield (*key, "cameras", at), f"no camera {camera!r}; must be one of {', '.join(known)}"
+
+
+def _rule_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    """Yield each name that two rules have, and each camera and zone of a rule that the site does not have."""
+    known = [camera.id for camera in config.cameras]
+    names: dict[str, Key] = {}
+    for number, rule in enumerate(config.rules):
+        key: Key = ("rules", number)
+        before = names.setdefault(rule.name, key)
+        if before != key:
+            yield (*key, "name"), f"{rule.name!r} is also the name of {dotted(before)}; must be unique among the rules"
+        for at, camera in enumerate(rule.cameras or ()):
+            if camera not in known:
+                yield (*key, "cameras", at), f"no camera {camera!r}; must be one of {', '.join(known)}"
+        own = [camera for camera in config.cameras if rule.cameras is None or camera.id in rule.cameras]
+        lines = {name for camera in own for name, points in camera.zones.items() if len(points) == 2}
+        zones = {name for camera in own for name in (*camera.zones, *camera.sectors)}
+        fitting = sorted(lines if rule.when == "cross" else zones - lines)
+        expected = f"must be one of {', '.join(fitting)}" if fitting else "its cameras have none"
+        for at, zone in enumerate(rule.zones or ()):
+            if zone not in fitting:
+                kind = "line" if rule.when == "cross" else "polygon or sector"
+                yield (*key, "zones", at), f"no {kind} {zone!r}; {expected}"
 
 
 def _overlap(host: str, other: str) -> bool:

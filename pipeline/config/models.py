@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, IPvAnyNetwork, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.camera import Camera
+from pipeline.config.rules import RuleConfig
 from pipeline.config.section import Section, SitePath, WorkingPath
 from pipeline.config.sinks import JsonlSinkConfig, SinkConfig
 from pipeline.config.storage import EvidenceConfig, RecordingConfig, RetentionConfig, StoreConfig
@@ -139,6 +140,7 @@ class Config(Section):
     metrics: Address = Address(port=9464)
     """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
     console: ConsoleAddress = ConsoleAddress(port=8470)
+    rules: list[RuleConfig] = []
     sinks: list[SinkConfig] = [JsonlSinkConfig(type="jsonl")]
     log: LogConfig = LogConfig()
     run_dir: Annotated[WorkingPath, Field(validate_default=True)] = Path("run")
@@ -182,12 +184,17 @@ class Config(Section):
         return self.model_copy(update={"cameras": cameras})
 
     def with_cameras_of(self, other: "Config") -> "Config":
-        """Return the same site with the cameras of another configuration; the secrets of both stay redacted."""
-        merged = self.model_copy(update={"cameras": other.cameras})
+        """Return the same site with cameras and rules of another configuration; the secrets of both stay redacted."""
+        merged = self.model_copy(update={"cameras": other.cameras, "rules": other.rules})
         merged._secrets = self._secrets.union(other._secrets, *(secrets_of(camera.uri) for camera in self.cameras))
         merged._references = {key: text for key, text in self._references.items() if not key.startswith("cameras[")}
         merged._references |= {key: text for key, text in other._references.items() if key.startswith("cameras[")}
         return merged
+
+    @property
+    def has_arming(self) -> bool:
+        """Whether any rule applies only while the site is armed."""
+        return any(rule.needs_arming for rule in self.rules)
 
     @property
     def store_path(self) -> Path:

@@ -23,6 +23,14 @@ def _expand_user(path: Path) -> Path:
         raise ValueError("home folder unknown; must be the path of an existing user's home, or without ~") from None
 
 
+def _all_different(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands twice; must be different names")
+    return names
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
 SitePath = Annotated[Path, AfterValidator(_from_file_folder)]
 """A path relative to the configuration file."""
 WorkingPath = Annotated[Path, AfterValidator(_from_current_folder)]

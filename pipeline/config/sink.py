@@ -2,22 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.config.section import Identifier, Section, SitePath
+from pipeline.config.section import Identifier, Names, Section, SitePath
 from pipeline.types import EventKind, Severity
 
 Label = Literal["uav", "unknown", "bird", "airplane", "helicopter", "clutter"]  # of a track
-
-
-def _all_different(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]!r} stands twice; must be different names")
-    return names
-
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_all_different)]
 
 
 class BaseSinkConfig(Section):

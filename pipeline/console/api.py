@@ -27,6 +27,8 @@ from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
+from pipeline.errors import DasnetError
+from pipeline.runtime.arming import set_armed
 from pipeline.store.clips import ClipRecord, read_record, record_path, video_path
 from pipeline.store.store import StoreReader
 from pipeline.types import Event, Track
@@ -65,6 +67,12 @@ class AlertClip(msgspec.Struct, frozen=True):
     clip: ClipRecord | None
 
 
+class Arming(msgspec.Struct, frozen=True):
+    """Reply with whether the site is armed."""
+
+    armed: bool
+
+
 class Login(msgspec.Struct, frozen=True):
     """Request to log in."""
 
@@ -99,6 +107,21 @@ class Api(AlertHandlers):
         if jpeg is None:
             raise HTTPException(404, "no such frame; only the most recent ones of a camera are kept")
         return Response(jpeg, media_type="image/jpeg")
+
+    async def arm(self, _: Request) -> Response:
+        """Arm the site."""
+        return await self._set_armed(armed=True)
+
+    async def disarm(self, _: Request) -> Response:
+        """Disarm the site."""
+        return await self._set_armed(armed=False)
+
+    async def _set_armed(self, *, armed: bool) -> Response:
+        try:
+            await run_in_threadpool(set_armed, self._site.config.run_dir, armed=armed)
+        except DasnetError as error:
+            raise HTTPException(503, str(error)) from error
+        return json_response(Arming(armed))
 
     async def events(self, request: Request) -> Response:
         """Return the newest events, or those after the event with id `after`; oldest first."""

@@ -98,6 +98,8 @@ ENDPOINTS = (
         *("GET", "/live", "live", "Server-sent events: site (SiteStatus), frame (LiveUpdate), alerts, events, tracks."),
         answer="text/event-stream",
     ),
+    Endpoint("POST", "/arm", "arm", "Arm the site.", answer=api.Arming),
+    Endpoint("POST", "/disarm", "disarm", "Disarm the site.", answer=api.Arming),
     Endpoint("POST", "/login", "login", "Open a session, where a password is set.", body=api.Login),
     Endpoint("POST", "/logout", "logout", "Close the session."),
 )

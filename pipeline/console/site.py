@@ -24,6 +24,7 @@ from pipeline.console.history import FINE_S, History
 from pipeline.console.hub import Hub
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.redaction import redact
+from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Changes
 from pipeline.store.alert import Alert
 from pipeline.store.store import StoreReader
@@ -65,6 +66,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
     store_error: str | None
     metrics: str | None  # address
     has_login: bool  # a password is set
+    armed: bool | None  # None: no rule depends on it
 
 
 class Site:
@@ -98,7 +100,8 @@ class Site:
         cameras = self._cameras.status(self.frames)
         counts = (self.frames.received, self.frames.refused)
         has_login = self.config.console.password_file is not None
-        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login)
+        armed = is_armed(self.config.run_dir) if self.config.has_arming else None
+        return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login, armed)
 
     def stored(self, query: Callable[[StoreReader], T]) -> T:
         """Query the store; thread-safe, blocking.

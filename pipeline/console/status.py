@@ -55,7 +55,7 @@ def status(config: Config, build: dict[str, str]) -> Status:
         packages={name: version for name in PACKAGES if (version := _version(name))},
         build=build,
         checkpoint=_checkpoint(config.model.checkpoint or SHIPPED),
-        config=public(config.model_dump(mode="json"), config.references),
+        config=public(config.model_dump(mode="json", by_alias=True), config.references),
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.capture.open import open_source
 from pipeline.capture.source import DecodedFrame
 from pipeline.config.camera import Camera
 from pipeline.errors import SourceError
+from pipeline.imaging.zones import draw_zones
 from pipeline.redaction import redact
 
 TIME_LIMIT_S = 15.0  # per camera, including opening, which may take 5 s
@@ -84,7 +85,9 @@ def _described(camera: Camera, folder: Path) -> str:
     height, width = newest.pixels.shape[:2]
     rates = [f"{rate:.1f} frames/s measured" for rate in _rate_fps(times_s) if source.live]
     rates.append(f"{declared_fps:g} declared" if declared_fps else "none declared")
-    return f"{codec}, {width}x{height}, {', '.join(rates)}, image {_saved(newest, folder / f'{camera.id}.png')}"
+    beyond = camera.zones_beyond((width, height))
+    rates += [f"zones that reach beyond the frame: {', '.join(beyond)}"] if beyond else []
+    return f"{codec}, {width}x{height}, {', '.join(rates)}, image {_saved(newest, camera, folder)}"
 
 
 def _rate_fps(times_s: list[float]) -> list[float]:
@@ -95,9 +98,11 @@ def _rate_fps(times_s: list[float]) -> list[float]:
     return [(len(measured_s) - 1) / duration_s] if duration_s > 0 else []
 
 
-def _saved(picture: DecodedFrame, path: Path) -> Path:
-    is_grey = picture.pixels.ndim == 2
-    encoded = cv2.imencode(".png", picture.pixels if is_grey else cv2.cvtColor(picture.pixels, cv2.COLOR_RGB2BGR))[1]
+def _saved(picture: DecodedFrame, camera: Camera, folder: Path) -> Path:
+    """Write the image of a camera, with its zones drawn on it."""
+    pixels = draw_zones(picture.pixels, camera.zones) if camera.zones else picture.pixels
+    encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
+    path = folder / f"{camera.id}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.tobytes())
     return path

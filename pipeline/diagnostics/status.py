@@ -21,11 +21,13 @@ from rich.table import Table
 from pipeline.config.models import Config
 from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
+from pipeline.runtime.arming import is_armed
 from pipeline.telemetry import health
 
 PERIOD_S = 1.0
 READYZ_TIMEOUT_S = 2.0
 NOT_RUNNING = "dasnet is not running; these are the last counts"
+DISARMED = "the site is disarmed: rules that need arming do not apply"
 _COLOURS = {"up": "green", "blind": "yellow", "down": "red", "starting": "cyan"}
 
 
@@ -35,6 +37,7 @@ class Reading:
 
     faults: list[str] | None  # reported by /readyz; None: the program is not running
     cameras: list[CameraStatus]
+    armed: bool = True
 
     @property
     def good(self) -> bool:
@@ -52,7 +55,7 @@ class SiteReader:
 
     def read(self) -> Reading:
         """Return the current status."""
-        return Reading(self._faults(), self._cameras.status(self._frames))
+        return Reading(self._faults(), self._cameras.status(self._frames), is_armed(self._config.run_dir))
 
     def _faults(self) -> list[str] | None:
         url = health.published(self._config.metrics_address_path)
@@ -107,6 +110,7 @@ def _screen(reading: Reading) -> Group:
     for camera in reading.cameras:
         table.add_row(*_row(camera, running=reading.faults is not None))
     faults = [NOT_RUNNING] if reading.faults is None else reading.faults
+    faults = [*faults, *([] if reading.armed else [DISARMED])]
     return Group(table, *(f"[yellow]{escape(fault)}[/]" for fault in faults))
 
 

@@ -1,4 +1,4 @@
-"""Reload: the configuration is read again while the program runs; cameras are added, removed or changed.
+"""Reload: the configuration is read again while the program runs; cameras and rules are added, removed or changed.
 
     SIGHUP, `dasnet reload` -> supervisor: reads and validates the file; rejects an invalid one, and the site runs on
     1. capture workers of cameras that were removed or changed are stopped
@@ -6,7 +6,8 @@
     3. capture workers of cameras that were added or changed are started
 
 In this order no worker receives frames of a camera that it does not know.  All other workers run on, and lose no frame.
-Only cameras change; other keys that differ from the running configuration are listed, and wait for a restart.
+Only cameras and rules change; other keys that differ from the running configuration are listed, and wait for a restart.
+Where only zones and sectors of a camera differ, its capture worker and its tracks go on.
 """
 
 import os
@@ -23,6 +24,7 @@ import structlog
 import yaml
 import zmq
 
+from pipeline.config.camera import Camera
 from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError, DasnetError
@@ -49,7 +51,9 @@ class Change:
         config: in use from then on.
         added: ids of cameras.
         removed: ids of cameras.
-        changed: ids of cameras.
+        changed: ids of cameras whose capture worker is replaced.
+        rezoned: ids of cameras that go on with other zones or sectors.
+        rules: whether the rules differ.
         pending: keys whose new values wait for a restart.
     """
 
@@ -57,13 +61,18 @@ class Change:
     added: list[str]
     removed: list[str]
     changed: list[str]
+    rezoned: list[str]
+    rules: bool
     pending: list[str]
 
     @property
     def lines(self) -> list[str]:
         """The changes in words."""
-        cameras = {"added": self.added, "removed": self.removed, "changed": self.changed}
-        lines = [f"cameras {kind}: {', '.join(ids)}" for kind, ids in cameras.items() if ids]
+        cameras = {"cameras added": self.added, "cameras removed": self.removed, "cameras changed": self.changed}
+        cameras["zones changed"] = self.rezoned
+        lines = [f"{kind}: {', '.join(ids)}" for kind, ids in cameras.items() if ids]
+        if self.rules:
+            lines.append("rules changed")
         if self.pending:
             lines.append(f"cannot be changed by reload, restart to apply: {', '.join(self.pending)}")
         return lines or ["nothing has changed"]
@@ -77,17 +86,26 @@ def change(running: Config, read: Config) -> Change:
         raise ConfigError(
             f"camera {away[0].id!r} is on host {away[0].host!r}, and link cannot be changed by reload; restart to apply"
         )
+    kept = [name for name in after if name in before]
+    changed = [name for name in kept if _captured(after[name]) != _captured(before[name])]
     return Change(
         config=running.with_cameras_of(read),
         added=[name for name in after if name not in before],
         removed=[name for name in before if name not in after],
-        changed=[name for name in after if name in before and after[name] != before[name]],
+        changed=changed,
+        rezoned=[name for name in kept if after[name] != before[name] and name not in changed],
+        rules=running.rules != read.rules,
         pending=sorted(_differing(_restart_only(running), _restart_only(read), "")),
     )
 
 
+def _captured(camera: Camera) -> dict[str, Any]:
+    """Return the keys of a camera that its capture worker depends on."""
+    return camera.model_dump(exclude={"zones", "sectors"})
+
+
 def _restart_only(config: Config) -> dict[str, Any]:
-    return config.model_dump(exclude={"cameras"})
+    return config.model_dump(exclude={"cameras", "rules"})
 
 
 def _differing(before: Any, after: Any, key: str) -> Iterator[str]:
@@ -185,7 +203,7 @@ def request_reload(config_path: Path) -> list[str]:
     Raise ConfigError where it rejects the file, DasnetError where no program runs.
     """
     path = config_path.absolute()
-    run_dir, fault = _run_dir(path)
+    run_dir, _, fault = run_folder_of(path)
     not_running = fault or DasnetError(
         f"{run_dir}: no program runs in this folder; expected the run_dir of a running one, which cannot be changed by "
         "reload (if it is relative, run this command in the folder where the program was started)"
@@ -211,13 +229,14 @@ def request_reload(config_path: Path) -> list[str]:
     return reply.lines
 
 
-def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
-    """Return the run folder of a configuration, and what is wrong with the file where it is invalid.
+def run_folder_of(path: Path) -> tuple[Path, Config | None, ConfigError | None]:
+    """Return the run folder of a configuration file, and its content, or what is wrong with it.
 
     It may refer to secrets that only the running program has: that program must decide.
     """
     try:
-        return load(path).run_dir, None
+        config = load(path)
+        return config.run_dir, config, None
     except ConfigError as error:
         fault = ConfigError(one_line(error))
     try:
@@ -225,4 +244,4 @@ def _run_dir(path: Path) -> tuple[Path, ConfigError | None]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
         written = None
     run_dir = Path(written if isinstance(written, str) else Config.model_fields["run_dir"].default)
-    return run_dir.expanduser().absolute(), fault
+    return run_dir.expanduser().absolute(), None, fault

@@ -23,7 +23,7 @@ OPEN_ALERT = f"{_NEW_ALERT} DO NOTHING"
 ESCALATE_ALERT = f"""
 {_NEW_ALERT} DO UPDATE SET severity = :severity, label = :label,
 highest_severity = CASE :severity WHEN 'alarm' THEN :severity ELSE highest_severity END,
-highest_label = CASE :severity WHEN 'alarm' THEN :label ELSE highest_label END,
+highest_label = CASE highest_label WHEN 'uav' THEN 'uav' ELSE :label END,
 snapshot = coalesce(:snapshot, snapshot), crop = CASE WHEN :snapshot IS NULL THEN crop ELSE :crop END,
 escalated_utc_ns = :time, ended_utc_ns = NULL, state = 'active', acknowledged_utc_ns = NULL
 """

@@ -4,7 +4,7 @@ No result depends on a clock: the monotonic clock is read only to measure how lo
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
+from pipeline.alerting.rules import Rule
 from pipeline.tracking.bearing import Orientation
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
@@ -44,6 +45,10 @@ class TrackStage:
         thresholds: the checkpoint's operating points.
         policies: by camera id; a camera without one has the default policy.  May be replaced at any time.
         orientations: by camera id; tracks of a camera without one have no bearing.  May be replaced at any time.
+        rules: by camera id; targets of a camera without any are all alerted.  May be replaced at any time.
+
+    Attributes:
+        armed: whether rules apply that need arming; may be changed at any time.
     """
 
     def __init__(
@@ -51,9 +56,12 @@ class TrackStage:
         thresholds: BandThresholds,
         policies: Mapping[str, Policy] | None = None,
         orientations: Mapping[str, Orientation] | None = None,
+        rules: Mapping[str, Sequence[Rule]] | None = None,
     ) -> None:
         self.policies = policies or {}
         self.orientations = orientations or {}
+        self.rules = rules or {}
+        self.armed = True
         self._thresholds = thresholds
         self._sessions: dict[str, _Session] = {}
 
@@ -68,6 +76,8 @@ class TrackStage:
             session = self._sessions[ref.camera] = _Session(tracker, alerting, detections.classes, ref)
         session.last = ref
         session.tracker.policy = self.policies.get(ref.camera, Policy())
+        session.alerting.rules = self.rules.get(ref.camera, ())
+        session.alerting.armed = self.armed
         tracks = self._with_bearings(session.tracker.update(detections), detections)
         tracked_ns = time.monotonic_ns()
         events = session.alerting.update(ref, tracks, detections.camera_shift_px)
@@ -81,7 +91,7 @@ class TrackStage:
 
     def fork(self, camera: str) -> "TrackStage":
         """Return a stage that continues from a copy of one camera's session."""
-        forked = TrackStage(self._thresholds, self.policies, self.orientations)
+        forked = TrackStage(self._thresholds, self.policies, self.orientations, self.rules)
         forked._sessions = {name: deepcopy(one) for name, one in self._sessions.items() if name == camera}
         return forked
 

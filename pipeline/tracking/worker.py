@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+import structlog
 import zmq
 
 from model.description import read_thresholds
@@ -18,6 +19,7 @@ from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
 from pipeline.config.calibration import calibrations_of
 from pipeline.config.models import Address, Config
 from pipeline.errors import WireError
+from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
@@ -28,7 +30,7 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
-from pipeline.tracking.camera_settings import orientations_of, policies_of
+from pipeline.tracking.camera_settings import orientations_of, policies_of, rules_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.stage import Outcome, TrackStage
@@ -85,19 +87,21 @@ class _TrackWorker:
         self._changes = control.changes
         self._sha256 = sha256
         policies = policies_of(config, calibrations_of(config, sha256))
-        self._stage = TrackStage(thresholds, policies, orientations_of(config))
+        self._stage = TrackStage(thresholds, policies, orientations_of(config), rules_of(config))
         self._writer = writer
         self._snapshots = snapshots
         self._evidence = evidence
         self._metrics = metrics
         self._rejects = RejectLog("results", metrics.refused)
-        self._cameras = frozenset(camera.id for camera in config.cameras)
+        self._cameras = {camera.id: camera for camera in config.cameras}
         self._stop = stop
         self._last_result_s: dict[str, float] = {}  # by camera
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._clips = ClipRequests(config, metrics)
+        self._run_dir = config.run_dir
+        self._log = structlog.get_logger()
 
     def run(self) -> None:
         poller = zmq.Poller()
@@ -106,7 +110,9 @@ class _TrackWorker:
         while not self._stop.is_set():
             if self._edge_hosts is not None:
                 self._edge_hosts.bind()
-            for socket, _ in poller.poll(200):
+            ready = poller.poll(200)
+            self._follow_arming()
+            for socket, _ in ready:
                 self._receive(socket)
             for config in self._changes():
                 self._watch(config)
@@ -122,18 +128,25 @@ class _TrackWorker:
         if self._edge_hosts is not None:
             self._edge_hosts.close()
 
+    def _follow_arming(self) -> None:
+        armed = is_armed(self._run_dir)
+        if armed != self._stage.armed:
+            self._log.warning("site armed" if armed else "site disarmed")
+        self._stage.armed = armed
+
     def _watch(self, config: Config) -> None:
         """Apply the cameras of a new configuration; results of removed ones are tracked first, then closed."""
         self._receive_waiting()
-        cameras = frozenset(camera.id for camera in config.cameras)
-        removed, self._cameras = self._cameras - cameras, cameras
+        cameras = {camera.id: camera for camera in config.cameras}
+        removed, self._cameras = frozenset(self._cameras.keys() - cameras.keys()), cameras
         for name in removed:
             self._close(name)
-        self._metrics.watch(cameras)
+        self._metrics.watch(frozenset(cameras))
         self._clips.watch(config)
         self._evidence.watch(config)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
+        self._stage.rules = rules_of(config)
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
 
@@ -180,6 +193,8 @@ class _TrackWorker:
         ref = detections.ref
         if self._stage.session(ref.camera) not in (None, ref.session):
             self._close(ref.camera)
+        if self._stage.session(ref.camera) is None:
+            self._check_zones(detections)
         if self._stage.classes(ref.camera) not in (None, detections.classes):
             raise WireError(f"classes of a result of {ref.camera!r} differ from those of its session")
         self._last_result_s[ref.camera] = time.monotonic()
@@ -195,6 +210,12 @@ class _TrackWorker:
         self._store(outcome, events)
         for snapshot in snapshots_of(events, jpeg, detections):
             self._snapshots.write(snapshot)
+
+    def _check_zones(self, detections: Detections) -> None:
+        """Warn of zones that reach beyond the frames of a session."""
+        camera, (width, height) = detections.ref.camera, detections.size_px
+        for zone in self._cameras[camera].zones_beyond((width, height)):
+            self._log.warning("zone reaches beyond the frame", camera=camera, zone=zone, frame=f"{width}x{height}")
 
     def _store(self, outcome: Outcome, events: Sequence[Event]) -> None:
         self._evidence.track(outcome.ref, outcome.tracks, events)

@@ -35,6 +35,7 @@ TESTED_ELSEWHERE = {  # a command -> the test that runs it, or the same on less,
     "dasnet doctor": "tests/unit/replay/test_predict.py",
     "dasnet predict photo.jpg --out out": "tests/unit/replay/test_predict.py",
     "dasnet replay tests/data/clips --out out": "tests/unit/replay/test_replay.py",
+    "dasnet rules test site.yaml out": "tests/unit/replay/test_rules_test.py",
     "dasnet label tests/data --out labelled --stride 10": "tests/unit/training/test_label.py",
     "dasnet evaluate-clips hard --data FOLDER --checkpoint out/field/ema.safetensors --ladder --json hard.json": (
         "tests/integration/test_evaluate_clips.py"

@@ -41,13 +41,13 @@ export function standing(alert) {
   return `${SEVERITIES[alert.severity]}${isWaiting(alert) ? "" : " · acknowledged"}`;
 }
 
-// How its label changed, or that its target approached; empty where nothing did.
+// How its label changed, or that it escalated otherwise: its target approached, or a rule applies; empty: neither.
 export function change(alert) {
   const {opened_as: first, highest_label: highest, label} = alert;
   const now = alert.state === "active" ? "now" : "then";
   if (label !== first) return `opened as ${name(first)}, ${now} ${name(label)}`;
   if (highest !== label) return `was ${name(highest)}, ${now} ${name(label)}`;
-  return alert.escalated_utc_ns === null ? "" : "approached";
+  return alert.escalated_utc_ns === null ? "" : "escalated";
 }
 
 export function span(alert) {

@@ -40,9 +40,10 @@ export function happened(event) {
   return event.track ? `${target(event.track)} ${kind}` : kind;
 }
 
-function alertHappened({kind, was, reason, verdict}) {
+function alertHappened({kind, was, reason, verdict, rule}) {
   if (kind === "alert.reviewed") return verdict ? `Verdict ${name(verdict)}` : "Verdict withdrawn";
-  const why = was ? ` from ${name(was)}` : reason === "approach" ? ", approaches" : "";
+  const approaches = reason === "approach" ? ", approaches" : "";
+  const why = was ? ` from ${name(was)}` : approaches || (rule ? `, rule ${rule}` : "");
   return `${ALERT_KINDS[kind] ?? kind}${why}`;
 }
 

@@ -23,6 +23,7 @@ export function connect(topics = {}, linked = () => {}) {
     };
   }
   byId("logout").addEventListener("click", logOut);
+  byId("arming").lastElementChild.addEventListener("click", switchArming);
   setInterval(showTime, 1000);
   showTime();
   new Live(all, (isLinkedNow) => {
@@ -39,7 +40,28 @@ function receiveSite(site) {
   metrics.hidden = !site.metrics;
   if (site.metrics) metrics.href = site.metrics;
   byId("logout").hidden = !site.has_login;
+  showArming(site.armed);
   showBanner();
+}
+
+// Null: no rule depends on it.
+function showArming(armed) {
+  const arming = byId("arming");
+  const [state, button] = arming.children;
+  arming.hidden = armed === null;
+  arming.dataset.armed = armed;
+  state.textContent = armed ? "Armed" : "Disarmed";
+  button.textContent = armed ? "Disarm" : "Arm";
+}
+
+async function switchArming() {
+  const isArmed = byId("arming").dataset.armed === "true";
+  if (isArmed && !confirm("Disarm the site? Rules that need arming raise no alerts until it is armed again.")) return;
+  try {
+    showArming((await request(isArmed ? "/disarm" : "/arm", {method: "POST"})).armed);
+  } catch (error) {
+    byId("summary").textContent = `${isArmed ? "Disarming" : "Arming"} failed: ${error.message}`;
+  }
 }
 
 async function logOut() {

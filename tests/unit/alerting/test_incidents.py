@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support.events import CONFIRMED, ENDED, ESCALATED, LOST, LOWERED, OPENED, kinds, ref, track
 
 from pipeline.alerting.alerts import Alerting
-from pipeline.alerting.incidents import END_S, LOWER_S, SETTLE_S
+from pipeline.alerting.incidents import END_S, LOWER_S
+from pipeline.alerting.target import SETTLE_S
 from pipeline.types import EscalationReason, Event, Severity, Track, TrackState
 
 FPS = 25  # as in `ref`

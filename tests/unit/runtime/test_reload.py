@@ -70,6 +70,15 @@ def test_which_changes_a_reload_applies_and_which_it_reports(tmp_path: Path):
         "cannot be changed by reload, restart to apply: model.threshold, objective.capture_to_track_ms, sinks",
     ]
     assert change(before, before).lines == ["nothing has changed"]
+    gate = {"gate": [[0, 0], [9, 0], [9, 9]]}
+    zoned = loaded(
+        tmp_path,
+        [camera("a", zones=gate), camera("b"), camera("c", rate_fps=5, zones=gate)],
+        rules=[{"name": "gate", "zones": ["gate"]}],
+    )
+    done = change(before, zoned)
+    assert done.lines == ["cameras changed: c", "zones changed: a", "rules changed"]
+    assert done.config.rules == zoned.rules and done.rezoned == ["a"]
     away = loaded(tmp_path, [camera("a", host="edge")], link={"host": "127.0.0.1", "encrypted": False})
     with pytest.raises(ConfigError, match="camera 'a' is on host 'edge', and link cannot be changed by reload"):
         change(before, away)
