@@ -36,7 +36,7 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 
 @app.command(name="reload", epilog="Example: `dasnet reload site.yaml`")
 def reload_cameras(config: ConfigArgument) -> None:
-    """Reload the configuration of the running program: add, remove or change cameras without interrupting others."""
+    """Reload the configuration of the running program: its cameras and rules, without interrupting other cameras."""
     from pipeline.runtime.reload import request_reload
 
     for line in request_reload(config):

@@ -41,11 +41,16 @@ def describe(path: Path, config: Config) -> str:
             details.append("region of interest {}, {} to {}, {}".format(*camera.region))
         if camera.ignore:
             details.append(f"{len(camera.ignore)} privacy masks")
+        if camera.zones or camera.sectors:
+            details.append(f"zones {', '.join((*camera.zones, *camera.sectors))}")
         lines.append(f"  camera {camera.id}: {', '.join(details)}")
     if config.link:
         how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
         place = f"{config.link.host}:{config.link.port} and {config.link.results_port}"
         lines.append(f"  edge hosts connect to {place}, {config.link.pixels} frames, {how}")
+    if config.rules:
+        named = (f"{rule.name} (record)" if rule.action == "record" else rule.name for rule in config.rules)
+        lines.append(f"  rules, in order: {', '.join(named)}; all else: alert")
     lines += [
         f"  checkpoint: {checkpoint_path(config.model.checkpoint)}",
         f"  engine: {config.model.engine} on {config.model.device}",

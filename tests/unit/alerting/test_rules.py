@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path as FilePath
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -13,6 +14,7 @@ from pipeline.alerting.alerts import Alerting
 from pipeline.alerting.rules import Limits, Rule, When
 from pipeline.alerting.schedule import Period, Span, Weekly
 from pipeline.alerting.zones import Area, Line, Sector
+from pipeline.store.store import Store, StoreReader
 from pipeline.types import Bearing, EscalationReason, Event, Severity, Track, TrackState
 
 FPS = 25  # as in `ref`
@@ -73,6 +75,19 @@ def test_the_alert_of_a_recorded_target_opens_when_it_enters_a_zone() -> None:
     confirmed, alert, lost, ended = events
     assert (alert.frame, alert.rule, alert.severity, alert.alert) == (38, "fence", Severity.ALARM, confirmed.id)
     assert lost.alert == ended.alert == confirmed.id
+
+
+def test_the_store_has_the_late_alert_with_its_track_and_a_recorded_track_without_one(tmp_path: FilePath) -> None:
+    rules = [Rule("fence", zones=(FENCE,), severity=Severity.WARNING), Rule("elsewhere", alerts=False)]
+    events = run(rules, [flies(100, y=50), flies(5, y=150)], 100)
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.append(events) == len(events)
+        with StoreReader(tmp_path / "store.sqlite") as reader:
+            (alert,) = reader.alerts(10)
+            tracks = reader.tracks(10)
+    assert (alert.severity, alert.highest_severity, alert.highest_label) == (Severity.WARNING, Severity.WARNING, "uav")
+    assert [each.id for each in alert.tracks] == [1] and {each.id for each in tracks} == {1, 2}
+    assert alert.opened_utc_ns == ref(38).received_utc_ns and alert.state == "ended"
 
 
 def test_an_alert_outlasts_the_zone_in_which_it_opened() -> None:

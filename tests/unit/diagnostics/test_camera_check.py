@@ -71,7 +71,10 @@ def test_every_camera_is_opened_and_measured_or_says_why_not(tmp_path: Path, mon
 def test_all_cameras_well_is_exit_code_0(tmp_path: Path) -> None:
     zones = {"near": [[0, 0], [640, 0], [640, 9]], "far": [[0, 0], [900, 0], [900, 9]]}
     cameras = [{"id": "a", "uri": "demo:scene?fps=30", "zones": zones}]
-    ended = dasnet("check", "--connect", site(tmp_path, cameras=cameras))
+    rules = [{"name": "gate", "zones": ["near"]}, {"name": "rest", "action": "record"}]
+    ended = dasnet("check", "--connect", site(tmp_path, cameras=cameras, rules=rules))
+    assert "zones far, near\n" in ended.stdout
+    assert "rules, in order: gate, rest (record); all else: alert" in ended.stdout
     assert "zones that reach beyond the frame: far, image" in ended.stdout
     assert ended.returncode == 0 and "1 of 1 cameras deliver frames" in ended.stdout, ended.stderr
     assert (tmp_path / "run/check/a.png").is_file() and not (tmp_path / "run/ledgers").exists()
