@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import msgspec
+
 from pipeline.config.models import Config
 from pipeline.evidence.leaves import CONFIGURATIONS
 from pipeline.evidence.log import EvidenceError
@@ -28,6 +30,24 @@ def write_configuration(config: Config) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     write_once(config.run_dir / configuration_name(sha256), data)
     return sha256
+
+
+class _Camera(msgspec.Struct):
+    id: str
+    pose: dict[str, float] | None = None
+
+
+class _Cameras(msgspec.Struct):
+    cameras: list[_Camera]
+
+
+def pose_of(camera: str, path: Path) -> dict[str, float] | None:
+    """Return the pose of a camera in the configuration of a file, or None."""
+    try:
+        cameras = msgspec.json.decode(path.read_bytes(), type=_Cameras).cameras
+    except (OSError, msgspec.DecodeError):
+        return None
+    return next((each.pose for each in cameras if each.id == camera), None)
 
 
 def write_once(path: Path, data: bytes) -> None:

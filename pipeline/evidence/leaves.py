@@ -95,7 +95,7 @@ class LogState:
         files: digest by name, of files that were not deleted.
         deleted: names of files that retention deleted.
         events_deleted_before_ns: events of before this time may have been deleted.
-        without_sidecar: ids of alerts that ended since their last sidecar.
+        without_sidecar: alerts that ended since their last sidecar, each with the program that opened it.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,9 @@ class LogState:
         self.files: dict[str, str] = {}
         self.deleted: set[str] = set()
         self.events_deleted_before_ns = 0
-        self.without_sidecar: dict[str, None] = {}
+        self.without_sidecar: dict[str, Program] = {}
+        self._program = Program("", "", "")
+        self._opened_by: dict[str, Program] = {}  # by alert that has no sidecar yet
         self._recent: dict[str, None] = {}
         self._order: deque[str] = deque()
 
@@ -114,12 +116,15 @@ class LogState:
     def take(self, leaf: AnyLeaf) -> None:
         """Continue with the next leaf."""
         match leaf:
+            case ProgramLeaf():
+                self._program = leaf.program
             case EventLeaf():
                 self._take_event(leaf)
             case FileLeaf():
                 self.files[leaf.file] = leaf.sha256
                 self.deleted.discard(leaf.file)
                 self.without_sidecar.pop(sidecar_alert(leaf.file), None)
+                self._opened_by.pop(sidecar_alert(leaf.file), None)
             case DeletedFilesLeaf():
                 for name in leaf.files:
                     self.files.pop(name, None)
@@ -135,8 +140,10 @@ class LogState:
             self._recent.pop(self._order.popleft(), None)
         if leaf.alert is None:
             return
-        if leaf.ends_alert:
-            self.without_sidecar[leaf.alert] = None
+        if leaf.event == EventKind.ALERT_OPENED:
+            self._opened_by[leaf.alert] = self._program
+        elif leaf.ends_alert:
+            self.without_sidecar[leaf.alert] = self._opened_by.get(leaf.alert, self._program)
         elif leaf.event == EventKind.ALERT_ESCALATED:  # active again
             self.without_sidecar.pop(leaf.alert, None)
 

@@ -98,6 +98,8 @@ class EvidenceLog:
             self.state.take(leaf)
 
     def _write(self, data: bytes) -> None:
+        if not os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+            raise FileNotFoundError(0, "was replaced while it was written")
         os.ftruncate(self._descriptor, self._end)  # what a crash or a failed write left
         written = 0
         while written < len(data):

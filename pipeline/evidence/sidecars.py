@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.config.models import Config
-from pipeline.evidence.configuration import configuration_name, write_once
+from pipeline.evidence.configuration import configuration_name, pose_of, write_once
 from pipeline.evidence.leaves import SIDECARS, Program
 from pipeline.evidence.log import EvidenceError
 from pipeline.evidence.track_paths import BoxAt, TrackPath, TrackPaths
@@ -76,7 +76,6 @@ class Sidecars:
         self,
         alert: str,
         events: Sequence[bytes],
-        config: Config,
         program: Program,
         files: Mapping[str, str],
     ) -> None:
@@ -85,8 +84,7 @@ class Sidecars:
         Args:
             alert: its id.
             events: their JSON.
-            config: of the site.
-            program: that saw it.
+            program: that opened it.
             files: digest by name, of all files.
 
         Raises:
@@ -95,13 +93,13 @@ class Sidecars:
         with self._lock:
             tracks = self._waiting.pop(alert, None)
         camera = msgspec.json.decode(events[0], type=_OfCamera).camera if events else ""
-        pose = next((each.pose for each in config.cameras if each.id == camera and each.pose), None)
+        configuration = configuration_name(program.configuration_sha256)
         sidecar = Sidecar(
             alert=alert,
             camera=camera,
             program=program,
-            configuration=configuration_name(program.configuration_sha256),
-            pose=pose.model_dump() if pose is not None else None,
+            configuration=configuration,
+            pose=pose_of(camera, self._folder.parent / configuration),
             events=[msgspec.Raw(event) for event in events],
             tracks_incomplete="" if tracks is not None else "the track worker ended before the alert did",
             tracks=tracks or [],

@@ -186,11 +186,8 @@ class EvidenceSink(Sink):
         self._logged_config = config
 
     def _program(self, state: ProgramState) -> Draft:
-        return partial(ProgramLeaf, state=state, program=self._this_program)
-
-    @property
-    def _this_program(self) -> Program:
-        return Program(__version__, self._checkpoint_sha256, self._configuration_sha256)
+        program = Program(__version__, self._checkpoint_sha256, self._configuration_sha256)
+        return partial(ProgramLeaf, state=state, program=program)
 
     def _add_what_is_new(self, is_last: bool = False) -> None:
         """Add deletions, a new configuration, files and sidecars, in this order."""
@@ -209,7 +206,8 @@ class EvidenceSink(Sink):
         due = list(state.without_sidecar) if is_last else self._sidecars.due(state.without_sidecar, state.files, config)
         for alert in due:
             assert self._payloads is not None
-            self._sidecars.write(alert, self._payloads.of_alert(alert), config, self._this_program, state.files)
+            program = state.without_sidecar[alert]
+            self._sidecars.write(alert, self._payloads.of_alert(alert), program, state.files)
         return bool(due)
 
     def _try_to_log_deletions(self) -> None:

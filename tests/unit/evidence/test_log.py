@@ -304,6 +304,17 @@ def test_a_full_disk_loses_no_leaf(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_log_that_is_deleted_while_it_is_written_begins_anew(run: Run) -> None:
+    run.add(alert(1))
+    run.delivered()
+    until(lambda: heads_of(run).exists())
+    log_of(run).unlink()
+    run.add(alert(2))
+    run.stop()
+    assert b"alert.opened" in log_of(run).read_bytes()
+    assert any("root that was signed" in finding or "cut off" in finding for finding in run.verify().findings)
+
+
 def test_a_log_has_one_writer(tmp_path: Path) -> None:
     log = EvidenceLog(tmp_path)
     with pytest.raises(EvidenceError, match="is written by another process"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.events import START_NS, event, ref, track, until
-from support.evidence import CHECKPOINT, Run, alert, lines
+from support.evidence import CHECKPOINT, Run, alert, lines, site
 
 from pipeline.errors import DasnetError
 from pipeline.evidence.geodesy import destination
@@ -184,6 +184,24 @@ def test_what_cannot_be_exported(run: Run, tmp_path: Path) -> None:
     heads.write_bytes(b"")
     with pytest.raises(EvidenceError, match="its newest leaves are not signed yet"):
         export(run.config.run_dir, run.config.store_path, name, tmp_path / "out")
+
+
+def test_the_sidecar_names_the_program_that_opened_the_alert(run: Run) -> None:
+    events = alert(1)
+    run.add(events[:2])
+    run.delivered()
+    run.sink.finish(5)  # as after a kill: nothing was said of the alert's end
+    turned = {"id": "north", "uri": SECRET, "pose": POSE | {"azimuth_deg": 180}}
+    run.sink.watch(site(run.config.run_dir, cameras=[turned]))
+    run.add(events[2:])
+    run.stop()
+    sidecar = read_sidecar((run.config.evidence_path / f"{events[0].id}.json").read_bytes(), "")
+    assert sidecar.pose is not None and sidecar.pose["azimuth_deg"] == 90
+    programs = [
+        json.loads(line) for line in lines(run.config.evidence_path / "log.jsonl") if b'"kind":"program"' in line
+    ]
+    first, *_, last = (each["program"]["configuration_sha256"] for each in programs)
+    assert sidecar.program.configuration_sha256 == first != last
 
 
 def test_an_alert_whose_tracks_a_kill_lost_has_a_sidecar_that_says_so(run: Run) -> None:
