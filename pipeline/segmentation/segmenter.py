@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,20 +64,26 @@ class Batch:
         views: how each was prepared: its camera's configuration may have changed by the time it is finished.
         probabilities: float32 (N, classes, h, w).
         started_ns: when it was submitted, on the monotonic clock.
-        inferred_ns: when inference ended; 0: not yet.
     """
 
     frames: list[Frame]
     views: list[MapView]
     probabilities: "Future[NDArray[np.float32]]"
     started_ns: int = field(default_factory=time.monotonic_ns)
-    inferred_ns: int = 0
+    _inferred_ns: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.probabilities.add_done_callback(self._inferred)
+        # A future keeps its callbacks: one that knows the batch would keep frames and maps until garbage is collected.
+        self.probabilities.add_done_callback(partial(_note_time, self._inferred_ns))
 
-    def _inferred(self, _: object) -> None:
-        self.inferred_ns = time.monotonic_ns()
+    @property
+    def inferred_ns(self) -> int:
+        """When inference ended, on the monotonic clock; 0: not yet."""
+        return self._inferred_ns[0] if self._inferred_ns else 0
+
+
+def _note_time(times_ns: list[int], _: object) -> None:
+    times_ns.append(time.monotonic_ns())
 
 
 class _CameraState:

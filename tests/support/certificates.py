@@ -29,7 +29,18 @@ def expired(folder: Path) -> Certificate:
     (folder / "serial").write_text("01")
     text = "[ca]\ndefault_ca=d\n[d]\ndatabase={0}/db\nserial={0}/serial\nnew_certs_dir={0}\npolicy=p\n"
     settings.write_text(f"{text}x509_extensions=e\n[p]\nCN=supplied\n[e]\nsubjectAltName=IP:127.0.0.1\n".format(folder))
-    command = ["openssl", "ca", "-batch", "-selfsign", "-config", settings, "-keyfile", valid.key, "-md", "sha256"]
+    command: list[str | Path] = [
+        "openssl",
+        "ca",
+        "-batch",
+        "-selfsign",
+        "-config",
+        settings,
+        "-keyfile",
+        valid.key,
+        "-md",
+        "sha256",
+    ]
     _run([*command, "-startdate", "20200101000000Z", "-enddate", "20200201000000Z", "-in", request, "-out", old])
     return Certificate(old, valid.key)
 

@@ -83,7 +83,7 @@ class Listener:
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_message = lambda _, __, m: self.messages.append(Message(m.topic, m.payload, m.retain))
+        self._client.on_message = lambda _, __, m: self.messages.append(Message(m.topic, bytes(m.payload), m.retain))
         self._client.connect("127.0.0.1", broker.port)
 
     def heard(self, topic: str) -> list[str]:

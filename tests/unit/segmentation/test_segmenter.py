@@ -1,5 +1,8 @@
 """The segmenter's motion and judge: targets without a mask, bounded work, and each camera's own state."""
 
+import gc
+import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import astuple, replace
@@ -196,3 +199,27 @@ def test_frames_of_any_size_in_one_session_give_valid_detections(band: Band):
         assert (found.xyxy >= -1).all() and (found.xyxy[:, 2:] <= np.array(found.size_px) + 1).all()
         count += len(found)
     assert count > 20
+
+
+def test_a_finished_batch_is_freed_at_once() -> None:
+    """Not only by garbage collection: frames and maps of minutes would wait for that."""
+
+    class Later(StandIn):
+        def submit(self, images: np.ndarray) -> "Future[Any]":
+            waiting: Future[Any] = Future()
+            threading.Timer(0.01, waiting.set_result, [super().submit(images).result()]).start()
+            return waiting
+
+    segmenter = Segmenter(Later())  # type: ignore[arg-type]
+    (frame,) = frames_of(SKY, [0.0])
+    gc.collect()
+    gc.disable()
+    try:
+        (batch,) = segmenter.submit([frame])
+        segmenter.finish(batch)
+        assert batch.inferred_ns >= batch.started_ns > 0
+        future = weakref.ref(batch.probabilities)
+        del batch
+        assert future() is None
+    finally:
+        gc.enable()
