@@ -335,9 +335,10 @@ for number in range(int(sys.argv[2]), int(sys.argv[2]) + 1000):
 
 def test_kills_at_any_moment_lose_nothing(tmp_path: Path) -> None:
     run_dir, stored = tmp_path / "run", 0
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     for kill in range(5):
         program = [sys.executable, "-c", WRITER, str(run_dir), str(1000 * kill)]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=ROOT, env=environment) as process:
             assert process.stdout is not None
             for _ in range(3 + 5 * kill):
                 assert process.stdout.readline()

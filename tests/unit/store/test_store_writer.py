@@ -244,7 +244,8 @@ def test_a_store_that_is_lost_while_running_is_noticed_and_a_new_one_takes_all_t
     else:
         assert site.sent == ids(first + before + after), "and nothing twice"
     if fault in DAMAGED:
-        assert list(site.path.parent.glob("store.sqlite.damaged-*Z")) or fault is truncated_to_nothing
+        mended = (truncated_to_nothing, overwritten_at_the_start)  # SQLite may write the first page anew in time
+        assert list(site.path.parent.glob("store.sqlite.damaged-*Z")) or fault in mended
     with closing(sqlite3.connect(site.path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
