@@ -22,14 +22,23 @@ def models(
 
 @app.command(epilog="Example: `dasnet label tests/data --out labelled --stride 10`")
 def label(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A labelled data set, or scene:count=500,seed=1.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A labelled data set, or scene:count=500,seed=1; or a site's file.")
+    ],
     out: OutOption,
     classes: Annotated[
         bool, typer.Option("--classes", help="Also write class maps: 1 uav, 2 bird, 3 airplane, 4 helicopter.")
     ] = False,
     stride: Annotated[int, typer.Option(min=1, help="Label every n-th frame.")] = 1,
+    from_store: Annotated[
+        bool, typer.Option("--from-store", help="Export a site's alerts with verdicts as labelled clips.")
+    ] = False,
 ) -> None:
     """Generate training masks from bounding boxes, with a contact sheet for review."""
+    if from_store:
+        from training.verdicts import run_label_from_store
+
+        raise typer.Exit(run_label_from_store(Path(path), out))
     from training.label import run_label
 
     raise typer.Exit(run_label(path, out, classes, stride))
