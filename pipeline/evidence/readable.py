@@ -12,11 +12,11 @@ from importlib import resources
 
 import msgspec
 
-from pipeline.evidence.geodesy import destination
 from pipeline.evidence.sidecars import Sidecar, read_sidecar
 from pipeline.evidence.signing import public_pem
 from pipeline.evidence.times import utc
 from pipeline.evidence.track_paths import BoxAt, TrackPath
+from pipeline.geodesy import destination
 from pipeline.types import Event, EventKind
 
 LINE_M = 5000.0  # length of a bearing line

@@ -13,6 +13,7 @@ import termios
 import time
 from abc import ABC, abstractmethod
 
+from pipeline.config.sink import ClientTls
 from pipeline.config.tactical import TacticalSinkConfig
 from pipeline.sinks.sink import SinkError
 
@@ -169,7 +170,7 @@ def connected(entry: TacticalSinkConfig) -> Connection:
         return Datagrams(entry)
     if entry.scheme == "tcp":
         return Stream(entry)
-    stream = Stream(entry, _client_context(entry))
+    stream = Stream(entry, client_context(entry.certificates, str(entry.host)))
     try:
         stream.receive(REFUSAL_S)
     except SinkError:
@@ -178,12 +179,12 @@ def connected(entry: TacticalSinkConfig) -> Connection:
     return stream
 
 
-def _client_context(entry: TacticalSinkConfig) -> ssl.SSLContext:
-    tls = entry.certificates
+def client_context(tls: ClientTls, name: str) -> ssl.SSLContext:
+    """Return the context of an encrypted connection.  Raise SinkError, which names the sink or its host."""
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.certificate is not None:
             context.load_cert_chain(tls.certificate, tls.key)
     except (OSError, ssl.SSLError) as error:
-        raise SinkError(f"{entry.host}: files of tls cannot be used ({error})") from error
+        raise SinkError(f"{name}: files of tls cannot be used ({error})") from error
     return context

@@ -4,13 +4,13 @@ In: a camera's pose, bearings, times.  Out: XML.  The only positions are those o
 direction of the target, at a length that is configured.
 """
 
-import math
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from pipeline.config.camera import Pose
+from pipeline.geodesy import destination
 from pipeline.types import Bearing, Severity
 
 with warnings.catch_warnings():
@@ -23,7 +23,6 @@ PRECISION = 7  # decimals of a degree: a centimetre
 CAMERA, LINE = "b-m-p-s-p-loc", "u-d-f"
 _BY_HAND, _BY_MACHINE = "h-e", "m-i"  # how a position or a direction became known
 _COLOURS = {Severity.ALARM: (255, 40, 30), Severity.WARNING: (255, 170, 0), Severity.INFO: (160, 160, 160)}
-_EARTH_RADIUS_M = 6_371_008.8
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Viewpoint:
         start = (self.pose.lat, self.pose.lon)
         detail = pytak.cot_detail(
             _link(start),
-            _link(_destination(*start, bearing.azimuth_deg, self.line_m)),
+            _link(destination(*start, bearing.azimuth_deg, self.line_m)),
             ElementTree.Element("strokeColor", value=str(_argb(*_COLOURS[severity]))),
             ElementTree.Element("strokeWeight", value="3.0"),
             ElementTree.Element("labels_on", value="false"),
@@ -119,13 +118,3 @@ def _time(time_ns: int) -> str:
 def _argb(red: int, green: int, blue: int) -> int:
     """Return an opaque colour as a signed number of 32 bits."""
     return (0xFF << 24 | red << 16 | green << 8 | blue) - (1 << 32)
-
-
-def _destination(lat_deg: float, lon_deg: float, azimuth_deg: float, distance_m: float) -> tuple[float, float]:
-    """Return the point at a distance along a great circle, on a sphere: on the map the error is below a pixel."""
-    lat, lon, azimuth = map(math.radians, (lat_deg, lon_deg, azimuth_deg))
-    angle = distance_m / _EARTH_RADIUS_M
-    sin_lat = math.sin(lat) * math.cos(angle) + math.cos(lat) * math.sin(angle) * math.cos(azimuth)
-    east = math.sin(azimuth) * math.sin(angle) * math.cos(lat)
-    end_lon = lon + math.atan2(east, math.cos(angle) - math.sin(lat) * sin_lat)
-    return math.degrees(math.asin(max(-1.0, min(1.0, sin_lat)))), (math.degrees(end_lon) + 540) % 360 - 180

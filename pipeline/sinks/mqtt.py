@@ -15,7 +15,6 @@ and, with discovery, whenever Home Assistant announces its birth on DISCOVERY/st
 """
 
 import json
-import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from pipeline.config.models import Config
 from pipeline.config.sink import ClientTls
 from pipeline.config.sinks import MqttSinkConfig
 from pipeline.errors import StoreError
+from pipeline.sinks.connection import client_context
 from pipeline.sinks.filters import event_filter, wants_alert
 from pipeline.sinks.home_assistant import OFF, OFFLINE, ON, ONLINE, device_id, discovery
 from pipeline.sinks.sink import RefusedError, Sink, SinkError
@@ -121,14 +121,7 @@ class MqttSink(Sink):
         if entry.username is not None:
             client.username_pw_set(entry.username, entry.password)
         if entry.is_encrypted:
-            tls = entry.tls or ClientTls()
-            try:
-                context = ssl.create_default_context(cafile=tls.ca)
-                if tls.certificate is not None:
-                    context.load_cert_chain(tls.certificate, tls.key)
-            except (OSError, ssl.SSLError) as error:
-                raise SinkError(f"{self.name}: files of tls cannot be used ({error})") from error
-            client.tls_set_context(context)
+            client.tls_set_context(client_context(entry.tls or ClientTls(), self.name))
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish

@@ -14,11 +14,11 @@ from support.events import START_NS, event, ref, track, until
 from support.evidence import CHECKPOINT, Run, alert, lines, site
 
 from pipeline.errors import DasnetError
-from pipeline.evidence.geodesy import destination
 from pipeline.evidence.log import EvidenceError
 from pipeline.evidence.package import export
 from pipeline.evidence.sidecars import read_sidecar
 from pipeline.evidence.verify_package import verify_package
+from pipeline.geodesy import destination
 from pipeline.store import reviews
 from pipeline.types import Bearing, EventKind, Track, TrackState, Verdict
 

@@ -1,4 +1,4 @@
-"""Points and lines on the Earth, for GeoJSON.  Pure."""
+"""Points and lines on the Earth, for lines of bearing.  Pure."""
 
 import math
 
@@ -12,4 +12,4 @@ def destination(lat: float, lon: float, azimuth_deg: float, distance_m: float) -
     sine = math.sin(latitude) * math.cos(angle) + math.cos(latitude) * math.sin(angle) * math.cos(azimuth)
     east = math.sin(azimuth) * math.sin(angle) * math.cos(latitude)
     end = longitude + math.atan2(east, math.cos(angle) - math.sin(latitude) * sine)
-    return round(math.degrees(math.asin(sine)), 7), round((math.degrees(end) + 540) % 360 - 180, 7)
+    return round(math.degrees(math.asin(max(-1.0, min(1.0, sine)))), 7), round((math.degrees(end) + 540) % 360 - 180, 7)
