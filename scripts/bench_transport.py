@@ -134,11 +134,11 @@ class NullSegmenter:
 
     engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), max_in_flight=1)
 
-    def submit(self, frames: Sequence[Frame]) -> list[SimpleNamespace]:
+    def submit(self, frames: Sequence[Frame]) -> SimpleNamespace:
         done: Future[None] = Future()
         done.set_result(None)
         now_ns = time.monotonic_ns()
-        return [SimpleNamespace(frames=frames, probabilities=done, started_ns=now_ns, inferred_ns=now_ns)]
+        return SimpleNamespace(frames=frames, done=done, started_ns=now_ns, inferred_ns=now_ns)
 
     def finish(self, batch: SimpleNamespace) -> list[Detections]:
         return [empty_detections(frame) for frame in batch.frames]

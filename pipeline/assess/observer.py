@@ -82,19 +82,18 @@ class Observer:
         for frame in frames:
             self._watches[frame.ref.camera].prepare(frame, self._segmenter, self._stage)
         seeded = []
-        for batch in self._segmenter.submit(frames):
-            for frame, detections in zip(batch.frames, self._segmenter.finish(batch), strict=True):
-                watch = self._watches[frame.ref.camera]
-                outcome = self._stage.update(detections)
-                watch.observe(frame, detections, outcome)
-                pasted = watch.seeded(frame, detections)
-                if pasted is not None:
-                    stream, copy = pasted
-                    seeded.append((stream, stream.segmenter.submit([copy]), outcome.tracks))
-        for stream, batches, tracks in seeded:
-            for batch in batches:
-                for detections in stream.segmenter.finish(batch):
-                    stream.update(detections, tracks)
+        batch = self._segmenter.submit(frames)
+        for frame, detections in zip(frames, self._segmenter.finish(batch), strict=True):
+            watch = self._watches[frame.ref.camera]
+            outcome = self._stage.update(detections)
+            watch.observe(frame, detections, outcome)
+            pasted = watch.seeded(frame, detections)
+            if pasted is not None:
+                stream, copy = pasted
+                seeded.append((stream, stream.segmenter.submit([copy]), outcome.tracks))
+        for stream, batch, tracks in seeded:
+            for detections in stream.segmenter.finish(batch):
+                stream.update(detections, tracks)
 
     def _end_due(self) -> float:
         """End the feeds whose time is over; return the seconds that the slowest of the others has behind it."""

@@ -198,7 +198,7 @@ class Replay:
             if frame is not None:
                 waiting.append(frame)
             if waiting and (frame is None or len(waiting) >= size):
-                in_flight += self._segmenter.submit(waiting)
+                in_flight.append(self._segmenter.submit(waiting))
                 waiting = []
             # One batch is measured, tracked and drawn while the engine has as many as it takes.
             while in_flight and (frame is None or len(in_flight) > self._engine.max_in_flight):

@@ -36,7 +36,7 @@ class BatchesInFlight:
 
     def finished(self) -> Iterator[tuple[Batch, list[Stamps]]]:
         """Remove and yield the batches that are done, in their order, without those that have failed already."""
-        while self._entries and self._entries[0].batch.probabilities.done():
+        while self._entries and self._entries[0].batch.done.done():
             entry = self._entries.pop(0)
             if not entry.has_failed:
                 yield entry.batch, entry.stamps

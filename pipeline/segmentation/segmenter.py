@@ -5,12 +5,14 @@ device has the next.  The segmentation worker and the replay share this code; it
 """
 
 import math
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged
 from pipeline.segmentation.motion import MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
 from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
+from pipeline.segmentation.pyramid import REDUCED_INTERVAL_S, REDUCTION, with_reduced
 from pipeline.types import Detections, Frame
 
 MAX_CANDIDATES = 16  # of motion in a frame
@@ -55,31 +58,65 @@ def views_of(cameras: Iterable[Camera], calibrations: Mapping[str, Calibration] 
     }
 
 
-@dataclass(eq=False)
-class Batch:
-    """Frames of one input size whose inference was started.
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A part of a frame at a scale, one input of the network.
 
     Attributes:
-        frames: in the order of `probabilities`.
-        views: how each was prepared: its camera's configuration may have changed by the time it is finished.
-        probabilities: float32 (N, classes, h, w).
+        view: which part of the frame, and how much it was reduced.
+        maps: of the network's batch, float32 (N, classes, h, w).
+        row: of `maps`.
+    """
+
+    view: MapView
+    maps: "Future[NDArray[np.float32]]"
+    row: int
+
+
+@dataclass(eq=False)
+class Batch:
+    """Frames whose inference was started.
+
+    Attributes:
+        frames: in the order in which they were submitted.
+        looks: of each frame; the first is the finest.
+        done: is done when all looks are, also where one has failed.
         started_ns: when it was submitted, on the monotonic clock.
     """
 
     frames: list[Frame]
-    views: list[MapView]
-    probabilities: "Future[NDArray[np.float32]]"
+    looks: list[list[Look]]
+    done: "Future[None]" = field(default_factory=Future)
     started_ns: int = field(default_factory=time.monotonic_ns)
     _inferred_ns: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # A future keeps its callbacks: one that knows the batch would keep frames and maps until garbage is collected.
-        self.probabilities.add_done_callback(partial(_note_time, self._inferred_ns))
+        waiting = {id(look.maps): look.maps for looks in self.looks for look in looks}
+        self.done.add_done_callback(partial(_note_time, self._inferred_ns))
+        left = Countdown(len(waiting), self.done)
+        for maps in waiting.values():
+            maps.add_done_callback(left.count)
 
     @property
     def inferred_ns(self) -> int:
         """When inference ended, on the monotonic clock; 0: not yet."""
         return self._inferred_ns[0] if self._inferred_ns else 0
+
+
+class Countdown:
+    """Completes a future when it has been called a number of times, from any threads."""
+
+    def __init__(self, count: int, done: "Future[None]") -> None:
+        self._left, self._done, self._lock = count, done, threading.Lock()
+
+    def count(self, _: object) -> None:
+        """Count one."""
+        with self._lock:
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last:
+            self._done.set_result(None)
 
 
 def _note_time(times_ns: list[int], _: object) -> None:
@@ -95,6 +132,7 @@ class _CameraState:
         self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
         self.motion_judged_s = -math.inf  # time of the last frame whose motion was judged
+        self.reduced_s = -math.inf  # time of the last frame that was looked at reduced
 
 
 class Segmenter:
@@ -140,48 +178,66 @@ class Segmenter:
         forked._states = {key: deepcopy(state) for key, state in self._states.items() if key[0] == camera}
         return forked
 
-    def submit(self, frames: Sequence[Frame]) -> list[Batch]:
-        """Start inference on these frames, one batch for each input size."""
-        groups: dict[tuple[int, ...], list[tuple[Frame, NDArray[np.uint8], MapView]]] = {}
-        for frame in frames:
-            view = self._views.get(frame.ref.camera, CameraView())
-            region = x0, y0, x1, y1 = view.roi(frame.size_px)
-            roi = frame.pixels[y0:y1, x0:x1]
-            image, scale = prepare(roi, frame.band, self.engine.metadata.preprocessing, view.scale)
-            groups.setdefault(image.shape, []).append((frame, image, MapView(scale, region, view.ignore)))
-        return [
-            Batch(
-                [frame for frame, _, _ in group],
-                [view for _, _, view in group],
-                self.engine.submit(np.stack([image for _, image, _ in group])),
-            )
-            for group in groups.values()
-        ]
+    def submit(self, frames: Sequence[Frame]) -> Batch:
+        """Start inference on these frames; inputs of one size are one batch of the network."""
+        images: list[list[tuple[NDArray[np.uint8], MapView]]] = [self._inputs(frame) for frame in frames]
+        groups: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
+        rows = []
+        for image, _ in chain.from_iterable(images):
+            group = groups.setdefault(image.shape, [])
+            rows.append(len(group))
+            group.append(image)
+        maps = {shape: self.engine.submit(np.stack(group)) for shape, group in groups.items()}
+        numbers = iter(rows)
+        looks = [[Look(view, maps[image.shape], next(numbers)) for image, view in inputs] for inputs in images]
+        return Batch(list(frames), looks)
+
+    def _inputs(self, frame: Frame) -> list[tuple[NDArray[np.uint8], MapView]]:
+        """Return a frame's inputs of the network, the finest first, with what each of them shows."""
+        view = self._views.get(frame.ref.camera, CameraView())
+        region = x0, y0, x1, y1 = view.roi(frame.size_px)
+        roi, preprocessing = frame.pixels[y0:y1, x0:x1], self.engine.metadata.preprocessing
+        image, scale = prepare(roi, frame.band, preprocessing, view.scale)
+        inputs = [(image, MapView(scale, region, view.ignore))]
+        if self._is_reduced_due(frame):
+            factor = (view.scale or preprocessing.scale[frame.band]) / REDUCTION
+            image, scale = prepare(roi, frame.band, preprocessing, factor)
+            inputs.append((image, MapView(scale, region, view.ignore)))
+        return inputs
+
+    def _is_reduced_due(self, frame: Frame) -> bool:
+        """Return whether the frame is also looked at reduced."""
+        if self.engine.metadata.preprocessing.mode == "stretch" or self.engine.judge is None:
+            return False
+        state = self._state(frame)
+        if 0 <= frame.ref.pts_s - state.reduced_s < REDUCED_INTERVAL_S:
+            return False
+        state.reduced_s = frame.ref.pts_s
+        return True
 
     def finish(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's detections, judged.  Raise what inference raised.
 
         A camera's frames must be finished in their order.
         """
-        return [self.judge(*each) for each in zip(batch.frames, batch.views, self.detect(batch), strict=True)]
+        masks = zip(batch.frames, batch.looks, self.detect(batch), strict=True)
+        return [self.judge(frame, looks[0].view, found) for frame, looks, found in masks]
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's mask components with the network's own class scores.
 
         A camera's frames must be finished in their order.  Raise what inference raised.
         """
-        maps = batch.probabilities.result()
-        return [
-            detect(
-                probabilities,
-                frame,
-                view,
-                self.classes,
-                self.thresholds[frame.band],
-                self._state(frame).motion.update(frame.pixels),
-            )
-            for frame, view, probabilities in zip(batch.frames, batch.views, maps, strict=True)
-        ]
+        found = []
+        for frame, looks in zip(batch.frames, batch.looks, strict=True):
+            shift_px = self._state(frame).motion.update(frame.pixels)
+            each = [self._detect(frame, look, shift_px) for look in looks]
+            found.append(reduce(with_reduced, each))
+        return found
+
+    def _detect(self, frame: Frame, look: Look, shift_px: tuple[float, float] | None) -> Detections:
+        probabilities = look.maps.result()[look.row]
+        return detect(probabilities, frame, look.view, self.classes, self.thresholds[frame.band], shift_px)
 
     def judge(self, frame: Frame, view: MapView, masks: Detections) -> Detections:
         """Return the frame's detections: its masks and what moves, judged over the last half second.

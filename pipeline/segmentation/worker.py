@@ -232,20 +232,18 @@ class SegmentationWorker:
 
     def _start(self, chosen: list[tuple[Frame, Stamps]]) -> None:
         self._metrics.batch_size.observe(len(chosen))
-        stamps = {frame.ref: stamp for frame, stamp in chosen}
         started_ns = time.monotonic_ns()  # preprocessing is part of inference
         try:
-            batches = self._segmenter.submit([frame for frame, _ in chosen])
+            batch = self._segmenter.submit([frame for frame, _ in chosen])
         except EngineLost:
             raise
         except Exception as error:  # noqa: BLE001 - as in `_finish`
             self._fail([frame for frame, _ in chosen], str(error))
             return
-        for batch in batches:
-            for frame in batch.frames:
-                stamps[frame.ref].started_ns = started_ns
-            self._in_flight.add(batch, [stamps[frame.ref] for frame in batch.frames])
-            batch.probabilities.add_done_callback(self._wake)
+        for _, stamps in chosen:
+            stamps.started_ns = started_ns
+        self._in_flight.add(batch, [stamps for _, stamps in chosen])
+        batch.done.add_done_callback(self._wake)
 
     def _wake(self, _: "Future[Any]") -> None:
         os.eventfd_write(self._inferred, 1)

@@ -52,10 +52,14 @@ class Tracklet:
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         d = self.apparent_px
         self.motion = ConstantVelocity(x, y, measurement_std(d), settings.start_speed_d_s * d)
+        self.first_x, self.first_y = x, y
         self.anchor_x, self.anchor_y = x, y  # position when first seen, moved along with the background
         self.home_x, self.home_y = x, y  # likewise, but it follows slowly
         self.kinematics = Kinematics()
         self.farthest_px = 0.0  # from home
+        self.screen_x, self.screen_y = first.centroid  # a home that does not move with the background
+        self._on_screen_px: deque[float] = deque([0.0], maxlen=2)  # newest distances from it: one may be a mistake
+        self.farthest_on_screen_px = 0.0  # from that one
         self.camera_motion_frames = 0  # frames in which the camera's motion was known
         self.first = self.last = first.ref
         self.recent: deque[bool] = deque([True], maxlen=settings.confirm_window)
@@ -111,6 +115,7 @@ class Tracklet:
         self.missed = 0
         self.score_sum += observed.score
         self._depart(observed.ref.pts_s - self.last.pts_s)
+        self._depart_on_screen(observed)
         self.last = observed.ref
 
     def box(self) -> tuple[float, float, float, float]:
@@ -135,14 +140,27 @@ class Tracklet:
         distance_px = math.hypot(self.motion.x - self.home_x, self.motion.y - self.home_y)
         self.farthest_px = max(self.farthest_px, distance_px)
 
-    def has_moved(self, frame_width_px: int) -> bool:
-        """Return whether it moved against the background; True where the camera's motion is mostly unknown.
+    def _depart_on_screen(self, observed: Observation) -> None:
+        share = min(1.0, (observed.ref.pts_s - self.last.pts_s) / self._settings.home_s)
+        x, y = observed.centroid  # steadier than a box of few pixels
+        self.screen_x += share * (x - self.screen_x)
+        self.screen_y += share * (y - self.screen_y)
+        self._on_screen_px.append(math.hypot(x - self.screen_x, y - self.screen_y))
+        self.farthest_on_screen_px = max(self.farthest_on_screen_px, min(self._on_screen_px))
 
-        Noise may have moved what was seen for a short time; what is fixed stays where it is.
+    def has_moved(self, frame_width_px: int) -> bool:
+        """Return whether it moved, against the background and on the screen; True where the camera's motion is unknown.
+
+        Noise may have moved what was seen for a short time; what is fixed stays where it is.  Dirt on a lens and dead
+        pixels move against drifting clouds, and stay where they are on the screen; a camera that follows a target
+        never holds it that still.
         """
         if self.camera_motion_frames < self.hits // 2:
             return True
         settings = self._settings
         least_px = max(settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px)
         is_seen_long = self.last.pts_s - self.first.pts_s >= settings.fixed_s
-        return self.farthest_px > least_px * (settings.fixed_ratio if is_seen_long else 1.0)
+        least_px *= settings.fixed_ratio if is_seen_long else 1.0
+        background_px = math.hypot(self.anchor_x - self.first_x, self.anchor_y - self.first_y)
+        on_screen_px = min(background_px, settings.screen_ratio * least_px)
+        return self.farthest_px > least_px and self.farthest_on_screen_px > on_screen_px

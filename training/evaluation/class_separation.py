@@ -86,7 +86,7 @@ def _log_odds(segmenter: Segmenter, clip: CachedClip, frames: CachedFrames) -> I
     for cached_frame in clip.frames:
         pixels, _ = frames.read(cached_frame)
         ref = FrameRef(clip.name, clip.name, cached_frame.number, float(cached_frame.number), 0, 0)
-        (batch,) = segmenter.submit([Frame(ref, Band(clip.sensor), pixels)])
+        batch = segmenter.submit([Frame(ref, Band(clip.sensor), pixels)])
         (detections,) = segmenter.finish(batch)
         for box, label in zip(cached_frame.boxes, cached_frame.labels, strict=True):
             if label == LABEL_OF[clip.clip_class]:

@@ -68,7 +68,7 @@ def _detections(clip: Clip, segmenter: Segmenter) -> Iterator[Detections]:
         if decoded.number % STRIDE:
             continue
         ref = FrameRef(clip.name, "fuse", decoded.number, decoded.pts_s, 0, 0)
-        waiting += segmenter.submit([Frame(ref, Band(clip.sensor), decoded.pixels)])
+        waiting.append(segmenter.submit([Frame(ref, Band(clip.sensor), decoded.pixels)]))
         if len(waiting) > 1:
             yield from segmenter.finish(waiting.pop(0))
     for batch in waiting:

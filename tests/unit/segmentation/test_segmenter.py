@@ -60,7 +60,7 @@ def frames_of(
 
 
 def finished(segmenter: Segmenter, frames: Iterable[Frame]) -> list[Detections]:
-    return [found for frame in frames for batch in segmenter.submit([frame]) for found in segmenter.finish(batch)]
+    return [found for frame in frames for found in segmenter.finish(segmenter.submit([frame]))]
 
 
 def rows(found: Iterable[Detections]) -> list[Any]:
@@ -125,9 +125,8 @@ def test_cameras_know_nothing_of_each_other():
     segmenter = Segmenter(StandIn())
     together: Mapping[str, list[Detections]] = {"north": [], "west": []}
     for pair in zip(*streams, strict=True):
-        for batch in segmenter.submit(pair):
-            for one in segmenter.finish(batch):
-                together[one.ref.camera].append(one)
+        for one in segmenter.finish(segmenter.submit(pair)):
+            together[one.ref.camera].append(one)
     assert [rows(found) for found in together.values()] == alone and any(alone[1][-1])
 
 
@@ -215,11 +214,11 @@ def test_a_finished_batch_is_freed_at_once() -> None:
     gc.collect()
     gc.disable()
     try:
-        (batch,) = segmenter.submit([frame])
+        batch = segmenter.submit([frame])
         segmenter.finish(batch)
         assert batch.inferred_ns >= batch.started_ns > 0
-        future = weakref.ref(batch.probabilities)
+        futures = [weakref.ref(look.maps) for look in batch.looks[0]]
         del batch
-        assert future() is None
+        assert [future() for future in futures] == [None]
     finally:
         gc.enable()

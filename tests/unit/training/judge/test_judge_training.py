@@ -148,8 +148,7 @@ def frames(count: int) -> list[Frame]:
 
 
 def one(segmenter: Segmenter, frame: Frame) -> list[Any]:
-    (batch,) = segmenter.submit([frame])
-    return segmenter.finish(batch)
+    return segmenter.finish(segmenter.submit([frame]))
 
 
 @pytest.mark.parametrize(
