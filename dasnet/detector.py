@@ -146,12 +146,7 @@ class Detector:
             for number, image in enumerate(images)
         ]
         segmenter = Segmenter(self._engine, self._threshold)  # of its own: images are not frames of one video
-        found = {
-            detections.ref.camera: Detections(detections)
-            for batch in segmenter.submit(frames)
-            for detections in segmenter.finish(batch)
-        }
-        return [found[frame.ref.camera] for frame in frames]
+        return [Detections(found) for found in segmenter.finish(segmenter.submit(frames))]
 
     def close(self) -> None:
         """Free the engine's threads and memory."""

@@ -69,8 +69,7 @@ def replay(
                 time_ns = round(picture.pts_s * 1e9)
                 ref = FrameRef(Path(path).stem, "", picture.number, picture.pts_s, time_ns, time_ns)
                 frame = Frame(ref, known, picture.pixels)
-                for batch in segmenter.submit([frame]):
-                    for detections in segmenter.finish(batch):
-                        yield frame, stage.update(detections).tracks
+                for detections in segmenter.finish(segmenter.submit([frame])):
+                    yield frame, stage.update(detections).tracks
         finally:
             source.close()

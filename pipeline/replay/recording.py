@@ -38,7 +38,8 @@ from pipeline.replay.outputs import (
 )
 from pipeline.replay.summary import Recorder, Summary
 from pipeline.replay.thumbnails import Thumbnails
-from pipeline.segmentation.segmenter import Batch, CameraView, Segmenter
+from pipeline.segmentation.batch import Batch
+from pipeline.segmentation.segmenter import CameraView, Segmenter
 from pipeline.tracking.camera_settings import calibrated_policy
 from pipeline.tracking.stage import TrackStage
 from pipeline.types import Band, Detections, Event, Frame, FrameRef, Track, TrackState

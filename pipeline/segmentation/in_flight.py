@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model.errors import EngineLost
-from pipeline.segmentation.segmenter import Batch
+from pipeline.segmentation.batch import Batch
 from pipeline.timeouts import DEVICE_HANG_TIMEOUT_S
 from pipeline.transport.wire import Stamps
 

@@ -29,11 +29,13 @@ class MapView:
         scale: frame pixels per map pixel, (x, y).
         region: x0, y0, x1, y1 of the covered part in frame pixels; None: the whole frame.
         ignore: mask polygons in frame pixels; detections whose centroid lies in one are dropped.
+        core: x0, y0, x1, y1 of the part, frame pixels, outside of which centroids are dropped too; None: all.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     region: Region | None = None
     ignore: Sequence[Polygon] = ()
+    core: Region | None = None
 
 
 class _Component(NamedTuple):
@@ -71,6 +73,10 @@ def detect(
     def centroid(component: _Component) -> tuple[float, float]:
         return left + component.centroid[0] * sx, top + component.centroid[1] * sy
 
+    def is_inside(point: tuple[float, float]) -> bool:
+        x0, y0, x1, y1 = view.core or (left, top, right, bottom)
+        return x0 <= point[0] <= x1 and y0 <= point[1] <= y1 and not is_masked(point, polygons)
+
     def box(mask: Mask) -> tuple[float, float, float, float]:
         margin = thresholds.box_margin_px
         return (
@@ -83,7 +89,7 @@ def detect(
     rows = [
         component
         for component in _components(probabilities, thresholds)
-        if component.score >= thresholds.min_score and not is_masked(centroid(component), polygons)
+        if component.score >= thresholds.min_score and is_inside(centroid(component))
     ]
     return Detections(
         ref=frame.ref,

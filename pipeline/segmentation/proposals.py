@@ -6,6 +6,7 @@ neither, its predicted place becomes a row, so that the judge looks there.  Of t
 kept get the outline of what stands out there.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 
 from pipeline.segmentation.motion import Candidate
 from pipeline.segmentation.outline import Outline, outline, point_outline
-from pipeline.segmentation.postprocess import MapView, is_masked
+from pipeline.segmentation.postprocess import MapView, Region, is_masked
 from pipeline.types import Band, Detections, Mask
 
 POINT_PX = 3.0  # side of the box of a point of unknown size
 AGREEING_IOU = 0.2  # of an outline and a mask of the same target
 JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
+REMEMBER_S = 1.0  # what the network said of a target is worth this long, while it looks elsewhere
 RECENT_SCORE = 0.5  # of a detection that is expected again
 NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
 ON_TARGET = 0.5  # likewise, motion: farther beside it may be noise, which the judge would reject in the target's place
@@ -34,6 +36,9 @@ class _Expected:
     velocity_px_s: NDArray[np.float64]  # against the background
     length_px: float
     seen_s: float
+    mask_score: float = 0.0  # at the network's last look at it
+    class_scores: NDArray[np.float32] | None = None  # likewise, the network's own
+    looked_s: float = -math.inf
 
 
 class ExpectedTargets:
@@ -54,6 +59,31 @@ class ExpectedTargets:
         half = [np.full(2, target.length_px / 2) for target in self._targets]
         boxes = [np.concatenate([t.xy - h, t.xy + h]) for t, h in zip(self._targets, half, strict=True)]
         return np.array(boxes, np.float32).reshape(-1, 4)
+
+    @property
+    def centres(self) -> NDArray[np.float32]:
+        """Return where they were last expected (N, 2), frame pixels."""
+        return np.array([target.xy for target in self._targets], np.float32).reshape(-1, 2)
+
+    def with_remembered_masks(self, proposals: Detections, looked_at: Sequence[Region]) -> Detections:
+        """Return the proposals with what the network last said of an expected target, where it did not look now.
+
+        Args:
+            proposals: of the frame for which `predict` was called.
+            looked_at: x0, y0, x1, y1 of the parts at which the network looked, frame pixels.
+        """
+        mask_score, class_scores = proposals.mask_score.copy(), proposals.class_scores.copy()
+        centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
+        for target in self._targets:
+            rows = np.flatnonzero(np.abs(centres - target.xy).max(axis=1) <= NEAR * target.length_px)
+            if any(x0 <= target.xy[0] <= x1 and y0 <= target.xy[1] <= y1 for x0, y0, x1, y1 in looked_at):
+                best = max(rows, key=lambda row: float(proposals.mask_score[row]), default=None)
+                target.mask_score = 0.0 if best is None else float(proposals.mask_score[best])
+                target.class_scores = None if best is None else proposals.class_scores[best]
+                target.looked_s = proposals.ref.pts_s
+            elif target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
+                mask_score[rows], class_scores[rows] = target.mask_score, target.class_scores
+        return replace(proposals, mask_score=mask_score, class_scores=class_scores)
 
     def update(self, detections: Detections) -> None:
         """Learn from a frame's scored detections, after `predict` for the same frame."""
@@ -122,7 +152,7 @@ def outlined(detections: Detections, grey: NDArray[np.uint8]) -> Detections:
     boxes, centroid, area_px = detections.xyxy.copy(), detections.centroid.copy(), detections.area_px.copy()
     masks = list(detections.masks)
     for row in range(len(detections)):
-        has_mask = bool(detections.mask_score[row] > 0)
+        has_mask = masks[row].width > 0  # not only a remembered score
         if has_mask and detections.band is not Band.INFRARED:
             continue
         x, y = (float(value) / factor for value in centroid[row])

@@ -5,14 +5,11 @@ device has the next.  The segmentation worker and the replay share this code; it
 """
 
 import math
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from copy import copy, deepcopy
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +18,21 @@ from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.calibration import Calibration
 from pipeline.config.camera import Camera
+from pipeline.segmentation.attention import Attention, Tile, core
+from pipeline.segmentation.batch import Batch, Look
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
 from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged
-from pipeline.segmentation.motion import MotionCandidates
+from pipeline.segmentation.merging import (
+    REDUCED_INTERVAL_S,
+    REDUCED_LONGEST_S,
+    REDUCTION,
+    joined,
+    with_reduced,
+)
+from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
 from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
-from pipeline.segmentation.pyramid import REDUCED_INTERVAL_S, REDUCTION, with_reduced
 from pipeline.types import Detections, Frame
 
 MAX_CANDIDATES = 16  # of motion in a frame
@@ -58,69 +63,12 @@ def views_of(cameras: Iterable[Camera], calibrations: Mapping[str, Calibration] 
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """A part of a frame at a scale, one input of the network.
+class _Input(NamedTuple):
+    """An input of the network."""
 
-    Attributes:
-        view: which part of the frame, and how much it was reduced.
-        maps: of the network's batch, float32 (N, classes, h, w).
-        row: of `maps`.
-    """
-
+    image: NDArray[np.uint8]
     view: MapView
-    maps: "Future[NDArray[np.float32]]"
-    row: int
-
-
-@dataclass(eq=False)
-class Batch:
-    """Frames whose inference was started.
-
-    Attributes:
-        frames: in the order in which they were submitted.
-        looks: of each frame; the first is the finest.
-        done: is done when all looks are, also where one has failed.
-        started_ns: when it was submitted, on the monotonic clock.
-    """
-
-    frames: list[Frame]
-    looks: list[list[Look]]
-    done: "Future[None]" = field(default_factory=Future)
-    started_ns: int = field(default_factory=time.monotonic_ns)
-    _inferred_ns: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # A future keeps its callbacks: one that knows the batch would keep frames and maps until garbage is collected.
-        waiting = {id(look.maps): look.maps for looks in self.looks for look in looks}
-        self.done.add_done_callback(partial(_note_time, self._inferred_ns))
-        left = Countdown(len(waiting), self.done)
-        for maps in waiting.values():
-            maps.add_done_callback(left.count)
-
-    @property
-    def inferred_ns(self) -> int:
-        """When inference ended, on the monotonic clock; 0: not yet."""
-        return self._inferred_ns[0] if self._inferred_ns else 0
-
-
-class Countdown:
-    """Completes a future when it has been called a number of times, from any threads."""
-
-    def __init__(self, count: int, done: "Future[None]") -> None:
-        self._left, self._done, self._lock = count, done, threading.Lock()
-
-    def count(self, _: object) -> None:
-        """Count one."""
-        with self._lock:
-            self._left -= 1
-            is_last = self._left == 0
-        if is_last:
-            self._done.set_result(None)
-
-
-def _note_time(times_ns: list[int], _: object) -> None:
-    times_ns.append(time.monotonic_ns())
+    is_reduced: bool = False
 
 
 class _CameraState:
@@ -133,6 +81,8 @@ class _CameraState:
         self.expected = ExpectedTargets()
         self.motion_judged_s = -math.inf  # time of the last frame whose motion was judged
         self.reduced_s = -math.inf  # time of the last frame that was looked at reduced
+        self.attention = Attention()
+        self.moving: list[Candidate] = []  # of the last frame
 
 
 class Segmenter:
@@ -143,6 +93,10 @@ class Segmenter:
         threshold: replaces the checkpoint's pixel threshold of both bands.
         views: by camera id; a camera without one is prepared as the checkpoint says.
         max_judged: proposals of a frame that are judged.
+
+    Attributes:
+        engine: as given.
+        share: of each frame's pixels that the network may look at, on average; 1: whole frames.
     """
 
     def __init__(
@@ -154,6 +108,7 @@ class Segmenter:
     ) -> None:
         self.engine = engine
         self._max_judged = max_judged
+        self.share = 1.0
         self.thresholds = {
             band: one if threshold is None else replace(one, threshold=threshold)
             for band, one in engine.metadata.thresholds.items()
@@ -180,69 +135,114 @@ class Segmenter:
 
     def submit(self, frames: Sequence[Frame]) -> Batch:
         """Start inference on these frames; inputs of one size are one batch of the network."""
-        images: list[list[tuple[NDArray[np.uint8], MapView]]] = [self._inputs(frame) for frame in frames]
+        watched = [self._watched(frame) for frame in frames]
+        inputs = [self._inputs(frame, view) for frame, view in zip(frames, watched, strict=True)]
         groups: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
         rows = []
-        for image, _ in chain.from_iterable(images):
-            group = groups.setdefault(image.shape, [])
+        for one in chain.from_iterable(inputs):
+            group = groups.setdefault(one.image.shape, [])
             rows.append(len(group))
-            group.append(image)
+            group.append(one.image)
         maps = {shape: self.engine.submit(np.stack(group)) for shape, group in groups.items()}
         numbers = iter(rows)
-        looks = [[Look(view, maps[image.shape], next(numbers)) for image, view in inputs] for inputs in images]
-        return Batch(list(frames), looks)
+        looks = [
+            [Look(one.view, maps[one.image.shape], next(numbers), one.is_reduced) for one in each] for each in inputs
+        ]
+        return Batch(list(frames), watched, looks)
 
-    def _inputs(self, frame: Frame) -> list[tuple[NDArray[np.uint8], MapView]]:
-        """Return a frame's inputs of the network, the finest first, with what each of them shows."""
+    def _watched(self, frame: Frame) -> MapView:
+        """Return which part of a frame is watched, and how it is scaled for the network."""
         view = self._views.get(frame.ref.camera, CameraView())
-        region = x0, y0, x1, y1 = view.roi(frame.size_px)
-        roi, preprocessing = frame.pixels[y0:y1, x0:x1], self.engine.metadata.preprocessing
-        image, scale = prepare(roi, frame.band, preprocessing, view.scale)
-        inputs = [(image, MapView(scale, region, view.ignore))]
-        if self._is_reduced_due(frame):
-            factor = (view.scale or preprocessing.scale[frame.band]) / REDUCTION
-            image, scale = prepare(roi, frame.band, preprocessing, factor)
-            inputs.append((image, MapView(scale, region, view.ignore)))
+        factor = view.scale or self.engine.metadata.preprocessing.scale[frame.band]
+        x0, y0, x1, y1 = region = view.roi(frame.size_px)
+        size_px = _scaled((x1 - x0, y1 - y0), factor)
+        return MapView(((x1 - x0) / size_px[0], (y1 - y0) / size_px[1]), region, view.ignore)
+
+    def _inputs(self, frame: Frame, watched: MapView) -> list[_Input]:
+        """Return the network's inputs for a frame: all of it or tiles, and perhaps the reduced frame."""
+        if self.engine.metadata.preprocessing.mode == "stretch" or self.engine.judge is None:
+            return [self._input(frame, watched)]
+        state, pts_s = self._state(frame), frame.ref.pts_s
+        if self.share >= 1:
+            state.attention.whole()
+            inputs = [self._input(frame, watched)]
+        else:
+            inputs = self._tiles(frame, watched)
+        if not 0 <= pts_s - state.reduced_s < min(REDUCED_INTERVAL_S / self.share, REDUCED_LONGEST_S):
+            state.reduced_s = pts_s
+            inputs.append(self._input(frame, watched, REDUCTION)._replace(is_reduced=True))
         return inputs
 
-    def _is_reduced_due(self, frame: Frame) -> bool:
-        """Return whether the frame is also looked at reduced."""
-        if self.engine.metadata.preprocessing.mode == "stretch" or self.engine.judge is None:
-            return False
-        state = self._state(frame)
-        if 0 <= frame.ref.pts_s - state.reduced_s < REDUCED_INTERVAL_S:
-            return False
-        state.reduced_s = frame.ref.pts_s
-        return True
+    def _input(self, frame: Frame, view: MapView, reduction: float = 1.0) -> _Input:
+        x0, y0, x1, y1 = view.region or (0, 0, *frame.size_px)
+        preprocessing = self.engine.metadata.preprocessing
+        factor = 1 / (view.scale[0] * reduction)
+        image, scale = prepare(frame.pixels[y0:y1, x0:x1], frame.band, preprocessing, factor)
+        return _Input(image, replace(view, scale=scale))
+
+    def _tiles(self, frame: Frame, watched: MapView) -> list[_Input]:
+        """Return the parts of a frame that are looked at while the whole is too much."""
+        state, (x0, y0, x1, y1) = self._state(frame), watched.region or (0, 0, *frame.size_px)
+        size_px = _scaled((x1 - x0, y1 - y0), 1 / watched.scale[0])
+        offset, scale = np.array((x0, y0), np.float32), np.array(watched.scale, np.float32)
+        moving = np.array([(one.x_px, one.y_px) for one in state.moving], np.float32).reshape(-1, 2)
+        places = (state.expected.centres - offset) / scale, (moving - offset) / scale
+        tiles = state.attention.tiles(size_px, frame.ref.pts_s, self.share, *places)
+
+        def in_frame(tile: Tile) -> Region:
+            corners = np.array(tile).reshape(2, 2) * scale + offset
+            left, top, right, bottom = (round(float(value)) for value in corners.ravel())
+            return left, top, min(right, x1), min(bottom, y1)
+
+        views = [replace(watched, region=in_frame(tile), core=in_frame(core(tile, size_px))) for tile in tiles]
+        return [self._input(frame, view) for view in views]
 
     def finish(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's detections, judged.  Raise what inference raised.
 
         A camera's frames must be finished in their order.
         """
-        masks = zip(batch.frames, batch.looks, self.detect(batch), strict=True)
-        return [self.judge(frame, looks[0].view, found) for frame, looks, found in masks]
+        each = zip(batch.frames, batch.watched, self.detect(batch), batch.looks, strict=True)
+        return [self.judge(frame, watched, masks, _parts(looks)) for frame, watched, masks, looks in each]
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's mask components with the network's own class scores.
 
         A camera's frames must be finished in their order.  Raise what inference raised.
         """
-        found = []
-        for frame, looks in zip(batch.frames, batch.looks, strict=True):
-            shift_px = self._state(frame).motion.update(frame.pixels)
-            each = [self._detect(frame, look, shift_px) for look in looks]
-            found.append(reduce(with_reduced, each))
-        return found
+        return [
+            self._masks(frame, watched, looks)
+            for frame, watched, looks in zip(batch.frames, batch.watched, batch.looks, strict=True)
+        ]
 
-    def _detect(self, frame: Frame, look: Look, shift_px: tuple[float, float] | None) -> Detections:
-        probabilities = look.maps.result()[look.row]
-        return detect(probabilities, frame, look.view, self.classes, self.thresholds[frame.band], shift_px)
+    def _masks(self, frame: Frame, watched: MapView, looks: Sequence[Look]) -> Detections:
+        shift_px = self._state(frame).motion.update(frame.pixels)
 
-    def judge(self, frame: Frame, view: MapView, masks: Detections) -> Detections:
+        def found(probabilities: NDArray[np.float32], view: MapView) -> Detections:
+            return detect(probabilities, frame, view, self.classes, self.thresholds[frame.band], shift_px)
+
+        nothing = np.zeros((len(self.classes), 1, 1), np.float32)
+        masks = joined(
+            [found(look.maps.result()[look.row], look.view) for look in looks if not look.is_reduced]
+            or [found(nothing, watched)]
+        )
+        for look in looks:
+            if look.is_reduced:
+                masks = with_reduced(masks, found(look.maps.result()[look.row], look.view))
+        return masks
+
+    def judge(
+        self, frame: Frame, watched: MapView, masks: Detections, looked_at: Sequence[Region | None] = (None,)
+    ) -> Detections:
         """Return the frame's detections: its masks and what moves, judged over the last half second.
 
         A checkpoint without a judge has the masks alone.
+
+        Args:
+            frame: the next of its camera.
+            watched: which part of it is watched.
+            masks: mask components of the frame.
+            looked_at: the parts in which they were sought, frame pixels; None: all of it.
         """
         judge, config = self.engine.judge, self.engine.metadata.judge
         if judge is None or config is None:
@@ -250,8 +250,10 @@ class Segmenter:
         state = self._state(frame)
         newest = state.history.add(frame.pixels, frame.ref.pts_s, masks.camera_shift_px)
         expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
-        candidates = state.candidates.update(state.history)
-        proposals = with_motion(masks, candidates, expected, view)
+        state.moving = state.candidates.update(state.history)
+        proposals = with_motion(masks, state.moving, expected, watched)
+        parts = [part or (0, 0, *frame.size_px) for part in looked_at]
+        proposals = state.expected.with_remembered_masks(proposals, parts)
         include_motion = not 0 <= newest.pts_s - state.motion_judged_s < MOTION_INTERVAL_S
         if include_motion:
             state.motion_judged_s = newest.pts_s
@@ -262,9 +264,23 @@ class Segmenter:
         state.expected.update(detections)
         return detections
 
+    def revisit_s(self, camera: str) -> float:
+        """Return how long the place of a camera's view that has waited longest has waited for the network."""
+        return max((state.attention.revisit_s for key, state in self._states.items() if key[0] == camera), default=0.0)
+
     def _state(self, frame: Frame) -> _CameraState:
         key = (frame.ref.camera, frame.ref.session)
         if key not in self._states:  # a new session: forget the camera's earlier ones
             self._states = {other: state for other, state in self._states.items() if other[0] != frame.ref.camera}
             self._states[key] = _CameraState(self._views.get(frame.ref.camera, CameraView()).usual_noise)
         return self._states[key]
+
+
+def _parts(looks: Sequence[Look]) -> list[Region | None]:
+    """Return the parts of a frame that were looked at unreduced."""
+    return [look.view.core or look.view.region for look in looks if not look.is_reduced]
+
+
+def _scaled(size_px: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Return the size of an image scaled for the network, as `prepare` does."""
+    return max(1, round(size_px[0] * factor)), max(1, round(size_px[1] * factor))

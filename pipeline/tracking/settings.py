@@ -30,7 +30,8 @@ class TrackerSettings:
     home_s: float = 8.0  # time constant with which that position follows: a sky of clouds drifts past what is fixed
     fixed_s: float = 1.0  # after this time it must have left it by ...
     fixed_ratio: float = 1.5  # ... this many times as much, or it is fixed
-    screen_ratio: float = 2.0  # ... and on the screen, where the background moved, by this many times as much
+    drift_width_s: float = 0.01  # clouds drift by less than this share of the frame's width in a second; there ...
+    screen_ratio: float = 2.0  # ... it must have moved on the screen by this many times as much
     evidence_s: float = 2.5  # time constant of the exponential decay of evidence
     kinematics_weight: float = 1.0  # of the motion's log-odds in the evidence for uav; 1: independent of appearance
     suppression_margin: float = 2.0  # log-odds beyond the threshold to suppress a track reported as a target

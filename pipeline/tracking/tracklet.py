@@ -149,11 +149,11 @@ class Tracklet:
         self.farthest_on_screen_px = max(self.farthest_on_screen_px, min(self._on_screen_px))
 
     def has_moved(self, frame_width_px: int) -> bool:
-        """Return whether it moved, against the background and on the screen; True where the camera's motion is unknown.
+        """Return whether it moved against the background; True where the camera's motion is mostly unknown.
 
-        Noise may have moved what was seen for a short time; what is fixed stays where it is.  Dirt on a lens and dead
-        pixels move against drifting clouds, and stay where they are on the screen; a camera that follows a target
-        never holds it that still.
+        Noise may have moved what was seen for a short time; what is fixed stays where it is.  Where all the background
+        drifts, it is clouds, and a dead pixel or dirt on the lens moves against them: then it must have moved on the
+        screen too.  A target that a turning camera follows need not: there the background is fast.
         """
         if self.camera_motion_frames < self.hits // 2:
             return True
@@ -161,6 +161,9 @@ class Tracklet:
         least_px = max(settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px)
         is_seen_long = self.last.pts_s - self.first.pts_s >= settings.fixed_s
         least_px *= settings.fixed_ratio if is_seen_long else 1.0
-        background_px = math.hypot(self.anchor_x - self.first_x, self.anchor_y - self.first_y)
-        on_screen_px = min(background_px, settings.screen_ratio * least_px)
-        return self.farthest_px > least_px and self.farthest_on_screen_px > on_screen_px
+        if self.farthest_px <= least_px:
+            return False
+        drift_px = math.hypot(self.anchor_x - self.first_x, self.anchor_y - self.first_y)
+        age_s = self.last.pts_s - self.first.pts_s
+        is_drift = 0 < drift_px < settings.drift_width_s * frame_width_px * age_s
+        return not is_drift or self.farthest_on_screen_px > min(drift_px, settings.screen_ratio * least_px)

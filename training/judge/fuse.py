@@ -27,8 +27,9 @@ from model.errors import CheckpointError
 from model.metadata import BandThresholds, Fusion, JudgeConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime.interruption import end_quietly
+from pipeline.segmentation.batch import Batch
 from pipeline.segmentation.judging import PROBABILITY_FLOOR
-from pipeline.segmentation.segmenter import Batch, Segmenter
+from pipeline.segmentation.segmenter import Segmenter
 from pipeline.types import Band, Detections, Frame, FrameRef
 from training.command_line import exit_code, program
 from training.datasets import LabelledObject, open_dataset

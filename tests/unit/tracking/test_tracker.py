@@ -156,6 +156,19 @@ def test_what_noise_moved_at_first_and_clouds_drift_past_is_fixed():
     assert not any(track.is_target for tracks in history[45:] for track in tracks)
 
 
+def test_dirt_on_the_lens_before_drifting_clouds_is_clutter_and_a_slow_target_there_is_not():
+    random = np.random.default_rng(5)
+    drift = (0.05, 0.0)  # 1.5 px a second: in time it is more than noise explains
+
+    def at(x: float) -> Target:
+        return (x + random.normal(0, 0.4), 380 + random.normal(0, 0.8), 5, SURE_UAV)
+
+    dirt = follow(frame(seq, [at(564)], shift=drift) for seq in range(1200))
+    assert not any(track.is_target for tracks in dirt for track in tracks if track.state is TrackState.CONFIRMED)
+    slow = follow(frame(seq, [at(564 - seq * 6 / 30)], shift=drift) for seq in range(600))
+    assert all(track.is_target for track in slow[-1]) and confirmed(slow)
+
+
 @pytest.mark.parametrize(("size_px", "is_moving"), [((640, 512), True), ((1920, 1080), False)])
 def test_a_shift_within_the_error_of_camera_motion_is_no_movement(size_px: tuple[int, int], is_moving: bool):
     steps = (frame(seq, [(300 + min(seq, 4), 100, 12, SURE_UAV)]) for seq in range(60))
