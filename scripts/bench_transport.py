@@ -29,6 +29,7 @@ import zmq
 from numpy.typing import NDArray
 
 from model.allocator import keep_memory
+from pipeline.config.models import Config
 from pipeline.store.ledger import Ledger
 from pipeline.telemetry.metrics import CaptureMetrics, SegmentationMetrics
 from pipeline.transport.channel import Channel
@@ -133,12 +134,16 @@ class NullSegmenter:
     """Null segmenter: takes no time and has no detections."""
 
     engine = SimpleNamespace(device=SimpleNamespace(type="cpu"), max_in_flight=1)
+    share = 1.0
 
     def submit(self, frames: Sequence[Frame]) -> SimpleNamespace:
         done: Future[None] = Future()
         done.set_result(None)
         now_ns = time.monotonic_ns()
         return SimpleNamespace(frames=frames, done=done, started_ns=now_ns, inferred_ns=now_ns)
+
+    def revisit_s(self, _camera: str) -> float:
+        return 0.0
 
     def finish(self, batch: SimpleNamespace) -> list[Detections]:
         return [empty_detections(frame) for frame in batch.frames]
@@ -160,7 +165,8 @@ def _segmentation(there: Connection) -> None:
     routers = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     metrics = SegmentationMetrics("none", "none", "none")
     segmenter: Any = NullSegmenter()
-    worker = segmentation.SegmentationWorker(segmenter, frozenset([CAMERA]), routers, metrics, stop, objective_s=0.5)
+    config = Config.model_validate({"cameras": [{"id": CAMERA, "uri": "demo:"}]})
+    worker = segmentation.SegmentationWorker(segmenter, config, routers, metrics, stop)
     thread = threading.Thread(target=worker.run)
     thread.start()
     there.send("there")

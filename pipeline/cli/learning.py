@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.application import CheckpointOption, DeviceOption, EngineOption, OutOption, app
+from pipeline.config.models import MIN_SHARE
 
 
 @app.command(epilog="Example: `dasnet models`")
@@ -153,12 +154,15 @@ def evaluate_clips(
     ladder: Annotated[
         bool, typer.Option("--ladder", help="Evaluate clips of drones also shrunk, as if farther away.")
     ] = False,
+    share: Annotated[
+        float, typer.Option(min=MIN_SHARE, max=1, help="Share of each frame's pixels that the network looks at.")
+    ] = 1.0,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
 ) -> None:
     """Track metrics of labelled clips, replayed through the whole pipeline: recall, delay, false tracks; bounds."""
     from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
 
-    run_evaluate_clips(ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json))
+    run_evaluate_clips(ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json, share))
 
 
 @app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")

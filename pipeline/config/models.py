@@ -20,6 +20,8 @@ from pipeline.redaction import Redactor, secrets_of
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+MIN_SHARE = 0.02
+Share = Annotated[float, Field(ge=MIN_SHARE, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -36,6 +38,8 @@ class Model(Section):
     """Operating point: `alert`, few false alarms, or `record`, nothing missed."""
     engine: str = "auto"
     """Inference engine: `auto`, or one listed by `dasnet replay --help`; `dasnet doctor` shows what `auto` selects."""
+    share: Literal["auto"] | Share = "auto"
+    """Share of each live frame's pixels that the network looks at; `auto`: all, or as much as keeps up with cameras."""
 
 
 class Objective(Section):

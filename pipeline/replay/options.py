@@ -32,6 +32,7 @@ class ReplayOptions:
     video: bool = True
     from_detections: bool = False
     calibration: Path | None = None
+    share: float = 1.0  # of each frame's pixels that the network looks at
 
     def check(self) -> None:
         """Raise ConfigError for options that contradict each other, and for an unknown band."""

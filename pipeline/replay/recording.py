@@ -88,6 +88,7 @@ class Replay:
         noise = np.array(calibration.noise_map, np.float32) if calibration else None
         view = CameraView(options.scale, options.ignore, options.region, noise)
         self._segmenter = Segmenter(engine, options.threshold, {name: view})
+        self._segmenter.share = options.share
         policies = {name: calibrated_policy(calibration)} if calibration else {}
         self._stage = TrackStage(self._segmenter.thresholds, policies)
         self._recorder = Recorder()

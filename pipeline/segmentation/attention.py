@@ -15,7 +15,6 @@ CELL_PX = 32  # of the map of waiting times
 TILE_COST = 1.3  # of a tile's pixels against a frame's: its edges are computed as well
 TARGET_WEIGHT = 20.0  # times as fast does a place with a target become urgent
 MOTION_WEIGHT = 5.0
-MIN_SHARE = 0.02
 
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1
 

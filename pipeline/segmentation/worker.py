@@ -29,6 +29,7 @@ from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
 from pipeline.segmentation.batching import BatchingPolicy
 from pipeline.segmentation.in_flight import BatchesInFlight
+from pipeline.segmentation.network_share import NetworkShare
 from pipeline.segmentation.results import ResultSender
 from pipeline.segmentation.scheduler import CameraSession, CreditScheduler
 from pipeline.segmentation.segmenter import Segmenter, views_of
@@ -79,11 +80,10 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         with HeartbeatSender(endpoints.heartbeat, metrics, served, run=control.run):
             SegmentationWorker(
                 segmenter,
-                frozenset(views),
+                config,
                 routers,
                 metrics,
                 stop,
-                objective_s=config.objective.capture_to_track_ms / 1e3,
                 authenticator=authenticator,
                 changes=control.changes,
             ).run()
@@ -97,11 +97,10 @@ class SegmentationWorker:
     def __init__(
         self,
         segmenter: Segmenter,
-        cameras: frozenset[str],
+        config: Config,
         routers: Sequence[Socket],
         metrics: SegmentationMetrics,
         stop: threading.Event,
-        objective_s: float,
         deadline_s: float = BATCH_DEADLINE_S,
         authenticator: HostAuthenticator | None = None,
         changes: Changes = tuple,
@@ -110,11 +109,10 @@ class SegmentationWorker:
 
         Args:
             segmenter: runs inference.
-            cameras: ids of the site's cameras.
+            config: of the site.
             routers: the socket of this host's cameras; with an `authenticator`, that of other hosts' cameras.
             metrics: of this worker.
             stop: ends `run`.
-            objective_s: latency objective from capture to track.
             deadline_s: a batch that takes longer has failed.
             authenticator: admits other hosts.
             changes: configurations that were handed over since the last call.
@@ -122,7 +120,7 @@ class SegmentationWorker:
         self._changes = changes
         self._segmenter = segmenter
         self._deadline_ns = round(deadline_s * 1e9)
-        self._cameras = cameras
+        self._cameras = frozenset(camera.id for camera in config.cameras)
         self._metrics = metrics
         self._rejects = RejectLog("segmentation", metrics.refused)
         self._stop = stop
@@ -131,7 +129,8 @@ class SegmentationWorker:
         self._max_in_flight = segmenter.engine.max_in_flight
         max_batch_size = MAX_GPU_BATCH if segmenter.engine.device.type == "cuda" else 1
         self._scheduler = CreditScheduler(max_batch_size, self._max_in_flight)
-        self._batching = BatchingPolicy(objective_s, max_batch_size)
+        self._batching = BatchingPolicy(config.objective.capture_to_track_ms / 1e3, max_batch_size)
+        self._share = NetworkShare(segmenter, metrics, config)
         self._inferred = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._routers = routers
         self._authenticator = authenticator
@@ -168,6 +167,7 @@ class SegmentationWorker:
         """Set the cameras of the site from now on."""
         views = views_of(config.cameras, calibrations_of(config, self._segmenter.engine.metadata.sha256))
         self._cameras = frozenset(views)
+        self._share.watch(config)
         self._segmenter.watch(views)
         self._scheduler.keep(views)
         if self._authenticator is not None:
@@ -231,6 +231,7 @@ class SegmentationWorker:
         return IDLE_S
 
     def _start(self, chosen: list[tuple[Frame, Stamps]]) -> None:
+        self._share.started(frame.ref for frame, _ in chosen)
         self._metrics.batch_size.observe(len(chosen))
         started_ns = time.monotonic_ns()  # preprocessing is part of inference
         try:

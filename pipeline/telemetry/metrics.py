@@ -5,7 +5,7 @@ those of all workers.  Labels are bounded: camera, stage, cause, severity, class
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -149,10 +149,23 @@ class SegmentationMetrics(FrameWorkerMetrics):
         self.batch_size = Histogram(
             "dasnet_batch_size", "Frames per batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
+        self._share = self._gauge(
+            "dasnet_network_share", "Share of each live frame's pixels that the network looks at; 1: whole frames.", []
+        )
+        self._revisit = self._gauge(
+            "dasnet_scan_revisit_seconds", "How long the place that has waited longest has waited for the network."
+        )
         info = self._gauge(
             "dasnet_build_info", "Running version, model and engine; always 1.", ["version", "model", "engine"]
         )
         info.labels(version, model, engine).set(1)
+
+    def looked(self, share: float, revisit_s: Mapping[str, float]) -> None:
+        """Set the share of pixels that is looked at, and how long each camera's places wait."""
+        self._share.set(share)
+        self._revisit.clear()
+        for camera, seconds in revisit_s.items():
+            self._revisit.labels(camera).set(seconds)
 
 
 class TrackingMetrics(FrameWorkerMetrics):

@@ -41,6 +41,7 @@ class ClipEvaluationOptions:
     quick: bool = False  # QUICK_CLIPS fixed clips
     ladder: bool = False  # drone clips also at smaller scales
     json: Path | None = None
+    share: float = 1.0  # of each frame's pixels that the network looks at
 
 
 def run_evaluate_clips(options: ClipEvaluationOptions) -> None:
@@ -73,15 +74,17 @@ def evaluate_clips(clips: list[tuple[str, Clip]], options: ClipEvaluationOptions
     results = []
     with Engine(loaded, kind=options.engine) as engine:
         folder = options.out / loaded.metadata.sha256[:12] / engine.name
+        if options.share < 1:
+            folder /= f"share-{options.share:g}"
         for number, (set_name, clip, scale) in enumerate(todo, 1):
-            results.append(evaluate_scaled(set_name, clip, scale, folder, loaded, engine))
+            results.append(evaluate_scaled(set_name, clip, scale, folder, loaded, engine, options.share))
             print(f"\r{number}/{len(todo)} {clip.name:<24}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return ClipReport(loaded.metadata.sha256, engine.name, results)
 
 
 def evaluate_scaled(
-    set_name: str, clip: Clip, scale: float, folder: Path, loaded: Loaded, engine: Engine
+    set_name: str, clip: Clip, scale: float, folder: Path, loaded: Loaded, engine: Engine, share: float
 ) -> ClipResult:
     """Replay a clip at a scale of the range ladder, 1 as recorded, into a folder of this engine; return its result.
 
@@ -92,7 +95,7 @@ def evaluate_scaled(
     transform = None if scale == 1 else Shrinking(clip.name, scale)
     thresholds = metadata.thresholds[clip.sensor]
     stored = _is_stored(folder / name, clip.path, thresholds.threshold)
-    how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored)
+    how = ReplayOptions(band=clip.sensor, video=False, from_detections=stored, share=share)
     replay = Replay(clip.path, name, clip.path.name, folder / name, loaded, engine, how, transform)
     summary = replay.run(lambda *_: None)
     if summary.error:

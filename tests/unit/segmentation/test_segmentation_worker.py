@@ -15,6 +15,7 @@ import zmq
 
 from model.errors import EngineLost
 from model.metadata import Metadata
+from pipeline.config.models import Config
 from pipeline.segmentation import in_flight
 from pipeline.segmentation import worker as segmentation
 from pipeline.segmentation.segmenter import Segmenter
@@ -65,11 +66,15 @@ def running(
     routers = [bound(zmq.ROUTER, Endpoints.segmentation, high_water=64)]
     worker = segmentation.SegmentationWorker(
         Segmenter(engine),
-        frozenset(cameras),
+        Config.model_validate(
+            {
+                "cameras": [{"id": name, "uri": "demo:"} for name in cameras],
+                "objective": {"capture_to_track_ms": 1e3 * objective_s},
+            }
+        ),
         routers,
         SegmentationMetrics("m", "e", "v"),
         stop,
-        objective_s,
         deadline_s,
     )
     with ThreadPoolExecutor(1) as thread:

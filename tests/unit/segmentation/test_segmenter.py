@@ -14,7 +14,7 @@ import pytest
 from support.moving_scenes import CLOUDS, Blob, Scene, at_rate
 
 from model.judge import Verdicts
-from model.metadata import Fusion, JudgeConfig, Metadata
+from model.metadata import Fusion, JudgeConfig, Metadata, Preprocessing
 from pipeline.segmentation.proposals import iou
 from pipeline.segmentation.segmenter import CameraView, Segmenter
 from pipeline.transport.payloads import detections_of, result_message
@@ -180,6 +180,62 @@ def test_cameras_that_are_no_longer_watched_are_forgotten_and_others_go_on():
     assert segmenter.usual_noise("north") is None
     segmenter.watch({"north": CameraView(region=(0, 100, 160, 128))})
     assert all(len(one) == 0 for one in finished(segmenter, frames))
+
+
+class Seeing(StandIn):
+    """Its network sees what is bright."""
+
+    metadata = Metadata(judge=JUDGE, preprocessing=Preprocessing(mode="scale"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def submit(self, images: np.ndarray) -> "Future[Any]":
+        self.shapes.append(images.shape)
+        future: Future[Any] = Future()
+        future.set_result((images[..., 0] > 170).astype(np.float32)[:, None])
+        return future
+
+
+BRIGHT = Scene([Blob(60, 100, (60, 20), (8, 6), contrast=110)], texture=CLOUDS, size_px=(480, 360))
+
+
+def test_the_reduced_frame_is_looked_at_ten_times_a_second():
+    engine = Seeing()
+    finished(Segmenter(engine), frames_of(BRIGHT, at_rate(25, 2), band=Band.INFRARED))
+    whole, reduced = (1, 360, 480, 3), (1, 120, 160, 3)
+    assert engine.shapes.count(whole) == 51 and engine.shapes.count(reduced) == 17 == len(engine.shapes) - 51
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_looks(share: float):
+    engine = Seeing()
+    segmenter = Segmenter(engine)
+    segmenter.share = share
+    found = finished(segmenter, frames_of(BRIGHT, at_rate(25, 3), band=Band.INFRARED))
+    seen_px = sum(np.prod(shape[:3]) for shape in engine.shapes if shape[1] <= 128 and shape[2] <= 128)
+    assert seen_px < share * 75 * 480 * 360 + 2 * 128**2
+    assert not any(shape[1:3] == (360, 480) for shape in engine.shapes), "never the whole frame"
+    for one in found[25:]:
+        place = BRIGHT.place(BRIGHT.blobs[0], one.ref.pts_s)
+        on_target = np.abs(one.centroid - place).max(axis=1) < 6
+        assert on_target.any() and one.mask_score[on_target].max() == 1
+    assert sum(bool(one.masks[0].width > 0) for one in found[25:] if len(one)) == len(found[25:]), "all have outlines"
+    assert segmenter.revisit_s("north") < 5 and segmenter.revisit_s("nowhere") == 0
+
+
+def test_what_the_network_sees_no_more_where_it_looks_is_forgotten():
+    class Dying(Seeing):
+        def submit(self, images: np.ndarray) -> "Future[Any]":
+            future = super().submit(images)
+            if len(self.shapes) > 40:
+                future.result()[:] = 0
+            return future
+
+    found = finished(Segmenter(Dying()), frames_of(BRIGHT, at_rate(25, 3), band=Band.INFRARED))
+    assert found[10].mask_score.max() == 1
+    assert all(not (one.mask_score > 0).any() for one in found[-20:])
 
 
 SHAPES: list[tuple[int, ...]] = [(8, 8), (8, 8, 3), (1, 1), (20, 1), (1, 20), (16, 200), (128, 160, 3), (96, 128)]

@@ -1,0 +1,51 @@
+"""Sets how much of the live cameras' frames the network looks at, and says so in log and metrics."""
+
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from pipeline.config.models import Config
+from pipeline.segmentation.segmenter import Segmenter
+from pipeline.segmentation.share import ShareControl
+from pipeline.telemetry.metrics import SegmentationMetrics
+from pipeline.types import FrameRef
+
+REPORT_INTERVAL_S = 1.0
+
+
+class NetworkShare:
+    """The share of each live frame's pixels that the network looks at.
+
+    Args:
+        segmenter: runs inference.
+        metrics: of the worker.
+        config: of the site.
+    """
+
+    def __init__(self, segmenter: Segmenter, metrics: SegmentationMetrics, config: Config) -> None:
+        self._segmenter, self._metrics = segmenter, metrics
+        fixed = None if config.model.share == "auto" else config.model.share
+        self._control = ShareControl(config.objective.capture_to_track_ms / 1e3, fixed)
+        self._reported_ns = 0
+        self._log = structlog.get_logger()
+        segmenter.share = self._control.share
+        self.watch(config)
+
+    def watch(self, config: Config) -> None:
+        """Set the cameras from now on.  Frames of recordings wait, however old: they lower nothing."""
+        self._live = frozenset(camera.id for camera in config.cameras if camera.is_live)
+
+    def started(self, refs: Iterable[FrameRef]) -> None:
+        """Take note of the frames that are started now, and set the share for them."""
+        now_ns = time.monotonic_ns()
+        received_ns = [ref.received_mono_ns for ref in refs if ref.camera in self._live]
+        if received_ns:
+            before = self._control.share
+            share = self._control.update((now_ns - min(received_ns)) / 1e9, now_ns / 1e9)
+            self._segmenter.share = share
+            if (share < 1) != (before < 1):
+                self._log.warning("network share changed", whole_frames=share >= 1, share=round(share, 3))
+        if now_ns - self._reported_ns > REPORT_INTERVAL_S * 1e9:
+            self._reported_ns = now_ns
+            self._metrics.looked(self._control.share, {name: self._segmenter.revisit_s(name) for name in self._live})
