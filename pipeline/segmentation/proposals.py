@@ -151,13 +151,13 @@ def outlined(detections: Detections, grey: NDArray[np.uint8]) -> Detections:
     factor = detections.size_px[0] / grey.shape[1]
     boxes, centroid, area_px = detections.xyxy.copy(), detections.centroid.copy(), detections.area_px.copy()
     masks = list(detections.masks)
+    has_mask = np.array([mask.width > 0 for mask in masks], np.bool_)  # not only a remembered score
     for row in range(len(detections)):
-        has_mask = masks[row].width > 0  # not only a remembered score
-        if has_mask and detections.band is not Band.INFRARED:
+        if has_mask[row] and detections.band is not Band.INFRARED:
             continue
         x, y = (float(value) / factor for value in centroid[row])
         found = outline(grey, x, y, float((boxes[row, 2:] - boxes[row, :2]).max()) / factor)
-        if has_mask:
+        if has_mask[row]:
             if found is not None and iou(box := found.xyxy * factor, boxes[row]) >= AGREEING_IOU:
                 boxes[row] = box
             continue
@@ -166,15 +166,15 @@ def outlined(detections: Detections, grey: NDArray[np.uint8]) -> Detections:
         area_px[row] = found.mask.sum() * factor**2
         masks[row] = _mask(found, factor, detections.mask_scale)
     whole = replace(detections, xyxy=boxes, centroid=centroid, area_px=area_px, masks=masks)
-    return whole.rows(_distinct(whole))
+    return whole.rows(_distinct(whole, has_mask))
 
 
-def _distinct(detections: Detections) -> NDArray[np.intp]:
+def _distinct(detections: Detections, has_mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the rows with a mask, and of the others those whose centroid lies in no better row's box."""
     kept: list[int] = []
-    for row in np.lexsort((-detections.score, detections.mask_score == 0)).tolist():
+    for row in np.lexsort((-detections.score, ~has_mask)).tolist():
         x, y = (float(value) for value in detections.centroid[row])
-        if not kept or detections.mask_score[row] > 0 or not _inside(detections.xyxy[kept], x, y).any():
+        if not kept or has_mask[row] or not _inside(detections.xyxy[kept], x, y).any():
             kept.append(row)
     return np.array(sorted(kept), np.intp)
 
