@@ -9,7 +9,7 @@ from typing import Any
 
 from training.datasets.clip import Clip, open_clip
 from training.datasets.images import Annotation, ImageFolder, LabelledImage, images_in, sensor_of
-from training.datasets.label_files import is_number, read_json, shortened
+from training.datasets.label_files import JSON_FILES, is_number, read_json, shortened
 from training.datasets.recording import DataError, LabelledObject, LabelledRecording, sensor_in, split_in
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
@@ -18,7 +18,7 @@ Labels = tuple[tuple[LabelledObject, ...], ...]
 
 def read(folder: Path) -> list[LabelledRecording] | None:
     """Return the recordings, None for another format; raise DataError where labels have no frames."""
-    found = [(path, content) for path in sorted(folder.rglob("*.json")) if (content := _content(path)) is not None]
+    found = [(path, content) for path in sorted(folder.rglob(JSON_FILES)) if (content := _content(path)) is not None]
     return [_recording(folder, path, content) for path, content in found] or None
 
 
@@ -36,7 +36,7 @@ def _recording(root: Path, path: Path, content: dict[str, Any]) -> Clip | ImageF
     stem = path.stem.removesuffix("_label")
     split = split_in(inner.parent) or "train"
     name = inner.with_name(stem).as_posix()
-    for suffix in VIDEO_SUFFIXES:
+    for suffix in (*VIDEO_SUFFIXES, *map(str.upper, VIDEO_SUFFIXES)):
         if (video := path.with_name(stem + suffix)).is_file():
             return open_clip(name, video, sensor_in(inner) or "infrared", split, "drone", labels)
     frames = path.with_name(stem) if path.with_name(stem).is_dir() else path.parent

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.images import Annotation, ImageFolder, LabelledImage, Size, by_class
-from training.datasets.label_files import is_number, read_json, shortened
+from training.datasets.label_files import JSON_FILES, is_number, read_json, shortened
 from training.datasets.outlines import Outline, Polygon, RunLengths
 from training.datasets.recording import DataError, class_of_name, known_class_names, split_in
 
@@ -24,7 +24,7 @@ Entry = Mapping[str, Any]
 
 def read(folder: Path) -> list[ImageFolder] | None:
     """Return the recordings, None for another format; raise DataError for labels that break COCO's rules."""
-    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(folder.glob(pattern))]
+    files = [path for pattern in (JSON_FILES, f"*/{JSON_FILES}") for path in sorted(folder.glob(pattern))]
     found = [(path, content) for path in files if (content := _content(path)) is not None]
     return [recording for path, content in found for recording in _recordings(folder, path, content)] or None
 

@@ -30,7 +30,7 @@ from training.datasets.recording import (
     objects_in,
     sensor_in,
 )
-from training.masks import Box, Image
+from training.masks import Box, Image, Mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 COLOUR_DIFFERENCE = 6.0  # mean difference between channels above which an image is in colour
@@ -186,26 +186,34 @@ def _from_annotations(labelled: LabelledImage, image: Image) -> tuple[Image, tup
     labels = label_map(image, (item for item, annotation in pairs if not annotation.outline))
     for annotation in labelled.annotations:
         if annotation.outline:
-            _draw(labels, annotation, across, down)
+            _draw(labels, annotation, across, down, labelled.image)
     return labels, tuple(objects)
 
 
-def _draw(labels: Image, annotation: Annotation, across: float, down: float) -> None:
-    label, outline = LABEL_OF[annotation.object_class], annotation.outline
-    if not isinstance(outline, RunLengths):
-        fill(labels, scaled_polygons(outline, across, down), label)
-        return
-    height_px, width_px = labels.shape
+def _draw(labels: Image, annotation: Annotation, across: float, down: float, image: Path) -> None:
+    outline = annotation.outline
+    shape = np.zeros_like(labels)
+    if isinstance(outline, RunLengths):
+        shape[_run_length_mask(annotation.place, outline, labels.shape)] = 1
+    else:
+        fill(shape, scaled_polygons(outline, across, down), 1)
+    if not shape.any():
+        raise BrokenDataError(f"{annotation.place}: its outline covers no pixel of {image}; must cover the object")
+    labels[shape > 0] = LABEL_OF[annotation.object_class]
+
+
+def _run_length_mask(place: str, outline: RunLengths, shape: tuple[int, ...]) -> Mask:
+    height_px, width_px = shape
     if not same_proportions((outline.width_px, outline.height_px), (width_px, height_px)):
         stated = f"{outline.width_px}x{outline.height_px}"
         raise BrokenDataError(
-            f"{annotation.place}: is a mask of {stated} pixels for an image of {width_px}x{height_px}; "
+            f"{place}: is a mask of {stated} pixels for an image of {width_px}x{height_px}; "
             "expected the same size, or the same proportions"
         )
     try:
-        labels[resized_mask(decoded_mask(outline), width_px, height_px)] = label
+        return resized_mask(decoded_mask(outline), width_px, height_px)
     except ValueError as error:
-        raise BrokenDataError(f"{annotation.place}: {error}") from error
+        raise BrokenDataError(f"{place}: {error}") from error
 
 
 def same_proportions(first_px: Size, second_px: Size) -> bool:

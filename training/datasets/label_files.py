@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 
 from training.datasets.recording import DataError
 
+JSON_FILES = "*.[jJ][sS][oO][nN]"  # a pattern of Path.glob
+
 
 def read_text(path: Path) -> str:
     """Return a text file's content, in UTF-8 or with a byte order mark; raise DataError."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipeline.config.yaml_file import parse_yaml
+from pipeline.errors import ConfigError
 from training.datasets.images import folders_in, images_in
 from training.datasets.label_files import read_text, shortened
 from training.datasets.recording import SPLIT_NAMED, DataError, split_in
@@ -47,13 +47,14 @@ class Place:
 
 def read_description(folder: Path) -> Description | None:
     """Return the description, None where no file names classes; raise DataError for a malformed file."""
+    files = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
     for name in YAML_FILES:
-        if (path := folder / name).is_file() and (name.startswith("data.") or _names_classes(path)):
+        if (path := files.get(name)) and (name.startswith("data.") or _names_classes(path)):
             return _described(path, _yaml(path))
-    if (path := folder / DARKNET_FILE).is_file():
+    if path := files.get(DARKNET_FILE):
         return _described(path, _darknet(path))
     for name in CLASS_FILES:
-        if (path := folder / name).is_file():
+        if path := files.get(name):
             return _described(path, {"names": _lines(path)})
     return None
 
@@ -107,11 +108,9 @@ def _listed(path: Path, key: str, value: object) -> list[str]:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise DataError(f"{path}: is not YAML{where}; {EXPECTED_NAMES}") from error
+        return parse_yaml(read_text(path), str(path)).value
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def _names_classes(path: Path) -> bool:

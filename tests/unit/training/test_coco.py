@@ -136,6 +136,9 @@ def test_crowds_are_left_out_and_counted(tmp_path: Path) -> None:
         ({"segmentation": [[60, 40, 72, 40]]}, "segmentation has the polygon [60, 40, 72, 40]; expected"),
         ({"segmentation": [[60, 40, 72, 40, 60]]}, "segmentation has the polygon [60, 40, 72, 40, 60]"),
         ({"segmentation": "60,40,72,40,60,48"}, "segmentation = '60,40,72,40,60,48'; expected"),
+        ({"segmentation": [[60, 40, 72, 40, 60, 40]]}, "its outline covers no pixel of "),  # no area
+        ({"segmentation": [[260, 40, 272, 40, 260, 48]]}, "its outline covers no pixel of "),  # beside the image
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [20480]}}, "its outline covers no pixel of "),
         ({"segmentation": {"counts": [20480]}}, "segmentation has size None; expected [height, width]"),
         (
             {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [20480]}},

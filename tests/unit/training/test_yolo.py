@@ -1,6 +1,7 @@
 """YOLO labels and masks as annotation tools export them: splits, capitals, marks, polygons, and what JPEG leaves."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,13 @@ def test_what_data_yaml_names_and_is_not_there(tmp_path: Path) -> None:
     [
         ("train: 3\n" + NAMES, "data.yaml: train = 3; expected a folder"),
         ("names: drone\n", "data.yaml: names = 'drone'; expected names"),
-        ("names: [drone\n", r"data.yaml: is not YAML \(line \d\); expected names"),
+        ("names: [drone\n", r"data.yaml:\d: invalid YAML: "),
+        (NAMES + "val: a\ntrain: b\nval: c\n", "data.yaml:4: val: duplicate key in lines 2 and 4; must be unique"),
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrst")),
+            "too many",
+        ),
+        ("names: " + "[" * 100, "data.yaml: nested too deeply"),
         ("- drone\n", "data.yaml: names = None; expected names"),
         ("train: elsewhere\n" + NAMES, "none of its 1 images has labels; expected .*elsewhere/0.txt"),
     ],
@@ -181,9 +188,16 @@ def test_lines_that_are_no_labels_are_named(tmp_path: Path, line: str) -> None:
     )
 
 
+def test_a_polygon_without_an_area_is_named(tmp_path: Path) -> None:
+    line = f"0 {60 / WIDTH} {40 / HEIGHT} {72 / WIDTH} {40 / HEIGHT} {60 / WIDTH} {40 / HEIGHT}"
+    assert f"labels/0.txt: line 1: box (60, 40, 72, 40) has no area, in {tmp_path}" in fault_of(
+        yolo(tmp_path, NAMES, text=line)
+    )
+
+
 def test_suffixes_in_capitals(tmp_path: Path) -> None:
     yolo(tmp_path / "yolo", NAMES)
-    for file in ("images/0.jpg", "labels/0.txt"):
+    for file in ("images/0.jpg", "labels/0.txt", "data.yaml"):
         path = tmp_path / "yolo" / file
         path.rename(path.with_suffix(path.suffix.upper()))
     assert only_frame(tmp_path / "yolo").objects
@@ -193,6 +207,14 @@ def test_suffixes_in_capitals(tmp_path: Path) -> None:
         place = tmp_path / "pairs" / "Train" / kind
         (place / "a.png").rename(place / name)
     assert frames_of(tmp_path / "pairs", "train")["train"][0].objects
+    data_sets.coco(tmp_path / "coco")
+    data_sets.anti_uav(tmp_path / "anti_uav")
+    for folder in ("coco", "anti_uav"):
+        as_usual = frames_of(tmp_path / folder)
+        for pattern in ("*.json", "*.mp4"):
+            for path in (tmp_path / folder).rglob(pattern):
+                path.rename(path.with_suffix(path.suffix.upper()))
+        assert frames_of(tmp_path / folder).keys() == as_usual.keys()
 
 
 # --- masks ---
