@@ -132,6 +132,6 @@ def _is_supported(tiff: TiffPage) -> bool:
 
 def _black_is_zero(header: ImageHeader, image: NDArray[Any]) -> NDArray[Any]:
     """Invert the levels of a TIFF whose white is zero, where OpenCV does not: above 8 bits."""
-    if header.tiff is None or not header.tiff.white_is_zero or image.dtype == np.uint8:
+    if header.tiff is None or not header.tiff.white_is_zero or image.dtype.itemsize == 1:
         return image
     return np.asarray(np.negative(image) if image.dtype.kind == "f" else np.invert(image))

@@ -192,6 +192,7 @@ def test_eight_bits_and_fewer_stay_as_they_are(tmp_path: Path) -> None:
     for expected, written in (
         (levels, write_tiff(path, [levels]).read_bytes()),
         (255 - levels, write_tiff(path, [levels], photometric=0).read_bytes()),
+        (~levels.view(np.int8), write_tiff(path, [levels.view(np.int8)], photometric=0).read_bytes()),
         (np.where(levels > 99, 255, 0), write_tiff(path, [levels > 99], bits=1).read_bytes()),
         (levels, write_tiff(path, [np.stack([levels, levels], 2)], tags={338: (3, [2])}).read_bytes()),
         (COLOUR, write_tiff(path, [COLOUR], planar=True).read_bytes()),
