@@ -1,7 +1,9 @@
 """The judge: normalisation, its network in use, and checkpoints whose judge is damaged."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,12 @@ def chips(count: int, seed: int = 0) -> np.ndarray:
 
 
 def trained_a_little() -> Judge:
+    """A copy of its own for each caller."""
+    return deepcopy(_trained_a_little())
+
+
+@cache
+def _trained_a_little() -> Judge:
     torch.manual_seed(0)
     judge = Judge(5, 4)
     for seed in range(20):
@@ -130,7 +138,7 @@ def test_no_chips_are_judged_too() -> None:
 
 def saved(path: Path) -> Path:
     metadata = Metadata(arguments=NETWORK, classes=("uav", "bird"), judge=HOW)
-    save(path, build("dasnet", **NETWORK), metadata, trained_a_little())
+    save(path, build("dasnet", **NETWORK), metadata, _trained_a_little())
     return path
 
 
