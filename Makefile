@@ -9,7 +9,7 @@ MINUTES ?= 10
 FAULTS ?= 200
 SEED ?= 1
 
-.PHONY: run dashboard test test-slow install check soak chaos bench-gpu docs clean
+.PHONY: run dashboard test tests-together test-slow install check soak chaos bench-gpu docs clean
 
 run: install
 	@exec $(BIN)/dasnet run $(CONFIG)
@@ -23,9 +23,11 @@ install:
 test:
 	@sh scripts/system_packages.sh
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
-	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 3 --dist loadfile --no-loadscope-reorder # a file's tests share a server; many wait
+	@$(MAKE) --no-print-directory -j2 check tests-together
 	@$(BIN)/python -m pytest -m "alone and not slow"
+
+tests-together: # a file's tests share a server; many wait
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: test # and what takes minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu"

@@ -22,6 +22,8 @@ done
 echo "installing into $venv ..."
 log=$venv/install.log
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+# Compiled while pip downloads: it needs a compiler and the standard library.
+"$venv/bin/python" -m model.native.library >"$venv/native.log" 2>&1 &
 {
     if [ "$purpose" = test ]; then
         pip install "pip>=25.1" && # the first that knows dependency groups
@@ -34,6 +36,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
     echo "installation failed; the whole log is $log" >&2
     exit 1
 }
+wait
+cat "$venv/native.log"
 "$venv/bin/python" -c 'import pipeline, model, torch'
-"$venv/bin/python" -m model.native.library
 printf '%s' "$state" >"$stamp"

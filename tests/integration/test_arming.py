@@ -9,7 +9,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, expect
 from support.console_site import Process, browser, faultless_page
-from support.program import CLIPS, Running, dasnet
+from support.program import CLIPS, Running, dasnet_in_process
 
 from pipeline.config.models import Config
 from pipeline.runtime.arming import is_armed
@@ -69,23 +69,23 @@ def write(folder: Path, rules: list[dict[str, object]]) -> Path:
 def test_on_the_command_line_whether_the_site_runs_or_not(tmp_path: Path) -> None:
     config, run_dir = write(tmp_path, RULES), tmp_path / "run"
     assert is_armed(run_dir)
-    done = dasnet("disarm", config)
+    done = dasnet_in_process("disarm", config)
     assert (done.returncode, done.stdout) == (0, f"{run_dir}: disarmed\n") and not is_armed(run_dir)
-    assert "the site is disarmed" in dasnet("status", config).stdout
+    assert "the site is disarmed" in dasnet_in_process("status", config).stdout
     config.write_text(config.read_text().replace("rate_fps: 10", "rate_fps: ${RATE}"))  # known to the program alone
-    assert dasnet("arm", config).stdout == f"{run_dir}: armed\n" and is_armed(run_dir)
+    assert dasnet_in_process("arm", config).stdout == f"{run_dir}: armed\n" and is_armed(run_dir)
     config = write(tmp_path, RULES[1:])
-    assert dasnet("disarm", config).stdout == (
+    assert dasnet_in_process("disarm", config).stdout == (
         f"{run_dir}: disarmed; no rule has needs_arming, so this changes nothing\n"
     )
-    done = dasnet("arm", tmp_path / "none.yaml", cwd=tmp_path)
+    done = dasnet_in_process("arm", tmp_path / "none.yaml", cwd=tmp_path)
     assert done.returncode == 2 and "none.yaml" in done.stderr and not is_armed(run_dir)
 
 
 @pytest.mark.live
 def test_a_running_program_alerts_what_is_there_when_it_is_armed_and_its_rules_are_reloaded(tmp_path: Path) -> None:
     config = write(tmp_path, RULES)
-    assert dasnet("disarm", config).returncode == 0
+    assert dasnet_in_process("disarm", config).returncode == 0
     with Running("run", config) as program:
         program.wait_for_line("site disarmed")
         program.wait_for_metric('dasnet_tracks_confirmed_total{camera="north"}', 1, timeout_s=240)
@@ -96,7 +96,7 @@ def test_a_running_program_alerts_what_is_there_when_it_is_armed_and_its_rules_a
         program.wait_for_line("site armed")
         program.wait_for_metric(alerts, 1, timeout_s=240)
         write(tmp_path, [{"name": "quiet", "action": "record"}])
-        assert dasnet("reload", config).stdout == "rules changed\n"
+        assert dasnet_in_process("reload", config).stdout == "rules changed\n"
         segmented = 'dasnet_frames_segmented_total{camera="north"}'
         before = program.metrics()
         program.wait_for_metric(segmented, before[segmented] + 3, timeout_s=240)

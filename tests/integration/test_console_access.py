@@ -16,7 +16,7 @@ import pytest
 from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 from support.console_site import until
-from support.program import dasnet
+from support.program import dasnet, dasnet_in_process
 
 from pipeline.config.file import load
 from pipeline.config.models import Config, Tls
@@ -414,4 +414,4 @@ def test_the_keys_are_read_from_the_site_s_file_and_a_wrong_certificate_is_told_
         done = dasnet(*command)
         assert done.returncode == 2 and "does not belong to the certificate" in done.stderr
     path.write_text(text % ("site.key", ""))
-    assert f"TLS with {tmp_path / 'site.pem'}\n" in dasnet("check", path).stdout
+    assert f"TLS with {tmp_path / 'site.pem'}\n" in dasnet_in_process("check", path).stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.program import CLIPS, Running, dasnet
+from support.program import CLIPS, Running, dasnet_in_process
 
 from pipeline.evidence.leaves import ProgramLeaf, decode_leaf
 from pipeline.evidence.sidecars import read_sidecar
@@ -33,7 +33,7 @@ def test_the_evidence_of_a_run_with_a_killed_worker(tmp_path: Path) -> None:
         program.wait_for_metric('dasnet_worker_restarts_total{worker="tracking"}', 1)
         program.wait_for_metric('dasnet_tracks_confirmed_total{camera="cam"}', 2, 120)
         program.stop()
-    done = dasnet("evidence", "verify", config)
+    done = dasnet_in_process("evidence", "verify", config)
     assert done.returncode == 0 and "verified: " in done.stdout, done.stdout
     leaves = [decode_leaf(line) for line in (run_dir / "evidence" / "log.jsonl").read_bytes().splitlines()]
     assert [leaf.state for leaf in leaves if isinstance(leaf, ProgramLeaf)] == ["started", "started", "stopped"]
@@ -43,16 +43,16 @@ def test_the_evidence_of_a_run_with_a_killed_worker(tmp_path: Path) -> None:
     assert sidecar.tracks[0].boxes[0].azimuth_deg is not None and f"snapshots/{newest.id}.jpg" in sidecar.files
     (lost,) = (read_sidecar(path.read_bytes(), "") for path in (run_dir / "evidence").glob(f"{oldest.id}.json"))
     assert lost.tracks_incomplete and not lost.tracks
-    assert dasnet("evidence", "pin", config, newest.id).stdout == f"{newest.id}: pinned\n"
-    assert dasnet("evidence", "pin", config, "none").returncode == 2
+    assert dasnet_in_process("evidence", "pin", config, newest.id).stdout == f"{newest.id}: pinned\n"
+    assert dasnet_in_process("evidence", "pin", config, "none").returncode == 2
     package = tmp_path / "alert.zip"
-    done = dasnet("evidence", "export", config, newest.id, "--out", package)
+    done = dasnet_in_process("evidence", "export", config, newest.id, "--out", package)
     assert done.returncode == 0, done.stderr
-    key = dasnet("keys", run_dir).stdout.splitlines()[0].rpartition(": ")[2]
-    done = dasnet("evidence", "verify", package, "--key", key)
+    key = dasnet_in_process("keys", run_dir).stdout.splitlines()[0].rpartition(": ")[2]
+    done = dasnet_in_process("evidence", "verify", package, "--key", key)
     assert done.returncode == 0 and f"signed by {key}" in done.stdout, done.stdout
     zipfile.ZipFile(package).extractall(tmp_path / "unpacked")
     script = [sys.executable, "-I", str(tmp_path / "unpacked" / "verify.py"), key]
     assert subprocess.run(script, cwd="/").returncode == 0
     next((run_dir / "clips").glob("*.mp4")).unlink()
-    assert dasnet("evidence", "verify", run_dir).returncode == 1
+    assert dasnet_in_process("evidence", "verify", run_dir).returncode == 1

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.program import CLIPS, REPOSITORY, Running, dasnet, free_port
+from support.program import CLIPS, REPOSITORY, Running, dasnet, dasnet_in_process, free_port
 from support.rtsp import RtspCameras
 
 LITERAL, FROM_ENVIRONMENT, FROM_FILE, IN_QUERY = (
@@ -116,13 +116,13 @@ def test_a_support_bundle_is_made_where_nothing_ran(tmp_path: Path):
     path.write_text(
         f"cameras: [{{id: a, uri: 'demo:scene'}}]\nrun_dir: {tmp_path}/run\nmetrics: {{port: {free_port()}}}\n"
     )
-    ended = dasnet("support-bundle", "--out", tmp_path / "support.zip", path)
+    ended = dasnet_in_process("support-bundle", "--out", tmp_path / "support.zip", path)
     assert ended.returncode == 0, ended.stderr
     with zipfile.ZipFile(tmp_path / "support.zip") as bundle:
         missing = bundle.read("missing.txt").decode()
         assert {"doctor.txt", "config.yaml", "ledgers.json"} <= set(bundle.namelist())
     assert "metrics.txt: DasnetError: dasnet is not running" in missing and "events.jsonl: StoreError" in missing
-    refused = dasnet("support-bundle", "--out", "/proc/support.zip", path)
+    refused = dasnet_in_process("support-bundle", "--out", "/proc/support.zip", path)
     assert refused.returncode == 1 and "error: /proc/support.zip: cannot be written" in refused.stderr
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 import zmq
-from support.program import CLIPS, Running, dasnet, shortened
+from support.program import CLIPS, Running, dasnet, dasnet_in_process, shortened
 from support.rtsp import RtspCameras
 
 from pipeline.store import ledger
@@ -99,7 +99,7 @@ def test_a_recording_gives_the_tracks_of_a_replay_and_the_program_ends_by_itself
     config = site(tmp_path, [{"id": "file", "uri": "file:clip.mp4", "band": "infrared"}], run_dir="run")
     result = dasnet("run", config.name, cwd=tmp_path)  # relative paths
     assert result.returncode == 0, result.stderr
-    replayed = dasnet("replay", clip, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
+    replayed = dasnet_in_process("replay", clip, "--out", tmp_path / "out", "--no-video", "--band", "infrared")
     assert replayed.returncode == 0, replayed.stderr
     live = [stored.event for stored in StoreReader(tmp_path / "run" / "store.sqlite").events(1000)]
     again = [json.loads(line) for line in (tmp_path / "out" / clip.stem / "events.jsonl").read_text().splitlines()]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import dasnet
+from support.program import dasnet_in_process
 
 from pipeline.config.calibration import Calibration, read_calibration
 from pipeline.config.camera import Camera
@@ -98,11 +98,13 @@ def test_commands_refuse_a_calibration_that_does_not_fit(tmp_path: Path):
     write(tmp_path / "north.json", GOOD | {"camera": "south"})
     site = tmp_path / "site.yaml"
     site.write_text("cameras: [{id: north, uri: 'demo:scene', band: infrared, calibration: north.json}]\n")
-    checked = dasnet("check", site)
+    checked = dasnet_in_process("check", site)
     assert checked.returncode == 2
     assert f"cameras[0].calibration: {tmp_path / 'north.json'}: camera: must be north (given: south)" in checked.stderr
     write(tmp_path / "north.json", GOOD | {"role": "record"})
-    checked = dasnet("check", site)
+    checked = dasnet_in_process("check", site)
     assert checked.returncode == 2 and "role: must be alert, the model.role in use (given: record)" in checked.stderr
-    replayed = dasnet("replay", "tests/data/clips", "--out", tmp_path, "--calibration", tmp_path / "north.json")
+    replayed = dasnet_in_process(
+        "replay", "tests/data/clips", "--out", tmp_path, "--calibration", tmp_path / "north.json"
+    )
     assert replayed.returncode == 2 and "checkpoint: must be" in replayed.stderr

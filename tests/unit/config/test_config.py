@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.program import REPOSITORY, dasnet
+from support.program import REPOSITORY, dasnet, dasnet_in_process
 
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
@@ -125,7 +125,7 @@ def test_check_says_what_a_configuration_means_and_bad_ones_exit_with_2(
     assert good.returncode == 0 and "camera north: infrared, rtsp://192.0.2.10/stream, over tcp" in good.stdout
     assert "canary-7" not in good.stdout + good.stderr
     for command in ("check", "run"):
-        bad = dasnet(command, write(tmp_path, yaml.safe_dump({"cameras": []})))
+        bad = dasnet_in_process(command, write(tmp_path, yaml.safe_dump({"cameras": []})))
         assert (bad.returncode, "Traceback" in bad.stderr) == (2, False)
-        missing = dasnet(command, tmp_path / "none.yaml")
+        missing = dasnet_in_process(command, tmp_path / "none.yaml")
         assert missing.returncode == 2 and "none.yaml: cannot be read" in missing.stderr

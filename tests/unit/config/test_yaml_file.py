@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.program import dasnet
+from support.program import dasnet_in_process
 
 from pipeline.config.yaml_file import MAX_BYTES, dotted, parse_yaml, read_yaml
 from pipeline.errors import ConfigError
@@ -119,6 +119,6 @@ def test_a_site_with_half_of_it_twice_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "site.yaml"
     path.write_text("cameras:\n- {id: a, uri: 'demo:scene'}\ncameras:\n- {id: b, uri: 'demo:scene'}\n")
     for command in ("check", "run"):
-        ended = dasnet(command, path)
+        ended = dasnet_in_process(command, path)
         assert ended.returncode == 2
         assert ended.stderr == f"error: {path}:3: cameras: duplicate key in lines 1 and 3; must be unique\n"

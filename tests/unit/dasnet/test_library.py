@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.program import CLIPS, in_process
+from support.program import CLIPS, dasnet_in_process
 
 import dasnet
 from pipeline.capture.recordings import open_recording
-from pipeline.cli import main
 
 DRONE = CLIPS / "IR_DRONE_015.mp4"
 FRAMES = 12
@@ -80,7 +79,7 @@ def test_a_tracker_confirms_the_drone(detector: dasnet.Detector, images: list[np
 
 
 def test_replay_gives_the_tracks_of_the_command(tmp_path: Path):
-    in_process(main, "replay", DRONE, "--out", tmp_path, "--end", str(FRAMES), "--no-video")
+    dasnet_in_process("replay", DRONE, "--out", tmp_path, "--end", str(FRAMES), "--no-video")
     rows = []
     for frame, tracks in dasnet.replay(DRONE):
         if frame.ref.seq == FRAMES:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 import yaml
-from support.program import CLIPS, dasnet
+from support.program import CLIPS, dasnet, dasnet_in_process
 from support.rtsp import RtspCameras, missing_packages
 
 import pipeline.diagnostics.camera_check
@@ -72,7 +72,7 @@ def test_all_cameras_well_is_exit_code_0(tmp_path: Path) -> None:
     zones = {"near": [[0, 0], [640, 0], [640, 9]], "far": [[0, 0], [900, 0], [900, 9]]}
     cameras = [{"id": "a", "uri": "demo:scene?fps=30", "zones": zones}]
     rules = [{"name": "gate", "zones": ["near"]}, {"name": "rest", "action": "record"}]
-    ended = dasnet("check", "--connect", site(tmp_path, cameras=cameras, rules=rules))
+    ended = dasnet_in_process("check", "--connect", site(tmp_path, cameras=cameras, rules=rules))
     assert "zones far, near\n" in ended.stdout
     assert "rules, in order: gate, rest (record); all else: alert" in ended.stdout
     assert "zones that reach beyond the frame: far, image" in ended.stdout
@@ -121,10 +121,10 @@ def test_what_is_missing_is_said_at_once_by_check_and_run(tmp_path: Path) -> Non
             f"run_dir: cannot be written (Not a directory); must be in a writable folder (given: '{tmp_path}"
             in ended.stderr
         )
-    edge = dasnet("check", path, "--host", "edge")
+    edge = dasnet_in_process("check", path, "--host", "edge")
     assert edge.returncode == 2 and "cameras[4].uri: does not exist" in edge.stderr and "cameras[0]" not in edge.stderr
     assert "none/hosts/edge.key_secret is missing" in edge.stderr and "model.checkpoint" not in edge.stderr
-    unknown = dasnet("check", path, "--host", "nobody")
+    unknown = dasnet_in_process("check", path, "--host", "nobody")
     assert unknown.returncode == 2 and "no camera is on host 'nobody'" in unknown.stderr
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.program import CLIPS, DASNET, REPOSITORY, Running, dasnet
+from support.program import CLIPS, DASNET, REPOSITORY, Running, dasnet_in_process
 
 from pipeline.store import ledger
 from pipeline.store.ledger import Ledger
@@ -34,12 +34,12 @@ def test_nothing_runs_is_said_with_the_last_counts_and_a_wrong_configuration_is_
         account.dropped(Cause.OVERLOAD, 41)
         account.blind(Cause.CORRUPT, 2_500_000_000)
     (tmp_path / "run" / "metrics.address").write_text("http://127.0.0.1:9/metrics")  # a killed program leaves it behind
-    told = dasnet("status", config)
+    told = dasnet_in_process("status", config)
     assert told.returncode == 1, told.stderr
     assert "dasnet is not running" in told.stdout
     (north,) = [line for line in told.stdout.splitlines() if "north" in line]
     assert north.split() == ["north", "down", "(offline)", "41", "0", "overload", "41", "0", "corrupt", "2.5"]
-    wrong = dasnet("status", tmp_path / "none.yaml")
+    wrong = dasnet_in_process("status", tmp_path / "none.yaml")
     assert wrong.returncode == 2 and "none.yaml: cannot be read" in wrong.stderr
 
 
@@ -48,14 +48,14 @@ def test_a_running_site_is_shown_live_in_a_terminal_once_in_a_pipe_and_summed_up
     config = site(tmp_path, [demo("north")])
     with Running("run", config) as program:
         program.wait_for_metric('dasnet_frames_segmented_total{camera="north"}', 6)
-        good = wait_until(lambda: dasnet("status", config), lambda told: told.returncode == 0)
+        good = wait_until(lambda: dasnet_in_process("status", config), lambda told: told.returncode == 0)
         assert "nothing runs" not in good.stdout and "up" in good.stdout
         screen = in_a_terminal([*DASNET, "status", str(config)], until="north", times=3)
         assert "north" in screen and "segmented" in screen
         (capture,) = [pid for pid, command in program.children().items() if "worker capture" in command]
         os.kill(capture, signal.SIGSTOP)  # it hangs: no news of the camera
         try:
-            hung = wait_until(lambda: dasnet("status", config), lambda told: "down" in told.stdout)
+            hung = wait_until(lambda: dasnet_in_process("status", config), lambda told: "down" in told.stdout)
             assert hung.returncode == 1 and "capture-north" in hung.stdout
         finally:
             os.kill(capture, signal.SIGCONT)
@@ -65,7 +65,7 @@ def test_a_running_site_is_shown_live_in_a_terminal_once_in_a_pipe_and_summed_up
     assert account.balanced and account.in_flight == 0
     for part in (f"captured={account.captured}", f"segmented={account.segmented}", "dropped=", "failed=", "blind_s="):
         assert part in summary, summary
-    assert "dasnet is not running" in dasnet("status", config).stdout
+    assert "dasnet is not running" in dasnet_in_process("status", config).stdout
 
 
 def wait_until(ask, good, timeout_s: float = 40):

@@ -8,11 +8,10 @@ import av
 import cv2
 import numpy as np
 import torch
-from support.program import CLIPS, dasnet, in_process
+from support.program import CLIPS, dasnet, dasnet_in_process
 from support.tiff_files import write_tiff
 
 from model import build
-from pipeline.cli import main
 from training.datasets import Clip, open_dataset
 
 
@@ -25,7 +24,7 @@ def picture(tmp_path: Path, number: int = 60) -> Path:
 
 
 def test_the_mask_of_a_real_drone_lies_in_its_label(tmp_path: Path):
-    result = dasnet("predict", picture(tmp_path), "--out", tmp_path / "out")
+    result = dasnet_in_process("predict", picture(tmp_path), "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     mask = cv2.imread(str(tmp_path / "out" / "drone_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (256, 320) and set(np.unique(mask)) == {0, 255}
@@ -50,7 +49,7 @@ def test_counts_and_degrees_of_one_scene_give_the_same_detections(tmp_path: Path
         "planes": np.stack([grey - 50] * 3, axis=2).astype(np.int32),
     }
     paths = [write_tiff(tmp_path / f"{name}.tif", [values]) for name, values in kinds.items()]
-    result = in_process(main, "predict", *paths, "--out", tmp_path / "out")
+    result = dasnet_in_process("predict", *paths, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     counts, *others = (json.loads((tmp_path / "out" / f"{name}_boxes.json").read_text())["boxes"] for name in kinds)
     assert len(counts) == 1
@@ -66,7 +65,7 @@ def test_a_checkpoint_of_the_original_works_unchanged_and_unreadable_pictures_do
     (tmp_path / "empty.png").touch()
     good = picture(tmp_path)
     inputs = (tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "none.png", good)
-    result = in_process(main, "predict", *inputs, "--out", tmp_path / "out", "--checkpoint", tmp_path / "original.pth")
+    result = dasnet_in_process("predict", *inputs, "--out", tmp_path / "out", "--checkpoint", tmp_path / "original.pth")
     assert result.returncode == 1
     for name in ("text.jpg", "empty.png"):
         assert f"{name}: is broken or no image" in result.stderr
@@ -86,4 +85,4 @@ def test_every_command_shows_an_example():
     top = dasnet("--help")
     for command in ("run", "replay", "predict", "check", "doctor", "worker"):
         assert command in top.stdout
-        assert "Example:" in in_process(main, command, "--help").stdout
+        assert "Example:" in dasnet_in_process(command, "--help").stdout

@@ -7,9 +7,8 @@ from pathlib import Path
 import av
 import cv2
 import pytest
-from support.program import CLIPS, dasnet, in_process
+from support.program import CLIPS, dasnet, dasnet_in_process
 
-from pipeline.cli import main
 from pipeline.imaging.synthetic_scene import Look, Scene, Truth
 from training.datasets import Clip, open_dataset
 from training.evaluation.clip_metrics import TrackRow, evaluate_clip, read_track_rows
@@ -20,7 +19,7 @@ SCENE_SEED = 4
 
 
 def replay(*arguments: str | Path) -> None:
-    result = in_process(main, "replay", *arguments)
+    result = dasnet_in_process("replay", *arguments)
     assert result.returncode == 0, result.stderr
 
 
@@ -156,7 +155,7 @@ def test_missing_frames_keep_their_numbers_and_wall_clock_times_change_no_id(tmp
     (images / "f_0003.png").write_text("broken")
     command = ("replay", images, "--fps", "30", "--no-video")
     for out, start in (("plain", ()), ("timed", ("--start-time", "2026-05-04T05:02:01.5+02:00"))):
-        result = in_process(main, *command, "--out", tmp_path / out, *start)
+        result = dasnet_in_process(*command, "--out", tmp_path / out, *start)
         assert result.returncode == 1 and "f_0003.png; 15 frames were read" in result.stderr
     plain, timed = tmp_path / "plain" / "images", tmp_path / "timed" / "images"
     lines = (plain / "detections.jsonl").read_text().splitlines()[1:]
@@ -179,7 +178,7 @@ def test_missing_frames_keep_their_numbers_and_wall_clock_times_change_no_id(tmp
     assert summary["end_time_utc"] == "2026-05-04T03:02:02.300Z" and summary["per_track"][0]["last_time_utc"]
     assert json.loads((plain / "summary.json").read_text())["start_time_utc"] is None
     before = (timed / "events.jsonl").read_bytes()
-    in_process(main, *command, "--out", tmp_path / "timed", "--from-detections")
+    dasnet_in_process(*command, "--out", tmp_path / "timed", "--from-detections")
     assert (timed / "events.jsonl").read_bytes() == before
 
 
@@ -194,11 +193,11 @@ def test_a_cover_is_not_replayed_and_what_is_not_read_is_said(tmp_path: Path):
             if packet.size:
                 packet.stream = film
                 out.mux(packet)
-    result = in_process(main, "replay", tmp_path / "film.mp4", "--out", tmp_path, "--end", "2", "--no-video")
+    result = dasnet_in_process("replay", tmp_path / "film.mp4", "--out", tmp_path, "--end", "2", "--no-video")
     assert result.returncode == 0 and "video stream 1 (h264, 320x256)" in result.stderr
     summary = json.loads((tmp_path / "film" / "summary.json").read_text())
     assert summary["frames"] == 2 and summary["other_video_streams"] == ["0 (mjpeg, 640x480)"]
-    in_process(main, "replay", tmp_path / "film.mp4", "--out", tmp_path, "--stream", "0", "--end", "1", "--no-video")
+    dasnet_in_process("replay", tmp_path / "film.mp4", "--out", tmp_path, "--stream", "0", "--end", "1", "--no-video")
     assert json.loads((tmp_path / "film" / "summary.json").read_text())["size_px"] == [640, 480]
 
 
@@ -214,7 +213,7 @@ def test_broken_inputs_are_reported_what_could_be_read_is_kept_and_the_others_go
                 remuxed.mux(packet)
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
     inputs = [tmp_path / name for name in ("text.mp4", "empty.mp4", "cut.mp4", "whole.ts", "missing.mp4")]
-    result = dasnet("replay", *inputs, "--out", tmp_path / "out", "--end", "30", "--no-video")
+    result = dasnet_in_process("replay", *inputs, "--out", tmp_path / "out", "--end", "30", "--no-video")
     assert result.returncode == 1
     for name in ("text.mp4", "empty.mp4", "cut.mp4", "missing.mp4"):
         assert name in result.stderr
@@ -238,5 +237,5 @@ def test_wrong_usage_is_explained(tmp_path: Path):
         (["replay", "--out", tmp_path], 2, "PATH"),
     ]
     for arguments, code, text in cases:
-        result = in_process(main, *arguments)
+        result = dasnet_in_process(*arguments)
         assert (result.returncode, text in result.stderr) == (code, True), (arguments, result.stderr)

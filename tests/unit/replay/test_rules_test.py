@@ -5,12 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.program import CLIPS, in_process
+from support.program import CLIPS, dasnet_in_process
 from support.scenes import CLASSES, SURE_BIRD, SURE_UAV, UNSURE, frame
 
 from model.description import read_thresholds
 from pipeline.checkpoints import SHIPPED, checkpoint_sha256
-from pipeline.cli import main
 from pipeline.replay.outputs import DetectionsWriter, EventsWriter, Header
 from pipeline.replay.rule_comparison import Comparison
 from pipeline.store.store import Store
@@ -54,7 +53,7 @@ def site(folder: Path, rules: str, keys: str = RIGHT_HALF, more: str = "") -> Pa
 
 
 def outcome(*arguments: str | Path, json: Path) -> tuple[list[Comparison], str]:
-    result = in_process(main, "rules", "test", *arguments, "--json", json)
+    result = dasnet_in_process("rules", "test", *arguments, "--json", json)
     assert result.returncode == 0, result.stderr
     return msgspec.json.decode(json.read_bytes(), type=list[Comparison]), result.stdout
 
@@ -122,7 +121,7 @@ def test_schedules_and_arming(tmp_path: Path) -> None:
         options = ["--start-time", f"2026-05-04{time}", *disarmed]
         (comparison,), _ = outcome(*arguments, *options, json=tmp_path / "a.json")
         assert {each.kind for each in comparison.differences} == {kind}
-    result = in_process(main, "rules", "test", *arguments)
+    result = dasnet_in_process("rules", "test", *arguments)
     assert result.returncode == 2
     assert "time of the recording unknown, and rule 'night' depends on it; expected --start-time" in result.stderr
 
@@ -139,17 +138,17 @@ def test_what_cannot_be_tested_is_named(tmp_path: Path) -> None:
         ([config, "--camera", "north"], 1, "site.yaml, line 1: not an event of dasnet, or damaged"),
     ):
         camera = ["--camera", "north"] if code == 0 else []
-        result = in_process(main, "rules", "test", config, *arguments, *camera)
+        result = dasnet_in_process("rules", "test", config, *arguments, *camera)
         assert result.returncode == code and message in result.stderr, result.stderr
     other = recording(tmp_path / "more", "other", checkpoint="0123456789abcdef")
-    result = in_process(main, "rules", "test", config, other, path, "--camera", "north")
+    result = dasnet_in_process("rules", "test", config, other, path, "--camera", "north")
     assert result.returncode == 1 and "detections of checkpoint 0123456789ab; expected those of" in result.stderr
     assert "2 before, 2 with these rules" in result.stdout, "the others are tested all the same"
 
 
 def test_a_real_drone_is_alerted_when_it_leaves_its_pad(tmp_path: Path) -> None:
-    replayed = in_process(
-        main, "replay", CLIPS / "IR_DRONE_019.mp4", "--out", tmp_path / "out", "--end", "40", "--no-video"
+    replayed = dasnet_in_process(
+        "replay", CLIPS / "IR_DRONE_019.mp4", "--out", tmp_path / "out", "--end", "40", "--no-video"
     )
     assert replayed.returncode == 0, replayed.stderr
     rows = [line.split(",") for line in (tmp_path / "out" / "IR_DRONE_019" / "tracks.txt").read_text().splitlines()]

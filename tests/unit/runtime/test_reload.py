@@ -18,7 +18,7 @@ import yaml
 import zmq
 from prometheus_client import CollectorRegistry
 from support.events import OPENED, event, track
-from support.program import CLIPS, DASNET, Running, dasnet, die_with_parent, free_port
+from support.program import CLIPS, DASNET, Running, dasnet_in_process, die_with_parent, free_port
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -214,7 +214,7 @@ def test_metrics_of_removed_cameras_are_removed_and_all_others_kept(tmp_path: Pa
 
 
 def reload(config: Path) -> tuple[int, list[str]]:
-    done = dasnet("reload", config)
+    done = dasnet_in_process("reload", config)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from support.program import DASNET, REPOSITORY
+from support.program import dasnet_in_process
 
 from model.checkpoint import Loaded
 from model.metadata import Metadata
@@ -118,8 +117,7 @@ def test_images_are_paired_by_their_mean_over_seeds(runs: list[Path]):
 
 def test_the_command_writes_tables_and_figures(runs: list[Path], tmp_path: Path):
     out = tmp_path / "new" / "comparison"
-    command = [*DASNET, "compare", *map(str, runs), "--out", str(out)]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    result = dasnet_in_process("compare", *runs, "--out", out)
     assert result.returncode == 0, result.stderr
     text = (out / "comparison.md").read_text()
     assert text in result.stdout and "skipped" not in result.stdout

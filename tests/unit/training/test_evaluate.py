@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.program import DASNET, REPOSITORY
+from support.program import REPOSITORY, dasnet_in_process
 from torch import nn
 
 from model import build
@@ -184,15 +184,10 @@ def test_every_network_is_evaluated(frames: CachedFrames, tmp_path: Path, name: 
 # --- the command ---
 
 
-def test_the_command_writes_figures_table_and_samples(data: Path, tmp_path: Path):
-    checkpoint = saved(tmp_path / "perfect.safetensors")
-    result = subprocess.run(
-        [*DASNET, "evaluate", "--checkpoint", str(checkpoint), "--json", "new/figures.json", "--out", "run"],
-        cwd=tmp_path,
-        env=environment(DASNET_CLIPS=str(data)),
-        capture_output=True,
-        text=True,
-    )
+def test_the_command_writes_figures_table_and_samples(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DASNET_CLIPS", str(data))
+    options = ["--checkpoint", saved(tmp_path / "perfect.safetensors"), "--json", "new/figures.json", "--out", "run"]
+    result = dasnet_in_process("evaluate", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "dasnet, seed 42" in result.stdout and "in the paper 8.83" in result.stdout
     assert "An image without a target counts 1" in result.stdout
@@ -208,17 +203,14 @@ def test_the_command_writes_figures_table_and_samples(data: Path, tmp_path: Path
     assert int(samples[0].image[samples[0].truth].min()) > 200  # RGB, and where its truth says
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **more}
-
-
 def test_the_originals_command_and_checkpoint(data: Path, tmp_path: Path):
     """Full-sized, as the original's files do not say their size; one frame of each clip."""
     torch.manual_seed(2)
     torch.save({"epoch": 3, "model_state_dict": build("thindyunet").state_dict()}, tmp_path / "best.pth")
     command = [sys.executable, REPOSITORY / "scripts" / "eval.py", "--model", "thindyunet", "--checkpoint", "best.pth"]
     more = ["--data", data, "--every", "3", "--seed", "8888", "--no-timing", "--json", "figures.json"]
-    result = subprocess.run([*command, *more], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "figures.json").read_text())
     assert (report["model"], report["seed"], report["timing"]) == ("thindyunet", 8888, None)

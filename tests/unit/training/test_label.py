@@ -1,13 +1,12 @@
 """`dasnet label`: masks of a real clip's boxes, to look at and to train on."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from support import data_sets
+from support.program import dasnet_in_process
 
 from training.datasets import Clip, open_dataset, validate
 from training.label import run_label
@@ -18,8 +17,7 @@ DATA = Path(__file__).parents[2] / "data"
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("labelled")
-    command = [sys.executable, "-m", "pipeline", "label", str(DATA), "--out", str(out), "--stride", "60", "--classes"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = dasnet_in_process("label", DATA, "--out", out, "--stride", "60", "--classes")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("6 recordings, 1827 labelled frames\n")
     return out
@@ -88,7 +86,6 @@ def test_errors_are_one_line_and_an_exit_code(tmp_path: Path, make, code: int) -
     if make:
         make(tmp_path)
         (tmp_path / "images" / "train" / "0.jpg").write_bytes(b"")
-    command = [sys.executable, "-m", "pipeline", "label", str(tmp_path), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = dasnet_in_process("label", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == code
     assert done.stderr.startswith("error: data") and "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ import yaml
 import zmq
 from prometheus_client import Counter, Gauge
 from structlog.testing import capture_logs
-from support.program import DASNET, Running, dasnet, free_port
+from support.program import DASNET, Running, dasnet, dasnet_in_process, free_port
 from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.config.file import load
@@ -41,7 +41,7 @@ CAMERAS = [
 
 
 def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_path: Path):
-    done = dasnet("keys", tmp_path / "keys", "edge", "hill")
+    done = dasnet_in_process("keys", tmp_path / "keys", "edge", "hill")
     assert done.returncode == 0 and "edge.key_secret: written" in done.stdout and "server.key" in done.stdout
     for secret in (tmp_path / "keys").rglob("*.key_secret"):
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
@@ -50,7 +50,7 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
     assert make_keys(tmp_path / "keys", ["edge", "third"]) == [tmp_path / "keys/hosts/third.key_secret"]
     assert server_keys(tmp_path / "keys").own == before.own
     assert client_keys(tmp_path / "keys", "edge").server == before.own.public
-    assert dasnet("keys", tmp_path / "keys", "../edge").returncode == 2
+    assert dasnet_in_process("keys", tmp_path / "keys", "../edge").returncode == 2
     with pytest.raises(ConfigError, match=r"link.keys: .*hosts/nowhere.key_secret is missing"):
         client_keys(tmp_path / "keys", "nowhere")
 
@@ -78,7 +78,7 @@ def test_a_link_is_never_open_to_all_but_in_words(tmp_path: Path, link: dict | N
 
 def test_a_host_without_cameras_is_refused(tmp_path: Path):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(site(tmp_path)))
-    done = dasnet("run", tmp_path / "site.yaml", "--host", "nowhere")
+    done = dasnet_in_process("run", tmp_path / "site.yaml", "--host", "nowhere")
     assert done.returncode == 2 and "no camera is on host 'nowhere'; must be one of edge, hill" in done.stderr
 
 
