@@ -1,15 +1,12 @@
 """scripts/class_evidence.py on the clips of the repository: its areas are shares of pairs in the right order."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from support.program import REPOSITORY, in_process
+from support.program import REPOSITORY, in_process, script_in_process
 
 from training.evaluation.class_separation import main
 
-SCRIPT = REPOSITORY / "scripts" / "class_evidence.py"
 CHECKPOINT = REPOSITORY / "model" / "weights" / "dasnet.safetensors"
 
 
@@ -31,6 +28,5 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order(tmp_path: Path):
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path):
     (tmp_path / "no.safetensors").write_bytes(b"no")
-    command = [sys.executable, SCRIPT, "no.safetensors", *DATA]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ended = script_in_process("class_evidence.py", "no.safetensors", *DATA, cwd=tmp_path)
     assert ended.returncode == 1 and "error: checkpoint no.safetensors" in ended.stderr

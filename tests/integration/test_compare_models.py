@@ -2,26 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.program import REPOSITORY
-
-SCRIPT = REPOSITORY / "scripts" / "compare_models.py"
+from support.program import script_in_process
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        *arguments,
-        "--runs",
-        str(tmp_path / "runs"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
+    folders = ["--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    return script_in_process("compare_models.py", *arguments, *folders)
 
 
 @pytest.mark.slow

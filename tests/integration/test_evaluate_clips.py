@@ -3,12 +3,11 @@
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
-from support.program import REPOSITORY, shortened
+from support.program import REPOSITORY, script_in_process, shortened
 from torch import nn
 
 from model.checkpoint import save
@@ -21,8 +20,7 @@ FRAMES = 6
 
 def script(name: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     common = ["hard", "--data", folder, "--checkpoint", folder / "blind.safetensors"]
-    command = [sys.executable, REPOSITORY / "scripts" / name, *common, *arguments]
-    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=120)
+    return script_in_process(name, *common, *arguments, cwd=folder)
 
 
 @pytest.fixture

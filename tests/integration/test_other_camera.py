@@ -1,14 +1,12 @@
 """scripts/other_camera.py: clips whose pixels are changed, and nothing else."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from support.data_sets import short_clips
-from support.program import REPOSITORY, in_process
+from support.program import in_process, script_in_process
 
 from training.datasets.dronedet import read
 from training.evaluation.sensor_shift import main
@@ -45,6 +43,5 @@ def test_frame_for_frame_the_same_scene_in_other_tones(data: Path, tmp_path: Pat
 
 
 def test_a_folder_without_such_clips_is_told(data: Path, tmp_path: Path):
-    command = [sys.executable, "scripts/other_camera.py", "faint", "hard", str(tmp_path / "made"), "--data", str(data)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = script_in_process("other_camera.py", "faint", "hard", tmp_path / "made", "--data", data)
     assert done.returncode == 2 and "no thermal clip of hard" in done.stderr and not (tmp_path / "made").exists()

@@ -5,6 +5,7 @@ import ctypes
 import os
 import queue
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -52,10 +53,14 @@ def in_process(
         patch.object(sys, "argv", [entry.__module__, *map(str, arguments)]),
         patch.dict(os.environ),
     ):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             code = entry() or 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess([*map(str, arguments)], code, "".join(out), "".join(err))
 
 
@@ -65,6 +70,15 @@ def dasnet_in_process(*arguments: str | Path, cwd: Path = REPOSITORY) -> subproc
     What a process remembers would help to hide a secret: whether one is shown, only `dasnet` proves.
     """
     return in_process(main, *arguments, cwd=cwd)
+
+
+def script_in_process(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    """One of `scripts/`, likewise."""
+
+    def entry() -> None:
+        runpy.run_path(str(REPOSITORY / "scripts" / name), run_name="__main__")
+
+    return in_process(entry, *arguments, cwd=cwd)
 
 
 @contextlib.contextmanager

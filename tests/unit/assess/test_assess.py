@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.program import CLIPS, Running, dasnet, free_port
+from support.program import CLIPS, Running, dasnet, dasnet_in_process, free_port
 
 from pipeline.assess.observations import Alarm, Assessment
 from pipeline.assess.records import with_verdicts
@@ -76,7 +76,7 @@ def test_operators_verdicts_count_once_the_report_is_rewritten(site: Path, out: 
     confirmed = with_verdicts(read_assessment(out / "assess.json"), out, out / "none")
     assert confirmed.cameras[0].alarms[0].verdict == "true"
     review(out / "store.sqlite", before[0]["id"], Verdict.BIRD, None, 1)
-    rewritten = dasnet("assess", site, "--hours", "0")
+    rewritten = dasnet_in_process("assess", site, "--hours", "0")
     assert rewritten.returncode == 1, rewritten.stderr
     after = results(out)
     assert [alarm["verdict"] for alarm in after["cameras"][0]["alarms"]] == ["false"] + [None] * (len(before) - 1)
@@ -117,9 +117,9 @@ def test_ctrl_c_ends_with_a_report_of_what_was_seen(tmp_path: Path):
 
 def test_wrong_usage_is_refused(tmp_path: Path):
     site = write_site(tmp_path, 'id: scene, uri: "demo:scene"')
-    too_many = dasnet("assess", site, "--hours", "1", "--encounters", "1000")
+    too_many = dasnet_in_process("assess", site, "--hours", "1", "--encounters", "1000")
     assert too_many.returncode == 2 and "--encounters 1000: must be at most 514 an hour" in too_many.stderr
-    nothing = dasnet("assess", site, "--hours", "0")
+    nothing = dasnet_in_process("assess", site, "--hours", "0")
     assert nothing.returncode == 2 and "--hours must be above 0 the first time" in nothing.stderr
 
 

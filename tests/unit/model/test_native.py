@@ -38,14 +38,14 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return library
 
 
-# Each takes a compiler a quarter of a minute.
+# Each takes a compiler a quarter of a minute; the installation for tests builds the last.
 OTHER_FORMS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "avx2")) for name in usable_variants()[1:]]
 
 
 @pytest.fixture(scope="module", params=OTHER_FORMS)
-def other_form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def other_form(request: pytest.FixtureRequest) -> ctypes.CDLL:
     """What this processor could run too, and a lesser one would."""
-    (path,) = native_library.build([request.param], tmp_path_factory.mktemp("variants"))
+    (path,) = native_library.build([request.param])
     return open_library(path)
 
 

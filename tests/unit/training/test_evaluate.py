@@ -3,8 +3,6 @@
 import gzip
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.program import REPOSITORY, dasnet_in_process
+from support.program import dasnet_in_process, script_in_process
 from torch import nn
 
 from model import build
@@ -207,10 +205,9 @@ def test_the_originals_command_and_checkpoint(data: Path, tmp_path: Path):
     """Full-sized, as the original's files do not say their size; one frame of each clip."""
     torch.manual_seed(2)
     torch.save({"epoch": 3, "model_state_dict": build("thindyunet").state_dict()}, tmp_path / "best.pth")
-    command = [sys.executable, REPOSITORY / "scripts" / "eval.py", "--model", "thindyunet", "--checkpoint", "best.pth"]
-    more = ["--data", data, "--every", "3", "--seed", "8888", "--no-timing", "--json", "figures.json"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run([*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    arguments = ["--model", "thindyunet", "--checkpoint", "best.pth", "--data", data, "--every", "3"]
+    more = ["--seed", "8888", "--no-timing", "--json", "figures.json"]
+    result = script_in_process("eval.py", *arguments, *more, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "figures.json").read_text())
     assert (report["model"], report["seed"], report["timing"]) == ("thindyunet", 8888, None)

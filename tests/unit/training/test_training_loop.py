@@ -288,7 +288,7 @@ def test_half_precision_trains_on_a_gpu_and_goes_on(configured: Callable[..., Tr
 def long_run(config: TrainingConfig, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """As in a terminal, after its first steps; a process of its own makes its samples."""
     folder.mkdir()
-    endless = {"epochs": 0, "steps": 100_000, "workers": 1, "save_every_steps": 1}
+    endless = {"epochs": 0, "steps": 100_000, "workers": 1, "save_every_steps": 1, "check_every_steps": 100_000}
     (folder / "run.yaml").write_text(snapshot(config.model_copy(update=endless)))
     command = [sys.executable, "-m", "training.train", str(folder / "run.yaml"), "--out", str(folder / "run")]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, process_group=0) as process:

@@ -14,13 +14,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from support.program import REPOSITORY, in_process
+from support.program import REPOSITORY, dasnet_in_process, in_process, script_in_process
 
 from model import build
 from model.checkpoint import load
 from model.metadata import Preprocessing
 from model.preprocess import prepare
-from pipeline import cli
 from pipeline.errors import ConfigError
 from training.averaging import ema_update
 from training.cache import cache_frames, every_nth
@@ -369,18 +368,18 @@ def test_the_tiny_configuration_trains_from_the_command_line(tmp_path: Path, mon
     out = tmp_path / "run"
     changes = ["save_every_steps=10", "schedule.decay_steps=10", f"cache={tmp_path / 'cache'}"]
     common = [str(TINY), "--out", str(out), *(word for change in changes for word in ("--set", change))]
-    text = run("-m", "pipeline", "train", *common, "--set", "steps=20")
-    assert "step 20/20" in text and "done" in text
+    monkeypatch.setenv("DASNET_CLIPS", str(CLIPS))
+    trained = dasnet_in_process("train", *common, "--set", "steps=20")
+    assert "step 20/20" in trained.stdout and "done" in trained.stdout, trained.stderr
     with (out / "log.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses[-1] < losses[0]
     assert load(out / "ema.safetensors").metadata.preprocessing.mode == "scale"
-    more = run("scripts/train.py", *common, "--resume", "--set", "steps=22")
-    assert "from step 10 to 22" in more
-    monkeypatch.setenv("DASNET_CLIPS", str(CLIPS))
+    more = script_in_process("train.py", *common, "--resume", "--set", "steps=22")
+    assert "from step 10 to 22" in more.stdout, more.stderr
     refused = in_process(main, TINY, "--out", out)
     assert refused.returncode == 2 and "holds the state" in refused.stderr
-    wrong = in_process(cli.main, "train", TINY, "--out", out, "--set", "device=cuda:7")
+    wrong = dasnet_in_process("train", TINY, "--out", out, "--set", "device=cuda:7")
     assert wrong.returncode == 2 and "train: device = 'cuda:7'; must be one of auto, cpu" in wrong.stderr
 
 
