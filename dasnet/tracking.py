@@ -64,11 +64,11 @@ def replay(
         stage = TrackStage(segmenter.thresholds)
         known: Band | None = None
         try:
-            for picture in source.frames():
-                known = known or band_of(picture.pixels, band)
-                time_ns = round(picture.pts_s * 1e9)
-                ref = FrameRef(Path(path).stem, "", picture.number, picture.pts_s, time_ns, time_ns)
-                frame = Frame(ref, known, picture.pixels)
+            for decoded in source.frames():
+                known = known or band_of(decoded.pixels, band)
+                time_ns = round(decoded.pts_s * 1e9)
+                ref = FrameRef(Path(path).stem, "", decoded.number, decoded.pts_s, time_ns, time_ns)
+                frame = Frame(ref, known, decoded.pixels)
                 for detections in segmenter.finish(segmenter.submit([frame])):
                     yield frame, stage.update(detections).tracks
         finally:

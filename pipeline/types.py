@@ -174,7 +174,7 @@ class Track(msgspec.Struct, frozen=True):
 
     @property
     def is_shown(self) -> bool:
-        """Return whether pictures show the track: not a lost one, nor a tentative one that is probably clutter."""
+        """Return whether images show the track: not a lost one, nor a tentative one that is probably clutter."""
         if self.state is TrackState.TENTATIVE:
             return self.score >= SHOWN_SCORE
         return self.state is not TrackState.LOST

@@ -151,7 +151,7 @@ class JudgeTraining(Section):
     steps: PositiveInt = 3000
     batch: PositiveInt = 96  # chips per step
     lr: Positive = 2e-3  # the peak of the schedule
-    every_s: Positive = 0.5  # mean time between two looks at a clip
+    every_s: Positive = 0.5  # mean time between two samples of a clip
     max_chips: PositiveInt = 60000
     check_splits: list[Split] = Field(default=["val"], min_length=1)  # held out, to calibrate on
 

@@ -46,9 +46,9 @@ def _spread_frames(path: Path, wanted: int) -> Iterator[tuple[int, NDArray[np.ui
     numbers = {count * (index + 1) // (wanted + 1) for index in range(wanted)}
     source = open_recording(path)
     try:
-        for number, picture in enumerate(source.frames()):
+        for number, decoded in enumerate(source.frames()):
             if number in numbers:
-                yield number, picture.pixels
+                yield number, decoded.pixels
             if number >= max(numbers):
                 return
     finally:

@@ -18,7 +18,7 @@ class CameraReports:
 
     def __init__(self, link: Uplink, camera: str, session: str) -> None:
         self._camera, self._session = camera, session
-        self._copies_ledger = link.away
+        self._copies_ledger = link.remote
         self._copied_s = 0.0
         self._log = structlog.get_logger().bind(camera=camera)
         self._socket = link.connected(zmq.PUSH, link.results, high_water=16, linger_ms=500, patient=True)

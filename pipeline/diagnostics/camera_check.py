@@ -98,9 +98,9 @@ def _rate_fps(times_s: list[float]) -> list[float]:
     return [(len(measured_s) - 1) / duration_s] if duration_s > 0 else []
 
 
-def _saved(picture: DecodedFrame, camera: Camera, folder: Path) -> Path:
+def _saved(decoded: DecodedFrame, camera: Camera, folder: Path) -> Path:
     """Write the image of a camera, with its zones drawn on it."""
-    pixels = draw_zones(picture.pixels, camera.zones) if camera.zones else picture.pixels
+    pixels = draw_zones(decoded.pixels, camera.zones) if camera.zones else decoded.pixels
     encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
     path = folder / f"{camera.id}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

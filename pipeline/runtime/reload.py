@@ -81,10 +81,11 @@ class Change:
 def change(running: Config, read: Config) -> Change:
     """Return the change from the running configuration to that of the file.  Raise ConfigError."""
     before, after = ({camera.id: camera for camera in config.cameras} for config in (running, read))
-    away = [camera for camera in read.cameras if camera.host is not None]
-    if away and running.link is None:
+    remote = [camera for camera in read.cameras if camera.host is not None]
+    if remote and running.link is None:
         raise ConfigError(
-            f"camera {away[0].id!r} is on host {away[0].host!r}, and link cannot be changed by reload; restart to apply"
+            f"camera {remote[0].id!r} is on host {remote[0].host!r}, and link cannot be changed by reload; "
+            "restart to apply"
         )
     kept = [name for name in after if name in before]
     changed = [name for name in kept if _captured(after[name]) != _captured(before[name])]

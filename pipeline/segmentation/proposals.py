@@ -2,7 +2,7 @@
 
 Masks and motion fail in different places: what hovers needs the mask, what is tiny or strange needs motion.  A motion
 candidate inside a mask's box adds its score to that row; any other becomes a row of its own.  Where a recent target has
-neither, its predicted place becomes a row, so that the judge looks there.  Of the rows without a mask, those that are
+neither, its predicted place becomes a row, so that it is judged.  Of the rows without a mask, those that are
 kept get the outline of what stands out there.
 """
 

@@ -4,7 +4,7 @@ In: events from the outbox, and snapshots.  Out: one short notification per even
 service was down, one per BATCH, so that its return does not ring hundreds of times.  The newest snapshot is attached.
 
 Apprise only says that a notification was not accepted, not whether it may be later: it is retried without end, after
-PICTURE_TRIES tries without its snapshot, which may be what the service refuses.
+SNAPSHOT_TRIES tries without its snapshot, which may be what the service refuses.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.sinks.snapshots import snapshot_of
 from pipeline.types import Event, Severity
 
 BATCH = 20  # events
-PICTURE_TRIES = 3
+SNAPSHOT_TRIES = 3
 _TYPES = {
     Severity.ALARM: apprise.NotifyType.FAILURE,
     Severity.WARNING: apprise.NotifyType.WARNING,
@@ -55,14 +55,14 @@ class NotifySink(Sink):
     def send(self, events: Sequence[Event]) -> None:
         """Notify.  Raise SinkError."""
         assert self._service is not None
-        picture = self._picture(events) if self._failures < PICTURE_TRIES else None
+        snapshot = self._snapshot(events) if self._failures < SNAPSHOT_TRIES else None
         severity = min((event.severity for event in events), key=_SEVEREST.index)
         accepted = self._service.notify(
             title=title(events),
             body="\n".join(map(line, events)),
             notify_type=_TYPES[severity],
             body_format=apprise.NotifyFormat.TEXT,
-            attach=picture,
+            attach=snapshot,
         )
         if not accepted:
             self._failures += 1
@@ -73,7 +73,7 @@ class NotifySink(Sink):
         """Forget the service; every notification has a connection of its own."""
         self._service = None
 
-    def _picture(self, events: Sequence[Event]) -> AttachMemory | None:
+    def _snapshot(self, events: Sequence[Event]) -> AttachMemory | None:
         for event in reversed(events):
             jpeg = snapshot_of(event, self._snapshots)
             if jpeg is not None:

@@ -69,8 +69,8 @@ def describe_recording(config: Config) -> str:
     settings = config.recording
     if not settings.enabled:
         return "off"
-    away = [camera.id for camera in config.cameras if not config.is_recorded(camera)]
-    exception = f"; not of cameras on edge hosts: {', '.join(away)}" if away else ""
+    remote = [camera.id for camera in config.cameras if not config.is_recorded(camera)]
+    exception = f"; not of cameras on edge hosts: {', '.join(remote)}" if remote else ""
     return (
         f"a clip of each alert, from {settings.pre_s:g} s before to {settings.post_s:g} s after it, at most "
         f"{settings.max_s:g} s; up to {settings.ring_mb:g} MB of memory per camera{exception}"

@@ -73,7 +73,7 @@ class Evidence:
 
     @property
     def motion(self) -> float:
-        """Log-odds of a uav by how it moves, added to those by its looks."""
+        """Log-odds of a uav by how it moves, added to those by its appearance."""
         return self._motion
 
     @motion.setter
@@ -92,7 +92,7 @@ class Evidence:
 
     @property
     def total(self) -> float:
-        """Log-odds of a target over all that was seen: the mean, as often as independent looks were taken."""
+        """Log-odds of a target over all that was seen: the mean times the number of independent observations."""
         return self.target * self._looks
 
     @property

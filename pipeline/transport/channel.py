@@ -64,7 +64,7 @@ class Channel:
         self._ledger = ledger
         self._lock = threading.Condition()  # guards the ledger and the credit
         self._credit = CreditClient(ledger, max_age_s)
-        self._clock = ClockExchange(time.monotonic()) if uplink.away else None
+        self._clock = ClockExchange(time.monotonic()) if uplink.remote else None
         self._rejects = RejectLog("credit", rejected)
         self._closing = False
         self._ended = False  # the end of the stream is still to be sent

@@ -32,14 +32,14 @@ class Uplink:
     Attributes:
         frames: address of the segmentation worker.
         results: address of the track worker.
-        away: they are on another host, with another clock.
+        remote: they are on another host, with another clock.
         keys: None: not encrypted.
         jpeg: compress pixels.
     """
 
     frames: str = Endpoints.segmentation
     results: str = Endpoints.results
-    away: bool = False
+    remote: bool = False
     keys: ClientKeys | None = None
     jpeg: bool = False
 
@@ -47,7 +47,7 @@ class Uplink:
         self, kind: int, endpoint: str, high_water: int, linger_ms: int = 0, *, patient: bool = False
     ) -> Socket:
         """Return a connected socket; arguments as for `sockets.connected`."""
-        if not self.away:
+        if not self.remote:
             return connected_here(kind, endpoint, high_water, linger_ms, patient=patient)
         socket = unconnected(kind, high_water, linger_ms)
         _detect_dead_peers(socket)

@@ -55,8 +55,8 @@ class ChipSettings:
     """How many chips are collected.
 
     Attributes:
-        every_s: mean time between two looks at a clip.
-        max_chips: of all clips together: the looks at clips that would exceed their share are spread wider.
+        every_s: mean time between two samples of a clip.
+        max_chips: of all clips together: the samples of clips that would exceed their share are spread wider.
     """
 
     every_s: float = 0.5

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, default=FitSettings.lr, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=FitSettings.seed)
     parser.add_argument(
-        "--every-s", type=float, default=ChipSettings.every_s, help="mean time between two looks at a clip, s"
+        "--every-s", type=float, default=ChipSettings.every_s, help="mean time between two samples of a clip, s"
     )
     parser.add_argument(
         "--max-chips", type=int, default=ChipSettings.max_chips, help="of all clips (default: %(default)s)"

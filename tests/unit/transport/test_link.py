@@ -277,9 +277,8 @@ def test_an_unreachable_inference_host_is_logged_and_so_is_its_return(tmp_path: 
         assert [(entry["camera"], entry["address"]) for entry in said] == [("far", address)]
 
     with Ledger(tmp_path / "far.ledger", 1) as ledger, capture_logs() as logs:
-        sender = channel.Channel(
-            Uplink(frames=address, away=True), "far", "s1", live=True, max_age_s=0.25, ledger=ledger, rejected=rejected
-        )
+        link = Uplink(frames=address, remote=True)
+        sender = channel.Channel(link, "far", "s1", live=True, max_age_s=0.25, ledger=ledger, rejected=rejected)
         heard(logs, "inference host unreachable or key rejected")
         with closing(bound(zmq.ROUTER, address, high_water=8)) as inference_host:
             name, *parts = inference_host.recv_multipart()
