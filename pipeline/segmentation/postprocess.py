@@ -67,46 +67,50 @@ def detect(
         camera_shift_px: the camera's motion since the previous frame, handed on.
     """
     sx, sy = view.scale
-    left, top, right, bottom = view.region or (0, 0, *frame.size_px)
+    region = view.region or (0, 0, *frame.size_px)
     polygons = [np.asarray(polygon, np.float32) for polygon in view.ignore]
+    x0, y0, x1, y1 = view.core or region
 
-    def centroid(component: _Component) -> tuple[float, float]:
-        return left + component.centroid[0] * sx, top + component.centroid[1] * sy
+    def is_kept(component: _Component) -> bool:
+        x, y = _centroid(component, view, region)
+        is_inside = x0 <= x <= x1 and y0 <= y <= y1
+        return component.score >= thresholds.min_score and is_inside and not is_masked((x, y), polygons)
 
-    def is_inside(point: tuple[float, float]) -> bool:
-        x0, y0, x1, y1 = view.core or (left, top, right, bottom)
-        return x0 <= point[0] <= x1 and y0 <= point[1] <= y1 and not is_masked(point, polygons)
-
-    def box(mask: Mask) -> tuple[float, float, float, float]:
-        margin = thresholds.box_margin_px
-        return (
-            max(float(left), left + (mask.left - margin) * sx),
-            max(float(top), top + (mask.top - margin) * sy),
-            min(float(right), left + (mask.left + mask.width + margin) * sx),
-            min(float(bottom), top + (mask.top + mask.height + margin) * sy),
-        )
-
-    rows = [
-        component
-        for component in _components(probabilities, thresholds)
-        if component.score >= thresholds.min_score and is_inside(centroid(component))
-    ]
+    rows = [component for component in _components(probabilities, thresholds) if is_kept(component)]
+    boxes = [_box(row.mask, thresholds.box_margin_px, view, region) for row in rows]
     return Detections(
         ref=frame.ref,
         band=frame.band,
         size_px=frame.size_px,
         classes=classes,
-        xyxy=np.array([box(row.mask) for row in rows], np.float32).reshape(-1, 4),
+        xyxy=np.array(boxes, np.float32).reshape(-1, 4),
         score=np.array([row.score for row in rows], np.float32),
         mask_score=np.array([row.score for row in rows], np.float32),
         motion_score=np.zeros(len(rows), np.float32),
         novelty=np.zeros(len(rows), np.float32),
         class_scores=np.array([row.class_scores for row in rows], np.float32).reshape(-1, len(classes)),
         area_px=np.array([row.area_px * sx * sy for row in rows], np.float32),
-        centroid=np.array([centroid(row) for row in rows], np.float32).reshape(-1, 2),
-        masks=[row.mask.moved(round(left / sx), round(top / sy)) for row in rows],
+        centroid=np.array([_centroid(row, view, region) for row in rows], np.float32).reshape(-1, 2),
+        masks=[row.mask.moved(round(region[0] / sx), round(region[1] / sy)) for row in rows],
         mask_scale=view.scale,
         camera_shift_px=camera_shift_px,
+    )
+
+
+def _centroid(component: _Component, view: MapView, region: Region) -> tuple[float, float]:
+    """Return a component's centroid in frame pixels."""
+    (x, y), (sx, sy) = component.centroid, view.scale
+    return region[0] + x * sx, region[1] + y * sy
+
+
+def _box(mask: Mask, margin_px: float, view: MapView, region: Region) -> tuple[float, float, float, float]:
+    """Return a mask's box (x0, y0, x1, y1) in frame pixels, with a margin in map pixels, within the region."""
+    (left, top, right, bottom), (sx, sy) = region, view.scale
+    return (
+        max(float(left), left + (mask.left - margin_px) * sx),
+        max(float(top), top + (mask.top - margin_px) * sy),
+        min(float(right), left + (mask.left + mask.width + margin_px) * sx),
+        min(float(bottom), top + (mask.top + mask.height + margin_px) * sy),
     )
 
 
