@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import WireError
 from pipeline.imaging import overlay
+from pipeline.store.folders import write_whole
 from pipeline.store.metrics import StoreMetrics
 from pipeline.types import Detections, Event, EventKind, Track
 
@@ -154,10 +155,4 @@ def _crop(pixels: NDArray[np.uint8], tracks: Sequence[Track], scale: float) -> N
 
 def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    partial = path.with_suffix(".partial.jpg")
-    try:
-        partial.write_bytes(encoded.tobytes())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(path, encoded.tobytes())

@@ -19,6 +19,7 @@ from av.packet import Packet
 from pipeline.capture.packet_ring import TOLERANCE_S, TimedPacket
 from pipeline.capture.source import CodedStream
 from pipeline.store.clips import ClipRecord, partial, record_path, video_path, write_record
+from pipeline.store.folders import sync_folder
 
 RAW = "rawvideo"
 UNIT_S = Fraction(1, 90_000)  # of the file's times
@@ -165,3 +166,4 @@ def seal(folder: Path, record: ClipRecord, ended: str, reason: str = "") -> None
     write_record(partial(about), record)
     partial(video).replace(video)
     partial(about).replace(about)
+    sync_folder(folder)

@@ -9,6 +9,7 @@ import msgspec
 from pipeline.config.models import Config
 from pipeline.evidence.leaves import CONFIGURATIONS
 from pipeline.evidence.log import EvidenceError
+from pipeline.store.folders import write_whole
 
 DIGITS = 16  # of the digest, in the file's name
 
@@ -52,12 +53,9 @@ def pose_of(camera: str, path: Path) -> dict[str, float] | None:
 
 def write_once(path: Path, data: bytes) -> None:
     """Write a file, at once or not at all, unless it exists.  Raise EvidenceError."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-            partial.replace(path)
+            write_whole(path, data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise EvidenceError(f"{path}: {error.strerror}") from error

@@ -1,13 +1,15 @@
 """The evidence log: a file to which leaves are appended, and the root of the Merkle tree over its lines.
 
 In: what leaves say.  Out: `evidence/log.jsonl`, synced to disk leaf by leaf or batch by batch.  One process writes it;
-others may read it at any time.  A line that a crash left incomplete was never acknowledged, and is cut off.
+others may read it at any time.  What a crash or a power cut left incomplete was never acknowledged, and is
+cut off.
 """
 
 import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from pipeline.evidence.merkle import Frontier, leaf_hash
 from pipeline.store.folders import sync_folder
 
 FOLDER, LOG, HEADS = "evidence", "log.jsonl", "heads.jsonl"
+TORN_BYTES = 1 << 20  # more than a batch has
 FIRST = "0" * PREVIOUS_DIGITS  # stands for the predecessor of the first leaf
 
 Draft = Callable[..., AnyLeaf]  # a leaf's class with all but what `Leaf` has
@@ -59,11 +62,22 @@ class EvidenceLog:
             raise EvidenceError(f"{self._path}: is written by another process") from error
         sync_folder(self._path.parent)
         for line in read_lines(self._path):
+            if b"\0" in line and self._is_torn_batch(self._end):
+                break
             self._take(line)
             try:
                 self.state.take(decode_leaf(line))
             except msgspec.DecodeError:
                 continue  # changed by someone: part of the tree all the same, and `dasnet evidence verify` names it
+
+    def _is_torn_batch(self, start: int) -> bool:
+        """Return whether the rest of the file is one batch of which a power cut left some sectors, the others zero."""
+        rest = os.pread(self._descriptor, TORN_BYTES, start)
+        times = set[int]()
+        for line in rest.splitlines():
+            with suppress(msgspec.DecodeError):
+                times.add(decode_leaf(line).time_utc_ns)
+        return len(times) <= 1 and start + len(rest) == os.fstat(self._descriptor).st_size
 
     @property
     def size(self) -> int:

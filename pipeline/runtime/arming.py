@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import DasnetError
 from pipeline.runtime.reload import run_folder_of
+from pipeline.store.folders import sync_folder
 
 FILE = "disarmed"
 
@@ -26,6 +27,8 @@ def set_armed(run_dir: Path, *, armed: bool) -> None:
         else:
             run_dir.mkdir(parents=True, exist_ok=True)
             path.touch()
+        if run_dir.is_dir():
+            sync_folder(run_dir)
     except OSError as error:
         raise DasnetError(f"{path}: cannot be changed: {error.strerror}") from None
 

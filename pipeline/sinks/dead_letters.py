@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.store.folders import sync_folder
 from pipeline.types import Event
 
 FOLDER = "dead-letters"
@@ -33,4 +34,5 @@ def append(store_path: Path, sink: str, letter: DeadLetter) -> Path:
         file.write(msgspec.json.encode(letter) + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    sync_folder(path.parent)
     return path

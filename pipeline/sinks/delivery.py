@@ -163,8 +163,11 @@ class Delivery(threading.Thread):
             row = reader.row_of(held) if held is not None else None
             sent = self._sent
             sent_row = sent.row if sent is not None and reader.row_of(sent.event.id) == sent.row else 0
-            row = max(reader.cursor(self.sink.name), row or 0, sent_row)
-            return _OpenSink(self._store_path, generation, reader, writer, row, opened.pop_all())
+            cursor = reader.cursor(self.sink.name)
+            sink = _OpenSink(self._store_path, generation, reader, writer, cursor, opened)
+            sink.acknowledge(self.sink.name, max(row or 0, sent_row))
+            sink.connections = opened.pop_all()
+            return sink
 
     def _fail(self, error: Exception) -> None:
         reason = redact(f"{type(error).__name__}: {error}")
@@ -209,5 +212,5 @@ class _OpenSink:
         if row <= self.row:
             return
         self.row = row
-        with transaction(self.writer, self.store_path):
+        with transaction(self.writer, self.store_path, is_durable=False):  # a lost cursor costs duplicates, no event
             self.writer.execute(_SET_CURSOR, (sink, row))

@@ -17,6 +17,7 @@ from pipeline.store.folders import sync_folder
 from pipeline.types import Event
 
 CHUNK_BYTES = 64 << 10
+TORN_BYTES = 1 << 20  # more than a batch has
 ROTATE_BYTES = 32_000_000
 KEPT = 4
 REMEDY = "configure another file, or move this one away"
@@ -100,6 +101,7 @@ class JsonlSink(Sink):
         end = _line_start(self._descriptor, size)
         if end < size:
             self._truncate_partial_line(end, size)
+        end = self._truncate_torn_batch(end)
         if not end:
             return None
         start = _line_start(self._descriptor, end - 1)
@@ -115,6 +117,16 @@ class JsonlSink(Sink):
             raise SinkError(f"{self._path}: is not a file of events; {REMEDY}")
         os.ftruncate(self._descriptor, start)
         os.fsync(self._descriptor)
+
+    def _truncate_torn_batch(self, size: int) -> int:
+        """Cut off lines of which a power cut left some sectors, the others zero; return the new size."""
+        start = max(0, size - TORN_BYTES)
+        zero = _read(self._descriptor, start, size).find(b"\0")
+        if zero < 0:
+            return size
+        end = _line_start(self._descriptor, start + zero)
+        self._truncate_partial_line(end, size)
+        return end
 
 
 def rotated(path: Path, number: int) -> Path:

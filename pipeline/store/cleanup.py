@@ -195,7 +195,7 @@ class Retention:
 
     def _forget_snapshots(self, connection: sqlite3.Connection) -> None:
         while self._deleted_names:
-            with transaction(connection, self._store_path):
+            with transaction(connection, self._store_path, is_durable=False):
                 connection.executemany(FORGET_SNAPSHOT, ((name,) for name in self._deleted_names[:BATCH_ROWS]))
             del self._deleted_names[:BATCH_ROWS]
 
@@ -205,7 +205,7 @@ class Retention:
         for statement in (DELETE_ALERTS, DELETE_TRACKS):
             count = BATCH_ROWS
             while count == BATCH_ROWS and deleted < MAX_ROWS and not self._stop.is_set():
-                with transaction(connection, self._store_path):
+                with transaction(connection, self._store_path, is_durable=False):
                     count = connection.execute(statement, (chosen.before_ns, BATCH_ROWS)).rowcount
                 deleted += count
         limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
@@ -214,7 +214,7 @@ class Retention:
             self._deletions.deleting_events(chosen.before_ns)
         while rows and not self._stop.is_set():
             batch, rows = rows[:BATCH_ROWS], rows[BATCH_ROWS:]
-            with transaction(connection, self._store_path):
+            with transaction(connection, self._store_path, is_durable=False):
                 connection.executemany(DELETE_EVENTS, ((row,) for row in batch))
             self._metrics.lost.labels("expired").inc(sum(row > delivered for row in batch))
             deleted += len(batch)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.store.folders import write_whole
+
 VIDEO, RECORD = ".mp4", ".json"
 PARTIAL = ".partial"
 
@@ -54,13 +56,7 @@ def partial(path: Path) -> Path:
 
 def write_record(path: Path, record: ClipRecord) -> None:
     """Write a record, at once or not at all.  Raise OSError."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, msgspec.json.format(msgspec.json.encode(record)))
 
 
 def read_record(path: Path) -> ClipRecord:
@@ -71,4 +67,4 @@ def read_record(path: Path) -> ClipRecord:
 def alert_of(name: str) -> str:
     """Return the alert whose clip a file belongs to, complete or not; empty: none."""
     alert, _, suffix = name.partition(".")
-    return alert if suffix.endswith((VIDEO[1:], RECORD[1:], "new")) else ""
+    return alert if suffix.endswith((VIDEO[1:], RECORD[1:])) else ""

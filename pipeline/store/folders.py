@@ -1,4 +1,4 @@
-"""Folders whose new files a power cut must not lose."""
+"""Files and folders that a power cut must not lose."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write or replace a file, at once or not at all, whatever is killed or loses its power.  Raise OSError."""
+    new = path.with_name(f"{path.stem}.new{path.suffix}")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

@@ -35,12 +35,19 @@ def failures(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+def transaction(connection: sqlite3.Connection, path: Path, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
     """Run a write transaction, which is rolled back on any error.
 
     It takes the write lock first: a read transaction that is upgraded later could not wait for the lock.
+
+    Args:
+        connection: of `open_writable`.
+        path: of the store.
+        is_durable: whether it outlives a power cut once this returns, and before any reader sees it.  Without, a power
+            cut may take the last such transactions, but never one that a durable one followed; a crash takes neither.
     """
     with failures(path):
+        connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")  # FULL syncs at each commit
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
@@ -77,8 +84,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: file system does not support WAL; must be on a local disk")
-    # NORMAL: a process crash loses nothing; a power cut may lose the last transactions, but never corrupts the file.
-    connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
 
 

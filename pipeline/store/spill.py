@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.store.folders import sync_folder
 from pipeline.types import Event
 
 LIMIT_BYTES = 256_000_000
@@ -57,8 +58,11 @@ class SpillFile:
         if self._end + len(data) > self._limit_bytes:
             raise SpillFullError(f"{self._path}: size limit of {self._limit_bytes} bytes reached")
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self._path.exists()
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
+            if is_new:
+                sync_folder(self._path.parent)
             os.ftruncate(descriptor, self._end)  # a partial line of a failed write
             written = 0
             while written < len(data):

@@ -136,7 +136,7 @@ class Store:
 
     def forget_snapshots(self, names: Sequence[str]) -> None:
         """Remove references to snapshots that were not written."""
-        with transaction(self._connection, self._path) as connection:
+        with transaction(self._connection, self._path, is_durable=False) as connection:
             connection.executemany(FORGET_SNAPSHOT, ((name,) for name in names))
 
     def append(self, events: Iterable[Event]) -> int:
@@ -149,7 +149,7 @@ class Store:
         known = [track for track in tracks if track.state is not TrackState.TENTATIVE]
         if not known:
             return
-        with transaction(self._connection, self._path) as connection:
+        with transaction(self._connection, self._path, is_durable=False) as connection:
             connection.executemany(UPSERT_TRACK, (track_row(track, None) for track in known))
             connection.executemany(FOLLOW_TRACK, map(seen_columns, known))
 

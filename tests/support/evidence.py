@@ -13,6 +13,7 @@ from pipeline.evidence.metrics import EvidenceMetrics
 from pipeline.evidence.verify import Report, verify_run
 from pipeline.sinks.evidence import EvidenceSink
 from pipeline.sinks.outbox import Outbox
+from pipeline.sinks.sink import Sink
 from pipeline.store.clips import ClipRecord, record_path, video_path, write_record
 from pipeline.store.store import Store
 from pipeline.types import Event
@@ -41,12 +42,12 @@ def alert(number: int, seq: int = 5) -> list[Event]:
 class Run:
     """A run folder whose store and log are written as by the track worker."""
 
-    def __init__(self, run_dir: Path, **sections: object) -> None:
+    def __init__(self, run_dir: Path, others: Sequence[Sink] = (), **sections: object) -> None:
         self.config = site(run_dir, **sections)
         self.store = Store(self.config.store_path)
         self.metrics = EvidenceMetrics(CollectorRegistry())
         self.sink = EvidenceSink(self.config, CHECKPOINT, self.metrics)
-        self.outbox = Outbox(self.config.store_path, [self.sink], FAST_S)
+        self.outbox = Outbox(self.config.store_path, [self.sink, *others], FAST_S)
 
     def add(self, events: Sequence[Event]) -> str:
         """Store events, and write the files of those that have any; return the alert of the last one."""
