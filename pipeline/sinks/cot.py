@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import structlog
 
+from pipeline.config.camera import Pose
 from pipeline.config.models import Config
 from pipeline.config.tactical import CotSinkConfig
 from pipeline.sinks.camera_states import CAMERA_KINDS, camera_state
 from pipeline.sinks.connection import Connection, connected
 from pipeline.sinks.cot_messages import Viewpoint
-from pipeline.sinks.filters import wants_alert, wants_event
+from pipeline.sinks.filters import cameras_of, wants_alert, wants_event
 from pipeline.sinks.identity import camera_id, site_id
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.unconfirmed import Unconfirmed
@@ -54,13 +55,21 @@ class CotSink(Sink):
         super().__init__(entry.name or entry.type, self._wants)
         self._entry = entry
         self._run_dir = config.run_dir
-        watched = [camera for camera in config.cameras if entry.cameras is None or camera.id in entry.cameras]
-        self._poses = {camera.id: camera.pose for camera in watched if camera.pose is not None}
-        self._viewpoints: dict[str, Viewpoint] = {}
+        self._poses: dict[str, Pose] = {}  # also of cameras that were removed: their lines must end
+        self._current: frozenset[str] = frozenset()  # cameras with a pose
+        self._viewpoints: dict[str, Viewpoint] = {}  # by camera, as they were sent
         self._connection: Connection | None = None
         self._unconfirmed = Unconfirmed()
         self._lines: dict[str, _Line] = {}  # by alert
         self._announced_s = self._refreshed_s = 0.0
+        self.watch(config)
+
+    def watch(self, config: Config) -> None:
+        """Take the cameras of a configuration."""
+        watched = cameras_of(self._entry, config)
+        placed = {camera.id: camera.pose for camera in watched if camera.pose is not None}
+        self._poses = self._poses | placed
+        self._current = frozenset(placed)
         unplaced = [camera.id for camera in watched if camera.pose is None]
         if unplaced:
             structlog.get_logger().warning("cameras without a pose are not sent", sink=self.name, cameras=unplaced)
@@ -71,12 +80,6 @@ class CotSink(Sink):
 
     def open(self) -> None:
         """Connect, and send again what the last connection may not have delivered.  Raise SinkError."""
-        if not self._viewpoints:
-            site = site_id(self._run_dir)
-            self._viewpoints = {
-                camera: Viewpoint(f"dasnet.{camera_id(site, camera)}", camera, pose, self._entry.line_m)
-                for camera, pose in self._poses.items()
-            }
         self._connection = connected(self._entry)
         self._announced_s = self._refreshed_s = float("-inf")
         self._transmit(self._unconfirmed.events())
@@ -91,9 +94,12 @@ class CotSink(Sink):
         connection.receive()  # a server sends what others tell it: read, so that it need not wait
         self._unconfirmed.is_alive()
         now_s = time.monotonic()
-        if now_s - self._announced_s >= CAMERA_PERIOD_S:
-            self._announced_s = now_s
-            for camera, viewpoint in self._viewpoints.items():
+        current, known = self._current, dict(self._viewpoints)
+        viewpoints = {camera: self._viewpoint(camera) for camera in current}
+        is_due = now_s - self._announced_s >= CAMERA_PERIOD_S
+        self._announced_s = now_s if is_due else self._announced_s
+        for camera, viewpoint in viewpoints.items():
+            if is_due or viewpoint is not known.get(camera):
                 connection.send(viewpoint.camera(camera_state(reader.newest(camera, CAMERA_KINDS)), time.time_ns()))
         if now_s - self._refreshed_s >= REFRESH_S:
             self._refreshed_s = now_s
@@ -104,6 +110,13 @@ class CotSink(Sink):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _viewpoint(self, camera: str) -> Viewpoint:
+        pose, known = self._poses[camera], self._viewpoints.get(camera)
+        if known is None or known.pose is not pose:
+            uid = f"dasnet.{camera_id(site_id(self._run_dir), camera)}"
+            known = self._viewpoints[camera] = Viewpoint(uid, camera, pose, self._entry.line_m)
+        return known
 
     def _open_connection(self) -> Connection:
         assert self._connection is not None
@@ -119,7 +132,7 @@ class CotSink(Sink):
         connection.receive()
 
     def _messages(self, event: Event) -> Iterator[bytes]:
-        viewpoint = self._viewpoints[event.camera]
+        viewpoint = self._viewpoint(event.camera)
         if event.kind in CAMERA_KINDS:
             yield viewpoint.camera(camera_state(event), event.time_utc_ns)
         elif event.alert is not None:
@@ -151,11 +164,11 @@ class CotSink(Sink):
 
     def _shown(self, alert: str, line: _Line) -> bytes:
         self._lines[alert] = line
-        return self._viewpoints[line.camera].line(alert, *line[1:])
+        return self._viewpoint(line.camera).line(alert, *line[1:])
 
     def _removal(self, alert: str, line: _Line) -> bytes:
         self._lines.pop(alert, None)
-        return self._viewpoints[line.camera].line(alert, *line[1:], stale_s=0)
+        return self._viewpoint(line.camera).line(alert, *line[1:], stale_s=0)
 
 
 def _line(track: Track, severity: Severity, time_ns: int) -> _Line | None:

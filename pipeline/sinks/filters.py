@@ -2,11 +2,18 @@
 
 from functools import partial
 
+from pipeline.config.camera import Camera
+from pipeline.config.models import Config
 from pipeline.config.sink import BaseSinkConfig
 from pipeline.store.alert import Alert
 from pipeline.types import Event, Severity
 
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.ALARM: 2}
+
+
+def cameras_of(entry: BaseSinkConfig, config: Config) -> list[Camera]:
+    """Return the cameras that pass the filter."""
+    return [camera for camera in config.cameras if entry.cameras is None or camera.id in entry.cameras]
 
 
 def wants_event(entry: BaseSinkConfig, event: Event) -> bool:

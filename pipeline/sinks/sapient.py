@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 import structlog
 
+from pipeline.config.camera import Camera
 from pipeline.config.models import Config
 from pipeline.config.tactical import SapientSinkConfig
 from pipeline.sinks.camera_states import CAMERA_KINDS
-from pipeline.sinks.filters import wants_alert, wants_event
+from pipeline.sinks.filters import cameras_of, wants_alert, wants_event
 from pipeline.sinks.identity import camera_id, site_id
 from pipeline.sinks.sapient_link import NodeLink
 from pipeline.sinks.sapient_messages import Node
@@ -49,12 +50,19 @@ class SapientSink(Sink):
         super().__init__(entry.name or entry.type, self._wants)
         self._entry = entry
         self._run_dir = config.run_dir
-        watched = [camera for camera in config.cameras if entry.cameras is None or camera.id in entry.cameras]
-        self._cameras = {camera.id: camera for camera in watched}
+        self._cameras: dict[str, Camera] = {}  # also those that were removed: their alerts must end
+        self._current: frozenset[str] = frozenset()
         self._links: dict[str, NodeLink] = {}  # by camera
         self._unconfirmed = Unconfirmed()
         self._is_late = False  # said
         self._log = structlog.get_logger()
+        self.watch(config)
+
+    def watch(self, config: Config) -> None:
+        """Take the cameras of a configuration."""
+        watched = cameras_of(self._entry, config)
+        self._cameras = self._cameras | {camera.id: camera for camera in watched}
+        self._current = frozenset(camera.id for camera in watched)
         unplaced = [camera.id for camera in watched if camera.pose is None]
         if unplaced:
             self._log.warning("cameras without a pose send no detections", sink=self.name, cameras=unplaced)
@@ -65,9 +73,7 @@ class SapientSink(Sink):
 
     def open(self) -> None:
         """Register every camera, and send again what the last connections may not have delivered.  Raise SinkError."""
-        site = site_id(self._run_dir)
-        for name, camera in self._cameras.items():
-            self._links[name] = NodeLink(self._entry, Node(camera_id(site, name), name, camera.band, camera.pose))
+        self._follow_cameras()
         self._transmit(self._unconfirmed.events())
 
     def send(self, events: Sequence[Event]) -> None:
@@ -77,6 +83,7 @@ class SapientSink(Sink):
     def idle(self, reader: StoreReader) -> None:
         """Send what is due, and read replies.  Raise SinkError."""
         self._unconfirmed.is_alive()
+        self._follow_cameras()
         now_s = time.monotonic()
         for camera, link in self._links.items():
             if now_s - link.reported_s >= STATUS_S:
@@ -95,11 +102,29 @@ class SapientSink(Sink):
             link.close()
         self._links.clear()
 
+    def _follow_cameras(self) -> None:
+        """Register cameras that were added or changed, and say goodbye for those that were removed."""
+        current = self._current
+        for name in self._links.keys() - current:
+            self._links.pop(name).close()
+        for name in current:
+            self._link(name)
+
+    def _link(self, name: str) -> NodeLink:
+        camera, link = self._cameras[name], self._links.get(name)
+        if link is not None and (link.node.band, link.node.pose) != (camera.band, camera.pose):
+            self._links.pop(name).close()
+            link = None
+        if link is None:
+            node = Node(camera_id(site_id(self._run_dir), name), name, camera.band, camera.pose)
+            link = self._links[name] = NodeLink(self._entry, node)
+        return link
+
     def _transmit(self, events: Sequence[Event]) -> None:
         self._unconfirmed.sent(events)
         try:
             for event in events:
-                link = self._links[event.camera]
+                link = self._link(event.camera)
                 link.send(self._message(link.node, event))
             links = [self._links[camera] for camera in dict.fromkeys(event.camera for event in events)]
             for link in links:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from pipeline.config.models import Config
 from pipeline.errors import DasnetError
 from pipeline.store.store import StoreReader
 from pipeline.types import Event
@@ -56,6 +57,9 @@ class Sink(ABC):
 
     def idle(self, reader: StoreReader) -> None:  # noqa: B027  (most have nothing to do)
         """Do what is due while no event waits, such as reading replies.  Raise SinkError."""
+
+    def watch(self, config: Config) -> None:  # noqa: B027  (most name no cameras)
+        """Take the cameras of a configuration that was reloaded.  Called by another thread; does not block."""
 
     @abstractmethod
     def close(self) -> None:

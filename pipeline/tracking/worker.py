@@ -26,6 +26,7 @@ from pipeline.runtime.process import finish_startup
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.evidence import EvidenceSink
 from pipeline.sinks.outbox import Outbox
+from pipeline.sinks.sink import Sink
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
@@ -62,7 +63,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             Retention(config, metrics.store, [sink.name for sink in sinks], evidence),
         ):
             try:
-                _TrackWorker(control, thresholds, sha256, writer, snapshots, evidence, metrics, stop).run()
+                _TrackWorker(control, thresholds, sha256, writer, snapshots, evidence, sinks, metrics, stop).run()
             finally:
                 snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
                 writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
@@ -80,6 +81,7 @@ class _TrackWorker:
         writer: StoreWriter,
         snapshots: SnapshotWriter,
         evidence: EvidenceSink,
+        sinks: Sequence[Sink],
         metrics: TrackingMetrics,
         stop: threading.Event,
     ) -> None:
@@ -91,6 +93,7 @@ class _TrackWorker:
         self._writer = writer
         self._snapshots = snapshots
         self._evidence = evidence
+        self._sinks = sinks
         self._metrics = metrics
         self._rejects = RejectLog("results", metrics.refused)
         self._cameras = {camera.id: camera for camera in config.cameras}
@@ -143,7 +146,8 @@ class _TrackWorker:
             self._close(name)
         self._metrics.watch(frozenset(cameras))
         self._clips.watch(config)
-        self._evidence.watch(config)
+        for sink in self._sinks:
+            sink.watch(config)
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
         self._stage.rules = rules_of(config)

@@ -19,6 +19,7 @@ import zmq
 from prometheus_client import CollectorRegistry
 from support.events import OPENED, event, track
 from support.program import CLIPS, DASNET, Running, dasnet_in_process, die_with_parent, free_port
+from support.sapient import Middleware, needs_sapient
 
 from pipeline.config.file import load
 from pipeline.config.models import Config
@@ -292,21 +293,28 @@ def test_an_invalid_file_is_refused_and_the_site_continues(tmp_path: Path):
     assert code == 1 and "no program runs in this folder" in lines[0]
 
 
+@needs_sapient
 @pytest.mark.live
 def test_cameras_are_added_and_removed_without_lost_frames_on_others(tmp_path: Path):
-    config = write(tmp_path, [camera("a"), camera("b")])
+    with Middleware() as middleware:
+        _add_and_remove(tmp_path, middleware)
+
+
+def _add_and_remove(tmp_path: Path, middleware: Middleware) -> None:
+    sinks = [{"type": "sapient", "url": f"tcp://127.0.0.1:{middleware.port}"}]
+    config = write(tmp_path, [camera("a"), camera("b")], sinks=sinks)
     with Running("run", config) as program:
         console = program.wait_for_line(r"console: (http\S+)/")[1]
         for name in ("a", "b"):
             program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{name}"}}', 2)
         before, counted = workers(program), counters(program.metrics(), "a")
 
-        write(tmp_path, [camera("a"), camera("b"), camera("c")])
+        write(tmp_path, [camera("a"), camera("b"), camera("c")], sinks=sinks)
         assert reload(config) == (0, ["cameras added: c"])
         program.wait_for_metric('dasnet_frames_segmented_total{camera="c"}', 2)
         program.wait_for_line("camera.up .*camera=c")
 
-        write(tmp_path, [camera("a"), camera("c", region=[0, 0, 200, 200])], console={"port": free_port()})
+        write(tmp_path, [camera("a"), camera("c", region=[0, 0, 200, 200])], console={"port": free_port()}, sinks=sinks)
         program.process.send_signal(signal.SIGHUP)
         program.wait_for_line("configuration reloaded .*restart to apply: console.port")
         program.wait_for_line("configuration reloaded .*cameras removed: b")
@@ -332,6 +340,8 @@ def test_cameras_are_added_and_removed_without_lost_frames_on_others(tmp_path: P
         assert {key: now[key] for key in lost} == {key: counted[key] for key in lost}
         assert not [line for line in program.lines if "message rejected" in line or "worker ended" in line]
         assert program.stop() == 0
+        registered = [each.registration.short_name for each in middleware.of("registration")]
+        assert sorted(registered) == ["a", "b", "c"] and middleware.goodbyes() == 3 and not middleware.faults
         assert ledger.read(tmp_path / "run" / "ledgers" / "a.ledger").balanced
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
 

@@ -195,6 +195,37 @@ def test_a_camera_says_how_it_is_and_one_without_a_pose_is_never_sent(tmp_path: 
     assert not (tmp_path / "dead-letters").exists()
 
 
+def test_cameras_of_a_reload_appear_turn_and_go(tmp_path: Path, store: Store, taky: Taky) -> None:
+    def azimuths() -> dict[str, list[str | None]]:
+        """Those that were told, each once, by camera."""
+        told: dict[str, list[str | None]] = {}
+        for each in client.heard(CAMERA):
+            contact, sensor = each.find("detail/contact"), each.find("detail/sensor")
+            assert contact is not None and sensor is not None
+            of_camera = told.setdefault(contact.get("callsign") or "", [])
+            of_camera += [sensor.get("azimuth")] if sensor.get("azimuth") not in of_camera else []
+        return told
+
+    with TakClient(taky) as client:
+        (sink,) = configured_sinks(site(tmp_path, tcp(taky), cameras={"north": POSE}))
+        outbox = Outbox(tmp_path / "store.sqlite", [sink], FAST_S)
+        soon(lambda: azimuths() == {"north": ["90.00"]})
+        sink.watch(site(tmp_path, tcp(taky), cameras={"north": POSE, "gate": POSE}))
+        soon(lambda: azimuths() == {"north": ["90.00"], "gate": ["90.00"]})
+        of_gate = seen(1, camera="gate")
+        first = event(OPENED, of_gate, camera="gate", alert=str(ULID()))
+        store.append([event(EventKind.TRACK_CONFIRMED, of_gate, alert=first.alert, camera="gate"), first])
+        outbox.wake()
+        soon(lambda: len(lines(client.heard(LINE), first)) > 0)
+        sink.watch(site(tmp_path, tcp(taky), cameras={"north": {**POSE, "azimuth_deg": 45}}))
+        soon(lambda: azimuths()["north"] == ["90.00", "45.00"])
+        store.append([after(first, ENDED, seen(1, camera="gate", state=TrackState.LOST))])
+        outbox.wake()
+        soon(lambda: any(each.get("stale") == each.get("time") for each in lines(client.heard(LINE), first)))
+        outbox.stop()
+    assert len({each.get("uid") for each in client.heard(CAMERA)}) == 2
+
+
 def test_the_same_site_has_the_same_ids_and_another_one_others(tmp_path: Path, store: Store, taky: Taky) -> None:
     with TakClient(taky) as client:
         for run_dir in (tmp_path, tmp_path, tmp_path / "other"):

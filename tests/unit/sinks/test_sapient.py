@@ -295,6 +295,34 @@ def test_tasks_are_answered_and_garbage_is_named(tmp_path: Path, store: Store, m
     outbox.stop()
 
 
+def test_cameras_of_a_reload_register_turn_and_say_goodbye(
+    tmp_path: Path, store: Store, middleware: Middleware
+) -> None:
+    sinks = configured_sinks(site(tmp_path, middleware))
+    outbox = Outbox(tmp_path / "store.sqlite", sinks, FAST_S)
+    soon(lambda: len(middleware.of("registration")) == 2)
+
+    def reload(*cameras: dict[str, object]) -> None:
+        config = site(tmp_path, middleware)
+        named = Config.model_validate({"cameras": [{"uri": "demo:scene"} | each for each in cameras]})
+        sinks[0].watch(config.with_cameras_of(named))
+
+    reload({"id": "north", "pose": POSE}, {"id": "yard", "pose": POSE})
+    soon(lambda: [names(each) for each in middleware.of("registration")][2:] == ["yard"] and middleware.goodbyes() == 1)
+    (opened,) = alert_of(seen(1, frame(camera="yard")))
+    store.append([opened])
+    outbox.wake()
+    soon(lambda: len(middleware.of("alert")) == 1)
+    assert middleware.of("alert")[0].node_id == middleware.of("registration")[2].node_id
+    reload({"id": "north", "pose": POSE | {"azimuth_deg": 45}})
+    soon(lambda: [names(each) for each in middleware.of("registration")][3:] == ["north"])
+    store.append([event(ENDED, seen(1, frame(camera="yard"), state=TrackState.LOST), alert=opened.alert)])
+    outbox.wake()
+    soon(lambda: len(middleware.of("alert")) == 2)
+    assert not middleware.faults
+    outbox.stop()
+
+
 def test_the_nodes_keep_their_ids(tmp_path: Path, store: Store, middleware: Middleware) -> None:
     for count in (2, 4):
         outbox = outbox_of(site(tmp_path, middleware))
