@@ -90,12 +90,27 @@ class AlertHandlers:
         """Withdraw an alert's verdict and acknowledgement."""
         return await self._reviewed(request, reviews.reopen)
 
+    async def pin(self, request: Request) -> Response:
+        """Pin an alert, so that retention keeps it with its clip and files."""
+        return await self._pinned(request, time.time_ns())
+
+    async def unpin(self, request: Request) -> Response:
+        """Unpin an alert."""
+        return await self._pinned(request, None)
+
+    async def _pinned(self, request: Request, time_utc_ns: int | None) -> Response:
+        alert = request.path_params["alert"]
+        if not await run_in_threadpool(reviews.pin, self._site.config.store_path, alert, time_utc_ns):
+            raise _unknown(alert)
+        await self._site.publish_stored()
+        return json_response(await self._stored(lambda reader: reader.alert(alert)))
+
     async def _reviewed(self, request: Request, write: Callable[[Path, str, int], list[Event] | None]) -> Response:
         """Store a review, publish it to all browsers, and return the updated alert."""
         alert = request.path_params["alert"]
         events = await run_in_threadpool(write, self._site.config.store_path, alert, time.time_ns())
         if events is None:
-            raise HTTPException(404, f"no alert {alert[:100]!r}")
+            raise _unknown(alert)
         await self._publish(events)
         return json_response(await self._stored(lambda reader: reader.alert(alert)))
 
@@ -105,3 +120,7 @@ class AlertHandlers:
 
     async def _stored(self, query: Callable[[StoreReader], T]) -> T:
         return await run_in_threadpool(self._site.stored, query)
+
+
+def _unknown(alert: str) -> HTTPException:
+    return HTTPException(404, f"no alert {alert[:100]!r}")

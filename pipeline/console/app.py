@@ -75,6 +75,11 @@ ENDPOINTS = (
         *("POST", "/alerts/{alert}/reopen", "reopen", "Withdraw an alert's verdict and acknowledgement."),
         answer=Alert,
     ),
+    Endpoint(
+        *("POST", "/alerts/{alert}/pin", "pin", "Pin an alert: retention keeps it with its clip and files."),
+        answer=Alert,
+    ),
+    Endpoint("POST", "/alerts/{alert}/unpin", "unpin", "Unpin an alert.", answer=Alert),
     Endpoint("GET", "/alerts/{alert}/clip", "clip", "Clip of an ended alert.", answer="video/mp4"),
     Endpoint("GET", "/alerts/{alert}/clip.json", "clip_record", "What that clip holds.", answer=api.AlertClip),
     Endpoint(

@@ -52,6 +52,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     dropped: dict[str, int]
     failed: dict[str, int]
     blind_s: dict[str, float]
+    zones: dict[str, list[tuple[float, float]]]  # by name: polygons of three or more points, lines of two; frame pixels
     frame: FrameStatus | None
 
 
@@ -94,6 +95,7 @@ class CameraMonitor:
             dropped=_present(account.dropped),
             failed=_present(account.failed),
             blind_s={cause: duration / 1e9 for cause, duration in account.blind_ns.items() if duration},
+            zones=camera.zones,
             frame=_frame(frames, camera.id),
         )
 

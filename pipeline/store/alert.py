@@ -29,6 +29,7 @@ class Alert(msgspec.Struct, frozen=True):
     opened_as: str  # its first label
     highest_severity: Severity
     highest_label: str
+    rule: str | None  # name of the rule that raised it last; None: the default
     evidence: dict[str, float]
     score: float
     xyxy: tuple[float, float, float, float]  # last box, frame pixels

@@ -34,6 +34,7 @@ def alert_columns(event: Event, track: Track) -> dict[str, object]:
         "severity": event.severity,
         "label": track.label,
         "was": event.was,
+        "rule": event.rule,
         "snapshot": event.snapshot,
         "crop": event.crop,
         "time": event.time_utc_ns,

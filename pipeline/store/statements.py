@@ -13,15 +13,15 @@ last_seen_utc_ns = excluded.last_seen_utc_ns, score = excluded.score, alert = co
 payload = excluded.payload
 """
 _NEW_ALERT = """
-INSERT INTO alerts (id, camera, severity, label, opened_as, highest_severity, highest_label, snapshot, crop,
+INSERT INTO alerts (id, camera, severity, label, opened_as, highest_severity, highest_label, rule, snapshot, crop,
 opened_utc_ns, escalated_utc_ns, track, evidence, score, xyxy, last_seen_utc_ns, state)
-VALUES (:id, :camera, :severity, :label, coalesce(:was, :label), :severity, :label, :snapshot, :crop,
+VALUES (:id, :camera, :severity, :label, coalesce(:was, :label), :severity, :label, :rule, :snapshot, :crop,
 :time, :escalated, :track, :evidence, :score, :xyxy, :seen, 'active') ON CONFLICT (id)
 """
 OPEN_ALERT = f"{_NEW_ALERT} DO NOTHING"
 # A store that was replaced meanwhile holds no such alert.
 ESCALATE_ALERT = f"""
-{_NEW_ALERT} DO UPDATE SET severity = :severity, label = :label,
+{_NEW_ALERT} DO UPDATE SET severity = :severity, label = :label, rule = :rule,
 highest_severity = CASE :severity WHEN 'alarm' THEN :severity ELSE highest_severity END,
 highest_label = CASE highest_label WHEN 'uav' THEN 'uav' ELSE :label END,
 snapshot = coalesce(:snapshot, snapshot), crop = CASE WHEN :snapshot IS NULL THEN crop ELSE :crop END,

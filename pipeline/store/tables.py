@@ -1,6 +1,6 @@
 """The store's tables, and how those of older versions become them."""
 
-VERSION = 5
+VERSION = 6
 
 # AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
 # row numbers.
@@ -37,6 +37,7 @@ CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
 CREATE INDEX alerts_unacknowledged ON alerts (camera) WHERE acknowledged_utc_ns IS NULL;
 """
 _PINS = "ALTER TABLE alerts ADD COLUMN pinned_utc_ns INTEGER;\n"
+_RULES = "ALTER TABLE alerts ADD COLUMN rule TEXT;\n"
 TABLES = f"""
 CREATE TABLE events (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -67,6 +68,7 @@ CREATE INDEX tracks_by_time ON tracks (last_seen_utc_ns);
 CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
 {_ALERTS}
 {_PINS}
+{_RULES}
 {_INDICES}
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
 """
@@ -97,4 +99,9 @@ DROP TABLE tracked;
 {_INDICES}
 """,
     4: _PINS,
+    5: f"""
+{_RULES}
+UPDATE alerts SET rule = json_extract(CAST(events.payload AS TEXT), '$.rule')
+FROM events WHERE events.alert = alerts.id AND events.kind = 'alert.opened';
+""",
 }

@@ -119,6 +119,31 @@ def test_the_page_shows_pictures_with_the_marks_of_exactly_their_frame(page: Pag
     page.screenshot(path=tmp_path / "console.png")
 
 
+def test_zones_are_outlined_on_their_camera_alone(page: Page, tmp_path: Path) -> None:
+    for camera, zones in (("north", "roof fence"), ("south", "")):
+        canvas = page.locator(f'[data-camera="{camera}"] .view canvas')
+        expect(canvas).to_have_attribute("data-picture", "true")
+        expect(canvas).to_have_attribute("data-zones", zones)
+    shares = {camera: zone_shares(canvas_pixels(page, camera)) for camera in ("north", "south")}
+    assert min(shares["north"][:3]) > 0.3 and shares["north"][3] < 0.1, "dashes on the outline, none inside"
+    assert max(shares["south"]) < 0.1
+    page.screenshot(path=tmp_path / "zones.png")
+
+
+def zone_shares(pixels: NDArray[np.uint8]) -> list[float]:
+    """How much of the roof's right and lower edge, of the fence, and of a line inside has the colour of zones."""
+    scale = pixels.shape[1] / WIDTH
+
+    def share(x0: int, y0: int, x1: int, y1: int) -> float:
+        points = np.linspace((x0, y0), (x1, y1), 200) * scale
+        x, y = points.astype(int).T
+        near = np.stack([pixels[y + down, x + right] for down in (-1, 0) for right in (-1, 0)]).astype(int)
+        is_blue = (near[..., 0] > 150) & (near[..., 0] - near[..., 2] > 30)
+        return float(np.mean(is_blue.any(axis=0)))
+
+    return [share(260, 50, 260, 210), share(70, 220, 250, 220), share(10, 240, 310, 240), share(240, 60, 240, 210)]
+
+
 def test_an_alert_appears_with_its_snapshot_escalates_and_stays_until_a_person_acts(page: Page, site: Site) -> None:
     expect(page.locator("#no-alerts")).to_have_text("No active alerts.")
     cv2.imwrite(str(site.config.run_dir / "snapshots" / "shot-1.jpg"), picture(0))

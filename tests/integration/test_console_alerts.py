@@ -32,9 +32,9 @@ class Site:
     store: Store
     run_dir: Path
 
-    def alert(self, number: int, time_utc_ns: int | None = None, **changes: Any) -> str:
+    def alert(self, number: int, time_utc_ns: int | None = None, rule: str | None = None, **changes: Any) -> str:
         severity = Severity.WARNING if changes.get("label") == "unknown" else Severity.ALARM
-        at = {"severity": severity, "time_utc_ns": time_utc_ns or time.time_ns()}
+        at = {"severity": severity, "time_utc_ns": time_utc_ns or time.time_ns(), "rule": rule}
         opened = raised(track(number, **changes), snapshot="shot.jpg", crop="crop.jpg", **at)
         self.store.append(opened)
         return opened[0].id
@@ -176,6 +176,46 @@ def test_a_verdict_with_a_note_is_given_seen_undone_and_the_alert_reopened(page:
     expect(page).to_have_title("(1) alert · dasnet")
     expect(dialog.get_by_role("button", name="Acknowledge", exact=True)).to_be_enabled()
     expect(dialog.get_by_role("button", name="Reopen")).not_to_be_visible()
+
+
+def test_an_alert_is_pinned_and_unpinned_and_says_which_rule_raised_it(
+    page: Page, browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    other = browser.new_page()
+    other.goto(site.console.url("/"))
+    alert, plain = site.alert(6, rule="perimeter at night"), site.alert(7)
+    expect(item(page, alert).locator(".why")).to_contain_text("rule perimeter at night")
+    expect(item(page, plain).locator(".why")).not_to_contain_text("rule")
+    item(page, alert).get_by_role("button", name="Verdict").click()
+    dialog = page.locator("dialog")
+    expect(dialog.locator("dl")).to_contain_text("Ruleperimeter at night")
+    pin = dialog.locator('[data-action="pin"]')
+    expect(pin).to_have_text("Pin")
+    before_ns = time.time_ns()
+    pin.press("Enter")
+    expect(pin).to_have_text("Unpin")
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    expect(dialog.locator("dl")).to_contain_text("Pinned")
+    expect(item(other, alert).locator(".pinned")).to_be_visible()
+    expect(item(other, plain).locator(".pinned")).not_to_be_visible()
+    assert before_ns < (site.stored(alert).pinned_utc_ns or 0) < time.time_ns()
+    page.screenshot(path=tmp_path / "pinned.png")
+    pin.click()
+    expect(pin).to_have_text("Pin")
+    expect(item(other, alert).locator(".pinned")).not_to_be_visible()
+    until_stored(site, alert, pinned_utc_ns=None, acknowledged_utc_ns=None)
+    other.close()
+
+
+def test_pins_through_the_api_and_from_a_foreign_page(site: Site) -> None:
+    alert = site.alert(9, rule="perimeter")
+    answer = site.post(f"/alerts/{alert}/pin")
+    assert answer.status_code == 200 and answer.json()["pinned_utc_ns"] > 0 and answer.json()["rule"] == "perimeter"
+    assert site.post("/alerts/nobody/pin").status_code == site.post("/alerts/nobody/unpin").status_code == 404
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        assert site.post(f"/alerts/{alert}/unpin", headers=headers).status_code == 403
+    assert site.stored(alert).pinned_utc_ns is not None
+    assert site.post(f"/alerts/{alert}/unpin").json()["pinned_utc_ns"] is None
 
 
 def until_stored(site: Site, alert: str, **values: object) -> None:

@@ -46,11 +46,15 @@ CHROMIUM_FLAGS = (
     " --disable-component-update --disable-sync --disable-dev-shm-usage"
 )
 SECRET = "hunter2"
+ZONES = {"roof": [[60, 40], [260, 40], [260, 220], [60, 220]], "fence": [[0, 240], [320, 240]]}
 
 
 def site_config(run_dir: Path, *names: str) -> Config:
     uris = (f"rtsp://user:{SECRET}@192.0.2.1/{name}?pwd={SECRET}" for name in names)
-    entries = [{"id": name, "uri": uri, "band": "infrared"} for name, uri in zip(names, uris, strict=True)]
+    entries: list[dict[str, object]] = [
+        {"id": name, "uri": uri, "band": "infrared"} for name, uri in zip(names, uris, strict=True)
+    ]
+    entries[0]["zones"] = ZONES
     return Config.model_validate({"cameras": entries, "run_dir": run_dir})
 
 

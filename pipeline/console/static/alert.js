@@ -50,6 +50,9 @@ export function change(alert) {
   return alert.escalated_utc_ns === null ? "" : "escalated";
 }
 
+// Empty for the default, which a site without rules has.
+export const ruleOf = (alert) => (alert.rule === null ? "" : `rule ${alert.rule}`);
+
 export function span(alert) {
   if (alert.state === "active") return `for ${duration(clock.ageS(alert.opened_utc_ns))}`;
   return `lasted ${duration((alert.ended_utc_ns - alert.opened_utc_ns) / 1e9)}`;

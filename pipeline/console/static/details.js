@@ -99,13 +99,15 @@ export class Details {
     this.#parts = {
       acknowledge: button("Acknowledge", {action: "acknowledge"}, () => say("acknowledge")),
       reopen: button("Reopen", {action: "reopen"}, () => say("reopen")),
+      pin: button("Pin", {action: "pin"}, () => say(this.#shown.pinned_utc_ns === null ? "pin" : "unpin")),
       undo: button("Undo", {action: "undo"}, () => give(null)),
       verdicts,
       note,
     };
-    const {acknowledge, reopen, undo} = this.#parts;
+    const {acknowledge, reopen, pin, undo} = this.#parts;
+    pin.title = "A pinned alert is kept with its clip and files, however old it gets";
     byId("details-review").replaceChildren(
-      make("div", {className: "row"}, acknowledge, reopen),
+      make("div", {className: "row"}, acknowledge, reopen, pin),
       make("div", {className: "row reasons", role: "group", ariaLabel: "Verdict"}, "It was ", ...verdicts, undo),
       note,
       problem,
@@ -114,8 +116,10 @@ export class Details {
   }
 
   #markReview() {
-    const {acknowledge, reopen, undo, verdicts, note} = this.#parts;
-    const {verdict} = this.#shown;
+    const {acknowledge, reopen, pin, undo, verdicts, note} = this.#parts;
+    const {verdict, pinned_utc_ns: pinned} = this.#shown;
+    pin.textContent = pinned === null ? "Pin" : "Unpin";
+    pin.ariaPressed = String(pinned !== null);
     const waits = isWaiting(this.#shown);
     acknowledge.textContent = waits ? "Acknowledge" : "Acknowledged";
     acknowledge.disabled = !waits;
@@ -138,6 +142,7 @@ export class Details {
     const rows = [
       ["Severity", severity(alert.severity)],
       ...(alert.highest_severity === alert.severity ? [] : [["Highest", severity(alert.highest_severity)]]),
+      ["Rule", alert.rule ?? "none: the default"],
       ["State", alert.state === "active" ? "Active" : "Ended"],
       ...(text ? [["Change", text]] : []),
       ["Opened", timeElement(alert.opened_utc_ns)],
@@ -146,6 +151,7 @@ export class Details {
       ...when("Ended", alert.ended_utc_ns),
       ...when("Acknowledged", alert.acknowledged_utc_ns),
       ...when(alert.verdict === "uav" ? "Confirmed" : "Dismissed", alert.reviewed_utc_ns),
+      ...when("Pinned", alert.pinned_utc_ns),
       ["Score", score(alert.score)],
       ["Evidence", evidence(alert.evidence).join(", ") || "none"],
       ["Clip", this.#clip],

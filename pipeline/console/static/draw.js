@@ -4,12 +4,13 @@ import {colour, isTarget, name, score} from "./text.js";
 
 const PLATE = "rgba(8, 11, 15, .78)";
 const EDGE = "rgba(8, 11, 15, .5)";
+const ZONE = "#9fd3ff";
 const MIN_MARK_PX = 22; // on screen, so that a target of three pixels is visible
 const GAP_PX = 4;
 const MIN_CROP_PX = 24; // in the frame, around a target
 
-// Fills `canvas`, which has the frame's aspect ratio.  `image` may be null.
-export function drawFrame(canvas, frame, image) {
+// Fills `canvas`, which has the frame's aspect ratio.  `image` may be null; `zones` are points by name.
+export function drawFrame(canvas, frame, image, zones) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -25,6 +26,9 @@ export function drawFrame(canvas, frame, image) {
   const top = (height - frame.height * scale) / 2;
   context.imageSmoothingQuality = "high";
   if (image) context.drawImage(image, left, top, frame.width * scale, frame.height * scale);
+  for (const [zone, points] of Object.entries(zones)) {
+    drawZone(context, zone, points.map(([x, y]) => [left + x * scale, top + y * scale]), width, height);
+  }
   const shown = frame.tracks.filter((track) => track.state !== "lost");
   shown.sort((a, b) => isTarget(a.label) - isTarget(b.label)); // targets over distractors
   const boxes = shown.map((track) => place(track.xyxy, left, top, scale));
@@ -34,6 +38,33 @@ export function drawFrame(canvas, frame, image) {
     if (shown[i].state !== "tentative") drawLabel(context, shown[i], boxes[i], boxes, taken, width, height);
   }
 }
+
+// The outline of a polygon, or a line, and its name at its top.
+function drawZone(context, zone, points, width, height) {
+  const outline = new Path2D();
+  points.forEach(([x, y]) => outline.lineTo(x, y));
+  if (points.length > 2) outline.closePath();
+  context.save();
+  context.setLineDash([6, 4]);
+  for (const [style, lineWidth] of [[EDGE, 3], [ZONE, 1.25]]) {
+    context.strokeStyle = style;
+    context.lineWidth = lineWidth;
+    context.stroke(outline);
+  }
+  context.restore();
+  const [x, y] = points.reduce((a, b) => (b[1] < a[1] ? b : a));
+  context.font = "11px system-ui, sans-serif";
+  context.textBaseline = "top";
+  const across = context.measureText(zone).width;
+  const place = [clamp(x + 5, 2, width - across - 2), clamp(y + 5, 2, height - 14)];
+  context.lineWidth = 3;
+  context.strokeStyle = EDGE;
+  context.strokeText(zone, ...place);
+  context.fillStyle = ZONE;
+  context.fillText(zone, ...place);
+}
+
+const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 function place(xyxy, left, top, scale) {
   const [x0, y0, x1, y1] = xyxy.map((value, i) => value * scale + (i % 2 ? top : left));

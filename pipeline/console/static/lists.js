@@ -1,7 +1,7 @@
 // Lists of the store's alerts, events and tracks.
 
 import {Alarm} from "./alarm.js";
-import {SEVERITIES, byUrgency, change, count, isOpen, isWaiting, numbers, span, standing} from "./alert.js";
+import {SEVERITIES, byUrgency, change, count, isOpen, isWaiting, numbers, ruleOf, span, standing} from "./alert.js";
 import {Details, review, snapshotUrl} from "./details.js";
 import {request} from "./request.js";
 import {colour, duration, evidence, follow, happened, make, moment, name, score, timeElement} from "./text.js";
@@ -72,7 +72,7 @@ export class Alerts {
       make(
         "span",
         {className: "what"},
-        make("span", {className: "title"}, make("b"), make("span", {className: "severity"})),
+        make("span", {className: "title"}, make("b"), make("span", {className: "severity"}), make("span", {className: "pinned"}, "Pinned")),
         make("span", {className: "change"}),
         make("span", {className: "where"}),
         make("span", {className: "why"}),
@@ -114,7 +114,8 @@ function fillAlert(item, alert) {
   item.querySelector(".change").hidden = !change(alert);
   item.querySelector(".acknowledge").hidden = !isWaiting(alert);
   const why = evidence(alert.evidence).slice(0, 2).join(" ");
-  item.querySelector(".why").textContent = `score ${score(alert.score)}${why ? ` · ${why}` : ""}`;
+  item.querySelector(".why").textContent = [ruleOf(alert), `score ${score(alert.score)}`, why].filter(Boolean).join(" · ");
+  item.querySelector(".pinned").hidden = alert.pinned_utc_ns === null;
   const thumb = item.querySelector(".thumb");
   const file = alert.crop ?? alert.snapshot ?? "";
   if (thumb.dataset.file === file) return;

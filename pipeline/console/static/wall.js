@@ -98,7 +98,9 @@ class Card {
   #draw() {
     if (!this.#shown) return;
     const {frame, image} = this.#shown;
-    drawFrame(this.canvas, frame, image);
+    const zones = this.#status?.zones ?? {};
+    drawFrame(this.canvas, frame, image, zones);
+    this.canvas.dataset.zones = Object.keys(zones).join(" ");
     this.canvas.dataset.seq = frame.seq;
     this.canvas.dataset.picture = image !== null;
     const tracks = frame.tracks.filter((track) => track.state === "confirmed" || track.state === "coasting");

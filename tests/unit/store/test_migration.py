@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.events import CONFIRMED, event, raised, track
+from support.events import CONFIRMED, ESCALATED, event, raised, track
 
 from pipeline.errors import StoreError
 from pipeline.store.store import Store, StoreReader
@@ -86,6 +86,20 @@ def test_a_store_of_version_3_is_migrated_with_its_content(path: Path) -> None:
         assert stored["01EVENT0000000000000000007"] == unseen.id, "old events belong to their alerts"
     Store(path.with_name("new.sqlite")).close()
     assert shape(path) == shape(path.with_name("new.sqlite"))
+
+
+def test_a_store_of_version_5_learns_which_rules_raised_its_alerts(path: Path) -> None:
+    with Store(path) as store:
+        by_rule, by_default = raised(track(1), rule="perimeter"), raised(track(2))
+        store.append(by_rule + by_default)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("ALTER TABLE alerts DROP COLUMN rule; PRAGMA user_version = 5;")
+    with Store(path) as store, StoreReader(path) as reader:
+        rules = {alert.id: alert.rule for alert in reader.alerts(10)}
+        assert rules == {by_rule[0].id: "perimeter", by_default[0].id: None}
+        store.append([event(ESCALATED, track(1, 2), alert=by_rule[0].id, rule="gate")])
+        alert = reader.alert(by_rule[0].id)
+        assert alert is not None and alert.rule == "gate", "the one that asks for attention now"
 
 
 def shape(path: Path) -> dict[str, set[str]]:
