@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from argon2 import PasswordHasher
 from playwright.sync_api import Browser, expect
 from support.console_site import Process, browser, faultless_page
 from support.program import CLIPS, Running, dasnet_in_process
@@ -16,6 +17,7 @@ from pipeline.runtime.arming import is_armed
 
 __all__ = ["browser"]  # a fixture
 
+PASSWORD = "correct horse battery"
 RULES = [{"name": "armed", "needs_arming": True}, {"name": "rest", "action": "record"}]
 DRONE = {"id": "north", "uri": f"demo:clips/{CLIPS / 'IR_DRONE_015.mp4'}", "band": "infrared", "rate_fps": 10}
 
@@ -57,6 +59,50 @@ def test_on_the_page(config: Config, console: Process, browser: Browser) -> None
         arming.get_by_role("button", name="Arm").click()
         expect(arming).to_have_text("Armed Disarm")
         assert is_armed(config.run_dir)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Process]:
+    """A console with a password, of a site with rules that need arming."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "console.password").write_text(PasswordHasher(1, 8, parallelism=1).hash(PASSWORD))
+    site = {"cameras": [DRONE], "rules": RULES, "run_dir": tmp_path / "run"}
+    config = Config.model_validate({**site, "console": {"password_file": tmp_path / "console.password"}})
+    process = Process(config, f"ipc://{config.run_dir}/live.sock")
+    yield process
+    process.stop()
+
+
+def test_with_a_password_only_who_logged_in_arms_and_disarms(
+    tmp_path: Path, guarded: Process, browser: Browser
+) -> None:
+    run_dir = tmp_path / "run"
+    for forged in ({}, {"cookie": f"dasnet_session={2**31}.{'0' * 64}"}):
+        assert httpx.post(guarded.url("/api/v1/disarm"), headers=forged, timeout=60).status_code == 401
+    assert is_armed(run_dir)
+    with faultless_page(browser) as page:
+        page.goto(guarded.url("/"))
+        page.wait_for_url(guarded.url("/login"))
+        page.locator("#password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(guarded.url("/"))
+        arming = page.locator("#arming")
+        expect(arming).to_have_text("Armed Disarm", timeout=30_000)
+        page.once("dialog", lambda dialog: dialog.accept())
+        arming.get_by_role("button", name="Disarm").click()
+        expect(arming).to_have_text("Disarmed Arm")
+        assert not is_armed(run_dir)
+        cookie = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+        foreign = {"cookie": cookie, "origin": "https://evil.example"}
+        assert httpx.post(guarded.url("/api/v1/arm"), headers=foreign, timeout=60).status_code == 403
+        arming.get_by_role("button", name="Arm").click()
+        expect(arming).to_have_text("Armed Disarm")
+        assert is_armed(run_dir)
+        page.goto(guarded.url("/status"))
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url(guarded.url("/login"))
+    answer = httpx.post(guarded.url("/api/v1/disarm"), headers={"cookie": cookie}, timeout=60)
+    assert answer.status_code == 401 and is_armed(run_dir), "a session that ended"
 
 
 def write(folder: Path, rules: list[dict[str, object]]) -> Path:
