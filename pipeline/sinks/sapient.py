@@ -87,8 +87,7 @@ class SapientSink(Sink):
         now_s = time.monotonic()
         for camera, link in self._links.items():
             if now_s - link.reported_s >= STATUS_S:
-                is_new = link.reported_s < 0
-                link.send(link.node.status(reader.newest(camera, CAMERA_KINDS), is_new, time.time_ns()))
+                link.send(link.status(reader.newest(camera, CAMERA_KINDS), time.time_ns()))
                 link.reported_s = now_s
         for camera, tracks in self._seen(reader).items():
             self._report(self._links[camera], tracks)
@@ -125,7 +124,7 @@ class SapientSink(Sink):
         try:
             for event in events:
                 link = self._link(event.camera)
-                link.send(self._message(link.node, event))
+                link.send(self._message(link, event))
             links = [self._links[camera] for camera in dict.fromkeys(event.camera for event in events)]
             for link in links:
                 link.flush()
@@ -136,10 +135,10 @@ class SapientSink(Sink):
             self._unconfirmed.forget(events)
             raise
 
-    def _message(self, node: Node, event: Event) -> bytes:
+    def _message(self, link: NodeLink, event: Event) -> bytes:
         now_ns = time.time_ns()
         try:
-            return node.alert(event, now_ns) if event.is_alert else node.status(event, True, now_ns)
+            return link.node.alert(event, now_ns) if event.is_alert else link.status(event, now_ns)
         except ValueError as error:  # the standard's classes: it will never do
             raise RefusedError(f"event {event.id} is no SAPIENT message ({error})") from error
 

@@ -13,9 +13,11 @@ from google.protobuf.message import DecodeError
 from sapient_msg.bsi_flex_335_v2_0.sapient_message_pb2 import SapientMessage
 
 from pipeline.config.tactical import SapientSinkConfig
+from pipeline.sinks.camera_states import camera_state
 from pipeline.sinks.connection import connected
 from pipeline.sinks.sapient_messages import Node
 from pipeline.sinks.sink import SinkError
+from pipeline.types import Event
 
 ACKNOWLEDGE_TIMEOUT_S = 10.0  # of a registration
 MAX_MESSAGE_BYTES = 1 << 20
@@ -28,6 +30,7 @@ class NodeLink:
     def __init__(self, entry: SapientSinkConfig, node: Node) -> None:
         self.node = node
         self.reported_s = float("-inf")  # when its status was sent last, of the monotonic clock
+        self._state = ""  # of its camera, as it was reported last
         self.seen_ns = 0  # time of the newest frame whose detections were sent
         self._received = b""
         self._errors: list[str] = []
@@ -43,6 +46,11 @@ class NodeLink:
     def place(self) -> str:
         """The other end and the node, for errors."""
         return f"{self._stream.place}, node of camera {self.node.camera}"
+
+    def status(self, camera_event: Event | None, time_ns: int) -> bytes:
+        """Return the next status: a new one where it differs from the last, which a middleware compares."""
+        before, self._state = self._state, camera_state(camera_event)
+        return self.node.status(camera_event, self._state != before, time_ns)
 
     def send(self, content: bytes) -> None:
         """Send a message.  Raise SinkError."""

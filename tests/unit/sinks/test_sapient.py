@@ -323,6 +323,27 @@ def test_cameras_of_a_reload_register_turn_and_say_goodbye(
     outbox.stop()
 
 
+def test_a_state_that_the_filter_withholds_is_a_new_one_when_it_is_reported(
+    tmp_path: Path, store: Store, middleware: Middleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.sinks import sapient
+
+    monkeypatch.setattr(sapient, "STATUS_S", 0.2)
+    outbox = outbox_of(site(tmp_path, middleware, cameras=["north"], min_severity="alarm"))
+    for kind, system in ((None, "WARNING"), (EventKind.CAMERA_UP, "OK"), (EventKind.CAMERA_DOWN, "ERROR")):
+        store.append([event(kind, camera="north", severity=Severity.WARNING)] if kind else [])
+        soon(lambda system=system: states(middleware)[-1:] == [f"SYSTEM_{system}"])
+        count = len(states(middleware))
+        soon(lambda count=count: len(states(middleware)) > count)
+    outbox.stop()
+    assert not middleware.faults
+
+
+def states(middleware: Middleware) -> list[str]:
+    reports = [message.status_report for message in middleware.of("status_report")]
+    return [str(each.System.Name(each.system)) for each in reports]
+
+
 def test_the_nodes_keep_their_ids(tmp_path: Path, store: Store, middleware: Middleware) -> None:
     for count in (2, 4):
         outbox = outbox_of(site(tmp_path, middleware))
