@@ -52,6 +52,7 @@ LEFTOVER_S = 3.0  # for processes and descriptors to go
 SPARE_DESCRIPTORS = 8  # connections and files may be open briefly
 CAMERAS, FPS = 3, 5
 TMPFS_MB = 96
+POSE = {"lat": 48.1, "lon": 11.7, "azimuth_deg": 90, "elevation_deg": 10, "hfov_deg": 40}
 STORE = Path("store") / "store.sqlite"
 STEPPED_CLOCK = """import time
 
@@ -135,7 +136,9 @@ def target(rng: random.Random) -> Iterator[Target]:
         clock.write_text("+0")
         ports = free_ports(2)
         with receivers(folder) as sinks, RtspCameras(settings) as servers:
-            watched = [{"id": camera, "uri": servers.uri(camera)} for camera in settings]
+            watched: list[dict[str, object]] = [
+                {"id": camera, "uri": servers.uri(camera), "pose": POSE} for camera in settings
+            ]
             watched[-1]["transport"] = "udp"
             addresses = {"metrics": {"port": ports[0]}, "console": {"port": ports[1]}}
             sections = {"store": {"path": str(folder / STORE)}, "sinks": sinks.settings(), **addresses}

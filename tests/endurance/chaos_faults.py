@@ -12,29 +12,19 @@ import sqlite3
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import zmq
-from support.mosquitto import MOSQUITTO
 
-from endurance.chaos_target import Target
+from endurance.chaos_sinks import SINK_FAULTS
+from endurance.chaos_sinks import unavailable as unavailable_sinks
+from endurance.chaos_target import HOLD_S, Fault, Target, changed, restart
 from pipeline.transport.wire import VERSION
 
 PASSWORD, WRONG = "right", "wrong"
 IDLE_CONNECTIONS = 300
 PACKET_LOSS_PERCENT = 2
-HOLD_S = {
-    "network": 3.0,
-    "frozen": 6.0,
-    "loss": 8.0,
-    "disk": 5.0,
-    "stopped": 10.0,
-    "lock": 8.0,
-    "stderr": 5.0,
-    "port": 5.0,
-}
 CLOCK_STEPS_S = (-7200, -3600, 0, 3600, 7200)
 GARBAGE = 200  # messages per socket
 
@@ -121,12 +111,6 @@ def wrong_password(target: Target) -> None:
     restart(target, name)
 
 
-def restart(target: Target, name: str) -> None:
-    target.servers.command(f"down {name}")
-    time.sleep(HOLD_S["network"])
-    target.servers.command(f"up {name}")
-
-
 def packet_loss(_: Target) -> None:
     chain = "type filter hook input priority 0;"
     rule = f"numgen random mod 100 < {PACKET_LOSS_PERCENT} drop"
@@ -174,11 +158,6 @@ def store_locked(target: Target) -> None:
         time.sleep(HOLD_S["lock"])
 
 
-def changed(target: Target) -> None:
-    """Cause events while the fault lasts."""
-    restart(target, target.camera)
-
-
 def full(folder: Path) -> None:
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
@@ -189,27 +168,6 @@ def full(folder: Path) -> None:
             pass
         time.sleep(HOLD_S["disk"])
     filler.unlink()
-
-
-def webhook_gone(target: Target) -> None:
-    """Take the webhook's receiver away while events happen."""
-    target.sinks.webhook.go()
-    changed(target)
-    target.sinks.webhook.come()
-
-
-def webhook_fails(target: Target) -> None:
-    """Let the webhook's receiver answer with errors, or not at all, while events happen."""
-    target.sinks.webhook.answers.extend(target.rng.choices([500, 503, "hang", "break"], k=4))
-    changed(target)
-
-
-def broker_killed(target: Target) -> None:
-    """Kill the MQTT broker while events happen."""
-    assert target.sinks.broker is not None
-    target.sinks.broker.kill()
-    changed(target)
-    target.sinks.broker.start()
 
 
 def tracking_killed_amid_events(target: Target) -> None:
@@ -313,7 +271,6 @@ def answers(port: int) -> bool:
         return False
 
 
-Fault = Callable[[Target], None]
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -339,9 +296,7 @@ FAULTS: dict[str, Fault] = {
         store_disk_full,
         store_read_only,
         store_locked,
-        webhook_gone,
-        webhook_fails,
-        broker_killed,
+        *SINK_FAULTS,
         tracking_killed_amid_events,
         stopped,
         garbage,
@@ -361,6 +316,4 @@ def unavailable(own_namespace: bool) -> dict[str, str]:
         missing |= dict.fromkeys((*mounts, "packet_loss"), "needs root and unshare")
     elif shutil.which("nft") is None:
         missing["packet_loss"] = "needs nftables"
-    if MOSQUITTO is None:
-        missing["broker_killed"] = "needs mosquitto"
-    return missing
+    return missing | unavailable_sinks()

@@ -5,13 +5,24 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from endurance.chaos_outputs import Receivers
 from endurance.fleet import RtspCameras, Running, processes
+
+HOLD_S = {
+    "network": 3.0,
+    "frozen": 6.0,
+    "loss": 8.0,
+    "disk": 5.0,
+    "stopped": 10.0,
+    "lock": 8.0,
+    "stderr": 5.0,
+    "port": 5.0,
+}
 
 
 class LogPipe:
@@ -82,3 +93,18 @@ class Target:
 
     def pid(self, worker: str) -> int:
         return processes(self.program)[worker][0]
+
+
+Fault = Callable[[Target], None]
+
+
+def restart(target: Target, name: str) -> None:
+    """Take a camera away for a while."""
+    target.servers.command(f"down {name}")
+    time.sleep(HOLD_S["network"])
+    target.servers.command(f"up {name}")
+
+
+def changed(target: Target) -> None:
+    """Cause events while the fault lasts."""
+    restart(target, target.camera)

@@ -1,5 +1,7 @@
 """A real SMTP server that keeps what it gets, and refuses on demand."""
 
+import asyncio
+import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Self
@@ -9,16 +11,26 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from support.program import free_port
 
+EVENT = re.compile(r"\[([0-9A-Z]{26})\]")
+
 
 class Mailbox:
-    """The messages that arrived; with `refuses_attachments` only those without."""
+    """The messages that arrived; with `refuses_attachments` only those without, and while it `hangs` none."""
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
         self.refuses_attachments = False
+        self.hangs = False
+
+    def event_ids(self) -> list[str]:
+        """The ids of the events that the messages tell of, in order, each time."""
+        texts = [message.get_body(("plain",)) for message in list(self.messages)]
+        return [event for text in texts if text is not None for event in EVENT.findall(text.get_content())]
 
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
+        while self.hangs:
+            await asyncio.sleep(0.05)
         message = message_from_bytes(envelope.content, policy=policy.default)
         if self.refuses_attachments and [*message.iter_attachments()]:
             return "552 message too large"
@@ -33,6 +45,11 @@ class MailServer:
         self.mailbox = Mailbox()
         self.port = free_port()
         self._controller: Controller | None = None
+
+    @property
+    def url(self) -> str:
+        """Apprise's address of it."""
+        return f"mailto://127.0.0.1:{self.port}?from=site@example.org&to=duty@example.org&mode=insecure&format=text"
 
     def come(self) -> None:
         self._controller = Controller(self.mailbox, hostname="127.0.0.1", port=self.port)

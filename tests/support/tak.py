@@ -1,6 +1,7 @@
 """A real TAK server (taky), killed and started at will, and clients that hear what it tells."""
 
 import importlib.util
+import signal
 import socket
 import ssl
 import subprocess
@@ -75,6 +76,15 @@ class Taky:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def hang(self) -> None:
+        """Do nothing, with all connections open, until told to go on, or killed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def received(self) -> list[ElementTree.Element]:
         """All that it ever read, also before it was killed."""

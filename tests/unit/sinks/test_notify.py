@@ -37,10 +37,6 @@ def outbox(folder: Path, url: str, **settings: object) -> Outbox:
     return Outbox(folder / "store.sqlite", [NotifySink(entry, folder / "snapshots")], FAST_S)
 
 
-def mail(server: MailServer) -> str:
-    return f"mailto://127.0.0.1:{server.port}?from=site@example.org&to=duty@example.org&mode=insecure&format=text"
-
-
 def alert(folder: Path, number: int, **changes: object) -> Event:
     opened = event(OPENED, track(number), **changes)
     (folder / "snapshots").mkdir(exist_ok=True)
@@ -59,7 +55,7 @@ def pictures(mailbox: Mailbox, number: int) -> list[bytes]:
 
 
 def test_an_alert_is_a_short_mail_with_its_snapshot(tmp_path: Path, store: Store, server: MailServer) -> None:
-    sent = outbox(tmp_path, mail(server))
+    sent = outbox(tmp_path, server.url)
     opened = alert(tmp_path, 33)
     store.append([opened, event(ENDED, track(33))])
     assert sent.stop(30) == {"notify": 0}
@@ -73,7 +69,7 @@ def test_an_alert_is_a_short_mail_with_its_snapshot(tmp_path: Path, store: Store
 
 def test_what_waited_comes_as_one(tmp_path: Path, store: Store, server: MailServer) -> None:
     server.go()
-    sent = outbox(tmp_path, mail(server))
+    sent = outbox(tmp_path, server.url)
     events = [alert(tmp_path, number, severity=Severity.WARNING) for number in range(4)]
     store.append(events[:1])
     sent.wake()
@@ -91,7 +87,7 @@ def test_what_waited_comes_as_one(tmp_path: Path, store: Store, server: MailServ
 
 def test_a_refused_one_is_tried_again_without_its_snapshot(tmp_path: Path, store: Store, server: MailServer) -> None:
     server.mailbox.refuses_attachments = True
-    sent = outbox(tmp_path, mail(server), name="duty")
+    sent = outbox(tmp_path, server.url, name="duty")
     store.append([alert(tmp_path, 1)])
     sent.wake()
     soon(lambda: sent.failures() == {"duty": "SinkError: mailto did not accept the notification"})
