@@ -38,6 +38,7 @@ class WorkerProcess:
     started_s: float = 0.0
     heartbeat_s: float = 0.0  # the last one of this child; 0: none yet
     ever_heard: bool = False  # a heartbeat of any child
+    killed: bool = False  # this child, which may take seconds to end on a busy host
     failures: int = 0
     restart_s: float = 0.0
     leaving: bool = False  # its camera was removed or changed
@@ -49,7 +50,7 @@ class WorkerProcess:
 
     def start(self, settings: StartSettings, number: int, config: Config) -> None:
         """Start the process with this configuration.  Raise OSError."""
-        self.started_s, self.heartbeat_s = time.monotonic(), 0.0
+        self.started_s, self.heartbeat_s, self.killed = time.monotonic(), 0.0, False
         self.control = SupervisorEnd()
         with self.control.worker_end as worker_end:
             self.control.hand_over(settings.run, number, config)  # buffered until the worker reads it

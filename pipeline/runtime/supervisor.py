@@ -176,7 +176,9 @@ class Supervisor:
 
     def _kill(self, process: WorkerProcess, silent_since_s: float) -> None:
         silent_s = round(time.monotonic() - silent_since_s, 1)
-        self._log.error("worker hangs, killing it", worker=process.name, silent_s=silent_s)
+        log = self._log.debug if process.killed else self._log.error
+        log("worker hangs, killing it", worker=process.name, silent_s=silent_s)
+        process.killed = True
         if process.child is not None:
             process.child.kill()
 

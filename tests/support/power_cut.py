@@ -21,7 +21,7 @@ _HEAD = struct.Struct("qqqq")
 
 
 class Call(NamedTuple):
-    """A system call: c(reate), w(rite), t(runcate), s(ync), r(ename), u(nlink), d: sync of a folder."""
+    """A system call: c creates, w writes, t truncates, s syncs a file, d syncs a folder, r renames, u unlinks."""
 
     kind: str
     path: Path
