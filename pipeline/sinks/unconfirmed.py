@@ -1,7 +1,7 @@
-"""Events that a connection took a moment ago.
+"""Events that a connection took in the last minute.
 
-Protocols without acknowledgements only say that the other host's system has the bytes: a server that is killed has not
-read the last of them.  They are sent again over the next connection, with the same ids.
+Protocols without acknowledgements only say that the other host's system has the bytes: a server that hung before it was
+killed has not read the last of them.  They are sent again over the next connection, with the same ids.
 """
 
 import time
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.types import Event
 
-CONFIRM_S = 5.0  # a server that runs has read them by then
+CONFIRM_S = 60.0  # a server that hangs for longer loses events; one that does not gets duplicates
 MAX_EVENTS = 1000
 
 
 class Unconfirmed:
-    """The events of the last seconds of a connection, by their ids."""
+    """The events of the last minute of a connection, by their ids."""
 
     def __init__(self) -> None:
         self._sent: dict[str, tuple[float, Event]] = {}
