@@ -142,7 +142,7 @@ def journalled(command: Sequence[str], root: Path, folder: Path) -> list[Call]:
     except FileNotFoundError:
         pytest.skip("needs a C compiler")
     preloaded = {"POWER_CUT_ROOT": str(root), "POWER_CUT_JOURNAL": str(journal), "LD_PRELOAD": str(library)}
-    subprocess.run(command, check=True, env=os.environ | preloaded, timeout=120)
+    subprocess.run(command, check=True, env=os.environ | preloaded, timeout=280)
     return list(_calls(journal.read_bytes()))
 
 
