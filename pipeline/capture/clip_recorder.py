@@ -11,7 +11,7 @@ copies packets from the last keyframe that is `pre_s` before the first detection
 Nothing here blocks decoding or an alert: the ring is the bounded queue, and what a slow disk misses is counted; a clip
 that cannot be written is lost, with its cause.  Clips of a killed worker are completed by the next one, as incomplete.
 
-Not yet: cameras on edge hosts.  Their packets would stay there, but no request reaches them so far.
+On an edge host the same thread writes the same files; `ClipUplink` passes the requests on, and the clips.
 """
 
 import math
@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +28,19 @@ import zmq
 
 from pipeline.capture.clip_file import ERRORS, ClipFile
 from pipeline.capture.clip_recovery import recover
+from pipeline.capture.clip_uplink import ClipUplink
 from pipeline.capture.packet_ring import PacketRing, TimedPacket
 from pipeline.capture.source import CodedStream
 from pipeline.config.camera import Camera
 from pipeline.config.models import Config
 from pipeline.config.storage import RecordingConfig
 from pipeline.errors import WireError
-from pipeline.store.clips import ClipRecord
+from pipeline.store.clips import ClipRecord, record_path, record_without_clip, write_record
 from pipeline.store.metrics import ClipMetrics
 from pipeline.telemetry.metrics import CaptureMetrics
 from pipeline.timeouts import CLIP_DRAIN_TIMEOUT_S
 from pipeline.transport.endpoints import Endpoints
+from pipeline.transport.link import Uplink
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import ClipRequest, decode
@@ -51,9 +53,11 @@ MB = 1_000_000
 
 
 @contextmanager
-def recorded(config: Config, camera: Camera, session: str, metrics: CaptureMetrics) -> Iterator[PacketRing | None]:
+def recorded(
+    config: Config, camera: Camera, session: str, link: Uplink, metrics: CaptureMetrics
+) -> Iterator[PacketRing | None]:
     """Record clips of this camera's session from entry to exit, if configured; yield the ring for its packets."""
-    if not config.is_recorded(camera):
+    if not config.recording.enabled:
         yield None
         return
     settings = config.recording
@@ -61,7 +65,11 @@ def recorded(config: Config, camera: Camera, session: str, metrics: CaptureMetri
     metrics.clips.ring_s.set_function(lambda: ring.length_s)
     metrics.clips.ring_bytes.set_function(lambda: ring.size_bytes)
     rejects = RejectLog("clips", metrics.refused)
-    with ClipRecorder(camera.id, session, settings, config.clips_path, ring, metrics.clips, rejects):
+    recorder = ClipRecorder(camera.id, session, settings, config.clips_path, ring, metrics.clips, rejects)
+    sends = (
+        ClipUplink(camera.id, session, link, config.clips_path, metrics.clips, rejects) if link.remote else nullcontext()
+    )
+    with recorder, sends:
         yield ring
 
 
@@ -131,21 +139,20 @@ class ClipRecorder:
         except WireError as error:
             self._rejects.reject(error)
             return
-        if message.end_pts_s is None:
-            self._start(message)
-        elif message.alert in self._clips:
+        self._start(message)
+        if message.end_pts_s is not None and message.alert in self._clips:
             self._clips[message.alert].until_s = message.end_pts_s + self._settings.post_s
 
     def _start(self, request: ClipRequest) -> None:
-        if request.alert in self._clips:
-            return
+        if request.alert in self._clips or record_path(self._folder, request.alert).exists():
+            return  # it was requested before
         place = self._ring.place(request.first_pts_s, self._settings.pre_s)
         if request.session != self._session:
-            self._lose(request.alert, "session", "the alert is of an earlier session")
+            self._lose(request, "session", "the alert is of an earlier session")
         elif len(self._clips) == MAX_CLIPS:
-            self._lose(request.alert, "overload", f"{MAX_CLIPS} clips are being written")
+            self._lose(request, "overload", f"{MAX_CLIPS} clips are being written")
         elif place is None:
-            self._lose(request.alert, "empty", "no keyframe in memory: recording.ring_mb may be too small")
+            self._lose(request, "empty", "no keyframe in memory: recording.ring_mb may be too small")
         else:
             self._clips[request.alert] = _Clip(request, place, time.monotonic())
 
@@ -204,7 +211,7 @@ class ClipRecorder:
     def _end(self, clip: _Clip, ended: str) -> None:
         del self._clips[clip.request.alert]
         if clip.file is None:
-            self._lose(clip.request.alert, "empty", "no packet came")
+            self._lose(clip.request, "empty", "no packet came")
             return
         clip.file.record.missed_packets = clip.missed
         try:
@@ -226,10 +233,14 @@ class ClipRecorder:
         if clip.file is not None:
             clip.file.discard()
         cause = "codec" if isinstance(error, ValueError) else "disk"
-        self._lose(clip.request.alert, cause, getattr(error, "strerror", None) or str(error))
+        self._lose(clip.request, cause, getattr(error, "strerror", None) or str(error))
 
-    def _lose(self, alert: str, cause: str, reason: str) -> None:
+    def _lose(self, request: ClipRequest, cause: str, reason: str) -> None:
+        about = record_path(self._folder, request.alert)
+        lost = record_without_clip(request.alert, self._camera, request.session, request.first_pts_s, reason)
+        with suppress(OSError):  # the disk is full, perhaps
+            write_record(about, lost)
         self._metrics.lost(cause)
         log = self._log.debug if self._is_failing else self._log.error
-        log("clip lost", alert=alert, cause=cause, reason=reason)
+        log("clip lost", alert=request.alert, cause=cause, reason=reason)
         self._is_failing = True

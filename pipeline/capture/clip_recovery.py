@@ -5,6 +5,7 @@ In: the `.partial` files of one camera.  Out: clips with their records, or nothi
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,17 @@ import av
 import structlog
 
 from pipeline.capture.clip_file import ERRORS, count, seal
-from pipeline.store.clips import PARTIAL, RECORD, ClipRecord, partial, read_record, record_path, video_path
+from pipeline.store.clips import (
+    PARTIAL,
+    RECORD,
+    ClipRecord,
+    partial,
+    read_record,
+    record_path,
+    record_without_clip,
+    video_path,
+    write_record,
+)
 from pipeline.store.metrics import ClipMetrics
 
 REASON = "the capture worker ended while it was written"
@@ -23,6 +34,7 @@ def recover(folder: Path, camera: str, metrics: ClipMetrics) -> None:
     log = structlog.get_logger().bind(camera=camera)
     for about in sorted(folder.glob(f"*{PARTIAL}{RECORD}")):
         alert = about.name.removesuffix(PARTIAL + RECORD)
+        record: ClipRecord | None = None
         try:
             record = read_record(about)
             if record.camera != camera:
@@ -33,10 +45,25 @@ def recover(folder: Path, camera: str, metrics: ClipMetrics) -> None:
             log.warning("clip lost: its capture worker was killed", alert=alert, reason=str(error))
             for path in (about, partial(video_path(folder, alert))):
                 path.unlink(missing_ok=True)
+            if record is not None:
+                _write_loss(folder, record)
         else:
             metrics.written.inc()
             metrics.incomplete.inc(not record.is_complete)
             log.warning("clip recovered", alert=alert, packets=record.packets, reason=record.reason)
+
+
+def _write_loss(folder: Path, record: ClipRecord) -> None:
+    """Say what became of a clip, if the disk can take it."""
+    lost = record_without_clip(
+        record.alert,
+        record.camera,
+        record.session,
+        record.first_detection_pts_s,
+        f"{REASON}; nothing can be read of it",
+    )
+    with suppress(OSError):
+        write_record(record_path(folder, record.alert), lost)
 
 
 def _recover(folder: Path, record: ClipRecord) -> None:

@@ -52,7 +52,7 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     metrics, session = CaptureMetrics(camera.id), secrets.token_hex(8)
     with (
         Ledger(config.ledger_path(camera.id), MAX_IN_FLIGHT) as ledger,
-        recorded(config, camera, session, metrics) as ring,
+        recorded(config, camera, session, link, metrics) as ring,
     ):
         # A recording waits until its frames are taken.
         timeout_s = CAPTURE_WATCHDOG_TIMEOUT_S if camera.is_live else math.inf

@@ -68,6 +68,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     if config.link:
         listeners.append((("link", "port"), config.link.host, config.link.port))
         listeners.append((("link", "port"), config.link.host, config.link.results_port))
+        listeners.append((("link", "port"), config.link.host, config.link.clips_port))
     for number, (key, host, port) in enumerate(listeners):
         for other, other_host, other_port in listeners[:number]:
             if port and port == other_port and _overlap(host, other_host):

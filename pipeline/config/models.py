@@ -93,8 +93,8 @@ class Link(Section):
 
     host: str
     """Address of the inference host, as the edge hosts reach it."""
-    port: Annotated[int, Field(ge=1, le=65534)] = 5570
-    """TCP port for frames; camera states use the next port."""
+    port: Annotated[int, Field(ge=1, le=65533)] = 5570
+    """TCP port for frames; camera states use the next port, and clips the one after that."""
     pixels: Literal["raw", "jpeg"] = "raw"
     """Frame encoding on the network; `jpeg` needs about a tenth of the bandwidth, but adds latency and loses small
     targets."""
@@ -107,6 +107,11 @@ class Link(Section):
     def results_port(self) -> int:
         """TCP port for camera states."""
         return self.port + 1
+
+    @property
+    def clips_port(self) -> int:
+        """TCP port for clips."""
+        return self.port + 2
 
     @field_validator("keys")
     @classmethod
@@ -244,10 +249,6 @@ class Config(Section):
     def evidence_key_path(self) -> Path:
         """File of the secret key that signs the evidence log."""
         return self.evidence.key or self.run_dir / "evidence.key_secret"
-
-    def is_recorded(self, camera: Camera) -> bool:
-        """Return whether alerts of a camera have clips; those of edge hosts have none yet."""
-        return self.recording.enabled and camera.host is None
 
     @property
     def spill_path(self) -> Path:

@@ -8,7 +8,8 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Literal, TypeVar, cast
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -29,7 +30,7 @@ from pipeline.console.status import status
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
 from pipeline.errors import DasnetError
 from pipeline.runtime.arming import set_armed
-from pipeline.store.clips import ClipRecord, read_record, record_path, video_path
+from pipeline.store.clips import ClipRecord, partial, read_record, record_path, video_path
 from pipeline.store.store import StoreReader
 from pipeline.types import Event, Track
 
@@ -62,8 +63,14 @@ class Tracks(msgspec.Struct, frozen=True):
 
 
 class AlertClip(msgspec.Struct, frozen=True):
-    """Reply with the record of an alert's clip; null: there is none yet."""
+    """Reply with the record of an alert's clip; null: there is none, or none yet.
 
+    `state`: none, pending (it is being written, or not here yet), failed (it is lost) or written; `reason`: why it is
+    pending, failed or incomplete.
+    """
+
+    state: Literal["none", "pending", "failed", "written"]
+    reason: str
     clip: ClipRecord | None
 
 
@@ -159,11 +166,9 @@ class Api(AlertHandlers):
     async def clip_record(self, request: Request) -> Response:
         """Return what the clip of an alert holds."""
         alert = request.path_params["alert"]
-        clip: ClipRecord | None = None
-        if ALERT_ID.fullmatch(alert):
-            with suppress(OSError, ValueError):  # there is none, or no longer
-                clip = await run_in_threadpool(read_record, record_path(self._site.config.clips_path, alert))
-        return json_response(AlertClip(clip))
+        if not ALERT_ID.fullmatch(alert):
+            return json_response(AlertClip("none", "", None))
+        return json_response(await run_in_threadpool(_alert_clip, record_path(self._site.config.clips_path, alert)))
 
     async def latency(self, request: Request) -> Response:
         """Return latency and losses over a time window."""
@@ -245,3 +250,13 @@ async def _cancel_on_disconnect(request: Request, work: "asyncio.Future[TrialRes
     while not (getattr(request.state, "is_read", False) and await request.is_disconnected()):
         await asyncio.sleep(0.25)
     work.cancel()
+
+
+def _alert_clip(path: Path) -> AlertClip:
+    """Return what is known of a clip from its record at this path, or from that of a clip that is not complete."""
+    with suppress(OSError, ValueError):  # there is none, or no longer
+        clip = read_record(path)
+        return AlertClip("failed", clip.reason, None) if clip.is_lost else AlertClip("written", clip.reason, clip)
+    with suppress(OSError, ValueError):
+        return AlertClip("pending", read_record(partial(path)).reason, None)
+    return AlertClip("none", "", None)

@@ -46,7 +46,7 @@ def describe(path: Path, config: Config) -> str:
         lines.append(f"  camera {camera.id}: {', '.join(details)}")
     if config.link:
         how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
-        place = f"{config.link.host}:{config.link.port} and {config.link.results_port}"
+        place = f"{config.link.host}:{config.link.port} to {config.link.clips_port}"
         lines.append(f"  edge hosts connect to {place}, {config.link.pixels} frames, {how}")
     if config.rules:
         named = (f"{rule.name} (record)" if rule.action == "record" else rule.name for rule in config.rules)

@@ -43,6 +43,8 @@ def _one(path: Path) -> dict[str, Digest]:
 def _clip(path: Path) -> dict[str, Digest]:
     """Return what a clip's record says of the clip, which is complete since the record is there; and the record."""
     record, about = read_record(path), file_digest(path)
+    if record.is_lost:
+        return {path.name: about}
     return {path.with_suffix(VIDEO).name: Digest(record.sha256, record.size_bytes), path.name: about}
 
 

@@ -37,7 +37,7 @@ from pipeline.telemetry.metrics import SegmentationMetrics
 from pipeline.telemetry.resources import GpuResources
 from pipeline.timeouts import BATCH_DEADLINE_S
 from pipeline.transport.endpoints import Endpoints
-from pipeline.transport.link import HostAuthenticator
+from pipeline.transport.link import HostAuthenticator, LinkListener
 from pipeline.transport.payloads import frame_of
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
@@ -70,21 +70,22 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         metrics = SegmentationMetrics(loaded.metadata.sha256[:12], engine.name, __version__)
         if engine.device.type == "cuda":
             metrics.registry.register(GpuResources(str(engine.device)))
-        endpoints = Endpoints()
-        link = config.link
+        endpoints, link = Endpoints(), config.link
         authenticator = HostAuthenticator(config, link, RejectLog("link", metrics.refused)) if link else None
-        routers = [bound(zmq.ROUTER, endpoints.segmentation, high_water=64)]
-        if authenticator is not None and link is not None:
-            routers.append(authenticator.listening_socket(zmq.ROUTER, link.port, 64, metrics.listening))
+        listener = (
+            authenticator.listener(zmq.ROUTER, link.port, 64, metrics.listening) if authenticator and link else None
+        )
+        local = bound(zmq.ROUTER, endpoints.segmentation, high_water=64)
         finish_startup(stop)
         with HeartbeatSender(endpoints.heartbeat, metrics, served, run=control.run):
             SegmentationWorker(
                 segmenter,
                 config,
-                routers,
+                [local, listener.socket] if listener else [local],
                 metrics,
                 stop,
                 authenticator=authenticator,
+                listener=listener,
                 changes=control.changes,
             ).run()
         if authenticator is not None:
@@ -103,6 +104,7 @@ class SegmentationWorker:
         stop: threading.Event,
         deadline_s: float = BATCH_DEADLINE_S,
         authenticator: HostAuthenticator | None = None,
+        listener: LinkListener | None = None,
         changes: Changes = tuple,
     ) -> None:
         """Initialise the worker.
@@ -115,6 +117,7 @@ class SegmentationWorker:
             stop: ends `run`.
             deadline_s: a batch that takes longer has failed.
             authenticator: admits other hosts.
+            listener: of their cameras' socket, which may not listen yet.
             changes: configurations that were handed over since the last call.
         """
         self._changes = changes
@@ -132,8 +135,7 @@ class SegmentationWorker:
         self._batching = BatchingPolicy(config.objective.capture_to_track_ms / 1e3, max_batch_size)
         self._share = NetworkShare(segmenter, metrics, config)
         self._inferred = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._routers = routers
-        self._authenticator = authenticator
+        self._routers, self._authenticator, self._listener = routers, authenticator, listener
         self._results = ResultSender()
         self._log = structlog.get_logger()
 
@@ -144,8 +146,8 @@ class SegmentationWorker:
             poller.register(socket, zmq.POLLIN)
         wait_s = IDLE_S
         while not self._stop.is_set():
-            if self._authenticator is not None:
-                self._authenticator.bind()
+            if self._listener is not None:
+                self._listener.bind()
             ready = dict(poller.poll(math.ceil(wait_s * 1e3)))
             if self._inferred in ready:
                 os.eventfd_read(self._inferred)

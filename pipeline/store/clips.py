@@ -1,6 +1,7 @@
 """Files of the alerts' clips: their names, and the record beside each.
 
-A clip is `<alert>.mp4` with `<alert>.json`.  While it is written both have `.partial` in their names.
+A clip is `<alert>.mp4` with `<alert>.json`.  While it is written, or still on its camera's edge host, both have
+`.partial` in their names.  Of a clip that is lost there is the record alone, which says why.
 """
 
 from pathlib import Path
@@ -11,6 +12,8 @@ from pipeline.store.folders import write_whole
 
 VIDEO, RECORD = ".mp4", ".json"
 PARTIAL = ".partial"
+LOST = "lost"
+MAX_REASON_CHARACTERS = 300
 
 
 class ClipRecord(msgspec.Struct):
@@ -30,13 +33,26 @@ class ClipRecord(msgspec.Struct):
     size_bytes: int = 0
     sha256: str = ""  # of the file
     covers_first_detection: bool = False
-    ended: str = ""  # post_s | max_s | stream | stopped | killed; empty while it is written
+    ended: str = ""  # post_s | max_s | stream | stopped | killed | lost; empty while it is written
     reason: str = ""  # why it is incomplete
 
     @property
     def is_complete(self) -> bool:
         """Return whether the first detection is in it and nothing is missing."""
         return not self.reason
+
+    @property
+    def is_lost(self) -> bool:
+        """Return whether there is no clip."""
+        return self.ended == LOST
+
+
+def record_without_clip(
+    alert: str, camera: str, session: str, first_pts_s: float, reason: str, ended: str = LOST
+) -> ClipRecord:
+    """Return the record of a clip that is lost, or that is not here yet (`ended` is empty)."""
+    line = " ".join(reason.split())[:MAX_REASON_CHARACTERS]
+    return ClipRecord(alert, camera, session, first_pts_s, "", (0, 0), 0.0, ended=ended, reason=line)
 
 
 def video_path(folder: Path, alert: str) -> Path:
@@ -56,6 +72,7 @@ def partial(path: Path) -> Path:
 
 def write_record(path: Path, record: ClipRecord) -> None:
     """Write a record, at once or not at all.  Raise OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, msgspec.json.format(msgspec.json.encode(record)))
 
 

@@ -42,7 +42,7 @@ def describe_cost(config: Config) -> str:
         daily_bytes = measured.daily_bytes
         basis = f"measured in {config.run_dir}: {measured.alerts} alerts in the last {measured.days:.1f} days"
     else:
-        recorded = sum(config.is_recorded(camera) for camera in config.cameras)
+        recorded = len(config.cameras) if config.recording.enabled else 0
         clip_bytes = _clip_bytes(config)
         daily_bytes = ALERTS_PER_DAY * (
             len(config.cameras) * (ALERT_BYTES + EVENTS_FILE_BYTES + SNAPSHOT_BYTES) + recorded * clip_bytes
@@ -69,11 +69,9 @@ def describe_recording(config: Config) -> str:
     settings = config.recording
     if not settings.enabled:
         return "off"
-    remote = [camera.id for camera in config.cameras if not config.is_recorded(camera)]
-    exception = f"; not of cameras on edge hosts: {', '.join(remote)}" if remote else ""
     return (
         f"a clip of each alert, from {settings.pre_s:g} s before to {settings.post_s:g} s after it, at most "
-        f"{settings.max_s:g} s; up to {settings.ring_mb:g} MB of memory per camera{exception}"
+        f"{settings.max_s:g} s; up to {settings.ring_mb:g} MB of memory per camera"
     )
 
 

@@ -8,9 +8,11 @@ STORE_FAILING, EVENTS_WAITING = "dasnet_store_failing", "dasnet_events_waiting"
 EVENT_LOSSES = ("memory", "exit", "invalid", "unreadable", "damaged", "expired")
 SNAPSHOT_LOSSES = ("disk", "overload", "malformed")
 # disk: not writable; codec: not in MP4; empty: no packet in memory; overload: too many clips at once;
-# session, killed: the capture worker was replaced before the clip began, or before anything of it was written.
-CLIP_LOSSES = ("disk", "codec", "empty", "overload", "session", "killed")
+# session, killed: the capture worker was replaced before the clip began, or before anything of it was written;
+# link: the link from an edge host was too slow, or its camera was removed before the clip was fetched.
+CLIP_LOSSES = ("disk", "codec", "empty", "overload", "session", "killed", "link")
 UNREQUESTED = "unrequested"  # the track worker could not reach the capture worker
+CHECKSUM = "checksum"  # a clip from an edge host was damaged, again and again
 
 
 class StoreMetrics:

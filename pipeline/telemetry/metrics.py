@@ -198,6 +198,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         )
         self.alerts = AlertMetrics(self.registry)
         self.clips_lost = clips_lost(self.registry)
+        self.clips_pending = self._gauge("dasnet_clips_pending", "Clips that are still on the camera's edge host.")
         self.sinks = SinkMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         self.evidence = EvidenceMetrics(self.registry)
@@ -212,7 +213,7 @@ class TrackingMetrics(FrameWorkerMetrics):
         Prometheus shows the first increase only of a series that existed before it.
         """
         initial = (self.confirmed, self.active, self.missed, self.capture_to_track, self.capture_to_alert)
-        others = (self._camera_to_track, self._age, self.distractors, self.clips_lost)
+        others = (self._camera_to_track, self._age, self.distractors, self.clips_lost, self.clips_pending)
         self.alerts.watch(cameras)
         for camera in cameras - self._cameras:
             for metric in initial:

@@ -12,6 +12,7 @@ import zmq
 from pipeline.config.models import Config
 from pipeline.store.metrics import UNREQUESTED
 from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.tracking.edge_clips import EdgeClips
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.sockets import Socket, connected
 from pipeline.transport.wire import ClipRequest, encode
@@ -35,9 +36,10 @@ def clip_request(event: Event) -> ClipRequest | None:
 
 
 class ClipRequests:
-    """Sockets to the capture workers of this host, connected at a camera's first alert."""
+    """Sockets to the capture workers of this host, connected at a camera's first alert, and clips of edge hosts."""
 
-    def __init__(self, config: Config, metrics: TrackingMetrics) -> None:
+    def __init__(self, config: Config, metrics: TrackingMetrics, edge_clips: EdgeClips | None) -> None:
+        self._edge_clips = edge_clips
         self._lost = metrics.clips_lost
         self._sockets: dict[str, Socket] = {}
         self._log = structlog.get_logger()
@@ -45,16 +47,22 @@ class ClipRequests:
 
     def watch(self, config: Config) -> None:
         """Apply a new configuration."""
-        self._cameras = frozenset(camera.id for camera in config.cameras if config.is_recorded(camera))
-        for camera in self._sockets.keys() - self._cameras:
+        recorded = config.cameras if config.recording.enabled else []
+        self._local = frozenset(camera.id for camera in recorded if camera.host is None)
+        self._remote = frozenset(camera.id for camera in recorded if camera.host is not None)
+        for camera in self._sockets.keys() - self._local:
             self._sockets.pop(camera).close()
 
     def send(self, events: Iterable[Event]) -> None:
         """Request the clips of these events' alerts, without blocking."""
         for event in events:
             request = clip_request(event)
-            if request is not None and event.camera in self._cameras:
+            if request is None:
+                continue
+            if event.camera in self._local:
                 self._send(request)
+            elif event.camera in self._remote and self._edge_clips is not None:
+                self._edge_clips.request(request)
 
     def close(self) -> None:
         """Close the sockets."""

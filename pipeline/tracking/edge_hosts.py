@@ -11,6 +11,7 @@ from pipeline.config.models import Config, Link
 from pipeline.errors import WireError
 from pipeline.store.ledger import LedgerCopies
 from pipeline.telemetry.metrics import TrackingMetrics
+from pipeline.tracking.edge_clips import EdgeClips
 from pipeline.transport.link import HostAuthenticator
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket
@@ -19,18 +20,24 @@ from pipeline.types import CameraState
 
 
 class EdgeHosts:
-    """The socket that edge hosts connect to, and copies of their cameras' ledgers."""
+    """The sockets that edge hosts connect to, copies of their cameras' ledgers, and clips."""
 
     def __init__(self, config: Config, link: Link, metrics: TrackingMetrics) -> None:
         self._authenticator = HostAuthenticator(config, link, RejectLog("link", metrics.refused))
-        self.socket: Socket = self._authenticator.listening_socket(zmq.PULL, link.results_port, 64, metrics.listening)
+        self._listener = self._authenticator.listener(zmq.PULL, link.results_port, 64, metrics.listening)
+        self.clips = EdgeClips(config, link, self._authenticator, metrics)
         self._copies = LedgerCopies()
         self._ledger_path = config.ledger_path
         self._log = structlog.get_logger()
 
+    @property
+    def socket(self) -> Socket:
+        """The socket that camera states and ledgers arrive at."""
+        return self._listener.socket
+
     def bind(self) -> None:
         """Bind the socket to its address as soon as it is free."""
-        self._authenticator.bind()
+        self._listener.bind()
 
     def watch(self, config: Config, removed: frozenset[str]) -> None:
         """Apply a new configuration; stop copying the ledgers of removed and of local cameras."""
@@ -38,6 +45,7 @@ class EdgeHosts:
         for camera in local | removed:
             self._copies.release(self._ledger_path(camera))
         self._authenticator.watch(config)
+        self.clips.watch(config)
 
     def check(self, message: Message, part: zmq.Frame) -> None:
         """Raise WireError unless this host may send the message for this camera."""
@@ -53,7 +61,8 @@ class EdgeHosts:
             self._log.warning("ledger copy not written", camera=copy.camera, reason=str(error))
 
     def close(self) -> None:
-        """Close the socket, the copies and the authenticator."""
+        """Close the sockets, the copies and the authenticator."""
+        self.clips.close()
         self.socket.close()
         self._copies.close()
         self._authenticator.close()

@@ -102,7 +102,7 @@ class _TrackWorker:
         self._results = bound(zmq.PULL, Endpoints().results, high_water=64)
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
-        self._clips = ClipRequests(config, metrics)
+        self._clips = ClipRequests(config, metrics, self._edge_hosts.clips if self._edge_hosts is not None else None)
         self._run_dir = config.run_dir
         self._log = structlog.get_logger()
 

@@ -3,6 +3,7 @@
 `Uplink` says how a capture worker reaches the inference host; `HostAuthenticator` admits edge hosts there.
 """
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Uplink:
     Attributes:
         frames: address of the segmentation worker.
         results: address of the track worker.
+        clips: address of the track worker for clips; empty: they are written in its run folder.
         remote: they are on another host, with another clock.
         keys: None: not encrypted.
         jpeg: compress pixels.
@@ -39,6 +41,7 @@ class Uplink:
 
     frames: str = Endpoints.segmentation
     results: str = Endpoints.results
+    clips: str = ""
     remote: bool = False
     keys: ClientKeys | None = None
     jpeg: bool = False
@@ -65,17 +68,31 @@ def uplink(config: Config, camera: Camera) -> Uplink:
         return Uplink()
     link = config.link
     keys = client_keys(link.keys, camera.host) if link.keys else None
-    return Uplink(_address(link, link.port), _address(link, link.results_port), True, keys, link.pixels == "jpeg")
+    frames, results, clips = (_address(link, port) for port in (link.port, link.results_port, link.clips_port))
+    return Uplink(frames, results, clips, True, keys, link.pixels == "jpeg")
 
 
-@dataclass
-class _Unbound:
-    """A socket that does not listen yet, since its address is taken or does not exist."""
+class LinkListener:
+    """A socket that listens as soon as its address is free: it may be taken, or not exist yet."""
 
-    socket: Socket
-    address: str
-    retry: BindRetry
-    next_s: float = 0.0
+    def __init__(self, socket: Socket, address: str, listening: Gauge) -> None:
+        self.socket = socket
+        self._address = address
+        self._retry = BindRetry("link", address, listening.labels(f"link {address}"))
+        self._next_s = 0.0  # inf: it listens
+        self.bind()
+
+    def bind(self) -> None:
+        """Try to listen where a retry is due; called in the loop of the thread that owns the socket."""
+        if time.monotonic() < self._next_s:
+            return
+        try:
+            self.socket.bind(self._address)
+        except zmq.ZMQError as error:
+            self._next_s = time.monotonic() + self._retry.failed(error.strerror.partition(" (addr")[0])
+        else:
+            self._next_s = math.inf
+            self._retry.succeeded()
 
 
 class HostAuthenticator:
@@ -84,7 +101,6 @@ class HostAuthenticator:
     def __init__(self, config: Config, link: Link, rejects: RejectLog) -> None:
         self._link = link
         self._rejects = rejects
-        self._unbound: _Unbound | None = None
         self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
         self._hosts: HostKeys | None = HostKeys(link.keys) if link.keys else None
@@ -110,8 +126,8 @@ class HostAuthenticator:
             self._rejects.reject(WireError("connection with an unknown CURVE key"), "unknown key")
         return known
 
-    def listening_socket(self, kind: int, port: int, high_water: int, listening: Gauge) -> Socket:
-        """Return a socket that listens as soon as its address is free: see `bind`.  One per authenticator."""
+    def listener(self, kind: int, port: int, high_water: int, listening: Gauge) -> LinkListener:
+        """Return a socket that listens at this port."""
         socket = unconnected(kind, high_water, 0)
         _detect_dead_peers(socket)
         if self._hosts is not None:
@@ -119,23 +135,7 @@ class HostAuthenticator:
         if self._keys is not None:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = self._keys.own.public, self._keys.own.secret
-        address = _address(self._link, port)
-        self._unbound = _Unbound(socket, address, BindRetry("link", address, listening.labels(f"link {address}")))
-        self.bind()
-        return socket
-
-    def bind(self) -> None:
-        """Try to listen where a retry is due; called in the loop of the thread that owns the socket."""
-        waiting = self._unbound
-        if waiting is None or time.monotonic() < waiting.next_s:
-            return
-        try:
-            waiting.socket.bind(waiting.address)
-        except zmq.ZMQError as error:
-            waiting.next_s = time.monotonic() + waiting.retry.failed(error.strerror.partition(" (addr")[0])
-        else:
-            self._unbound = None
-            waiting.retry.succeeded()
+        return LinkListener(socket, _address(self._link, port), listening)
 
     def check(self, camera: str, part: zmq.Frame) -> None:
         """Check that a message comes from its camera's own host; `part` is one of its parts.  Raise WireError."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import WireError
+from pipeline.store.clips import ClipRecord
 from pipeline.types import Band, CameraState, FrameRef, Mask
 
 VERSION = 2
@@ -96,13 +97,43 @@ class LedgerCopy(msgspec.Struct, tag="ledger"):
 
 
 class ClipRequest(msgspec.Struct, tag="clip"):
-    """track worker -> capture: record an alert; sent again with `end_pts_s` at the alert's end."""
+    """track worker -> capture: record an alert; sent again with `end_pts_s` at the alert's end.
+
+    To another host it is repeated in answer to each ClipPoll, until the clip is offered.
+    """
 
     camera: str
     session: str
     alert: str
     first_pts_s: float  # of the first detection
     end_pts_s: float | None = None
+
+
+class ClipPoll(msgspec.Struct, tag="clip-poll"):
+    """capture -> track worker on another host, periodically: asks for requests, and offers the oldest clip."""
+
+    camera: str
+    session: str
+    offered: ClipRecord | None = None
+
+
+class ClipTake(msgspec.Struct, tag="clip-take"):
+    """track worker -> capture on another host: request for a part of an offered clip.
+
+    An offset at its end says that the clip is there, or not wanted: it is to be deleted.
+    """
+
+    camera: str
+    alert: str
+    offset: int
+
+
+class ClipChunk(msgspec.Struct, tag="clip-chunk"):
+    """capture -> track worker on another host, with one buffer: the part of a clip that begins at this offset."""
+
+    camera: str
+    alert: str
+    offset: int
 
 
 class Result(msgspec.Struct, tag="result"):
@@ -146,6 +177,9 @@ Message = (
     | TimeReply
     | LedgerCopy
     | ClipRequest
+    | ClipPoll
+    | ClipTake
+    | ClipChunk
     | Result
     | CameraState
     | Heartbeat
@@ -155,6 +189,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 _PREFIX = bytes([0xDA, VERSION])
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_CLIP_TEXTS = re.compile(r".{0,64}\n([0-9a-f]{64})?\n[a-z_0-9]{0,20}\n.{0,300}")  # codec, digest, `ended`, reason
 _ALERT = re.compile(r"[A-Za-z0-9_-]{1,64}")  # names a file
 
 
@@ -208,8 +243,14 @@ def _check(message: Message) -> None:
             _check_session(message.session)
             _check_time(message.first_pts_s)
             _check_time(message.end_pts_s or 0.0)
-            if not _ALERT.fullmatch(message.alert):
-                raise WireError(f"alert {message.alert[:40]!r}: must match {_ALERT.pattern}")
+            _check_alert(message.alert)
+        case ClipTake() | ClipChunk():
+            _check_alert(message.alert)
+            _check_numbers(message.offset)
+        case ClipPoll():
+            _check_session(message.session)
+            if message.offered is not None:
+                _check_clip(message.offered, message.camera)
         case CreditRequest() | Credit() | EndOfStream() | LedgerCopy():
             _check_session(message.session)
 
@@ -217,6 +258,25 @@ def _check(message: Message) -> None:
 def _check_session(session: str) -> None:
     if not 1 <= len(session) <= MAX_SESSION_CHARACTERS:
         raise WireError(f"session of {len(session)} characters: must be 1 to {MAX_SESSION_CHARACTERS}")
+
+
+def _check_alert(alert: str) -> None:
+    if not _ALERT.fullmatch(alert):
+        raise WireError(f"alert {alert[:40]!r}: must match {_ALERT.pattern}")
+
+
+def _check_clip(record: ClipRecord, camera: str) -> None:
+    _check_alert(record.alert)
+    _check_session(record.session)
+    if record.camera != camera:
+        raise WireError(f"clip of camera {record.camera[:64]!r}: must be of camera {camera!r}")
+    for pts_s in (record.first_detection_pts_s, record.zero_pts_s, record.first_pts_s, record.last_pts_s):
+        _check_time(pts_s or 0.0)
+    _check_numbers(*record.size_px, record.packets, record.missed_packets, record.size_bytes)
+    if not _CLIP_TEXTS.fullmatch("\n".join((record.codec, record.sha256, record.ended, record.reason))):
+        raise WireError(f"clip of alert {record.alert!r}: must have short texts of one line, and a SHA-256")
+    if not record.is_lost and not (record.sha256 and record.size_bytes):
+        raise WireError(f"clip of alert {record.alert!r}: must have a size and a SHA-256")
 
 
 def _check_time(pts_s: float) -> None:

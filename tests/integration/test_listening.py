@@ -136,14 +136,16 @@ def test_the_link_is_listened_at_when_its_port_is_free(taken: socket.socket):
     assert config.link is not None
     gauge = Gauge("listening", "Text.", ["service"], registry=None)
     gate = HostAuthenticator(config, config.link, RejectLog("link", Counter("refused", "Text.", registry=None)))
-    with capture_logs() as logs, closing(gate.listening_socket(zmq.PULL, port, 8, gauge)) as socket_:
-        until(lambda: gate.bind() or len(refusals(logs)) > 2)
+    with capture_logs() as logs, closing(gate):
+        listener = gate.listener(zmq.PULL, port, 8, gauge)
+        until(lambda: listener.bind() or len(refusals(logs)) > 2)
         assert [sample.value for sample in gauge.collect()[0].samples] == [0]
         taken.close()
-        until(lambda: gate.bind() or [sample.value for sample in gauge.collect()[0].samples] == [1])
+        until(lambda: listener.bind() or [sample.value for sample in gauge.collect()[0].samples] == [1])
         with closing(connected(zmq.PUSH, f"tcp://127.0.0.1:{port}", high_water=4, linger_ms=500, patient=True)) as peer:
             peer.send(b"frame")
-            assert socket_.poll(5000) and socket_.recv() == b"frame"
+            assert listener.socket.poll(5000) and listener.socket.recv() == b"frame"
+        listener.socket.close()
     assert refusals(logs)[0] == ("warning", "link", "Address already in use")
 
 

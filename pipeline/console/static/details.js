@@ -12,7 +12,9 @@ export const snapshotUrl = (file) => `/api/v1/snapshots/${encodeURIComponent(fil
 function clipElement({id, state}) {
   const path = `/alerts/${encodeURIComponent(id)}/clip`;
   const element = make("span", {}, state === "active" ? "when the alert has ended" : "none");
-  const show = ({clip}) => {
+  const show = ({clip, state: stage, reason}) => {
+    if (stage === "pending" && reason) element.replaceChildren(`not here yet: ${reason}`);
+    if (stage === "failed") element.replaceChildren(`none: ${reason}`);
     if (clip === null) return;
     const length = `${Math.round(clip.last_pts_s - clip.first_pts_s)} s`;
     const link = make("a", {href: `/api/v1${path}`, target: "_blank"}, length);

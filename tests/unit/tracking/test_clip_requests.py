@@ -49,7 +49,7 @@ def received(socket: Socket, count: int) -> list[ClipRequest]:
 
 
 def test_an_alert_s_opening_and_its_end(worker: Socket) -> None:
-    requests = ClipRequests(config(camera(OPENED.camera)), TrackingMetrics([OPENED.camera], 0.5))
+    requests = ClipRequests(config(camera(OPENED.camera)), TrackingMetrics([OPENED.camera], 0.5), None)
     requests.send([CONFIRMED, OPENED, event(LABELLED, track(8)), event(LOST, track(9, state=TrackState.LOST)), ENDED])
     assert OPENED.track is not None
     first = ClipRequest(OPENED.camera, OPENED.session, ALERT, OPENED.track.first_seen.pts_s)
@@ -63,11 +63,10 @@ def test_an_alert_s_opening_and_its_end(worker: Socket) -> None:
     [
         config(camera("other")),
         config(camera(OPENED.camera), enabled=False),
-        config(camera(OPENED.camera, host="mast")),
     ],
 )
 def test_no_request_for_a_camera_that_is_not_recorded(site: Config, worker: Socket) -> None:
-    requests = ClipRequests(site, TrackingMetrics([OPENED.camera], 0.5))
+    requests = ClipRequests(site, TrackingMetrics([OPENED.camera], 0.5), None)
     requests.send([OPENED])
     assert not worker.poll(200)
     requests.close()
@@ -78,7 +77,7 @@ def test_requests_wait_for_a_worker_that_is_replaced_and_are_then_counted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     metrics = TrackingMetrics([OPENED.camera], 0.5)
-    requests = ClipRequests(config(camera(OPENED.camera)), metrics)
+    requests = ClipRequests(config(camera(OPENED.camera)), metrics, None)
     requests.send([OPENED] * (MAX_QUEUED + 3))
     assert metrics.clips_lost.labels(OPENED.camera, UNREQUESTED)._value.get() == 3
     with bound(zmq.PULL, f"ipc://clips-{OPENED.camera}.sock", 64) as socket:

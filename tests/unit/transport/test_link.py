@@ -64,7 +64,7 @@ def test_keys_are_private_made_once_and_the_command_says_where_they_belong(tmp_p
             {"host": "10.0.0.5", "encrypted": False, "keys": "keys"},
             "link.keys: must not be set while link.encrypted is false",
         ),
-        ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65534"),
+        ({"host": "10.0.0.5", "keys": "keys", "port": 65535}, "link.port: .*65533"),
         ({"host": "10.0.0.5", "keys": "keys", "pixels": "png"}, "link.pixels: .*'raw' or 'jpeg'"),
         ({"host": "10.0.0.5", "keys": "keys", "speed": 1}, "link.speed: unknown key; must be one of host, port"),
     ],
@@ -104,9 +104,9 @@ def admission(tmp_path: Path) -> Iterator[Admission]:
     config = loaded(tmp_path, port=free_port())
     assert config.link is not None
     authenticator, counter = authenticator_of(config)
-    router = authenticator.listening_socket(
+    router = authenticator.listener(
         zmq.ROUTER, config.link.port, 8, Gauge("listening", "Text.", ["x"], registry=None)
-    )
+    ).socket
     yield config, authenticator, router, counter
     router.close()
     authenticator.close()
