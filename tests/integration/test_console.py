@@ -44,7 +44,7 @@ from pipeline.console.security import is_loopback
 from pipeline.console.server import run_console
 from pipeline.errors import ConfigError, WireError
 from pipeline.store.alert import Alert
-from pipeline.store.clips import ClipRecord, record_path, write_record
+from pipeline.store.clips import ClipRecord, partial, record_path, record_without_clip, write_record
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
 from pipeline.transport.listener import listen
@@ -187,12 +187,31 @@ def test_an_alert_appears_with_its_snapshot_escalates_and_stays_until_a_person_a
     expect(page).to_have_title("dasnet")
 
 
+def test_why_an_alert_has_no_clip_is_told(page: Page, site: Site) -> None:
+    confirmed, opened = raised(track(44), time_utc_ns=time.time_ns())
+    alert, path = confirmed.id, record_path(site.config.clips_path, confirmed.id)
+    site.store.append([confirmed, opened, *gone(track(44), alert, time_utc_ns=time.time_ns())])
+    away, lost = "edge host 'mast' does not answer", "no keyframe in memory"
+    write_record(partial(path), record_without_clip(alert, "north", "s1", 3.0, away, ended=""))
+    for state, reason, shown in [("pending", away, f"not here yet: {away}"), ("failed", lost, f"none: {lost}")]:
+        told = site.get(f"/api/v1/alerts/{alert}/clip.json").json()
+        assert told == {"state": state, "reason": reason, "clip": None}
+        page.locator(f'[data-key="{alert}"] button').first.click()
+        expect(page.locator("dialog")).to_contain_text(shown)
+        page.keyboard.press("Escape")
+        write_record(path, record_without_clip(alert, "north", "s1", 3.0, lost))
+
+
 def test_an_alert_s_clip_is_linked_and_served_in_ranges(page: Page, site: Site) -> None:
     confirmed, opened = raised(track(43), time_utc_ns=time.time_ns())
     alert = confirmed.id
     url = f"/api/v1/alerts/{alert}/clip"
     site.store.append([confirmed, opened, *gone(track(43), alert, time_utc_ns=time.time_ns())])
-    assert site.get(url).status_code == 404 and site.get(f"{url}.json").json() == {"clip": None}
+    assert site.get(url).status_code == 404 and site.get(f"{url}.json").json() == {
+        "state": "none",
+        "reason": "",
+        "clip": None,
+    }
     folder = site.config.clips_path
     folder.mkdir()
     content = video(folder / f"{alert}.mp4").read_bytes()
@@ -368,7 +387,7 @@ def test_path_traversal_is_refused(site: Site) -> None:
         status, body = raw_status(site, f"/api/v1/alerts/{alert}/clip")
         assert status in (404, 307) and b"secret" not in body, alert
         status, body = raw_status(site, f"/api/v1/alerts/{alert}/clip.json")
-        assert status in (404, 307) or body == b'{"clip":null}', alert
+        assert status in (404, 307) or body == b'{"state":"none","reason":"","clip":null}', alert
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
         assert raw_status(site, path)[0] == 404, path
 

@@ -38,7 +38,7 @@ def test_an_alert_on_an_edge_host_s_camera_has_its_clip(tmp_path: Path) -> None:
         record = read_record(fetched()[0])
         edge.stop()
         here.stop()
-        assert not [line for line in (*here.lines, *edge.lines) if "rejected" in line or "clip lost" in line]
+        assert not [line for line in (*here.lines, *edge.lines) if "message rejected" in line or "clip lost" in line]
     content = video_path(clips, record.alert).read_bytes()
     assert record.covers_first_detection and record.sha256 == hashlib.sha256(content).hexdigest()
     assert len(decoded(clips, record.alert)) == record.packets
