@@ -213,7 +213,7 @@ def test_an_alert_s_clip_is_linked_and_served_in_ranges(page: Page, site: Site) 
         "clip": None,
     }
     folder = site.config.clips_path
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     content = video(folder / f"{alert}.mp4").read_bytes()
     record = ClipRecord(alert, "north", "s1", 3.0, "h264", (160, 128), 1.0, 1.0, 13.0, reason="the disk was too slow")
     write_record(record_path(folder, alert), record)
