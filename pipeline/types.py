@@ -146,6 +146,16 @@ class Bearing(msgspec.Struct, frozen=True):
     elevation_sigma_deg: float
 
 
+class Position(msgspec.Struct, frozen=True):
+    """Where a target is, from the bearings of two cameras, with standard deviations."""
+
+    lat: float  # degrees (WGS 84)
+    lon: float
+    height_m: float  # above the ellipsoid
+    horizontal_sigma_m: float  # in the direction in which it is largest
+    height_sigma_m: float
+
+
 class Track(msgspec.Struct, frozen=True):
     """State of one track at one frame."""
 
@@ -166,6 +176,7 @@ class Track(msgspec.Struct, frozen=True):
     novelty: float = 0.0  # mean of its detections'; above 1: unlike training; 0: not judged
     reason: str | None = None  # why it is not suppressed although its class seems to be a distractor's
     bearing: Bearing | None = None  # of a camera whose pose is known
+    position: Position | None = None  # while a second camera sees the target too
 
     @property
     def is_target(self) -> bool:
@@ -208,6 +219,7 @@ class EscalationReason(StrEnum):
     LABEL = "label"  # the label of its target rose, and its severity with it
     APPROACH = "approach"  # its target grew
     RULE = "rule"  # a rule of a higher severity applies to its target
+    SECOND_CAMERA = "second_camera"  # a second camera sees its target
 
 
 class EventKind(StrEnum):

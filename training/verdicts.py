@@ -99,6 +99,8 @@ def _times_s(clip: Path) -> list[float]:
 
 def _objects(tracks: Sequence[TrackPath], time_s: float, label: str) -> Iterator[dict[str, object]]:
     for track in tracks:
+        if track.camera is not None:  # a second camera's, which is not in the clip
+            continue
         xyxy = _box(track.boxes, time_s)
         if xyxy is not None:
             x0, y0, x1, y1 = xyxy

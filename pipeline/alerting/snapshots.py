@@ -6,7 +6,7 @@ as an error.
 """
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
@@ -88,17 +88,28 @@ class SnapshotWriter:
             self._on_lost(name)
 
 
-def with_snapshot_names(events: Sequence[Event]) -> list[Event]:
+def with_snapshot_names(events: Sequence[Event], camera: str, joined: Container[str] = ()) -> list[Event]:
     """Return the events; those that show a target of an alert, with the names of its snapshot and crop.
 
     Events of one alert and frame share them.
+
+    Args:
+        events: of one frame.
+        camera: of the frame; an event may tell what another camera saw.
+        joined: alerts that another camera opened: its frames have other numbers.
     """
-    return [_named(event) if event.kind in SHOWN and event.alert is not None else event for event in events]
+    return [
+        _named(event, event.alert in joined)
+        if event.kind in SHOWN and event.alert is not None and event.camera == camera
+        else event
+        for event in events
+    ]
 
 
-def _named(event: Event) -> Event:
+def _named(event: Event, is_joined: bool) -> Event:
     is_first = event.kind is EventKind.ALERT_OPENED or event.id == event.alert
-    name = f"{event.alert}.jpg" if is_first else f"{event.alert}-{event.frame}.jpg"
+    number = event.time_utc_ns // 10**6 if is_joined else event.frame
+    name = f"{event.alert}.jpg" if is_first else f"{event.alert}-{number}.jpg"
     return msgspec.structs.replace(event, snapshot=name, crop=crop_name(name))
 
 

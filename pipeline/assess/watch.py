@@ -139,7 +139,7 @@ class CameraWatch:
     def _add_events(self, frame: Frame, detections: Detections, outcome: Outcome) -> None:
         events = outcome.events
         if len(self._alarms) < MAX_SNAPSHOTS:
-            events = with_snapshot_names(events)
+            events = with_snapshot_names(events, frame.ref.camera)
         for event in events:
             if event.track is None or event.alert is None:
                 continue

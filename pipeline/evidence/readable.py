@@ -69,6 +69,8 @@ def _verdicts(events: Sequence[Event]) -> Iterator[Sequence[object]]:
 
 def _boxes(tracks: Sequence[TrackPath]) -> Iterator[Sequence[object]]:
     for track in tracks:
+        if track.camera is not None:  # pixels of another camera
+            continue
         for box in track.boxes:
             values = ("" if value is None else value for value in msgspec.structs.astuple(box))
             yield track.ulid, track.id, track.label, utc(box.time_utc_ns), *values
@@ -82,6 +84,8 @@ def _geojson(sidecar: Sidecar, pose: dict[str, float]) -> dict[str, object]:
     camera = [pose["lon"], pose["lat"], pose["height_m"]]
     features = [_feature("Point", camera, {"camera": sidecar.camera} | pose)]
     for track in sidecar.tracks:
+        if track.camera is not None:  # whose pose is another one
+            continue
         for box, azimuth_deg in _each_second(track.boxes):
             lat, lon = destination(pose["lat"], pose["lon"], azimuth_deg, LINE_M)
             about = {

@@ -33,13 +33,14 @@ class BoxAt(msgspec.Struct, frozen=True, array_like=True):
     elevation_deg: float | None = None
 
 
-class TrackPath(msgspec.Struct):
+class TrackPath(msgspec.Struct, omit_defaults=True):
     """A track of an alert, with its boxes."""
 
     ulid: str
     id: int
     label: str
     boxes: list[BoxAt]
+    camera: str | None = None  # where it is another one than the alert's
 
 
 @dataclass
@@ -85,11 +86,18 @@ class TrackPaths:
             if recorded is not None:
                 recorded.add(ref, track)
         for event in events:
-            if event.alert is not None and event.track is not None and event.track.id in session.tracks:
-                session.tracks[event.track.id].alert = event.alert
-        ended = {event.alert: _of_alert(session, event.alert) for event in events if event.alert and event.ends_alert}
-        session.ended |= ended.keys()
-        session.ended -= {event.alert for event in events if event.alert and event.kind is EventKind.ALERT_ESCALATED}
+            own = event.track if event.camera == ref.camera else None  # an event may tell of another camera's track
+            if event.alert is not None and own is not None and own.id in session.tracks:
+                session.tracks[own.id].alert = event.alert
+        ended = {
+            event.alert: self._of_alert(event.alert, event.camera)
+            for event in events
+            if event.alert and event.ends_alert
+        }
+        again = {event.alert for event in events if event.alert and event.kind is EventKind.ALERT_ESCALATED}
+        for each in self._sessions.values():  # other cameras may see the same target
+            known = {one.alert for one in each.tracks.values()}
+            each.ended = (each.ended | (ended.keys() & known)) - again
         current = {track.id for track in tracks}
         for number, recorded in list(session.tracks.items()):
             is_gone = recorded.is_lost or number not in current
@@ -102,6 +110,16 @@ class TrackPaths:
         """Forget a camera whose session ended."""
         self._sessions.pop(camera, None)
 
+    def _of_alert(self, alert: str, camera: str) -> list[TrackPath]:
+        """Return the tracks of an alert of this camera, its own first."""
+        return [
+            TrackPath(path.ulid, path.id, path.label, list(path.boxes), None if name == camera else name)
+            for name in sorted(self._sessions, key=lambda name: (name != camera, name))
+            for each in self._sessions[name].tracks.values()
+            if each.alert == alert
+            for path in (each.path,)
+        ]
+
 
 def _of_track(tracks: dict[int, _Recorded], track: Track) -> _Recorded | None:
     """Return the record of a track, a new one where there is room: tracks without an alert make way."""
@@ -113,11 +131,6 @@ def _of_track(tracks: dict[int, _Recorded], track: Track) -> _Recorded | None:
             del tracks[spare]
         tracks[track.id] = _Recorded(TrackPath(track.ulid, track.id, track.label, []))
     return tracks[track.id]
-
-
-def _of_alert(session: _Session, alert: str) -> list[TrackPath]:
-    own = (each.path for each in session.tracks.values() if each.alert == alert)
-    return [TrackPath(path.ulid, path.id, path.label, list(path.boxes)) for path in own]
 
 
 def _box(ref: FrameRef, track: Track) -> BoxAt:

@@ -13,6 +13,7 @@ class AlertTrack(msgspec.Struct, frozen=True):
     """A track of an alert."""
 
     ulid: str
+    camera: str
     id: int
     label: str
     state: TrackState
@@ -63,7 +64,8 @@ _DISMISSALS = ", ".join(f"'{verdict}'" for verdict in DISMISSALS)
 _DERIVED = {
     "dismissed_utc_ns": f"CASE WHEN verdict IN ({_DISMISSALS}) THEN reviewed_utc_ns END",
     "dismissed_as": f"CASE WHEN verdict IN ({_DISMISSALS}) THEN verdict END",
-    "tracks": """(SELECT json_group_array(json_object('ulid', ulid, 'id', id, 'label', label, 'state', state))
+    "tracks": """(SELECT json_group_array(
+json_object('ulid', ulid, 'camera', camera, 'id', id, 'label', label, 'state', state))
 FROM (SELECT * FROM tracks WHERE tracks.alert = alerts.id ORDER BY first_seen_utc_ns, id))""",
 }
 SELECT_ALERTS = f"SELECT {', '.join(_DERIVED.get(name, name) for name in Alert.__struct_fields__)} FROM alerts"

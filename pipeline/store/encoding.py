@@ -20,15 +20,18 @@ def track_row(track: Track, alert: str | None) -> tuple[object, ...]:
 
 
 def seen_columns(track: Track) -> tuple[object, ...]:
-    """Return the columns of an alert that follow its track: track, evidence, score, xyxy, last_seen_utc_ns."""
+    """Return the columns of an alert that follow its track, and the track's camera.
+
+    They are track, evidence, score, xyxy, last_seen_utc_ns.
+    """
     evidence, xyxy = (msgspec.json.encode(item).decode() for item in (track.evidence, track.xyxy))
-    return track.ulid, evidence, track.score, xyxy, track.last_seen.received_utc_ns
+    return track.ulid, evidence, track.score, xyxy, track.last_seen.received_utc_ns, track.camera
 
 
 def alert_columns(event: Event, track: Track) -> dict[str, object]:
     """Return the values of a statement that opens or changes an alert."""
     names = ("track", "evidence", "score", "xyxy", "seen")
-    return dict(zip(names, seen_columns(track), strict=True)) | {
+    return dict(zip(names, seen_columns(track)[:-1], strict=True)) | {
         "id": event.alert,
         "camera": event.camera,
         "severity": event.severity,

@@ -29,9 +29,13 @@ escalated_utc_ns = :time, ended_utc_ns = NULL, state = 'active', acknowledged_ut
 """
 LOWER_ALERT = "UPDATE alerts SET severity = :severity, label = :label WHERE id = :id"
 END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = :time WHERE id = :id AND state = 'active'"
+# A second camera's track is followed while the alert's own camera does not see the target.
 FOLLOW_TRACK = """
 UPDATE alerts SET track = ?1, evidence = ?2, score = ?3, xyxy = ?4, last_seen_utc_ns = ?5
-WHERE id = (SELECT alert FROM tracks WHERE ulid = ?1) AND state = 'active' AND last_seen_utc_ns <= ?5
+WHERE id = (SELECT alert FROM tracks WHERE ulid = ?1) AND state = 'active' AND (CASE ?6 WHEN camera
+THEN last_seen_utc_ns <= ?5 OR (SELECT tracks.camera FROM tracks WHERE tracks.ulid = alerts.track) != camera
+ELSE last_seen_utc_ns <= ?5 - 1000000000
+OR ((SELECT tracks.camera FROM tracks WHERE tracks.ulid = alerts.track) = ?6 AND last_seen_utc_ns <= ?5) END)
 """
 ACTIVE_ALERTS = """
 SELECT alerts.id, alerts.camera, alerts.last_seen_utc_ns, tracks.payload

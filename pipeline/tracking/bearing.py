@@ -37,6 +37,10 @@ class Orientation:
         std_px = measurement_std(math.sqrt(max(0.0, (x1 - x0) * (y1 - y0))))
         return self.bearing((x0 + x1) / 2, (y0 + y1) / 2, std_px, size_px)
 
+    def rad_per_px(self, size_px: tuple[int, int]) -> float:
+        """Return the angle of a pixel in the middle of a frame of this width and height."""
+        return 2 * math.tan(math.radians(self.hfov_deg) / 2) / size_px[0]
+
     def bearing(self, x_px: float, y_px: float, std_px: float, size_px: tuple[int, int]) -> Bearing:
         """Return the bearing of a point.
 

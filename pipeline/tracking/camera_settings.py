@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pipeline.alerting.rules import Limits, Rule, When
 from pipeline.alerting.schedule import DAYS, Period, Span, Weekly
+from pipeline.alerting.triangulation import Place
 from pipeline.alerting.zones import Area, Line, Sector, Zone
 from pipeline.config.calibration import Calibration
 from pipeline.config.camera import Camera
@@ -42,6 +43,16 @@ def orientations_of(config: Config) -> dict[str, Orientation]:
         )
         for camera in config.cameras
         if camera.pose is not None
+    }
+
+
+def places_of(config: Config) -> dict[str, Place]:
+    """Return where the cameras stand whose pose is complete, with a height, by id: their alerts may be one."""
+    poses = {camera.id: camera.pose for camera in config.cameras if camera.pose is not None}
+    return {
+        name: Place(pose.lat, pose.lon, pose.height_m)
+        for name, pose in poses.items()
+        if "height_m" in pose.model_fields_set
     }
 
 

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from model.metadata import BandThresholds
 from pipeline.alerting.alerts import Alerting
+from pipeline.alerting.pairs import PairedAlerts
 from pipeline.alerting.rules import Rule
+from pipeline.alerting.triangulation import Place
 from pipeline.tracking.bearing import Orientation
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.tracker import Tracker
@@ -26,6 +28,7 @@ class Outcome:
     ref: FrameRef
     tracks: list[Track]  # including those that were lost with this frame
     events: list[Event]
+    joined: frozenset[str] = frozenset()  # alerts of other cameras that targets of this one are part of
     track_ns: int = field(default=0, compare=False)
     alert_ns: int = field(default=0, compare=False)
 
@@ -46,6 +49,7 @@ class TrackStage:
         policies: by camera id; a camera without one has the default policy.  May be replaced at any time.
         orientations: by camera id; tracks of a camera without one have no bearing.  May be replaced at any time.
         rules: by camera id; targets of a camera without any are all alerted.  May be replaced at any time.
+        places: by camera id; of the cameras whose alerts may be one.  May be replaced at any time.
 
     Attributes:
         armed: whether rules apply that need arming; may be changed at any time.
@@ -57,10 +61,13 @@ class TrackStage:
         policies: Mapping[str, Policy] | None = None,
         orientations: Mapping[str, Orientation] | None = None,
         rules: Mapping[str, Sequence[Rule]] | None = None,
+        places: Mapping[str, Place] | None = None,
     ) -> None:
         self.policies = policies or {}
         self.orientations = orientations or {}
         self.rules = rules or {}
+        self.places = places or {}
+        self._pairs = PairedAlerts()
         self.armed = True
         self._thresholds = thresholds
         self._sessions: dict[str, _Session] = {}
@@ -81,7 +88,12 @@ class TrackStage:
         tracks = self._with_bearings(session.tracker.update(detections), detections)
         tracked_ns = time.monotonic_ns()
         events = session.alerting.update(ref, tracks, detections.camera_shift_px)
-        return Outcome(ref, tracks, events, tracked_ns - started_ns, time.monotonic_ns() - tracked_ns)
+        orientation = self.orientations.get(ref.camera)
+        rad_per_px = orientation.rad_per_px(detections.size_px) if orientation is not None else 0.0
+        self._pairs.places = self.places
+        tracks, events = self._pairs.update(ref, tracks, events, rad_per_px)
+        durations_ns = tracked_ns - started_ns, time.monotonic_ns() - tracked_ns
+        return Outcome(ref, tracks, events, self._pairs.joined(ref.camera), *durations_ns)
 
     def _with_bearings(self, tracks: list[Track], detections: Detections) -> list[Track]:
         orientation = self.orientations.get(detections.ref.camera)
@@ -101,7 +113,8 @@ class TrackStage:
         if session is None:
             return None
         tracks = session.tracker.close()
-        return Outcome(session.last, tracks, session.alerting.close(session.last, tracks))
+        events = session.alerting.close(session.last, tracks)
+        return Outcome(session.last, tracks, self._pairs.close(session.last, tracks, events))
 
     def session(self, camera: str) -> str | None:
         """Return the id of the camera's current session, or None."""

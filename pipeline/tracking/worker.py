@@ -31,7 +31,7 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
-from pipeline.tracking.camera_settings import orientations_of, policies_of, rules_of
+from pipeline.tracking.camera_settings import orientations_of, places_of, policies_of, rules_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.stage import Outcome, TrackStage
@@ -89,7 +89,7 @@ class _TrackWorker:
         self._changes = control.changes
         self._sha256 = sha256
         policies = policies_of(config, calibrations_of(config, sha256))
-        self._stage = TrackStage(thresholds, policies, orientations_of(config), rules_of(config))
+        self._stage = TrackStage(thresholds, policies, orientations_of(config), rules_of(config), places_of(config))
         self._writer = writer
         self._snapshots = snapshots
         self._evidence = evidence
@@ -151,6 +151,7 @@ class _TrackWorker:
         self._stage.policies = policies_of(config, calibrations_of(config, self._sha256))
         self._stage.orientations = orientations_of(config)
         self._stage.rules = rules_of(config)
+        self._stage.places = places_of(config)
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
 
@@ -210,7 +211,7 @@ class _TrackWorker:
             self._store(outcome, outcome.events)
             return
         self._live.send_multipart(live.encode(_live_frame(detections, outcome.tracks), jpeg), flags=zmq.DONTWAIT)
-        events = with_snapshot_names(outcome.events)
+        events = with_snapshot_names(outcome.events, ref.camera, outcome.joined)
         self._store(outcome, events)
         for snapshot in snapshots_of(events, jpeg, detections):
             self._snapshots.write(snapshot)

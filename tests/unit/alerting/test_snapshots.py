@@ -88,7 +88,7 @@ def test_the_events_of_an_alert_name_its_images_and_share_those_of_one_frame() -
     escalated = event(ESCALATED, track(2, 9), alert=confirmed.id)
     lost = event(LOST, track(1, 9), alert=confirmed.id)
     labelled = event(LABELLED, track(3, label="bird"))
-    named = with_snapshot_names([confirmed, opened, joined, escalated, lost, labelled])
+    named = with_snapshot_names([confirmed, opened, joined, escalated, lost, labelled], "north")
     first, later = confirmed.id, f"{confirmed.id}-9"
     assert [each.snapshot for each in named] == [
         *[f"{first}.jpg"] * 2, *[f"{later}.jpg"] * 2, None, None,
