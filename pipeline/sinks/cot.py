@@ -5,6 +5,7 @@ In: events from the outbox, the active alerts in the store.  Out, for each camer
     b-m-p-s-p-loc   the camera and its field of view, every CAMERA_PERIOD_S and whenever it goes up, down or blind
     u-d-f           per alert a line from the camera towards the target: at its events, and every REFRESH_S that it is
                     seen; gone with the alert
+    a-u-A           where its target is, while two cameras see it
 
 No protocol of TAK acknowledges: see `unconfirmed`.
 """
@@ -20,13 +21,13 @@ from pipeline.config.models import Config
 from pipeline.config.tactical import CotSinkConfig
 from pipeline.sinks.camera_states import CAMERA_KINDS, camera_state
 from pipeline.sinks.connection import Connection, connected
-from pipeline.sinks.cot_messages import Viewpoint
+from pipeline.sinks.cot_messages import LINE_STALE_S, Viewpoint
 from pipeline.sinks.filters import cameras_of, wants_alert, wants_event
 from pipeline.sinks.identity import camera_id, site_id
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.unconfirmed import Unconfirmed
 from pipeline.store.store import StoreReader
-from pipeline.types import Bearing, Event, EventKind, Severity, Track
+from pipeline.types import Bearing, Event, EventKind, Position, Severity, Track
 
 CAMERA_PERIOD_S = 20.0  # a third of the time until it is stale
 REFRESH_S = 1.0
@@ -43,6 +44,7 @@ class _Line(NamedTuple):
     severity: Severity
     bearing: Bearing
     time_ns: int
+    position: Position | None = None
 
 
 class CotSink(Sink):
@@ -141,7 +143,7 @@ class CotSink(Sink):
                 line = line or self._lines.get(event.alert)
             if line is not None:
                 show = self._removal if event.ends_alert else self._shown
-                yield show(event.alert, line._replace(time_ns=event.time_utc_ns))
+                yield from show(event.alert, line._replace(time_ns=event.time_utc_ns))
 
     def _refresh(self, connection: Connection, reader: StoreReader) -> None:
         """Send the lines whose targets were seen since, and remove those whose end the filter withholds."""
@@ -149,29 +151,40 @@ class CotSink(Sink):
         for alert_id, line in [item for item in self._lines.items() if item[0] not in alerts]:
             ended = reader.alert(alert_id)
             gone_ns = ended.ended_utc_ns if ended is not None else None
-            connection.send(self._removal(alert_id, line._replace(time_ns=gone_ns or time.time_ns())))
+            for message in self._removal(alert_id, line._replace(time_ns=gone_ns or time.time_ns())):
+                connection.send(message)
         wanted = [alert for alert in alerts.values() if alert.camera in self._poses and wants_alert(self._entry, alert)]
         tracks = {track.ulid: track for track in reader.tracks(MAX_TRACKS)} if wanted else {}
         for alert in wanted:
             track = tracks.get(alert.track)
             newest = _line(track, alert.severity, track.last_seen.received_utc_ns) if track is not None else None
             if newest is not None and self._is_news(alert.id, newest):
-                connection.send(self._shown(alert.id, newest))
+                for message in self._shown(alert.id, newest):
+                    connection.send(message)
 
     def _is_news(self, alert: str, line: _Line) -> bool:
         shown = self._lines.get(alert)
         return shown is None or line.time_ns > shown.time_ns
 
-    def _shown(self, alert: str, line: _Line) -> bytes:
+    def _shown(self, alert: str, line: _Line) -> list[bytes]:
         self._lines[alert] = line
-        return self._viewpoint(line.camera).line(alert, *line[1:])
+        return self._drawn(alert, line, LINE_STALE_S)
 
-    def _removal(self, alert: str, line: _Line) -> bytes:
-        self._lines.pop(alert, None)
-        return self._viewpoint(line.camera).line(alert, *line[1:], stale_s=0)
+    def _removal(self, alert: str, line: _Line) -> list[bytes]:
+        shown = self._lines.pop(alert, None)
+        return self._drawn(alert, line._replace(position=line.position or (shown and shown.position)), 0)
+
+    def _drawn(self, alert: str, line: _Line, stale_s: float) -> list[bytes]:
+        viewpoint, title, time_ns = self._viewpoint(line.camera), line.title, line.time_ns
+        messages = [viewpoint.line(alert, title, line.severity, line.bearing, time_ns, stale_s)]
+        if line.position is not None:
+            messages.append(viewpoint.target(alert, title, line.position, time_ns, stale_s))
+        return messages
 
 
 def _line(track: Track, severity: Severity, time_ns: int) -> _Line | None:
     if track.bearing is None:
         return None
-    return _Line(track.camera, f"{track.camera}: {track.label} #{track.id}", severity, track.bearing, time_ns)
+    return _Line(
+        track.camera, f"{track.camera}: {track.label} #{track.id}", severity, track.bearing, time_ns, track.position
+    )

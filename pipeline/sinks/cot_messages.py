@@ -1,7 +1,7 @@
-"""Cursor on Target: a camera with its field of view, and the bearing of a target as a line.  Pure.
+"""Cursor on Target: a camera with its field of view, the bearing of a target as a line, and where it is.  Pure.
 
-In: a camera's pose, bearings, times.  Out: XML.  The only positions are those of cameras: the end of a line lies in the
-direction of the target, at a length that is configured.
+In: a camera's pose, bearings, positions, times.  Out: XML.  A target has a position only if two cameras see it: the end
+of a line lies in its direction, at a length that is configured.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from pipeline.config.camera import Pose
 from pipeline.geodesy import destination
-from pipeline.types import Bearing, Severity
+from pipeline.types import Bearing, Position, Severity
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what its unused parts lack
@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 CAMERA_STALE_S = 60.0
 LINE_STALE_S = 10.0
 PRECISION = 7  # decimals of a degree: a centimetre
-CAMERA, LINE = "b-m-p-s-p-loc", "u-d-f"
+CAMERA, LINE, TARGET = "b-m-p-s-p-loc", "u-d-f", "a-u-A"  # unknown, in the air
 _BY_HAND, _BY_MACHINE = "h-e", "m-i"  # how a position or a direction became known
 _COLOURS = {Severity.ALARM: (255, 40, 30), Severity.WARNING: (255, 170, 0), Severity.INFO: (160, 160, 160)}
 
@@ -92,18 +92,48 @@ class Viewpoint:
         ])  # fmt: skip
         return self._event(f"dasnet.{alert}", LINE, _BY_MACHINE, detail, title, time_ns, stale_s)
 
+    def target(self, alert: str, title: str, position: Position, time_ns: int, stale_s: float = LINE_STALE_S) -> bytes:
+        """Return where an alert's target is, with its standard deviations; arguments as for `line`."""
+        detail = pytak.cot_detail(flow_tag=False)
+        pytak.add_remarks(detail, [
+            f"{title}: from two cameras, ± {position.horizontal_sigma_m:.0f} m, "
+            f"height ± {position.height_sigma_m:.0f} m."
+        ])  # fmt: skip
+        point = pytak.cot_point(
+            position.lat,
+            position.lon,
+            hae=position.height_m,
+            ce=position.horizontal_sigma_m,
+            le=position.height_sigma_m,
+            precision=PRECISION,
+        )
+        return _cot(f"dasnet.{alert}.position", TARGET, _BY_MACHINE, detail, title, time_ns, stale_s, point)
+
     def _event(
         self, uid: str, kind: str, how: str, detail: ElementTree.Element, title: str, time_ns: int, stale_s: float
     ) -> bytes:
         pose = self.pose
         height_m = pose.height_m if "height_m" in pose.model_fields_set else None
         point = pytak.cot_point(pose.lat, pose.lon, hae=height_m, precision=PRECISION)
-        event = pytak.cot_event(uid=uid, cot_type=kind, how=how, point=point, detail=detail, callsign=title)
-        # It stamps the present; times are of what is told.
-        event.set("time", _time(time_ns))
-        event.set("start", _time(time_ns))
-        event.set("stale", _time(time_ns + round(stale_s * 1e9)))
-        return bytes(pytak.serialize_cot(event, trailing_newline=True))
+        return _cot(uid, kind, how, detail, title, time_ns, stale_s, point)
+
+
+def _cot(
+    uid: str,
+    kind: str,
+    how: str,
+    detail: ElementTree.Element,
+    title: str,
+    time_ns: int,
+    stale_s: float,
+    point: ElementTree.Element,
+) -> bytes:
+    event = pytak.cot_event(uid=uid, cot_type=kind, how=how, point=point, detail=detail, callsign=title)
+    # It stamps the present; times are of what is told.
+    event.set("time", _time(time_ns))
+    event.set("start", _time(time_ns))
+    event.set("stale", _time(time_ns + round(stale_s * 1e9)))
+    return bytes(pytak.serialize_cot(event, trailing_newline=True))
 
 
 def _link(point: tuple[float, float]) -> ElementTree.Element:

@@ -1,9 +1,10 @@
 """SAPIENT (BSI Flex 335 v2) messages of a camera.  Pure: no clock, no connection.
 
-In: a camera's id and pose, tracks, events, times.  Out: messages as the standard's classes check them.  Bearings have
-no range: a camera measures none.
+In: a camera's id and pose, tracks, events, times.  Out: messages as the standard's classes check them.  A bearing
+has a range only while a second camera sees the target: one camera measures none.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,11 +24,12 @@ from sapient_msg_pydantic.bsi_flex_335_v2_0.status_report import Status, StatusR
 from sapient_msg_pydantic.bsi_flex_335_v2_0.task_ack import TaskAck
 
 from pipeline.config.camera import Pose
+from pipeline.geodesy import earth_fixed
 from pipeline.ids import derived_ulid
 from pipeline.sinks.camera_states import camera_state
 from pipeline.sinks.cloudevents import iso_utc
 from pipeline.sinks.sapient_registration import DEGREES, LAT_LON, MODE, TAXONOMY, TRUE_NORTH, WGS84, registration
-from pipeline.types import Band, Bearing, Event, EventKind, Severity, Track, Verdict
+from pipeline.types import Band, Bearing, Event, EventKind, Position, Severity, Track, Verdict
 
 _Status = status_report_pb2.StatusReport
 _Alert = alert_pb2.Alert
@@ -103,7 +105,7 @@ class Node:
         report = DetectionReport(
             report_id=derived_ulid(time_ns, track.ulid, str(track.last_seen.seq)),
             object_id=track.ulid,
-            range_bearing=_range_bearing(bearing),
+            range_bearing=self._range_bearing(bearing, track.position),
             detection_confidence=track.score,
             classification=[_classification(track)],
         )
@@ -120,7 +122,7 @@ class Node:
             alert_type=kind,
             status=_alert_status(event),
             description=f"{label}{self.camera}: {event.kind.partition('.')[2]} at {occurred}",
-            range_bearing=_range_bearing(track.bearing) if track is not None and track.bearing is not None else None,
+            range_bearing=self._range_bearing(track.bearing, track.position) if track and track.bearing else None,
             priority=priority,
             confidence=track.score if track is not None else None,
             associated_detection=[AssociatedDetection(node_id=self.id, object_id=track.ulid)] if track else [],
@@ -134,6 +136,24 @@ class Node:
             task_id=task_id, task_status=WireTaskAck.TASK_STATUS_REJECTED, reason=["this node takes no tasks"]
         )
         return self.message(time_ns, task_ack=rejected)
+
+    def _range_bearing(self, bearing: Bearing, position: Position | None) -> RangeBearing:
+        range_m = error_m = None
+        if position is not None and self.pose is not None:
+            here = earth_fixed(self.pose.lat, self.pose.lon, self.pose.height_m)
+            there = earth_fixed(position.lat, position.lon, position.height_m)
+            range_m = round(math.dist(here, there), 1)
+            error_m = max(position.horizontal_sigma_m, position.height_sigma_m)  # in no direction is it larger
+        return RangeBearing(
+            azimuth=bearing.azimuth_deg,
+            elevation=bearing.elevation_deg,
+            range=range_m,
+            azimuth_error=bearing.azimuth_sigma_deg,
+            elevation_error=bearing.elevation_sigma_deg,
+            range_error=error_m,
+            coordinate_system=DEGREES,
+            datum=TRUE_NORTH,
+        )
 
 
 def _classification(track: Track) -> DetectionReportClassification:
@@ -151,17 +171,6 @@ def _alert_status(event: Event) -> "_Alert.AlertStatus":
     if event.kind in (EventKind.ALERT_ACKNOWLEDGED, EventKind.ALERT_REVIEWED):
         return _Alert.ALERT_STATUS_ACKNOWLEDGE
     return _Alert.ALERT_STATUS_ACTIVE
-
-
-def _range_bearing(bearing: Bearing) -> RangeBearing:
-    return RangeBearing(
-        azimuth=bearing.azimuth_deg,
-        elevation=bearing.elevation_deg,
-        azimuth_error=bearing.azimuth_sigma_deg,
-        elevation_error=bearing.elevation_sigma_deg,
-        coordinate_system=DEGREES,
-        datum=TRUE_NORTH,
-    )
 
 
 def _location(pose: Pose) -> Location:
