@@ -5,7 +5,8 @@ target that another camera's alert is about becomes a part of that one: it is no
 (`second_camera`); its tracks are the other alert's; and that alert ends with the last of its parts.  Tracks of such an
 alert have a position where the two bearings give one.
 
-If the two turn out to be two targets, the part's own alert opens.
+A target that was seen too shortly to tell waits for WAIT_S, if another camera has an alert that it may be part of.  If
+the two turn out to be two targets, the part's own alert opens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from pipeline.alerting.triangulation import Place
 from pipeline.ids import derived_ulid
 from pipeline.types import EscalationReason, Event, EventKind, FrameRef, Position, Severity, Track, TrackState
 
+WAIT_S = 0.5  # before an alert opens that may be part of another camera's
 CHECK_S = 1.0  # how often it is checked that two tracks still agree
 
 
@@ -35,7 +37,8 @@ class _Part:
         severity: at present.
         ulids: of its tracks that are not lost; it is kept for as long as there are any.
         is_active: its camera's alert has not ended.
-        checked_s: when the tracks were compared last, monotonic.
+        checked_s: when the tracks were compared last, monotonic; from its opening on.
+        held: its events, while it is not known whether it is part of another alert.
     """
 
     own: str
@@ -47,6 +50,7 @@ class _Part:
     checked_s: float
     ulids: set[str] = field(default_factory=set)
     is_active: bool = True
+    held: list[Event] | None = None
 
 
 class PairedAlerts:
@@ -76,7 +80,7 @@ class PairedAlerts:
             return list(tracks), list(events)
         self._sightings.places = self.places
         self._sightings.add(ref, tracks, rad_per_px)
-        changed = [*self._changed(ref, tracks, events), *self._parted(ref)]
+        changed = [*self._changed(ref, tracks, events, WAIT_S), *self._parted(ref)]
         positions = {track.ulid: self._position(track) for track in tracks}
         placed = {track.ulid: replace(track, position=positions[track.ulid]) for track in tracks}
         told = [
@@ -87,7 +91,7 @@ class PairedAlerts:
 
     def close(self, ref: FrameRef, tracks: Sequence[Track], events: Sequence[Event]) -> list[Event]:
         """Return the events of the end of a camera's session."""
-        changed = self._changed(ref, tracks, events)
+        changed = self._changed(ref, tracks, events, wait_s=0.0)
         self._sightings.close(ref.camera)
         return changed
 
@@ -97,11 +101,13 @@ class PairedAlerts:
             part.alert for part in self._parts.values() if part.alert != part.own and part.ref.camera == camera
         )
 
-    def _changed(self, ref: FrameRef, tracks: Sequence[Track], events: Sequence[Event]) -> list[Event]:
+    def _changed(self, ref: FrameRef, tracks: Sequence[Track], events: Sequence[Event], wait_s: float) -> list[Event]:
         self._follow(ref, tracks)
+        events = [*self._released(ref, wait_s), *events]
         for event in events:
-            if event.kind is EventKind.ALERT_OPENED and event.alert is not None and event.track is not None:
-                self._open(ref, event, event.alert, event.track)
+            is_opened = event.kind is EventKind.ALERT_OPENED and event.alert not in self._parts
+            if is_opened and event.alert is not None and event.track is not None:
+                self._open(ref, event, event.alert, event.track, wait_s)
         changed = [told for event in events if (told := self._told(event)) is not None]
         active = {part.alert for part in self._parts.values() if part.is_active}
         active |= {part.alert for part in self._parts.values() if part.ulids}
@@ -117,27 +123,51 @@ class PairedAlerts:
                 part.track = max(own, key=lambda track: track.last_seen.seq, default=part.track)
                 part.ulids -= {track.ulid for track in own if track.state is TrackState.LOST}
 
-    def _open(self, ref: FrameRef, event: Event, own: str, track: Track) -> None:
-        alert = self._match(ref.camera, track.ulid) or own
-        checked_s = ref.received_mono_ns / 1e9
-        self._parts[own] = _Part(own, alert, event, ref, track, event.severity, checked_s, {track.ulid})
+    def _open(self, ref: FrameRef, event: Event, own: str, track: Track, wait_s: float) -> None:
+        alert, may_tell = self._match(ref.camera, track.ulid)
+        part = _Part(own, alert or own, event, ref, track, event.severity, ref.received_mono_ns / 1e9, {track.ulid})
+        part.held = [] if alert is None and may_tell and wait_s else None
+        self._parts[own] = part
 
-    def _match(self, camera: str, ulid: str) -> str | None:
-        """Return the alert of the only target of other cameras that a track agrees with, if it is the only one."""
+    def _released(self, ref: FrameRef, wait_s: float) -> list[Event]:
+        """Return the events that need not wait any longer, as of this frame."""
+        events: list[Event] = []
+        for part in self._parts.values():
+            if part.held is None or part.ref.camera != ref.camera:
+                continue
+            alert, may_tell = self._match(ref.camera, part.track.ulid)
+            waited_s = ref.received_mono_ns / 1e9 - part.checked_s
+            if alert is None and may_tell and waited_s < wait_s:
+                continue
+            part.alert = alert or part.own
+            events += [_as_of(event, ref, part.track) for event in part.held]
+            part.held = None
+        return events
+
+    def _match(self, camera: str, ulid: str) -> tuple[str | None, bool]:
+        """Return the alert of the only target of other cameras that a track agrees with, if it is the only one.
+
+        The second value says whether more bearings may tell.
+        """
         found: set[str] = set()
+        may_tell = False
         for other in sorted(self.places.keys() - {camera}):
-            agreeing = {
-                self._target(each): each
+            agreements = [
+                (self._target(each), each, self._sightings.agreement(camera, ulid, other, each))
                 for each in self._sightings.of(other)
-                if self._sightings.agreement(camera, ulid, other, each) is Agreement.ONE
-            }
+            ]
+            agreeing = {target: each for target, each, agreement in agreements if agreement is Agreement.ONE}
+            may_tell |= any(self._is_told(target) for target, _, agreement in agreements if agreement is Agreement.OPEN)
             if len(agreeing) > 1:
-                return None
+                return None, False
             for target, each in agreeing.items():
-                if target in self._parts and self._is_alone(camera, ulid, other, each):
+                if self._is_told(target) and self._is_alone(camera, ulid, other, each):
                     found.add(self._parts[target].alert)
         free = {alert for alert in found if not self._has_part(alert, camera)}
-        return free.pop() if len(found) == len(free) == 1 else None
+        return (free.pop() if len(found) == len(free) == 1 else None), may_tell
+
+    def _is_told(self, target: str) -> bool:
+        return target in self._parts and self._parts[target].held is None
 
     def _is_alone(self, camera: str, ulid: str, other: str, other_ulid: str) -> bool:
         """Return whether no further track of this camera agrees with the other camera's."""
@@ -162,6 +192,9 @@ class PairedAlerts:
         part = self._parts.get(event.alert or "")
         if part is None:
             return event
+        if part.held is not None:
+            part.held.append(event)
+            return None
         if event.track is not None and event.track.state is not TrackState.LOST:
             part.ulids.add(event.track.ulid)
         if not event.is_alert:
@@ -222,14 +255,11 @@ class PairedAlerts:
                 continue
             part.checked_s = now_s
             others = [each for each in self._of(part.alert) if each.is_active and each is not part]
-            if any(self._agreement(part, each) is Agreement.TWO for each in others):
+            compared = ((ref.camera, part.track.ulid, each.ref.camera, each.track.ulid) for each in others)
+            if any(self._sightings.agreement(*tracks) is Agreement.TWO for tracks in compared):
                 part.alert = part.own
                 events.append(self._opened(part))
         return events
-
-    def _agreement(self, part: _Part, other: _Part) -> Agreement:
-        places = part.ref.camera, part.track.ulid, other.ref.camera, other.track.ulid
-        return self._sightings.agreement(*places)
 
     def _opened(self, part: _Part) -> Event:
         ref = part.ref
@@ -256,3 +286,15 @@ class PairedAlerts:
             and (position := self._sightings.position(track.camera, track.ulid, other.ref.camera, other.track.ulid))
         ]
         return min(found, key=lambda position: position.horizontal_sigma_m, default=None)
+
+
+def _as_of(event: Event, ref: FrameRef, track: Track) -> Event:
+    """Return an event that waited, as of a later frame of its camera."""
+    is_of_track = event.track is not None and event.track.ulid == track.ulid
+    return replace(
+        event,
+        time_utc_ns=ref.received_utc_ns,
+        pts_s=ref.pts_s,
+        frame=ref.seq,
+        track=track if is_of_track and track.state is not TrackState.LOST else event.track,
+    )

@@ -25,7 +25,7 @@ MAX_TRACKS = 64  # of a camera
 MAX_PAIRS = 16  # that are compared
 MAX_GAP_S = 0.5  # between two detections that a bearing is interpolated between
 TIME_SIGMA_S = 0.1  # of the delay between two cameras
-MIN_PAIRS, MIN_S = 3, 0.3  # simultaneous bearings that may agree, and the time that they span
+MIN_PAIRS, MIN_S = 3, 0.09  # simultaneous bearings that may agree, and the time that they span
 PART_PAIRS, PART_S = 5, 1.0  # likewise, to say of two that agreed that they do not
 MAX_RANGE_M = 5000.0
 MAX_MISS_SIGMAS = 3.0  # root mean square: errors of poses do not average out
@@ -46,7 +46,8 @@ class Agreement(Enum):
     """What the bearings of two tracks say."""
 
     ONE = "they may be one target"
-    TWO = "they are two targets"
+    APART = "they do not seem to be one"
+    TWO = "they are two targets: they have not seemed to be one for a while"
     OPEN = "too few were seen at the same time"
 
 
@@ -93,7 +94,7 @@ class Sightings:
         rates = _rate(first), _rate(second)
         if _fits(pairs, [self._crossing(camera, other, pair, rates) for pair in pairs]):
             return Agreement.ONE
-        return Agreement.TWO if len(pairs) >= PART_PAIRS and span_s >= PART_S else Agreement.OPEN
+        return Agreement.TWO if len(pairs) >= PART_PAIRS and span_s >= PART_S else Agreement.APART
 
     def position(self, camera: str, ulid: str, other: str, other_ulid: str) -> Position | None:
         """Return where the target of two tracks that agree was when both cameras saw it last, if that is certain."""

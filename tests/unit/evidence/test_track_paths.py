@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import msgspec
-from support.events import ENDED, ESCALATED, LOWERED, event, raised, ref, track
+from support.events import CONFIRMED, ENDED, ESCALATED, LOWERED, event, raised, ref, track
 
 from pipeline.evidence.track_paths import MAX_BOXES, MAX_TRACKS, TrackPaths
-from pipeline.types import Bearing, FrameRef, Severity, TrackState
+from pipeline.types import Bearing, FrameRef, Severity, Track, TrackState
 
 
 def at(seq: int, session: str = "s1") -> FrameRef:
@@ -43,6 +43,28 @@ def test_a_long_track_is_thinned_evenly() -> None:
     assert frames[0] == 0 and frames[-1] > 0.99 * count
     steps = {later - earlier for earlier, later in pairwise(frames)}
     assert max(steps) <= 2 * min(steps)
+
+
+def test_a_second_camera_s_tracks_are_told_apart_and_end_with_the_alert() -> None:
+    """Whichever camera's frame ends it."""
+
+    def west(seq: int) -> Track:
+        return msgspec.structs.replace(track(1, seq, ulid="west"), camera="west", last_seen=ref(seq, "west"))
+
+    for last in ("north", "west"):
+        paths, opened = TrackPaths(), raised(track(1))
+        alert = opened[0].id
+        paths.update(at(0), [track(1)], opened)
+        joined = event(ESCALATED, track(1), alert=alert)  # as of the camera with the higher label
+        paths.update(ref(1, "west"), [west(1)], [event(CONFIRMED, west(1), alert=alert), joined])
+        gone = event(ENDED, track(1, 2, state=TrackState.LOST), alert=alert)
+        frame, tracks = (at(2), [track(1, 2, state=TrackState.LOST)]) if last == "north" else (ref(2, "west"), [])
+        ((own, other),) = paths.update(frame, tracks, [gone]).values()
+        assert (own.ulid, own.camera) == (track(1).ulid, None) and (other.ulid, other.camera) == ("west", "west")
+        assert [len(each.boxes) for each in (own, other)] == [1, 1]
+        for camera in ("north", "west"):
+            paths.update(ref(3, camera), [], [])
+        assert not any(session.tracks for session in paths._sessions.values())
 
 
 def test_an_alert_that_goes_on_after_its_end_has_its_whole_track_again() -> None:

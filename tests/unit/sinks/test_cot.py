@@ -24,13 +24,13 @@ from pipeline.config.models import Config
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.store import Store, StoreReader
-from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Severity, Track, TrackState
+from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Position, Severity, Track, TrackState
 
 pytestmark = needs_taky
 
 FAST_S = (0.01, 0.05)
 soon = partial(until, timeout_s=30.0)
-CAMERA, LINE = "b-m-p-s-p-loc", "u-d-f"
+CAMERA, LINE, TARGET = "b-m-p-s-p-loc", "u-d-f", "a-u-A"
 POSE = {"lat": 48.1234567, "lon": 11.7654321, "azimuth_deg": 90, "elevation_deg": 10, "hfov_deg": 40}
 EAST = Bearing(90.0, 12.0, 1.5, 1.2)
 
@@ -152,6 +152,32 @@ def test_a_line_follows_its_target_and_goes_even_if_the_filter_withholds_the_end
         heard = len(client.heard(LINE))
         outbox.stop()
     assert len(lines(client.heard(LINE), first)) == heard
+
+
+def test_a_target_that_two_cameras_see_has_a_position_with_its_errors_until_it_is_gone(
+    tmp_path: Path, store: Store, taky: Taky
+) -> None:
+    position = Position(48.1300001, 11.7700001, 612.5, 14.2, 6.1)
+    first = opened(1)
+    with TakClient(taky) as client:
+        outbox = outbox_of(site(tmp_path, tcp(taky)))
+        store.append([first])
+        outbox.wake()
+        soon(lambda: len(client.heard(LINE)) >= 1)
+        assert not client.heard(TARGET), "one bearing is no position"
+        store.update_tracks([seen(1, 50, position=position)])
+        soon(lambda: bool(client.heard(TARGET)))
+        shown = client.heard(TARGET)[0]
+        store.append([after(first, ENDED, seen(1, 60, state=TrackState.LOST))])
+        outbox.wake()
+        soon(lambda: client.heard(TARGET)[-1].get("stale") == client.heard(TARGET)[-1].get("time"))
+        outbox.stop()
+    point = shown.find("point")
+    assert point is not None and shown.get("uid") == f"{uid(first)}.position"
+    assert {name: float(value) for name, value in point.attrib.items()} == {
+        "lat": 48.13, "lon": 11.77, "hae": 612.5, "ce": 14.2, "le": 6.1,
+    }  # fmt: skip
+    assert "from two cameras, ± 14 m, height ± 6 m" in (shown.findtext("detail/remarks") or "")
 
 
 def test_severity_is_the_colour_a_birds_label_removes_and_a_review_is_not_told(

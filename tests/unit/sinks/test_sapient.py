@@ -21,7 +21,7 @@ from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.store import Store, StoreReader
 from pipeline.telemetry.sinks import SinkMetrics
-from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Severity, Track, TrackState, Verdict
+from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Position, Severity, Track, TrackState, Verdict
 
 pytestmark = needs_sapient
 
@@ -133,6 +133,27 @@ def test_detections_are_live_share_the_time_of_their_frame_and_have_no_range(
     assert not where.HasField("range") and not report.HasField("location")
     assert report.classification[0].type == "Air Vehicle"
     assert [each.type for each in report.classification[0].sub_class] == ["UAV Rotary Wing", "UAV Fixed Wing"]
+
+
+def test_a_target_that_two_cameras_see_has_a_range(tmp_path: Path, store: Store, middleware: Middleware) -> None:
+    outbox = outbox_of(site(tmp_path, middleware))
+    place = Position(48.1234567, 11.7654321 + 0.0134, 100.0, 14.2, 6.1)  # a kilometre to the east
+    last = frame()
+    (opened,) = alert_of(seen(1, last, position=place))
+    confirmed = msgspec.structs.replace(
+        event(EventKind.TRACK_CONFIRMED, seen(1, last)), id=opened.alert, alert=opened.alert
+    )
+    store.append([confirmed, opened])
+    outbox.wake()
+    soon(lambda: bool(middleware.of("alert") and middleware.of("detection_report")))
+    outbox.stop()
+    ranges = [
+        middleware.of("alert")[0].alert.range_bearing,
+        middleware.of("detection_report")[0].detection_report.range_bearing,
+    ]
+    for where in ranges:
+        assert where.range == pytest.approx(1000, abs=10) and where.range_error == pytest.approx(14.2)
+    assert not middleware.faults
 
 
 def test_alerts_follow_their_life(tmp_path: Path, store: Store, middleware: Middleware) -> None:

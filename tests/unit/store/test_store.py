@@ -26,7 +26,7 @@ from pipeline.errors import StoreError
 from pipeline.store.reviews import acknowledge
 from pipeline.store.store import Store, StoreReader
 from pipeline.store.tables import VERSION
-from pipeline.types import EventKind, Severity, TrackState
+from pipeline.types import EventKind, Severity, Track, TrackState
 
 ROOT = Path(__file__).parents[3]
 
@@ -101,6 +101,33 @@ def test_an_alert_follows_its_tracks_rises_falls_and_ends(path: Path) -> None:
         assert reader.alerts(10, "active") == [] and reader.alerts(10, "ended") == reader.alerts(10)
         (alert,) = reader.alerts(10)
         assert (alert.state, alert.ended_utc_ns, alert.snapshot) == ("ended", START_NS + 10**10, "b.jpg")
+
+
+def test_an_alert_follows_a_second_camera_only_while_its_own_sees_nothing(path: Path) -> None:
+    opened = raised(track(1))
+    own = {"alert": opened[0].id}
+
+    def west(seq: int) -> Track:
+        seen = ref(seq, "west")
+        return track(9, seq, camera="west", last_seen=seen, first_seen=seen)
+
+    with Store(path) as store, StoreReader(path) as reader:
+        store.append([*opened, event(CONFIRMED, west(1), **own)])
+        followed = []
+        for tracks in ([track(1, 10), west(11)], [west(20)], [west(50)], [west(51)], [track(1, 52)], [west(53)]):
+            store.update_tracks(tracks)
+            (alert,) = reader.alerts(10)
+            followed.append((alert.track, alert.last_seen_utc_ns))
+        own_track, other = track(1).ulid, west(1).ulid
+        assert followed == [
+            (own_track, ref(10).received_utc_ns),
+            (own_track, ref(10).received_utc_ns),
+            (other, ref(50).received_utc_ns),
+            (other, ref(51).received_utc_ns),
+            (own_track, ref(52).received_utc_ns),
+            (own_track, ref(52).received_utc_ns),
+        ]
+        assert [(each.camera, each.id) for each in alert.tracks] == [("north", 1), ("west", 9)]
 
 
 def test_a_distractor_s_label_ends_an_alert_and_a_higher_one_makes_it_active_again(path: Path) -> None:

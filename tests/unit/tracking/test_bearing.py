@@ -12,9 +12,9 @@ from model.metadata import Thresholds
 from pipeline.config.file import load
 from pipeline.errors import ConfigError
 from pipeline.tracking.bearing import Orientation
-from pipeline.tracking.camera_settings import orientations_of
+from pipeline.tracking.camera_settings import orientations_of, places_of
 from pipeline.tracking.stage import TrackStage
-from pipeline.types import Band, Bearing
+from pipeline.types import Band, Bearing, EscalationReason, EventKind
 
 SIZE = 640, 512
 LEVEL = Orientation(azimuth_deg=30, elevation_deg=0, roll_deg=0, hfov_deg=40, sigma_deg=0.5)
@@ -84,6 +84,41 @@ def test_tracks_of_a_posed_camera_have_bearings(tmp_path: Path) -> None:
         (track,) = stage.update(frame(0, [(320, 256, 10, SURE_UAV)], camera=camera)).tracks
         bearing = track.bearing and direction(track.bearing)
         assert bearing == (pytest.approx((30, 0), abs=0.3) if camera == "north" else None)
+
+
+def test_cameras_with_complete_poses_share_an_alert(tmp_path: Path) -> None:
+    """Two cameras 200 m apart look at one point, 500 m away; a third one has no height, and is none of them."""
+    site = tmp_path / "site.yaml"
+    look = "azimuth_deg: {}, hfov_deg: 40, sigma_deg: 0.5"
+    poses = [
+        f"{{lat: 52.1, lon: 11.6, height_m: 50, {look.format(0)}}}",
+        f"{{lat: 52.1, lon: 11.60293, height_m: 50, {look.format(338.2)}}}",
+        f"{{lat: 52.1, lon: 11.60293, {look.format(338.2)}}}",
+    ]
+    names = ("left", "right", "other")
+    cameras = ", ".join(f"{{id: {name}, uri: 'demo:a', pose: {pose}}}" for name, pose in zip(names, poses, strict=True))
+    site.write_text(f"cameras: [{cameras}]\n")
+    config = load(site)
+    assert list(places_of(config)) == ["left", "right"]
+    stage = TrackStage(
+        {band: Thresholds() for band in Band}, orientations=orientations_of(config), places=places_of(config)
+    )
+    alerts = {}
+    for number in range(30):
+        for name in names:
+            outcome = stage.update(frame(number, [(320, 256 - number, 10, SURE_UAV)], camera=name))
+            for event in outcome.events:
+                alerts |= {name: event} if event.is_alert else {}
+            if name == "right" and number == 29:
+                assert outcome.joined == {alerts["left"].alert} and outcome.tracks[0].position is not None
+    kinds = {name: (event.kind, event.reason) for name, event in alerts.items()}
+    assert kinds == {
+        "left": (EventKind.ALERT_OPENED, None),
+        "right": (EventKind.ALERT_ESCALATED, EscalationReason.SECOND_CAMERA),
+        "other": (EventKind.ALERT_OPENED, None),
+    }
+    assert alerts["left"].alert == alerts["right"].alert != alerts["other"].alert
+    assert not stage.close("left").events[-1].is_alert and stage.close("right").events[-1].ends_alert
 
 
 @pytest.mark.parametrize(
