@@ -24,7 +24,8 @@ class Pose(Section):
     lon: Annotated[float, Field(ge=-180, le=180)]
     """Longitude, degrees (WGS 84)."""
     height_m: Annotated[float, Field(ge=-500, le=9000)] = 0.0
-    """Height above the ellipsoid (WGS 84)."""
+    """Height above the ellipsoid (WGS 84). Cameras that have it share the alert of a target that they both see: see
+    [Alerts](alerts.md#one-target-two-cameras)."""
     azimuth_deg: Annotated[float, Field(ge=0, le=360)]
     """Direction of the optical axis, clockwise from true north."""
     elevation_deg: Annotated[float, Field(ge=-90, le=90)] = 0.0

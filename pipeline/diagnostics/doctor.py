@@ -13,6 +13,7 @@ from pipeline.console import certificate
 from pipeline.diagnostics.sink_check import describe_sink
 from pipeline.diagnostics.system import describe_machine
 from pipeline.store.daily_cost import describe_cost, describe_recording, describe_retention
+from pipeline.tracking.camera_settings import places_of
 
 DECODERS = ("h264", "hevc", "mjpeg", "ffv1", "tiff")
 FORMATS = ("rtsp", "video4linux2,v4l2", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")  # FFmpeg's names
@@ -48,6 +49,8 @@ def describe(path: Path, config: Config) -> str:
         how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
         place = f"{config.link.host}:{config.link.port} to {config.link.clips_port}"
         lines.append(f"  edge hosts connect to {place}, {config.link.pixels} frames, {how}")
+    if len(paired := places_of(config)) > 1:
+        lines.append(f"  cameras that share the alert of a target that they both see: {', '.join(paired)}")
     if config.rules:
         named = (f"{rule.name} (record)" if rule.action == "record" else rule.name for rule in config.rules)
         lines.append(f"  rules, in order: {', '.join(named)}; all else: alert")

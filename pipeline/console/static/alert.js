@@ -27,9 +27,10 @@ export const isOpen = (alert) => isWaiting(alert) || (alert.state === "active" &
 export const byUrgency = (a, b) => isWaiting(b) - isWaiting(a) || rank(a) - rank(b);
 const rank = (alert) => Object.keys(SEVERITIES).indexOf(alert.highest_severity);
 
+// A second camera's tracks have its name.
 export function numbers(alert, most = SHOWN) {
   const hidden = alert.tracks.length - most;
-  const shown = alert.tracks.slice(-most).map((track) => `#${track.id}`);
+  const shown = alert.tracks.slice(-most).map(({camera, id}) => `${camera === alert.camera ? "" : `${camera} `}#${id}`);
   return `${shown.join(" ")}${hidden > 0 ? ` +${hidden}` : ""}`;
 }
 
