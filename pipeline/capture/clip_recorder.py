@@ -67,7 +67,9 @@ def recorded(
     rejects = RejectLog("clips", metrics.refused)
     recorder = ClipRecorder(camera.id, session, settings, config.clips_path, ring, metrics.clips, rejects)
     sends = (
-        ClipUplink(camera.id, session, link, config.clips_path, metrics.clips, rejects) if link.remote else nullcontext()
+        ClipUplink(camera.id, session, link, config.clips_path, metrics.clips, rejects)
+        if link.remote
+        else nullcontext()
     )
     with recorder, sends:
         yield ring
