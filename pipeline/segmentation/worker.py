@@ -27,6 +27,7 @@ from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
 from pipeline.runtime.heartbeat import HeartbeatSender
 from pipeline.runtime.process import finish_startup
+from pipeline.segmentation.batch import Batch
 from pipeline.segmentation.batching import BatchingPolicy
 from pipeline.segmentation.in_flight import BatchesInFlight
 from pipeline.segmentation.network_share import NetworkShare
@@ -154,13 +155,14 @@ class SegmentationWorker:
             for router in self._routers:
                 while router in ready and router.poll(0):
                     self._receive(router, router.recv_multipart(copy=False))
-            self._finish()
+            done = list(self._in_flight.finished())
             self._expire()
             for config in self._changes():
                 self._watch(config)
             for camera in self._scheduler.grants(time.monotonic()):
                 self._send_credit(camera)
-            wait_s = self._submit()
+            wait_s = self._submit()  # first, so that the device computes while what it has done is judged
+            self._finish(done)
         for router in self._routers:
             router.close()
         self._results.close()
@@ -251,9 +253,9 @@ class SegmentationWorker:
     def _wake(self, _: "Future[Any]") -> None:
         os.eventfd_write(self._inferred, 1)
 
-    def _finish(self) -> None:
+    def _finish(self, done: list[tuple[Batch, list[Stamps]]]) -> None:
         """Send on what the device has done: results to the track worker, credit to the cameras."""
-        for batch, stamps in self._in_flight.finished():
+        for batch, stamps in done:
             self._batching.executed((batch.inferred_ns - batch.started_ns) / 1e9)
             try:
                 results = self._segmenter.finish(batch)

@@ -62,10 +62,11 @@ def _of_definitions(message: Any, path: str) -> Iterator[str]:
         options = group.GetOptions().Extensions[proto_options_pb2.oneof_options]
         if options.is_mandatory and message.WhichOneof(group.name) is None:
             yield f"{path}: none of {group.name}"
-    present = dict(message.ListFields())
+    present: dict[Any, Any] = dict(message.ListFields())
     for field in message.DESCRIPTOR.fields:
         options = field.GetOptions().Extensions[proto_options_pb2.field_options]
-        value, place = present.get(field), f"{path}.{field.name}"
+        value: Any = present.get(field)
+        place = f"{path}.{field.name}"
         if value is None:
             if options.is_mandatory:
                 yield f"{place}: missing"
