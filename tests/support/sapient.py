@@ -104,7 +104,7 @@ class Middleware:
         from sapient_msg.bsi_flex_335_v2_0.registration_ack_pb2 import RegistrationAck
         from sapient_msg.bsi_flex_335_v2_0.sapient_message_pb2 import SapientMessage
 
-        own = {"node_id": "6a24a9c1-8214-415a-8927-50099e086ad4"}
+        own: dict[str, Any] = {"node_id": "6a24a9c1-8214-415a-8927-50099e086ad4"}
         if message.WhichOneof("content") == "registration":
             if self.acceptance is not None:
                 reason = [] if self.acceptance else ["no nodes of this kind"]

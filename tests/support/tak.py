@@ -10,7 +10,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from xml.etree import ElementTree
 
 import pytest
@@ -41,7 +41,7 @@ _SELF = """<event version="2.0" type="a-f-G-U-C" uid="{name}" how="h-e" time="{n
 
 def parsed(xml: bytes) -> list[ElementTree.Element]:
     """The whole events of a stream that may end amid one, or that began anew."""
-    parser = ElementTree.XMLPullParser(["end"])
+    parser: Any = ElementTree.XMLPullParser(["end"])
     parser.feed(b"<root>")
     for part in xml.split(b"<?xml"):
         declaration, end, rest = part.partition(b"?>")
