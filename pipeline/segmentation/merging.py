@@ -16,7 +16,7 @@ from pipeline.types import Detections, Mask
 
 REDUCTION = 3
 REDUCED_INTERVAL_S = 0.1  # near targets do not appear within it
-REDUCED_LONGEST_S = 1.0  # likewise, where the network looks at a share of each frame only
+REDUCED_LONGEST_S = 0.25  # likewise, where the network looks at a share of each frame only
 LEAST_LENGTH_PX = 5.0  # of a component in the reduced map: what is smaller is seen better in the frame itself
 NEAR_LENGTH_PX = 8.0  # likewise, of one that is a near target, of which the frame itself may show fragments ...
 FRAGMENT = 0.25  # ... of at most this share of its area each; blurred by reduction, a small target looks large too

@@ -41,6 +41,27 @@ class _Expected:
     looked_s: float = -math.inf
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Where the network looked in a frame.
+
+    Attributes:
+        parts: x0, y0, x1, y1, frame pixels.
+        near_px: length from which on a target is near: only the reduced frame shows it.
+        reduced: whether that was looked at.
+    """
+
+    parts: Sequence[Region]
+    near_px: float = math.inf
+    reduced: bool = False
+
+    def includes(self, xy: NDArray[np.float64], length_px: float) -> bool:
+        """Return whether a target of this length would have been seen there."""
+        if length_px >= self.near_px:
+            return self.reduced
+        return any(x0 <= xy[0] <= x1 and y0 <= xy[1] <= y1 for x0, y0, x1, y1 in self.parts)
+
+
 class ExpectedTargets:
     """Where one camera's recent targets are expected in the next frame."""
 
@@ -65,22 +86,23 @@ class ExpectedTargets:
         """Return where they were last expected (N, 2), frame pixels."""
         return np.array([target.xy for target in self._targets], np.float32).reshape(-1, 2)
 
-    def with_remembered_masks(self, proposals: Detections, looked_at: Sequence[Region]) -> Detections:
+    def with_remembered_masks(self, proposals: Detections, looks: Looks) -> Detections:
         """Return the proposals with what the network last said of an expected target, where it did not look now.
 
         Args:
             proposals: of the frame for which `predict` was called.
-            looked_at: x0, y0, x1, y1 of the parts at which the network looked, frame pixels.
+            looks: where the network looked in it.
         """
         mask_score, class_scores = proposals.mask_score.copy(), proposals.class_scores.copy()
         centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
         for target in self._targets:
             rows = np.flatnonzero(np.abs(centres - target.xy).max(axis=1) <= NEAR * target.length_px)
-            if any(x0 <= target.xy[0] <= x1 and y0 <= target.xy[1] <= y1 for x0, y0, x1, y1 in looked_at):
-                best = max(rows, key=lambda row: float(proposals.mask_score[row]), default=None)
-                target.mask_score = 0.0 if best is None else float(proposals.mask_score[best])
-                target.class_scores = None if best is None else proposals.class_scores[best]
+            best = max(rows, key=lambda row: float(proposals.mask_score[row]), default=None)
+            if best is not None and proposals.mask_score[best] > 0:
+                target.mask_score, target.class_scores = float(proposals.mask_score[best]), proposals.class_scores[best]
                 target.looked_s = proposals.ref.pts_s
+            elif looks.includes(target.xy, target.length_px):
+                target.mask_score = 0.0
             elif target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
                 mask_score[rows], class_scores[rows] = target.mask_score, target.class_scores
         return replace(proposals, mask_score=mask_score, class_scores=class_scores)

@@ -24,6 +24,7 @@ from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
 from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged
 from pipeline.segmentation.merging import (
+    NEAR_LENGTH_PX,
     REDUCED_INTERVAL_S,
     REDUCED_LONGEST_S,
     REDUCTION,
@@ -32,7 +33,7 @@ from pipeline.segmentation.merging import (
 )
 from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
-from pipeline.segmentation.proposals import ExpectedTargets, outlined, with_motion
+from pipeline.segmentation.proposals import ExpectedTargets, Looks, outlined, with_motion
 from pipeline.types import Detections, Frame
 
 MAX_CANDIDATES = 16  # of motion in a frame
@@ -203,7 +204,7 @@ class Segmenter:
         A camera's frames must be finished in their order.
         """
         each = zip(batch.frames, batch.watched, self.detect(batch), batch.looks, strict=True)
-        return [self.judge(frame, watched, masks, _parts(looks)) for frame, watched, masks, looks in each]
+        return [self.judge(frame, watched, masks, _seen(watched, looks)) for frame, watched, masks, looks in each]
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's mask components with the network's own class scores.
@@ -231,9 +232,7 @@ class Segmenter:
                 masks = with_reduced(masks, found(look.maps.result()[look.row], look.view))
         return masks
 
-    def judge(
-        self, frame: Frame, watched: MapView, masks: Detections, looked_at: Sequence[Region | None] = (None,)
-    ) -> Detections:
+    def judge(self, frame: Frame, watched: MapView, masks: Detections, looks: Looks | None = None) -> Detections:
         """Return the frame's detections: its masks and what moves, judged over the last half second.
 
         A checkpoint without a judge has the masks alone.
@@ -242,7 +241,7 @@ class Segmenter:
             frame: the next of its camera.
             watched: which part of it is watched.
             masks: mask components of the frame.
-            looked_at: the parts in which they were sought, frame pixels; None: all of it.
+            looks: where they were sought; None: everywhere.
         """
         judge, config = self.engine.judge, self.engine.metadata.judge
         if judge is None or config is None:
@@ -252,8 +251,7 @@ class Segmenter:
         expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
         state.moving = state.candidates.update(state.history)
         proposals = with_motion(masks, state.moving, expected, watched)
-        parts = [part or (0, 0, *frame.size_px) for part in looked_at]
-        proposals = state.expected.with_remembered_masks(proposals, parts)
+        proposals = state.expected.with_remembered_masks(proposals, looks or Looks([(0, 0, *frame.size_px)]))
         include_motion = not 0 <= newest.pts_s - state.motion_judged_s < MOTION_INTERVAL_S
         if include_motion:
             state.motion_judged_s = newest.pts_s
@@ -276,9 +274,11 @@ class Segmenter:
         return self._states[key]
 
 
-def _parts(looks: Sequence[Look]) -> list[Region | None]:
-    """Return the parts of a frame that were looked at unreduced."""
-    return [look.view.core or look.view.region for look in looks if not look.is_reduced]
+def _seen(watched: MapView, looks: Sequence[Look]) -> Looks:
+    """Return where targets of which size would have been seen."""
+    parts = [look.view.core or look.view.region for look in looks if not look.is_reduced]
+    near_px = NEAR_LENGTH_PX * REDUCTION * watched.scale[0]
+    return Looks([part for part in parts if part], near_px, any(look.is_reduced for look in looks))
 
 
 def _scaled(size_px: tuple[int, int], factor: float) -> tuple[int, int]:
