@@ -23,8 +23,8 @@ from unittest.mock import patch
 import av
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.cli import main
 from pipeline import redaction
+from pipeline.cli import main
 from pipeline.runtime.parent import PR_SET_PDEATHSIG
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,9 +53,7 @@ def in_process(
         _written_to(2, "stderr") as err,
         patch.object(sys, "argv", [entry.__module__, *map(str, arguments)]),
         patch.dict(os.environ),
-        patch.multiple(
-            redaction, _known=set(redaction._known), _redactor=redaction._redactor
-        ),  # its secrets end with it
+        patch.multiple(redaction, _known=set(redaction._known), _redactor=redaction._redactor),
     ):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
