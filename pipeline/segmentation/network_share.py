@@ -9,7 +9,8 @@ from pipeline.config.models import Config
 from pipeline.segmentation.segmenter import Segmenter
 from pipeline.segmentation.share import ShareControl
 from pipeline.telemetry.metrics import SegmentationMetrics
-from pipeline.types import FrameRef
+from pipeline.transport.wire import Stamps
+from pipeline.types import Frame
 
 REPORT_INTERVAL_S = 1.0
 
@@ -36,16 +37,20 @@ class NetworkShare:
         """Set the cameras from now on.  Frames of recordings wait, however old: they lower nothing."""
         self._live = frozenset(camera.id for camera in config.cameras if camera.is_live)
 
-    def started(self, refs: Iterable[FrameRef]) -> None:
+    def idled(self, seconds: float) -> None:
+        """Take note of time in which neither the device nor the worker had anything to do."""
+        self._control.idle(seconds)
+
+    def started(self, frames: Iterable[tuple[Frame, Stamps]]) -> None:
         """Take note of the frames that are started now, and set the share for them."""
-        now_ns = time.monotonic_ns()
-        received_ns = [ref.received_mono_ns for ref in refs if ref.camera in self._live]
-        if received_ns:
-            before = self._control.share
-            share = self._control.update((now_ns - min(received_ns)) / 1e9, now_ns / 1e9)
-            self._segmenter.share = share
-            if (share < 1) != (before < 1):
-                self._log.warning("network share changed", whole_frames=share >= 1, share=round(share, 3))
+        now_ns, before = time.monotonic_ns(), self._control.share
+        for frame, stamps in frames:
+            if frame.ref.camera in self._live:
+                age_s = (now_ns - frame.ref.received_mono_ns) / 1e9
+                self._segmenter.share = self._control.update(stamps.replaced, age_s, now_ns / 1e9)
+        share = self._control.share
+        if (share < 1) != (before < 1):
+            self._log.warning("network share changed", whole_frames=share >= 1, share=round(share, 3))
         if now_ns - self._reported_ns > REPORT_INTERVAL_S * 1e9:
             self._reported_ns = now_ns
-            self._metrics.looked(self._control.share, {name: self._segmenter.revisit_s(name) for name in self._live})
+            self._metrics.looked(share, {name: self._segmenter.revisit_s(name) for name in self._live})

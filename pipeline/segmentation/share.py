@@ -1,17 +1,23 @@
 """How much of each frame the network looks at, so that no frame is dropped.  Pure; the caller hands in the time.
 
-Frames that the worker cannot keep up with grow old in their queues.  While they do, the share of pixels is lowered at
-once by as much as the age demands; while none does, it is raised in small steps until it is 1, whole frames.  So the
-scan of the view becomes slower before any frame is lost, and what is followed is looked at first (`attention`).
+Frames that the worker cannot keep up with grow old in their queues, and are then replaced by newer ones.  When that
+happens the share of pixels is lowered by as much as was lost; it is raised in steps while the worker has time left, so
+that it settles where no frame is lost.  So the scan of the view becomes slower before any frame is lost for long, and
+what is followed is looked at first (`attention`).
 """
+
+import math
 
 from pipeline.config.models import MIN_SHARE
 
-STEP_S = 0.25  # between two changes: what the last one does must show first
-HIGH_AGE = 0.25  # of the latency objective: frames that are older when they are started show overload
-LOW_AGE = 0.12  # likewise, while there is room
+STEP_S = 0.5  # between two changes: what the last one does must show first
+HIGH_AGE = 0.3  # of the latency objective: frames that are older when they are started will soon be replaced
 LEAST_CUT, MOST_CUT = 0.85, 0.5  # of the share in one step
-RAISE = 1.05
+FREE_BUSY = 0.8  # a worker that is busy for less of the time has time left ...
+WANTED_BUSY = 0.87  # ... and gets work for so much of it ...
+MOST_RAISE = 1.25  # ... in steps of at most this
+RETRY_S = 60.0  # without a loss; then more is tried, however busy the worker is: it may be waiting for the device
+RETRY_RAISE = 1.05
 
 
 class ShareControl:
@@ -28,29 +34,48 @@ class ShareControl:
     def __init__(self, objective_s: float, fixed: float | None = None) -> None:
         self.share = fixed or 1.0
         self._is_fixed = fixed is not None
-        self._high_s, self._low_s = HIGH_AGE * objective_s, LOW_AGE * objective_s
-        self._oldest_s = 0.0  # since the last change
-        self._changed_s: float | None = None
+        self._high_s = HIGH_AGE * objective_s
+        self._lost_s = -math.inf
+        self._begin(-math.inf)
 
-    def update(self, age_s: float, now_s: float) -> float:
+    def _begin(self, now_s: float) -> None:
+        self._began_s = now_s
+        self._taken = self._replaced = 0
+        self._oldest_s = self._idle_s = 0.0
+
+    def idle(self, seconds: float) -> None:
+        """Take note of time in which the worker had nothing to do."""
+        self._idle_s += seconds
+
+    def update(self, replaced: int, age_s: float, now_s: float) -> float:
         """Return the share for the next frame.
 
         Args:
-            age_s: of a live frame that is started now: the time since it was received.
+            replaced: frames that this one replaced, for they had waited for too long.
+            age_s: time since it was received.
             now_s: on any steady clock.
         """
+        self._taken, self._replaced = self._taken + 1, self._replaced + replaced
         self._oldest_s = max(self._oldest_s, age_s)
-        if self._is_fixed:
+        elapsed_s = now_s - self._began_s
+        if self._is_fixed or elapsed_s < STEP_S:
             return self.share
-        if self._changed_s is None:
-            self._changed_s = now_s
-        is_due = now_s - self._changed_s >= STEP_S
-        if is_due and self._oldest_s > self._high_s:
-            cut = min(max(self._high_s / self._oldest_s, MOST_CUT), LEAST_CUT)
-            self._change(max(MIN_SHARE, cut * self.share), now_s)
-        elif is_due:
-            self._change(min(1.0, RAISE * self.share) if self._oldest_s < self._low_s else self.share, now_s)
+        if math.isfinite(elapsed_s):
+            self.share = min(max(self.share * self._factor(elapsed_s, now_s), MIN_SHARE), 1.0)
+        else:
+            self._lost_s = now_s
+        self._begin(now_s)
         return self.share
 
-    def _change(self, share: float, now_s: float) -> None:
-        self.share, self._oldest_s, self._changed_s = share, 0.0, now_s
+    def _factor(self, elapsed_s: float, now_s: float) -> float:
+        if self._replaced or self._oldest_s > self._high_s:
+            self._lost_s = now_s
+            kept = self._taken / (self._taken + self._replaced)
+            return min(max(kept, MOST_CUT), LEAST_CUT)
+        busy = max(1 - self._idle_s / elapsed_s, 0.01)
+        if busy < FREE_BUSY:
+            return min(WANTED_BUSY / busy, MOST_RAISE)
+        if now_s - self._lost_s >= RETRY_S:
+            self._lost_s = now_s
+            return RETRY_RAISE
+        return 1.0

@@ -149,7 +149,10 @@ class SegmentationWorker:
         while not self._stop.is_set():
             if self._listener is not None:
                 self._listener.bind()
+            before_s = time.monotonic()
             ready = dict(poller.poll(math.ceil(wait_s * 1e3)))
+            if not self._in_flight:
+                self._share.idled(time.monotonic() - before_s)
             if self._inferred in ready:
                 os.eventfd_read(self._inferred)
             for router in self._routers:
@@ -235,7 +238,7 @@ class SegmentationWorker:
         return IDLE_S
 
     def _start(self, chosen: list[tuple[Frame, Stamps]]) -> None:
-        self._share.started(frame.ref for frame, _ in chosen)
+        self._share.started(chosen)
         self._metrics.batch_size.observe(len(chosen))
         started_ns = time.monotonic_ns()  # preprocessing is part of inference
         try:

@@ -21,6 +21,7 @@ class CreditClient:
         self._ledger = ledger
         self._queue = FrameQueue(max_age_s)
         self._in_flight: dict[int, float] = {}  # sequence number -> when it was sent
+        self._replaced = 0  # by overload, since the last frame was sent
         self._granted = False
         self._requested = False  # since the last frame left or had its outcome
         self._contact_s = 0.0  # when credit was last requested or used
@@ -40,6 +41,7 @@ class CreditClient:
         """Queue a frame; the older ones that it replaces are dropped by overload."""
         if replaced := self._queue.put(frame, stamps):
             self._ledger.dropped(Cause.OVERLOAD, replaced)
+            self._replaced += replaced
 
     def receive(self, credit: Credit) -> None:
         """Record the outcomes that a message reports, and the credit that it grants."""
@@ -79,6 +81,7 @@ class CreditClient:
         if not self._granted or not self._queue:
             return None
         frame, stamps = self._queue.take()
+        stamps.replaced, self._replaced = self._replaced, 0
         self._granted, self._requested, self._contact_s = False, False, now_s
         self._in_flight[frame.ref.seq] = now_s
         self._ledger.sent()

@@ -25,7 +25,7 @@ METRIC_KINDS = ("counter", "gauge", "histogram")
 
 
 class Stamps(msgspec.Struct, array_like=True):
-    """When a frame passed each point, on the inference host's monotonic clock, ns.  0: not yet."""
+    """When a frame passed each point, on the inference host's monotonic clock, ns; 0: not yet.  And what it cost."""
 
     decode_ns: int = 0  # a duration, unlike the others
     sent_ns: int = 0
@@ -33,6 +33,7 @@ class Stamps(msgspec.Struct, array_like=True):
     started_ns: int = 0  # its batch was submitted
     inferred_ns: int = 0
     masked_ns: int = 0
+    replaced: int = 0  # frames of its camera that overload took since the one before
 
 
 class CreditRequest(msgspec.Struct, tag="hello"):
