@@ -70,7 +70,7 @@ def test_an_overloaded_machine_settles_where_no_frame_is_lost_and_most_of_it_is_
         shares.append(site.control.share)
     assert lost == 0
     possible = (1 / site.fps / cameras - site.fixed_s) / whole_s
-    assert all(0.5 * possible < share < 1.01 * possible for share in shares)
+    assert all(0.5 * possible < share < 1.1 * possible for share in shares)
 
 
 def test_it_recovers_when_the_load_ends():
