@@ -116,24 +116,48 @@ def _box(mask: Mask, margin_px: float, view: MapView, region: Region) -> tuple[f
 
 def _components(probabilities: NDArray[np.float32], thresholds: Thresholds) -> list[_Component]:
     """Return the connected components above the threshold, largest first, MAX_DETECTIONS at most."""
-    objects = probabilities.max(axis=0)
-    binary = (objects > thresholds.threshold).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
     min_area_px = thresholds.continue_area_ratio * thresholds.min_area_px
-    kept = [index for index in range(1, count) if stats[index, cv2.CC_STAT_AREA] >= min_area_px]
-    kept.sort(key=lambda index: (-int(stats[index, cv2.CC_STAT_AREA]), index))
-    return [_measure(probabilities, objects, labels, stats[index], index) for index in kept[:MAX_DETECTIONS]]
+    found = []
+    for window in _windows(probabilities, thresholds.threshold):
+        inside = probabilities[:, *window]
+        objects = inside.max(axis=0)
+        binary = (objects > thresholds.threshold).astype(np.uint8)
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+        large = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= min_area_px).tolist()
+        found += [(window, inside, objects, labels, stats[index], index) for index in large if index > 0]
+    found.sort(key=lambda component: -int(component[4][cv2.CC_STAT_AREA]))
+    return [_measure(*component) for component in found[:MAX_DETECTIONS]]
+
+
+def _windows(probabilities: NDArray[np.float32], threshold: float) -> list[tuple[slice, slice]]:
+    """Return the parts of the map, rows and columns, outside which nothing is above the threshold.
+
+    No component reaches from one to another.  They begin at even pixels, since OpenCV numbers components by blocks of
+    two by two: among those of one size, their order is that of the whole map.
+    """
+    is_above = (probabilities.max(axis=2) > threshold).any(axis=0)
+    edges = np.flatnonzero(np.diff(is_above, prepend=False, append=False)).reshape(
+        -1, 2
+    )  # first row, row past the last
+    windows = []
+    for top, bottom in edges.tolist():
+        columns = np.flatnonzero((probabilities[:, top:bottom].max(axis=1) > threshold).any(axis=0))
+        windows.append(np.s_[top & ~1 : bottom, int(columns[0]) & ~1 : int(columns[-1]) + 1])
+    return windows
 
 
 def _measure(
+    map_window: tuple[slice, slice],
     probabilities: NDArray[np.float32],
     objects: NDArray[np.float32],
     labels: NDArray[np.int32],
     stats: NDArray[np.int32],
     index: int,
 ) -> _Component:
+    """Return the component of an index; all arrays are those of the window."""
     left, top, width, height, area = (int(value) for value in stats)
     window = np.s_[top : top + height, left : left + width]
+    left, top = left + map_window[1].start, top + map_window[0].start
     mask = labels[window] == index
     weights = objects[window] * mask
     total = float(weights.sum())

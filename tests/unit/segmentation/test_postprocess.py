@@ -202,3 +202,34 @@ def test_what_is_faint_is_left_out_by_the_least_score():
     assert len(find(probabilities)) == 2
     (score,) = find(probabilities, Thresholds(min_score=0.6)).score
     assert score == pytest.approx(0.9)
+
+
+def components_of_the_whole_map(probabilities: np.ndarray, thresholds: Thresholds) -> list[tuple[int, Mask, float]]:
+    """The same as `detect`, plainly: area, mask and score of each component."""
+    objects = probabilities.max(axis=0)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((objects > thresholds.threshold).astype(np.uint8))
+    found = []
+    for index in range(1, count):
+        left, top, width, height, area = stats[index].tolist()
+        if area >= thresholds.continue_area_ratio * thresholds.min_area_px:
+            mask = labels[top : top + height, left : left + width] == index
+            score = float(objects[top : top + height, left : left + width][mask].mean())
+            found.append((area, Mask.pack(left, top, mask), score))
+    return sorted(found, key=lambda one: -one[0])[:MAX_DETECTIONS]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.001, 0.02, 0.2, 0.6]), size=st.integers(1, 4))
+def test_components_are_those_of_the_whole_map_in_its_order(seed: int, share: float, size: int):
+    """Though only where something is above the threshold is looked for them; many are of the same size."""
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 70, 2)
+    probabilities = random.random((2, height, width), np.float32) * np.float32(0.49)
+    spots = (random.random((height, width)) < share).astype(np.uint8)
+    above = cv2.dilate(spots, np.ones((size, size), np.uint8)).astype(bool)
+    probabilities[random.integers(0, 2), above] += np.float32(0.5)
+    thresholds = Thresholds(threshold=0.5, min_score=0.0)
+    found, expected = find(probabilities, thresholds), components_of_the_whole_map(probabilities, thresholds)
+    assert found.masks == [mask for _, mask, _ in expected]
+    np.testing.assert_array_equal(found.area_px, [area for area, _, _ in expected])
+    np.testing.assert_allclose(found.score, [score for _, _, score in expected], rtol=1e-5)
