@@ -9,7 +9,6 @@ FrameHistory.  Out: at most `max_candidates` points with their scores.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -95,7 +94,7 @@ class MotionCandidates:
         levels = [[_reduced(each, reduction) for each in differences] for reduction, _, _ in LEVELS]
         found: list[Candidate] = []
         for level, (reduction, length_px, share), noise in zip(levels, LEVELS, self._noise, strict=True):
-            difference = _least(level)
+            difference = _least(*level)
             buffer = scratch if reduction == 1 else np.empty_like(difference)
             cv2.divide(difference, noise.update(difference, newest, elapsed_s, buffer), dst=difference)  # the scores
             scale = newest.width_px / difference.shape[1], newest.height_px / difference.shape[0]
@@ -243,11 +242,9 @@ def _reduced(image: NDArray[np.float32], reduction: int) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _least(differences: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the smallest absolute difference; the differences are overwritten."""
-    for difference in differences:
-        np.abs(difference, out=difference)
-    return np.minimum(*differences, out=differences[0])
+def _least(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the smaller absolute difference, in the memory of the first; the second is overwritten too."""
+    return np.minimum(np.abs(first, out=first), np.abs(second, out=second), out=first)
 
 
 def _towards(
