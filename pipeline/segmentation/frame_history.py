@@ -99,4 +99,5 @@ def _smooth(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     if factor < 1:
         size = MOTION_WIDTH_PX, max(1, round(height * factor))
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.GaussianBlur(grey.astype(np.float32), (2 * BLUR_REACH_PX + 1,) * 2, BLUR_PX), np.float32)
+    kernel = cv2.getGaussianKernel(2 * BLUR_REACH_PX + 1, BLUR_PX, cv2.CV_32F)
+    return np.asarray(cv2.sepFilter2D(grey, cv2.CV_32F, kernel, kernel), np.float32)  # no image of floats before it
