@@ -144,12 +144,12 @@ def with_motion(
     def is_watched(x: float, y: float) -> bool:
         return left <= x < right and top <= y < bottom and not is_masked((x, y), polygons)
 
-    for candidate in candidates:
-        x, y = candidate.x_px, candidate.y_px
-        if (inside := _inside(detections.xyxy, x, y)).any():
+    places = np.array([(candidate.x_px, candidate.y_px) for candidate in candidates]).reshape(-1, 1, 2)
+    for candidate, inside in zip(candidates, _inside(detections.xyxy, places), strict=True):
+        if inside.any():
             motion[inside] = np.maximum(motion[inside], candidate.score)
-        elif is_watched(x, y):
-            points.append((x, y, candidate.score, max(candidate.length_px, POINT_PX)))
+        elif is_watched(candidate.x_px, candidate.y_px):
+            points.append((candidate.x_px, candidate.y_px, candidate.score, max(candidate.length_px, POINT_PX)))
     centres = np.array([*(detections.xyxy[:, :2] + detections.xyxy[:, 2:]) / 2, *(point[:2] for point in points)])
     reach = np.repeat([NEAR, ON_TARGET], [len(detections), len(points)])
     for x0, y0, x1, y1 in expected.tolist():
@@ -195,8 +195,8 @@ def _distinct(detections: Detections, has_mask: NDArray[np.bool_]) -> NDArray[np
     """Return the rows with a mask, and of the others those whose centroid lies in no better row's box."""
     kept: list[int] = []
     for row in np.lexsort((-detections.score, ~has_mask)).tolist():
-        x, y = (float(value) for value in detections.centroid[row])
-        if not kept or has_mask[row] or not _inside(detections.xyxy[kept], x, y).any():
+        place = detections.centroid[row].astype(float)
+        if not kept or has_mask[row] or not _inside(detections.xyxy[kept], place).any():
             kept.append(row)
     return np.array(sorted(kept), np.intp)
 
@@ -241,7 +241,7 @@ def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return common / max(float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - common, 1e-9)
 
 
-def _inside(boxes: NDArray[np.float32], x: float, y: float) -> NDArray[np.bool_]:
-    """Return for each box whether a point lies in it or next to it."""
-    near = (boxes[:, :2] - JOIN_PX <= (x, y)) & ((x, y) <= boxes[:, 2:] + JOIN_PX)
-    return np.asarray(near.all(axis=1))
+def _inside(boxes: NDArray[np.float32], places: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each box (N, 4) whether a place (..., 2) lies in it or next to it; places (M, 1, 2) give (M, N)."""
+    near = (boxes[:, :2] - JOIN_PX <= places) & (places <= boxes[:, 2:] + JOIN_PX)
+    return np.asarray(near.all(axis=-1))
