@@ -5,6 +5,7 @@ expected.  Imports no torch.
 """
 
 import json
+import math
 import re
 import reprlib
 from dataclasses import fields
@@ -130,7 +131,7 @@ def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata
         judge=judge,
         thresholds=_thresholds(described.get("thresholds", {})),
         training=_training(described.get("training", {})),
-        evaluation=_object("evaluation", described.get("evaluation", {})),
+        evaluation=_finite("evaluation", _object("evaluation", described.get("evaluation", {}))),
     )
 
 
@@ -247,9 +248,22 @@ def _arguments(described: object) -> dict[str, Any]:
     return content
 
 
+def _finite(key: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Return a free-form record, all of whose numbers must be finite."""
+    waiting: list[tuple[str, object]] = [(key, content)]
+    for place, value in waiting:
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{name}", item) for name, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{number}]", item) for number, item in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise _Fault(place, value, "finite")
+    return content
+
+
 def _training(described: object) -> dict[str, Any]:
     """Return the free-form training record; only the keys that are compared later are validated."""
-    content = _object("training", described)
+    content = _finite("training", _object("training", described))
     for name in ("seed", "step"):
         value = content.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

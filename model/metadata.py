@@ -5,6 +5,7 @@ no torch: the tracker needs thresholds, not the network.
 """
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -124,5 +125,14 @@ class Metadata:
 
 
 def describe(metadata: Metadata) -> str:
-    """Return the metadata as JSON, for the header of the file."""
-    return json.dumps({key: value for key, value in asdict(metadata).items() if key != "sha256"})
+    """Return the metadata as JSON, for the header of the file; what a run recorded as not finite is null."""
+    described = {key: value for key, value in asdict(metadata).items() if key != "sha256"}
+    return json.dumps(_finite(described), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

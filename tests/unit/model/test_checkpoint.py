@@ -192,6 +192,8 @@ def changed(shared: Path, path: Path, key: str, value: object) -> Path:
         ("network", 7, "7; must be a network's name"),
         ("training", [], r"\[\]; must be an object"),
         ("training.seed", "three", "'three'; must be a whole number"),
+        ("training.loss", math.nan, "nan; must be finite"),
+        ("evaluation.dice", -math.inf, "-inf; must be finite"),
         ("evaluation", 1, "1; must be an object"),
         ("owner", "me", "'me'; must be one of the keys network, arguments"),
     ],
@@ -263,6 +265,13 @@ def test_a_network_that_is_far_larger_than_its_weights_is_refused_without_making
     with pytest.raises(CheckpointError, match=r"does not fit the network \(missing: .*; wrong shape: "):
         load(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before_kb + 200_000
+
+
+def test_what_a_run_recorded_as_not_finite_is_saved_as_nothing(tmp_path: Path):
+    arguments = {"start_out_channels": 8, "size": 3}
+    metadata = Metadata(arguments=arguments, training={"loss": math.nan, "checks": [{"dice": math.inf, "step": 2}]})
+    save(tmp_path / "run.safetensors", build("dasnet", **arguments), metadata)
+    assert load(tmp_path / "run.safetensors").metadata.training == {"loss": None, "checks": [{"dice": None, "step": 2}]}
 
 
 def test_weights_that_are_not_those_that_were_saved_are_refused(shared: Path, tmp_path: Path):
