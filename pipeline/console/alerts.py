@@ -1,22 +1,23 @@
 """Request handlers of alerts: what waits, and what operators do with it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from pipeline.console.parameters import body_of, json_response, limit_of, one_of
+from pipeline.console.parameters import body_of, json_response, limit_of
+from pipeline.console.search import PAGE, NextPage, alert_filter, as_csv, as_json
 from pipeline.console.site import Site
 from pipeline.store import reviews
-from pipeline.store.alert import Alert, State
-from pipeline.store.store import StoreReader
+from pipeline.store.alert import Alert
+from pipeline.store.history_reader import HistoryReader
 from pipeline.types import DISMISSALS, Event, Verdict
 
 T = TypeVar("T")
@@ -56,11 +57,39 @@ class AlertHandlers:
         self._site = site
 
     async def alerts(self, request: Request) -> Response:
-        """Return the newest alerts, those of a state, or those that are not acknowledged, alarms first."""
-        limit, named = limit_of(request), one_of(request, "state", ("any", "active", "ended"))
-        state = cast("State | None", named if named != "any" else None)
-        waiting = one_of(request, "unacknowledged", ("false", "true")) == "true"
-        return json_response(Alerts(await self._stored(lambda reader: reader.alerts(limit, state, waiting))))
+        """Return a page of the alerts that are asked for."""
+        limit, wanted, after = limit_of(request), alert_filter(request), request.query_params.get("after")
+        last = None if after is None else await self._stored(lambda reader: reader.alert(after))
+        if after is not None and last is None:
+            raise HTTPException(400, f"after {after[:100]!r}; must be the id of a stored alert")
+        return json_response(Alerts(await self._stored(lambda reader: reader.search(wanted, limit, last))))
+
+    async def alerts_json(self, request: Request) -> Response:
+        """Return all alerts that are asked for, as JSON."""
+        return self._export(request, as_json, "json", "application/json")
+
+    async def alerts_csv(self, request: Request) -> Response:
+        """Return all alerts that are asked for, as a table."""
+        return self._export(request, as_csv, "csv", "text/csv; charset=utf-8")
+
+    def _export(
+        self, request: Request, encode: Callable[[NextPage], AsyncIterator[bytes]], ending: str, media_type: str
+    ) -> Response:
+        wanted = alert_filter(request)
+
+        async def page(last: Alert | None) -> list[Alert]:
+            return await self._stored(lambda reader: reader.search(wanted, PAGE, last))
+
+        saved = {"content-disposition": f'attachment; filename="alerts.{ending}"'}
+        return StreamingResponse(encode(page), media_type=media_type, headers=saved)
+
+    async def alert(self, request: Request) -> Response:
+        """Return an alert."""
+        alert = request.path_params["alert"]
+        found = await self._stored(lambda reader: reader.alert(alert))
+        if found is None:
+            raise _unknown(alert)
+        return json_response(found)
 
     async def acknowledge(self, request: Request) -> Response:
         """Acknowledge an alert."""
@@ -118,7 +147,7 @@ class AlertHandlers:
         self._site.reviews.count(events)
         await self._site.publish_stored()
 
-    async def _stored(self, query: Callable[[StoreReader], T]) -> T:
+    async def _stored(self, query: Callable[[HistoryReader], T]) -> T:
         return await run_in_threadpool(self._site.stored, query)
 
 

@@ -17,21 +17,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from pipeline.console.alert_path import AlertPath, alert_path
 from pipeline.console.alerts import AlertHandlers
 from pipeline.console.body import blocks
 from pipeline.console.cameras import CameraStatus
 from pipeline.console.history import WINDOWS_S, Window
 from pipeline.console.parameters import body_of, json_response, limit_of, one_of
 from pipeline.console.password import Password, TooManyAttemptsError
+from pipeline.console.search import event_filter, time_of
 from pipeline.console.security import SESSION_COOKIE, session_of
 from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
+from pipeline.console.timeline import HOURS_S, STEP_S, Timeline, camera_timeline
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
 from pipeline.errors import DasnetError
 from pipeline.runtime.arming import set_armed
 from pipeline.store.clips import ClipRecord, partial, read_record, record_path, video_path
-from pipeline.store.store import StoreReader
+from pipeline.store.history_reader import HistoryReader
 from pipeline.types import Event, Track
 
 T = TypeVar("T")
@@ -131,16 +134,38 @@ class Api(AlertHandlers):
         return json_response(Arming(armed))
 
     async def events(self, request: Request) -> Response:
-        """Return the newest events, or those after the event with id `after`; oldest first."""
-        limit, after = limit_of(request), request.query_params.get("after")
+        """Return the newest events that are asked for, or those after the event with id `after`; oldest first."""
+        limit, wanted, after = limit_of(request), event_filter(request), request.query_params.get("after")
 
-        def query(reader: StoreReader) -> list[Event]:
+        def query(reader: HistoryReader) -> list[Event]:
             row = None if after is None else reader.row_of(after)
             if after is not None and row is None:
                 raise HTTPException(400, f"after {after[:100]!r}; must be the id of a stored event")
-            return [stored.event for stored in reader.events(limit, row)]
+            return reader.search_events(wanted, limit, row)
 
         return json_response(Events(await self._stored(query)))
+
+    async def timeline(self, request: Request) -> Response:
+        """Return alerts and blind time of every camera over a day."""
+        before_ns = time_of(request, "before") or time.time_ns()
+        since_ns = before_ns - round(HOURS_S * 1e9)
+        named = [camera.id for camera in self._site.config.cameras]
+
+        def query(reader: HistoryReader) -> Timeline:
+            counts = reader.alert_counts(since_ns, before_ns, round(STEP_S * 1e9))
+            cameras = dict.fromkeys(named) | dict.fromkeys(sorted({count.camera for count in counts}))
+            states = {camera: reader.camera_states(camera, since_ns, before_ns) for camera in cameras}
+            lines = [camera_timeline(camera, counts, states[camera], since_ns, before_ns) for camera in cameras]
+            return Timeline(since_ns, before_ns, STEP_S, lines)
+
+        return json_response(await self._stored(query))
+
+    async def path(self, request: Request) -> Response:
+        """Return where the tracks of an alert were."""
+        alert = request.path_params["alert"]
+        if not ALERT_ID.fullmatch(alert):
+            return json_response(AlertPath("", []))
+        return json_response(await run_in_threadpool(alert_path, self._site.config.evidence_path, alert))
 
     async def tracks(self, request: Request) -> Response:
         """Return the most recently seen tracks."""

@@ -3,6 +3,7 @@
 `/api/v1` itself lists the endpoints, with a JSON schema of every request and response.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from pipeline.console import alerts, api
+from pipeline.console.alert_path import AlertPath
 from pipeline.console.history import LatencyReport
 from pipeline.console.pages import PAGES, html
 from pipeline.console.parameters import json_response
@@ -23,13 +25,20 @@ from pipeline.console.password import Password
 from pipeline.console.security import Guard
 from pipeline.console.site import LiveUpdate, Site, SiteStatus
 from pipeline.console.status import Status
+from pipeline.console.timeline import Timeline
 from pipeline.console.trial import TrialResult, Trials
 from pipeline.errors import StoreError
 from pipeline.redaction import redact
 from pipeline.store.alert import Alert
+from pipeline.types import Severity, Verdict
 
 STATIC = Path(__file__).parent / "static"
 REVALIDATE = {"cache-control": "no-cache"}  # otherwise old scripts would run after an update
+
+FILTERS = (
+    "state=any|active|ended, unacknowledged=false|true, camera=ID, label=NAME, "
+    f"severity=any|{'|'.join(Severity)}, verdict=any|none|{'|'.join(Verdict)}, since=TIME, before=TIME"
+)
 
 
 class Endpoint(NamedTuple):
@@ -53,9 +62,12 @@ ENDPOINTS = (
     ),
     Endpoint(
         *("GET", "/alerts", "alerts", "Alerts, newest first; unacknowledged ones: alarms first."),
-        query="limit=1..1000, state=any|active|ended, unacknowledged=false|true",
+        query=f"limit=1..1000, after=ID: those listed after this one, {FILTERS}",
         answer=alerts.Alerts,
     ),
+    Endpoint("GET", "/alerts.json", "alerts_json", "All of these alerts.", query=FILTERS, answer=alerts.Alerts),
+    Endpoint("GET", "/alerts.csv", "alerts_csv", "All of these alerts, as a table.", query=FILTERS, answer="text/csv"),
+    Endpoint("GET", "/alerts/{alert}", "alert", "An alert.", answer=Alert),
     Endpoint(
         *("POST", "/alerts/acknowledge-ended", "acknowledge_ended", "Acknowledge all alerts that have ended."),
         answer=alerts.Acknowledged,
@@ -82,10 +94,16 @@ ENDPOINTS = (
     Endpoint("POST", "/alerts/{alert}/unpin", "unpin", "Unpin an alert.", answer=Alert),
     Endpoint("GET", "/alerts/{alert}/clip", "clip", "Clip of an ended alert.", answer="video/mp4"),
     Endpoint("GET", "/alerts/{alert}/clip.json", "clip_record", "What that clip holds.", answer=api.AlertClip),
+    Endpoint("GET", "/alerts/{alert}/path", "path", "Boxes of the alert's tracks over time.", answer=AlertPath),
     Endpoint(
         *("GET", "/events", "events", "The newest events, or those after one; oldest first."),
-        query="limit=1..1000, after=ID",
+        query="limit=1..1000, after=ID, camera=ID, alert=ID, since=TIME, before=TIME",
         answer=api.Events,
+    ),
+    Endpoint(
+        *("GET", "/timeline", "timeline", "Alerts and blind time of every camera over 24 hours."),
+        query="before=TIME: the end, default now",
+        answer=Timeline,
     ),
     Endpoint("GET", "/tracks", "tracks", "Tracks, most recently seen first.", "limit=1..1000", answer=api.Tracks),
     Endpoint("GET", "/snapshots/{name}", "snapshot", "Image of an alert.", answer="image/jpeg"),
@@ -114,7 +132,7 @@ def make_app(site: Site, trials: Trials, password: Password | None) -> ASGIApp:
     """Return the console's ASGI application."""
     handlers = api.Api(site, trials, password)
     routes = [
-        *(Route(path, _page) for path in PAGES),
+        *(Route(path, partial(_page, path)) for path in PAGES),
         Route("/healthz", handlers.health),
         Route("/api/v1", _index),
         *(Route(f"/api/v1{e.path}", getattr(handlers, e.handler), methods=[e.method]) for e in ENDPOINTS),
@@ -132,8 +150,8 @@ class _Static(StaticFiles):
         return response
 
 
-async def _page(request: Request) -> Response:
-    return HTMLResponse(html(request.url.path), headers=REVALIDATE)
+async def _page(path: str, _request: Request) -> Response:
+    return HTMLResponse(html(path), headers=REVALIDATE)
 
 
 async def _index(_request: Request) -> Response:

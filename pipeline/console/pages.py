@@ -21,12 +21,20 @@ class Page:
 
 PAGES = {
     "/": Page("wall.html", "dasnet", "main"),
+    "/history": Page("history.html", "History · dasnet", "history"),
+    "/alert/{alert}": Page("alert.html", "Alert · dasnet", "alert_page"),
     "/latency": Page("latency.html", "Latency · dasnet", "latency"),
     "/try": Page("try.html", "Try it · dasnet", "try"),
     "/status": Page("status.html", "Status · dasnet", "status"),
     "/login": Page("login.html", "Log in · dasnet", "login"),
 }
-NAVIGATION = (("/", "Wall"), ("/latency", "Latency"), ("/try", "Try it"), ("/status", "Status"))
+NAVIGATION = (
+    ("/", "Wall"),
+    ("/history", "History"),
+    ("/latency", "Latency"),
+    ("/try", "Try it"),
+    ("/status", "Status"),
+)
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pipeline.console"),

@@ -27,7 +27,7 @@ from pipeline.redaction import redact
 from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Changes
 from pipeline.store.alert import Alert
-from pipeline.store.store import StoreReader
+from pipeline.store.history_reader import HistoryReader
 from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
@@ -89,7 +89,7 @@ class Site:
         self.store_error: str | None = None
         self._metrics = metrics
         self._cameras = CameraMonitor(config)
-        self._reader: StoreReader | None = None
+        self._reader: HistoryReader | None = None
         self._reader_lock = threading.Lock()
         self._publish_lock = asyncio.Lock()
         self._sent: dict[str, bytes] = {}
@@ -103,7 +103,7 @@ class Site:
         armed = is_armed(self.config.run_dir) if self.config.has_arming else None
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login, armed)
 
-    def stored(self, query: Callable[[StoreReader], T]) -> T:
+    def stored(self, query: Callable[[HistoryReader], T]) -> T:
         """Query the store; thread-safe, blocking.
 
         Raises:
@@ -114,7 +114,7 @@ class Site:
                 if self._reader is not None and not self._reader.is_current():
                     self._close_reader()
                 if self._reader is None:
-                    self._reader = StoreReader(self.config.store_path)
+                    self._reader = HistoryReader(self.config.store_path)
                 result = query(self._reader)
             except StoreError as error:
                 self._close_reader()
@@ -214,7 +214,7 @@ class Site:
             self.hub.publish(topic, data)
 
 
-def _newest_items(reader: StoreReader) -> dict[str, list[Any]]:
+def _newest_items(reader: HistoryReader) -> dict[str, list[Any]]:
     alerts = [
         *reader.alerts(LISTED_UNACKNOWLEDGED, unacknowledged=True),
         *reader.alerts(LISTED, "active"),

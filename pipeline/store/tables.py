@@ -1,6 +1,6 @@
 """The store's tables, and how those of older versions become them."""
 
-VERSION = 6
+VERSION = 7
 
 # AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
 # row numbers.
@@ -36,6 +36,16 @@ CREATE INDEX alerts_by_time ON alerts (opened_utc_ns);
 CREATE INDEX alerts_active ON alerts (state) WHERE state = 'active';
 CREATE INDEX alerts_unacknowledged ON alerts (camera) WHERE acknowledged_utc_ns IS NULL;
 """
+# For the history: alerts are filtered in the index alone, whatever their number.
+_HISTORY = """
+DROP INDEX alerts_by_time;
+CREATE INDEX alerts_by_time ON alerts (opened_utc_ns, id, camera, label, highest_label, highest_severity, verdict,
+acknowledged_utc_ns, state);
+CREATE INDEX events_by_camera ON events (camera);
+CREATE INDEX events_by_alert ON events (alert) WHERE alert IS NOT NULL;
+CREATE INDEX camera_states ON events (camera, time_utc_ns)
+WHERE kind IN ('camera.up', 'camera.down', 'camera.blind');
+"""
 _PINS = "ALTER TABLE alerts ADD COLUMN pinned_utc_ns INTEGER;\n"
 _RULES = "ALTER TABLE alerts ADD COLUMN rule TEXT;\n"
 TABLES = f"""
@@ -70,6 +80,7 @@ CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
 {_PINS}
 {_RULES}
 {_INDICES}
+{_HISTORY}
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
 """
 MIGRATIONS = {  # from this version to the next
@@ -104,4 +115,5 @@ DROP TABLE tracked;
 UPDATE alerts SET rule = json_extract(CAST(events.payload AS TEXT), '$.rule')
 FROM events WHERE events.alert = alerts.id AND events.kind = 'alert.opened';
 """,
+    6: _HISTORY,
 }

@@ -12,6 +12,7 @@ export const VERDICTS = {
   reflection: "Reflection",
   other: "Other",
 };
+export const alertUrl = (id) => `/alert/${encodeURIComponent(id)}`;
 const SHOWN = 3; // track numbers in a title
 
 // Nobody acknowledged it; it may have ended.

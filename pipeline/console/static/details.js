@@ -1,6 +1,6 @@
-// The dialog of one alert: its images, its details, and its review.
+// One alert: its images, its details, and its review; and the dialog that shows it.
 
-import {SEVERITIES, VERDICTS, change, isWaiting, numbers} from "./alert.js";
+import {SEVERITIES, VERDICTS, alertUrl, change, isWaiting, numbers} from "./alert.js";
 import {request} from "./request.js";
 import {evidence, make, name, score, timeElement} from "./text.js";
 
@@ -30,7 +30,8 @@ export function review(id, action, content) {
   return request(`/alerts/${encodeURIComponent(id)}/${action}`, {method: "POST", body});
 }
 
-export class Details {
+// Fills the elements `details-…` of a page.
+export class AlertView {
   #shown = null; // the alert
   #clip = null; // the element that links to its clip
   #parts = null; // of its review
@@ -39,20 +40,20 @@ export class Details {
     this.showCamera = showCamera;
   }
 
-  // `isReviewing` sets the focus on the verdicts.
-  open(alert, isReviewing = false) {
+  show(alert) {
     this.#shown = alert;
     this.#showTitle();
     this.#showImages();
     this.#clip = clipElement(alert);
     this.#showReview();
     this.#showFacts();
-    byId("details").showModal();
-    if (isReviewing) this.#parts.verdicts[0].focus();
+  }
+
+  focusReview() {
+    this.#parts.verdicts[0].focus();
   }
 
   receive(alerts) {
-    if (!byId("details").open) return;
     const before = this.#shown;
     this.#shown = alerts.find((alert) => alert.id === before.id) ?? before;
     if (JSON.stringify(this.#shown) === JSON.stringify(before)) return;
@@ -134,10 +135,7 @@ export class Details {
   #showFacts() {
     const alert = this.#shown;
     const show = make("button", {type: "button"}, "Show the camera");
-    show.addEventListener("click", () => {
-      byId("details").close();
-      this.showCamera(alert.camera);
-    });
+    show.addEventListener("click", () => this.showCamera(alert.camera));
     const when = (term, ns) => (ns === null ? [] : [[term, timeElement(ns)]]);
     const text = change(alert);
     const severity = (value) => SEVERITIES[value] ?? value;
@@ -157,12 +155,32 @@ export class Details {
       ["Score", score(alert.score)],
       ["Evidence", evidence(alert.evidence).join(", ") || "none"],
       ["Clip", this.#clip],
-      ["Alert", make("code", {}, alert.id)],
+      ["Alert", make("a", {href: alertUrl(alert.id)}, make("code", {}, alert.id))],
       ["Tracks", numbers(alert, Infinity)],
       ["Camera", make("span", {}, `${alert.camera} `, show)],
     ];
     byId("details-list").replaceChildren(
       ...rows.flatMap(([term, what]) => [make("dt", {}, term), make("dd", {}, what)]),
     );
+  }
+}
+
+export class Details {
+  constructor(showCamera) {
+    this.view = new AlertView((camera) => {
+      byId("details").close();
+      showCamera(camera);
+    });
+  }
+
+  // `isReviewing` sets the focus on the verdicts.
+  open(alert, isReviewing = false) {
+    this.view.show(alert);
+    byId("details").showModal();
+    if (isReviewing) this.view.focusReview();
+  }
+
+  receive(alerts) {
+    if (byId("details").open) this.view.receive(alerts);
   }
 }

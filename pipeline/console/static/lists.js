@@ -1,7 +1,7 @@
 // Lists of the store's alerts, events and tracks.
 
 import {Alarm} from "./alarm.js";
-import {SEVERITIES, byUrgency, change, count, isOpen, isWaiting, numbers, ruleOf, span, standing} from "./alert.js";
+import {SEVERITIES, alertUrl, byUrgency, change, count, isOpen, isWaiting, numbers, ruleOf, span, standing} from "./alert.js";
 import {Details, review, snapshotUrl} from "./details.js";
 import {request} from "./request.js";
 import {colour, duration, evidence, follow, happened, make, moment, name, score, timeElement} from "./text.js";
@@ -131,22 +131,26 @@ export function showEvents(events) {
   follow(byId("events"), [...events].reverse(), (event) => event.id, create, (item, event) => {
     item.dataset.severity = event.severity;
     item.children[0].replaceChildren(timeElement(event.time_utc_ns));
-    item.children[1].textContent = happened(event);
+    const text = happened(event);
+    item.children[1].replaceChildren(event.alert ? make("a", {href: alertUrl(event.alert)}, text) : text);
     item.children[2].textContent = event.camera;
   });
   byId("no-events").hidden = events.length > 0;
   byId("no-events").textContent = "No events yet.";
 }
 
-export function showTracks(tracks) {
+// `alertOf`: the alert of a track by its ULID, where it has one.
+export function showTracks(tracks, alertOf = new Map()) {
   const create = () => make("tr", {}, ...Array.from({length: 6}, () => make("td")));
-  follow(byId("tracks"), tracks, (track) => track.ulid, create, (row, track) => {
+  const rows = tracks.map((track) => ({...track, alert: alertOf.get(track.ulid)}));
+  follow(byId("tracks"), rows, (track) => track.ulid, create, (row, track) => {
     const [seen, camera, label, state, points, span] = row.children;
     const [first, last] = [track.first_seen[5], track.last_seen[5]]; // FrameRef: received_utc_ns
     row.dataset.state = track.state;
     seen.replaceChildren(timeElement(last));
     camera.textContent = track.camera;
-    label.replaceChildren(make("i", {className: "dot"}), `${name(track.label)} #${track.id}`);
+    const target = [make("i", {className: "dot"}), `${name(track.label)} #${track.id}`];
+    label.replaceChildren(...(track.alert ? [make("a", {href: alertUrl(track.alert)}, ...target)] : target));
     row.style.setProperty("--label", colour(track.label));
     state.textContent = track.state;
     points.textContent = score(track.score);

@@ -6,14 +6,35 @@ import {Wall} from "./wall.js";
 
 const wall = new Wall(document.getElementById("wall"));
 const alerts = new Alerts((camera) => wall.enlarge(camera));
+let tracks = [];
+let alertOf = new Map(); // by ULID of a track
+let asked = decodeURIComponent(location.hash.slice(1)); // the camera that another page asks for
+
+function setCameras({cameras}) {
+  wall.setCameras(cameras);
+  if (asked) wall.enlarge(asked);
+  asked = "";
+}
+
+function receiveAlerts(list) {
+  alerts.receive(list);
+  alertOf = new Map(list.flatMap((alert) => alert.tracks.map(({ulid}) => [ulid, alert.id])));
+  wall.setAlerts(alertOf);
+  showTracks(tracks, alertOf);
+}
+
+function receiveTracks(list) {
+  tracks = list;
+  showTracks(tracks, alertOf);
+}
 
 connect(
   {
-    site: (site) => wall.setCameras(site.cameras),
+    site: setCameras,
     frame: (update) => wall.receive(update),
-    alerts: (list) => alerts.receive(list),
+    alerts: receiveAlerts,
     events: showEvents,
-    tracks: showTracks,
+    tracks: receiveTracks,
   },
   (isLinked) => wall.setLinked(isLinked),
 );

@@ -1,6 +1,7 @@
 // SVG plots of the latency page: the latency budget, and the heat map.
 
-const SVG = "http://www.w3.org/2000/svg";
+import {draw} from "./svg.js";
+
 export const STAGE_COLOURS = {
   decode: "#5aa9ff", transport: "#38c0c4", wait: "#e6ac4a", inference: "#e0705f",
   mask: "#b58bf0", track: "#6fc09b", alert: "#94aac4", sink: "#8a929c",
@@ -12,13 +13,6 @@ export function milliseconds(seconds) {
   const ms = seconds * 1000;
   if (ms >= 10_000) return `${seconds.toFixed(1)} s`;
   return `${ms >= 100 ? ms.toFixed(0) : ms >= 1 ? ms.toFixed(1) : ms.toFixed(2)} ms`;
-}
-
-function draw(name, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
 }
 
 function drawing(box, height, label, ...children) {

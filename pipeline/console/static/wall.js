@@ -1,5 +1,6 @@
 // The wall: a card per camera with its newest tracked frame and its state.
 
+import {alertUrl} from "./alert.js";
 import {clock} from "./clock.js";
 import {drawFrame, drawTarget} from "./draw.js";
 import {colour, duration, follow, make, name, score} from "./text.js";
@@ -18,6 +19,7 @@ class Card {
   #busy = false;
   #status = null;
   #isLinked = true;
+  alertOf = new Map(); // by ULID of a track
 
   constructor(camera, toggle) {
     this.id = camera.id;
@@ -106,7 +108,8 @@ class Card {
     const tracks = frame.tracks.filter((track) => track.state === "confirmed" || track.state === "coasting");
     this.canvas.ariaLabel = `${this.id}: ${tracks.map((track) => name(track.label)).join(", ") || "no tracks"}`;
     const shown = [...tracks].sort((a, b) => rank(a) - rank(b) || a.id - b.id).slice(0, CHIPS);
-    follow(this.chips, shown, (track) => track.ulid, makeChip, fillChip);
+    const alerted = shown.map((track) => ({...track, alert: this.alertOf.get(track.ulid)}));
+    follow(this.chips, alerted, (track) => track.ulid, makeChip, fillChip);
     shown.forEach((track, i) => {
       const zoom = this.chips.children[i].querySelector("canvas");
       if (image && track.state !== "coasting") drawTarget(zoom, frame, image, track);
@@ -161,11 +164,15 @@ async function fetchImage(frame) {
 }
 
 function makeChip() {
-  return make("li", {}, make("canvas", {ariaHidden: "true"}), make("p", {}, make("b"), make("span")));
+  const link = make("a", {}, make("canvas", {ariaHidden: "true"}), make("p", {}, make("b"), make("span")));
+  return make("li", {}, link);
 }
 
 function fillChip(chip, track) {
   chip.style.setProperty("--label", colour(track.label));
+  const link = chip.firstElementChild;
+  if (track.alert) link.href = alertUrl(track.alert);
+  else link.removeAttribute("href");
   chip.querySelector("b").textContent = name(track.label);
   const what = track.state === "coasting" ? "coasting" : score(track.score);
   chip.querySelector("span").textContent = `#${track.id} · ${what}`;
@@ -202,6 +209,11 @@ export class Wall {
     if (card === this.#large) this.#toggle(card);
     card.element.remove();
     this.#cards.delete(card.id);
+  }
+
+  // The alert of each track that has one, by the track's ULID.
+  setAlerts(alertOf) {
+    for (const card of this.#cards.values()) card.alertOf = alertOf;
   }
 
   setLinked(isLinked) {

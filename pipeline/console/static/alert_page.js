@@ -1,0 +1,3 @@
+// The page of one alert.
+import {connect} from "./top.js";
+connect();
