@@ -2,7 +2,7 @@
 
 import {SEVERITIES, VERDICTS, alertUrl, isWaiting, numbers, span} from "./alert.js";
 import {request} from "./request.js";
-import {drawTimeline, spellText} from "./timeline.js";
+import {CAUSES, drawTimeline, spellText} from "./timeline.js";
 import {colour, make, name, timeElement} from "./text.js";
 import {connect} from "./top.js";
 
@@ -113,6 +113,7 @@ async function showTimeline() {
     const timeline = await request(`/timeline${before ? `?before=${encodeURIComponent(before)}` : ""}`);
     offer(form.elements.camera, timeline.cameras.map((line) => line.camera));
     drawTimeline(byId("timeline"), timeline);
+    showCauses(timeline);
     const spells = timeline.cameras.flatMap(({camera, spells}) => spells.map((spell) => ({camera, spell})));
     spells.sort((a, b) => b.spell.since_utc_ns - a.spell.since_utc_ns);
     byId("spells").replaceChildren(
@@ -121,6 +122,16 @@ async function showTimeline() {
   } catch (error) {
     showProblem(error.message);
   }
+}
+
+// The causes that the time line shows.
+function showCauses({cameras}) {
+  const shown = new Set(cameras.flatMap(({blind}) => blind.map(({cause}) => cause)));
+  byId("causes").replaceChildren(...[...shown].map((cause) => {
+    const key = make("span", {className: "key blind"}, `Blind: ${cause}`);
+    key.style.setProperty("--cause", CAUSES[cause]);
+    return key;
+  }));
 }
 
 function filtersChanged() {

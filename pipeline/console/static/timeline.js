@@ -9,6 +9,10 @@ const AXIS_PX = 18;
 const NAME_PX = 120;
 const MIN_PX = 2; // so that a short one is visible
 const HOUR_NS = 3600e9;
+export const CAUSES = {
+  offline: "#8a929c", overload: "#b58bf0", corrupt: "#38c0c4", failed: "#a5764a",
+  frozen: "#e6ac4a", saturated: "#6fc09b", tampered: "#d07ac0",
+};
 
 export function drawTimeline(box, timeline) {
   box.redraw = () => box.replaceChildren(...(box.clientWidth ? [figure(box.clientWidth, timeline)] : []));
@@ -40,7 +44,7 @@ function cameraRow({camera, alerts, blind}, top, x, since, until, step_s) {
   const gaps = blind.map(({since_utc_ns: from, until_utc_ns: to, cause}) =>
     draw(
       "rect",
-      {x: x(from), y: top + 3, width: Math.max(MIN_PX, x(to) - x(from)), height: ROW_PX - 6, class: "blind", "data-cause": cause},
+      {x: x(from), y: top + 3, width: Math.max(MIN_PX, x(to) - x(from)), height: ROW_PX - 6, class: "blind", fill: CAUSES[cause], "data-cause": cause},
       draw("title", {}, `${camera} blind: ${cause}, ${moment(from)} to ${moment(to)}, ${duration((to - from) / 1e9)}`),
     ));
   const marks = alerts.map((count) => mark(camera, count, top, x, step_s));
