@@ -9,7 +9,7 @@ from itertools import groupby
 
 import msgspec
 
-from pipeline.store.history_reader import AlertCount
+from pipeline.store.alert import AlertCount
 from pipeline.types import Cause, Event, EventKind
 
 HOURS_S = 86400.0
@@ -84,14 +84,14 @@ def _intervals(states: Sequence[Event], since_ns: int, until_ns: int) -> Iterato
 
 def _joined(blind: Sequence[BlindInterval], gap_s: float) -> Iterator[list[BlindInterval]]:
     """Yield runs of intervals with gaps of at most this length."""
-    run = 0
-    numbers = []
-    for number, interval in enumerate(blind):
-        if number and interval.since_utc_ns - blind[number - 1].until_utc_ns > gap_s * 1e9:
-            run += 1
-        numbers.append(run)
-    for _, group in groupby(zip(numbers, blind, strict=True), lambda pair: pair[0]):
-        yield [interval for _, interval in group]
+    run: list[BlindInterval] = []
+    for interval in blind:
+        if run and interval.since_utc_ns - run[-1].until_utc_ns > gap_s * 1e9:
+            yield run
+            run = []
+        run.append(interval)
+    if run:
+        yield run
 
 
 def _drawn(blind: Sequence[BlindInterval]) -> Iterator[BlindInterval]:

@@ -51,6 +51,16 @@ class Alert(msgspec.Struct, frozen=True):
     tracks: list[AlertTrack]  # in the order of their beginning
 
 
+class AlertCount(msgspec.Struct, frozen=True):
+    """The alerts that a camera opened in one step of a time line."""
+
+    camera: str
+    since_utc_ns: int  # start of the step
+    alerts: int
+    alarms: int  # of them
+    newest: str  # id
+
+
 class Unacknowledged(NamedTuple):
     """The alerts of a camera that wait for an operator, by the highest severity that they had."""
 

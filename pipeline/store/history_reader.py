@@ -3,9 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-import msgspec
-
-from pipeline.store.alert import SELECT_ALERTS, Alert, State
+from pipeline.store.alert import SELECT_ALERTS, Alert, AlertCount, State
 from pipeline.store.store import StoreReader
 from pipeline.types import Event, Severity, Verdict
 
@@ -37,16 +35,6 @@ class EventFilter(NamedTuple):
     alert: str | None = None
     since_utc_ns: int | None = None
     before_utc_ns: int | None = None
-
-
-class AlertCount(msgspec.Struct, frozen=True):
-    """The alerts that a camera opened in one step of a time line."""
-
-    camera: str
-    since_utc_ns: int  # start of the step
-    alerts: int
-    alarms: int  # of them
-    newest: str  # id
 
 
 class HistoryReader(StoreReader):

@@ -38,12 +38,12 @@ CREATE INDEX alerts_unacknowledged ON alerts (camera) WHERE acknowledged_utc_ns 
 """
 # For the history: alerts are filtered in the index alone, whatever their number.
 _HISTORY = """
-DROP INDEX alerts_by_time;
-CREATE INDEX alerts_by_time ON alerts (opened_utc_ns, id, camera, label, highest_label, highest_severity, verdict,
-acknowledged_utc_ns, state);
-CREATE INDEX events_by_camera ON events (camera);
-CREATE INDEX events_by_alert ON events (alert) WHERE alert IS NOT NULL;
-CREATE INDEX camera_states ON events (camera, time_utc_ns)
+DROP INDEX IF EXISTS alerts_by_time;
+CREATE INDEX IF NOT EXISTS alerts_by_time ON alerts
+(opened_utc_ns, id, camera, label, highest_label, highest_severity, verdict, acknowledged_utc_ns, state);
+CREATE INDEX IF NOT EXISTS events_by_camera ON events (camera);
+CREATE INDEX IF NOT EXISTS events_by_alert ON events (alert) WHERE alert IS NOT NULL;
+CREATE INDEX IF NOT EXISTS camera_states ON events (camera, time_utc_ns)
 WHERE kind IN ('camera.up', 'camera.down', 'camera.blind');
 """
 _PINS = "ALTER TABLE alerts ADD COLUMN pinned_utc_ns INTEGER;\n"

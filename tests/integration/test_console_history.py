@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
-from support.console_site import Process, browser, faultless_page, site_config
+from support.console_site import Feed, Process, browser, faultless_page, site_config
 from support.events import event, gone, raised, track
 
 from pipeline.store.reviews import acknowledge, review
@@ -56,7 +57,8 @@ def fill(store: Store, path: Path, now_ns: int) -> None:
             "severity": Severity.ALARM if label == "uav" else Severity.WARNING,
             "time_utc_ns": opened_ns,
         }
-        subject = track(number, camera=camera, label=label)
+        of_feed = {"ulid": "01Knorth"} if number == 1 else {}
+        subject = track(number, camera=camera, label=label, **of_feed)
         opened = raised(subject, **at)
         store.append(opened)
         store.append(gone(subject, opened[0].id, time_utc_ns=opened_ns + 5_000_000_000))
@@ -91,8 +93,12 @@ def site() -> Iterator[Site]:
         with Store(config.store_path) as store:
             fill(store, config.store_path, now_ns)
             flap(store, now_ns)
-            process = Process(config, f"ipc://{config.run_dir}/nobody.sock")
+            feed = Feed(f"ipc://{config.run_dir}/live.sock")
+            process = Process(config, feed.endpoint)
+            feed.start()
             yield Site(process, store, config.store_path, now_ns)
+            feed.stop.set()
+            feed.join()
             process.stop()
 
 
@@ -212,3 +218,29 @@ def test_hostile_text_is_text(page: Page, site: Site) -> None:
     page.goto(site.console.url("/history?verdict=bird"))
     expect(page.locator("#found")).to_contain_text(MARKUP)
     assert page.locator("main img").count() == 0
+
+
+def test_rows_events_and_chips_of_the_wall_lead_to_the_alert(page: Page, site: Site) -> None:
+    page.goto(site.console.url("/"))
+    alert = site.found("camera=north")[0]["id"]
+    for place in ("#tracks", '[data-camera="north"] .chips'):
+        expect(page.locator(place).locator(f'a[href="/alert/{alert}"]')).to_have_count(1)
+    expect(page.locator('#events a[href^="/alert/"]').first).to_be_visible()
+    page.locator("#tracks a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/alert/*")
+    expect(page.locator("#details-title")).to_contain_text("on")
+
+
+@pytest.mark.parametrize("path", ["/history", "/alert/"])
+def test_the_pages_are_accessible_and_fit_a_phone(page: Page, site: Site, path: str) -> None:
+    page.goto(site.console.url(path + (site.found("")[0]["id"] if path == "/alert/" else "")))
+    expect(page.locator("#link")).to_have_text("Live")
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        serious = [
+            fault for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")
+        ]
+        assert not serious, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390

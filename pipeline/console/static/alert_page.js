@@ -13,7 +13,8 @@ const url = `/alerts/${encodeURIComponent(id)}`;
 const MARKED = {"track.confirmed": "Confirmed", "alert.escalated": "Escalated"};
 const view = new AlertView((camera) => location.assign(`/#${encodeURIComponent(camera)}`));
 let isShown = false;
-let stamp = ""; // of what the pages' events said last
+let shown = Promise.resolve(); // one after the other: the first one makes the player
+let stamp = ""; // of the alert in the list of all pages
 
 function say(element, text) {
   byId(element).textContent = text;
@@ -28,11 +29,16 @@ async function show() {
     byId("alert").hidden = false;
     say("problem", "");
     byId("events").replaceChildren(...events.map(line));
-    if (!isShown) await showClip(alert, events);
+    const isFirst = !isShown;
     isShown = true;
+    if (isFirst) await showClip(alert, events);
   } catch (error) {
     say("problem", error.message);
   }
+}
+
+function refresh() {
+  shown = shown.then(show);
 }
 
 function line(event) {
@@ -78,8 +84,8 @@ function marks(events, clip) {
 connect({
   alerts: (list) => {
     const now = JSON.stringify(list.find((alert) => alert.id === id) ?? null);
-    if (now !== stamp) show(); // as it is in the store: it may be too old for this list
+    if (now !== stamp) refresh(); // from the store: it may be too old for this list
     stamp = now;
   },
 });
-show();
+refresh();
