@@ -31,7 +31,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 {
     if [ "$purpose" = test ]; then
         pip install "pip>=25.1" && # the first that knows dependency groups
-            pip install --no-compile -c constraints.txt -e ".[baselines,coco,cot,docs,export,notify,plot,sapient,tensorboard]" --group test
+            pip install --no-compile -c constraints.txt -e ".[baselines,coco,cot,docs,export,notify,plot,ray,sapient,tensorboard]" --group test
     else
         pip install --no-compile -c constraints.txt -e .
     fi

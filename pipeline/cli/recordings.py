@@ -45,6 +45,13 @@ def replay(
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Calibration of the camera, written by `dasnet assess`.")
     ] = None,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Also write tracks, events and detections to DIR/parquet.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="Replay on a Ray cluster what is not done yet."),
+    ] = None,
 ) -> None:
     """Run the pipeline on recordings: every frame, deterministically."""
     from pipeline.replay.options import ReplayOptions, polygon, region
@@ -69,7 +76,12 @@ def replay(
         video=video,
         from_detections=from_detections,
         calibration=calibration,
+        parquet=parquet,
     )
+    if ray is not None:
+        from pipeline.bulk.run import run_bulk_replay
+
+        raise typer.Exit(run_bulk_replay(paths, out, options, ray))
     raise typer.Exit(run_replay(paths, out, options))
 
 

@@ -30,6 +30,7 @@ class ReplayOptions:
     end: int | None = None
     stride: int = 1
     video: bool = True
+    parquet: bool = False
     from_detections: bool = False
     calibration: Path | None = None
     share: float = 1.0  # of each frame's pixels that the network looks at

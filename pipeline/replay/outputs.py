@@ -309,7 +309,7 @@ def folder_names(paths: Iterable[Path | str]) -> list[str]:
     named = [Path(path) if Path(path).stem.strip(".") else Path(path).resolve() for path in paths]  # "." is not a name
     stems = [printable(path.stem) or "input" for path in named]
     folded = {stem.casefold() for stem in stems}  # some file systems do not distinguish upper and lower case
-    taken, names = {"report.html"}, []
+    taken, names = {"report.html", "parquet"}, []
     for stem in stems:
         name, number = stem, 2
         while name.casefold() in taken or (name != stem and name.casefold() in folded):

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.redaction import redact
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import folder_names
+from pipeline.replay.parquet import remove_rows, require_pyarrow, write_rows
 from pipeline.replay.recording import Replay
 from pipeline.replay.report import write_report
 from pipeline.replay.summary import Summary
@@ -23,12 +24,11 @@ from pipeline.runtime.progress import ProgressDisplay
 def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     """Replay all inputs into `out`.  Return 1 if one of them was broken; the others are replayed all the same."""
     options.check()
-    inputs, failures = _find(paths)
+    if options.parquet:
+        require_pyarrow()
+    inputs, failures = find_inputs(paths)
     loaded = load(checkpoint_path(options.checkpoint))
-    if options.calibration is not None:
-        fault = read_calibration(options.calibration).checkpoint_fault(loaded.metadata.sha256)
-        if fault is not None:
-            raise ConfigError(f"{options.calibration}: {fault}")
+    check_calibration(options, loaded.metadata.sha256)
     out.mkdir(parents=True, exist_ok=True)
     names, sources = folder_names(inputs), source_names(inputs, paths)
     summaries: list[tuple[Summary, Thumbnails]] = []
@@ -44,14 +44,28 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
             if summary.error:
                 print(redact(f"error: {summary.error}"), file=sys.stderr)
                 failures += 1
+            (write_rows if options.parquet else remove_rows)(out / name)
+    report(out, summaries)
+    return 1 if failures else 0
+
+
+def report(out: Path, summaries: Sequence[tuple[Summary, Thumbnails]]) -> None:
+    """Write the report over all inputs and print its path."""
     write_report(out, summaries)
     frames = sum(summary.frames for summary, _ in summaries)
     alerts = sum(summary.alerts for summary, _ in summaries)
     print(f"{len(summaries)} recordings, {frames} frames, {alerts} alerts: {out / 'report.html'}")
-    return 1 if failures else 0
 
 
-def _find(paths: Sequence[Path]) -> tuple[list[Path], int]:
+def check_calibration(options: ReplayOptions, sha256: str) -> None:
+    """Raise ConfigError where the calibration is of another checkpoint."""
+    if options.calibration is not None:
+        fault = read_calibration(options.calibration).checkpoint_fault(sha256)
+        if fault is not None:
+            raise ConfigError(f"{options.calibration}: {fault}")
+
+
+def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], int]:
     """Return the recordings of all paths, and how many paths have none."""
     inputs: list[Path] = []
     failures = 0

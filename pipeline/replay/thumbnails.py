@@ -36,13 +36,13 @@ class Thumbnail:
 class Thumbnails:
     """Keeps thumbnails of at most `limit` tracks: UAVs before unknown targets, then higher scores first.
 
-    `folder` is that of the input's outputs, DIR/<stem>.
+    `folder` is that of the input's outputs, DIR/<stem>; `kept` are those of an earlier replay.
     """
 
-    def __init__(self, folder: Path, limit: int = MAX_THUMBNAILS) -> None:
+    def __init__(self, folder: Path, limit: int = MAX_THUMBNAILS, kept: Iterable[Thumbnail] = ()) -> None:
         self.folder = folder
         self._limit = limit
-        self._best: dict[int, Thumbnail] = {}
+        self._best = {thumbnail.track_id: thumbnail for thumbnail in kept}
 
     def update(self, frame: Frame, detections: Detections, tracks: Iterable[Track]) -> None:
         """Keep the frame for each of the tracks of which it is the best so far."""
