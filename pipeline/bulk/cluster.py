@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError, DasnetError
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 15.0
+LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 100_000_000  # of a cluster started here: results go through files
 
 
@@ -26,12 +27,12 @@ def connected(address: str) -> Iterator[ModuleType]:
     """Connect to the cluster for as long as the context lasts, and return the module `ray`.
 
     Args:
-        address: HOST:PORT of the cluster's head, or `auto`: that of RAY_ADDRESS or of this host; where there is none, a
-            cluster of this host alone, which ends with the context.
+        address: HOST:PORT of the cluster's head, or `auto`: that of the variable RAY_ADDRESS, else a cluster of this
+            host alone, which ends with the context.
 
     Raises:
         ConfigError: ray is not installed, or the address has another form.
-        DasnetError: no cluster at that address, or one that refuses this host.
+        DasnetError: no cluster at that address, or one that this host cannot join.
     """
     require("ray", "--ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to Ray's makers
@@ -45,39 +46,31 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 
 def _connect(ray: ModuleType, address: str) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     wanted = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
-    if wanted != "auto":
-        _reach(wanted)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if wanted == "auto":
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        options |= {"_node_ip_address": LOOPBACK}
+    else:
+        host = _reached(wanted)
+        options |= {"address": wanted} | ({"_node_ip_address": LOOPBACK} if host in (LOOPBACK, "localhost") else {})
     try:
-        ray.init(address=wanted, **options)
-    except Exception as error:
-        if wanted != "auto" or not isinstance(error, ConnectionError):
-            raise DasnetError(f"--ray {address}: cannot join the cluster: {_first_line(error)}") from error
-        _start(ray, options)
+        ray.init(**options)
+    except Exception as error:  # Ray raises whatever its parts do
+        what = "start Ray on this host" if wanted == "auto" else "join the cluster"
+        raise DasnetError(f"--ray {address}: cannot {what}: {_first_line(error)}") from error
 
 
-def _reach(address: str) -> None:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+def _reached(address: str) -> str:
+    """Return the host of an address that can be connected to: `ray.init` waits for minutes where none can."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"--ray {address}: must be auto, or HOST:PORT of a Ray cluster's head")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise DasnetError(f"--ray {address}: no Ray cluster there: {error.strerror or error}") from error
-
-
-def _start(ray: ModuleType, options: dict[str, Any]) -> None:
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            **options,
-        )
-    except Exception as error:
-        raise DasnetError(f"--ray auto: cannot start Ray on this host: {_first_line(error)}") from error
+    return host
 
 
 def _first_line(error: Exception) -> str:
