@@ -29,7 +29,7 @@ from pipeline.console.security import SESSION_COOKIE, session_of
 from pipeline.console.sessions import SESSION_S
 from pipeline.console.site import Site
 from pipeline.console.status import status
-from pipeline.console.timeline import HOURS_S, STEP_S, Timeline, camera_timeline
+from pipeline.console.timeline import DAY_S, STEP_S, Timeline, camera_timeline
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
 from pipeline.errors import DasnetError
 from pipeline.runtime.arming import set_armed
@@ -148,11 +148,12 @@ class Api(AlertHandlers):
     async def timeline(self, request: Request) -> Response:
         """Return alerts and blind time of every camera over a day."""
         before_ns = time_of(request, "before") or time.time_ns()
-        since_ns = before_ns - round(HOURS_S * 1e9)
+        step_ns = round(STEP_S * 1e9)
+        since_ns = (before_ns - round(DAY_S * 1e9)) // step_ns * step_ns  # steps begin at whole minutes
         named = [camera.id for camera in self._site.config.cameras]
 
         def query(reader: HistoryReader) -> Timeline:
-            counts = reader.alert_counts(since_ns, before_ns, round(STEP_S * 1e9))
+            counts = reader.alert_counts(since_ns, before_ns, step_ns)
             cameras = dict.fromkeys(named) | dict.fromkeys(sorted({count.camera for count in counts}))
             states = {camera: reader.camera_states(camera, since_ns, before_ns) for camera in cameras}
             lines = [camera_timeline(camera, counts, states[camera], since_ns, before_ns) for camera in cameras]

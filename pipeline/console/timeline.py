@@ -12,7 +12,7 @@ import msgspec
 from pipeline.store.alert import AlertCount
 from pipeline.types import Cause, Event, EventKind
 
-HOURS_S = 86400.0
+DAY_S = 86400.0
 STEP_S = 300.0  # in which alerts are counted
 DRAWN_GAP_S = 30.0  # shorter ones between intervals of one cause are not drawn
 FLAPPING_GAP_S = 600.0  # a camera that sees for a shorter time between two blind intervals is flapping

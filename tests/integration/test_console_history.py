@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -200,7 +201,7 @@ def test_a_person_turns_pages_there_and_back(page: Page, tmp_path: Path) -> None
     expect(page.locator("#found tr").first).to_have_attribute("data-key", str(first))
 
 
-def test_the_time_line_shows_alerts_and_blind_time_and_flapping_is_one_line(page: Page) -> None:
+def test_the_time_line_shows_alerts_and_blind_time_and_flapping_is_one_line(page: Page, site: Site) -> None:
     north = page.locator('#timeline [data-camera="north"]')
     expect(north.locator('.blind[data-cause="frozen"]')).to_have_count(1)
     expect(north.locator('.blind[data-cause="offline"]')).to_have_count(12)
@@ -210,6 +211,11 @@ def test_the_time_line_shows_alerts_and_blind_time_and_flapping_is_one_line(page
     assert sum("north blind 12 times since" in line and "offline" in line for line in lines) == 1, lines
     assert sum(line.startswith("south blind since") for line in lines) == 1, lines
     assert sum("(frozen), 4 h" in line for line in lines) == 1, lines
+    mark = north.locator("a").nth(5)
+    said = re.search(r": (\d+) alerts", str(mark.get_attribute("aria-label")))
+    assert said, "a step in the middle has more than one"
+    page.goto(site.console.url(str(mark.get_attribute("href"))))
+    expect(page.locator("#found tr")).to_have_count(int(said[1]))
 
 
 def test_hostile_text_is_text(page: Page, site: Site) -> None:
