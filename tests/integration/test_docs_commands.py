@@ -4,6 +4,7 @@ sh       each command is run, or its options exist and the test that TESTED_ELSE
 console  is not run, and the text above it says why
 python   is executed
 yaml     with `cameras:` is a valid site
+sql      is executed by tests/unit/replay/test_parquet.py
 """
 
 import os
@@ -25,7 +26,7 @@ from pipeline.cli import app
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOT_RUN = "not run by the tests"
-ALLOWED = {"sh", "console", "python", "yaml", "text", "json"}
+ALLOWED = {"sh", "console", "python", "sql", "yaml", "text", "json"}
 TESTED_ELSEWHERE = {  # a command -> the test that runs it, or the same on less, in a process of its own
     "make run": "tests/integration/test_run.py",
     "make test": "Makefile",
