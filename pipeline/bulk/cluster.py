@@ -82,6 +82,6 @@ def node_names(ray: ModuleType) -> dict[str, str]:
     return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in ray.nodes()}
 
 
-def usable_nodes(ray: ModuleType) -> set[str]:
-    """Return the ids of the nodes that are there."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+def nodes_with(ray: ModuleType, resource: str) -> set[str]:
+    """Return the ids of the nodes that are there and have at least one `CPU` or `GPU`."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource, 0) >= 1}

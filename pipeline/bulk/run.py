@@ -47,7 +47,7 @@ def run_bulk_replay(paths: Sequence[Path], out: Path, options: ReplayOptions, ad
         left = [clip for clip in clips if not clip.is_done]
         if len(left) < len(clips):
             print(f"{len(clips) - len(left)} of {len(clips)} recordings are done already", file=sys.stderr)
-        failures = _replay(Schedule(ray, _warn), left)
+        failures = _replay(Schedule(ray, "GPU" if options.device == "cuda" else "CPU", _warn), left)
     for text in failures:
         _warn(f"error: {text}")
     results = [(clip.folder, done) for clip in clips if (done := clip.last()) is not None]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline import __version__
 from pipeline.bulk.clip import Clip
-from pipeline.bulk.cluster import node_names, usable_nodes
+from pipeline.bulk.cluster import node_names, nodes_with
 from pipeline.errors import DasnetError
 
 TRIES = 2  # of a clip that a node reports as failed
@@ -45,10 +45,12 @@ class Schedule:
 
     Args:
         ray: the module.
+        resource: of which each task takes one: `CPU` or `GPU`.
         warn: called with a text about a node or a try.
     """
 
     ray: ModuleType
+    resource: str
     warn: Callable[[str], None]
     _refused: set[str] = field(default_factory=set)
 
@@ -60,9 +62,11 @@ class Schedule:
         waiting = deque(map(_Job, clips))
         running: dict[Any, _Job] = {}
         while waiting or running:
-            if not usable_nodes(self.ray) - self._refused:
-                raise DasnetError(f"no node of the cluster has dasnet {__version__}, as this host has")
-            while waiting and len(running) < TASKS_PER_SLOT * self._slots(waiting[0].clip):
+            if not nodes_with(self.ray, self.resource) - self._refused:
+                wanted = f"must have a {self.resource} and dasnet {__version__}"
+                raise DasnetError(f"no node of the cluster can be used: {wanted}")
+            slots = int(self.ray.cluster_resources().get(self.resource, 1))
+            while waiting and len(running) < TASKS_PER_SLOT * slots:
                 job = waiting.popleft()
                 running[self._submit(job)] = job
             ready, _ = self.ray.wait(list(running), num_returns=1, timeout=POLL_S)
@@ -73,20 +77,16 @@ class Schedule:
                 else:
                     waiting.append(outcome)
 
-    def _slots(self, clip: Clip) -> int:
-        kind = "GPU" if clip.options.device == "cuda" else "CPU"
-        return max(1, int(self.ray.cluster_resources().get(kind, 0)))
-
     def _submit(self, job: _Job) -> Any:
-        gpus = int(job.clip.options.device == "cuda")
+        where: dict[str, Any] = {"label_selector": _not_on(self._refused | job.failed_on)}
+        if job.failed_on:  # the same node again, where there is no other
+            where["fallback_strategy"] = [{"label_selector": _not_on(self._refused)}]
         task = self._task.options(
             name=f"replay {job.clip.name}",
             num_cpus=1,
-            num_gpus=gpus,
-            max_calls=0,  # the process keeps its engine, also on a GPU
+            num_gpus=int(self.resource == "GPU"),
             max_retries=0,  # tries are counted here
-            label_selector=_not_on(self._refused | job.failed_on),
-            fallback_strategy=[{"label_selector": _not_on(self._refused)}],
+            **where,
         )
         return task.remote(__version__, pickle.dumps(job.clip))
 

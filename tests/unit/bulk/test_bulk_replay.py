@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.events import until
-from support.program import CLIPS, dasnet, dasnet_in_process
+from support.program import CLIPS, dasnet
 from support.ray_cluster import node, ray_cluster, started
 
 from pipeline.bulk.clip import UNFINISHED
@@ -33,7 +33,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a replay without Ray writes."""
     out = tmp_path_factory.mktemp("plain")
-    result = dasnet_in_process("replay", clips, "--out", out, "--end", FRAMES, "--parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as a task of one core has
+        result = dasnet("replay", clips, "--out", out, "--end", str(FRAMES), "--parquet")
     assert result.returncode == 0, result.stderr
     return out
 
@@ -57,7 +59,7 @@ def assert_same(out: Path, plain: Path) -> None:
 
 
 def finished(clips: Path, out: Path, address: str, *options: str) -> tuple[int, str]:
-    process = started(clips, "--out", out, "--end", FRAMES, "--parquet", "--ray", address, *options)
+    process = started(clips, "--out", out, "--end", str(FRAMES), "--parquet", "--ray", address, *options)
     text, _ = process.communicate(timeout=START_S)
     return process.returncode, text
 
@@ -80,12 +82,12 @@ def test_the_same_bytes_and_what_is_done_is_not_done_again(clips: Path, plain: P
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_driver_and_a_killed_node_change_nothing(clips: Path, plain: Path, cluster: Any, tmp_path: Path):
-    driver = started(clips, "--out", tmp_path, "--end", FRAMES, "--parquet", "--ray", cluster.address)
+    driver = started(clips, "--out", tmp_path, "--end", str(FRAMES), "--parquet", "--ray", cluster.address)
     until(lambda: any((tmp_path / name).exists() for name in NAMES), START_S)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     doomed = cluster.add_node(**node(resources={"doomed": 1}))
-    driver = started(clips, "--out", tmp_path, "--end", FRAMES, "--parquet", "--ray", cluster.address)
+    driver = started(clips, "--out", tmp_path, "--end", str(FRAMES), "--parquet", "--ray", cluster.address)
     until(lambda: any((tmp_path / UNFINISHED).glob("*")), START_S)
     cluster.remove_node(doomed, allow_graceful=False)
     text, _ = driver.communicate(timeout=START_S)
@@ -116,8 +118,8 @@ def test_a_node_with_another_version_is_refused_by_name(clips: Path, tmp_path: P
         cluster.add_node(**node(env_vars={"PYTHONPATH": str(package.parent)}))
         code, text = finished(clips, tmp_path / "out", cluster.address)
     assert code == 1
-    assert "dasnet 0.0.1; must be dasnet" in text or "0.0.1; must be dasnet" in text
-    assert "no node of the cluster has dasnet" in text
+    assert ": 0.0.1; must be dasnet" in text
+    assert "no node of the cluster can be used" in text
 
 
 def test_what_cannot_start_is_refused_with_its_reason(clips: Path, tmp_path: Path):
