@@ -14,14 +14,6 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 100_000_000  # of a cluster started here: results go through files
 
 
-def require(package: str, option: str) -> None:
-    """Raise ConfigError where a package of the extra `ray` is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise ConfigError(f'{option} needs {package}, not installed here: pip install "dasnet[ray]"')
-
-
 @contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
     """Connect to the cluster for as long as the context lasts, and return the module `ray`.
@@ -34,31 +26,33 @@ def connected(address: str) -> Iterator[ModuleType]:
         ConfigError: ray is not installed, or the address has another form.
         DasnetError: no cluster at that address, or one that this host cannot join.
     """
-    require("ray", "--ray")
+    wanted = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    host = LOOPBACK if wanted == "auto" else _reached(wanted)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to Ray's makers
-    import ray
-
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if host in (LOOPBACK, "localhost"):  # otherwise Ray takes the host's outer address for it
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        options |= {"_node_ip_address": LOOPBACK}
+    if wanted == "auto":
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        options |= {"address": wanted}
     try:
-        _connect(ray, address)
+        import ray  # reads the environment
+    except ImportError as error:
+        raise ConfigError('--ray needs ray, not installed here: pip install "dasnet[ray]"') from error
+    try:
+        _join(ray, address, options)
         yield ray
     finally:
         ray.shutdown()
 
 
-def _connect(ray: ModuleType, address: str) -> None:
-    wanted = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if wanted == "auto":
-        options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        options |= {"_node_ip_address": LOOPBACK}
-    else:
-        host = _reached(wanted)
-        options |= {"address": wanted} | ({"_node_ip_address": LOOPBACK} if host in (LOOPBACK, "localhost") else {})
+def _join(ray: ModuleType, address: str, options: dict[str, Any]) -> None:
     try:
         ray.init(**options)
     except Exception as error:  # Ray raises whatever its parts do
-        what = "start Ray on this host" if wanted == "auto" else "join the cluster"
-        raise DasnetError(f"--ray {address}: cannot {what}: {_first_line(error)}") from error
+        raise DasnetError(f"--ray {address}: cannot start or join the cluster: {_first_line(error)}") from error
 
 
 def _reached(address: str) -> str:

@@ -7,7 +7,6 @@ time is unknown.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ Row = dict[str, Any]
 
 def require_pyarrow() -> None:
     """Raise ConfigError where pyarrow is not installed."""
-    if find_spec("pyarrow") is None:
-        raise ConfigError('--parquet needs pyarrow, not installed here: pip install "dasnet[ray]"')
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ConfigError('--parquet needs pyarrow, not installed here: pip install "dasnet[ray]"') from error
 
 
 def has_rows(folder: Path) -> bool:

@@ -3,13 +3,14 @@
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.events import until
-from support.program import CLIPS, dasnet
+from support.program import CLIPS, REPOSITORY, dasnet
 from support.ray_cluster import node, ray_cluster, started
 
 from pipeline.bulk.clip import UNFINISHED
@@ -132,3 +133,12 @@ def test_what_cannot_start_is_refused_with_its_reason(clips: Path, tmp_path: Pat
     assert wrong.returncode == 2 and "must be auto, or HOST:PORT" in wrong.stderr
     tracking = refused("--ray", "auto", "--from-detections")
     assert tracking.returncode == 2 and "--from-detections" in tracking.stderr
+
+
+@pytest.mark.parametrize(("package", "options"), [("ray", ["--ray", "auto"]), ("pyarrow", ["--parquet"])])
+def test_a_missing_extra_is_named(package: str, options: list[str], tmp_path: Path):
+    program = f"import sys; sys.modules[{package!r}] = None; from pipeline.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "replay", str(CLIPS), "--out", str(tmp_path), *options]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=REPOSITORY)
+    assert result.returncode == 2
+    assert f'{options[0]} needs {package}, not installed here: pip install "dasnet[ray]"' in result.stderr
