@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, DasnetError
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.parquet import has_rows, remove_rows, write_rows
 from pipeline.replay.recording import Replay
-from pipeline.replay.summary import Summary
+from pipeline.replay.summary import Summary, printable_summary
 from pipeline.replay.thumbnails import Thumbnail
 
 DONE = ".done"
@@ -93,7 +93,8 @@ class Clip:
         work, unfinished = self._work(), self.out / UNFINISHED / f"{self.name}-{uuid4().hex}"
         try:
             replay = Replay(self.path, self.name, self.source, unfinished, loaded, engine, self.options)
-            done = Done(work, replay.run(lambda _done, _total: None), replay.thumbnails.by_track())
+            summary = printable_summary(replay.run(lambda _done, _total: None))
+            done = Done(work, summary, replay.thumbnails.by_track())
             (unfinished / DONE).write_bytes(msgspec.msgpack.encode(done))
             self._publish(unfinished)
         finally:
@@ -115,7 +116,7 @@ class Clip:
         calibration = self.options.calibration.read_bytes() if self.options.calibration else None
         clip = replace(self, options=replace(self.options, parquet=False))  # made of the outputs
         parts = __version__, repr(clip), files, calibration
-        return hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _files(self) -> Sequence[Path]:
         return sequence(self.path) or [self.path]

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError, SourceError
-from pipeline.replay.summary import Summary, printable
+from pipeline.replay.summary import Summary, printable, printable_summary
 from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
 VERSION = 3  # of detections.jsonl
@@ -294,9 +294,8 @@ class VideoWriter(_Output):
 
 def write_summary(path: Path, summary: Summary) -> None:
     """Write summary.json."""
-    error = printable(summary.error) if summary.error is not None else None
-    summary = msgspec.structs.replace(summary, source=printable(summary.source), error=error)
-    _partial(path).write_bytes(msgspec.json.format(_JSON.encode(summary), indent=2) + b"\n")
+    text = _JSON.encode(printable_summary(summary))
+    _partial(path).write_bytes(msgspec.json.format(text, indent=2) + b"\n")
     _partial(path).replace(path)
 
 

@@ -183,6 +183,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
+def printable_summary(summary: Summary) -> Summary:
+    """Return a summary whose texts can be encoded."""
+    error = printable(summary.error) if summary.error is not None else None
+    return msgspec.structs.replace(summary, source=printable(summary.source), error=error)
+
+
 def _summarised(track: Track, reported: FrameRef, clock: WallClock) -> TrackSummary:
     """Summarise a track in its last state, from the frame that reported it on."""
     return TrackSummary(
