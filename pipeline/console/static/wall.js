@@ -181,6 +181,7 @@ function fillChip(chip, track) {
 export class Wall {
   #cards = new Map();
   #large = null;
+  #alertOf = new Map(); // by ULID of a track; known before the cameras, perhaps
 
   constructor(element) {
     this.element = element;
@@ -197,6 +198,7 @@ export class Wall {
     for (const camera of cameras) {
       if (!this.#cards.has(camera.id)) {
         const card = new Card(camera, (chosen) => this.#toggle(chosen));
+        card.alertOf = this.#alertOf;
         this.#cards.set(camera.id, card);
         this.element.append(card.element);
       }
@@ -213,6 +215,7 @@ export class Wall {
 
   // The alert of each track that has one, by the track's ULID.
   setAlerts(alertOf) {
+    this.#alertOf = alertOf;
     for (const card of this.#cards.values()) card.alertOf = alertOf;
   }
 
