@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from support.program import DASNET, REPOSITORY
+from support.program import DASNET
 
 os.environ |= {  # before ray is imported
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_raylet_start_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "600",  # on a busy machine
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -32,6 +33,9 @@ def node(**options: Any) -> dict[str, Any]:
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
-    """`dasnet replay` in a process of its own, whose output is read when it ends."""
+    """`dasnet replay` in a process of its own, whose output is read when it ends.
+
+    Ray adds its working directory to the import path of all nodes: there must be no package in it.
+    """
     command = [*DASNET, "replay", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/")
