@@ -10,7 +10,6 @@ arXiv 1807.03888), in units of training's 99th percentile.
 from copy import deepcopy
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -94,6 +93,8 @@ def normalised_by_table(chips: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     A table of 256 values for each chip is many times as fast.
     """
+    import cv2  # here: the judge is also trained where there is none
+
     levels = np.arange(256, dtype=np.float32)
     count, frames, height, width = chips.shape
     result = np.empty((count, height, width, frames), np.float32)

@@ -142,7 +142,8 @@ def journalled(command: Sequence[str], root: Path, folder: Path) -> list[Call]:
     except FileNotFoundError:
         pytest.skip("needs a C compiler")
     preloaded = {"POWER_CUT_ROOT": str(root), "POWER_CUT_JOURNAL": str(journal), "LD_PRELOAD": str(library)}
-    subprocess.run(command, check=True, env=os.environ | preloaded, timeout=280)
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run(command, check=True, env=os.environ | preloaded | path, timeout=280)
     return list(_calls(journal.read_bytes()))
 
 
