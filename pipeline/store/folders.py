@@ -15,7 +15,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write or replace a file, at once or not at all, whatever is killed or loses its power.  Raise OSError."""
-    new = path.with_name(f"{path.stem}.new{path.suffix}")
+    new = path.with_name(f"{path.name}.new")  # no reader of *.json or *.jpg takes it for a whole one
     try:
         with new.open("wb") as file:
             file.write(data)

@@ -79,7 +79,7 @@ def ids(events: Iterable[Event]) -> list[str]:
     return [item.id for item in events]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "not in time"

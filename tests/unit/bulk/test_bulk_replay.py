@@ -24,7 +24,7 @@ START_S = 240
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
+    folder = tmp_path_factory.mktemp("recordings")
     for name in NAMES:
         shutil.copy(CLIPS / f"{name}.mp4", folder)
     return folder
