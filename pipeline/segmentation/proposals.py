@@ -24,6 +24,7 @@ AGREEING_IOU = 0.2  # of an outline and a mask of the same target
 JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
 REMEMBER_S = 1.0  # what the network said of a target is worth this long, while it looks elsewhere
+REMEMBERED_SCORE = 0.5  # at most: whether the target is still there is for the judge to say
 RECENT_SCORE = 0.5  # of a detection that is expected again
 NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
 ON_TARGET = 0.5  # likewise, motion: farther beside it may be noise, which the judge would reject in the target's place
@@ -104,7 +105,8 @@ class ExpectedTargets:
             elif looks.includes(target.xy, target.length_px):
                 target.mask_score = 0.0
             elif target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
-                mask_score[rows], class_scores[rows] = target.mask_score, target.class_scores
+                mask_score[rows] = min(target.mask_score, REMEMBERED_SCORE)
+                class_scores[rows] = target.class_scores
         return replace(proposals, mask_score=mask_score, class_scores=class_scores)
 
     def update(self, detections: Detections) -> None:

@@ -220,7 +220,7 @@ def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_looks(
     for one in found[25:]:
         place = BRIGHT.place(BRIGHT.blobs[0], one.ref.pts_s)
         on_target = np.abs(one.centroid - place).max(axis=1) < 6
-        assert on_target.sum() == 1 and one.mask_score[on_target].max() == 1
+        assert on_target.sum() == 1 and one.mask_score[on_target].max() >= 0.5
     assert sum(bool(one.masks[0].width > 0) for one in found[25:] if len(one)) == len(found[25:]), "all have outlines"
     assert segmenter.revisit_s("north") < 5 and segmenter.revisit_s("nowhere") == 0
 
