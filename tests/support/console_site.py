@@ -79,7 +79,7 @@ def live_message(camera: str, seq: int, label: str = "uav", picture_too: bool = 
     return encode(frame, jpeg)
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 8.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     end = time.monotonic() + timeout_s
     while not (result := condition()):
         assert time.monotonic() < end, "not in time"
