@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from support.moving_scenes import CLOUDS, Blob, Scene
@@ -9,7 +10,7 @@ from support.scenes import SURE_UAV, frame
 
 from pipeline.segmentation.motion import Candidate
 from pipeline.segmentation.postprocess import MapView
-from pipeline.segmentation.proposals import FORGET_S, POINT_PX, ExpectedTargets, iou, outlined, with_motion
+from pipeline.segmentation.proposals import FORGET_S, POINT_PX, ExpectedTargets, Looks, iou, outlined, with_motion
 from pipeline.types import Band, Detections
 
 NONE_EXPECTED = np.zeros((0, 4), np.float32)
@@ -174,3 +175,21 @@ def test_rows_of_tiny_frames_stay_inside(size_px: tuple[int, int]):
     found = outlined(points, grey)
     assert len(found) >= 1 and (found.xyxy[:, 2:] > found.xyxy[:, :2]).all()
     assert (found.xyxy >= 0).all() and (found.xyxy <= [*size_px, *size_px]).all()
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_what_is_remembered_of_a_target_is_said_of_one_row_only(moving: bool):
+    """Else the place where it was is taken for another one."""
+    targets = ExpectedTargets()
+    targets.predict(0.0, (0.0, 0.0))
+    targets.update(masks((100, 100, 10)))
+    targets.predict(0.1, (0.0, 0.0))
+    at = msgspec.structs.replace(masks((100, 100, 10)).ref, pts_s=0.1)
+    targets.with_remembered_masks(replace(masks((100, 100, 10)), ref=at), Looks([(0, 0, 640, 512)]))
+    targets.predict(0.2, (0.0, 0.0))
+    later = msgspec.structs.replace(at, pts_s=0.2)
+    rows = masks((101, 100, 3), (106, 100, 3), mask_score=np.zeros(2, np.float32))
+    rows = replace(rows, ref=later, motion_score=np.array([0, 5.0 * moving], np.float32))
+    elsewhere = targets.with_remembered_masks(rows, Looks([(300, 300, 400, 400)]))
+    assert elsewhere.mask_score.tolist() == pytest.approx([0, 0.5] if moving else [0.5, 0])
+    assert (targets.with_remembered_masks(rows, Looks([(0, 0, 640, 512)])).mask_score == 0).all(), "seen to be gone"
