@@ -131,7 +131,7 @@ def _metadata(described: dict[str, Any], network: str, outputs: int) -> Metadata
         judge=judge,
         thresholds=_thresholds(described.get("thresholds", {})),
         training=_training(described.get("training", {})),
-        evaluation=_finite("evaluation", _object("evaluation", described.get("evaluation", {}))),
+        evaluation=_require_finite("evaluation", _object("evaluation", described.get("evaluation", {}))),
     )
 
 
@@ -248,7 +248,7 @@ def _arguments(described: object) -> dict[str, Any]:
     return content
 
 
-def _finite(key: str, content: dict[str, Any]) -> dict[str, Any]:
+def _require_finite(key: str, content: dict[str, Any]) -> dict[str, Any]:
     """Return a free-form record, all of whose numbers must be finite."""
     waiting: list[tuple[str, object]] = [(key, content)]
     for place, value in waiting:
@@ -263,7 +263,7 @@ def _finite(key: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def _training(described: object) -> dict[str, Any]:
     """Return the free-form training record; only the keys that are compared later are validated."""
-    content = _finite("training", _object("training", described))
+    content = _require_finite("training", _object("training", described))
     for name in ("seed", "step"):
         value = content.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

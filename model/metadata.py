@@ -127,12 +127,12 @@ class Metadata:
 def describe(metadata: Metadata) -> str:
     """Return the metadata as JSON, for the header of the file; what a run recorded as not finite is null."""
     described = {key: value for key, value in asdict(metadata).items() if key != "sha256"}
-    return json.dumps(_finite(described), allow_nan=False)
+    return json.dumps(_without_infinities(described), allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _without_infinities(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _without_infinities(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_without_infinities(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -104,12 +104,11 @@ class ExpectedTargets:
                 target.looked_s = proposals.ref.pts_s
             elif looks.includes(target.xy, target.length_px):
                 target.mask_score = 0.0
-            elif target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
-                if len(rows):  # one row is the target: what moves, or else what is nearest
-                    distance = np.abs(centres[rows] - target.xy).max(axis=1)
-                    row = rows[np.lexsort((distance, -proposals.motion_score[rows]))[0]]
-                    mask_score[row] = min(target.mask_score, REMEMBERED_SCORE)
-                    class_scores[row] = target.class_scores
+            elif len(rows) and target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
+                distance = np.abs(centres[rows] - target.xy).max(axis=1)
+                row = rows[np.lexsort((distance, -proposals.motion_score[rows]))[0]]  # what moves, else what is nearest
+                mask_score[row] = min(target.mask_score, REMEMBERED_SCORE)
+                class_scores[row] = target.class_scores
         return replace(proposals, mask_score=mask_score, class_scores=class_scores)
 
     def update(self, detections: Detections) -> None:

@@ -151,6 +151,11 @@ class Segmenter:
         ]
         return Batch(list(frames), watched, looks)
 
+    @property
+    def _has_looks(self) -> bool:
+        """Whether there is more than one way to look at a frame: its scale is free, and a judge joins what is seen."""
+        return self.engine.metadata.preprocessing.mode == "scale" and self.engine.judge is not None
+
     def _watched(self, frame: Frame) -> MapView:
         """Return which part of a frame is watched, and how it is scaled for the network."""
         view = self._views.get(frame.ref.camera, CameraView())
@@ -161,7 +166,7 @@ class Segmenter:
 
     def _inputs(self, frame: Frame, watched: MapView) -> list[_Input]:
         """Return the network's inputs for a frame: all of it or tiles, and perhaps the reduced frame."""
-        if self.engine.metadata.preprocessing.mode == "stretch" or self.engine.judge is None:
+        if not self._has_looks:
             return [self._input(frame, watched)]
         state, pts_s = self._state(frame), frame.ref.pts_s
         if self.share >= 1:
@@ -204,7 +209,10 @@ class Segmenter:
         A camera's frames must be finished in their order.
         """
         each = zip(batch.frames, batch.watched, self.detect(batch), batch.looks, strict=True)
-        return [self.judge(frame, watched, masks, _seen(watched, looks)) for frame, watched, masks, looks in each]
+        return [
+            self.judge(frame, watched, masks, _seen(watched, looks) if self._has_looks else None)
+            for frame, watched, masks, looks in each
+        ]
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Wait for the batch and return each frame's mask components with the network's own class scores.

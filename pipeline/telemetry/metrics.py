@@ -155,6 +155,7 @@ class SegmentationMetrics(FrameWorkerMetrics):
         self._revisit = self._gauge(
             "dasnet_scan_revisit_seconds", "How long the place that has waited longest has waited for the network."
         )
+        self._scanned: frozenset[str] = frozenset()
         info = self._gauge(
             "dasnet_build_info", "Running version, model and engine; always 1.", ["version", "model", "engine"]
         )
@@ -163,9 +164,11 @@ class SegmentationMetrics(FrameWorkerMetrics):
     def looked(self, share: float, revisit_s: Mapping[str, float]) -> None:
         """Set the share of pixels that is looked at, and how long each camera's places wait."""
         self._share.set(share)
-        self._revisit.clear()
+        for camera in self._scanned - revisit_s.keys():
+            self._revisit.remove(camera)
         for camera, seconds in revisit_s.items():
             self._revisit.labels(camera).set(seconds)
+        self._scanned = frozenset(revisit_s)
 
 
 class TrackingMetrics(FrameWorkerMetrics):

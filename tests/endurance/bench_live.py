@@ -11,7 +11,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from endurance.fleet import CLIPS, RtspCameras, Running, accounts, encoded, write_site
 from endurance.soak import quantile_s
@@ -33,11 +35,16 @@ def main() -> int:
     about = machine()
     with tempfile.TemporaryDirectory(prefix="live-") as name:
         folder = Path(name)
-        clip = encoded(CLIPS / f"{options.clip}.mp4", folder / "clip.mp4", options.fps, options.scale)
+        size_px = round(320 * options.scale), round(256 * options.scale)
+        clip = encoded(CLIPS / f"{options.clip}.mp4", folder / "clip.mp4", options.fps, size_px)
         with RtspCameras({CAMERA: {"file": str(clip), "fps": options.fps}}) as servers:
             config = write_site(folder / "site", [{"id": CAMERA, "uri": servers.uri(CAMERA)}])
             with Running("run", config) as program:
-                result = watch(program, folder / "site" / "run", options.seconds)
+                frames = f'dasnet_frames_segmented_total{{camera="{CAMERA}"}}'
+                program.wait_for_metric(frames, WARM_UP_FRAMES, timeout_s=120)
+                result = watched(program, folder / "site" / "run", [CAMERA], options.seconds)
+                info = next(key for key in program.metrics() if key.startswith("dasnet_build_info"))
+    result |= {"engine": info.partition('engine="')[2].partition('"')[0]}
     result |= {"fps": options.fps, "clip": options.clip, "scale": options.scale, "machine": about}
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -45,24 +52,22 @@ def main() -> int:
     return int(result["dropped"] != {})
 
 
-def watch(program: Running, run_dir: Path, seconds: float) -> dict[str, object]:
-    program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{CAMERA}"}}', WARM_UP_FRAMES, timeout_s=120)
-    before, began = accounts(run_dir)[CAMERA], program.metrics()
+def watched(program: Running, run_dir: Path, cameras: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Return what becomes of the frames of running cameras."""
+    before, began = accounts(run_dir), program.metrics()
     time.sleep(seconds)
-    after, ended = accounts(run_dir)[CAMERA], program.metrics()
+    after, ended = accounts(run_dir), program.metrics()
     latency = {name: value - began.get(name, 0.0) for name, value in ended.items() if name.startswith(TRACK)}
-    lost = {cause: after.dropped[cause] - before.dropped[cause] for cause in after.dropped}
-    engine = next(name for name in ended if name.startswith("dasnet_build_info")).partition('engine="')[2]
+    lost = {
+        cause.value: sum(after[one].dropped[cause] - before[one].dropped[cause] for one in cameras)
+        for cause in after[cameras[0]].dropped
+    }
     return {
-        "engine": engine.partition('"')[0],
         "seconds": seconds,
-        "captured": after.captured - before.captured,
-        "segmented": after.segmented - before.segmented,
-        "dropped": {cause.value: count for cause, count in lost.items() if count},
-        **{
-            f"capture_to_track_p{share:g}_ms": round(1e3 * quantile_s(latency, share / 100), 1)
-            for share in (50, 95, 99)
-        },
+        "captured": sum(after[one].captured - before[one].captured for one in cameras),
+        "segmented": sum(after[one].segmented - before[one].segmented for one in cameras),
+        "dropped": {cause: count for cause, count in lost.items() if count},
+        **{f"capture_to_track_p{p}_ms": round(1e3 * quantile_s(latency, p / 100), 1) for p in (50, 95, 99)},
     }
 
 

@@ -10,7 +10,6 @@ number.  The cameras, which run on the same machine, send test clips in a loop. 
 import argparse
 import json
 import re
-import statistics
 import sys
 import tempfile
 import time
@@ -19,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from endurance.bench_live import TRACK
-from endurance.fleet import CLIPS, RtspCameras, Running, accounts, encoded, write_site
-from endurance.soak import quantile_s
+from endurance.bench_live import watched
+from endurance.fleet import CLIPS, RtspCameras, Running, encoded, write_site
 from pipeline.bench.results import machine
 
 WARM_UP_S = 20.0  # connections, and the share of pixels finding its level
-MODES = {"scan": "auto", "whole": 1.0}
+MODES: dict[str, str | float] = {"scan": "auto", "whole": 1.0}
 MOST = 64
 
 Figures = dict[str, Any]
@@ -83,44 +81,29 @@ def watch(clip: Path, fps: int, share: str | float, seconds: float, objective_ms
         RtspCameras({camera: {"file": str(clip), "fps": fps} for camera in names}) as servers,
     ):
         folder = Path(name)
-        watched = [{"id": camera, "uri": servers.uri(camera)} for camera in names]
+        cameras = [{"id": camera, "uri": servers.uri(camera)} for camera in names]
         sections = {"model": {"share": share}, "objective": {"capture_to_track_ms": objective_ms}}
-        config = write_site(folder / "site", watched, **sections)
+        config = write_site(folder / "site", cameras, **sections)
         with Running("run", config) as program:
             for camera in names:
                 program.wait_for_metric(f'dasnet_frames_segmented_total{{camera="{camera}"}}', 10, timeout_s=180)
             time.sleep(WARM_UP_S)
-            return _measured(program, folder / "site" / "run", names, seconds, objective_ms)
-
-
-def _measured(program: Running, run_dir: Path, names: list[str], seconds: float, objective_ms: float) -> Figures:
-    before, began = accounts(run_dir), program.metrics()
-    shares, waits_s, end_s = [], [], time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        time.sleep(1)
-        now = program.metrics()
-        shares.append(now["dasnet_network_share{}"])
-        waits_s += [value for key, value in now.items() if key.startswith("dasnet_scan_revisit_seconds")]
-    after, ended = accounts(run_dir), program.metrics()
-    captured = sum(after[one].captured - before[one].captured for one in names)
-    dropped = sum(sum(after[one].dropped.values()) - sum(before[one].dropped.values()) for one in names)
-    latency = {key: value - began.get(key, 0.0) for key, value in ended.items() if key.startswith(TRACK)}
-    p99_ms = 1e3 * quantile_s(latency, 0.99)
-    return {
-        "cameras": len(names),
-        "holds": dropped == 0 and p99_ms <= objective_ms,
-        "captured": captured,
-        "dropped": dropped,
-        "p50_ms": round(1e3 * quantile_s(latency, 0.5), 1),
-        "p99_ms": round(p99_ms, 1),
-        "share": round(statistics.fmean(shares), 3),
+            figures = watched(program, folder / "site" / "run", names, seconds)
+            now = program.metrics()
+    waits_s = [value for key, value in now.items() if key.startswith("dasnet_scan_revisit_seconds")]
+    return figures | {
+        "cameras": count,
+        "holds": not figures["dropped"] and figures["capture_to_track_p99_ms"] <= objective_ms,
+        "dropped": sum(figures["dropped"].values()),
+        "share": round(now["dasnet_network_share{}"], 3),
         "longest_wait_s": round(max(waits_s, default=0.0), 1),
     }
 
 
 def table(rows: list[Figures]) -> str:
     """Return the rows as Markdown."""
-    columns = ("kind", "mode", "cameras", "holds", "captured", "dropped", "p50_ms", "p99_ms", "share", "longest_wait_s")
+    latencies = ("capture_to_track_p50_ms", "capture_to_track_p99_ms")
+    columns = ("kind", "mode", "cameras", "holds", "captured", "dropped", *latencies, "share", "longest_wait_s")
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(str(row[column]) for column in columns) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)

@@ -131,7 +131,7 @@ def target(rng: random.Random) -> Iterator[Target]:
         clips = cameras(CAMERAS, FPS, rng, folder / "clips")
         settings = {camera: {**clip, "user": "viewer", "password": PASSWORD} for camera, clip in clips.items()}
         whole = Path(str(clips["cam00"]["file"]))
-        shapes = (whole, encoded(whole, folder / "halved.mp4", FPS, scale=0.5))
+        shapes = (whole, encoded(whole, folder / "halved.mp4", FPS, size_px=(160, 128)))
         clock = folder / "clock"
         clock.write_text("+0")
         ports = free_ports(2)

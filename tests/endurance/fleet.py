@@ -27,13 +27,13 @@ def cameras(count: int, fps: int, rng: random.Random, folder: Path) -> dict[str,
     return {f"cam{number:02}": {"file": str(rng.choice(clips)), "fps": fps} for number in range(count)}
 
 
-def encoded(clip: Path, path: Path, fps: int, scale: float = 1.0, size_px: tuple[int, int] | None = None) -> Path:
+def encoded(clip: Path, path: Path, fps: int, size_px: tuple[int, int] | None = None) -> Path:
     """Encode a clip's first frames like a camera: with a keyframe every second, and without B-frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(clip)) as whole, av.open(str(path), "w") as cut:
         source = whole.streams.video[0]
         stream = cut.add_stream("libx264", rate=fps, options={"bf": "0", "g": str(fps), "preset": "veryfast"})
-        stream.width, stream.height = size_px or (round(source.width * scale), round(source.height * scale))
+        stream.width, stream.height = size_px or (source.width, source.height)
         stream.pix_fmt = "yuv420p"
         for number, frame in zip(range(CLIP_FRAMES), whole.decode(video=0), strict=False):
             image = frame.reformat(width=stream.width, height=stream.height, format="yuv420p")

@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from support.accessibility import assert_accessible, assert_fits_phone
 from support.console_site import Feed, Process, browser, faultless_page, site_config
 from support.events import event, gone, raised, track
 
@@ -242,11 +242,5 @@ def test_rows_events_and_chips_of_the_wall_lead_to_the_alert(page: Page, site: S
 def test_the_pages_are_accessible_and_fit_a_phone(page: Page, site: Site, path: str) -> None:
     page.goto(site.console.url(path + (site.found("")[0]["id"] if path == "/alert/" else "")))
     expect(page.locator("#link")).to_have_text("Live")
-    for scheme in ("dark", "light"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        serious = [
-            fault for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")
-        ]
-        assert not serious, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert_accessible(page)
+    assert_fits_phone(page)

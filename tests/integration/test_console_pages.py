@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from prometheus_client import start_http_server
+from support.accessibility import assert_accessible, assert_fits_phone
 from support.console_site import SECRET, Feed, Process, browser, faultless_page, picture, until
 from support.events import raised, track
 from support.png import png
@@ -251,14 +251,8 @@ def test_every_page_is_accessible_and_fits_a_phone(page: Page, site: Site, path:
     page.goto(site.console.url(path))
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.locator("#badge")).to_have_text("1")
-    for scheme in ("dark", "light"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        serious = [
-            fault for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")
-        ]
-        assert not serious, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert_accessible(page)
+    assert_fits_phone(page)
     site.post(f"/alerts/{alert}/dismiss", json={"reason": "other"})
     expect(page.locator("#badge")).to_have_text("")
 
@@ -300,7 +294,7 @@ def test_a_password_lets_in_and_keeps_out(browser: Browser, guarded: Process) ->
     page = context.new_page()
     page.goto(console.url("/status"))
     assert page.url == console.url("/login")
-    assert not [f for f in Axe().run(page).response["violations"] if f["impact"] in ("serious", "critical")]
+    assert_accessible(page)
     page.keyboard.type("wrong password")
     page.keyboard.press("Enter")
     expect(page.locator("#problem")).to_have_text("wrong password")
