@@ -7,6 +7,7 @@ Mahalanobis distance of the pooled features to the nearest class of training (Le
 arXiv 1807.03888), in units of training's 99th percentile.
 """
 
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.native import processor
+from model.native.judge import NativeBody
+from model.native.library import NativeError
 
 CHANNELS = (32, 48, 96, 128)
 BATCH = 6  # chips whose maps stay in the cache, and small enough for malloc to reuse their memory
@@ -128,8 +131,9 @@ class FusedJudge:
 
     Args:
         judge: the network.
-        dtype: of the convolutions; by default bfloat16 where the processor multiplies it in vectors, else float32.
-            The first, heads and novelty are always computed in float32.
+        dtype: of torch's convolutions.  By default they are computed natively, in float32; where that is not possible,
+            by torch in bfloat16 where the processor multiplies it in vectors, else float32.  The first, heads and
+            novelty are always computed in float32.
     """
 
     def __init__(self, judge: Judge, dtype: torch.dtype | None = None) -> None:
@@ -145,9 +149,14 @@ class FusedJudge:
         first = self._network.body[0]
         assert isinstance(first, nn.Conv2d)
         self._first = without_differences(first)
+        rest = [deepcopy(layer) for layer in list(self._network.body)[1:] if isinstance(layer, nn.Conv2d)]
         self._rest = self._network.body[1:].to(self._dtype)
         for part in (self._first, self._rest):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._native: NativeBody | None = None
+        if dtype is None:
+            with suppress(NativeError):
+                self._native = NativeBody([self._first, *rest])
 
     @torch.inference_mode()
     def __call__(self, chips: NDArray[np.uint8]) -> Verdicts:
@@ -156,8 +165,7 @@ class FusedJudge:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the work is small, and the segmentation's threads need the cores
         try:
-            starts = range(0, max(1, len(chips)), BATCH)
-            features = torch.cat([self._features(chips[start : start + BATCH]) for start in starts])
+            features = self._features(chips)
             scale, offset = network.get_buffer("target_scale")
             target = network.target(features)[:, 0] * scale + offset
             classes = torch.softmax(network.classes(features) * network.get_buffer("class_scale"), dim=1)
@@ -167,6 +175,12 @@ class FusedJudge:
         return Verdicts(target.numpy(), classes.numpy(), novelty.numpy())
 
     def _features(self, chips: NDArray[np.uint8]) -> Tensor:
+        if self._native is not None and self._native.accepts(chips):
+            return torch.from_numpy(self._native(chips))
+        starts = range(0, max(1, len(chips)), BATCH)
+        return torch.cat([self._features_by_torch(chips[start : start + BATCH]) for start in starts])
+
+    def _features_by_torch(self, chips: NDArray[np.uint8]) -> Tensor:
         maps = self._first(torch.from_numpy(normalised_by_table(chips)))
         return pooled(self._rest(maps.to(self._dtype)).float())
 

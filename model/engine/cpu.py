@@ -23,6 +23,10 @@ class CpuBackend(ABC):
     @abstractmethod
     def _logits(self, batch: Tensor) -> Tensor: ...
 
+    def _map_logits(self, batch: Tensor) -> Tensor:
+        """Return the logits that `submit` makes maps of."""
+        return self._logits(batch)
+
     def logits(self, batch: Tensor) -> Tensor:
         """See `Backend.logits`."""
         return self._executor.submit(self._logits, batch).result()
@@ -39,5 +43,5 @@ class CpuBackend(ABC):
     def _probabilities(self, frames: Frames) -> Maps:
         height, width = frames.shape[1:3]
         image = padded(torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(255), self._multiple)
-        maps: Maps = self._logits(image)[:, :, :height, :width].sigmoid_().numpy()
+        maps: Maps = self._map_logits(image)[:, :, :height, :width].sigmoid_().numpy()
         return maps

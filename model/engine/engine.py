@@ -2,7 +2,8 @@
 
 `Engine(source)` takes the path of a checkpoint, a `Loaded` checkpoint or a bare network.  `submit` takes uint8 frames
 and returns a Future, so that a caller can keep several batches in flight; `logits` serves tests.  Every engine computes
-the function of the reference network within its precision (tests/unit/model/test_engines.py).
+the function of the reference network within its precision (tests/unit/model/test_engines.py); of a checkpoint, the
+native engine's `submit` computes the last stage only where a target can be (docs/native-engine.md).
 """
 
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ from model.metadata import Metadata
 KINDS = ("auto", "native", "torch", "cuda", "reference")
 KIND_ALIASES = {"module": "reference"}  # the name before version 0.2
 DEVICES = ("auto", "cpu", "cuda")
+SPARSE_RATIO = 1 / 6  # of the pixel threshold: docs/experiments.md, "A sparse last stage"
 
 
 class Engine:
@@ -68,7 +70,8 @@ class Engine:
         judge = loaded.judge if isinstance(loaded, Loaded) else None
         self.judge = FusedJudge(judge) if judge else None
         self.multiple = int(getattr(network, "multiple", 32))
-        self._backend = _make_backend(network, self.multiple, device, precision, kind, threads)
+        sparse_below = _sparse_below(self.metadata) if isinstance(loaded, Loaded) else None
+        self._backend = _make_backend(network, self.multiple, device, precision, kind, threads, sparse_below)
         self.kind, self.device, self.precision = self._backend.kind, self._backend.device, self._backend.precision
         self.max_in_flight = self._backend.max_in_flight
 
@@ -102,7 +105,13 @@ class Engine:
 
 
 def _make_backend(
-    network: nn.Module, multiple: int, device: str, precision: str, kind: str, threads: int | None
+    network: nn.Module,
+    multiple: int,
+    device: str,
+    precision: str,
+    kind: str,
+    threads: int | None,
+    sparse_below: float | None,
 ) -> Backend:
     torch_device = _torch_device(device)
     kind = KIND_ALIASES.get(kind, kind)
@@ -127,8 +136,13 @@ def _make_backend(
         kind = selected.kind if kind == "auto" else kind
         precision = selected.precision if precision == "auto" else precision
     if kind == "native":
-        return NativeBackend(network, precision, multiple, threads)
+        return NativeBackend(network, precision, multiple, threads, sparse_below)
     return TorchBackend(network, kind, precision, multiple, threads)
+
+
+def _sparse_below(metadata: Metadata) -> float:
+    """Return below which probability at half the resolution no pixel is expected to exceed its threshold."""
+    return SPARSE_RATIO * min(thresholds.threshold for thresholds in metadata.thresholds.values())
 
 
 def _torch_device(device: str) -> torch.device:

@@ -1,5 +1,6 @@
 """The native engine: DAS-Net on a CPU through our C++ code in `model/native`."""
 
+import math
 import weakref
 
 import numpy as np
@@ -13,12 +14,12 @@ from model.dasnet import DASNet
 from model.engine.cpu import CpuBackend
 from model.errors import ChoiceError, EngineError
 from model.fused import folded_output
-from model.native.library import NativeError, library
+from model.native.library import CHANNELS, NativeError, library
 
-CHANNELS = 64
 MAX_CLASSES = 8
 MAX_IN_FLIGHT = 2  # images that share the threads: while one waits at the end of a stage, the other computes
 PRECISIONS = ("fp32", "bf16")
+EVERYWHERE = -math.inf  # a logit that every pixel's exceeds
 
 
 def unsupported_reason(network: nn.Module) -> str:
@@ -26,14 +27,14 @@ def unsupported_reason(network: nn.Module) -> str:
     if not isinstance(network, DASNet):
         return f"it runs DAS-Net only, not {type(network).__name__}"
     blocks = _blocks(network)
-    shapes = {tuple(block.weights.shape[1:3]) for block in blocks}
-    supported = {(CHANNELS, 3), (CHANNELS, CHANNELS), (CHANNELS, 2 * CHANNELS)}
-    if shapes != supported or any(block.padding != 1 for block in blocks):
-        return "it runs networks of 3 input channels, 64 feature channels and a padding of 1 only"
+    channels, inputs = _channels(network), blocks[0].weights.shape[2]
+    if inputs != 3 or channels not in CHANNELS or any(block.padding != 1 for block in blocks):
+        supported = f"{', '.join(map(str, CHANNELS[:-1]))} or {CHANNELS[-1]}"
+        return f"it runs networks of 3 input channels, {supported} feature channels and a padding of 1 only"
     if _classes(network) > MAX_CLASSES:
         return f"it runs networks of 1 to {MAX_CLASSES} classes only"
     try:
-        library()
+        library(channels)
     except NativeError as error:
         return str(error)
     return ""
@@ -42,6 +43,10 @@ def unsupported_reason(network: nn.Module) -> str:
 def _blocks(network: DASNet) -> list[DynamicConvBlock]:
     encoder = [layer for layer in network.encoder.encoder_layers if isinstance(layer, DynamicConvBlock)]
     return encoder + [block for block in network.decoder.dy_blocks if isinstance(block, DynamicConvBlock)]
+
+
+def _channels(network: DASNet) -> int:
+    return _blocks(network)[0].gn.num_channels
 
 
 def _classes(network: DASNet) -> int:
@@ -57,16 +62,29 @@ def packed_weights(network: DASNet) -> NDArray[np.float32]:
     for gate in network.decoder.attention_gates:
         parts += [*gate.parameters()]  # W_g, W_x, psi
     parts += folded_output(network.decoder.output)
+    parts += [*network.decoder.aux_heads[str(len(network.decoder.dy_blocks) - 2)].parameters()]
     weights: NDArray[np.float32] = torch.cat([part.detach().float().flatten() for part in parts]).numpy()
     return np.ascontiguousarray(weights)
 
 
 class NativeBackend(CpuBackend):
-    """Runs a DAS-Net through the native library; it copies the weights, so later changes have no effect."""
+    """Runs a DAS-Net through the native library; it copies the weights, so later changes have no effect.
+
+    With `sparse_below`, a probability, `submit` computes the last decoder stage only where a deep-supervision head, at
+    half the resolution, gives more than that, and near there; elsewhere the head's probabilities stand
+    (model/native/sparse.h).  `logits` computes all of it.
+    """
 
     kind = "native"
 
-    def __init__(self, network: nn.Module, precision: str, multiple: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        precision: str,
+        multiple: int,
+        threads: int | None,
+        sparse_below: float | None = None,
+    ) -> None:
         if reason := unsupported_reason(network):
             raise ChoiceError(f"engine 'native': {reason}; must be torch or reference")
         assert isinstance(network, DASNet)
@@ -74,7 +92,9 @@ class NativeBackend(CpuBackend):
         threads = threads or torch.get_num_threads()
         super().__init__(multiple, max_in_flight=min(MAX_IN_FLIGHT, threads))
         self.precision = precision
-        self._library = library()
+        self._limit = EVERYWHERE if sparse_below is None else math.log(sparse_below / (1 - sparse_below))
+        self.channels = _channels(network)
+        self._library = library(self.channels)
         self.classes = _classes(network)
         self._levels = len(network.decoder.dy_blocks)
         weights = packed_weights(network)
@@ -115,11 +135,17 @@ class NativeBackend(CpuBackend):
         return float(self._library.dasnet_peak_macs(self.precision == "bf16", duration_s))
 
     def _logits(self, batch: Tensor) -> Tensor:
+        return self._run(batch, EVERYWHERE)
+
+    def _map_logits(self, batch: Tensor) -> Tensor:
+        return self._run(batch, self._limit)
+
+    def _run(self, batch: Tensor, limit: float) -> Tensor:
         images = np.ascontiguousarray(batch.numpy(), np.float32)
         if images.ndim != 4 or images.shape[1] != 3:
             raise EngineError(f"batch of {tuple(images.shape)}; expected (N, 3, H, W)")
         count, _, height, width = images.shape
         logits = np.empty((count, self.classes, height, width), np.float32)
-        if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, logits.ctypes.data):
+        if self._library.dasnet_run(self._handle, images.ctypes.data, count, height, width, limit, logits.ctypes.data):
             raise EngineError(f"a batch of {tuple(images.shape)}: {self._last_error()}")
         return torch.from_numpy(logits)

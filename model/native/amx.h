@@ -4,7 +4,7 @@
 // pairs (`packed_pair_index`), the layout that tile instructions expect.
 #pragma once
 
-#if defined(__AMX_BF16__) && !defined(DASNET_LANES)
+#if defined(__AMX_BF16__) && !defined(DASNET_LANES) && DASNET_CHANNELS != 16  // half of a tile's depth
 #define DASNET_AMX
 
 #include <sys/syscall.h>

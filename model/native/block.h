@@ -129,11 +129,10 @@ INLINE void add_lanes(double *to, Vec value, double factor = 1) {
 }
 
 // Reduce GroupNorm to one scale and shift per channel (Wu and He, "Group Normalization", ECCV 2018), from the sums of
-// differences from `predicted_mean` and of their squares.
-template <class Storage>
-void set_norm(const Block &block, const float *predicted_mean, const std::vector<double> &sums, FeatureMap<Storage> &map) {
+// differences from `predicted_mean` and of their squares over so many pixels.
+template <class Storage> void set_norm(const Block &block, const float *predicted_mean, const std::vector<double> &sums,
+                                       double pixels, FeatureMap<Storage> &map) {
     constexpr int size = CHANNELS / GROUPS;
-    const double pixels = (double)map.height * map.width;
     for (int first = 0; first < CHANNELS; first += size) {
         double mean = 0, variance = 0;
         for (int c = first; c < first + size; c++) mean += (predicted_mean[c] + sums[c] / pixels) / size;

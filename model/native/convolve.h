@@ -124,17 +124,18 @@ INLINE void stream_tile(const Products &products, const Target<Storage> &target,
     }
 }
 
-// Store a block of tiles, starting at index `first`, for all channels.
-template <class Products, class Storage> void store_tiles(const Products &products, const Target<Storage> &target,
-                                                          const Block &block, const float *predicted_mean, int first, int tiles,
-                                                          double *sums) {
+// Store a block of tiles for all channels; number(i) is the tile at index i of the block.
+template <class Products, class Storage, class Number>
+void store_tiles(const Products &products, const Target<Storage> &target, const Block &block, const float *predicted_mean,
+                 Number number, int tiles, double *sums) {
     using namespace winograd;
     const FeatureMap<Storage> &map = target.map;
     const int across = (map.width + TILE - 1) / TILE;
     auto each_tile = [&](auto work) {
-        for (int tile = 0; tile < tiles; tile++) work((first + tile) / across, (first + tile) % across, tile);
+        for (int tile = 0; tile < tiles; tile++) work(number(tile) / across, number(tile) % across, tile);
     };
-    if (map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0) {
+    constexpr bool is_whole = CHANNELS % (2 * LANES) == 0;  // lines are stored two vectors at a time
+    if (is_whole && map.outgrows_caches() && map.height % TILE == 0 && map.width % TILE == 0) {
         for (int channel = 0; channel < CHANNELS; channel += 2 * LANES) {
             const SignedMax signed_max[2] = {SignedMax(&block.gamma[channel]), SignedMax(&block.gamma[channel + LANES])};
             Moments moments[2];
@@ -161,24 +162,27 @@ struct Scratch {
     Buffer<float> tiles, products, line;
 };
 
-// Convolve `input` into `target`; filters come from transform_filters, predicted_mean from predict_means.
-template <class Element, class Storage, class Input>
-void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
-              const float *predicted_mean, const Input &input, const Target<Storage> &target) {
+// Convolve `count` tiles of `input` into `target`; number(i) is the i-th of them, in ascending order.  Filters come from
+// transform_filters, predicted_mean from predict_means.  Return the sums of the tiles' statistics.
+template <class Element, class Storage, class Input, class Number>
+std::vector<double> convolve_tiles(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+                                   const float *predicted_mean, const Input &input, const Target<Storage> &target, int count,
+                                   Number number) {
     using namespace winograd;
-    FeatureMap<Storage> &map = target.map;
-    const int across = (map.width + TILE - 1) / TILE, count = across * ((map.height + TILE - 1) / TILE);
+    const int across = (target.map.width + TILE - 1) / TILE;
     // Small maps are split in two for any number of threads, so that sums are reduced identically.
     const int size = count >= 2 * BLOCK_TILES ? BLOCK_TILES : std::max(6, (count + 1) / 2);
     const int blocks = (count + size - 1) / size;
     Sums sums(blocks);
     pool.run(blocks, [&](int index, int worker) {
-        const int first = index * size, tiles = std::min(size, count - first), next = first + size;
+        const int first = index * size, tiles = std::min(size, count - first);
+        const int next = number(std::min(first + size, count - 1));
         const Tiles<Element> inputs{reinterpret_cast<Element *>(scratch[worker].tiles.data()), block.inputs};
         float *products = scratch[worker].products.data();
         for (int tile = 0, in_row; tile < tiles; tile += in_row) {
-            const int ty = (first + tile) / across, tx = (first + tile) % across;
-            in_row = std::min(tiles - tile, across - tx);
+            const int at = number(first + tile), ty = at / across, tx = at % across;
+            const int left = std::min(tiles - tile, across - tx);
+            for (in_row = 1; in_row < left && number(first + tile + in_row) == at + in_row;) in_row++;
             input.load(ty, tx, in_row, inputs, tile);
         }
         [[maybe_unused]] const TileRegisters registers;
@@ -187,9 +191,47 @@ void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &bloc
             multiply<CHANNELS>(inputs.at(point, 0), block.inputs, filters + point * filters_size<Element>(block.inputs),
                                block.inputs, products + point * matrix_size<float>(CHANNELS), tiles);
         }
-        store_tiles(StoredProducts{products}, target, block, predicted_mean, first, tiles, sums.of(index));
+        auto in_block = [&](int tile) { return number(first + tile); };
+        store_tiles(StoredProducts{products}, target, block, predicted_mean, in_block, tiles, sums.of(index));
     });
-    set_norm(block, predicted_mean, sums.total(), map);
+    return sums.total();
+}
+
+// Convolve all of `input`.
+template <class Element, class Storage, class Input>
+void convolve(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+              const float *predicted_mean, const Input &input, const Target<Storage> &target) {
+    using winograd::TILE;
+    FeatureMap<Storage> &map = target.map;
+    const int count = ((map.width + TILE - 1) / TILE) * ((map.height + TILE - 1) / TILE);
+    const auto sums = convolve_tiles<Element>(pool, scratch, block, filters, predicted_mean, input, target, count,
+                                              [](int tile) { return tile; });
+    set_norm(block, predicted_mean, sums, (double)map.height * map.width, map);
+}
+
+// Convolve some tiles of `input`, and a sample of the others, which counts for all of these in the statistics.
+template <class Element, class Storage, class Input>
+void convolve_some(ThreadPool &pool, std::vector<Scratch> &scratch, const Block &block, const Element *filters,
+                   const float *predicted_mean, const Input &input, const Target<Storage> &target,
+                   const std::vector<int> &tiles, const std::vector<int> &sample) {
+    using winograd::TILE;
+    FeatureMap<Storage> &map = target.map;
+    const int across = (map.width + TILE - 1) / TILE;
+    auto convolve_listed = [&](const std::vector<int> &listed) {
+        return convolve_tiles<Element>(pool, scratch, block, filters, predicted_mean, input, target, (int)listed.size(),
+                                       [&](int at) { return listed[at]; });
+    };
+    auto area = [&](const std::vector<int> &listed) {
+        double pixels = 0;
+        for (int tile : listed)
+            pixels += std::min(TILE, map.height - tile / across * TILE) * std::min(TILE, map.width - tile % across * TILE);
+        return pixels;
+    };
+    const double pixels = (double)map.height * map.width, each = (pixels - area(tiles)) / area(sample);
+    std::vector<double> sums = convolve_listed(tiles);
+    const std::vector<double> of_sample = convolve_listed(sample);
+    for (size_t at = 0; at < sums.size(); at++) sums[at] += each * of_sample[at];
+    set_norm(block, predicted_mean, sums, pixels, map);
 }
 
 }  // namespace dasnet

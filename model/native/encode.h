@@ -105,10 +105,10 @@ template <int PLANES, class Storage> void convolve_planes(ThreadPool &pool, cons
         const int ty = index / shares, tx = index % shares * TILES_PER_SHARE, wide = std::min(TILES_PER_SHARE, across - tx);
         float tiles[TILES_PER_SHARE * POINTS * PLANES];
         load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
-        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, ty * across + tx, wide,
-                    sums.of(index));
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean,
+                    [first = ty * across + tx](int tile) { return first + tile; }, wide, sums.of(index));
     });
-    set_norm(block, predicted_mean, sums.total(), target.map);
+    set_norm(block, predicted_mean, sums.total(), (double)height * width, target.map);
 }
 
 // Convolve an image (3, height, width) into a feature map and its pooled map.  A grey image needs one plane with summed

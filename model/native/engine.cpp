@@ -60,9 +60,11 @@ Weights read_weights(WeightReader &reader, int levels, int classes) {
     for (int stage = 0; stage < levels; stage++) weights.decoder.push_back(read_block(reader, 2 * CHANNELS, kernels));
     for (int stage = 0; stage < levels; stage++) {
         AttentionGate gate;
-        gate.w_g = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
-        gate.w_x = Matrix(reader.take((size_t)HIDDEN * CHANNELS), HIDDEN, CHANNELS, HIDDEN);
-        gate.psi = reader.take(HIDDEN);
+        constexpr int rows = CHANNELS / 2;
+        gate.w_g = Matrix(reader.take((size_t)rows * CHANNELS), rows, CHANNELS, HIDDEN);
+        gate.w_x = Matrix(reader.take((size_t)rows * CHANNELS), rows, CHANNELS, HIDDEN);
+        gate.psi = reader.take(rows);
+        gate.psi.resize(HIDDEN, 0.0f);
         weights.gates.push_back(gate);
     }
     Output &output = weights.output;
@@ -70,6 +72,8 @@ Weights read_weights(WeightReader &reader, int levels, int classes) {
     transform_taps(reader.take((size_t)classes * CHANNELS * TAPS), output);
     output.bias = reader.take(classes);
     output.bias.resize(CLASS_LANES, 0.0f);
+    weights.head.taps = Matrix(reader.take((size_t)classes * CHANNELS), classes, CHANNELS, HEAD_COLUMNS);
+    weights.head.bias = reader.take(classes);
     if (!reader.is_at_end()) throw std::length_error("too many weights");
     return weights;
 }
@@ -198,8 +202,9 @@ void *dasnet_create(const float *weights, size_t count, int levels, int classes,
         nullptr);
 }
 
-// images (count, 3, height, width) -> logits (count, classes, height, width); returns 0 on success.
-int dasnet_run(void *handle, const float *images, int count, int height, int width, float *logits) {
+// images (count, 3, height, width) -> logits (count, classes, height, width); returns 0 on success.  Where the coarse logits do
+// not exceed `limit` they are the output (sparse.h); minus infinity: nowhere.
+int dasnet_run(void *handle, const float *images, int count, int height, int width, float limit, float *logits) {
     return guarded(
         [&] {
             Engine &engine = *static_cast<Engine *>(handle);
@@ -210,7 +215,7 @@ int dasnet_run(void *handle, const float *images, int count, int height, int wid
             context->resize(height, width);
             const size_t plane = (size_t)height * width;
             for (int i = 0; i < count; i++)
-                context->network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane);
+                context->network->run(images + i * COLOURS * plane, logits + i * engine.weights.output.classes * plane, limit);
             return 0;
         },
         1);
@@ -231,7 +236,7 @@ int dasnet_time_stages(void *handle, const float *image, int height, int width, 
             std::fill(seconds, seconds + stages, 0.0);
             for (int round = 0; round < rounds; round++) {
                 auto begin = Clock::now();
-                context->network->run(image, logits.data(), [&](int stage) {
+                context->network->run(image, logits.data(), EVERYWHERE, [&](int stage) {
                     const auto now = Clock::now();
                     seconds[stage] += std::chrono::duration<double>(now - begin).count() / rounds;
                     begin = now;

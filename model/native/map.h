@@ -13,8 +13,12 @@
 
 namespace dasnet {
 
-constexpr int CHANNELS = 64, GROUPS = 8, HIDDEN = 32;  // per feature map, per GroupNorm, in an attention gate
-constexpr int PARTS = CHANNELS / LANES;                // vectors per pixel
+#if !defined(DASNET_CHANNELS)
+#define DASNET_CHANNELS 64
+#endif
+constexpr int CHANNELS = DASNET_CHANNELS, GROUPS = 8;      // per feature map, per GroupNorm
+constexpr int HIDDEN = CHANNELS < 32 ? 16 : CHANNELS / 2;  // in an attention gate; of 16 channels, 8 are padding
+constexpr int PARTS = CHANNELS / LANES;                    // vectors per pixel
 
 // Aligned, zero-initialised memory that only grows.  Large blocks request huge pages to reduce page faults and TLB misses,
 // thread scratch included: its 36 matrices lie far apart.
@@ -49,7 +53,7 @@ template <class T> class Buffer {
 // Side of a pooled map, rounded up.
 constexpr int halved(int side) { return (side + 1) / 2; }
 
-// A convolution's output, height x width x 64, stored as the difference from each channel's predicted mean, together with
+// A convolution's output, height x width x CHANNELS, stored as the difference from each channel's predicted mean, together with
 // the normalisation that the reader applies: leaky(value * scale + shift) per channel.  Normalised maps are never written.
 //
 // Differences rather than values, because bfloat16 has eight bits of precision: in low-contrast images (bright sky, night)

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "gate.h"
-#include "output.h"
+#include "sparse.h"
 
 namespace dasnet {
 
@@ -14,9 +14,11 @@ struct Weights {
     std::vector<Block> encoder, decoder;  // levels + 1, levels
     std::vector<AttentionGate> gates;     // levels
     Output output;
+    Head head;  // after the last decoder stage but one
     int levels() const { return (int)decoder.size(); }
 };
 
+constexpr float EVERYWHERE = -INFINITY;
 constexpr int MAX_MULTIPLE = 32;  // sides are multiples of 2^levels, or of this if it is less
 
 // The end of a stage, for the per-stage benchmark: its index in the order in which run() executes them.
@@ -26,7 +28,8 @@ class Network {
   public:
     virtual ~Network() = default;
     virtual void resize(int height, int width) = 0;  // memory is kept when shrinking: cameras of different sizes alternate
-    virtual void run(const float *image, float *logits, const StageEnd &stage_end = {}) = 0;
+    // `limit`: where no logit of the head exceeds it, its logits are the output (see sparse.h).
+    virtual void run(const float *image, float *logits, float limit = EVERYWHERE, const StageEnd &stage_end = {}) = 0;
 };
 
 // Storage is the type of stored feature maps and, with bfloat16, of matrix products on large maps.  Small maps are always
@@ -39,7 +42,7 @@ template <class Storage> class StoredNetwork : public Network {
         filters_.reserve(winograd::POINTS * filters_size<float>(2 * CHANNELS));
         for (Scratch &scratch : scratch_) {
             scratch.tiles.reserve(TILES_SIZE);
-            scratch.products.reserve(PRODUCTS_SIZE);
+            scratch.products.reserve(std::max(PRODUCTS_SIZE, OUTPUT_PRODUCTS_SIZE));
         }
     }
 
@@ -55,13 +58,13 @@ template <class Storage> class StoredNetwork : public Network {
             rows_[stage] = UpsampleAxis(low.height, skip.height);
             columns_[stage] = UpsampleAxis(low.width, skip.width);
         }
-        gating_signal_.reserve(((size_t)(height / 2) + 1) * (width / 2) * HIDDEN + HIDDEN);
+        gating_signal_.reserve((((size_t)(height / 2) + 1) * (width / 2) + 1) * HIDDEN);
         gate_map_.reserve((size_t)height * width);
         for (Scratch &scratch : scratch_) scratch.line.reserve((size_t)HIDDEN * (width / 2 + 1));
     }
 
     // Stages: encoder 0 to levels, then the attention gate and the convolution of each decoder stage, then the output.
-    void run(const float *image, float *logits, const StageEnd &stage_end) override {
+    void run(const float *image, float *logits, float limit, const StageEnd &stage_end) override {
         const int levels = weights_.levels();
         int stage_index = 0;
         auto end_stage = [&] {
@@ -75,12 +78,16 @@ template <class Storage> class StoredNetwork : public Network {
             end_stage();
         }
         for (int stage = 0; stage < levels; stage++) {
-            const auto averages = compute_gate(stage);
-            end_stage();
-            decode(stage, averages.data());
-            end_stage();
+            const bool is_sparse = stage == levels - 1 && limit > EVERYWHERE;
+            if (is_sparse) find_active(limit);
+            if (!is_sparse || active_.any()) {
+                const auto averages = compute_gate(stage);
+                end_stage();
+                decode(stage, averages.data(), is_sparse && active_.pays());
+                end_stage();
+            }
         }
-        output(logits);
+        output(logits, limit > EVERYWHERE);
         end_stage();
     }
 
@@ -106,9 +113,17 @@ template <class Storage> class StoredNetwork : public Network {
         return averages;
     }
 
-    void decode(int stage, const double *averages) {
+    void find_active(float limit) {
+        const FeatureMap<Storage> &low = low_of(weights_.levels() - 1), &map = decoded_.back();
+        in_products_for(low, [&](auto element) {
+            head_logits<decltype(element)>(pool_, scratch_, weights_.head, low, coarse_);
+        });
+        active_ = ActiveCells(coarse_, map.height, map.width, limit);
+    }
+
+    void decode(int stage, const double *averages, bool is_sparse) {
         const DecoderInput<Storage> input{low_of(stage), skip_of(stage), gate_map_.data(), rows_[stage], columns_[stage]};
-        dynamic(weights_.decoder[stage], averages, input, Target<Storage>{decoded_[stage]});
+        dynamic(weights_.decoder[stage], averages, input, Target<Storage>{decoded_[stage]}, is_sparse);
     }
 
     Target<Storage> to_encode(int level) {
@@ -116,12 +131,14 @@ template <class Storage> class StoredNetwork : public Network {
     }
 
     template <class Input>
-    void dynamic(const Block &block, const double *averages, const Input &input, const Target<Storage> &target) {
+    void dynamic(const Block &block, const double *averages, const Input &input, const Target<Storage> &target,
+                 bool is_sparse = false) {
         float attention[KERNELS], predicted_mean[CHANNELS];
         kernel_attention(block, averages, attention);
         predict_means(block, attention, averages, predicted_mean);
-        in_products_for(target.map,
-                        [&](auto element) { dynamic_in<decltype(element)>(block, attention, predicted_mean, input, target); });
+        in_products_for(target.map, [&](auto element) {
+            dynamic_in<decltype(element)>(block, attention, predicted_mean, input, target, is_sparse);
+        });
     }
 
     // Call `work` with a value of the element type for the products of a map.
@@ -131,18 +148,32 @@ template <class Storage> class StoredNetwork : public Network {
 
     template <class Element, class Input> void dynamic_in(const Block &block, const float *attention,
                                                           const float *predicted_mean, const Input &input,
-                                                          const Target<Storage> &target) {
+                                                          const Target<Storage> &target, bool is_sparse) {
         Element *filters = reinterpret_cast<Element *>(filters_.data());
         pool_.run(block.inputs / 2, [&](int pair, int) { transform_filters(block, attention, 2 * pair, filters); });
-        convolve<Element>(pool_, scratch_, block, filters, predicted_mean, input, target);
+        if (is_sparse)
+            convolve_some<Element>(pool_, scratch_, block, filters, predicted_mean, input, target, active_.tiles(),
+                                   active_.sample());
+        else
+            convolve<Element>(pool_, scratch_, block, filters, predicted_mean, input, target);
     }
 
-    void output(float *logits) { weights_.output.columns() == 16 ? output_in<16>(logits) : output_in<32>(logits); }
+    void output(float *logits, bool is_sparse) {
+        const FeatureMap<Storage> &map = decoded_.back();
+        if (is_sparse) fill_output(pool_, coarse_, map.width, logits);
+        const bool is_narrow = weights_.output.columns() == 16;
+        auto whole = [&](int, auto work) { work(0, map.width); };
+        auto active = [&](int y, auto work) { active_.runs(y, work); };
+        if (is_sparse)
+            is_narrow ? output_in<16>(logits, active) : output_in<32>(logits, active);
+        else
+            is_narrow ? output_in<16>(logits, whole) : output_in<32>(logits, whole);
+    }
 
-    template <int COLUMNS> void output_in(float *logits) {
+    template <int COLUMNS, class Runs> void output_in(float *logits, Runs runs) {
         const FeatureMap<Storage> &map = decoded_.back();
         in_products_for(map, [&](auto element) {
-            output_convolution<COLUMNS, decltype(element)>(pool_, scratch_, weights_.output, map, logits);
+            output_convolution<COLUMNS, decltype(element)>(pool_, scratch_, weights_.output, map, logits, runs);
         });
     }
 
@@ -152,6 +183,8 @@ template <class Storage> class StoredNetwork : public Network {
     std::vector<UpsampleAxis> rows_, columns_;  // upsampling weights per decoder stage
     Buffer<float> gating_signal_, gate_map_, filters_;
     std::vector<Scratch> scratch_;
+    Coarse coarse_;
+    ActiveCells active_;
 };
 
 }  // namespace dasnet

@@ -17,6 +17,7 @@ constexpr int CLASS_LANES = 8, MAX_CLASSES = CLASS_LANES;
 constexpr int OUTPUT_ROWS = 32;          // rows per parallel-loop index
 constexpr int OUTPUT_STRIP = STRIP - 2;  // pixels of a row at a time; one neighbour on each side is read too
 constexpr int STRIP_CAPACITY = STRIP + ROW_PADDING;
+constexpr size_t OUTPUT_PRODUCTS_SIZE = (size_t)winograd::PATCH * STRIP_CAPACITY * 32;  // columns() are 16 or 32
 
 typedef float ClassVec __attribute__((vector_size(4 * CLASS_LANES)));  // one value per class
 
@@ -76,10 +77,11 @@ void transform_columns(const FeatureMap<Storage> &map, int y0, int x0, int count
         transform(std::false_type{});
 }
 
-// Element is the type of the matrix products.
-template <int COLUMNS, class Element, class Storage> void output_convolution(ThreadPool &pool, std::vector<Scratch> &scratch,
-                                                                             const Output &output,
-                                                                             const FeatureMap<Storage> &map, float *logits) {
+// Element is the type of the matrix products; runs(y, work) calls work(begin, end) for the columns to compute in the four rows
+// from y.
+template <int COLUMNS, class Element, class Storage, class Runs>
+void output_convolution(ThreadPool &pool, std::vector<Scratch> &scratch, const Output &output, const FeatureMap<Storage> &map,
+                        float *logits, Runs runs) {
     using namespace winograd;
     const int height = map.height, width = map.width, classes = output.classes;
     const ClassVec bias = load_classes(output.bias.data());
@@ -110,7 +112,9 @@ template <int COLUMNS, class Element, class Storage> void output_convolution(Thr
             }
         };
         for (int y0 = index * OUTPUT_ROWS; y0 < std::min(height, (index + 1) * OUTPUT_ROWS); y0 += TILE)
-            for (int x0 = 0; x0 < width; x0 += OUTPUT_STRIP) strip(y0, x0, std::min(OUTPUT_STRIP, width - x0));
+            runs(y0, [&](int begin, int end) {
+                for (int x0 = begin; x0 < end; x0 += OUTPUT_STRIP) strip(y0, x0, std::min(OUTPUT_STRIP, end - x0));
+            });
     });
 }
 
