@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.config.onvif import OnvifPose
 from pipeline.config.rules import SectorConfig, ZonePoints
 from pipeline.config.section import Identifier, Section, SitePath
-from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, public_uri, uri_fault
+from pipeline.config.uri import NETWORK_SCHEMES, absolute_uri, network_address, public_uri, uri_fault
 from pipeline.geometry import Point
+from pipeline.redaction import secrets_of
 from pipeline.types import Band
 
 MIN_REGION_PX = 32
@@ -36,6 +38,8 @@ class Pose(Section):
     """Horizontal field of view of the whole frame."""
     sigma_deg: Annotated[float, Field(ge=0, le=90)] = 1.0
     """Standard deviation of the axis's direction."""
+    onvif: OnvifPose | None = None
+    """Where a camera that turns looks; default: it does not turn."""
 
 
 class Camera(Section):
@@ -87,6 +91,14 @@ class Camera(Section):
             raise ValueError(f"x0, y0, x1, y1 must span at least {MIN_REGION_PX} pixels in both directions")
         return region
 
+    @field_validator("pose")
+    @classmethod
+    def _has_a_device(cls, pose: Pose | None, info: ValidationInfo) -> Pose | None:
+        needs_host = pose is not None and pose.onvif is not None and pose.onvif.url is None
+        if needs_host and info.data.get("uri", "http:").partition(":")[0] not in NETWORK_SCHEMES:
+            raise ValueError("must have onvif.url, because uri names no host")
+        return pose
+
     @field_validator("sectors")
     @classmethod
     def _of_a_pose(cls, sectors: dict[str, SectorConfig], info: ValidationInfo) -> dict[str, SectorConfig]:
@@ -105,6 +117,24 @@ class Camera(Section):
             for name, points in self.zones.items()
             if not all(0 <= x <= width and 0 <= y <= height for x, y in points)
         ]
+
+    @property
+    def onvif_url(self) -> str | None:
+        """The address of the ONVIF device service, with user and password; None: the camera does not turn."""
+        if self.pose is None or self.pose.onvif is None:
+            return None
+        if self.pose.onvif.url is not None:
+            return self.pose.onvif.url
+        address = network_address(self.uri)
+        assert address is not None
+        userinfo = f"{address.userinfo}@" if address.userinfo else ""
+        return f"http://{userinfo}{address.host}/onvif/device_service"
+
+    @property
+    def secrets(self) -> set[str]:
+        """What of its addresses is not shown."""
+        onvif = self.pose.onvif if self.pose is not None else None
+        return secrets_of(self.uri) | (onvif.secrets if onvif is not None else set())
 
     @property
     def is_live(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.config.console import LOOPBACK
 from pipeline.config.faults import explain, place
-from pipeline.config.models import LOOPBACK, Config
+from pipeline.config.models import Config
 from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.config.uri import REFERENCE, expanded, network_address
 from pipeline.config.yaml_file import Document, Key, dotted, read_yaml
@@ -43,6 +44,7 @@ def load(path: Path) -> Config:
         raise
     config._secrets = frozenset(secret for secret in secrets if not any(secret in host for host in _hosts(config)))
     config._references.update(_references(document.value, ()))
+    config._path = path.absolute()
     remember(config.secrets)
     return config
 
@@ -65,7 +67,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         (("metrics", "port"), config.metrics.host, config.metrics.port),
         (("console", "port"), config.console.host, config.console.port),
     ]
-    if config.link:
+    if config.link and config.link.host is not None:
         listeners.append((("link", "port"), config.link.host, config.link.port))
         listeners.append((("link", "port"), config.link.host, config.link.results_port))
         listeners.append((("link", "port"), config.link.host, config.link.clips_port))
@@ -79,7 +81,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         if before != key:
             yield key, f"{path} is also written by {dotted(before)}; must be another file"
     yield from _sink_conflicts(config)
-    yield from _rule_conflicts(config)
+    yield from rule_conflicts(config)
 
 
 def _files(config: Config) -> Iterator[tuple[Key, Path]]:
@@ -103,7 +105,7 @@ def _sink_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
                 yield (*key, "cameras", at), f"no camera {camera!r}; must be one of {', '.join(known)}"
 
 
-def _rule_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+def rule_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     """Yield each name that two rules have, and each camera and zone of a rule that the site does not have."""
     known = [camera.id for camera in config.cameras]
     names: dict[str, Key] = {}

@@ -5,134 +5,20 @@ which paths are resolved.  The text below an attribute is its description in doc
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, IPvAnyNetwork, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from pipeline.config.camera import Camera
+from pipeline.config.console import ConsoleAddress, MetricsAddress
+from pipeline.config.hosts import InferenceHost, Link, NatsConfig
+from pipeline.config.model import Model, Objective
 from pipeline.config.rules import RuleConfig
-from pipeline.config.section import Section, SitePath, WorkingPath
-from pipeline.config.sinks import JsonlSinkConfig, SinkConfig
-from pipeline.config.storage import EvidenceConfig, RecordingConfig, RetentionConfig, StoreConfig
+from pipeline.config.section import Identifier, Section, WorkingPath
+from pipeline.config.sinks import JsonlSinkConfig, PushSinkConfig, SinkConfig
+from pipeline.config.storage import EvidenceConfig, LogConfig, RecordingConfig, RetentionConfig, StoreConfig
 from pipeline.errors import ConfigError
-from pipeline.redaction import Redactor, secrets_of
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-MIN_SHARE = 0.02
-Share = Annotated[float, Field(ge=MIN_SHARE, le=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Model(Section):
-    """The segmentation network, and where it runs."""
-
-    checkpoint: SitePath | None = None
-    """A checkpoint of dasnet or of the original DAS-Net; default: the shipped one."""
-    threshold: Fraction | None = None
-    """Segmentation threshold: object probability above which a pixel is foreground; default: the checkpoint's."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    role: Literal["alert", "record"] = "alert"
-    """Operating point: `alert`, few false alarms, or `record`, nothing missed."""
-    engine: str = "auto"
-    """Inference engine: `auto`, or one listed by `dasnet replay --help`; `dasnet doctor` shows what `auto` selects."""
-    share: Literal["auto"] | Share = "auto"
-    """Share of each live frame's pixels that the network looks at; `auto`: all, or as much as keeps up with cameras."""
-
-
-class Objective(Section):
-    """The latency objective: bounds queueing and batching; the metrics count frames that miss it."""
-
-    capture_to_track_ms: Annotated[float, Field(gt=0)] = 500.0
-    """Time from the reception of a frame to its tracks, in milliseconds."""
-
-
-class Address(Section):
-    """A listening address of this host."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: Port = 0
-    """TCP port; 0: any free port."""
-
-
-class Tls(Section):
-    """TLS for the console: PEM files, reloaded when they change; default: plain HTTP."""
-
-    certificate: SitePath
-    """The certificate, followed by intermediate certificates."""
-    key: SitePath
-    """The private key, without a passphrase."""
-
-
-class ConsoleAddress(Address):
-    """The operator's web console."""
-
-    tls: Tls | None = None
-    trusted_proxies: list[IPvAnyNetwork] = []
-    """Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted."""
-    password_file: Annotated[SitePath | None, Field(validate_default=True)] = None
-    """Password file, written by `dasnet password FILE`; required unless `console.host` is loopback."""
-
-    @field_validator("password_file")
-    @classmethod
-    def _password_unless_loopback(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        host = info.data.get("host", LOOPBACK[0])
-        if path is None and host not in LOOPBACK:
-            raise ValueError(
-                f"is required because console.host {host!r} would be reachable without a password; create one with"
-                f" `dasnet password FILE`, or set console.host to one of {', '.join(LOOPBACK)}"
-            )
-        return path
-
-
-class Link(Section):
-    """Connection of edge hosts to the inference host; required where a camera has a `host`."""
-
-    host: str
-    """Address of the inference host, as the edge hosts reach it."""
-    port: Annotated[int, Field(ge=1, le=65533)] = 5570
-    """TCP port for frames; camera states use the next port, and clips the one after that."""
-    pixels: Literal["raw", "jpeg"] = "raw"
-    """Frame encoding on the network; `jpeg` needs about a tenth of the bandwidth, but adds latency and loses small
-    targets."""
-    encrypted: bool = True
-    """CURVE encryption and authentication; `false` only on a trusted, isolated network."""
-    keys: Annotated[SitePath | None, Field(validate_default=True)] = None
-    """Folder of the CURVE keys, written by `dasnet keys FOLDER HOST...`; required where `encrypted`."""
-
-    @property
-    def results_port(self) -> int:
-        """TCP port for camera states."""
-        return self.port + 1
-
-    @property
-    def clips_port(self) -> int:
-        """TCP port for clips."""
-        return self.port + 2
-
-    @field_validator("keys")
-    @classmethod
-    def _keys_if_encrypted(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None and info.data.get("encrypted", True):
-            raise ValueError(
-                "is required; create them with `dasnet keys FOLDER HOST...`, or set link.encrypted to false on a "
-                "trusted, isolated network"
-            )
-        if path is not None and not info.data.get("encrypted", True):
-            raise ValueError("must not be set while link.encrypted is false")
-        return path
-
-
-class LogConfig(Section):
-    """Logging."""
-
-    format: Literal["console", "json"] = "console"
-    """Format on stderr; the log file holds JSON."""
-    file: SitePath | None = None
-    """The log file; default: `dasnet.log` in the run folder."""
+from pipeline.redaction import Redactor
 
 
 class Config(Section):
@@ -142,13 +28,17 @@ class Config(Section):
     model: Model = Model()
     objective: Objective = Objective()
     link: Link | None = None
+    hosts: dict[Identifier, InferenceHost] = {}
+    """The inference hosts that share the cameras; default: one, without a name. See
+    [Several hosts](several-hosts.md#several-inference-hosts)."""
+    nats: NatsConfig | None = None
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
     recording: RecordingConfig = RecordingConfig()
     evidence: EvidenceConfig = EvidenceConfig()
-    metrics: Address = Address(port=9464)
+    metrics: MetricsAddress = MetricsAddress()
     """Address of `/metrics`, `/healthz` and `/readyz` of this host."""
-    console: ConsoleAddress = ConsoleAddress(port=8470)
+    console: ConsoleAddress = ConsoleAddress()
     rules: list[RuleConfig] = []
     sinks: list[SinkConfig] = [JsonlSinkConfig(type="jsonl")]
     log: LogConfig = LogConfig()
@@ -156,6 +46,24 @@ class Config(Section):
     """The run folder: everything that a run writes, unless configured elsewhere."""
     _secrets: frozenset[str] = PrivateAttr(frozenset())
     _references: dict[str, str] = PrivateAttr(default_factory=dict)
+    _inference_host: str | None = PrivateAttr(None)
+    _pins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from; None: from none."""
+        return self._path
+
+    @property
+    def inference_host(self) -> str | None:
+        """The name of the inference host that this is the configuration of, one of `hosts`; see `for_host`."""
+        return self._inference_host
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """The only host that may process a camera, by camera."""
+        return self._pins
 
     @property
     def references(self) -> dict[str, str]:
@@ -172,30 +80,71 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _linked(self) -> "Config":
-        remote = [camera for camera in self.cameras if camera.host is not None]
+        remote = [camera for camera in self.cameras if camera.host is not None and camera.host not in self.hosts]
         if remote and self.link is None:
             raise ValueError(f"link: is required because camera {remote[0].id!r} is on host {remote[0].host!r}")
+        if self.link is not None and (self.link.host is None) != bool(self.hosts):
+            fault = "must not be set in a site with hosts, which have an address each" if self.hosts else "is required"
+            raise ValueError(f"link.host: {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> "Config":
+        if bool(self.hosts) != (self.nats is not None):
+            key, other = ("nats", "hosts") if self.hosts else ("hosts", "nats")
+            raise ValueError(f"{key}: is required because {other} is set")
+        recording = next((camera for camera in self.cameras if self.hosts and not camera.is_live), None)
+        if recording is not None:
+            raise ValueError(
+                f"hosts: camera {recording.id!r} is a recording, which would begin anew on another host; must be live"
+            )
         return self
 
     def for_host(self, host: str | None) -> "Config":
-        """Return the configuration with only the cameras of an edge host, or unchanged for the inference host (None).
+        """Return the configuration of one host.
+
+        Of an edge host: with its cameras only.  Of one of `hosts`: with those that no other host captures as its own,
+        and with its own ports and folders.  None: unchanged, of the only inference host.
 
         Raises:
-            ConfigError: No camera is on that host.
+            ConfigError: No camera is on that host, or there are several inference hosts and none is named.
         """
-        if host is None:
+        if host is None and self.hosts:
+            raise ConfigError(f"--host: is required in a site with hosts; must be one of {', '.join(self.hosts)}")
+        if host is None or host == self._inference_host:
             return self
+        if host in self.hosts:
+            return self._for_inference_host(host, self.hosts[host])
         cameras = [camera for camera in self.cameras if camera.host == host]
         if not cameras:
-            hosts = sorted({camera.host for camera in self.cameras if camera.host is not None})
+            hosts = sorted({camera.host for camera in self.cameras if camera.host is not None} | self.hosts.keys())
             expected = f"must be one of {', '.join(hosts)}" if hosts else "expected a camera with the key 'host'"
             raise ConfigError(f"no camera is on host {host!r}; {expected}")
         return self.model_copy(update={"cameras": cameras})
 
+    def _for_inference_host(self, host: str, entry: InferenceHost) -> "Config":
+        own = self.model_copy(
+            update={
+                "cameras": [
+                    camera.model_copy(update={"host": None}) if camera.host == host else camera
+                    for camera in self.cameras
+                ],
+                "run_dir": entry.run_dir or self.run_dir,
+                "metrics": self.metrics.at(entry.metrics_port),
+                "console": self.console.at(entry.console_port),
+                "model": self.model.model_copy(update={"device": entry.device or self.model.device}),
+                "link": self.link and self.link.at(entry),
+            }
+        )
+        own._inference_host = host
+        own._pins = {camera.id: camera.host for camera in self.cameras if camera.host and camera.host in self.hosts}
+        return own
+
     def with_cameras_of(self, other: "Config") -> "Config":
         """Return the same site with cameras and rules of another configuration; the secrets of both stay redacted."""
         merged = self.model_copy(update={"cameras": other.cameras, "rules": other.rules})
-        merged._secrets = self._secrets.union(other._secrets, *(secrets_of(camera.uri) for camera in self.cameras))
+        merged._pins = other._pins
+        merged._secrets = self._secrets.union(other._secrets, *(camera.secrets for camera in self.cameras))
         merged._references = {key: text for key, text in self._references.items() if not key.startswith("cameras[")}
         merged._references |= {key: text for key, text in other._references.items() if key.startswith("cameras[")}
         return merged
@@ -220,10 +169,16 @@ class Config(Section):
         return sink.path or self.run_dir / "events.jsonl"
 
     @property
+    def push(self) -> PushSinkConfig | None:
+        """The sink that pushes to browsers, or None."""
+        return next((sink for sink in self.sinks if isinstance(sink, PushSinkConfig)), None)
+
+    @property
     def secrets(self) -> frozenset[str]:
         """Values of environment variables and secret files, and the secrets of camera addresses and sinks."""
-        own = (sink.secrets for sink in self.sinks)
-        return self._secrets.union(*own, *(secrets_of(camera.uri) for camera in self.cameras))
+        own = [sink.secrets for sink in self.sinks]
+        own += [self.nats.secrets] if self.nats is not None else []
+        return self._secrets.union(*own, *(camera.secrets for camera in self.cameras))
 
     @property
     def redactor(self) -> Redactor:

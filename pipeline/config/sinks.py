@@ -15,6 +15,7 @@ from pipeline.types import EventKind, Severity
 
 MIN_SECRET_CHARACTERS = 16
 _TOPIC = re.compile(r"[^/+#$\s\x00]([^+#\s\x00]{0,98}[^/+#\s\x00])?")
+_CONTACT = re.compile(r"mailto:[^@\s]+@[^@\s]+|https://[^\s/]+(/\S*)?")
 _SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
@@ -40,6 +41,19 @@ def _service(url: str) -> str:
     if not _SERVICE.fullmatch(url):
         raise ValueError("must be an address of Apprise, SERVICE://..., as in mailtos://USER:PASSWORD@HOST")
     return url
+
+
+def _contact(address: str) -> str:
+    if not _CONTACT.fullmatch(address):
+        raise ValueError("must be mailto:NAME@HOST or https://HOST")
+    return address
+
+
+def _service_place(place: str) -> str:
+    address = network_address(f"https://{place}")
+    if address is None or address.netloc.lower() != place.lower() or address.host.startswith("["):
+        raise ValueError("must be HOST or HOST:PORT")
+    return place.lower()
 
 
 class JsonlSinkConfig(BaseSinkConfig):
@@ -185,7 +199,37 @@ class NotifySinkConfig(BaseSinkConfig):
         return {self.url, rest} | secrets_of(self.url) | secrets_of_service(rest)
 
 
+class PushSinkConfig(BaseSinkConfig):
+    """Notifications of browsers in which no tab is open (Web Push); needs `pip install "dasnet[push]"`."""
+
+    type: Literal["push"]
+    """Type of the sink."""
+    kinds: Annotated[list[EventKind], Field(min_length=1)] | None = Field(
+        default=[EventKind.ALERT_OPENED, EventKind.ALERT_ESCALATED]
+    )
+    """Send only events of these kinds; `null`: of every kind."""
+    min_severity: Severity | None = Severity.WARNING
+    """Send only events of this severity or a higher one (`info`, `warning`, `alarm`); `null`: of every severity."""
+    contact: Annotated[str, AfterValidator(_contact)]
+    """Where push services reach whoever runs the site, `mailto:NAME@HOST` or `https://HOST`; they are sent it."""
+    services: list[Annotated[str, AfterValidator(_service_place)]] = []
+    """Push services, `HOST` or `HOST:PORT`, that are not in public; default: only hosts with public addresses."""
+    ca: SitePath | None = None
+    """PEM file of a certificate authority that is trusted besides those of the system."""
+
+    @property
+    def places(self) -> frozenset[str]:
+        """`HOST:PORT` of `services`."""
+        return frozenset(place if ":" in place else f"{place}:443" for place in self.services)
+
+
 SinkConfig = Annotated[
-    JsonlSinkConfig | WebhookSinkConfig | MqttSinkConfig | NotifySinkConfig | CotSinkConfig | SapientSinkConfig,
+    JsonlSinkConfig
+    | WebhookSinkConfig
+    | MqttSinkConfig
+    | NotifySinkConfig
+    | PushSinkConfig
+    | CotSinkConfig
+    | SapientSinkConfig,
     Field(discriminator="type"),
 ]

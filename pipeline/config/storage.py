@@ -1,6 +1,6 @@
-"""What a site keeps, where and for how long: `store`, `retention`, `recording` and `evidence`."""
+"""What a site keeps, where and for how long: `store`, `retention`, `recording`, `evidence` and `log`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -54,3 +54,12 @@ class EvidenceConfig(Section):
     key: SitePath | None = None
     """The secret key that signs the log, as `dasnet keys FOLDER` makes it; default: `evidence.key_secret` in the run
     folder. It is made where it is missing."""
+
+
+class LogConfig(Section):
+    """Logging."""
+
+    format: Literal["console", "json"] = "console"
+    """Format on stderr; the log file holds JSON."""
+    file: SitePath | None = None
+    """The log file; default: `dasnet.log` in the run folder."""
