@@ -17,17 +17,19 @@ class AlertPath(msgspec.Struct, frozen=True):
     tracks: list[TrackPath]
     columns: tuple[str, ...] = COLUMNS  # of `tracks[].boxes`
     incomplete: str = ""  # why boxes are missing
+    camera: str = ""  # of the tracks that name none
 
 
 def alert_path(folder: Path, alert: str) -> AlertPath:
     """Return what the sidecars in this folder say of an alert: it has several where it was active again."""
-    session, tracks, incomplete = "", [], ""
+    session, tracks, incomplete, camera = "", [], "", ""
     for sidecar in _sidecars(folder, alert):
         events = [msgspec.json.decode(event, type=_OfSession) for event in sidecar.events]
         session = next((event.session for event in events if event.session), session)
         tracks += sidecar.tracks
         incomplete = sidecar.tracks_incomplete or incomplete
-    return AlertPath(session, tracks, incomplete=incomplete)
+        camera = sidecar.camera
+    return AlertPath(session, tracks, incomplete=incomplete, camera=camera)
 
 
 def _sidecars(folder: Path, alert: str) -> Iterator[Sidecar]:

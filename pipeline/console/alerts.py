@@ -14,8 +14,11 @@ from starlette.responses import Response, StreamingResponse
 
 from pipeline.console.parameters import body_of, json_response, limit_of
 from pipeline.console.search import PAGE, NextPage, alert_filter, as_csv, as_json
+from pipeline.console.security import user_of
 from pipeline.console.site import Site
+from pipeline.console.view import actor_of, sees_alert, shown_alert
 from pipeline.store import reviews
+from pipeline.store.actions import Actor
 from pipeline.store.alert import Alert
 from pipeline.store.history_reader import HistoryReader
 from pipeline.types import DISMISSALS, Event, Verdict
@@ -59,10 +62,12 @@ class AlertHandlers:
     async def alerts(self, request: Request) -> Response:
         """Return a page of the alerts that are asked for."""
         limit, wanted, after = limit_of(request), alert_filter(request), request.query_params.get("after")
+        user = user_of(request)
         last = None if after is None else await self._stored(lambda reader: reader.alert(after))
-        if after is not None and last is None:
+        if after is not None and (last is None or not sees_alert(user, last)):
             raise HTTPException(400, f"after {after[:100]!r}; must be the id of a stored alert")
-        return json_response(Alerts(await self._stored(lambda reader: reader.search(wanted, limit, last))))
+        found = await self._stored(lambda reader: reader.search(wanted, limit, last))
+        return json_response(Alerts([shown_alert(alert, user) for alert in found]))
 
     async def alerts_json(self, request: Request) -> Response:
         """Return all alerts that are asked for, as JSON."""
@@ -75,29 +80,36 @@ class AlertHandlers:
     def _export(
         self, request: Request, encode: Callable[[NextPage], AsyncIterator[bytes]], ending: str, media_type: str
     ) -> Response:
-        wanted = alert_filter(request)
+        wanted, user = alert_filter(request), user_of(request)
 
         async def page(last: Alert | None) -> list[Alert]:
-            return await self._stored(lambda reader: reader.search(wanted, PAGE, last))
+            found = await self._stored(lambda reader: reader.search(wanted, PAGE, last))
+            return [shown_alert(alert, user) for alert in found]
 
         saved = {"content-disposition": f'attachment; filename="alerts.{ending}"'}
         return StreamingResponse(encode(page), media_type=media_type, headers=saved)
 
     async def alert(self, request: Request) -> Response:
         """Return an alert."""
-        alert = request.path_params["alert"]
+        return json_response(await self._alert(request))
+
+    async def _alert(self, request: Request) -> Alert:
+        """Return the alert of a request as its user sees it.  Raise HTTPException where there is none to see."""
+        alert, user = request.path_params["alert"], user_of(request)
         found = await self._stored(lambda reader: reader.alert(alert))
-        if found is None:
+        if found is None or not sees_alert(user, found):
             raise _unknown(alert)
-        return json_response(found)
+        return shown_alert(found, user)
 
     async def acknowledge(self, request: Request) -> Response:
         """Acknowledge an alert."""
         return await self._reviewed(request, reviews.acknowledge)
 
-    async def acknowledge_ended(self, _: Request) -> Response:
+    async def acknowledge_ended(self, request: Request) -> Response:
         """Acknowledge all alerts that have ended."""
-        events = await run_in_threadpool(reviews.acknowledge_ended, self._site.config.store_path, time.time_ns())
+        by, cameras = actor_of(request), user_of(request).cameras
+        path = self._site.config.store_path
+        events = await run_in_threadpool(reviews.acknowledge_ended, path, time.time_ns(), by, cameras)
         await self._publish(events)
         return json_response(Acknowledged(len(events)))
 
@@ -106,14 +118,16 @@ class AlertHandlers:
         given = await body_of(request, Review, f"verdict: {' | '.join(Verdict)} | null, note: a string or null")
         note = (given.note or "").strip() or None if given.verdict is not None else None
         return await self._reviewed(
-            request, lambda path, alert, now: reviews.review(path, alert, given.verdict, note, now)
+            request, lambda path, alert, now, by: reviews.review(path, alert, given.verdict, note, now, by)
         )
 
     async def dismiss(self, request: Request) -> Response:
         """Dismiss an alert with a reason: a verdict without a note."""
         given = await body_of(request, Dismissal, f"reason: {' | '.join(DISMISSALS)}")
         verdict = Verdict(given.reason)
-        return await self._reviewed(request, lambda path, alert, now: reviews.review(path, alert, verdict, None, now))
+        return await self._reviewed(
+            request, lambda path, alert, now, by: reviews.review(path, alert, verdict, None, now, by)
+        )
 
     async def reopen(self, request: Request) -> Response:
         """Withdraw an alert's verdict and acknowledgement."""
@@ -128,20 +142,20 @@ class AlertHandlers:
         return await self._pinned(request, None)
 
     async def _pinned(self, request: Request, time_utc_ns: int | None) -> Response:
-        alert = request.path_params["alert"]
-        if not await run_in_threadpool(reviews.pin, self._site.config.store_path, alert, time_utc_ns):
-            raise _unknown(alert)
-        await self._site.publish_stored()
-        return json_response(await self._stored(lambda reader: reader.alert(alert)))
+        alert = (await self._alert(request)).id
+        await run_in_threadpool(reviews.pin, self._site.config.store_path, alert, time_utc_ns, actor_of(request))
+        await self._publish([])
+        return await self.alert(request)
 
-    async def _reviewed(self, request: Request, write: Callable[[Path, str, int], list[Event] | None]) -> Response:
+    async def _reviewed(
+        self, request: Request, write: Callable[[Path, str, int, Actor], list[Event] | None]
+    ) -> Response:
         """Store a review, publish it to all browsers, and return the updated alert."""
-        alert = request.path_params["alert"]
-        events = await run_in_threadpool(write, self._site.config.store_path, alert, time.time_ns())
-        if events is None:
-            raise _unknown(alert)
-        await self._publish(events)
-        return json_response(await self._stored(lambda reader: reader.alert(alert)))
+        alert = (await self._alert(request)).id
+        store, by = self._site.config.store_path, actor_of(request)
+        events = await run_in_threadpool(write, store, alert, time.time_ns(), by)
+        await self._publish(events or [])
+        return await self.alert(request)
 
     async def _publish(self, events: list[Event]) -> None:
         self._site.reviews.count(events)

@@ -6,10 +6,8 @@ They return JSON of the objects that events and store hold, a file, or the strea
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Literal, TypeVar, cast
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar, cast
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -17,23 +15,31 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from pipeline.console.access import AccessHandlers
+from pipeline.console.accounts import Accounts
+from pipeline.console.alert_clip import AlertClip, alert_clip
 from pipeline.console.alert_path import AlertPath, alert_path
 from pipeline.console.alerts import AlertHandlers
 from pipeline.console.body import blocks
 from pipeline.console.cameras import CameraStatus
+from pipeline.console.event_stream import start_of, stream_events
 from pipeline.console.history import WINDOWS_S, Window
-from pipeline.console.parameters import body_of, json_response, limit_of, one_of
-from pipeline.console.password import Password, TooManyAttemptsError
+from pipeline.console.live_video import LiveVideo
+from pipeline.console.parameters import json_response, limit_of, one_of
+from pipeline.console.push import PushHandlers
 from pipeline.console.search import event_filter, time_of
-from pipeline.console.security import SESSION_COOKIE, session_of
-from pipeline.console.sessions import SESSION_S
+from pipeline.console.security import user_of
 from pipeline.console.site import Site
+from pipeline.console.site_map import MapHandlers
 from pipeline.console.status import status
 from pipeline.console.timeline import DAY_S, STEP_S, Timeline, camera_timeline
 from pipeline.console.trial import TrialBusyError, TrialError, TrialResult, Trials
+from pipeline.console.view import actor_of, shown_event, shown_path, shown_status, shows_snapshot
+from pipeline.console.zones import ZoneHandlers
 from pipeline.errors import DasnetError
 from pipeline.runtime.arming import set_armed
-from pipeline.store.clips import ClipRecord, partial, read_record, record_path, video_path
+from pipeline.store.actions import ActionKind
+from pipeline.store.clips import record_path, video_path
 from pipeline.store.history_reader import HistoryReader
 from pipeline.types import Event, Track
 
@@ -65,37 +71,21 @@ class Tracks(msgspec.Struct, frozen=True):
     tracks: list[Track]
 
 
-class AlertClip(msgspec.Struct, frozen=True):
-    """Reply with the record of an alert's clip; null: there is none, or none yet.
-
-    `state`: none, pending (it is being written, or not here yet), failed (it is lost) or written; `reason`: why it is
-    pending, failed or incomplete.
-    """
-
-    state: Literal["none", "pending", "failed", "written"]
-    reason: str
-    clip: ClipRecord | None
-
-
 class Arming(msgspec.Struct, frozen=True):
     """Reply with whether the site is armed."""
 
     armed: bool
 
 
-class Login(msgspec.Struct, frozen=True):
-    """Request to log in."""
-
-    password: str
-
-
-class Api(AlertHandlers):
+class Api(AlertHandlers, AccessHandlers, MapHandlers, PushHandlers, ZoneHandlers):
     """Handlers of all endpoints."""
 
-    def __init__(self, site: Site, trials: Trials, password: Password | None) -> None:
-        super().__init__(site)
+    def __init__(self, site: Site, trials: Trials, accounts: Accounts | None) -> None:
+        AlertHandlers.__init__(self, site)
+        ZoneHandlers.__init__(self)
         self._trials = trials
-        self._password = password
+        self._video = LiveVideo()
+        self._accounts = accounts
 
     async def health(self, _: Request) -> Response:
         """Return the health of the console itself; `/api/v1/cameras` has the status of the cameras."""
@@ -103,57 +93,70 @@ class Api(AlertHandlers):
         health = {"status": "ok", "live": {"received": frames.received, "refused": frames.refused}}
         return json_response(health | {"store_error": self._site.store_error})
 
-    async def cameras(self, _: Request) -> Response:
+    async def cameras(self, request: Request) -> Response:
         """Return the status of every camera."""
-        status = await run_in_threadpool(self._site.status)
-        return json_response(Cameras(status.now_utc_ns, status.cameras))
+        status, user = await run_in_threadpool(self._site.status), user_of(request)
+        return json_response(Cameras(status.now_utc_ns, [camera for camera in status.cameras if user.sees(camera.id)]))
 
     async def frame_image(self, request: Request) -> Response:
         """Return the JPEG of a recent frame."""
         camera, seq = request.path_params["camera"], request.path_params["seq"]
         is_number = seq.isascii() and seq.isdigit() and len(seq) <= MAX_DIGITS
         session = request.query_params.get("session")
-        jpeg = self._site.frames.image(camera, int(seq), session) if is_number else None
+        is_shown = is_number and user_of(request).sees(camera)
+        jpeg = self._site.frames.image(camera, int(seq), session) if is_shown else None
         if jpeg is None:
             raise HTTPException(404, "no such frame; only the most recent ones of a camera are kept")
         return Response(jpeg, media_type="image/jpeg")
 
-    async def arm(self, _: Request) -> Response:
+    async def arm(self, request: Request) -> Response:
         """Arm the site."""
-        return await self._set_armed(armed=True)
+        return await self._set_armed(request, armed=True)
 
-    async def disarm(self, _: Request) -> Response:
+    async def disarm(self, request: Request) -> Response:
         """Disarm the site."""
-        return await self._set_armed(armed=False)
+        return await self._set_armed(request, armed=False)
 
-    async def _set_armed(self, *, armed: bool) -> Response:
+    async def _set_armed(self, request: Request, *, armed: bool) -> Response:
         try:
             await run_in_threadpool(set_armed, self._site.config.run_dir, armed=armed)
         except DasnetError as error:
             raise HTTPException(503, str(error)) from error
+        await self.record(actor_of(request), ActionKind.ARM if armed else ActionKind.DISARM)
         return json_response(Arming(armed))
 
     async def events(self, request: Request) -> Response:
         """Return the newest events that are asked for, or those after the event with id `after`; oldest first."""
         limit, wanted, after = limit_of(request), event_filter(request), request.query_params.get("after")
+        user = user_of(request)
 
         def query(reader: HistoryReader) -> list[Event]:
             row = None if after is None else reader.row_of(after)
             if after is not None and row is None:
                 raise HTTPException(400, f"after {after[:100]!r}; must be the id of a stored event")
-            return reader.search_events(wanted, limit, row)
+            return [shown_event(event, user) for event in reader.search_events(wanted, limit, row)]
 
         return json_response(Events(await self._stored(query)))
+
+    async def event_stream(self, request: Request) -> Response:
+        """Stream events as they are stored, from the one with the id `Last-Event-ID` or `after` on."""
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        wanted, user = event_filter(request), user_of(request)
+        last = request.headers.get("last-event-id") or request.query_params.get("after")
+        start = await self._stored(lambda reader: start_of(reader, last))
+        return self._streamed(stream_events(self._site, user, wanted, start, self._is_wanted(request)))
 
     async def timeline(self, request: Request) -> Response:
         """Return alerts and blind time of every camera over a day."""
         before_ns = time_of(request, "before") or time.time_ns()
         step_ns = round(STEP_S * 1e9)
         since_ns = (before_ns - round(DAY_S * 1e9)) // step_ns * step_ns  # steps begin at whole minutes
-        named = [camera.id for camera in self._site.config.cameras]
+        user = user_of(request)
+        named = [camera.id for camera in self._site.config.cameras if user.sees(camera.id)]
 
         def query(reader: HistoryReader) -> Timeline:
-            counts = reader.alert_counts(since_ns, before_ns, step_ns)
+            counts = [each for each in reader.alert_counts(since_ns, before_ns, step_ns) if user.sees(each.camera)]
             cameras = dict.fromkeys(named) | dict.fromkeys(sorted({count.camera for count in counts}))
             states = {camera: reader.camera_states(camera, since_ns, before_ns) for camera in cameras}
             lines = [camera_timeline(camera, counts, states[camera], since_ns, before_ns) for camera in cameras]
@@ -166,18 +169,22 @@ class Api(AlertHandlers):
         alert = request.path_params["alert"]
         if not ALERT_ID.fullmatch(alert):
             return json_response(AlertPath("", []))
-        return json_response(await run_in_threadpool(alert_path, self._site.config.evidence_path, alert))
+        path = await run_in_threadpool(alert_path, self._site.config.evidence_path, alert)
+        return json_response(shown_path(path, user_of(request)))
 
     async def tracks(self, request: Request) -> Response:
         """Return the most recently seen tracks."""
-        limit = limit_of(request)
-        return json_response(Tracks(await self._stored(lambda reader: reader.tracks(limit))))
+        limit, cameras = limit_of(request), user_of(request).cameras
+        return json_response(Tracks(await self._stored(lambda reader: reader.tracks_of(cameras, limit))))
 
     async def snapshot(self, request: Request) -> Response:
         """Return the image of an alert."""
         name, folder = request.path_params["name"], self._site.config.snapshots_path
         path = folder / name
         if len(name) > MAX_NAME_LENGTH or not SNAPSHOT_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
+            raise HTTPException(404, "no such snapshot")
+        user = user_of(request)
+        if user.cameras is not None and not await self._stored(lambda reader: shows_snapshot(reader, name, user)):
             raise HTTPException(404, "no such snapshot")
         return FileResponse(path, headers=UNCHANGING)
 
@@ -187,27 +194,40 @@ class Api(AlertHandlers):
         path = video_path(folder, alert)
         if not ALERT_ID.fullmatch(alert) or path.is_symlink() or not path.is_file():
             raise HTTPException(404, "no clip of this alert; it is written when the alert has ended")
+        if user_of(request).cameras is not None and not (await self._clip_record(request)).clip:
+            raise HTTPException(404, "no clip of this alert")
         return FileResponse(path, headers=UNCHANGING)
 
     async def clip_record(self, request: Request) -> Response:
         """Return what the clip of an alert holds."""
-        alert = request.path_params["alert"]
+        return json_response(await self._clip_record(request))
+
+    async def _clip_record(self, request: Request) -> AlertClip:
+        """Return what is known of a clip, of one that the user sees."""
+        alert, none = request.path_params["alert"], AlertClip("none", "", None)
         if not ALERT_ID.fullmatch(alert):
-            return json_response(AlertClip("none", "", None))
-        return json_response(await run_in_threadpool(_alert_clip, record_path(self._site.config.clips_path, alert)))
+            return none
+        known = await run_in_threadpool(alert_clip, record_path(self._site.config.clips_path, alert))
+        user = user_of(request)
+        is_shown = user.cameras is None or (known.clip is not None and user.sees(known.clip.camera))
+        return known if is_shown else none
 
     async def latency(self, request: Request) -> Response:
         """Return latency and losses over a time window."""
         window = cast("Window", one_of(request, "window", tuple(WINDOWS_S)))
-        return json_response(await run_in_threadpool(self._site.history.report, window, time.time()))
+        report, user = await run_in_threadpool(self._site.history.report, window, time.time()), user_of(request)
+        losses = [loss for loss in report.losses if user.sees(loss.camera)]
+        return json_response(msgspec.structs.replace(report, losses=losses))
 
-    async def status(self, _: Request) -> Response:
+    async def status(self, request: Request) -> Response:
         """Return versions, checkpoint and configuration."""
-        return json_response(await run_in_threadpool(status, self._site.config, self._site.history.build))
+        whole = await run_in_threadpool(status, self._site.config, self._site.history.build)
+        return json_response(shown_status(whole, user_of(request)))
 
     async def trial(self, request: Request) -> Response:
         """Process an uploaded image or clip; a client disconnect cancels it."""
         name = request.query_params.get("name", "")
+        await self.record(actor_of(request), ActionKind.TRIAL, name[:MAX_NAME_LENGTH])
         work = asyncio.ensure_future(self._trials.run(name, _upload(request)))
         watch = asyncio.ensure_future(_cancel_on_disconnect(request, work))
         try:
@@ -235,34 +255,21 @@ class Api(AlertHandlers):
             return Response(media_type="text/event-stream")
         if hub.full:
             raise HTTPException(503, "too many browsers are connected", {"retry-after": "5"})
-        password, token = self._password, session_of(request.headers)
-        stream = hub.stream(lambda: password is None or password.sessions.is_open(token))
-        return StreamingResponse(stream, media_type="text/event-stream")
+        return self._streamed(hub.stream(self._is_wanted(request), user_of(request).cameras))
 
-    async def login(self, request: Request) -> Response:
-        """Open a session."""
-        if self._password is None:
-            raise HTTPException(404, "this console has no password")
-        given = (await body_of(request, Login, "password: a string")).password
-        try:
-            session = await self._password.check(given, request.client.host if request.client else "")
-        except TooManyAttemptsError as error:
-            text = f"too many wrong passwords from this address; try again in {error.wait_s} s"
-            raise HTTPException(429, text, {"retry-after": str(error.wait_s)}) from error
-        if session is None:
-            raise HTTPException(401, "wrong password")
-        response = Response(status_code=204)
-        secure = request.url.scheme == "https"
-        response.set_cookie(SESSION_COOKIE, session, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
-        return response
+    async def live_video(self, request: Request) -> Response:
+        """Stream a camera's own video as fragmented MP4."""
+        camera, user = request.path_params["camera"], user_of(request)
+        known = [name for name in self._site.frames.cameras if user.sees(name)]
+        return await self._video.response(camera, known, self._is_wanted(request))
 
-    async def logout(self, request: Request) -> Response:
-        """Close the session."""
-        if self._password is not None:
-            self._password.sessions.end(session_of(request.headers))
-        response = Response(status_code=204)
-        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
-        return response
+    def _streamed(self, messages: AsyncIterator[bytes]) -> Response:
+        return StreamingResponse(messages, media_type="text/event-stream")
+
+    def _is_wanted(self, request: Request) -> Callable[[], bool]:
+        """Return a function that returns whether the user of a request is still who it was."""
+        accounts, user, is_from_proxy = self._accounts, user_of(request), request.scope.get("is_from_proxy", False)
+        return lambda: accounts is None or accounts.is_still(user, request.headers, is_from_proxy)
 
 
 async def _upload(request: Request) -> AsyncIterator[bytes]:
@@ -276,13 +283,3 @@ async def _cancel_on_disconnect(request: Request, work: "asyncio.Future[TrialRes
     while not (getattr(request.state, "is_read", False) and await request.is_disconnected()):
         await asyncio.sleep(0.25)
     work.cancel()
-
-
-def _alert_clip(path: Path) -> AlertClip:
-    """Return what is known of a clip from its record at this path, or from that of a clip that is not complete."""
-    with suppress(OSError, ValueError):  # there is none, or no longer
-        clip = read_record(path)
-        return AlertClip("failed", clip.reason, None) if clip.is_lost else AlertClip("written", clip.reason, clip)
-    with suppress(OSError, ValueError):
-        return AlertClip("pending", read_record(partial(path)).reason, None)
-    return AlertClip("none", "", None)

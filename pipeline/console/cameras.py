@@ -13,8 +13,10 @@ import msgspec
 from pipeline.config.camera import Camera
 from pipeline.config.models import Config
 from pipeline.console.frames import LiveFrames
+from pipeline.console.sectors import sector_lines
 from pipeline.errors import StoreError
 from pipeline.store import ledger
+from pipeline.store.owned import processed_here
 from pipeline.timeouts import CAPTURE_SILENCE_TIMEOUT_S
 from pipeline.types import Band, Cause
 
@@ -53,6 +55,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     failed: dict[str, int]
     blind_s: dict[str, float]
     zones: dict[str, list[tuple[float, float]]]  # by name: polygons of three or more points, lines of two; frame pixels
+    sectors: dict[str, list[list[tuple[float, float]]]]  # by name: lines, in frame widths from the frame's middle
     frame: FrameStatus | None
 
 
@@ -69,12 +72,13 @@ class CameraMonitor:
         with self._lock:
             self._config = config
             self._redact = config.redactor
+            self._sectors = {camera.id: sector_lines(camera) for camera in config.cameras}
             self._readings = {camera.id: self._readings.get(camera.id, deque()) for camera in config.cameras}
 
     def status(self, frames: LiveFrames) -> list[CameraStatus]:
-        """Return the current status of every camera."""
+        """Return the current status of every camera that this host processes."""
         with self._lock:
-            return [self._status_of(camera, frames) for camera in self._config.cameras]
+            return [self._status_of(camera, frames) for camera in processed_here(self._config)]
 
     def _status_of(self, camera: Camera, frames: LiveFrames) -> CameraStatus:
         account = self._read(camera.id)
@@ -96,6 +100,7 @@ class CameraMonitor:
             failed=_present(account.failed),
             blind_s={cause: duration / 1e9 for cause, duration in account.blind_ns.items() if duration},
             zones=camera.zones,
+            sectors=self._sectors[camera.id],
             frame=_frame(frames, camera.id),
         )
 

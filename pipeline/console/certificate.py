@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.config.models import Tls
+from pipeline.config.console import Tls
 from pipeline.errors import ConfigError
 
 PERIOD_S = 10.0  # between checks for changes

@@ -36,13 +36,13 @@ def one_of(request: Request, key: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-async def body_of(request: Request, kind: type[T], expected: str) -> T:
+async def body_of(request: Request, kind: type[T], expected: str, most_bytes: int = MAX_BODY_BYTES) -> T:
     """Return the body as an object of this type; an error says what was expected."""
     content = b""
     async for block in blocks(request, BODY_TIMEOUT_S):
         content += block
-        if len(content) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"body too large; must have at most {MAX_BODY_BYTES} bytes")
+        if len(content) > most_bytes:
+            raise HTTPException(413, f"body too large; must have at most {most_bytes} bytes")
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:

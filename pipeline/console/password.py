@@ -1,23 +1,20 @@
-"""The console's password: its file, which holds an argon2id hash, and the login."""
+"""Passwords: asked for, hashed with argon2id, compared; and the file of a console with a single password."""
 
-import asyncio
 import getpass
-import math
 import sys
 from pathlib import Path
 
-from argon2 import PasswordHasher, extract_parameters
+from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from pipeline.config.models import Config
-from pipeline.console.attempts import Attempts
-from pipeline.console.sessions import Sessions, write_private
+from pipeline.config.users import is_usable_hash
 from pipeline.errors import ConfigError
+from pipeline.store.folders import write_private
 
 MIN_LENGTH, MAX_LENGTH = 8, 200
 
 
-def ask() -> str:
+def ask(prompt: str = "Console password") -> str:
     """Prompt for a password twice on a terminal; otherwise read the first line of standard input.
 
     Raises:
@@ -25,10 +22,25 @@ def ask() -> str:
     """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    given = getpass.getpass("Console password: ")
+    given = getpass.getpass(f"{prompt}: ")
     if getpass.getpass("Repeat: ") != given:
         raise ConfigError("the two passwords differ; must be equal (nothing was written)")
     return given
+
+
+def hashed(password: str) -> str:
+    """Return the hash of a password.  Raise ConfigError where its length is invalid."""
+    if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        raise ConfigError(f"password of {len(password)} characters; must have {MIN_LENGTH} to {MAX_LENGTH}")
+    return PasswordHasher().hash(password)
+
+
+def matches(password_hash: str, password: str) -> bool:
+    """Return whether a password has this hash; takes 64 MiB and a tenth of a second, on purpose."""
+    try:
+        return len(password) <= MAX_LENGTH and PasswordHasher().verify(password_hash, password)
+    except (Argon2Error, InvalidHashError, UnicodeError):
+        return False
 
 
 def write_password_file(path: Path, password: str) -> None:
@@ -37,73 +49,21 @@ def write_password_file(path: Path, password: str) -> None:
     Raises:
         ConfigError: The length of the password is invalid, or the file cannot be written.
     """
-    if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-        raise ConfigError(f"password of {len(password)} characters; must have {MIN_LENGTH} to {MAX_LENGTH}")
+    content = hashed(password).encode() + b"\n"
     try:
-        write_private(path, PasswordHasher().hash(password).encode() + b"\n")
+        write_private(path, content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def load_password(config: Config) -> "Password | None":
-    """Return the configured password, or None where the console has none.
-
-    Raises:
-        ConfigError: The file is not a password file.
-    """
-    path = config.console.password_file
-    return None if path is None else Password(path, config.run_dir)
-
-
-class Password:
-    """The password of a file, with the sessions that it opened."""
-
-    def __init__(self, path: Path, run_dir: Path) -> None:
-        """Read the file.
-
-        Raises:
-            ConfigError: It is not a password file.
-        """
-        try:
-            self._hash = path.read_text(encoding="ascii").strip()
-            extract_parameters(self._hash)
-        except (OSError, ValueError, InvalidHashError) as error:
-            raise ConfigError(
-                f"console.password_file: {path} must be a readable password file, written by `dasnet password {path}`"
-            ) from error
-        self.sessions = Sessions(run_dir / "console.sessions", self._hash)
-        self._attempts = Attempts()
-        self._lock = asyncio.Lock()  # a check takes 64 MiB
-
-    async def check(self, password: str, address: str) -> str | None:
-        """Check a password given by the client at `address`.
-
-        Returns:
-            The token of a new session, or None where the password is wrong.
-
-        Raises:
-            TooManyAttemptsError: The client must wait.
-        """
-        wait_s = self._attempts.take(address)
-        if wait_s:
-            raise TooManyAttemptsError(math.ceil(wait_s))
-        async with self._lock:
-            is_right = await asyncio.to_thread(self._matches, password)
-        if not is_right:
-            return None
-        self._attempts.refund(address)
-        return self.sessions.begin()
-
-    def _matches(self, password: str) -> bool:
-        try:
-            return len(password) <= MAX_LENGTH and PasswordHasher().verify(self._hash, password)
-        except Argon2Error:
-            return False
-
-
-class TooManyAttemptsError(Exception):
-    """Too many wrong passwords from one address."""
-
-    def __init__(self, wait_s: int) -> None:
-        super().__init__(wait_s)
-        self.wait_s = wait_s
+def read_password_file(path: Path) -> str:
+    """Return the hash in a password file.  Raise ConfigError."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        text = ""
+    if not is_usable_hash(text):
+        raise ConfigError(
+            f"console.password_file: {path} must be a readable password file, written by `dasnet password {path}`"
+        )
+    return text

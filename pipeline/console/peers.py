@@ -31,7 +31,7 @@ class Peers:
             return
         host, port = scope["client"] or ("::", 0)  # None: it has disconnected
         address = _address(host)
-        is_proxy = self._trusts(address)
+        is_proxy = scope["is_from_proxy"] = self._trusts(address)
         headers = Headers(scope=scope)
         if is_proxy:
             scope["client"] = (self._client(address, headers.getlist("x-forwarded-for")), port)

@@ -1,4 +1,4 @@
-"""Query parameters that choose alerts and events, and export of the alerts that they choose."""
+"""Query parameters that choose alerts, events and actions, and export of the alerts that they choose."""
 
 import csv
 import io
@@ -12,13 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from pipeline.console.parameters import one_of
+from pipeline.console.security import user_of
 from pipeline.store.alert import Alert, State
-from pipeline.store.history_reader import AlertFilter, EventFilter
+from pipeline.store.history_reader import ActionFilter, AlertFilter, EventFilter
 from pipeline.types import Severity, Verdict
 
 ANY, NONE = "any", "none"
 PAGE = 1000  # alerts per query of an export
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_NS = 2**62  # in the year 2116; the store's integers, and sums of them, end later
 _COLUMNS = ("id", "camera", "opened", "ended", "severity", "label", "rule", "score", "acknowledged", "verdict", "note")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet takes a text for a formula
 
@@ -32,7 +34,7 @@ def time_of(request: Request, key: str) -> int | None:
         return None
     try:
         time: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
-        return (time - _EPOCH) // timedelta(microseconds=1) * 1000
+        return min(max(0, (time - _EPOCH) // timedelta(microseconds=1) * 1000), _MOST_NS)
     except (msgspec.ValidationError, OverflowError) as error:
         told = "must be a time with its zone, such as 2026-05-04T03:02:01Z"
         raise HTTPException(400, f"{key} {text[:100]!r}; {told}") from error
@@ -57,13 +59,21 @@ def alert_filter(request: Request) -> AlertFilter:
         verdict=cast("Verdict | Literal['none'] | None", verdict),
         since_utc_ns=time_of(request, "since"),
         before_utc_ns=time_of(request, "before"),
+        cameras=user_of(request).cameras,
     )
 
 
 def event_filter(request: Request) -> EventFilter:
     """Return which events a request asks for."""
     camera, alert = (request.query_params.get(key) for key in ("camera", "alert"))
-    return EventFilter(camera, alert, time_of(request, "since"), time_of(request, "before"))
+    times = time_of(request, "since"), time_of(request, "before")
+    return EventFilter(camera, alert, *times, user_of(request).cameras)
+
+
+def action_filter(request: Request) -> ActionFilter:
+    """Return which actions a request asks for."""
+    user, alert = (request.query_params.get(key) for key in ("user", "alert"))
+    return ActionFilter(user, alert, time_of(request, "since"), time_of(request, "before"))
 
 
 async def as_json(pages: NextPage) -> AsyncIterator[bytes]:

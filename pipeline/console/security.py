@@ -1,23 +1,26 @@
 """Access control and security headers for every request and response.
 
-Without a password only requests to a loopback host name are accepted, which prevents DNS rebinding: a foreign page
-whose name resolves to 127.0.0.1 could otherwise read the console.  With a password any host name is accepted, since
+A request that is let through has its user in `scope["user"]`, None only on the paths that are open to everyone.
+Without a log-in only requests to a loopback host name are accepted, which prevents DNS rebinding: a foreign page
+whose name resolves to 127.0.0.1 could otherwise read the console.  With one any host name is accepted, since
 only this site's pages carry the session cookie.  Requests that change state must have this console's origin (CSRF).
 """
 
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.config.models import LOOPBACK
-from pipeline.console.password import Password
+from pipeline.config.console import LOOPBACK
+from pipeline.config.users import User, UserRole
+from pipeline.console.accounts import LOCAL, Accounts, NoRoleError
 
 HEADERS = {
-    "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -25,16 +28,15 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-SESSION_COOKIE = "dasnet_session"
 OPEN_PATHS = ("/login", "/api/v1/login", "/healthz")  # no session needed; nor for /static/
 
 
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, password: Password | None) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts | None) -> None:
         self._app = app
-        self._password = password
+        self._accounts = accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -48,23 +50,51 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+        refusal = self._refusal(scope, Headers(scope=scope))
         await (refusal or self._app)(scope, receive, send_guarded)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> Response | None:
-        host = headers.get("host", "")
-        if self._password is None and not is_loopback(host):
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Return why a request is not let through, or None with its user in the scope."""
+        host, path = headers.get("host", ""), scope["path"]
+        scope["user"] = None
+        if self._accounts is None and not is_loopback(host):
             text = f"host {host[:100]!r} is not served; must be one of {', '.join(LOOPBACK)}"
             return JSONResponse({"error": text}, 421)
-        if method not in ("GET", "HEAD") and not is_same_origin(headers):
+        if scope["method"] not in ("GET", "HEAD") and not is_same_origin(headers):
             return JSONResponse({"error": "cross-origin request; must come from this console"}, 403)
-        if self._password is None or path in OPEN_PATHS or path.startswith("/static/"):
-            return None
-        if self._password.sessions.is_open(session_of(headers)):
+        try:
+            scope["user"] = self._user(scope, headers)
+        except NoRoleError as error:
+            return JSONResponse({"error": str(error)}, 403)
+        if scope["user"] is not None or path in OPEN_PATHS or path.startswith("/static/"):
             return None
         if path.startswith("/api/"):
             return JSONResponse({"error": "no session; must log in at /login"}, 401)
         return RedirectResponse("/login", 303)
+
+    def _user(self, scope: Scope, headers: Headers) -> User | None:
+        if self._accounts is None:
+            return LOCAL
+        return self._accounts.user(headers, scope.get("is_from_proxy", False))
+
+
+def user_of(request: Request) -> User:
+    """Return who sends a request that needs a session.  Raise HTTPException where nobody does."""
+    user: User | None = request.scope["user"]
+    if user is None:
+        raise HTTPException(401, "no session; must log in at /login")
+    return user
+
+
+def require(user: User, role: UserRole) -> None:
+    """Raise HTTPException where a user may not do what needs this role."""
+    if not user.role.may(role):
+        raise HTTPException(403, f"needs the role {role}; {user.name} is {user.role}")
+
+
+def address_of(request: Request) -> str:
+    """Return the address from which a request comes."""
+    return request.client.host if request.client else ""
 
 
 def is_same_origin(headers: Headers) -> bool:
@@ -76,15 +106,6 @@ def is_same_origin(headers: Headers) -> bool:
     except ValueError:  # not a URL
         return False
     return headers.get("sec-fetch-site", "same-origin") == "same-origin"
-
-
-def session_of(headers: Headers) -> str:
-    """Return the token of a request's session, or an empty string."""
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -6,15 +6,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import structlog
 import uvicorn
 
 from pipeline.config.models import Config
 from pipeline.console import certificate
+from pipeline.console.accounts import Accounts, load_accounts
 from pipeline.console.app import make_app
-from pipeline.console.password import Password, load_password
 from pipeline.console.peers import Peers
+from pipeline.console.push import end_old_subscriptions
 from pipeline.console.site import MetricsAddress, Site, unknown
 from pipeline.console.trial import Trials
+from pipeline.errors import StoreError
 from pipeline.runtime.control import Changes
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.listener import Listener, url
@@ -49,16 +52,19 @@ def run_console(
         changes: See `Control.changes`.
 
     Raises:
-        ConfigError: The password file, the certificate or its key cannot be used.
+        ConfigError: The users file or password file, the certificate or its key cannot be used.
+        StoreError: A subscription to notifications of a user who is gone cannot be removed.
     """
     with listener:
-        password, site = load_password(config), Site(config, metrics, own, changes)
-        asyncio.run(_serve(site, password, live_endpoint, listener, ready, stop or threading.Event()))
+        site = Site(config, metrics, own, changes)
+        accounts = load_accounts(config, lambda: [camera.id for camera in site.config.cameras])
+        end_old_subscriptions(config, accounts)
+        asyncio.run(_serve(site, accounts, live_endpoint, listener, ready, stop or threading.Event()))
 
 
 async def _serve(
     site: Site,
-    password: Password | None,
+    accounts: Accounts | None,
     endpoint: str,
     listener: Listener,
     ready: Ready | None,
@@ -67,7 +73,7 @@ async def _serve(
     settings = site.config.console
     trials = Trials(site.config)
     config = uvicorn.Config(
-        Peers(make_app(site, trials, password), listener, settings.trusted_proxies),
+        Peers(make_app(site, trials, accounts), listener, settings.trusted_proxies),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -88,6 +94,7 @@ async def _serve(
         asyncio.create_task(site.follow_store_and_cameras()),
         asyncio.create_task(site.follow_metrics()),
         asyncio.create_task(_until(stop)),
+        asyncio.create_task(_follow_users(site.config, accounts)),
     ]
     address = url("http" if settings.tls is None else "https", settings.host, listener.getsockname()[1])
     server = _Server(config, lambda: ready(address) if ready else None)
@@ -116,6 +123,20 @@ async def _sweep(listener: Listener) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         listener.close_overdue()
+
+
+async def _follow_users(config: Config, accounts: Accounts | None) -> None:
+    """End what browsers of users who are gone are sent, also while nobody asks anything."""
+    users = accounts.users if accounts is not None else {}
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        if accounts is None or accounts.users is users:
+            continue
+        try:
+            end_old_subscriptions(config, accounts)
+            users = accounts.users
+        except StoreError as error:
+            structlog.get_logger().warning("notifications not ended; trying again", reason=str(error))
 
 
 class _Server(uvicorn.Server):

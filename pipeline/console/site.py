@@ -1,15 +1,15 @@
 """The console's view of the site: cameras, live frames, alerts, events and tracks, published through the hub.
 
 Reads the live endpoint (ZeroMQ), the ledgers and the store.  Publishes the topics `frame` (per camera), `site`,
-`alerts`, `events` and `tracks`, and serves the same data to single requests.  A store that cannot be read is reported
-as an error, never shown as one without alerts.
+`alerts`, `events` and `tracks` to every user as the user may see them, and serves the same data to single requests.
+A store that cannot be read is reported as an error, never shown as one without alerts.
 """
 
 import asyncio
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,21 +18,21 @@ import zmq
 import zmq.asyncio
 
 from pipeline.config.models import Config
+from pipeline.config.users import User, UserRole
 from pipeline.console.cameras import CameraMonitor, CameraStatus
 from pipeline.console.frames import LiveFrames
 from pipeline.console.history import FINE_S, History
-from pipeline.console.hub import Hub
+from pipeline.console.hub import Cameras, Hub
+from pipeline.console.view import shown_alert, shown_event
 from pipeline.errors import ConfigError, StoreError, WireError
 from pipeline.redaction import redact
 from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Changes
-from pipeline.store.alert import Alert
-from pipeline.store.history_reader import HistoryReader
+from pipeline.store.history_reader import AlertFilter, EventFilter, HistoryReader
 from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.metrics import WorkerMetrics
 from pipeline.transport.live import MAX_MESSAGE_BYTES, TOPIC, LiveFrame
 from pipeline.transport.rejects import RejectLog
-from pipeline.types import Event, Track
 
 T = TypeVar("T")
 EVENT_POLL_S = 0.25  # between checks for new events in the store
@@ -65,7 +65,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
     refused: int
     store_error: str | None
     metrics: str | None  # address
-    has_login: bool  # a password is set
+    has_login: bool  # a log-in is needed
     armed: bool | None  # None: no rule depends on it
 
 
@@ -81,7 +81,7 @@ class Site:
     ) -> None:
         own = own or WorkerMetrics("console")
         self.config = config
-        self.reviews = ReviewMetrics(own.registry, (camera.id for camera in config.cameras))
+        self.reviews = ReviewMetrics(own.registry)
         self._changes = changes
         self.hub = Hub()
         self.frames = LiveFrames(camera.id for camera in config.cameras)
@@ -92,14 +92,15 @@ class Site:
         self._reader: HistoryReader | None = None
         self._reader_lock = threading.Lock()
         self._publish_lock = asyncio.Lock()
-        self._sent: dict[str, bytes] = {}
+        self._sent: dict[tuple[Cameras, str], bytes] = {}
+        self.stored_something = asyncio.Event()  # set and replaced at each new event in the store
         self._rejects = RejectLog("live", own.refused)
 
     def status(self) -> SiteStatus:
         """Return the status of the site; thread-safe, blocking."""
         cameras = self._cameras.status(self.frames)
         counts = (self.frames.received, self.frames.refused)
-        has_login = self.config.console.password_file is not None
+        has_login = self.config.console.has_login
         armed = is_armed(self.config.run_dir) if self.config.has_arming else None
         return SiteStatus(time.time_ns(), cameras, *counts, self.store_error, self._metrics(), has_login, armed)
 
@@ -153,26 +154,42 @@ class Site:
         except WireError as error:
             self._rejects.reject(error)
             return
-        self.hub.publish("frame", msgspec.json.encode(LiveUpdate(frame, picture)), key=frame.camera)
+        self.hub.publish_frame(msgspec.json.encode(LiveUpdate(frame, picture)), frame.camera)
 
     async def follow_store_and_cameras(self) -> None:
-        """Publish everything once per second, and immediately when an event was stored."""
-        last_row, updated_s = -1, -PERIOD_S
+        """Publish everything once per second, and immediately when an event was stored or a new audience came."""
+        last: tuple[int, Set[Cameras]] = -1, set()
+        updated_s = -PERIOD_S
         while True:
             for config in self._changes():
                 self._set_cameras(config)
             row = await asyncio.to_thread(self._newest_row)
-            if row != last_row or time.monotonic() - updated_s >= PERIOD_S:
-                last_row, updated_s = row, time.monotonic()
+            if row != last[0]:
+                self.stored_something.set()
+                self.stored_something = asyncio.Event()
+            if (row, self._audiences()) != last or time.monotonic() - updated_s >= PERIOD_S:
+                last, updated_s = (row, self._audiences()), time.monotonic()
                 await self.publish_stored()
-                self._publish_change("site", msgspec.json.encode(await asyncio.to_thread(self.status)))
+                self._publish_status(await asyncio.to_thread(self.status))
             await asyncio.sleep(EVENT_POLL_S)
+
+    def _audiences(self) -> Set[Cameras]:
+        return {None} | self.hub.audiences
 
     async def publish_stored(self) -> None:
         """Publish alerts, events and tracks where they changed."""
         async with self._publish_lock:  # keeps publications in the order of reading
-            for topic, items in (await asyncio.to_thread(self._listed)).items():
-                self._publish_change(topic, msgspec.json.encode(items))
+            audiences = self._audiences()
+            self._sent = {key: data for key, data in self._sent.items() if key[0] in audiences}
+            self.hub.retain(audiences)
+            for cameras in audiences:
+                for topic, items in (await asyncio.to_thread(self._listed, cameras)).items():
+                    self._publish_change(topic, msgspec.json.encode(items), cameras)
+
+    def _publish_status(self, status: SiteStatus) -> None:
+        for cameras in self._audiences():
+            own = [camera for camera in status.cameras if cameras is None or camera.id in cameras]
+            self._publish_change("site", msgspec.json.encode(msgspec.structs.replace(status, cameras=own)), cameras)
 
     async def follow_metrics(self) -> None:
         """Poll the host's `/metrics` until cancelled."""
@@ -191,7 +208,6 @@ class Site:
     def _set_cameras(self, config: Config) -> None:
         """Set the cameras of the site."""
         self.config = config
-        self.reviews.watch(camera.id for camera in config.cameras)
         self.frames.set_cameras(camera.id for camera in config.cameras)
         self._cameras.set_cameras(config)
 
@@ -201,29 +217,31 @@ class Site:
         except StoreError:
             return 0
 
-    def _listed(self) -> dict[str, list[Alert] | list[Event] | list[Track]]:
+    def _listed(self, cameras: Cameras) -> dict[str, list[Any]]:
         """Return the newest items; none where the store cannot be read: the page then keeps its items."""
         try:
-            return self.stored(_newest_items)
+            return self.stored(lambda reader: _newest_items(reader, cameras))
         except StoreError:
             return {}
 
-    def _publish_change(self, topic: str, data: bytes) -> None:
-        if self._sent.get(topic) != data:
-            self._sent[topic] = data
-            self.hub.publish(topic, data)
+    def _publish_change(self, topic: str, data: bytes, cameras: Cameras) -> None:
+        if self._sent.get((cameras, topic)) != data:
+            self._sent[cameras, topic] = data
+            self.hub.publish(topic, data, cameras)
 
 
-def _newest_items(reader: HistoryReader) -> dict[str, list[Any]]:
+def _newest_items(reader: HistoryReader, cameras: Cameras) -> dict[str, list[Any]]:
+    user = User("", UserRole.VIEWER, cameras)
     alerts = [
-        *reader.alerts(LISTED_UNACKNOWLEDGED, unacknowledged=True),
-        *reader.alerts(LISTED, "active"),
-        *reader.alerts(LISTED),
+        *reader.search(AlertFilter(is_unacknowledged=True, cameras=cameras), LISTED_UNACKNOWLEDGED),
+        *reader.search(AlertFilter("active", cameras=cameras), LISTED),
+        *reader.search(AlertFilter(cameras=cameras), LISTED),
     ]
+    events = reader.search_events(EventFilter(cameras=cameras), LISTED)
     return {
-        "alerts": list({alert.id: alert for alert in alerts}.values()),
-        "events": [stored.event for stored in reader.events(LISTED)],
-        "tracks": reader.tracks(LISTED),
+        "alerts": [shown_alert(alert, user) for alert in {alert.id: alert for alert in alerts}.values()],
+        "events": [shown_event(event, user) for event in events],
+        "tracks": reader.tracks_of(cameras, LISTED),
     }
 
 

@@ -18,6 +18,7 @@ from pipeline.checkpoints import SHIPPED
 from pipeline.config.models import Config
 from pipeline.config.uri import public_uri, public_url
 from pipeline.config.yaml_file import dotted
+from pipeline.console.model_card import card_html
 from pipeline.redaction import is_secret_key
 
 PACKAGES = ("torch", "opencv-python-headless", "av", "numpy", "pyzmq", "scipy", "starlette", "uvicorn", "msgspec")
@@ -30,7 +31,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     file: str
     bytes: int
     described: dict[str, Any]  # its metadata; empty for a checkpoint of the original DAS-Net
-    card: str | None  # model card; shipped checkpoint only
+    card: str | None  # model card as Markdown; shipped checkpoint only
+    card_html: str | None
     error: str | None
 
 
@@ -92,4 +94,4 @@ def _checkpoint(path: Path) -> Checkpoint:
             card = path.with_name("README.md").read_text(encoding="utf-8")
     except (OSError, CheckpointError) as fault:
         error, size = str(fault), 0
-    return Checkpoint(path.name, size, described, card, error)
+    return Checkpoint(path.name, size, described, card, card and card_html(card), error)

@@ -3,9 +3,9 @@
 import threading
 
 from pipeline import stdio
-from pipeline.config.models import Address
+from pipeline.config.console import Address
+from pipeline.console.accounts import load_accounts
 from pipeline.console.certificate import load
-from pipeline.console.password import load_password
 from pipeline.console.server import run_console
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
@@ -20,7 +20,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     """Run until `stop` is set."""
     config, endpoints = control.config, Endpoints()
     # Before the first heartbeat, which reports a successful start.
-    load_password(config)
+    load_accounts(config)
     if config.console.tls is not None:
         load(config.console.tls)
     own = WorkerMetrics("console")

@@ -43,7 +43,8 @@ function refresh() {
 
 function line(event) {
   const what = make("b", {}, happened(event));
-  return make("li", {data: {severity: event.severity}}, make("span", {}, timeElement(event.time_utc_ns)), what, make("span", {className: "camera"}, event.note ?? SEVERITIES[event.severity]));
+  const more = [event.by && `by ${event.by}`, event.note ?? SEVERITIES[event.severity]].filter(Boolean).join(" · ");
+  return make("li", {data: {severity: event.severity}}, make("span", {}, timeElement(event.time_utc_ns)), what, make("span", {className: "camera"}, more));
 }
 
 async function showClip(alert, events) {

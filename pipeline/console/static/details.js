@@ -151,6 +151,7 @@ export class AlertView {
       ...when("Ended", alert.ended_utc_ns),
       ...when("Acknowledged", alert.acknowledged_utc_ns),
       ...when(alert.verdict === "uav" ? "Confirmed" : "Dismissed", alert.reviewed_utc_ns),
+      ...(alert.verdict ? [["Verdict", [VERDICTS[alert.verdict], alert.note].filter(Boolean).join(": ")]] : []),
       ...when("Pinned", alert.pinned_utc_ns),
       ["Score", score(alert.score)],
       ["Evidence", evidence(alert.evidence).join(", ") || "none"],

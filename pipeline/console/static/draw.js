@@ -1,16 +1,22 @@
 // Draws a frame's image with its tracks, and enlarged crops of targets.
 
+import {imageColour} from "./image_colour.js";
 import {colour, isTarget, name, score} from "./text.js";
 
-const PLATE = "rgba(8, 11, 15, .78)";
+const PLATE = "rgba(8, 11, 15, .84)";
 const EDGE = "rgba(8, 11, 15, .5)";
-const ZONE = "#9fd3ff";
+const ZONE = "var(--zone)";
+const BACK = "var(--image-back)";
 const MIN_MARK_PX = 22; // on screen, so that a target of three pixels is visible
 const GAP_PX = 4;
 const MIN_CROP_PX = 24; // in the frame, around a target
 
-// Fills `canvas`, which has the frame's aspect ratio.  `image` may be null; `zones` are points by name.
-export function drawFrame(canvas, frame, image, zones) {
+const WHOLE = {factor: 1, x: 0.5, y: 0.5};
+
+// Fills `canvas`, which has the frame's aspect ratio.  `image` may be null; `zones` are points by name, in frame
+// pixels; `sectors` are lines by name, in frame widths from the middle of the frame.  `zoom`: how much the frame is
+// enlarged, and which place of it, 0 to 1, is in the middle.
+export function drawFrame(canvas, frame, image, zones, sectors, zoom = WHOLE) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -19,15 +25,21 @@ export function drawFrame(canvas, frame, image, zones) {
   if (canvas.width !== columns || canvas.height !== rows) [canvas.width, canvas.height] = [columns, rows];
   const context = canvas.getContext("2d", {alpha: false});
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.fillStyle = "#07090c";
+  context.fillStyle = imageColour(BACK);
   context.fillRect(0, 0, width, height);
-  const scale = Math.min(width / frame.width, height / frame.height);
-  const left = (width - frame.width * scale) / 2;
-  const top = (height - frame.height * scale) / 2;
+  const scale = Math.min(width / frame.width, height / frame.height) * zoom.factor;
+  const left = width / 2 - frame.width * scale * zoom.x;
+  const top = height / 2 - frame.height * scale * zoom.y;
   context.imageSmoothingQuality = "high";
   if (image) context.drawImage(image, left, top, frame.width * scale, frame.height * scale);
   for (const [zone, points] of Object.entries(zones)) {
-    drawZone(context, zone, points.map(([x, y]) => [left + x * scale, top + y * scale]), width, height);
+    const placed = points.map(([x, y]) => [left + x * scale, top + y * scale]);
+    drawZone(context, zone, [points.length > 2 ? [...placed, placed[0]] : placed], width, height);
+  }
+  const [across, middle, centre] = [frame.width * scale, left + (frame.width * scale) / 2, top + (frame.height * scale) / 2];
+  for (const [sector, lines] of Object.entries(sectors)) {
+    const placed = lines.map((points) => points.map(([x, y]) => [middle + x * across, centre + y * across]));
+    drawZone(context, sector, placed, width, height);
   }
   const shown = frame.tracks.filter((track) => track.state !== "lost");
   shown.sort((a, b) => isTarget(a.label) - isTarget(b.label)); // targets over distractors
@@ -39,20 +51,21 @@ export function drawFrame(canvas, frame, image, zones) {
   }
 }
 
-// The outline of a polygon, or a line, and its name at its top.
-function drawZone(context, zone, points, width, height) {
+// Lines, and their name at the top of what is visible of them.
+function drawZone(context, zone, lines, width, height) {
   const outline = new Path2D();
-  points.forEach(([x, y]) => outline.lineTo(x, y));
-  if (points.length > 2) outline.closePath();
+  for (const points of lines) points.forEach(([x, y], i) => (i ? outline.lineTo(x, y) : outline.moveTo(x, y)));
   context.save();
   context.setLineDash([6, 4]);
-  for (const [style, lineWidth] of [[EDGE, 3], [ZONE, 1.25]]) {
+  for (const [style, lineWidth] of [[EDGE, 3], [imageColour(ZONE), 1.25]]) {
     context.strokeStyle = style;
     context.lineWidth = lineWidth;
     context.stroke(outline);
   }
   context.restore();
-  const [x, y] = points.reduce((a, b) => (b[1] < a[1] ? b : a));
+  const visible = lines.flat().filter(([x, y]) => x >= 0 && x <= width && y >= 0 && y <= height);
+  if (!visible.length) return;
+  const [x, y] = visible.reduce((a, b) => (b[1] < a[1] ? b : a));
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "top";
   const across = context.measureText(zone).width;
@@ -60,7 +73,7 @@ function drawZone(context, zone, points, width, height) {
   context.lineWidth = 3;
   context.strokeStyle = EDGE;
   context.strokeText(zone, ...place);
-  context.fillStyle = ZONE;
+  context.fillStyle = imageColour(ZONE);
   context.fillText(zone, ...place);
 }
 
@@ -80,7 +93,7 @@ function drawMark(context, track, box) {
   const outline = corners(box, track.state === "coasting" || tentative);
   const line = isTarget(track.label) && !tentative ? 2 : 1.5;
   // A tentative track is not an alarm, and must not have its colour.
-  for (const [style, lineWidth] of [[EDGE, line + 1.5], [colour(tentative ? "" : track.label), line]]) {
+  for (const [style, lineWidth] of [[EDGE, line + 1.5], [imageColour(colour(tentative ? "" : track.label)), line]]) {
     context.strokeStyle = style;
     context.lineWidth = lineWidth;
     context.setLineDash(track.state === "coasting" ? [5, 4] : tentative ? [2, 3] : []);
@@ -126,9 +139,9 @@ function drawLabel(context, track, box, boxes, taken, width, height) {
   taken.push(best);
   context.fillStyle = PLATE;
   context.fillRect(x, y, across, down);
-  context.fillStyle = colour(track.label);
+  context.fillStyle = imageColour(colour(track.label));
   context.fillRect(x, y, 3, down);
-  context.fillStyle = "#eef2f5";
+  context.fillStyle = imageColour("var(--image-text)");
   context.textBaseline = "middle";
   context.fillText(text, x + 7, y + down / 2 + 0.5);
 }
@@ -145,9 +158,9 @@ export function drawTarget(canvas, frame, image, track) {
   if (canvas.width !== side) canvas.width = canvas.height = side;
   const [x0, y0, x1, y1] = track.xyxy;
   const around = Math.max(MIN_CROP_PX, 1.8 * Math.max(x1 - x0, y1 - y0));
-  const scale = image.width / frame.width; // the image may be smaller than the frame
+  const scale = (image.videoWidth ?? image.width) / frame.width; // the image may be smaller than the frame
   const context = canvas.getContext("2d", {alpha: false});
-  context.fillStyle = "#07090c";
+  context.fillStyle = imageColour(BACK);
   context.fillRect(0, 0, side, side);
   context.imageSmoothingQuality = "high";
   const left = ((x0 + x1) / 2 - around / 2) * scale;

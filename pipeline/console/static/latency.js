@@ -1,6 +1,7 @@
 // Latency, budget, dropped frames and blind time over the last ten minutes, hour or day.
 
 import {clock} from "./clock.js";
+import {CAUSES, STAGES} from "./meanings.js";
 import {drawBudget, drawHeat, milliseconds, STAGE_COLOURS} from "./plots.js";
 import {request} from "./request.js";
 import {duration, make} from "./text.js";
@@ -65,7 +66,7 @@ function showStages(stages) {
     dot.style.background = STAGE_COLOURS[stage.name];
     const values = ["mean_s", "p50_s", "p95_s", "p99_s"].map((key) => make("td", {className: "number"}, milliseconds(stage[key])));
     const count = make("td", {className: "number"}, stage.count.toLocaleString("en"));
-    return make("tr", {data: {stage: stage.name}}, make("td", {}, dot, stage.name), count, ...values);
+    return make("tr", {data: {stage: stage.name}}, make("td", {}, dot, stage.name), count, ...values, make("td", {className: "meaning"}, STAGES[stage.name] ?? ""));
   });
   byId("stages").replaceChildren(...rows);
 }
@@ -74,7 +75,7 @@ function showLosses({losses, sampled_utc_ns}) {
   const rows = losses.map((loss) => {
     const values = [loss.dropped.toLocaleString("en"), loss.failed.toLocaleString("en"), duration(loss.blind_s)];
     const cells = values.map((text) => make("td", {className: "number"}, text));
-    return make("tr", {}, make("td", {}, loss.camera), make("td", {}, loss.cause), ...cells);
+    return make("tr", {}, make("td", {}, loss.camera), make("td", {}, loss.cause), ...cells, make("td", {className: "meaning"}, CAUSES[loss.cause] ?? ""));
   });
   byId("losses").replaceChildren(...rows);
   byId("no-losses").hidden = rows.length > 0;

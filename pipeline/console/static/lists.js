@@ -133,7 +133,7 @@ export function showEvents(events) {
     item.children[0].replaceChildren(timeElement(event.time_utc_ns));
     const text = happened(event);
     item.children[1].replaceChildren(event.alert ? make("a", {href: alertUrl(event.alert)}, text) : text);
-    item.children[2].textContent = event.camera;
+    item.children[2].textContent = event.by ? `${event.camera} · ${event.by}` : event.camera;
   });
   byId("no-events").hidden = events.length > 0;
   byId("no-events").textContent = "No events yet.";

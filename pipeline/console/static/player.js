@@ -4,13 +4,15 @@ import {drawFrame} from "./player_boxes.js";
 import {make} from "./text.js";
 
 const byId = (id) => document.getElementById(id);
-const MAX_WAIT_MS = 1500; // for a frame after a step
+const MAX_WAIT_MS = 500; // for the report of a frame after a seek
+const MAX_SEEKS = 3; // for one frame
 const KEYS = {",": "back", ".": "forward"};
 
 export class Player {
   #video = byId("player").querySelector("video");
   #canvas = byId("player").querySelector("canvas");
-  #shownS = 0; // time in the file of the frame on the canvas
+  #shownS = NaN; // time in the file of the frame on the canvas
+  #soughtS = NaN;
   #frameS = 0.04; // mean time between frames
   #marks = []; // {name, timeS}
   #startS = 0; // of the clip, in the file
@@ -77,36 +79,40 @@ export class Player {
     else this.#video.pause();
   }
 
-  // Into the middle of the frame, so that rounding does not show the one before.
-  seek(timeS) {
+  // Resolves when the frame is shown, or another one is sought.  Sought is the middle of the frame, so that rounding does
+  // not show the one before; and again where Chromium lost its report between that of another frame and the next request.
+  async seek(timeS) {
     this.#video.pause();
-    this.#video.currentTime = Math.min(this.#endS, Math.max(this.#startS, timeS)) + this.#frameS / 2;
+    const soughtS = (this.#soughtS = Math.min(this.#endS, Math.max(this.#startS, timeS)) + this.#frameS / 2);
+    const isShown = () => Math.abs(soughtS - this.#shownS - this.#frameS / 2) < 0.75 * this.#frameS;
+    for (let tries = 0; tries < MAX_SEEKS && !isShown(); tries++) {
+      this.#video.currentTime = soughtS + (tries * this.#frameS) / 100;
+      await this.#newFrame();
+      if (this.#soughtS !== soughtS || !this.#video.paused) return;
+    }
   }
 
   // One frame on or back; where frames are further apart than the mean, on until another one is shown.
   async step(direction) {
-    this.#video.pause();
     const before = this.#shownS;
     for (let tries = 1; tries <= 4 && this.#shownS === before; tries++) {
       const timeS = before + direction * tries * this.#frameS;
       if (timeS < this.#startS - this.#frameS || timeS > this.#endS + this.#frameS / 2) return;
-      this.seek(timeS);
-      await this.#newFrame();
+      await this.seek(timeS);
     }
   }
 
+  // A new frame is shown, or the seek, however long it takes, ended without one.
   #newFrame() {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, MAX_WAIT_MS);
-      this.#video.requestVideoFrameCallback(() => {
-        clearTimeout(timer);
-        resolve();
-      });
+      this.#video.requestVideoFrameCallback(() => resolve());
+      this.#video.addEventListener("seeked", () => setTimeout(resolve, MAX_WAIT_MS), {once: true});
     });
   }
 
   #draw() {
     const canvas = this.#canvas;
+    if (Number.isNaN(this.#shownS)) return;
     canvas.dataset.time = this.#shownS.toFixed(4);
     byId("seek").value = this.#shownS;
     byId("seek").ariaValueText = byId("time").textContent = `${(this.#shownS - this.#startS).toFixed(2)} s of ${(this.#endS - this.#startS).toFixed(2)} s`;

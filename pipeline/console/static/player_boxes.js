@@ -1,5 +1,6 @@
 // Draws a frame of a clip, enlarged around its target, with boxes and paths of tracks.
 
+import {imageColour} from "./image_colour.js";
 import {colour, name} from "./text.js";
 
 const EDGE = "rgba(8, 11, 15, .6)";
@@ -63,7 +64,7 @@ function drawPath(context, {boxes, label, box}, timeS, place) {
     const path = new Path2D();
     points.forEach(({xyxy}) => path.lineTo(...place(middle(xyxy))));
     context.globalAlpha = alpha;
-    for (const [style, lineWidth] of [[EDGE, 3], [colour(label), 1.25]]) {
+    for (const [style, lineWidth] of [[EDGE, 3], [imageColour(colour(label)), 1.25]]) {
       context.strokeStyle = style;
       context.lineWidth = lineWidth;
       context.stroke(path);
@@ -78,7 +79,7 @@ function drawBox(context, {box, label, id}, place) {
   const across = Math.max(GAP_PX, (MIN_BOX_PX - (x1 - x0)) / 2);
   const down = Math.max(GAP_PX, (MIN_BOX_PX - (y1 - y0)) / 2);
   context.setLineDash(box.state === "coasting" ? [5, 4] : []);
-  for (const [style, lineWidth] of [[EDGE, 3.5], [colour(label), 2]]) {
+  for (const [style, lineWidth] of [[EDGE, 3.5], [imageColour(colour(label)), 2]]) {
     context.strokeStyle = style;
     context.lineWidth = lineWidth;
     context.strokeRect(x0 - across, y0 - down, x1 - x0 + 2 * across, y1 - y0 + 2 * down);
@@ -91,6 +92,6 @@ function drawBox(context, {box, label, id}, place) {
   const text = `${name(label)} #${id}`;
   const at = [clamp(x0 - across, 2, context.canvas.clientWidth - context.measureText(text).width - 2), Math.max(16, y0 - down - 3)];
   context.strokeText(text, ...at);
-  context.fillStyle = colour(label);
+  context.fillStyle = imageColour(colour(label));
   context.fillText(text, ...at);
 }

@@ -3,8 +3,8 @@
 import {draw} from "./svg.js";
 
 export const STAGE_COLOURS = {
-  decode: "#5aa9ff", transport: "#38c0c4", wait: "#e6ac4a", inference: "#e0705f",
-  mask: "#b58bf0", track: "#6fc09b", alert: "#94aac4", sink: "#8a929c",
+  decode: "var(--chart-1)", transport: "var(--chart-2)", wait: "var(--chart-3)", inference: "var(--chart-4)",
+  mask: "var(--chart-5)", track: "var(--chart-6)", alert: "var(--chart-7)", sink: "var(--chart-8)",
 };
 const BUDGETED = ["decode", "transport", "wait", "inference", "mask", "track"]; // the stages of capture to track
 

@@ -1,7 +1,6 @@
 // Formatting of labels, numbers and times, and creation of elements.  Text is always inserted as text, never as markup.
 
-const COLOURS = {uav: "#ff6b66", unknown: "#ffb32e", bird: "#5aa9ff", airplane: "#94aac4", helicopter: "#9aa2f2"};
-const OTHER = "#a0a8b2";
+const COLOURED = new Set(["uav", "unknown", "bird", "airplane", "helicopter"]); // labels with a colour of their own
 const KINDS = {
   "track.confirmed": "confirmed",
   "track.labelled": "classified",
@@ -19,8 +18,9 @@ const ALERT_KINDS = {
   "alert.reopened": "Reopened",
 };
 
+// As a value of CSS; on a canvas over an image: imageColour.
 export function colour(label) {
-  return COLOURS[label] ?? OTHER;
+  return `var(--${COLOURED.has(label) ? label : "other"})`;
 }
 
 export function name(label) {

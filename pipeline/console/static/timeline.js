@@ -10,8 +10,8 @@ const NAME_PX = 120;
 const MIN_PX = 2; // so that a short one is visible
 const HOUR_NS = 3600e9;
 export const CAUSES = {
-  offline: "#8a929c", overload: "#b58bf0", corrupt: "#38c0c4", failed: "#a5764a",
-  frozen: "#e6ac4a", saturated: "#6fc09b", tampered: "#d07ac0",
+  offline: "var(--chart-8)", overload: "var(--chart-2)", corrupt: "var(--chart-1)", failed: "var(--chart-4)",
+  frozen: "var(--chart-7)", saturated: "var(--chart-6)", tampered: "var(--chart-5)", budget: "var(--chart-3)",
 };
 
 export function drawTimeline(box, timeline) {

@@ -1,12 +1,15 @@
 // The header of every page: camera summary, number of unacknowledged alerts, connection state, time.
 
 import {count, isWaiting} from "./alert.js";
+import {mode} from "./camera_state.js";
 import {clock} from "./clock.js";
 import {Live} from "./live.js";
+import {leave} from "./push.js";
 import {request} from "./request.js";
-import {mode} from "./wall.js";
+import {offerThemes} from "./theme.js";
 
 const byId = (id) => document.getElementById(id);
+const NAMED = 3; // cameras that are not well, at most
 const title = document.title;
 let storeError = null;
 let isLinked = false;
@@ -22,6 +25,7 @@ export function connect(topics = {}, linked = () => {}) {
       topics[topic]?.(data);
     };
   }
+  offerThemes(byId("theme"));
   byId("logout").addEventListener("click", logOut);
   byId("arming").lastElementChild.addEventListener("click", switchArming);
   setInterval(showTime, 1000);
@@ -66,6 +70,7 @@ async function switchArming() {
 
 async function logOut() {
   try {
+    await leave().catch(() => {}); // also without it the session ends
     await request("/logout", {method: "POST"});
     location.assign("/login");
   } catch (error) {
@@ -80,15 +85,31 @@ function receiveAlerts(alerts) {
 }
 
 function summarise(cameras) {
-  const worse = cameras.filter((camera) => mode(camera)[0] !== "good");
-  const bad = worse.filter((camera) => mode(camera)[0] === "bad");
-  const list = (some) => some.map((camera) => `${camera.id} (${mode(camera)[1].toLowerCase()})`).join(", ");
+  const moods = cameras.map((camera) => mode(camera)[0]);
   const summary = byId("summary");
-  summary.dataset.mood = bad.length ? "bad" : worse.length ? "late" : "good";
-  const text = worse.length
-    ? `${cameras.length - worse.length} of ${cameras.length} cameras processing. Others: ${list(worse)}`
-    : cameras.length === 1 ? "1 camera, processing" : `${cameras.length} cameras, all processing`;
+  summary.dataset.mood = moods.includes("bad") ? "bad" : moods.every((mood) => mood === "good") ? "good" : "late";
+  const text = summaryText(cameras);
   if (summary.textContent !== text) summary.textContent = text;
+}
+
+export function summaryText(cameras) {
+  const worse = cameras.filter((camera) => mode(camera)[0] !== "good");
+  if (!worse.length) return cameras.length === 1 ? "1 camera, processing" : `${cameras.length} cameras, all processing`;
+  const told = [...worse].sort((a, b) => (mode(b)[0] === "bad") - (mode(a)[0] === "bad"));
+  const more = told.length > NAMED ? ` and ${told.length - NAMED} more` : "";
+  const named = told.slice(0, NAMED).map((camera) => {
+    const detail = mode(camera)[1].toLowerCase();
+    return detail === camera.state ? camera.id : `${camera.id} (${detail})`;
+  });
+  return `${counted(cameras)}: ${named.join(", ")}${more}`;
+}
+
+// As "1 processing, 1 partly, 1 blind": a camera that misses some frames does process the others.
+function counted(cameras) {
+  const words = {good: "processing", late: "partly", wait: "starting", down: "down", blind: "blind"};
+  const word = (camera) => words[mode(camera)[0] === "bad" ? camera.state : mode(camera)[0]];
+  const counts = Object.values(words).map((one) => [cameras.filter((camera) => word(camera) === one).length, one]);
+  return counts.filter(([count]) => count).map(([count, one]) => `${count} ${one}`).join(", ");
 }
 
 function setLink(linked) {

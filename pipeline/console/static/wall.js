@@ -1,12 +1,15 @@
 // The wall: a card per camera with its newest tracked frame and its state.
 
 import {alertUrl} from "./alert.js";
+import {meaning, mode} from "./camera_state.js";
 import {clock} from "./clock.js";
 import {drawFrame, drawTarget} from "./draw.js";
+import {fetchImage} from "./frame_image.js";
+import {LiveVideo} from "./live_video.js";
 import {colour, duration, follow, make, name, score} from "./text.js";
+import {Zoom} from "./zoom.js";
 
 const FRAME_PERIOD_MS = 80; // per camera
-const TIMEOUT_MS = 5000;
 const LATE_S = 2;
 const OLD_S = 5;
 const CHIPS = 8; // at most; those that do not fit are cut off
@@ -26,6 +29,7 @@ class Card {
     this.band = camera.band;
     this.canvas = make("canvas", {role: "img"});
     this.note = make("p", {className: "note", hidden: true});
+    this.source = make("p", {className: "source"});
     this.state = make("p", {className: "state"});
     this.age = make("p", {className: "age"});
     this.chips = make("ul", {className: "chips"});
@@ -33,8 +37,11 @@ class Card {
     this.button.setAttribute("aria-expanded", "false");
     this.button.addEventListener("click", () => toggle(this));
     const band = make("p", {className: `band ${camera.band}`}, BANDS[camera.band] ?? camera.band);
-    this.view = make("div", {className: "view"}, this.canvas, this.note);
-    this.view.addEventListener("dblclick", () => toggle(this));
+    this.view = make("div", {className: "view"}, this.canvas, this.source, this.note);
+    this.view.addEventListener("dblclick", (event) => event.target.closest(".tools") || toggle(this));
+    this.zoom = new Zoom(this.view, () => this.#draw());
+    this.video = new LiveVideo(camera.id, (frame, video) => this.#show(frame, video));
+    this.view.append(this.#tools());
     this.element = make(
       "article",
       {className: "card", data: {camera: camera.id}, ariaLabel: `Camera ${camera.id}`},
@@ -45,9 +52,41 @@ class Card {
     new ResizeObserver(() => this.#draw()).observe(this.canvas);
   }
 
+  // Shown where the card is enlarged.
+  #tools() {
+    const tool = (text, ariaLabel, act) => {
+      const button = make("button", {type: "button", ariaLabel, title: ariaLabel}, text);
+      button.addEventListener("click", act);
+      return button;
+    };
+    const zones = make("a", {href: `/camera/${encodeURIComponent(this.id)}/zones`}, "Zones");
+    return make(
+      "div",
+      {className: "tools"},
+      tool("−", "Zoom out (-)", () => this.zoom.key("-")),
+      tool("+", "Zoom in (+)", () => this.zoom.key("+")),
+      tool("1:1", "Whole image (0)", () => this.zoom.key("0")),
+      tool("Full screen", "Full screen (f)", () => this.fullScreen()),
+      zones,
+    );
+  }
+
+  fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.element.requestFullscreen();
+  }
+
   setLarge(isLarge) {
+    this.zoom.isOn = isLarge;
+    this.video.isOn = isLarge;
     this.element.classList.toggle("large", isLarge);
     this.button.setAttribute("aria-expanded", String(isLarge));
+  }
+
+  // Lies on top of the others, on the video wall.
+  setPopped(isPopped) {
+    this.element.classList.toggle("popped", isPopped);
+    this.video.isOn = isPopped || this.element.classList.contains("large");
   }
 
   setStatus(status) {
@@ -62,6 +101,8 @@ class Card {
   }
 
   receive({frame, picture}) {
+    this.video.receive(frame);
+    if (this.video.isShown) return;
     if (picture) {
       this.#waiting = frame;
       this.#pump();
@@ -78,7 +119,7 @@ class Card {
       const frame = this.#waiting;
       this.#waiting = null;
       const image = await fetchImage(frame);
-      if (image) this.#show(frame, image);
+      if (image && !this.video.isShown) this.#show(frame, image);
       const rest = FRAME_PERIOD_MS - (performance.now() - started);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, rest)));
     }
@@ -90,7 +131,7 @@ class Card {
   }
 
   #show(frame, image) {
-    this.#shown?.image?.close();
+    this.#shown?.image?.close?.();
     this.#shown = {frame, image};
     this.view.style.aspectRatio = `${frame.width} / ${frame.height}`;
     this.#draw();
@@ -100,11 +141,13 @@ class Card {
   #draw() {
     if (!this.#shown) return;
     const {frame, image} = this.#shown;
-    const zones = this.#status?.zones ?? {};
-    drawFrame(this.canvas, frame, image, zones);
-    this.canvas.dataset.zones = Object.keys(zones).join(" ");
+    const {zones = {}, sectors = {}} = this.#status ?? {};
+    drawFrame(this.canvas, frame, image, zones, sectors, this.zoom);
+    this.canvas.dataset.zones = Object.keys({...zones, ...sectors}).join(" ");
     this.canvas.dataset.seq = frame.seq;
     this.canvas.dataset.picture = image !== null;
+    this.canvas.dataset.video = Boolean(frame.is_video);
+    this.canvas.dataset.pts = frame.pts_s;
     const tracks = frame.tracks.filter((track) => track.state === "confirmed" || track.state === "coasting");
     this.canvas.ariaLabel = `${this.id}: ${tracks.map((track) => name(track.label)).join(", ") || "no tracks"}`;
     const shown = [...tracks].sort((a, b) => rank(a) - rank(b) || a.id - b.id).slice(0, CHIPS);
@@ -126,12 +169,20 @@ class Card {
     this.state.textContent = text;
     this.element.dataset.mood = mood;
     this.element.dataset.age = age === null ? "none" : age > OLD_S ? "old" : age > LATE_S ? "late" : "fresh";
-    const note =
-      age === null
-        ? status?.state === "down" ? "No image: the camera does not respond" : "Waiting for an image"
-        : age > OLD_S ? `Image is ${duration(age)} old` : this.#shown.image ? "" : "Tracks without images";
+    const why = this.#isLinked ? meaning(status) : "";
+    this.state.title = why;
+    const isTold = mood === "bad" || this.element.matches(".large, .popped"); // not all over a small image that is there
+    const note = [this.#agePart(age), isTold && why].filter(Boolean).join(" · ");
     this.note.textContent = note;
     this.note.hidden = !note;
+    const images = ["Images, as processed", this.video.reason].filter(Boolean).join(" · ");
+    this.source.textContent = this.#shown?.frame.is_video ? "Live video" : images;
+  }
+
+  #agePart(age) {
+    if (age === null) return this.#status?.state === "down" ? "No image" : "Waiting for an image";
+    if (age > OLD_S) return `Image is ${duration(age)} old`;
+    return this.#shown.image ? "" : "Tracks without images";
   }
 
   tick() {
@@ -140,28 +191,6 @@ class Card {
 }
 
 const rank = (track) => ({uav: 0, unknown: 1})[track.label] ?? 2;
-
-// The mood and text of a camera's state.
-export function mode(status) {
-  if (!status || status.state === "starting") return ["wait", "Starting"];
-  if (status.state === "down") return ["bad", "Down"];
-  if (status.state === "blind") return ["bad", `Blind${status.cause ? ` · ${status.cause}` : ""}`];
-  if (status.blind_share >= 0.05) {
-    return ["late", `Blind ${Math.round(status.blind_share * 100)} %${status.cause ? ` · ${status.cause}` : ""}`];
-  }
-  return ["good", "Processing"];
-}
-
-async function fetchImage(frame) {
-  const session = encodeURIComponent(frame.session);
-  const url = `/api/v1/cameras/${encodeURIComponent(frame.camera)}/frames/${frame.seq}.jpg?session=${session}`;
-  try {
-    const response = await fetch(url, {signal: AbortSignal.timeout(TIMEOUT_MS)});
-    return response.ok ? await createImageBitmap(await response.blob()) : null;
-  } catch {
-    return null; // expired, interrupted or not a JPEG: the next one will follow
-  }
-}
 
 function makeChip() {
   const link = make("a", {}, make("canvas", {ariaHidden: "true"}), make("p", {}, make("b"), make("span")));
@@ -182,13 +211,18 @@ export class Wall {
   #cards = new Map();
   #large = null;
   #alertOf = new Map(); // by ULID of a track; known before the cameras, perhaps
+  popped = null;
 
   constructor(element) {
     this.element = element;
     setInterval(() => this.#cards.forEach((card) => card.tick()), 500);
     document.addEventListener("visibilitychange", () => this.#cards.forEach((card) => card.wakeUp()));
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.#large && !document.querySelector("dialog[open]")) this.#toggle(this.#large);
+      const isTyped = event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea");
+      if (!this.#large || isTyped || document.querySelector("dialog[open]")) return;
+      if (event.key === "Escape") this.#toggle(this.#large);
+      else if (event.key === "f") this.#large.fullScreen();
+      else if (this.#large.zoom.key(event.key)) event.preventDefault();
     });
   }
 
@@ -231,6 +265,21 @@ export class Wall {
     const card = this.#cards.get(id);
     if (card && card !== this.#large) this.#toggle(card);
     card?.button.focus();
+  }
+
+  shrink() {
+    if (this.#large) this.#toggle(this.#large);
+  }
+
+  // Cameras with an alarm that nobody has acknowledged.
+  setAlarming(cameras) {
+    this.#cards.forEach((card) => card.element.classList.toggle("alarming", cameras.has(card.id)));
+  }
+
+  // The camera that lies on top of the others; null: none.
+  popUp(camera) {
+    this.popped = camera && this.#cards.get(camera) ? camera : null;
+    this.#cards.forEach((card) => card.setPopped(card.id === this.popped));
   }
 
   #toggle(card) {
