@@ -1,4 +1,4 @@
-"""The Ray cluster of a bulk replay: found or started, and its nodes."""
+"""The Ray cluster of a bulk replay or a training: found or started, and its nodes."""
 
 import os
 import socket

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from pipeline.bulk.clip import UNFINISHED, Clip
+from pipeline.bulk import storage
+from pipeline.bulk.clip import UNFINISHED, Clip, Done
 from pipeline.bulk.cluster import connected
 from pipeline.bulk.schedule import Schedule
 from pipeline.capture.recordings import source_names
@@ -19,6 +21,7 @@ from pipeline.redaction import redact
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import folder_names
 from pipeline.replay.parquet import require_pyarrow
+from pipeline.replay.report import EVENTS, TRACKS
 from pipeline.replay.run import check_calibration, find_inputs, report
 from pipeline.replay.thumbnails import Thumbnails
 from pipeline.runtime.progress import ProgressDisplay
@@ -26,8 +29,10 @@ from pipeline.runtime.progress import ProgressDisplay
 BYTES_PER_MB = 1_000_000
 
 
-def run_bulk_replay(paths: Sequence[Path], out: Path, options: ReplayOptions, address: str) -> int:
+def run_bulk_replay(places: Sequence[str], out: str, options: ReplayOptions, address: str) -> int:
     """Replay into `out`, on the cluster at `address`, what is not done yet.  Return 1 if an input failed.
+
+    Places and `out` are paths, or URIs that fsspec opens.
 
     Raise ConfigError, DasnetError before anything is replayed: options, cluster, another replay into the same folder.
     """
@@ -36,23 +41,62 @@ def run_bulk_replay(paths: Sequence[Path], out: Path, options: ReplayOptions, ad
         raise ConfigError("--ray cannot be used with --from-detections: tracking alone takes seconds")
     if options.parquet:
         require_pyarrow()
-    inputs, missing = find_inputs(paths)
+    inputs, missing = _find(places)
     sha256 = checkpoint_sha256(checkpoint_path(options.checkpoint))
     check_calibration(options, sha256)
-    out.mkdir(parents=True, exist_ok=True)
-    with connected(address) as ray, _alone_in(out):
+    if not storage.is_uri(out):
+        out = str(storage.local_path(out).absolute())
+    with connected(address) as ray, _ready(out):
         options = _for_nodes(options, ray)
-        names = zip(inputs, folder_names(inputs), source_names(inputs, paths), strict=True)
-        clips = [Clip(path.absolute(), name, source, out.absolute(), options, sha256) for path, name, source in names]
+        names = zip(
+            inputs,
+            folder_names(storage.name_of(place) if storage.is_uri(place) else place for place, _ in inputs),
+            strict=True,
+        )
+        clips = [Clip(place, name, source, out, options, sha256) for (place, source), name in names]
         left = [clip for clip in clips if not clip.is_done]
         if len(left) < len(clips):
             print(f"{len(clips) - len(left)} of {len(clips)} recordings are done already", file=sys.stderr)
         failures = _replay(Schedule(ray, "GPU" if options.device == "cuda" else "CPU", _warn), left)
     for text in failures:
         _warn(f"error: {text}")
-    results = [(clip.folder, done) for clip in clips if (done := clip.last()) is not None]
-    report(out, [(done.summary, Thumbnails(folder, kept=done.thumbnails)) for folder, done in results])
+    _report(out, [(clip.name, done) for clip in clips if (done := clip.last()) is not None])
     return 1 if failures or missing else 0
+
+
+def _find(places: Sequence[str]) -> tuple[list[tuple[str, str]], int]:
+    """Return the recordings of all places with their names in the outputs, and how many places have none."""
+    paths = [storage.local_path(place) for place in places if not storage.is_uri(place)]
+    here, missing = find_inputs(paths)
+    found = [(str(path.absolute()), name) for path, name in zip(here, source_names(here, paths), strict=True)]
+    for place in places:
+        if not storage.is_uri(place):
+            continue
+        try:
+            found += [(uri, storage.name_of(uri)) for uri in storage.find_videos(place)]
+        except DasnetError as error:
+            _warn(f"error: {error}")
+            missing += 1
+    return found, missing
+
+
+def _report(out: str, results: Sequence[tuple[str, Done]]) -> None:
+    if not storage.is_uri(out):
+        folder = Path(out)
+        report(folder, [(done.summary, Thumbnails(folder / name, kept=done.thumbnails)) for name, done in results])
+        return
+    with TemporaryDirectory(prefix="dasnet-") as scratch:
+        folder, written = Path(scratch) / "outputs", Path(scratch) / "report"
+        for name, _ in results:  # the report links to files that exist, and reads two
+            for file in storage.names(out, name):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                is_read = Path(file).name in (TRACKS, EVENTS)
+                (folder / file).write_bytes((storage.read(f"{out.rstrip('/')}/{file}") or b"") if is_read else b"")
+        folder.mkdir(exist_ok=True)
+        report(folder, [(done.summary, Thumbnails(folder / name, kept=done.thumbnails)) for name, done in results])
+        written.mkdir()
+        (folder / "report.html").rename(written / "report.html")
+        storage.store(written, out)
 
 
 def _replay(schedule: Schedule, clips: Sequence[Clip]) -> list[str]:
@@ -83,6 +127,18 @@ def _for_nodes(options: ReplayOptions, ray: ModuleType) -> ReplayOptions:
     checkpoint = options.checkpoint and options.checkpoint.absolute()
     calibration = options.calibration and options.calibration.absolute()
     return replace(options, device=device, checkpoint=checkpoint, calibration=calibration)
+
+
+@contextmanager
+def _ready(out: str) -> Iterator[None]:
+    """Hold the results' place for as long as the context lasts.  Raise DasnetError where nothing can be written."""
+    if storage.is_uri(out):
+        storage.check_writable(out)
+        yield
+        return
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with _alone_in(Path(out)):
+        yield
 
 
 @contextmanager

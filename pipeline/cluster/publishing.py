@@ -1,0 +1,116 @@
+"""Writes of an owner to the log of events, each after the newest of its camera that it knows: see `jetstream`."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline.cluster.jetstream import JetStream
+from pipeline.cluster.metrics import ClusterMetrics
+from pipeline.errors import ClusterError
+from pipeline.types import Event
+
+POLL_S = 0.02
+
+
+@dataclass
+class Claim:
+    """A camera that this host owns, and may write for.
+
+    Attributes:
+        token: the fencing token.
+        sequence: of the camera's newest message, which this host wrote.
+        tracks_revision: of its tracks.
+        unshared: events that were raised under this token and are not in the log yet.
+    """
+
+    token: int
+    sequence: int
+    tracks_revision: int
+    unshared: int = 0
+
+    async def all_shared(self) -> None:
+        """Wait until all events are in the log."""
+        while self.unshared:
+            await asyncio.sleep(POLL_S)
+
+
+async def claim(stream: JetStream, camera: str, host: str, token: int) -> int | None:
+    """Refuse all earlier owners from now on; return the claim's sequence, None where a later owner was first.
+
+    Raise ClusterError.
+    """
+    while True:
+        newest = await stream.newest(camera)
+        if newest.token > token:
+            return None
+        if newest.token == token and not newest.events:  # an answer was lost
+            return newest.sequence
+        sequence = await stream.write_events(camera, (), host, token, newest.sequence)
+        if sequence is not None:
+            return sequence
+
+
+class Publisher:
+    """Share events, in the order of each camera."""
+
+    def __init__(self, host: str, claims: dict[str, Claim], metrics: ClusterMetrics) -> None:
+        self._host = host
+        self._claims = claims
+        self._metrics = metrics
+        self._told: set[str] = set()
+        self._log = structlog.get_logger()
+
+    async def share(self, stream: JetStream, events: Sequence[Event], held: dict[str, int]) -> None:
+        """Append events to the log; those of a token that is over are counted, and stay where they are.
+
+        Args:
+            stream: the connection.
+            events: of this host.
+            held: the cameras of this host, with their tokens.
+
+        Raises:
+            ClusterError: Some events could not be written yet; those that were are found when it is tried again.
+        """
+        by_camera: dict[str, list[Event]] = defaultdict(list)
+        for event in events:
+            if event.is_review:
+                await stream.write_review(event, self._host)
+                continue
+            by_camera[event.camera].append(event)
+        await asyncio.gather(*(self._share(stream, camera, own, held) for camera, own in by_camera.items()))
+
+    async def _share(self, stream: JetStream, camera: str, events: list[Event], held: dict[str, int]) -> None:
+        claimed = self._claims.get(camera)
+        if claimed is None and camera in held:
+            raise ClusterError(f"camera {camera!r}: not claimed yet")
+        current = [event for event in events if claimed is not None and event.token in (None, claimed.token)]
+        self._fence(camera, len(events) - len(current))
+        if claimed is not None and current:
+            await self._write(stream, camera, current, claimed)
+
+    async def _write(self, stream: JetStream, camera: str, events: list[Event], claimed: Claim) -> None:
+        left = list(events)
+        while left:
+            sequence = await stream.write_events(camera, left, self._host, claimed.token, claimed.sequence)
+            if sequence is not None:
+                claimed.sequence = sequence
+                break
+            newest = await stream.newest(camera)
+            if newest.token != claimed.token:
+                self._fence(camera, len(left))
+                break
+            # An answer was lost: the newest message is this host's, and holds the first of these events.
+            known = {event.id for event in newest.events}
+            left = [event for event in left if event.id not in known]
+            claimed.sequence = newest.sequence
+        claimed.unshared = max(0, claimed.unshared - len(events))
+
+    def _fence(self, camera: str, count: int) -> None:
+        if count:
+            self._metrics.fenced.labels(camera).inc(count)
+            if camera not in self._told:
+                self._told.add(camera)
+                self._log.warning("events not shared: another host owns the camera", camera=camera, events=count)
