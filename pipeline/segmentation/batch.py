@@ -1,4 +1,4 @@
-"""Frames that the network has, and what it looks at in each of them."""
+"""Frames whose inference was started, and the inputs of each."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from pipeline.types import Frame
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """A part of a frame at a scale: one input of the network.
+class Inference:
+    """Inference on one input of the network: a part of a frame at a scale.
 
     Attributes:
         view: which part of the frame, and how much it was reduced.
@@ -37,14 +37,14 @@ class Batch:
     Attributes:
         frames: in the order in which they were submitted.
         watched: which part of each is watched: the configuration may have changed by the time it is finished.
-        looks: at each frame.
-        done: is done when all looks are, also where one has failed.
+        inferences: of each frame.
+        done: is done when all inferences are, also where one has failed.
         started_ns: when it was submitted, on the monotonic clock.
     """
 
     frames: list[Frame]
     watched: list[MapView]
-    looks: list[list[Look]]
+    inferences: list[list[Inference]]
     done: "Future[None]" = field(default_factory=Future)
     started_ns: int = field(default_factory=time.monotonic_ns)
     _inferred_ns: list[int] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Batch:
     def __post_init__(self) -> None:
         # A future keeps its callbacks: one that knows the batch would keep frames and maps until garbage is collected.
         self.done.add_done_callback(partial(_note_time, self._inferred_ns))
-        waiting = {id(look.maps): look.maps for looks in self.looks for look in looks}
+        waiting = {id(one.maps): one.maps for each in self.inferences for one in each}
         countdown = _Countdown(len(waiting), self.done)
         for maps in waiting.values():
             maps.add_done_callback(countdown.count)

@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.native import pixels as native
+from model.native.library import is_available
+
 WIDTH_PX = 160  # of the small image, in which shifts are estimated to about a twentieth of a pixel
 BLUR_PX = 1.0  # reduces noise and quantisation, and lets gradients reach as far as a step
 MIN_RESPONSE = 0.08  # below this peak the images do not match: a scene cut, or no texture
@@ -22,6 +25,7 @@ MAX_ITERATIONS = 2  # of least squares
 CONVERGED_PX = 0.02  # a step this short ends them
 OUTLIER_RATIO = 2.5  # times the mean difference: what moves by itself, as a target, is left out
 MAX_ERROR_PX = 0.25  # of least squares, small pixels: above, there is too little contrast
+FIT = native.Fit(MAX_ITERATIONS, CONVERGED_PX, OUTLIER_RATIO, MAX_ERROR_PX, MIN_DISTANCE_PX)
 
 
 class CameraMotion:
@@ -84,12 +88,18 @@ def is_plausible(
         for other in (before, (0.0, 0.0))
         if max(abs(peak[0] - other[0]), abs(peak[1] - other[1])) > MIN_DISTANCE_PX
     ]
+    residual = native_residual if is_available() else reference_residual
     at_peak = residual(reference, grey, peak) if others else 0.0
     return all(at_peak < MAX_RESIDUAL_RATIO * residual(reference, grey, other) for other in others)
 
 
-def residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
+def native_residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
     """Return the median difference, in grey levels, of two small images where they overlap, in whole pixels."""
+    return native.residual(reference, grey, round(position[0]), round(position[1]))
+
+
+def reference_residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
+    """Return the same as `native_residual`, by NumPy."""
     (x, y), (height, width) = map(round, position), grey.shape
     current = grey[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
     earlier = reference[max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)]
@@ -100,6 +110,15 @@ def refined(
     reference: NDArray[np.float32], grey: NDArray[np.float32], start: tuple[float, float]
 ) -> tuple[float, float]:
     """Return the position near `start` where the image fits best; `start` where there is too little contrast."""
+    if is_available():
+        return native.refined(reference, grey, start, FIT)
+    return reference_refined(reference, grey, start)
+
+
+def reference_refined(
+    reference: NDArray[np.float32], grey: NDArray[np.float32], start: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the same as `refined`, by OpenCV and NumPy."""
     x, y = start
     height, width = grey.shape
     for _ in range(MAX_ITERATIONS):

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.native import pixels as native
+from model.native.library import is_available
 from pipeline.segmentation.frame_history import FrameHistory, PastFrame
 
 CHIP_PX = 48
@@ -39,11 +41,17 @@ def cut_chips(
         return chips[:0]
     past = [history.at(lag_s) or newest for lag_s in LAGS_S]
     to_kept = newest.grey.shape[1] / newest.width_px
-    for row, ((x, y), length) in enumerate(zip(points_px, lengths_px, strict=True)):
-        scale = chip_scale(length * to_kept)
+    moved = np.array([np.subtract(newest.position_px, frame.position_px) for frame in past])
+    places = (np.array(points_px)[:, None] - moved) * to_kept  # (N, T, 2)
+    scales = np.array([chip_scale(length * to_kept) for length in lengths_px])
+    is_native = (scales == 1) & is_available()
+    if is_native.any():
+        images = [frame.grey for frame in past]
+        chips[is_native] = native.cut(images, places[is_native] - side_px / 2, side_px)
+    for row in np.flatnonzero(~is_native).tolist():
         for column, frame in enumerate(past):
-            dx, dy = (now - then for now, then in zip(newest.position_px, frame.position_px, strict=True))
-            chips[row, column] = _cut(frame, (x - dx) * to_kept, (y - dy) * to_kept, scale, side_px)
+            x, y = places[row, column].tolist()
+            chips[row, column] = _cut(frame, x, y, float(scales[row]), side_px)
     return chips
 
 

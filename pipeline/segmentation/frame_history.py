@@ -7,11 +7,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.native import pixels as native
+from model.native.library import is_available
+
 MAX_AGE_S = 0.75
 MIN_STEP_S = 0.045  # between kept frames: a fast camera must not hold more frames than lags can use
 MAX_WIDTH_PX = 1920  # of a kept frame: wider ones are reduced, so that memory is bounded
 MOTION_WIDTH_PX = 640  # of the image in which motion is looked for
 BLUR_PX = 1.0  # of that image: reduces noise, as a matched filter for the smallest targets does
+SMOOTH_STEPS = 256  # of a grey level, in that image
 BLUR_REACH_PX = 2  # so near to the image's edge, blurring reflects what it does not see
 
 
@@ -22,7 +26,7 @@ class PastFrame:
     Attributes:
         pts_s: its presentation time.
         grey: uint8 (H, W), native resolution up to MAX_WIDTH_PX.
-        smooth: float32 (h, w), blurred, at most MOTION_WIDTH_PX wide.
+        smooth: uint16 (h, w) in steps of 1 / SMOOTH_STEPS grey level, blurred, at most MOTION_WIDTH_PX wide.
         position_px: of the background against the history's first frame, frame pixels.
         width_px: of the camera's frame.
         height_px: likewise.
@@ -30,7 +34,7 @@ class PastFrame:
 
     pts_s: float
     grey: NDArray[np.uint8]
-    smooth: NDArray[np.float32]
+    smooth: NDArray[np.uint16]
     position_px: tuple[float, float]
     width_px: int
     height_px: int
@@ -93,11 +97,17 @@ def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _smooth(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _smooth(grey: NDArray[np.uint8]) -> NDArray[np.uint16]:
     height, width = grey.shape
     factor = min(1.0, MOTION_WIDTH_PX / width)
     if factor < 1:
         size = MOTION_WIDTH_PX, max(1, round(height * factor))
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
-    kernel = cv2.getGaussianKernel(2 * BLUR_REACH_PX + 1, BLUR_PX, cv2.CV_32F)
-    return np.asarray(cv2.sepFilter2D(grey, cv2.CV_32F, kernel, kernel), np.float32)  # no image of floats before it
+    kernel = np.asarray(cv2.getGaussianKernel(2 * BLUR_REACH_PX + 1, BLUR_PX, cv2.CV_32F), np.float32)
+    return native.blurred(grey, kernel) if is_available() else reference_blurred(grey, kernel)
+
+
+def reference_blurred(grey: NDArray[np.uint8], kernel: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return the same as `native.blurred`, by OpenCV."""
+    levels = np.asarray(cv2.sepFilter2D(grey, cv2.CV_32F, kernel, kernel), np.float32)
+    return np.asarray(np.rint(levels * np.float32(SMOOTH_STEPS)), np.uint16)

@@ -39,8 +39,7 @@ def judged(
     judge: JudgeChips,
     config: JudgeConfig,
     max_judged: int = MAX_JUDGED,
-    *,
-    include_motion: bool = True,
+    max_motion: int = MAX_JUDGED,
 ) -> Detections:
     """Return the proposals that may be targets, with scores, class scores and novelty.
 
@@ -51,9 +50,9 @@ def judged(
         judge: judges chips.
         config: of the judge.
         max_judged: how many proposals are judged at most.
-        include_motion: whether motion is judged where no target is expected.
+        max_motion: of them, where neither a target is expected nor a mask is.
     """
-    rows = sorted(due(proposals, expected, max_judged, include_motion=include_motion))
+    rows = sorted(due(proposals, expected, max_judged, max_motion))
     asked = proposals.rows(np.array(rows, np.intp))
     if not rows:
         return replace(asked, classes=config.classes, class_scores=np.zeros((0, len(config.classes)), np.float32))
@@ -73,7 +72,7 @@ def judged(
 
 
 def due(
-    proposals: Detections, expected: NDArray[np.float32], max_judged: int = MAX_JUDGED, *, include_motion: bool = True
+    proposals: Detections, expected: NDArray[np.float32], max_judged: int = MAX_JUDGED, max_motion: int = MAX_JUDGED
 ) -> list[int]:
     """Return the rows to be judged: expected targets, masks, then motion, each by its score.
 
@@ -85,7 +84,7 @@ def due(
         is_expected |= np.abs(centres - (box[:2] + box[2:]) / 2).max(axis=1) <= NEAR * (box[2] - box[0])
     rank = np.where(is_expected, 0, np.where(proposals.mask_score > 0, 1, 2))
     order = np.lexsort((-proposals.motion_score, -proposals.mask_score, rank))
-    ordered = [int(row) for row in order if include_motion or rank[row] < 2]
+    ordered: list[int] = order[: np.count_nonzero(rank < 2) + max_motion].tolist()
     last = [row for row in ordered if is_expected[row]][math.ceil(EXPECTED_SHARE * max_judged) :]
     return ([row for row in ordered if row not in last] + last)[:max_judged]
 

@@ -1,4 +1,4 @@
-"""Masks of several looks at a frame -> the masks of the frame.  Pure.
+"""Masks of several inputs of a frame -> the masks of the frame.  Pure.
 
 Tiles overlap, and a target that two of them show is one.  The reduced frame is for near and blurred targets: the
 network knows targets of a few to about thirty pixels; of a near one it sees edges and fragments, or nothing, and in
@@ -16,10 +16,17 @@ from pipeline.types import Detections, Mask
 
 REDUCTION = 3
 REDUCED_INTERVAL_S = 0.1  # near targets do not appear within it
-REDUCED_LONGEST_S = 0.25  # likewise, where the network looks at a share of each frame only
+REDUCED_LONGEST_S = 0.25  # likewise, where the network processes a share of each frame only ...
+REDUCED_LEAST = 0.005  # ... and so much of a second between two, by the share, where that is longer
 LEAST_LENGTH_PX = 5.0  # of a component in the reduced map: what is smaller is seen better in the frame itself
 NEAR_LENGTH_PX = 8.0  # likewise, of one that is a near target, of which the frame itself may show fragments ...
 FRAGMENT = 0.25  # ... of at most this share of its area each; blurred by reduction, a small target looks large too
+
+
+def is_reduced_due(elapsed_s: float, share: float) -> bool:
+    """Return whether to process the reduced frame too, so long after the last one, at a share of pixels."""
+    longest_s = max(REDUCED_LONGEST_S, REDUCED_LEAST / share)
+    return not 0 <= elapsed_s < min(REDUCED_INTERVAL_S / share, longest_s)
 
 
 def joined(tiles: Sequence[Detections]) -> Detections:

@@ -1,4 +1,4 @@
-"""Sets how much of the live cameras' frames the network looks at, and says so in log and metrics."""
+"""Sets how much of the live cameras' frames the network processes, and logs and exports it."""
 
 import time
 from collections.abc import Iterable
@@ -13,10 +13,11 @@ from pipeline.transport.wire import Stamps
 from pipeline.types import Frame
 
 REPORT_INTERVAL_S = 1.0
+LOGGED_FACTOR = 2.0  # the share is logged when it leaves or reaches whole frames, or has changed by this factor
 
 
 class NetworkShare:
-    """The share of each live frame's pixels that the network looks at.
+    """The share of each live frame's pixels that the network processes.
 
     Args:
         segmenter: runs inference.
@@ -30,7 +31,7 @@ class NetworkShare:
         self._control = ShareControl(config.objective.capture_to_track_ms / 1e3, fixed)
         self._reported_ns = 0
         self._log = structlog.get_logger()
-        segmenter.share = self._control.share
+        segmenter.share = self._logged_share = self._control.share
         self.watch(config)
 
     def watch(self, config: Config) -> None:
@@ -43,14 +44,23 @@ class NetworkShare:
 
     def started(self, frames: Iterable[tuple[Frame, Stamps]]) -> None:
         """Take note of the frames that are started now, and set the share for them."""
-        now_ns, before = time.monotonic_ns(), self._control.share
+        now_ns, most = time.monotonic_ns(), self._control.max_motion
         for frame, stamps in frames:
             if frame.ref.camera in self._live:
                 age_s = (now_ns - frame.ref.received_mono_ns) / 1e9
                 self._segmenter.share = self._control.update(stamps.replaced, age_s, now_ns / 1e9)
-        share = self._control.share
-        if (share < 1) != (before < 1):
-            self._log.warning("network share changed", whole_frames=share >= 1, share=round(share, 3))
+        share, self._segmenter.max_motion = self._control.share, self._control.max_motion
+        if self._segmenter.max_motion != most:
+            self._log.warning("motion candidates judged a frame changed", most=self._segmenter.max_motion, before=most)
+        self._log_share(share)
         if now_ns - self._reported_ns > REPORT_INTERVAL_S * 1e9:
             self._reported_ns = now_ns
-            self._metrics.looked(share, {name: self._segmenter.revisit_s(name) for name in self._live})
+            revisit_s = {name: self._segmenter.revisit_s(name) for name in self._live}
+            self._metrics.scanned(share, self._control.max_motion, revisit_s)
+
+    def _log_share(self, share: float) -> None:
+        before = self._logged_share
+        is_whole_again_or_no_more = (share < 1) != (before < 1)
+        if is_whole_again_or_no_more or not before / LOGGED_FACTOR < share < before * LOGGED_FACTOR:
+            self._log.warning("network share changed", share=round(share, 3), before=round(before, 3))
+            self._logged_share = share

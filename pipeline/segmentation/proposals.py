@@ -23,7 +23,7 @@ POINT_PX = 3.0  # side of the box of a point of unknown size
 AGREEING_IOU = 0.2  # of an outline and a mask of the same target
 JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
-REMEMBER_S = 1.0  # what the network said of a target is worth this long, while it looks elsewhere
+REMEMBER_S = 1.0  # a mask score is kept this long, while the network processes other places
 REMEMBERED_SCORE = 0.5  # at most: whether the target is still there is for the judge to say
 RECENT_SCORE = 0.5  # of a detection that is expected again
 NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
@@ -37,19 +37,19 @@ class _Expected:
     velocity_px_s: NDArray[np.float64]  # against the background
     length_px: float
     seen_s: float
-    mask_score: float = 0.0  # at the network's last look at it
+    mask_score: float = 0.0  # when it was last inside what the network processed
     class_scores: NDArray[np.float32] | None = None  # likewise, the network's own
-    looked_s: float = -math.inf
+    scored_s: float = -math.inf
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Where the network looked in a frame.
+class Coverage:
+    """Which parts of a frame the network processed.
 
     Attributes:
         parts: x0, y0, x1, y1, frame pixels.
         near_px: length from which on a target is near: only the reduced frame shows it.
-        reduced: whether that was looked at.
+        reduced: whether that was processed.
     """
 
     parts: Sequence[Region]
@@ -87,12 +87,12 @@ class ExpectedTargets:
         """Return where they were last expected (N, 2), frame pixels."""
         return np.array([target.xy for target in self._targets], np.float32).reshape(-1, 2)
 
-    def with_remembered_masks(self, proposals: Detections, looks: Looks) -> Detections:
-        """Return the proposals with what the network last said of an expected target, where it did not look now.
+    def with_remembered_masks(self, proposals: Detections, coverage: Coverage) -> Detections:
+        """Return the proposals with the last mask score of each expected target outside what was processed now.
 
         Args:
             proposals: of the frame for which `predict` was called.
-            looks: where the network looked in it.
+            coverage: what the network processed of it.
         """
         mask_score, class_scores = proposals.mask_score.copy(), proposals.class_scores.copy()
         centres = (proposals.xyxy[:, :2] + proposals.xyxy[:, 2:]) / 2
@@ -101,10 +101,10 @@ class ExpectedTargets:
             best = max(rows, key=lambda row: float(proposals.mask_score[row]), default=None)
             if best is not None and proposals.mask_score[best] > 0:
                 target.mask_score, target.class_scores = float(proposals.mask_score[best]), proposals.class_scores[best]
-                target.looked_s = proposals.ref.pts_s
-            elif looks.includes(target.xy, target.length_px):
+                target.scored_s = proposals.ref.pts_s
+            elif coverage.includes(target.xy, target.length_px):
                 target.mask_score = 0.0
-            elif len(rows) and target.mask_score > 0 and proposals.ref.pts_s - target.looked_s <= REMEMBER_S:
+            elif len(rows) and target.mask_score > 0 and proposals.ref.pts_s - target.scored_s <= REMEMBER_S:
                 distance = np.abs(centres[rows] - target.xy).max(axis=1)
                 row = rows[np.lexsort((distance, -proposals.motion_score[rows]))[0]]  # what moves, else what is nearest
                 mask_score[row] = min(target.mask_score, REMEMBERED_SCORE)

@@ -18,22 +18,21 @@ from model.engine.engine import Engine
 from model.preprocess import prepare
 from pipeline.config.calibration import Calibration
 from pipeline.config.camera import Camera
-from pipeline.segmentation.attention import Attention, Tile, core
-from pipeline.segmentation.batch import Batch, Look
+from pipeline.segmentation.batch import Batch, Inference
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.frame_history import FrameHistory
 from pipeline.segmentation.judging import MAX_JUDGED, MOTION_INTERVAL_S, judged
 from pipeline.segmentation.merging import (
     NEAR_LENGTH_PX,
-    REDUCED_INTERVAL_S,
-    REDUCED_LONGEST_S,
     REDUCTION,
+    is_reduced_due,
     joined,
     with_reduced,
 )
 from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.postprocess import MapView, Polygon, Region, detect
-from pipeline.segmentation.proposals import ExpectedTargets, Looks, outlined, with_motion
+from pipeline.segmentation.proposals import Coverage, ExpectedTargets, outlined, with_motion
+from pipeline.segmentation.scan import Scan, Tile, core
 from pipeline.types import Detections, Frame
 
 MAX_CANDIDATES = 16  # of motion in a frame
@@ -81,8 +80,8 @@ class _CameraState:
         self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
         self.motion_judged_s = -math.inf  # time of the last frame whose motion was judged
-        self.reduced_s = -math.inf  # time of the last frame that was looked at reduced
-        self.attention = Attention()
+        self.reduced_s = -math.inf  # time of the last frame that was processed reduced
+        self.scan = Scan()
         self.moving: list[Candidate] = []  # of the last frame
 
 
@@ -97,7 +96,8 @@ class Segmenter:
 
     Attributes:
         engine: as given.
-        share: of each frame's pixels that the network may look at, on average; 1: whole frames.
+        share: of each frame's pixels that the network may process, on average; 1: whole frames.
+        max_motion: proposals of a frame that are judged at most for their motion alone.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Segmenter:
         self.engine = engine
         self._max_judged = max_judged
         self.share = 1.0
+        self.max_motion = MAX_JUDGED
         self.thresholds = {
             band: one if threshold is None else replace(one, threshold=threshold)
             for band, one in engine.metadata.thresholds.items()
@@ -146,14 +147,15 @@ class Segmenter:
             group.append(one.image)
         maps = {shape: self.engine.submit(np.stack(group)) for shape, group in groups.items()}
         numbers = iter(rows)
-        looks = [
-            [Look(one.view, maps[one.image.shape], next(numbers), one.is_reduced) for one in each] for each in inputs
+        inferences = [
+            [Inference(one.view, maps[one.image.shape], next(numbers), one.is_reduced) for one in each]
+            for each in inputs
         ]
-        return Batch(list(frames), watched, looks)
+        return Batch(list(frames), watched, inferences)
 
     @property
-    def _has_looks(self) -> bool:
-        """Whether there is more than one way to look at a frame: its scale is free, and a judge joins what is seen."""
+    def _can_scan(self) -> bool:
+        """Whether inputs may be tiles and reduced frames: their scale is free, and a judge joins what they show."""
         return self.engine.metadata.preprocessing.mode == "scale" and self.engine.judge is not None
 
     def _watched(self, frame: Frame) -> MapView:
@@ -166,15 +168,15 @@ class Segmenter:
 
     def _inputs(self, frame: Frame, watched: MapView) -> list[_Input]:
         """Return the network's inputs for a frame: all of it or tiles, and perhaps the reduced frame."""
-        if not self._has_looks:
+        if not self._can_scan:
             return [self._input(frame, watched)]
         state, pts_s = self._state(frame), frame.ref.pts_s
         if self.share >= 1:
-            state.attention.whole()
+            state.scan.covered()
             inputs = [self._input(frame, watched)]
         else:
             inputs = self._tiles(frame, watched)
-        if not 0 <= pts_s - state.reduced_s < min(REDUCED_INTERVAL_S / self.share, REDUCED_LONGEST_S):
+        if is_reduced_due(pts_s - state.reduced_s, self.share):
             state.reduced_s = pts_s
             inputs.append(self._input(frame, watched, REDUCTION)._replace(is_reduced=True))
         return inputs
@@ -187,13 +189,13 @@ class Segmenter:
         return _Input(image, replace(view, scale=scale))
 
     def _tiles(self, frame: Frame, watched: MapView) -> list[_Input]:
-        """Return the parts of a frame that are looked at while the whole is too much."""
+        """Return the tiles of a frame that are processed while the whole is too much."""
         state, (x0, y0, x1, y1) = self._state(frame), watched.region or (0, 0, *frame.size_px)
         size_px = _scaled((x1 - x0, y1 - y0), 1 / watched.scale[0])
         offset, scale = np.array((x0, y0), np.float32), np.array(watched.scale, np.float32)
         moving = np.array([(one.x_px, one.y_px) for one in state.moving], np.float32).reshape(-1, 2)
         places = (state.expected.centres - offset) / scale, (moving - offset) / scale
-        tiles = state.attention.tiles(size_px, frame.ref.pts_s, self.share, *places)
+        tiles = state.scan.tiles(size_px, frame.ref.pts_s, self.share, *places)
 
         def in_frame(tile: Tile) -> Region:
             corners = np.array(tile).reshape(2, 2) * scale + offset
@@ -208,10 +210,10 @@ class Segmenter:
 
         A camera's frames must be finished in their order.
         """
-        each = zip(batch.frames, batch.watched, self.detect(batch), batch.looks, strict=True)
+        each = zip(batch.frames, batch.watched, self.detect(batch), batch.inferences, strict=True)
         return [
-            self.judge(frame, watched, masks, _seen(watched, looks) if self._has_looks else None)
-            for frame, watched, masks, looks in each
+            self.judge(frame, watched, masks, _coverage(watched, inferences) if self._can_scan else None)
+            for frame, watched, masks, inferences in each
         ]
 
     def detect(self, batch: Batch) -> list[Detections]:
@@ -220,11 +222,11 @@ class Segmenter:
         A camera's frames must be finished in their order.  Raise what inference raised.
         """
         return [
-            self._masks(frame, watched, looks)
-            for frame, watched, looks in zip(batch.frames, batch.watched, batch.looks, strict=True)
+            self._masks(frame, watched, inferences)
+            for frame, watched, inferences in zip(batch.frames, batch.watched, batch.inferences, strict=True)
         ]
 
-    def _masks(self, frame: Frame, watched: MapView, looks: Sequence[Look]) -> Detections:
+    def _masks(self, frame: Frame, watched: MapView, inferences: Sequence[Inference]) -> Detections:
         shift_px = self._state(frame).motion.update(frame.pixels)
 
         def found(probabilities: NDArray[np.float32], view: MapView) -> Detections:
@@ -232,15 +234,15 @@ class Segmenter:
 
         nothing = np.zeros((len(self.classes), 1, 1), np.float32)
         masks = joined(
-            [found(look.maps.result()[look.row], look.view) for look in looks if not look.is_reduced]
+            [found(one.maps.result()[one.row], one.view) for one in inferences if not one.is_reduced]
             or [found(nothing, watched)]
         )
-        for look in looks:
-            if look.is_reduced:
-                masks = with_reduced(masks, found(look.maps.result()[look.row], look.view))
+        for one in inferences:
+            if one.is_reduced:
+                masks = with_reduced(masks, found(one.maps.result()[one.row], one.view))
         return masks
 
-    def judge(self, frame: Frame, watched: MapView, masks: Detections, looks: Looks | None = None) -> Detections:
+    def judge(self, frame: Frame, watched: MapView, masks: Detections, coverage: Coverage | None = None) -> Detections:
         """Return the frame's detections: its masks and what moves, judged over the last half second.
 
         A checkpoint without a judge has the masks alone.
@@ -249,7 +251,7 @@ class Segmenter:
             frame: the next of its camera.
             watched: which part of it is watched.
             masks: mask components of the frame.
-            looks: where they were sought; None: everywhere.
+            coverage: what the network processed of it; None: all.
         """
         judge, config = self.engine.judge, self.engine.metadata.judge
         if judge is None or config is None:
@@ -259,20 +261,24 @@ class Segmenter:
         expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
         state.moving = state.candidates.update(state.history)
         proposals = with_motion(masks, state.moving, expected, watched)
-        proposals = state.expected.with_remembered_masks(proposals, looks or Looks([(0, 0, *frame.size_px)]))
-        include_motion = not 0 <= newest.pts_s - state.motion_judged_s < MOTION_INTERVAL_S
-        if include_motion:
+        proposals = state.expected.with_remembered_masks(proposals, coverage or Coverage([(0, 0, *frame.size_px)]))
+        is_motion_due = not 0 <= newest.pts_s - state.motion_judged_s < MOTION_INTERVAL_S
+        if is_motion_due:
             state.motion_judged_s = newest.pts_s
-        targets = judged(
-            proposals, expected, state.history, judge, config, self._max_judged, include_motion=include_motion
-        )
+        max_motion = self.max_motion if is_motion_due else 0
+        targets = judged(proposals, expected, state.history, judge, config, self._max_judged, max_motion)
         detections = outlined(targets, newest.grey)
         state.expected.update(detections)
         return detections
 
     def revisit_s(self, camera: str) -> float:
         """Return how long the place of a camera's view that has waited longest has waited for the network."""
-        return max((state.attention.revisit_s for key, state in self._states.items() if key[0] == camera), default=0.0)
+        return max((state.scan.revisit_s for key, state in self._states.items() if key[0] == camera), default=0.0)
+
+    def overdue(self, camera: str, revisit_s: float) -> float:
+        """Return the share of a camera's view, 0 to 1, that has waited for the network for longer than this."""
+        states = (state for key, state in self._states.items() if key[0] == camera)
+        return max((state.scan.overdue(revisit_s) for state in states), default=0.0)
 
     def _state(self, frame: Frame) -> _CameraState:
         key = (frame.ref.camera, frame.ref.session)
@@ -282,11 +288,11 @@ class Segmenter:
         return self._states[key]
 
 
-def _seen(watched: MapView, looks: Sequence[Look]) -> Looks:
-    """Return where targets of which size would have been seen."""
-    parts = [look.view.core or look.view.region for look in looks if not look.is_reduced]
+def _coverage(watched: MapView, inferences: Sequence[Inference]) -> Coverage:
+    """Return where targets of which size would have been segmented."""
+    parts = [one.view.core or one.view.region for one in inferences if not one.is_reduced]
     near_px = NEAR_LENGTH_PX * REDUCTION * watched.scale[0]
-    return Looks([part for part in parts if part], near_px, any(look.is_reduced for look in looks))
+    return Coverage([part for part in parts if part], near_px, any(one.is_reduced for one in inferences))
 
 
 def _scaled(size_px: tuple[int, int], factor: float) -> tuple[int, int]:

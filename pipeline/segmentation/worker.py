@@ -22,7 +22,8 @@ from model.errors import EngineLost
 from pipeline import __version__
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config.calibration import calibrations_of
-from pipeline.config.models import Address, Config
+from pipeline.config.console import Address
+from pipeline.config.models import Config
 from pipeline.errors import WireError
 from pipeline.runtime.control import Changes, Control
 from pipeline.runtime.heartbeat import HeartbeatSender
@@ -135,6 +136,7 @@ class SegmentationWorker:
         self._scheduler = CreditScheduler(max_batch_size, self._max_in_flight)
         self._batching = BatchingPolicy(config.objective.capture_to_track_ms / 1e3, max_batch_size)
         self._share = NetworkShare(segmenter, metrics, config)
+        self._revisit_s = config.objective.scan_revisit_s
         self._inferred = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._routers, self._authenticator, self._listener = routers, authenticator, listener
         self._results = ResultSender()
@@ -162,10 +164,10 @@ class SegmentationWorker:
             self._expire()
             for config in self._changes():
                 self._watch(config)
+            wait_s = self._submit()
             for camera in self._scheduler.grants(time.monotonic()):
                 self._send_credit(camera)
-            wait_s = self._submit()  # first, so that the device computes while what it has done is judged
-            self._finish(done)
+            self._finish(done)  # last: meanwhile the device computes, and the next frame is on its way
         for router in self._routers:
             router.close()
         self._results.close()
@@ -301,5 +303,6 @@ class SegmentationWorker:
         self._send_credit(camera, [ref.seq] if segmented else [], [] if segmented else [ref.seq])
 
     def _send_credit(self, camera: CameraSession, segmented: Sequence[int] = (), failed: Sequence[int] = ()) -> None:
-        credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted, camera.newest)
+        overdue = self._segmenter.overdue(camera.name, self._revisit_s)
+        credit = Credit(self._id, camera.session, list(segmented), list(failed), camera.granted, camera.newest, overdue)
         camera.router.send_multipart([camera.identity, *encode(credit)])
