@@ -47,7 +47,7 @@ class ClipFile:
             write_record(partial(self._about), record)
             self._container = av.open(str(partial(self._video)), "w", format="mp4", options=OPTIONS)
             self._raw = RawEncoder(self._container, stream) if stream.codec == RAW else None
-            self._output = self._raw.output if self._raw else _copied(self._container, stream)
+            self._output = self._raw.output if self._raw else copied(self._container, stream)
             self._output.time_base = UNIT_S
         except ERRORS:
             self.discard()
@@ -127,7 +127,8 @@ class RawEncoder:
         return list(self.output.encode(None))
 
 
-def _copied(container: Any, stream: CodedStream) -> Any:
+def copied(container: Any, stream: CodedStream) -> Any:
+    """Return an output that takes the packets of a stream as they are."""
     width, height = stream.size_px
     if stream.parameters is None:  # PyAV takes them from the first packet, where the codec has any
         return container.add_mux_stream(stream.codec, width=width, height=height)

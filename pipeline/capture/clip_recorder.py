@@ -15,8 +15,6 @@ On an edge host the same thread writes the same files; `ClipUplink` passes the r
 """
 
 import math
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,6 +29,7 @@ from pipeline.capture.clip_recovery import recover
 from pipeline.capture.clip_uplink import ClipUplink
 from pipeline.capture.packet_ring import PacketRing, TimedPacket
 from pipeline.capture.source import CodedStream
+from pipeline.capture.video_feed import VideoFeed
 from pipeline.config.camera import Camera
 from pipeline.config.models import Config
 from pipeline.config.storage import RecordingConfig
@@ -42,6 +41,7 @@ from pipeline.timeouts import CLIP_DRAIN_TIMEOUT_S
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink
 from pipeline.transport.rejects import RejectLog
+from pipeline.transport.socket_thread import SocketThread
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import ClipRequest, decode
 
@@ -71,7 +71,7 @@ def recorded(
         if link.remote
         else nullcontext()
     )
-    with recorder, sends:
+    with recorder, sends, VideoFeed(camera.id, session, ring, metrics.video_ended):
         yield ring
 
 
@@ -88,7 +88,7 @@ class _Clip:
     missed: int = 0
 
 
-class ClipRecorder:
+class ClipRecorder(SocketThread):
     """The thread, from entry to exit.  Clips in progress are finished at exit."""
 
     def __init__(
@@ -101,29 +101,17 @@ class ClipRecorder:
         metrics: ClipMetrics,
         rejects: RejectLog,
     ) -> None:
+        super().__init__("clips", CLIP_DRAIN_TIMEOUT_S)
         self._camera, self._session, self._settings = camera, session, settings
         self._folder, self._ring, self._metrics, self._rejects = folder, ring, metrics, rejects
         self._clips: dict[str, _Clip] = {}  # by alert
         self._is_failing = False
-        self._closing = False
         self._log = structlog.get_logger().bind(camera=camera)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join(CLIP_DRAIN_TIMEOUT_S)
 
     def _run(self) -> None:
         recover(self._folder, self._camera, self._metrics)
         socket = bound(zmq.PULL, Endpoints.clips(self._camera), high_water=64)
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(self._wake, zmq.POLLIN)
+        poller = self._poller(socket)
         while not self._closing:
             poller.poll(WRITE_PERIOD_MS if self._clips else None)
             while socket.poll(0):

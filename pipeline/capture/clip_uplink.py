@@ -9,8 +9,6 @@ inference host takes it part by part, at its own pace, and says when it has it: 
 """
 
 import math
-import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,6 +34,7 @@ from pipeline.timeouts import CLIP_DRAIN_TIMEOUT_S
 from pipeline.transport.endpoints import Endpoints
 from pipeline.transport.link import Uplink
 from pipeline.transport.rejects import RejectLog
+from pipeline.transport.socket_thread import SocketThread
 from pipeline.transport.sockets import Socket, connected
 from pipeline.transport.wire import ClipChunk, ClipPoll, ClipRequest, ClipTake, decode, encode
 
@@ -44,33 +43,21 @@ CHUNK_BYTES = 1 << 18  # small beside frames, which share the link
 MAX_WAITING_BYTES = 2_000_000_000  # of a camera's clips
 
 
-class ClipUplink:
+class ClipUplink(SocketThread):
     """The thread, from entry to exit.  It writes only to what `ClipRecorder` has finished."""
 
     def __init__(
         self, camera: str, session: str, link: Uplink, folder: Path, metrics: ClipMetrics, rejects: RejectLog
     ) -> None:
+        super().__init__("clip uplink", CLIP_DRAIN_TIMEOUT_S)
         self._camera, self._session, self._link = camera, session, link
         self._folder, self._metrics, self._rejects = folder, metrics, rejects
-        self._closing = False
         self._log = structlog.get_logger().bind(camera=camera)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="clip uplink", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join(CLIP_DRAIN_TIMEOUT_S)
 
     def _run(self) -> None:
         host = self._link.connected(zmq.DEALER, self._link.clips, high_water=16)
         recorder = connected(zmq.PUSH, Endpoints.clips(self._camera), high_water=64, patient=True)
-        poller = zmq.Poller()
-        poller.register(host, zmq.POLLIN)
-        poller.register(self._wake, zmq.POLLIN)
+        poller = self._poller(host)
         poll_s = 0.0
         while not self._closing:
             now_s = time.monotonic()

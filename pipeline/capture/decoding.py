@@ -29,6 +29,8 @@ MAX_FPS = 1000.0  # a higher value is a clock rate mistaken for a frame rate
 MAX_RECEIPTS = 256  # of packets whose frames may still come
 REPEAT_BYTES = 16  # a smaller MPEG-4 packet repeats the frame before it
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte
+PLANAR_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
+NEUTRAL_CHROMA, MAX_CHROMA = 128, 2  # encoding changes the chroma of a grey image by a level or two
 UNINDEXED_FORMATS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v")  # such a stream may start anywhere
 
 if TYPE_CHECKING:
@@ -89,12 +91,23 @@ def nominal_fps(stream: VideoStream) -> float:
 
 
 def pixels(frame: VideoFrame) -> NDArray[Any]:
-    """Return the upright image: HxWx3 uint8 RGB, or HxW of a grey frame, uint8 or (above 8 bits) uint16."""
+    """Return the upright image: HxWx3 uint8 RGB, or HxW of a frame without colours, uint8 or (above 8 bits) uint16."""
     if not frame.format.name.startswith("gray"):
-        layout = "rgb24"
+        layout = "gray" if _is_colourless(frame) else "rgb24"
     else:
         layout = "gray" if frame.format.components[0].bits == 8 else "gray16le"
     return upright(np.ascontiguousarray(frame.reformat(format=layout, threads=1).to_ndarray()), frame)
+
+
+def _is_colourless(frame: VideoFrame) -> bool:
+    """Return whether it is a grey image encoded with colours, as thermal cameras send: a third of the data suffices."""
+    if frame.format.name not in PLANAR_FORMATS:
+        return False
+    for plane in frame.planes[1:]:
+        chroma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:, : plane.width]
+        if chroma.max() > NEUTRAL_CHROMA + MAX_CHROMA or chroma.min() < NEUTRAL_CHROMA - MAX_CHROMA:
+            return False
+    return True
 
 
 class Decoder:

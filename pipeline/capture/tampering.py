@@ -192,5 +192,5 @@ def _detail(image: Image) -> Image:
 def _block_means(values: Image) -> PerBlock:
     """Return the means of whole blocks, without what is left at the right and at the bottom."""
     rows, columns = (side // BLOCK_PX for side in values.shape)
-    blocks = values[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
-    return np.asarray(blocks.mean(axis=(1, 3)))
+    strips = values[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, -1).sum(axis=1)
+    return np.asarray(strips.reshape(rows, columns, BLOCK_PX).sum(axis=2) / np.float32(BLOCK_PX**2))

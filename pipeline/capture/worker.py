@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import structlog
@@ -22,7 +23,7 @@ from pipeline.capture.reports import CameraReports
 from pipeline.capture.source import Source
 from pipeline.capture.starvation import Blindness
 from pipeline.config.camera import Camera
-from pipeline.config.models import Address
+from pipeline.config.console import Address
 from pipeline.errors import CredentialsError, SourceError
 from pipeline.runtime.control import Control
 from pipeline.runtime.heartbeat import HeartbeatSender
@@ -56,11 +57,11 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
     ):
         # A recording waits until its frames are taken.
         timeout_s = CAPTURE_WATCHDOG_TIMEOUT_S if camera.is_live else math.inf
-        heart = HeartbeatSender(Endpoints.heartbeat, metrics, served, timeout_s, control.run)
+        sender = HeartbeatSender(Endpoints.heartbeat, metrics, served, timeout_s, control.run)
         bridge_s = BRIDGE_SHARE * config.objective.capture_to_track_ms / 1e3
-        worker = _CaptureWorker(camera, session, link, ledger, metrics, stop, heart.progress, bridge_s, ring)
+        worker = _CaptureWorker(camera, session, link, ledger, metrics, stop, sender.progress, bridge_s, ring)
         finish_startup(stop)
-        with heart:
+        with sender, _pose_polled(camera, link, metrics, lambda: worker.offset_ns):
             try:
                 finished = worker.run()
             except SourceError:
@@ -68,6 +69,16 @@ def run(control: Control, camera: Camera, stop: threading.Event, served: Address
                 raise
             if finished:
                 control.finished(broken=False)
+
+
+def _pose_polled(
+    camera: Camera, link: Uplink, metrics: CaptureMetrics, offset_ns: Callable[[], int | None]
+) -> AbstractContextManager[None]:
+    if camera.onvif_url is None:
+        return nullcontext()
+    from pipeline.capture.pose_poller import polled  # imports httpx, which cameras that do not turn do without
+
+    return polled(camera, link, metrics.pose, offset_ns)
 
 
 class _CaptureWorker:
@@ -101,6 +112,11 @@ class _CaptureWorker:
         self._channel: Channel | None = None  # from the first frame on, for as long as the worker lives
         self._log = structlog.get_logger().bind(camera=camera.id)
         self._reports = CameraReports(link, camera.id, session)
+
+    @property
+    def offset_ns(self) -> int | None:
+        """By which the clock of the sent frames is ahead of this host's; None: not known yet."""
+        return self._channel.offset_ns if self._channel is not None else None
 
     def run(self) -> bool:
         """Capture; return True after a recording was read to its end."""
@@ -150,7 +166,7 @@ class _CaptureWorker:
             if not intact:
                 channel.count(partial(Ledger.dropped, cause=Cause.CORRUPT))
             if source.live:
-                self._check_health(frame, intact)
+                self._check_health(channel, frame, intact)
             if intact:
                 channel.offer(frame, stamps, self._stop.is_set)
             channel.count(lambda ledger: ledger.touch(time.time_ns()))
@@ -168,24 +184,24 @@ class _CaptureWorker:
         channel.count(self._count_offline)
         self._report(up=True)
 
-    def _check_health(self, frame: Frame, intact: bool) -> None:
+    def _check_health(self, channel: Channel, frame: Frame, intact: bool) -> None:
         """Count blind time and report its cause.  Frames that show nothing are segmented all the same."""
         now_s = frame.ref.received_mono_ns / 1e9
-        self._count(partial(self._count_starvation, now_s=now_s))
+        channel.count(partial(self._count_starvation, overdue=channel.overdue, now_s=now_s))
         health = self._health
         assert health is not None
         if intact:  # a damaged frame says nothing about the camera
-            self._count(partial(_add_blindness, blindness=health.update_image(frame.pixels, frame.ref.pts_s)))
+            channel.count(partial(_add_blindness, blindness=health.update_image(frame.pixels, frame.ref.pts_s)))
         if health.cause is not self._reported_cause:
             self._reported_cause = health.cause
             self._report(up=True)
             self._log.warning("camera blind" if health.cause else "camera recovered", cause=health.cause)
 
-    def _count_starvation(self, ledger: Ledger, now_s: float) -> None:
+    def _count_starvation(self, ledger: Ledger, overdue: float, now_s: float) -> None:
         lost = ledger.lost()
         if self._health is None:
             self._health = CameraHealth(now_s, lost)
-        _add_blindness(ledger, self._health.update_segmentation(ledger.segmented_ns / 1e9, lost, now_s))
+        _add_blindness(ledger, self._health.update_segmentation(ledger.segmented_ns / 1e9, lost, overdue, now_s))
 
     def _finish(self) -> None:
         """Wait until the frames that were read of a recording are segmented."""

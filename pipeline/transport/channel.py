@@ -65,6 +65,7 @@ class Channel:
         self._lock = threading.Condition()  # guards the ledger and the credit
         self._credit = CreditClient(ledger, max_age_s)
         self._clock = ClockExchange(time.monotonic()) if uplink.remote else None
+        self.offset_ns: int | None = None if uplink.remote else 0  # by which the clock of sent frames is ahead
         self._rejects = RejectLog("credit", rejected)
         self._closing = False
         self._ended = False  # the end of the stream is still to be sent
@@ -83,6 +84,12 @@ class Channel:
                 self._lock.wait(0.2)
             self._credit.put(frame, stamps)
         os.eventfd_write(self._wake, 1)
+
+    @property
+    def overdue(self) -> float:
+        """Which share of the view, 0 to 1, the network did not process in time, as of the newest credit."""
+        with self._lock:
+            return self._credit.overdue
 
     def count(self, change: Callable[[Ledger], None]) -> None:
         """Make any other entry in the ledger, which both threads write."""
@@ -155,10 +162,10 @@ class Channel:
         if self._ended and self._try(encode(EndOfStream(self._camera, self._session))):
             self._ended = False
         now_s = time.monotonic()
-        offset_ns: int | None = 0
         if self._clock is not None:
             self._exchange_clock(self._clock, now_s)
-            offset_ns = self._clock.offset_ns
+            self.offset_ns = self._clock.offset_ns
+        offset_ns = self.offset_ns
         if offset_ns is None:
             return
         with self._lock:

@@ -4,7 +4,8 @@ In: frames, the segmentation worker's credit messages, the time.  Out: the next 
 outcome in the camera's ledger, written here and nowhere else.  No socket and no clock; not thread-safe.
 """
 
-from pipeline.store.ledger import Ledger
+from typing import Protocol
+
 from pipeline.timeouts import CREDIT_REQUEST_PERIOD_S, OUTCOME_TIMEOUT_S
 from pipeline.transport.frame_queue import FrameQueue
 from pipeline.transport.wire import Credit, Stamps
@@ -13,10 +14,26 @@ from pipeline.types import Cause, Frame
 MAX_IN_FLIGHT = 2  # frames of a camera: one is inferred while the previous one is post-processed
 
 
+class Outcomes(Protocol):
+    """Takes note of what becomes of frames, as the camera's ledger does (`pipeline.store.ledger`)."""
+
+    def sent(self) -> None:
+        """Count a frame that is in flight now."""
+
+    def segmented(self) -> None:
+        """Count a frame in flight as segmented."""
+
+    def failed(self, cause: Cause) -> None:
+        """Count a frame in flight as failed."""
+
+    def dropped(self, cause: Cause, frames: int = 1) -> None:
+        """Count frames that were never sent."""
+
+
 class CreditClient:
     """Frames of one session: queue -> in flight -> outcome."""
 
-    def __init__(self, ledger: Ledger, max_age_s: float) -> None:
+    def __init__(self, ledger: Outcomes, max_age_s: float) -> None:
         """Start without credit; `max_age_s` bounds the queue, see `FrameQueue`."""
         self._ledger = ledger
         self._queue = FrameQueue(max_age_s)
@@ -26,6 +43,7 @@ class CreditClient:
         self._requested = False  # since the last frame left or had its outcome
         self._contact_s = 0.0  # when credit was last requested or used
         self._worker = ""  # the segmentation worker that granted the last credit
+        self.overdue = 0.0  # share of the view that the network did not process in time, as of the newest credit
 
     @property
     def is_queue_empty(self) -> bool:
@@ -48,6 +66,7 @@ class CreditClient:
         if credit.worker != self._worker:  # a new segmentation worker: the frames of the old one are lost
             self._fail(list(self._in_flight))
             self._worker = credit.worker
+        self.overdue = credit.overdue
         for seq in credit.segmented:
             if self._in_flight.pop(seq, None) is not None:
                 self._ledger.segmented()

@@ -21,3 +21,8 @@ class Endpoints:
     def clips(camera: str) -> str:
         """Return the socket of a camera's capture worker: PUSH/PULL, requests for clips."""
         return f"ipc://clips-{camera}.sock"
+
+    @staticmethod
+    def video(camera: str) -> str:
+        """Return the socket of a camera's capture worker: DEALER/ROUTER, its own video for the console."""
+        return f"ipc://video-{camera}.sock"

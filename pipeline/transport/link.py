@@ -4,6 +4,7 @@
 """
 
 import math
+import socket as network
 import time
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from prometheus_client import Gauge
 from zmq.auth.thread import ThreadAuthenticator
 
 from pipeline.config.camera import Camera
-from pipeline.config.models import Config, Link
+from pipeline.config.hosts import Link
+from pipeline.config.models import Config
 from pipeline.errors import WireError
 from pipeline.transport.bind_retry import BindRetry
 from pipeline.transport.endpoints import Endpoints
@@ -75,9 +77,10 @@ def uplink(config: Config, camera: Camera) -> Uplink:
 class LinkListener:
     """A socket that listens as soon as its address is free: it may be taken, or not exist yet."""
 
-    def __init__(self, socket: Socket, address: str, listening: Gauge) -> None:
+    def __init__(self, socket: Socket, link: Link, port: int, listening: Gauge) -> None:
         self.socket = socket
-        self._address = address
+        self._link, self._port = link, port
+        address = _address(link, port)
         self._retry = BindRetry("link", address, listening.labels(f"link {address}"))
         self._next_s = 0.0  # inf: it listens
         self.bind()
@@ -87,7 +90,12 @@ class LinkListener:
         if time.monotonic() < self._next_s:
             return
         try:
-            self.socket.bind(self._address)
+            # ZeroMQ listens at addresses only; a name is that of this host, whose address may change.
+            found = network.getaddrinfo(self._link.host, self._port, type=network.SOCK_STREAM)
+            here = self._link.model_copy(update={"host": found[0][4][0]})
+            self.socket.bind(_address(here, self._port))
+        except OSError as error:
+            self._next_s = time.monotonic() + self._retry.failed(error.strerror or str(error))
         except zmq.ZMQError as error:
             self._next_s = time.monotonic() + self._retry.failed(error.strerror.partition(" (addr")[0])
         else:
@@ -135,7 +143,7 @@ class HostAuthenticator:
         if self._keys is not None:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = self._keys.own.public, self._keys.own.secret
-        return LinkListener(socket, _address(self._link, port), listening)
+        return LinkListener(socket, self._link, port, listening)
 
     def check(self, camera: str, part: zmq.Frame) -> None:
         """Check that a message comes from its camera's own host; `part` is one of its parts.  Raise WireError."""
@@ -160,6 +168,7 @@ def _user(part: zmq.Frame) -> bytes:
 
 
 def _address(link: Link, port: int) -> str:
+    assert link.host is not None, "of one host: see Config.for_host"
     host = f"[{link.host}]" if ":" in link.host else link.host
     return f"tcp://{host}:{port}"
 

@@ -79,3 +79,5 @@ def _numbers(track: Track) -> Iterator[float]:
     yield from track.velocity_px_s
     yield from track.evidence.values()
     yield from (track.score, track.first_seen.pts_s, track.last_seen.pts_s)
+    for place in (track.bearing, track.position):
+        yield from (number for number in (msgspec.structs.astuple(place) if place else ()) if number is not None)

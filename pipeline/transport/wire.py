@@ -8,19 +8,21 @@ and drop it.  Tags are part of the protocol: they change with VERSION only.
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from pipeline.errors import WireError
 from pipeline.store.clips import ClipRecord
-from pipeline.types import Band, CameraState, FrameRef, Mask
+from pipeline.types import AxisSample, Band, CameraState, FrameRef, Mask
 
-VERSION = 2
+VERSION = 3
 MAX_NUMBER = 2**63 - 1  # SQLite's largest integer
 MAX_PTS_S = 1e9
+MAX_DEG = 1e5  # of directions: some cameras count turns
 MAX_SESSION_CHARACTERS = 64
 MAX_SAMPLES = 20_000  # per heartbeat
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 METRIC_KINDS = ("counter", "gauge", "histogram")
 
 
@@ -64,6 +66,7 @@ class Credit(msgspec.Struct, tag="credit"):
     failed: list[int] = []
     granted: bool = False
     newest: int = -1  # sequence number of the last frame that arrived; a later one uses this credit up
+    overdue: Share = 0.0  # of the view, what the network did not process in time
 
 
 class EndOfStream(msgspec.Struct, tag="end"):
@@ -183,6 +186,7 @@ Message = (
     | ClipChunk
     | Result
     | CameraState
+    | AxisSample
     | Heartbeat
 )
 
@@ -235,6 +239,9 @@ def _check(message: Message) -> None:
             _check_session(message.session)
             _check_time(message.pts_s)
             _check_numbers(message.time_utc_ns, message.frame)
+        case AxisSample():
+            _check_numbers(message.mono_ns, message.error_ns)
+            _check_axis(message)
         case Heartbeat():
             _check_families(message)
         case TimeRequest() | TimeReply():
@@ -278,6 +285,16 @@ def _check_clip(record: ClipRecord, camera: str) -> None:
         raise WireError(f"clip of alert {record.alert!r}: must have short texts of one line, and a SHA-256")
     if not record.is_lost and not (record.sha256 and record.size_bytes):
         raise WireError(f"clip of alert {record.alert!r}: must have a size and a SHA-256")
+
+
+def _check_axis(sample: AxisSample) -> None:
+    """Reject directions that are none; NaN too."""
+    is_direction = abs(sample.azimuth_deg) <= MAX_DEG and abs(sample.elevation_deg) <= MAX_DEG
+    if not is_direction or not 0 < sample.hfov_deg < 180:
+        raise WireError(
+            f"axis at {sample.azimuth_deg}, {sample.elevation_deg} with a field of view of {sample.hfov_deg} degrees: "
+            f"must be at most {MAX_DEG:.0f} degrees, and of 0 to 180"
+        )
 
 
 def _check_time(pts_s: float) -> None:
