@@ -6,6 +6,7 @@ DasnetError             failure (exit code 1)
 │   └── CredentialsError    the camera rejected user or password
 ├── ImageError          not an image, too large, or an unsupported format
 ├── WireError           a message that this version cannot decode
+├── ClusterError        the NATS servers of a site with several inference hosts cannot be used
 └── StoreError          the store of tracks and events cannot be used
     └── DamagedStoreError   the file is damaged, or not a database
 """
@@ -37,6 +38,10 @@ class ImageError(DasnetError):
 
 class WireError(DasnetError):
     """A message that this version cannot decode."""
+
+
+class ClusterError(DasnetError):
+    """The NATS servers of a site with several inference hosts cannot be used."""
 
 
 class StoreError(DasnetError):

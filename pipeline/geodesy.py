@@ -1,4 +1,4 @@
-"""Points and lines on the Earth: for lines of bearing on a sphere, for positions on the ellipsoid.  Pure."""
+"""Points, lines and directions on the Earth: bearings on a sphere, positions on the ellipsoid.  Pure."""
 
 import math
 
@@ -36,7 +36,7 @@ def earth_fixed(lat: float, lon: float, height_m: float) -> Vector:
 
 def geodetic(point: Vector) -> tuple[float, float, float]:
     """Return latitude, longitude (degrees) and height (m) of an Earth-fixed point near the ellipsoid."""
-    x, y, z = point
+    x, y, z = point.tolist()
     across_m = math.hypot(x, y)
     latitude = math.atan2(z, across_m * (1 - _E2))
     for _ in range(5):  # each step is about a hundred times closer
@@ -58,3 +58,22 @@ def local_axes(lat: float, lon: float) -> NDArray[np.float64]:
             [cosine_lat * cosine_lon, cosine_lat * sine_lon, sine_lat],
         ]
     )
+
+
+def camera_axes(azimuth_deg: float, elevation_deg: float, roll_deg: float) -> NDArray[np.float64]:
+    """Return a camera's directions right, up and forward as the columns of a matrix (3, 3) in east, north and up.
+
+    Args:
+        azimuth_deg: of the optical axis, clockwise from true north.
+        elevation_deg: of the optical axis, above the horizon.
+        roll_deg: about the axis, clockwise as seen from behind the camera.
+    """
+    azimuth, elevation, roll = map(math.radians, (azimuth_deg, elevation_deg, roll_deg))
+    forward = np.array(
+        [math.sin(azimuth) * math.cos(elevation), math.cos(azimuth) * math.cos(elevation), math.sin(elevation)]
+    )
+    level_right = np.array([math.cos(azimuth), -math.sin(azimuth), 0.0])
+    level_up = np.cross(level_right, forward)
+    right = math.cos(roll) * level_right - math.sin(roll) * level_up
+    up = math.sin(roll) * level_right + math.cos(roll) * level_up
+    return np.stack([right, up, forward], axis=1)

@@ -35,9 +35,7 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return the text with every secret replaced."""
-        for (
-            spelling
-        ) in self._longest_first:  # faster than one regular expression of hundreds, which compiles for seconds
+        for spelling in self._longest_first:  # one regular expression of hundreds would compile for seconds
             text = text.replace(spelling, HIDDEN)
         return _CREDENTIALS.sub(lambda found: f"{found['scheme'] or ''}{HIDDEN}@", text)
 

@@ -42,7 +42,7 @@ CAPTURE_SILENCE_TIMEOUT_S = 6.0  # a camera whose ledger is older counts as down
 
 # Shutdown: workers end by themselves before the supervisor, or the next run, kills them.
 CLIP_DRAIN_TIMEOUT_S = 3.0  # for a camera's clips in progress
-TRACKING_DRAIN_TIMEOUTS_S = {"snapshots": 1.0, "store": 3.0, "outbox": 2.0, "evidence": 0.5}
+TRACKING_DRAIN_TIMEOUTS_S = {"snapshots": 1.0, "store": 3.0, "outbox": 2.0, "evidence": 0.5, "hosts": 0.4}
 WORKER_EXIT_TIMEOUT_S = 7.0  # a worker that has not ended dumps its stacks and exits, also without a supervisor
 WORKER_STOP_TIMEOUT_S = 8.0  # from SIGTERM until the supervisor kills a worker, or the next run an orphan
 WORKER_KILL_TIMEOUT_S = 5.0  # for the kernel to end a killed orphan

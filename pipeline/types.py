@@ -33,6 +33,7 @@ class Cause(StrEnum):
     FROZEN = "frozen"  # the image does not change
     SATURATED = "saturated"  # the image is black or overexposed
     TAMPERED = "tampered"  # the view changed abruptly or was covered
+    BUDGET = "budget"  # the network did not process all of the view in time
 
 
 class FrameRef(msgspec.Struct, frozen=True, array_like=True):
@@ -154,6 +155,8 @@ class Position(msgspec.Struct, frozen=True):
     height_m: float  # above the ellipsoid
     horizontal_sigma_m: float  # in the direction in which it is largest
     height_sigma_m: float
+    across_sigma_m: float | None = None  # across that direction; None: of version 0.2
+    sigma_azimuth_deg: float | None = None  # that direction, clockwise from true north, 0 to 180
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -266,11 +269,19 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: Verdict | None = None
     note: str | None = None  # to the verdict
     rule: str | None = None  # name of the rule that decided; None: the default
+    by: str | None = None  # name of the operator
+    host: str | None = None  # that raised it, of several inference hosts
+    token: int | None = None  # with which that host owned the camera; each owner's is higher than those before
 
     @property
     def is_alert(self) -> bool:
         """Return whether it is part of an alert's life."""
         return self.kind.startswith("alert.")
+
+    @property
+    def is_review(self) -> bool:
+        """Return whether an operator caused it, not a frame."""
+        return self.kind in (EventKind.ALERT_ACKNOWLEDGED, EventKind.ALERT_REVIEWED, EventKind.ALERT_REOPENED)
 
     @property
     def ends_alert(self) -> bool:
@@ -289,3 +300,15 @@ class CameraState(msgspec.Struct, tag="camera"):
     time_utc_ns: int
     pts_s: float  # of the newest frame
     frame: int  # its sequence number
+
+
+class AxisSample(msgspec.Struct, frozen=True, tag="axis"):
+    """capture -> track worker: where a camera that turns looked at one moment."""
+
+    camera: str
+    mono_ns: int  # on the monotonic clock of the frames' references
+    error_ns: int  # by which the moment may have been earlier or later
+    azimuth_deg: float
+    elevation_deg: float
+    hfov_deg: float
+    is_moving: bool | None = None  # None: the camera does not say

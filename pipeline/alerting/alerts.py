@@ -8,7 +8,7 @@ unknown, it is confirmed then.  `pipeline.alerting.incidents` follows each targe
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.alerting.incidents import Change, Incident
+from pipeline.alerting.incidents import Change, Incident, IncidentState
 from pipeline.alerting.rules import DEFAULT, Cooldowns, Rule, decide, worst, zones_of
 from pipeline.alerting.zones import History
 from pipeline.geometry import Point
@@ -49,6 +49,22 @@ class Alerting:
         decided = self._decided(ref, ordered)
         events = [*self._lost(ref, ordered), *self._named(ref, ordered, decided)]
         return [*events, *self._changed(ref, decided), *self._ended(ref, is_closing=False)]
+
+    def state(self) -> tuple[list[IncidentState], list[int]]:
+        """Return the targets, and the ids of tracks that were reported as distractors, for the next owner."""
+        return [incident.state() for incident in self._incidents], sorted(self._labelled)
+
+    def inherit(self, incidents: Sequence[IncidentState], labelled: Sequence[int], pts_s: float) -> None:
+        """Continue the targets of an earlier session, whose tracks have this session's times.
+
+        To be called before the first frame.
+        """
+        self._incidents = [Incident.inherited(state, self.rules, pts_s) for state in incidents]
+        self._labelled = set(labelled)
+        for incident in self._incidents:
+            there = [track.id for track in incident.tracks if track.state is not TrackState.LOST]
+            self._confirmed |= dict.fromkeys(there, incident)
+        self._continued = dict.fromkeys((*self._confirmed, *self._labelled), None)
 
     def close(self, ref: FrameRef, tracks: Sequence[Track]) -> list[Event]:
         """End the session, with its tracks as lost; return the events as of its last frame `ref`."""

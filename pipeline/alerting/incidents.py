@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from pipeline.alerting.rules import DEFAULT, Rule, worst
 from pipeline.alerting.target import SEVERITIES, Approach, apparent_px, centre, rank
 from pipeline.geometry import Point
@@ -78,6 +80,17 @@ def _alike(one_px: float, other_px: float) -> bool:
     return max(one_px, other_px) <= SIZE_RATIO * min(one_px, other_px)
 
 
+class IncidentState(msgspec.Struct, frozen=True):
+    """One target, for the next owner of its camera."""
+
+    alert: str
+    label: str
+    rule: str | None
+    is_open: bool
+    is_ended: bool
+    tracks: list[Track]
+
+
 class Incident:
     """The state of one target.
 
@@ -97,6 +110,20 @@ class Incident:
         self._pieces = {track.id: Piece(track)}
         self._lower_since_s: float | None = None
         self._approach = Approach(pts_s)
+
+    def state(self) -> IncidentState:
+        """Return what the next owner of the camera needs of it."""
+        return IncidentState(self.alert, self.label, self.rule.name, self.is_open, self.is_ended, self.tracks)
+
+    @classmethod
+    def inherited(cls, state: IncidentState, rules: Iterable[Rule], pts_s: float) -> "Incident":
+        """Return a target of an earlier session; times of its tracks are those of this session already."""
+        incident = cls(state.alert, state.tracks[0], pts_s)
+        for track in state.tracks[1:]:
+            incident.add(track)
+        incident.label, incident.is_open, incident.is_ended = state.label, state.is_open, state.is_ended
+        incident.rule = next((rule for rule in rules if rule.name == state.rule), DEFAULT)
+        return incident
 
     @property
     def severity(self) -> Severity:

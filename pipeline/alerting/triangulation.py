@@ -55,13 +55,19 @@ class Crossing:
         lat, lon, height_m = geodetic(self.point)
         axes = local_axes(lat, lon)
         local = axes @ self.covariance @ axes.T
-        horizontal_m2 = float(np.linalg.eigvalsh(local[:2, :2])[-1])
+        variances_m2, directions = np.linalg.eigh(
+            local[:2, :2]
+        )  # of the ellipse's axes: the shorter one, the longer one
+        across_m2, along_m2 = variances_m2.tolist()
+        east, north = directions[:, 1].tolist()
         return Position(
             lat=round(lat, 7),
             lon=round(lon, 7),
             height_m=round(height_m, 1),
-            horizontal_sigma_m=round(math.sqrt(max(0.0, horizontal_m2)), 1),
+            horizontal_sigma_m=round(math.sqrt(max(0.0, along_m2)), 1),
             height_sigma_m=round(math.sqrt(max(0.0, float(local[2, 2]))), 1),
+            across_sigma_m=round(math.sqrt(max(0.0, across_m2)), 1),
+            sigma_azimuth_deg=round(math.degrees(math.atan2(east, north)) % 180, 1) % 180,
         )
 
 

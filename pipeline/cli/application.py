@@ -1,5 +1,6 @@
 """The application that the commands register with, the options that they share, and how errors end it."""
 
+import getpass
 import os
 import sys
 import traceback
@@ -31,9 +32,21 @@ ThresholdOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Inference device: auto, cpu, cuda, cuda:N.")]
 HostOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The edge host whose cameras run here; default: the inference host.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The edge host whose cameras run here, or one of `hosts`; default: the only inference host.",
+    ),
 ]
 EngineOption = Annotated[str, typer.Option(help="Inference engine: auto, native, torch, cuda, reference.")]
+
+
+def account_name() -> str:
+    """Return the name of whoever runs the command, for the audit log."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an account without a name, as in a container
+        return ""
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.application import ConfigArgument, app
+from pipeline.cli.application import ConfigArgument, account_name, app
 from pipeline.errors import ConfigError
 
 evidence = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Evidence of alerts.")
@@ -83,7 +83,8 @@ def unpin(config: ConfigArgument, alert: AlertArgument) -> None:
 def _pin(config: Path, alert: str, time_utc_ns: int | None) -> None:
     from pipeline.config.file import load
     from pipeline.store import reviews
+    from pipeline.store.actions import Actor
 
-    if not reviews.pin(load(config).store_path, alert, time_utc_ns):
+    if not reviews.pin(load(config).store_path, alert, time_utc_ns, Actor(account_name())):
         raise ConfigError(f"no alert {alert!r} in the store; must be the id of an alert")
     print(f"{alert}: {'unpinned' if time_utc_ns is None else 'pinned'}")

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.application import CheckpointOption, DeviceOption, EngineOption, OutOption, app
-from pipeline.config.models import MIN_SHARE
+from pipeline.config.model import MIN_SHARE
+from pipeline.errors import ConfigError
 
 
 @app.command(epilog="Example: `dasnet models`")
@@ -56,11 +57,25 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. optimizer.lr=0.001.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="Train on the nodes of a Ray cluster.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes on the cluster; default: one per GPU, else one per node.")
+    ] = None,
+    sweep: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Try the hyper-parameters of a YAML file on the cluster.")
+    ] = None,
 ) -> None:
     """Train one of the eight networks; a run can be stopped at any time and resumed with --resume."""
-    from training.train import run_training
+    from training.run import RayOptions, run_training
 
-    raise typer.Exit(run_training(config, out, resume, changes or []))
+    if ray is None and (processes is not None or sweep is not None):
+        raise ConfigError(f"{'--processes' if processes is not None else '--sweep'}: requires --ray")
+    if processes is not None and sweep is not None:
+        raise ConfigError("--processes: must not be set with --sweep, whose trials are one process each")
+    where = RayOptions(ray, processes, sweep) if ray is not None else None
+    raise typer.Exit(run_training(config, out, resume, changes or [], where))
 
 
 @app.command(epilog="Example: `dasnet export model/weights/dasnet.safetensors --out dasnet.onnx`")
@@ -155,14 +170,18 @@ def evaluate_clips(
         bool, typer.Option("--ladder", help="Evaluate clips of drones also shrunk, as if farther away.")
     ] = False,
     share: Annotated[
-        float, typer.Option(min=MIN_SHARE, max=1, help="Share of each frame's pixels that the network looks at.")
+        float, typer.Option(min=MIN_SHARE, max=1, help="Share of each frame's pixels that the network processes.")
     ] = 1.0,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="Replay the clips on the nodes of a Ray cluster.")
+    ] = None,
 ) -> None:
     """Track metrics of labelled clips, replayed through the whole pipeline: recall, delay, false tracks; bounds."""
     from training.evaluation.clips import ClipEvaluationOptions, run_evaluate_clips
 
-    run_evaluate_clips(ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json, share))
+    options = ClipEvaluationOptions(splits, data, checkpoint, out, engine, quick, ladder, json, share, ray)
+    run_evaluate_clips(options)
 
 
 @app.command(epilog="Example: `dasnet compare out/*-42 out/*-2024 out/*-8888 --out out/comparison`")

@@ -10,8 +10,15 @@ from pipeline.cli.application import CheckpointOption, DeviceOption, EngineOptio
 
 @app.command(epilog="Example: `dasnet replay tests/data/clips --out out`")
 def replay(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Videos, folders or image sequences.")],
-    out: OutOption,
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Videos, folders or image sequences; with --ray also s3:// and http://."
+        ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Output folder; created if needed; with --ray also s3://.")
+    ],
     checkpoint: CheckpointOption = None,
     threshold: ThresholdOption = None,
     device: DeviceOption = "auto",
@@ -35,6 +42,12 @@ def replay(
         str | None,
         typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: the file's."),
     ] = None,
+    pose: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAT,LON,HEIGHT,AZIMUTH,ELEVATION,HFOV", help="Camera pose, degrees and m: tracks.geojson."
+        ),
+    ] = None,
     start: Annotated[int, typer.Option(min=0, help="First frame to process, 0-based.")] = 0,
     end: Annotated[int | None, typer.Option(min=1, help="First frame not to process.")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Process every n-th frame.")] = 1,
@@ -54,7 +67,9 @@ def replay(
     ] = None,
 ) -> None:
     """Run the pipeline on recordings: every frame, deterministically."""
-    from pipeline.replay.options import ReplayOptions, polygon, region
+    from pipeline.bulk.storage import is_uri, local_path, shown
+    from pipeline.errors import ConfigError
+    from pipeline.replay.options import ReplayOptions, camera_pose, polygon, region
     from pipeline.replay.options import start_time as parsed_time
     from pipeline.replay.run import run_replay
 
@@ -70,6 +85,7 @@ def replay(
         fps=fps,
         stream=stream,
         start_utc_ns=parsed_time(start_time) if start_time else None,
+        pose=camera_pose(pose) if pose else None,
         start=start,
         end=end,
         stride=stride,
@@ -81,8 +97,13 @@ def replay(
     if ray is not None:
         from pipeline.bulk.run import run_bulk_replay
 
-        raise typer.Exit(run_bulk_replay(paths, out, options, ray))
-    raise typer.Exit(run_replay(paths, out, options))
+        raise typer.Exit(run_bulk_replay(places, out, options, ray))
+    elsewhere = next(filter(is_uri, [*places, out]), None)
+    if elsewhere is not None:
+        raise ConfigError(
+            f"{shown(elsewhere)}: must be a path of a recording; with --ray also s3://, http:// and others"
+        )
+    raise typer.Exit(run_replay([local_path(place) for place in places], local_path(out), options))
 
 
 @app.command(epilog="Example: `dasnet predict photo.jpg --out out`")

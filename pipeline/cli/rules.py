@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.application import ConfigArgument, app
+from pipeline.cli.application import ConfigArgument, account_name, app
 
 rules = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Test the rules of a site.")
 app.add_typer(rules, name="rules")
@@ -29,6 +29,12 @@ def test_rules(
         str | None,
         typer.Option(metavar="TIME", help="Wall-clock time of the first frame, ISO 8601; default: the recording's."),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Leave out stored events before this time; needs a run folder or its events."
+        ),
+    ] = None,
     disarmed: Annotated[bool, typer.Option("--disarmed", help="Test the rules as they are while disarmed.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all alerts as JSON.")] = None,
 ) -> None:
@@ -37,20 +43,24 @@ def test_rules(
     from pipeline.replay.rules_test import RulesTestOptions, run_rules_test
 
     start_utc_ns = parsed_time(start_time) if start_time else None
-    raise typer.Exit(run_rules_test(config, paths, RulesTestOptions(camera, start_utc_ns, disarmed, json)))
+    since_utc_ns = parsed_time(since, "--since") if since else 0
+    options = RulesTestOptions(camera, start_utc_ns, disarmed, json, since_utc_ns)
+    raise typer.Exit(run_rules_test(config, paths, options))
 
 
 @app.command(epilog="Example: `dasnet arm site.yaml`")
 def arm(config: ConfigArgument) -> None:
     """Arm a site: its rules with `needs_arming` apply, at once and after every restart, until it is disarmed."""
     from pipeline.runtime.arming import set_armed_site
+    from pipeline.store.actions import Actor
 
-    print(set_armed_site(config, armed=True))
+    print(set_armed_site(config, armed=True, by=Actor(account_name())))
 
 
 @app.command(epilog="Example: `dasnet disarm site.yaml`")
 def disarm(config: ConfigArgument) -> None:
     """Disarm a site: its rules with `needs_arming` do not apply, until it is armed again."""
     from pipeline.runtime.arming import set_armed_site
+    from pipeline.store.actions import Actor
 
-    print(set_armed_site(config, armed=False))
+    print(set_armed_site(config, armed=False, by=Actor(account_name())))

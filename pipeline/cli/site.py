@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, DasnetError
 if TYPE_CHECKING:
     import threading
 
-    from pipeline.config.models import Address
+    from pipeline.config.console import Address
     from pipeline.runtime.control import Control
 
 
@@ -27,7 +27,7 @@ def run(config: ConfigArgument, host: HostOption = None) -> None:
 
     loaded = load(config)
     check_machine(config, loaded, host)
-    logs.configure(loaded)
+    logs.configure(loaded.for_host(host))
     supervisor = Supervisor(
         config.absolute(), loaded, lambda read, names: check_cameras(config, read, host, names), host
     )
@@ -51,7 +51,8 @@ def check(
         bool,
         typer.Option(
             "--connect",
-            help="Open every camera and report codec, size, frame rates and an image; connect to TAK and SAPIENT.",
+            help="Open every camera: codec, size, frame rates and an image, and where it looks if it turns; connect to "
+            "TAK, SAPIENT and NATS.",
         ),
     ] = False,
 ) -> None:
@@ -65,13 +66,19 @@ def check(
     print(describe(config, loaded))
     if connect:
         from pipeline.diagnostics.camera_check import check_cameras
+        from pipeline.diagnostics.nats_check import check_nats
+        from pipeline.diagnostics.pose_check import check_poses
         from pipeline.diagnostics.sink_check import check_sinks
 
-        here = [camera for camera in loaded.cameras if camera.host == host]
-        report, healthy = check_cameras(here, loaded.run_dir / "check")
-        sinks, reached = check_sinks(loaded) if host is None else ([], True)
-        print("\n".join([report, *sinks]))
-        raise typer.Exit(0 if healthy and reached else 1)
+        own = loaded.for_host(host)
+        is_edge_host = host is not None and host not in loaded.hosts
+        here = [camera for camera in own.cameras if camera.host == (host if is_edge_host else None)]
+        report, healthy = check_cameras(here, own.run_dir / "check")
+        poses, told = check_poses(here)
+        sinks, reached = check_sinks(own) if not is_edge_host else ([], True)
+        servers, connected = check_nats(own)
+        print("\n".join([report, *poses, *sinks, *servers]))
+        raise typer.Exit(0 if healthy and told and reached and connected else 1)
 
 
 @app.command(epilog="Example: `dasnet assess site.yaml --hours 15`")
@@ -145,8 +152,8 @@ def worker(
     import structlog
 
     from model.errors import ModelError
+    from pipeline.config.console import Address
     from pipeline.config.file import load
-    from pipeline.config.models import Address
     from pipeline.runtime.control import FROM_SUPERVISOR, Control
     from pipeline.runtime.process import start_worker
 

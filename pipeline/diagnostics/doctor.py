@@ -8,7 +8,8 @@ from pathlib import Path
 from model.native.processor import FEATURES, cpuinfo, features
 from pipeline import __version__
 from pipeline.checkpoints import SHIPPED, checkpoint_path
-from pipeline.config.models import Config, Tls
+from pipeline.config.console import Tls
+from pipeline.config.models import Config
 from pipeline.console import certificate
 from pipeline.diagnostics.sink_check import describe_sink
 from pipeline.diagnostics.system import describe_machine
@@ -47,8 +48,13 @@ def describe(path: Path, config: Config) -> str:
         lines.append(f"  camera {camera.id}: {', '.join(details)}")
     if config.link:
         how = f"keys in {config.link.keys}" if config.link.keys else "NOT encrypted"
-        place = f"{config.link.host}:{config.link.port} to {config.link.clips_port}"
+        host = config.link.host or "the host that owns their camera"
+        place = f"{host}:{config.link.port} to {config.link.clips_port}"
         lines.append(f"  edge hosts connect to {place}, {config.link.pixels} frames, {how}")
+    for name, entry in config.hosts.items():
+        lines.append(f"  inference host {name}: {entry.address}, capacity {entry.capacity:g}")
+    if config.nats is not None:
+        lines.append(f"  hosts share cameras over {config.nats.places}")
     if len(paired := places_of(config)) > 1:
         lines.append(f"  cameras that share the alert of a target that they both see: {', '.join(paired)}")
     if config.rules:

@@ -1,5 +1,6 @@
 """Check before the start whether a site can run on this machine: its files exist, its folders can be written."""
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +15,7 @@ from pipeline.config.camera import Camera
 from pipeline.config.models import Config
 from pipeline.config.sinks import JsonlSinkConfig
 from pipeline.config.uri import public_uri
+from pipeline.config.users import read_users
 from pipeline.diagnostics.sink_check import sink_faults
 from pipeline.errors import ConfigError, SourceError
 from pipeline.transport.keys import client_keys, server_keys
@@ -27,27 +29,38 @@ def check_machine(path: Path, config: Config, host: str | None = None, *, output
     Args:
         path: The configuration file, named in messages.
         config: Its content.
-        host: The edge host whose cameras run here; None: the inference host.
+        host: The edge host whose cameras run here, or one of several inference hosts; None: the only one.
         outputs: Also check the folders of log, store and sinks.  A site starts without them: events wait, and the log
             file is opened when it can be.
 
     Raises:
         ConfigError: With one line for each fault.
     """
-    config.for_host(host)
+    site = config
+    config, host = _of_host(site, host)
     keys = {"run_dir": config.run_dir}
     if outputs:
         keys |= {"log.file": config.log_path.parent, "store.path": config.store_path.parent}
         files = ((n, sink) for n, sink in enumerate(config.sinks) if isinstance(sink, JsonlSinkConfig))
         keys |= {f"sinks[{n}].path": config.sink_path(sink).parent for n, sink in files}
-    faults = [*_camera_faults(config, host), *_file_faults(config, host), *_folder_faults(keys)]
+    faults = [*_camera_faults(site, _captured(config, host)), *_file_faults(config, host), *_folder_faults(keys)]
     faults += sink_faults(config) if host is None else []
     _raise(path, config, faults)
 
 
 def check_cameras(path: Path, config: Config, host: str | None, names: Collection[str]) -> None:
     """Check the files of these cameras.  Raise ConfigError with one line for each fault."""
-    _raise(path, config, list(_camera_faults(config, host, names)))
+    _raise(path, config, list(_camera_faults(config, _captured(*_of_host(config, host)), names)))
+
+
+def _of_host(config: Config, host: str | None) -> tuple[Config, str | None]:
+    """Return the configuration of a host, and its name where it is an edge host."""
+    return config.for_host(host), None if host in config.hosts else host
+
+
+def _captured(config: Config, edge_host: str | None) -> list[str]:
+    """Return the cameras that a host may capture."""
+    return [camera.id for camera in config.cameras if camera.host == edge_host]
 
 
 def _raise(path: Path, config: Config, faults: Sequence[str]) -> None:
@@ -55,11 +68,12 @@ def _raise(path: Path, config: Config, faults: Sequence[str]) -> None:
         raise ConfigError("\n".join(config.redactor(f"{path}: {fault}") for fault in faults))
 
 
-def _camera_faults(config: Config, host: str | None, names: Collection[str] | None = None) -> Iterator[str]:
+def _camera_faults(config: Config, captured: Collection[str], names: Collection[str] | None = None) -> Iterator[str]:
+    """Yield the faults of these cameras of a site; their files are checked where they are captured."""
     for number, camera in enumerate(config.cameras):
         if names is not None and camera.id not in names:
             continue
-        fault = _source_fault(camera) if camera.host == host else None
+        fault = _source_fault(camera) if camera.id in captured else None
         if fault is not None:
             yield f"cameras[{number}].uri: {fault} (given: {public_uri(camera.uri)!r})"
         fault = _calibration_fault(camera, config.model.role)
@@ -96,14 +110,24 @@ def _source_fault(camera: Camera) -> str | None:
 
 
 def _file_faults(config: Config, host: str | None) -> Iterator[str]:
+    image = config.console.map.image
     files = {
         "model.checkpoint": (config.model.checkpoint or SHIPPED, "a .safetensors or .pth file"),
         "console.password_file": (config.console.password_file, "a file written by `dasnet password FILE`"),
+        "console.map.pmtiles": (config.console.map.pmtiles, "a PMTiles file"),
+        "console.map.image.file": (None if image is None else image.file, "a PNG, JPEG or WebP file"),
     }
     for key, (file, expected) in files.items() if host is None else ():
         fault = file and _file_fault(file, expected)
         if fault:
             yield f"{key}: {fault} (given: '{file}')"
+    if config.console.users_file is not None and host is None:
+        try:
+            read_users(config.console.users_file, [camera.id for camera in config.cameras])
+        except ConfigError as error:
+            yield str(error)
+    if config.nats is not None and importlib.util.find_spec("nats") is None:
+        yield 'nats: needs nats-py; install it with: pip install "dasnet[nats]"'
     if config.link is not None and config.link.keys is not None:
         try:
             _ = server_keys(config.link.keys) if host is None else client_keys(config.link.keys, host)

@@ -5,16 +5,19 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.config.console import LOOPBACK
 from pipeline.config.models import Config
 from pipeline.config.sink import ClientTls
-from pipeline.config.sinks import MqttSinkConfig, NotifySinkConfig, SinkConfig, WebhookSinkConfig
+from pipeline.config.sinks import MqttSinkConfig, NotifySinkConfig, PushSinkConfig, SinkConfig, WebhookSinkConfig
 from pipeline.config.tactical import CotSinkConfig, SapientSinkConfig
 from pipeline.redaction import redact
 from pipeline.sinks.connection import connected
+from pipeline.sinks.push_files import PushFiles
 from pipeline.sinks.sink import SinkError
 
 _PACKAGES = {
     "notify": ("apprise", "Apprise"),
+    "push": ("py_vapid", "py-vapid"),
     "cot": ("pytak", "PyTAK"),
     "sapient": ("sapient_msg_pydantic", "sapient-pydantic"),
 }
@@ -24,6 +27,10 @@ def describe_sink(config: Config, entry: SinkConfig) -> str:
     """Return a line about a sink: its destination, its filter, and the cameras of which it can say little."""
     what = entry.type if entry.name is None else f"{entry.name}, {entry.type}"
     details = [what, *_destination(entry)]
+    if isinstance(entry, PushSinkConfig):
+        details.append(f"to {len(PushFiles(config.run_dir).subscriptions())} browsers")
+        if config.console.tls is None and config.console.host not in LOOPBACK:
+            details.append("browsers can subscribe only over TLS: set console.tls, or use a proxy that has it")
     if entry.kinds is not None:
         details.append(f"kinds {' '.join(entry.kinds)}")
     if entry.min_severity is not None:
@@ -99,6 +106,8 @@ def _faults(config: Config, entry: SinkConfig) -> Iterator[tuple[str, str]]:
         case NotifySinkConfig():
             yield from _notify_faults(entry)
         case WebhookSinkConfig() if entry.ca is not None:
+            yield from _ca_faults("ca", entry.ca)
+        case PushSinkConfig() if entry.ca is not None:
             yield from _ca_faults("ca", entry.ca)
         case MqttSinkConfig() if entry.tls is not None:
             yield from _tls_faults(entry.tls)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -11,6 +12,7 @@ from pipeline.evidence.leaves import CONFIGURATIONS
 from pipeline.evidence.log import EvidenceError
 from pipeline.store.folders import write_whole
 
+PLACE = ("lat", "lon", "height_m")
 DIGITS = 16  # of the digest, in the file's name
 
 
@@ -35,7 +37,7 @@ def write_configuration(config: Config) -> str:
 
 class _Camera(msgspec.Struct):
     id: str
-    pose: dict[str, float] | None = None
+    pose: dict[str, Any] | None = None
 
 
 class _Cameras(msgspec.Struct):
@@ -43,12 +45,17 @@ class _Cameras(msgspec.Struct):
 
 
 def pose_of(camera: str, path: Path) -> dict[str, float] | None:
-    """Return the pose of a camera in the configuration of a file, or None."""
+    """Return the pose of a camera in the configuration of a file, of one that turns its place alone, or None."""
     try:
         cameras = msgspec.json.decode(path.read_bytes(), type=_Cameras).cameras
     except (OSError, msgspec.DecodeError):
         return None
-    return next((each.pose for each in cameras if each.id == camera), None)
+    pose = next((each.pose for each in cameras if each.id == camera), None)
+    if pose is None:
+        return None
+    if pose.pop("onvif", None) is not None:
+        pose = {key: pose.get(key) for key in PLACE}
+    return {key: value for key, value in pose.items() if isinstance(value, int | float)}
 
 
 def write_once(path: Path, data: bytes) -> None:

@@ -53,6 +53,19 @@ class EventLeaf(Leaf, frozen=True, kw_only=True, tag="event"):
     ends_alert: bool = False
 
 
+class ActionLeaf(Leaf, frozen=True, kw_only=True, tag="action"):
+    """Something that a person did."""
+
+    id: str
+    action: str
+    user: str  # empty: whoever runs a program on the host
+    action_utc_ns: int
+    sha256: str  # of the action's JSON in the store
+    address: str = ""  # from which the user did it
+    alert: str | None = None
+    detail: str = ""
+
+
 class FileLeaf(Leaf, frozen=True, kw_only=True, tag="file"):
     """A complete file of the run folder; it is never written again."""
 
@@ -73,7 +86,7 @@ class DeletedEventsLeaf(Leaf, frozen=True, kw_only=True, tag="deleted_events"):
     before_utc_ns: int
 
 
-AnyLeaf = ProgramLeaf | EventLeaf | FileLeaf | DeletedFilesLeaf | DeletedEventsLeaf
+AnyLeaf = ProgramLeaf | EventLeaf | ActionLeaf | FileLeaf | DeletedFilesLeaf | DeletedEventsLeaf
 _decoder = msgspec.json.Decoder(AnyLeaf)
 
 
@@ -92,6 +105,7 @@ class LogState:
 
     Attributes:
         last_event: id of the newest event.
+        last_action: id of the newest action.
         files: digest by name, of files that were not deleted.
         deleted: names of files that retention deleted.
         events_deleted_before_ns: events of before this time may have been deleted.
@@ -100,6 +114,7 @@ class LogState:
 
     def __init__(self) -> None:
         self.last_event: str | None = None
+        self.last_action: str | None = None
         self.files: dict[str, str] = {}
         self.deleted: set[str] = set()
         self.events_deleted_before_ns = 0
@@ -120,6 +135,8 @@ class LogState:
                 self._program = leaf.program
             case EventLeaf():
                 self._take_event(leaf)
+            case ActionLeaf():
+                self.last_action = leaf.id
             case FileLeaf():
                 self.files[leaf.file] = leaf.sha256
                 self.deleted.discard(leaf.file)

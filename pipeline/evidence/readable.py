@@ -42,7 +42,7 @@ def readable_files(alert: str, sidecar: bytes | None, payloads: Sequence[bytes],
     files = {
         "README.txt": _readme(alert, seen, events, key),
         "verify.py": resources.files("pipeline.evidence").joinpath("verify_package.txt").read_text(),
-        "verdicts.csv": _csv(("time_utc", "event", "verdict", "note"), _verdicts(events)),
+        "verdicts.csv": _csv(*_verdicts(events)),
         "key.pem": public_pem(key).decode(),
     }
     if seen is not None:
@@ -61,10 +61,15 @@ def _csv(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _verdicts(events: Sequence[Event]) -> Iterator[Sequence[object]]:
-    for event in events:
-        if event.kind in VERDICTS:
-            yield utc(event.time_utc_ns), event.kind, event.verdict or "", event.note or ""
+def _verdicts(events: Sequence[Event]) -> tuple[Sequence[str], Iterator[Sequence[object]]]:
+    """Return head and rows; who gave a verdict is known since users have names."""
+    given = [event for event in events if event.kind in VERDICTS]
+    names = ["by"] if any(event.by for event in given) else []
+    rows = (
+        (utc(event.time_utc_ns), event.kind, event.verdict or "", event.note or "", *[event.by or ""] * len(names))
+        for event in given
+    )
+    return ("time_utc", "event", "verdict", "note", *names), rows
 
 
 def _boxes(tracks: Sequence[TrackPath]) -> Iterator[Sequence[object]]:

@@ -13,7 +13,7 @@ import msgspec
 from pipeline.errors import StoreError
 from pipeline.evidence.files import all_names, file_digest
 from pipeline.evidence.heads import Head, read_heads
-from pipeline.evidence.leaves import PREVIOUS_DIGITS, AnyLeaf, EventLeaf, FileLeaf, LogState, decode_leaf
+from pipeline.evidence.leaves import PREVIOUS_DIGITS, ActionLeaf, AnyLeaf, EventLeaf, FileLeaf, LogState, decode_leaf
 from pipeline.evidence.log import FIRST, FOLDER, HEADS, LOG, EvidenceError, read_lines
 from pipeline.evidence.merkle import Frontier, leaf_hash
 from pipeline.evidence.report import Report
@@ -83,6 +83,7 @@ class _Log:
         self.path = path
         self.state = LogState()
         self.events: dict[str, EventLeaf] = {}
+        self.actions: dict[str, ActionLeaf] = {}
         self.sizes: dict[str, int] = {}  # of files
         self.newest_head_ns = report.signed_utc_ns
         self._report = report
@@ -121,6 +122,8 @@ class _Log:
             self.state.take(leaf)
             if isinstance(leaf, EventLeaf):
                 self.events[leaf.id] = leaf
+            elif isinstance(leaf, ActionLeaf):
+                self.actions[leaf.id] = leaf
             elif isinstance(leaf, FileLeaf):
                 self.sizes[leaf.file] = leaf.size_bytes
         self._frontier.append(hashed)
@@ -187,6 +190,7 @@ def _compare_events(store: Path, log: _Log, report: Report) -> None:
             for finding, is_new in _stored_faults(reader, left):
                 report.findings += [finding] if finding else []
                 unlogged += is_new
+            report.findings += _action_faults(reader, log)
     except StoreError as error:
         report.findings.append(str(error))
         return
@@ -202,6 +206,19 @@ def _compare_events(store: Path, log: _Log, report: Report) -> None:
         for leaf in left.values()
         if leaf.event_utc_ns >= before_ns
     ]
+
+
+def _action_faults(reader: PayloadReader, log: _Log) -> Iterator[str]:
+    """Yield what is wrong with the stored actions; those that are not in the log yet are not."""
+    left = dict(log.actions)
+    for action, payload in reader.all_actions():
+        leaf = left.pop(action, None)
+        if leaf is not None and hashlib.sha256(payload).hexdigest() != leaf.sha256:
+            yield f"action {action} ({leaf.action}, {utc(leaf.action_utc_ns)}): was changed in the store"
+    for leaf in left.values():
+        if leaf.action_utc_ns >= log.state.events_deleted_before_ns:
+            said = f"{leaf.action} by {leaf.user or 'nobody known'}, {utc(leaf.action_utc_ns)}"
+            yield f"action {leaf.id} ({said}): was removed from the store"
 
 
 def _stored_faults(reader: PayloadReader, left: dict[str, EventLeaf]) -> Iterator[tuple[str, bool]]:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipeline.capture.wall_clock import utc_ns
-from pipeline.config.camera import MIN_REGION_PX
+from pipeline.config.camera import MIN_REGION_PX, Pose
 from pipeline.errors import ConfigError
 from pipeline.imaging.band import named_band
 
+POSE = ("lat", "lon", "height_m", "azimuth_deg", "elevation_deg", "hfov_deg")
 Polygon = tuple[tuple[float, float], ...]
 
 
@@ -33,7 +36,8 @@ class ReplayOptions:
     parquet: bool = False
     from_detections: bool = False
     calibration: Path | None = None
-    share: float = 1.0  # of each frame's pixels that the network looks at
+    pose: Pose | None = None  # of the camera, for all of the recordings
+    share: float = 1.0  # of each frame's pixels that the network processes
 
     def check(self) -> None:
         """Raise ConfigError for options that contradict each other, and for an unknown band."""
@@ -82,11 +86,24 @@ def region(text: str) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def start_time(text: str) -> int:
+def camera_pose(text: str) -> Pose:
+    """Parse `lat,lon,height_m,azimuth_deg,elevation_deg,hfov_deg`.  Raise ConfigError."""
+    parts = text.split(",")
+    try:
+        if len(parts) != len(POSE):
+            raise ConfigError(f"--pose {text!r}: must be {','.join(POSE)}, as in 52.52,13.405,40,270,5,30")
+        return Pose.model_validate(dict(zip(POSE, map(str.strip, parts), strict=True)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, said = first["loc"][0], first["msg"].removeprefix("Input should be ")
+        raise ConfigError(f"--pose {text!r}: {key} {first['input']!r}: must be {said}") from None
+
+
+def start_time(text: str, option: str = "--start-time") -> int:
     """Parse an ISO 8601 time with a time zone into ns since 1970.  Raise ConfigError."""
     try:
         return utc_ns(text)
     except ValueError:
         raise ConfigError(
-            f"--start-time {text!r}: must be an ISO 8601 time with its zone, as in 2026-05-04T03:02:01Z or ...+02:00"
+            f"{option} {text!r}: must be an ISO 8601 time with its zone, as in 2026-05-04T03:02:01Z or ...+02:00"
         ) from None

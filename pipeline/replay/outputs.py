@@ -1,34 +1,27 @@
-"""The files of one replayed input, in its folder DIR/<stem>/.
+"""The text files of one replayed input, in its folder DIR/<stem>/.
 
 In: the stages' results for each frame.  Out: tracks.txt (MOTChallenge), detections.jsonl (exact: tracking again from it
-gives the same bytes), events.jsonl, annotated.mp4, summary.json.  Each is written as `<name>.partial` and renamed when
-closed, also by an error: the results of a broken input are kept as valid files, and summary.json says that they are
-incomplete.  A `.partial` left behind means that the process was killed, or the disk full.
+gives the same bytes), events.jsonl, summary.json; `track_table` and `video` write the others.  Each is written as
+`<name>.partial` and renamed when closed, also by an error: the results of a broken input are kept as valid files, and
+summary.json says that they are incomplete.  A `.partial` left behind means that the process was killed, or the disk
+full.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
-import av
-import cv2
 import msgspec
 import numpy as np
-from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import DasnetError, SourceError
+from pipeline.replay.output_file import LinesFile, partial
 from pipeline.replay.summary import Summary, printable, printable_summary
 from pipeline.types import Band, Detections, Event, FrameRef, Mask, Track, TrackState
 
 VERSION = 3  # of detections.jsonl
 MAX_LINE_BYTES = 1 << 26  # dasnet writes no longer line
-VIDEO_CLOCK = Fraction(1, 90_000)
-VIDEO_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1"}  # one thread: the same bytes each time
 _JSON = msgspec.json.Encoder()
 _T = TypeVar("_T")
 
@@ -91,39 +84,7 @@ class _Line(msgspec.Struct):
     camera_shift_px: tuple[float, float] | None
 
 
-class _Output(ABC):
-    """An output file, closed at the end of a `with`, also by an exception."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._partial = path, _partial(path)
-
-    @abstractmethod
-    def close(self) -> None:
-        """Finish the file and rename it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Lines(_Output):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._file = self._partial.open("wb")
-
-    def _add(self, line: bytes) -> None:
-        self._file.write(line + b"\n")
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self._file.close()
-            self._partial.replace(self._path)
-
-
-class TracksWriter(_Lines):
+class TracksWriter(LinesFile):
     """Writes MOTChallenge rows: frame (1-based), id, left, top, width, height, score, -1, -1, -1."""
 
     def write(self, ref: FrameRef, tracks: Iterable[Track]) -> None:
@@ -132,24 +93,24 @@ class TracksWriter(_Lines):
             if track.state is TrackState.CONFIRMED and track.is_target:
                 left, top, right, bottom = track.xyxy
                 box = ",".join(f"{round(value, 2) + 0.0:.2f}" for value in (left, top, right - left, bottom - top))
-                self._add(f"{ref.seq + 1},{track.id},{box},{track.score:.4f},-1,-1,-1".encode())
+                self.add(f"{ref.seq + 1},{track.id},{box},{track.score:.4f},-1,-1,-1".encode())
 
 
-class EventsWriter(_Lines):
+class EventsWriter(LinesFile):
     """Writes one JSON object per event."""
 
     def write(self, event: Event) -> None:
         """Append an event."""
-        self._add(_JSON.encode(event))
+        self.add(_JSON.encode(event))
 
 
-class DetectionsWriter(_Lines):
+class DetectionsWriter(LinesFile):
     """Writes every segmented frame, also without detections.  `read_detections` returns the same, to the bit."""
 
     def __init__(self, path: Path, header: Header) -> None:
         super().__init__(path)
         self._expected = header.camera, header.session, header.band, header.classes
-        self._add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
+        self.add(_JSON.encode(msgspec.structs.replace(header, source=printable(header.source))))
 
     def write(self, detections: Detections) -> None:
         """Append a frame.  Raise ValueError if it does not fit the header."""
@@ -165,7 +126,7 @@ class DetectionsWriter(_Lines):
             [one(row) for row in detections.centroid],
             detections.masks, detections.mask_scale, detections.camera_shift_px,
         )  # fmt: skip
-        self._add(_JSON.encode(line))
+        self.add(_JSON.encode(line))
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:
@@ -242,65 +203,11 @@ def _array(name: str, values: list[float] | list[list[float]], *shape: int) -> N
     return array
 
 
-class VideoWriter(_Output):
-    """Writes annotated.mp4: H.264, each image at its own time from the first on.  Without images there is no file."""
-
-    def __init__(self, path: Path, fps: float | Fraction | None) -> None:
-        """Open the file; `fps` is that of the source, for the encoder and the last image's duration, or None."""
-        super().__init__(path)
-        self._rate = Fraction(fps or 25).limit_denominator(1001)
-        self._open: tuple[OutputContainer, VideoStream] | None = None
-        self._first_s, self._last_pts = 0.0, -1
-
-    def write(self, image: NDArray[np.uint8], pts_s: float) -> None:
-        """Append an image, HxWx3 RGB.  The first one's size is that of the video; others are resized to it."""
-        height, width = image.shape[:2]
-        if self._open is None:
-            self._first_s, self._open = pts_s, self._start(width + width % 2, height + height % 2)
-        container, stream = self._open
-        if (stream.width - width, stream.height - height) in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            image = np.pad(image, ((0, stream.height - height), (0, stream.width - width), (0, 0)), mode="edge")
-        else:
-            image = np.asarray(cv2.resize(image, (stream.width, stream.height)), np.uint8)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
-        self._last_pts = max(round((pts_s - self._first_s) / VIDEO_CLOCK), self._last_pts + 1)
-        frame.pts, frame.time_base = self._last_pts, VIDEO_CLOCK
-        frame.duration = round(1 / (self._rate * VIDEO_CLOCK))
-        container.mux(stream.encode(frame))
-
-    def _start(self, width_px: int, height_px: int) -> tuple[OutputContainer, VideoStream]:
-        url = f"file:{self._partial.resolve()}"  # otherwise FFmpeg takes what precedes a colon for a protocol
-        container = av.open(url, "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
-        stream = container.add_stream("libx264", rate=self._rate, options=VIDEO_OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"  # which needs even sizes
-        stream.codec_context.time_base = VIDEO_CLOCK
-        stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        return container, stream
-
-    def close(self) -> None:
-        """Finish the file, or remove that of an earlier replay if there was no image."""
-        if self._last_pts < 0:
-            self._path.unlink(missing_ok=True)
-        if self._open is None:
-            return
-        (container, stream), self._open = self._open, None
-        try:
-            container.mux(stream.encode(None))
-        finally:
-            container.close()
-        self._partial.replace(self._path)
-
-
 def write_summary(path: Path, summary: Summary) -> None:
     """Write summary.json."""
     text = _JSON.encode(printable_summary(summary))
-    _partial(path).write_bytes(msgspec.json.format(text, indent=2) + b"\n")
-    _partial(path).replace(path)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+    partial(path).write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+    partial(path).replace(path)
 
 
 def folder_names(paths: Iterable[Path | str]) -> list[str]:

@@ -26,22 +26,25 @@ from pipeline.config.calibration import read_calibration
 from pipeline.errors import DasnetError, SourceError
 from pipeline.imaging.band import band_of
 from pipeline.imaging.overlay import draw
+from pipeline.replay.geojson import write_geojson
 from pipeline.replay.options import ReplayOptions
 from pipeline.replay.outputs import (
     DetectionsWriter,
     EventsWriter,
     Header,
     TracksWriter,
-    VideoWriter,
     read_detections,
     write_summary,
 )
+from pipeline.replay.stills import Stills
 from pipeline.replay.summary import Recorder, Summary
 from pipeline.replay.thumbnails import Thumbnails
+from pipeline.replay.track_table import TrackTableWriter
+from pipeline.replay.video import VideoWriter
 from pipeline.segmentation.batch import Batch
 from pipeline.segmentation.segmenter import CameraView, Segmenter
-from pipeline.tracking.camera_settings import calibrated_policy
-from pipeline.tracking.stage import TrackStage
+from pipeline.tracking.camera_settings import calibrated_policy, orientation
+from pipeline.tracking.stage import Outcome, TrackStage
 from pipeline.types import Band, Detections, Event, Frame, FrameRef, Track, TrackState
 
 VIDEO_MIN_WIDTH_PX = 640  # smaller frames are enlarged in annotated.mp4
@@ -90,7 +93,9 @@ class Replay:
         self._segmenter = Segmenter(engine, options.threshold, {name: view})
         self._segmenter.share = options.share
         policies = {name: calibrated_policy(calibration)} if calibration else {}
-        self._stage = TrackStage(self._segmenter.thresholds, policies)
+        orientations = {name: orientation(options.pose)} if options.pose else {}
+        self._stage = TrackStage(self._segmenter.thresholds, policies, orientations)
+        self._stills = Stills(folder)
         self._recorder = Recorder()
         self._clock = WallClock(options.start_utc_ns)
         self._session = content_id(path)
@@ -100,8 +105,11 @@ class Replay:
         """Replay the input and write its outputs; an error is part of the summary."""
         self._folder.mkdir(parents=True, exist_ok=True)
         error = None
-        with TracksWriter(self._folder / "tracks.txt") as tracks, EventsWriter(self._folder / "events.jsonl") as events:
-            self._tracks_writer, self._events_writer = tracks, events
+        with (
+            TracksWriter(self._folder / "tracks.txt") as self._tracks_writer,
+            TrackTableWriter(self._folder / "tracks.csv") as self._track_table,
+            EventsWriter(self._folder / "events.jsonl") as self._events_writer,
+        ):
             try:
                 if self._options.from_detections:
                     self._from_detections(advance)
@@ -112,6 +120,7 @@ class Replay:
             closing = self._stage.close(self._name)
             if closing is not None:
                 self._record(closing.tracks, closing.events)
+        write_geojson(self._folder, self._options.pose, self._recorder.size_px)
         summary = self._summary(error)
         write_summary(self._folder / "summary.json", summary)
         return summary
@@ -142,6 +151,7 @@ class Replay:
 
     def _from_frames(self, advance: Advance) -> None:
         options = self._options
+        self._stills.clear()
         recording = self._recording = open_recording(self._path, options.fps, stream=options.stream)
         total = options.frame_count(recording.stated_count)
         if self._clock.start_utc_ns is None and isinstance(recording, VideoFile):
@@ -161,10 +171,11 @@ class Replay:
                 enlarge = -(-VIDEO_MIN_WIDTH_PX // first.size_px[0])
                 for frame, detections in self._segment(chain([first], frames)):
                     writer.write(detections)
-                    tracks, visible = self._track(detections)
+                    outcome, visible = self._track(detections)
                     self.thumbnails.update(frame, detections, visible)
+                    self._stills.update(frame, detections, outcome.tracks, outcome.events)
                     if video is not None:
-                        video.write(draw(frame.pixels, detections, tracks, scale=enlarge), detections.ref.pts_s)
+                        video.write(draw(frame.pixels, detections, outcome.tracks, scale=enlarge), detections.ref.pts_s)
                     advance(self._recorder.frames, total)
         finally:
             recording.close()
@@ -217,16 +228,17 @@ class Replay:
         self._recorder.add_duration("mask", (done_ns - max(batch.inferred_ns, batch.started_ns)) // count)
         yield from zip(batch.frames, detections, strict=True)
 
-    def _track(self, detections: Detections) -> tuple[list[Track], list[Track]]:
-        """Track and alert one frame; return all tracks, and those of confirmed targets that are visible in it."""
+    def _track(self, detections: Detections) -> tuple[Outcome, list[Track]]:
+        """Track and alert one frame; return the outcome, and the tracks of confirmed targets visible in it."""
         outcome = self._stage.update(detections)
         self._recorder.add_duration("track", outcome.track_ns)
         self._recorder.add_duration("alert", outcome.alert_ns)
         self._recorder.add_frame(detections)
         visible = [track for track in outcome.tracks if track.state is TrackState.CONFIRMED and track.is_target]
         self._tracks_writer.write(detections.ref, visible)
+        self._track_table.write(detections.ref, self._clock.text(detections.ref.pts_s), outcome.tracks)
         self._record(outcome.tracks, outcome.events)
-        return outcome.tracks, visible
+        return outcome, visible
 
     def _record(self, tracks: Sequence[Track], events: Sequence[Event]) -> None:
         for event in events:

@@ -49,6 +49,7 @@ class Site:
         armed: whether rules apply that need arming.
         camera: that all recordings are of; None: the camera that they name.
         start_utc_ns: when recordings began; None: as they say.
+        since_utc_ns: stored events before that are left out.
     """
 
     rules: Mapping[str, Sequence[Rule]]
@@ -59,6 +60,7 @@ class Site:
     armed: bool = True
     camera: str | None = None
     start_utc_ns: int | None = None
+    since_utc_ns: int = 0
 
     def camera_of(self, recorded: str, path: Path) -> str:
         """Return the camera whose rules apply to a recording.  Raise ConfigError."""
@@ -124,7 +126,8 @@ def from_detections(path: Path, site: Site) -> tuple[list[Event], list[Event]]:
 
 def from_events(path: Path, site: Site) -> dict[str, tuple[list[Event], list[Event]]]:
     """Return the stored events of each camera, and those with rules.  Raise DasnetError."""
-    events = sorted(_stored(path), key=lambda event: (event.camera, event.session, event.frame))
+    events = [event for event in _stored(path) if event.time_utc_ns >= site.since_utc_ns]
+    events.sort(key=lambda event: (event.camera, event.session, event.frame))
     compared = {}
     for name, group in groupby(events, key=lambda event: event.camera):
         own = list(group)

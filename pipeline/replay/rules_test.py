@@ -28,6 +28,7 @@ class RulesTestOptions:
     start_utc_ns: int | None = None
     disarmed: bool = False
     json: Path | None = None
+    since_utc_ns: int = 0
 
 
 def run_rules_test(path: Path, inputs: Sequence[Path], options: RulesTestOptions) -> int:
@@ -68,6 +69,7 @@ def _site(config: Config, options: RulesTestOptions) -> Site:
         not options.disarmed,
         options.camera,
         options.start_utc_ns,
+        options.since_utc_ns,
     )
 
 

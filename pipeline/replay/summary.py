@@ -48,6 +48,9 @@ class TrackSummary(msgspec.Struct, frozen=True):
     score: float
     first_time_utc: str | None = None
     last_time_utc: str | None = None
+    first_sighting_frame: int | None = None  # before it was confirmed
+    first_sighting_s: float | None = None
+    first_sighting_time_utc: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,4 +205,7 @@ def _summarised(track: Track, reported: FrameRef, clock: WallClock) -> TrackSumm
         score=track.score,
         first_time_utc=clock.text(reported.pts_s),
         last_time_utc=clock.text(track.last_seen.pts_s),
+        first_sighting_frame=track.first_seen.seq + 1,
+        first_sighting_s=track.first_seen.pts_s,
+        first_sighting_time_utc=clock.text(track.first_seen.pts_s),
     )

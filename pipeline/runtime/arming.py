@@ -4,10 +4,13 @@ While it is disarmed, the run folder holds the file `disarmed`, also across rest
 be read, is that of an armed site.
 """
 
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import DasnetError
+from pipeline.errors import DasnetError, StoreError
 from pipeline.runtime.reload import run_folder_of
+from pipeline.store.actions import ActionKind, Actor, record
 from pipeline.store.folders import sync_folder
 
 FILE = "disarmed"
@@ -33,7 +36,7 @@ def set_armed(run_dir: Path, *, armed: bool) -> None:
         raise DasnetError(f"{path}: cannot be changed: {error.strerror}") from None
 
 
-def set_armed_site(config_path: Path, *, armed: bool) -> str:
+def set_armed_site(config_path: Path, *, armed: bool, by: Actor) -> str:
     """Arm or disarm the site of a configuration file, whether it runs or not; return what that means.
 
     Raise ConfigError for a file that names no run folder, DasnetError where the folder cannot be written.
@@ -44,6 +47,9 @@ def set_armed_site(config_path: Path, *, armed: bool) -> str:
     ):  # otherwise it may refer to secrets that only the program has
         raise fault
     set_armed(run_dir, armed=armed)
+    if config is not None and config.store_path.exists():
+        with suppress(StoreError):  # nobody is kept from arming
+            record(config.store_path, by, ActionKind.ARM if armed else ActionKind.DISARM, time.time_ns())
     state = f"{run_dir}: {'armed' if armed else 'disarmed'}"
     if config is not None and not config.has_arming:
         return f"{state}; no rule has needs_arming, so this changes nothing"

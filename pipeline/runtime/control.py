@@ -4,6 +4,7 @@
                                      worker starts, and again at each reload
     worker -> supervisor: Applied    that configuration is in use
                           Finished   a recording was read to its end, or as far as possible
+                          Captures   the cameras that this host owns, of those that several hosts share
     end of file:          the supervisor is gone
 
 A worker reads no configuration file: a file that is being edited can neither prevent its restart nor give it another
@@ -26,7 +27,7 @@ from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 from pipeline.redaction import remember
 
-MAX_MESSAGE_BYTES = 1024
+MAX_MESSAGE_BYTES = 1 << 17  # the names of a thousand cameras
 FROM_SUPERVISOR = "-"  # in place of the configuration's path: read it from standard input
 
 Changes = Callable[[], Iterable[Config]]  # see `Control.changes`; `tuple` where there are none
@@ -51,9 +52,17 @@ class Finished(msgspec.Struct, tag="finished"):
     broken: bool
 
 
+class Captures(msgspec.Struct, tag="captures"):
+    """worker -> supervisor: the cameras that this host owns; no other is captured here."""
+
+    cameras: list[str]
+
+
+Reply = Applied | Finished | Captures
+
 _encoder = msgspec.msgpack.Encoder()
 _handover_decoder = msgspec.msgpack.Decoder(Handover)
-_reply_decoder = msgspec.msgpack.Decoder(Applied | Finished)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
 
 
 class SupervisorEnd:
@@ -70,7 +79,7 @@ class SupervisorEnd:
             file.flush()
             socket.send_fds(self._socket, [_encoder.encode(Handover(run, number))], [file.fileno()])
 
-    def received(self) -> Iterator[Applied | Finished]:
+    def received(self) -> Iterator[Reply]:
         """Yield what the worker has sent since the last call; also after it ended."""
         while True:
             try:
@@ -137,7 +146,11 @@ class Control:
         """Report that the recording has ended: the worker is about to end, and must not be replaced."""
         self._send(Finished(broken))
 
-    def _send(self, message: Applied | Finished) -> None:
+    def captures(self, cameras: Iterable[str]) -> None:
+        """Report the cameras that this host owns, of those that several hosts share."""
+        self._send(Captures(list(cameras)))
+
+    def _send(self, message: Reply) -> None:
         if self._end is not None:
             try:
                 self._end.send(_encoder.encode(message))

@@ -16,7 +16,7 @@ from typing import Self
 import zmq
 from prometheus_client import Counter
 
-from pipeline.config.models import Address
+from pipeline.config.console import Address
 from pipeline.errors import WireError
 from pipeline.telemetry import health
 from pipeline.telemetry.metrics import WorkerMetrics, families

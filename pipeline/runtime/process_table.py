@@ -5,12 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from pipeline.config.models import Config
-from pipeline.runtime.control import FROM_SUPERVISOR, Applied, SupervisorEnd
-from pipeline.timeouts import FIRST_HEARTBEAT_TIMEOUT_S, HEARTBEAT_TIMEOUT_S
+from pipeline.errors import WireError
+from pipeline.runtime.control import FROM_SUPERVISOR, Applied, Captures, SupervisorEnd
+from pipeline.timeouts import FIRST_HEARTBEAT_TIMEOUT_S, HEARTBEAT_TIMEOUT_S, WORKER_STOP_TIMEOUT_S
+from pipeline.transport.wire import Heartbeat
 
 RESTART_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_S = 30.0  # a worker that ran this long restarts without a longer delay
@@ -47,6 +52,7 @@ class WorkerProcess:
     applied: int = 0  # number of the configuration that it uses
     finished: bool = False  # its recording was read
     broken: bool = False  # its recording could not be read to its end
+    captures: frozenset[str] = frozenset()  # cameras that this host owns, as the track worker said
 
     def start(self, settings: StartSettings, number: int, config: Config) -> None:
         """Start the process with this configuration.  Raise OSError."""
@@ -78,6 +84,8 @@ class WorkerProcess:
         for message in self.control.received() if self.control is not None else ():
             if isinstance(message, Applied):
                 self.applied = message.number
+            elif isinstance(message, Captures):
+                self.captures = frozenset(message.cameras)
             else:
                 self.finished, self.broken = True, message.broken
 
@@ -97,6 +105,7 @@ class WorkerProcess:
         if self.control is not None:
             self.control.close()
         self.child = self.control = None
+        self.captures = frozenset()
 
     def postpone(self) -> float:
         """Schedule the restart of a worker that failed; return the delay in s."""
@@ -107,18 +116,46 @@ class WorkerProcess:
         return pause_s
 
 
-def processes(config: Config, host: str | None = None) -> list[WorkerProcess]:
-    """Return all workers of a host; None: of the inference host."""
+def processes(config: Config, host: str | None = None, owned: Container[str] | None = None) -> list[WorkerProcess]:
+    """Return all workers of a host.
+
+    Args:
+        config: of that host.
+        host: an edge host; None: an inference host.
+        owned: the cameras that it owns, of those that several hosts share; None: all.
+    """
     inference = [
         WorkerProcess("segmentation", ["segmentation"], 1),
         WorkerProcess("tracking", ["tracking"], 2),
         WorkerProcess("console", ["console"], 3),
     ]
-    cameras = [camera.id for camera in config.cameras if camera.host == host]
+    cameras = [camera.id for camera in config.cameras if camera.host == host and (owned is None or camera.id in owned)]
     return [
         *(inference if host is None else []),
         *(WorkerProcess(capture_name(camera), ["capture", "--camera", camera], 0) for camera in cameras),
     ]
+
+
+def sender(table: Iterable[WorkerProcess], heartbeat: Heartbeat, run: str) -> WorkerProcess:
+    """Return the process that sent a heartbeat.  Raise WireError for one that this run did not start, or replaced."""
+    for process in table:
+        if (process.name, process.pid, run) == (heartbeat.worker, heartbeat.pid, heartbeat.run):
+            return process
+    raise WireError(f"heartbeat of process {heartbeat.pid} as {heartbeat.worker[:80]!r}: expected a worker of this run")
+
+
+def end(children: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """End processes of one stage, and kill those that do not end in time."""
+    for child in children:
+        child.terminate()
+    deadline_s = time.monotonic() + WORKER_STOP_TIMEOUT_S
+    for child in children:
+        try:
+            child.wait(max(0.1, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            structlog.get_logger().error("worker did not stop in time, killed", pid=child.pid)
+            child.kill()
+            child.wait()
 
 
 def capture_name(camera: str) -> str:

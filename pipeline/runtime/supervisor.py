@@ -14,10 +14,9 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,14 +26,16 @@ from prometheus_client import CollectorRegistry
 from pipeline.checkpoints import checkpoint_path
 from pipeline.config.file import load
 from pipeline.config.models import Config
-from pipeline.errors import ConfigError, StoreError, WireError
+from pipeline.errors import ConfigError
 from pipeline.runtime import reload
 from pipeline.runtime.heartbeat import HeartbeatReceiver
+from pipeline.runtime.owned_cameras import SharedCapture, shared_capture
 from pipeline.runtime.process import finish_startup, set_event_on_signal
-from pipeline.runtime.process_table import StartSettings, WorkerProcess, capture_name, processes
+from pipeline.runtime.process_table import StartSettings, WorkerProcess, capture_name, end, processes, sender
 from pipeline.runtime.run_folder import owned
+from pipeline.runtime.summary import log_accounts
 from pipeline.runtime.systemd import notify
-from pipeline.store import ledger
+from pipeline.store.owned import write_owned
 from pipeline.telemetry import health
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.timeouts import WORKER_STOP_TIMEOUT_S
@@ -51,7 +52,7 @@ class Supervisor:
         config_path: the site's YAML file, read again at each reload.
         config: in use.
         check_cameras: raises ConfigError where a configuration's cameras, of these ids, cannot be opened.
-        host: an edge host, whose cameras send to the inference host; None: the inference host.
+        host: an edge host, or one of several inference hosts; None: the only inference host.
         table: the workers.
     """
 
@@ -63,7 +64,9 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.config = self.config.for_host(self.host)
-        self.table = processes(self.config, self.host)
+        self._edge_host = None if self.config.inference_host is not None else self.host
+        self._shared = shared_capture(self.config, self._edge_host)
+        self.table = processes(self.config, self._edge_host, self._shared)
         self._start_folder = Path.cwd()
         self._run_id = secrets.token_hex(8)
         self._number = 1  # of the configuration in use
@@ -72,6 +75,7 @@ class Supervisor:
         self._exit_code = 0
         self._ready = False  # and systemd was notified
         self._next_watchdog_s = 0.0
+        self._watched: tuple[list[str], list[str]] = [], []  # processes and cameras, where these are shared
         self._collector = HostMetricsCollector(self.config, [process.name for process in self.table])
         self._log = structlog.get_logger()
 
@@ -83,7 +87,7 @@ class Supervisor:
         # make and shells may start this process with SIGINT ignored: both signals get handlers.
         for number in (signal.SIGINT, signal.SIGTERM):
             set_event_on_signal(number, self._stop)
-        if self.host is None:
+        if self._edge_host is None:
             checkpoint_path(self.config.model.checkpoint)
         run_dir = self.config.run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -100,14 +104,15 @@ class Supervisor:
                 self._watch(requests)
             finally:
                 notify("STOPPING=1")
+                if self._shared is not None:
+                    self._shared.close()
                 self._stop_all()
                 self.config.metrics_address_path.unlink(missing_ok=True)
-        self._summarise()
+        log_accounts(self.config)
         return self._exit_code or int(any(process.broken for process in self.table))
 
     def _watch(self, requests: reload.Requests) -> None:
-        for process in self.table:
-            self._start(process)
+        self._start_all(self.table)
         while not self._stop.wait(0.1):
             for process in self.table:
                 self._check(process)
@@ -118,6 +123,8 @@ class Supervisor:
                 self._start_reload(requests)
             if self._change is not None:
                 self._continue_reload(self._change, requests)
+            elif self._shared is not None:
+                self._follow_owners(self._shared)
 
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
@@ -140,9 +147,15 @@ class Supervisor:
         if not self._ready and all(process.ever_heard for process in self.table):
             self._ready = notify("READY=1")
 
+    def _start_all(self, processes: Iterable[WorkerProcess]) -> None:
+        for process in processes:
+            if self._shared is None or not self._shared.must_wait(process):
+                self._start(process)
+
     def _start(self, process: WorkerProcess) -> None:
         try:
-            process.start(self._settings, self._number, self.config)
+            config = self._shared.config_of(process, self.config) if self._shared is not None else self.config
+            process.start(self._settings, self._number, config)
         except OSError as error:  # out of memory, process ids or descriptors, which is temporary
             process.ended()
             pause_s = process.postpone()
@@ -151,11 +164,7 @@ class Supervisor:
 
     def _receive(self, heartbeat: Heartbeat) -> None:
         """Record a heartbeat.  Raise WireError for a process that this run did not start, or has replaced."""
-        process = next((process for process in self.table if process.name == heartbeat.worker), None)
-        if process is None or (heartbeat.run, heartbeat.pid) != (self._run_id, process.pid):
-            raise WireError(
-                f"heartbeat of process {heartbeat.pid} as {heartbeat.worker[:80]!r}: expected a worker of this run"
-            )
+        process = sender(self.table, heartbeat, self._run_id)
         self._collector.receive(heartbeat)
         process.heartbeat_s = time.monotonic()
         process.ever_heard = True
@@ -210,6 +219,27 @@ class Supervisor:
             and all(process.finished and process.child is None for process in captures)
         )
 
+    def _follow_owners(self, shared: SharedCapture) -> None:
+        """Capture the cameras that this host is to capture, and no others."""
+        for process in shared.due(self.table):
+            self._start(process)
+        moved, wanted = shared.follow(self.table), processes(self.config, self._edge_host, shared)
+        names, present = {process.name for process in wanted}, {process.name for process in self.table}
+        self._let_leave(process for process in self.table if process.name not in names or process in moved)
+        added = [process for process in wanted if process.name not in present]
+        self.table = [*self.table, *added]
+        self._watch_owned(shared)
+        self._start_all(added)
+
+    def _watch_owned(self, shared: SharedCapture) -> None:
+        """Collect the metrics of these processes and cameras, where they have changed."""
+        config, names = shared.watched(self.config), [process.name for process in self.table]
+        cameras = [camera.id for camera in config.cameras]
+        if (names, cameras) != self._watched:
+            self._watched = names, cameras
+            self._collector.watch(config, names)
+            write_owned(config, cameras)
+
     def _start_reload(self, requests: reload.Requests) -> None:
         try:
             # Relative paths refer to the folder where the program was started.
@@ -223,8 +253,12 @@ class Supervisor:
             return
         self._change, self._number, self.config = change, self._number + 1, change.config
         leaving = {capture_name(camera) for camera in (*change.removed, *change.changed)}
-        for process in self.table:
-            if process.name in leaving:
+        self._let_leave(process for process in self.table if process.name in leaving)
+
+    def _let_leave(self, processes: Iterable[WorkerProcess]) -> None:
+        """End processes for good."""
+        for process in list(processes):
+            if not process.leaving:
                 process.leave()
                 if process.child is None:
                     self._remove(process)
@@ -238,8 +272,9 @@ class Supervisor:
         if leaving or not all(self._has_applied(process) for process in self.table if process.stop_order > 0):
             return
         known = {process.name: process for process in self.table}
-        table = [known.get(process.name, process) for process in processes(self.config, self.host)]
-        self._collector.watch(self.config, [process.name for process in table])
+        table = [known.get(process.name, process) for process in processes(self.config, self._edge_host, self._shared)]
+        watched = self._shared.watched(self.config) if self._shared is not None else self.config
+        self._collector.watch(watched, [process.name for process in table])
         self.table = table
         for process in table:
             if process.name not in known:
@@ -262,30 +297,4 @@ class Supervisor:
     def _stop_all(self) -> None:
         """Stop the capture workers first, then the later stages, so that every frame in flight has its outcome."""
         for order in sorted({process.stop_order for process in self.table}):
-            children = [p.child for p in self.table if p.stop_order == order and p.child is not None]
-            for child in children:
-                child.terminate()
-            deadline_s = time.monotonic() + WORKER_STOP_TIMEOUT_S
-            for child in children:
-                try:
-                    child.wait(max(0.1, deadline_s - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    self._log.error("worker did not stop in time, killed", pid=child.pid)
-                    child.kill()
-                    child.wait()
-
-    def _summarise(self) -> None:
-        for camera in self.config.cameras:
-            try:
-                account = ledger.read(self.config.ledger_path(camera.id))
-            except (OSError, ValueError, StoreError):
-                continue
-            self._log.info(
-                "camera closed",
-                camera=camera.id,
-                captured=account.captured,
-                segmented=account.segmented,
-                dropped={cause.value: count for cause, count in account.dropped.items() if count},
-                failed={cause.value: count for cause, count in account.failed.items() if count},
-                blind_s={cause.value: round(ns / 1e9, 1) for cause, ns in account.blind_ns.items() if ns},
-            )
+            end([p.child for p in self.table if p.stop_order == order and p.child is not None])

@@ -1,7 +1,14 @@
 """Build the sinks of a configuration."""
 
 from pipeline.config.models import Config
-from pipeline.config.sinks import JsonlSinkConfig, MqttSinkConfig, NotifySinkConfig, SinkConfig, WebhookSinkConfig
+from pipeline.config.sinks import (
+    JsonlSinkConfig,
+    MqttSinkConfig,
+    NotifySinkConfig,
+    PushSinkConfig,
+    SinkConfig,
+    WebhookSinkConfig,
+)
 from pipeline.config.tactical import CotSinkConfig, SapientSinkConfig
 from pipeline.sinks.jsonl import KEPT, ROTATE_BYTES, JsonlSink
 from pipeline.sinks.sink import Sink
@@ -32,6 +39,11 @@ def _sink(config: Config, entry: SinkConfig) -> Sink:
             from pipeline.sinks.notify import NotifySink
 
             return NotifySink(entry, config.snapshots_path)
+        case PushSinkConfig():
+            from pipeline.sinks.push import PushSink
+            from pipeline.sinks.push_files import PushFiles
+
+            return PushSink(entry, PushFiles(config.run_dir))
         case CotSinkConfig():
             from pipeline.sinks.cot import CotSink
 

@@ -42,25 +42,15 @@ class Viewpoint:
     line_m: float
 
     def camera(self, state: str, time_ns: int) -> bytes:
-        """Return the camera and its field of view.
+        """Return the camera and, unless it turns, its field of view.
 
         Args:
             state: in words.
             time_ns: UTC, at which the state was known.
         """
         pose = self.pose
-        sensor = ElementTree.Element(
-            "sensor",
-            azimuth=f"{pose.azimuth_deg:.2f}",
-            elevation=f"{pose.elevation_deg:.2f}",
-            roll=f"{pose.roll_deg:.2f}",
-            fov=f"{pose.hfov_deg:.2f}",
-            range=f"{self.line_m:.0f}",
-            north="0",  # azimuths are of true north
-            type="r-e",
-            model="dasnet",
-        )
-        detail = pytak.cot_detail(sensor, flow_tag=False)
+        parts = [] if pose.onvif is not None else [_sensor(pose, self.line_m)]
+        detail = pytak.cot_detail(*parts, flow_tag=False)
         pytak.add_remarks(detail, [state])
         return self._event(self.uid, CAMERA, _BY_HAND, detail, self.name, time_ns, CAMERA_STALE_S)
 
@@ -116,6 +106,20 @@ class Viewpoint:
         height_m = pose.height_m if "height_m" in pose.model_fields_set else None
         point = pytak.cot_point(pose.lat, pose.lon, hae=height_m, precision=PRECISION)
         return _cot(uid, kind, how, detail, title, time_ns, stale_s, point)
+
+
+def _sensor(pose: Pose, line_m: float) -> ElementTree.Element:
+    return ElementTree.Element(
+        "sensor",
+        azimuth=f"{pose.azimuth_deg:.2f}",
+        elevation=f"{pose.elevation_deg:.2f}",
+        roll=f"{pose.roll_deg:.2f}",
+        fov=f"{pose.hfov_deg:.2f}",
+        range=f"{line_m:.0f}",
+        north="0",  # azimuths are of true north
+        type="r-e",
+        model="dasnet",
+    )
 
 
 def _cot(

@@ -31,15 +31,22 @@ class CurrentStore:
         outbox: told when the store is open and when not.
         on_gone: called when a store with undelivered events was replaced.
         on_orphaned: called with the events that ended the alerts of an earlier process.
+        ends_orphans: False: other hosts go on with alerts that are active in this store.
     """
 
     def __init__(
-        self, path: Path, outbox: Outbox, on_gone: Callable[[], None], on_orphaned: Callable[[Sequence[Event]], None]
+        self,
+        path: Path,
+        outbox: Outbox,
+        on_gone: Callable[[], None],
+        on_orphaned: Callable[[Sequence[Event]], None],
+        ends_orphans: bool = True,
     ) -> None:
         self._path = path
         self._outbox = outbox
         self._on_gone = on_gone
         self._on_orphaned = on_orphaned
+        self._ends_orphans = ends_orphans
         self._store: Store | None = None
         self._active: dict[str, dict[EventKind, Event]] = {}  # the newest event of each kind, by active alert
         self._unverified: list[Event] = []  # stored, but not read back yet
@@ -56,7 +63,7 @@ class CurrentStore:
         if self._outbox.damage is not None:
             raise self._outbox.damage
         if self._store is None:
-            store = self._store = Store(self._path, BUSY_TIMEOUT_S, self._active)
+            store = self._store = Store(self._path, BUSY_TIMEOUT_S, self._active if self._ends_orphans else None)
             self._on_orphaned(store.orphaned)
             store.restore(event for events in self._active.values() for event in events.values())
             self._enable_incremental_vacuum(store)
@@ -96,6 +103,8 @@ class CurrentStore:
 
     def end_inherited(self) -> None:
         """End the alerts and tracks of an earlier process, whose events were stored so far.  Raise StoreError."""
+        if not self._ends_orphans:
+            return
         self._active.clear()
         self._on_orphaned(self.open().end_orphans())
 

@@ -89,7 +89,7 @@ class Delivery(threading.Thread):
                 if stopping:
                     break
                 self._stopping.wait(self._wait_s * random.uniform(0.75, 1.25))
-                self._wait_s = min(2 * self._wait_s, self._backoff_s[1])
+                self._wait_s = min(2 * self._wait_s, self._backoff_s[1], self.sink.longest_wait_s)
             else:
                 self._wait_s, self.error, self.is_failing = self._backoff_s[0], None, False
                 if stopping:
@@ -117,11 +117,21 @@ class Delivery(threading.Thread):
             if not batch:
                 self.sink.idle(opened.reader)
                 return
-            wanted = [stored for stored in batch if self.sink.wants(stored.event)]
+            wanted = self._unexpired([stored for stored in batch if self.sink.wants(stored.event)])
             if wanted:
                 opened.acknowledge(self.sink.name, wanted[0].row - 1)  # what is late begins with what is wanted
                 self._send(wanted)
             opened.acknowledge(self.sink.name, batch[-1].row)
+
+    def _unexpired(self, wanted: list[StoredEvent]) -> list[StoredEvent]:
+        """Return the events that are not too old for the sink; count the others, which the cursor then passes."""
+        since_utc_ns = time.time_ns() - self.sink.expires_s * 1e9
+        fresh = [stored for stored in wanted if stored.event.time_utc_ns >= since_utc_ns]
+        if len(fresh) < len(wanted):
+            expired = len(wanted) - len(fresh)
+            self._metrics.expired.labels(self.sink.label).inc(expired)
+            log.warning("events expired before a sink was reached", sink=self.sink.name, events=expired)
+        return fresh
 
     def _send(self, wanted: Sequence[StoredEvent]) -> None:
         """Send the events, or write the only one to the dead letters where it was refused too often."""

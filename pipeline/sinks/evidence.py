@@ -1,26 +1,25 @@
-"""The sink of the evidence log: events of alerts and cameras, complete files, and what retention deletes, as leaves.
+"""The sink of the evidence log: events, what people did, complete files, and what retention deletes, as leaves.
 
-In: events from the outbox, and the run folder's files.  Out: the log and its signed heads.  As a sink it loses nothing,
-whatever is killed or fails: it goes on after the newest event that the log holds, and finds the files that it does not
-hold.
+In: events from the outbox, actions from the store, and the run folder's files.  Out: the log and its signed heads.  As
+a sink it loses nothing, whatever is killed or fails: it goes on after the newest event and action that the log holds,
+and finds the files that it does not hold.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
 from functools import partial
 
-import msgspec
 import structlog
 
 from pipeline import __version__
 from pipeline.config.models import Config
 from pipeline.errors import DasnetError
 from pipeline.evidence.configuration import write_configuration
+from pipeline.evidence.drafts import action_draft, event_draft
 from pipeline.evidence.files import NewFiles
 from pipeline.evidence.heads import append_head, newest_head, sign_head
-from pipeline.evidence.leaves import DeletedEventsLeaf, DeletedFilesLeaf, EventLeaf, Program, ProgramLeaf, ProgramState
+from pipeline.evidence.leaves import DeletedEventsLeaf, DeletedFilesLeaf, Program, ProgramLeaf, ProgramState
 from pipeline.evidence.log import HEADS, Draft, EvidenceError, EvidenceLog
 from pipeline.evidence.metrics import EvidenceMetrics
 from pipeline.evidence.sidecars import Sidecars
@@ -34,6 +33,7 @@ NAME = "evidence:log"  # no name that a site can give to a sink of its own
 HEAD_PERIOD_S = 3600.0
 PROMPT_HEAD_S = 10.0  # at the earliest after the head before, where there are new leaves
 DELETED_PER_LEAF = 200
+ACTIONS_PER_BATCH = 200
 HOUR_NS = 3_600_000_000_000
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class EvidenceSink(Sink):
             new = [event for event in events if not state.holds(event.id)]
             assert self._payloads is not None
             payloads = self._payloads.of_events([event.id for event in new])
-            self._opened.append([_draft(event, payloads.get(event.id)) for event in new])
+            self._opened.append([event_draft(event, payloads.get(event.id)) for event in new])
             self._update_metrics()
 
     def idle(self, reader: StoreReader) -> None:  # noqa: ARG002
@@ -190,12 +190,18 @@ class EvidenceSink(Sink):
         return partial(ProgramLeaf, state=state, program=program)
 
     def _add_what_is_new(self, is_last: bool = False) -> None:
-        """Add deletions, a new configuration, files and sidecars, in this order."""
+        """Add deletions, a new configuration, actions, files and sidecars, in this order."""
         self._log_deletions()
         self._log_configuration()
+        self._add_actions()
         self._add_files()
         if self._write_sidecars(is_last):
             self._add_files()
+
+    def _add_actions(self) -> None:
+        assert self._payloads is not None
+        while payloads := self._payloads.actions_after(self._opened.state.last_action, ACTIONS_PER_BATCH):
+            self._opened.append([action_draft(payload) for payload in payloads])
 
     def _add_files(self) -> None:
         self._opened.append(self._files.drafts(self._opened.state.files, self._deleting))
@@ -255,17 +261,3 @@ class EvidenceSink(Sink):
         if self._payloads is not None:
             self._payloads.close()
             self._payloads = None
-
-
-def _draft(event: Event, payload: bytes | None) -> Draft:
-    """Return the leaf of an event; retention may just have deleted its payload from the store."""
-    return partial(
-        EventLeaf,
-        id=event.id,
-        event=event.kind,
-        camera=event.camera,
-        event_utc_ns=event.time_utc_ns,
-        sha256=hashlib.sha256(payload or msgspec.json.encode(event)).hexdigest(),
-        alert=event.alert,
-        ends_alert=event.ends_alert,
-    )

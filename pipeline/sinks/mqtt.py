@@ -32,7 +32,7 @@ from pipeline.config.sink import ClientTls
 from pipeline.config.sinks import MqttSinkConfig
 from pipeline.errors import StoreError
 from pipeline.sinks.connection import client_context
-from pipeline.sinks.filters import event_filter, wants_alert
+from pipeline.sinks.filters import cameras_of, event_filter, wants_alert
 from pipeline.sinks.home_assistant import OFF, OFFLINE, ON, ONLINE, device_id, discovery
 from pipeline.sinks.sink import RefusedError, Sink, SinkError
 from pipeline.sinks.snapshots import snapshot_of
@@ -61,13 +61,17 @@ class MqttSink(Sink):
         self._entry = entry
         self._store_path = config.store_path
         self._snapshots = config.snapshots_path
-        names = [camera.id for camera in config.cameras]
-        self._cameras = tuple(name for name in names if entry.cameras is None or name in entry.cameras)
+        self.watch(config)
+        self._cameras = self._configured  # those that are announced
         self._client: paho.Client | None = None
         self._answered = threading.Event()  # the broker, to the request to connect
         self._refusal: str | None = None  # its reason
         self._refused: dict[int, str] = {}  # reasons by message id
         self._log = structlog.get_logger()
+
+    def watch(self, config: Config) -> None:
+        """Take the cameras of a configuration, which are announced within a moment."""
+        self._configured = tuple(camera.id for camera in cameras_of(self._entry, config))
 
     # Called by the outbox's thread
 
@@ -91,6 +95,7 @@ class MqttSink(Sink):
         client = self._client
         if client is None or not client.is_connected():
             raise SinkError(f"{self._entry.host}: not connected")
+        self._follow_reload(client)
         self._refused.clear()
         sent: list[paho.MQTTMessageInfo] = []
         for event in events:
@@ -98,6 +103,11 @@ class MqttSink(Sink):
         for camera in dict.fromkeys(event.camera for event in events):
             self._publish_states(client, camera)
         self._wait_for(sent)
+
+    def idle(self, _: StoreReader) -> None:
+        """Announce the cameras that a reload added, and take back those that it removed."""
+        if self._client is not None and self._client.is_connected():
+            self._follow_reload(self._client)
 
     def close(self) -> None:
         """Say goodbye, which the last will only says for a connection that breaks, and disconnect."""
@@ -128,9 +138,6 @@ class MqttSink(Sink):
         return client
 
     def _publish_event(self, client: paho.Client, event: Event) -> list[paho.MQTTMessageInfo]:
-        if event.camera not in self._cameras:  # added by a reload
-            self._cameras = (*self._cameras, event.camera)
-            self._announce(client, event.camera)
         content = msgspec.json.encode(event)
         sent = [self._publish(client, place, content) for place in ("events", f"{event.camera}/event")]
         if event.kind is EventKind.ALERT_OPENED:  # even if the alert has ended since
@@ -155,7 +162,20 @@ class MqttSink(Sink):
         if reasons:
             raise RefusedError(f"{self._entry.host}: refused ({', '.join(sorted(reasons))})")
 
+    def _follow_reload(self, client: paho.Client) -> None:
+        before, self._cameras = self._cameras, self._configured
+        for camera in self._cameras:
+            if camera not in before:
+                self._announce(client, camera)
+                self._publish_states(client, camera)
+        for camera in before:
+            if camera not in self._cameras and self._entry.discovery is not None:
+                client.publish(self._discovery_topic(camera), b"", QOS, retain=True)
+
     # Called by either thread; none of these waits
+
+    def _discovery_topic(self, camera: str) -> str:
+        return f"{self._entry.discovery}/device/{device_id(self._entry.topic, camera)}/config"
 
     def _topic(self, place: str) -> str:
         return f"{self._entry.topic}/{place}"
@@ -165,8 +185,9 @@ class MqttSink(Sink):
 
     def _announce(self, client: paho.Client, camera: str) -> None:
         if self._entry.discovery is not None:
-            topic = f"{self._entry.discovery}/device/{device_id(self._entry.topic, camera)}/config"
-            client.publish(topic, json.dumps(discovery(self._entry.topic, camera)), QOS, retain=True)
+            client.publish(
+                self._discovery_topic(camera), json.dumps(discovery(self._entry.topic, camera)), QOS, retain=True
+            )
 
     def _publish_states(self, client: paho.Client, camera: str) -> None:
         """Publish the states as the store has them: they may be newer than the events that are being sent."""

@@ -15,10 +15,10 @@ import apprise
 from apprise.attachment.memory import AttachMemory
 
 from pipeline.config.sinks import NotifySinkConfig
-from pipeline.sinks.cloudevents import iso_utc
 from pipeline.sinks.filters import event_filter
 from pipeline.sinks.sink import Sink, SinkError
 from pipeline.sinks.snapshots import snapshot_of
+from pipeline.sinks.wording import SEVEREST, line, title
 from pipeline.types import Event, Severity
 
 BATCH = 20  # events
@@ -28,7 +28,6 @@ _TYPES = {
     Severity.WARNING: apprise.NotifyType.WARNING,
     Severity.INFO: apprise.NotifyType.INFO,
 }
-_SEVEREST = (Severity.ALARM, Severity.WARNING, Severity.INFO)
 
 logging.getLogger("apprise").propagate = False  # its messages quote addresses, which are secrets
 
@@ -56,7 +55,7 @@ class NotifySink(Sink):
         """Notify.  Raise SinkError."""
         assert self._service is not None
         snapshot = self._snapshot(events) if self._failures < SNAPSHOT_TRIES else None
-        severity = min((event.severity for event in events), key=_SEVEREST.index)
+        severity = min((event.severity for event in events), key=SEVEREST.index)
         accepted = self._service.notify(
             title=title(events),
             body="\n".join(map(line, events)),
@@ -84,22 +83,3 @@ class NotifySink(Sink):
 def is_known(url: str) -> bool:
     """Return whether Apprise has the service of an address, and the address is complete."""
     return apprise.Apprise.instantiate(url) is not None
-
-
-def title(events: Sequence[Event]) -> str:
-    """Return a title of a few words; of several events the severest one is named."""
-    first = min(events, key=lambda event: _SEVEREST.index(event.severity))
-    more = f" (+{len(events) - 1})" if len(events) > 1 else ""
-    return f"{first.severity.upper()}: {_what(first)}, {first.camera}{more}"
-
-
-def line(event: Event) -> str:
-    """Return one line: time, camera, what happened, and the id by which duplicates are known."""
-    track = f", track {event.track.id}, score {event.track.score:.2f}" if event.track is not None else ""
-    return f"{event.time_utc or iso_utc(event.time_utc_ns)} {event.camera}: {_what(event)}{track} [{event.id}]"
-
-
-def _what(event: Event) -> str:
-    subject, _, verb = event.kind.partition(".")
-    cause = f" ({event.cause})" if event.cause is not None else ""
-    return f"{event.track.label if event.track is not None else subject} {verb}{cause}"

@@ -84,7 +84,7 @@ class Node:
             info=_Status.INFO_NEW if is_new else _Status.INFO_UNCHANGED,
             mode=MODE,
             node_location=_location(pose) if pose else None,
-            field_of_view=LocationOrRangeBearing(range_bearing=_field_of_view(pose)) if pose else None,
+            field_of_view=_field_of_view(pose) if pose and pose.onvif is None else None,
             status=status,
         )
         return self.message(time_ns, status_report=report)
@@ -178,8 +178,8 @@ def _location(pose: Pose) -> Location:
     return Location(x=pose.lon, y=pose.lat, z=height_m, coordinate_system=LAT_LON, datum=WGS84)
 
 
-def _field_of_view(pose: Pose) -> RangeBearingCone:
-    return RangeBearingCone(
+def _field_of_view(pose: Pose) -> LocationOrRangeBearing:
+    cone = RangeBearingCone(
         azimuth=pose.azimuth_deg,
         elevation=pose.elevation_deg,
         azimuth_error=pose.sigma_deg,
@@ -188,6 +188,7 @@ def _field_of_view(pose: Pose) -> RangeBearingCone:
         coordinate_system=DEGREES,
         datum=TRUE_NORTH,
     )
+    return LocationOrRangeBearing(range_bearing=cone)
 
 
 def _time(time_ns: int) -> datetime:

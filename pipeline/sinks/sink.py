@@ -1,5 +1,6 @@
 """The base of sinks, the destinations to which events are delivered."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -32,11 +33,15 @@ class Sink(ABC):
         batch_size: events per call of `send`, at most.
         poll_s: longest time between two calls of `idle`.
         from_now_on: whether a new sink begins with the events that are stored after its first start.
+        expires_s: age from which events are not sent any more, but counted.
+        longest_wait_s: longest time between two tries of a sink that fails.
     """
 
     batch_size = 200
     poll_s = 1.0
     from_now_on = True
+    expires_s = math.inf
+    longest_wait_s = 60.0
 
     def __init__(self, name: str, wants: Callable[[Event], bool] = _every) -> None:
         self.name = name

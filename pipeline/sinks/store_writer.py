@@ -8,7 +8,7 @@ be written either, and writing is retried; dropped events are counted.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +32,17 @@ RETRY_S = 0.5
 class _Queued(NamedTuple):
     event: Event
     queued_ns: int  # monotonic
+    kept: Callable[[], None] | None = None  # called once it is in the store or in the spill file
 
 
 class StoreWriter:
-    """Write the store in a thread.  `append` and `update_tracks` do not block; they are called by one thread."""
+    """Write the store in a thread.  Its methods do not block, and may be called by several threads."""
 
-    def __init__(self, path: Path, spill_path: Path, outbox: Outbox, metrics: TrackingMetrics) -> None:
-        self._store = CurrentStore(path, outbox, self._lose_delivery, metrics.count)
+    def __init__(
+        self, path: Path, spill_path: Path, outbox: Outbox, metrics: TrackingMetrics, *, ends_orphans: bool = True
+    ) -> None:
+        """Start; `ends_orphans`: whether alerts that an earlier process left active have ended."""
+        self._store = CurrentStore(path, outbox, self._lose_delivery, metrics.count, ends_orphans)
         self._outbox = outbox
         self._metrics = metrics
         self._spill = SpillFile(spill_path)
@@ -57,10 +61,14 @@ class StoreWriter:
         self._log = structlog.get_logger()
         self._thread.start()
 
-    def append(self, events: Iterable[Event]) -> None:
-        """Queue events to be stored."""
+    def append(self, events: Sequence[Event], kept: Callable[[], None] | None = None) -> None:
+        """Queue events to be stored; `kept` is called once the last of them cannot be lost any more."""
         queued_ns = time.monotonic_ns()
         queued = [_Queued(event, queued_ns) for event in events if self._is_valid(event)]
+        if queued:
+            queued[-1] = queued[-1]._replace(kept=kept)
+        elif kept is not None:
+            kept()
         with self._lock:
             self._queue += queued
             while len(self._queue) > MAX_QUEUED:
@@ -162,6 +170,7 @@ class StoreWriter:
         batch, self._batch = self._batch, []
         for queued in batch:
             self._metrics.stage("sink", time.monotonic_ns() - queued.queued_ns)
+        _tell(batch)
 
     def _append(self, events: Sequence[Event]) -> None:
         self._store.append(events)
@@ -206,7 +215,8 @@ class StoreWriter:
                 self._spill_failing = True
                 return
             self._spill_failing = False
-            self._batch = []
+            batch, self._batch = self._batch, []
+            _tell(batch)
 
     def _fail(self, error: Exception) -> None:
         now_s, reason = time.monotonic(), str(error) or type(error).__name__
@@ -236,8 +246,16 @@ class StoreWriter:
             self._metrics.sinks.backlog.labels(sink.partition(":")[0]).set(backlog + waiting)
 
     def _log_events(self, batch: Sequence[_Queued]) -> None:
-        for event, _ in batch:
+        for event, *_ in batch:
             details = {"track": event.track.id, "label": event.track.label} if event.track else {}
             if event.cause is not None:
                 details = {"cause": event.cause}
+            if event.host is not None:
+                details |= {"host": event.host}
             self._log.info(event.kind, camera=event.camera, severity=event.severity, frame=event.frame, **details)
+
+
+def _tell(batch: Sequence[_Queued]) -> None:
+    for queued in batch:
+        if queued.kept is not None:
+            queued.kept()

@@ -3,6 +3,8 @@
 They hold the alert's track as it was last seen, and their own time.
 """
 
+import msgspec
+
 from pipeline.ids import derived_ulid
 from pipeline.types import Event, EventKind, Severity, Track, Verdict
 
@@ -15,6 +17,7 @@ def alert_event(
     time_utc_ns: int,
     verdict: Verdict | None = None,
     note: str | None = None,
+    by: str | None = None,
 ) -> Event:
     """Return an event of an alert; without its track, which the store may have lost, there is no frame of it."""
     seen = track.last_seen if track is not None else None
@@ -31,4 +34,11 @@ def alert_event(
         alert=alert,
         verdict=verdict,
         note=note,
+        by=by,
     )
+
+
+def orphaned(alert: str, camera: str, last_seen_utc_ns: int, track: bytes | None) -> Event:
+    """Return the end of an alert that a crashed writer left active: when its target, JSON, was last seen."""
+    seen = msgspec.json.decode(track, type=Track) if track is not None else None
+    return alert_event(EventKind.ALERT_ENDED, alert, camera, seen, last_seen_utc_ns)

@@ -27,6 +27,7 @@ from pipeline.store.retention import DAY_NS, GB, DeletionPlan, Disk, Inventory, 
 from pipeline.store.schema import failures, live_bytes, open_readonly, open_writable, pages, transaction
 from pipeline.store.statements import (
     DELETABLE_EVENTS,
+    DELETE_ACTIONS,
     DELETE_ALERTS,
     DELETE_EVENTS,
     DELETE_TRACKS,
@@ -202,11 +203,18 @@ class Retention:
     def _delete_rows(self, connection: sqlite3.Connection, chosen: DeletionPlan, delivered: int) -> int:
         """Delete alerts, then tracks and events without an alert.  Return how many rows, about MAX_ROWS at most."""
         deleted = 0
-        for statement in (DELETE_ALERTS, DELETE_TRACKS):
+        expired_ns = chosen.expired_ns  # actions are small, and kept however short space is
+        if self._deletions is not None and _has_actions_before(connection, expired_ns):
+            self._deletions.deleting_events(expired_ns)
+        for statement, before_ns in (
+            (DELETE_ALERTS, chosen.before_ns),
+            (DELETE_TRACKS, chosen.before_ns),
+            (DELETE_ACTIONS, expired_ns),
+        ):
             count = BATCH_ROWS
             while count == BATCH_ROWS and deleted < MAX_ROWS and not self._stop.is_set():
                 with transaction(connection, self._store_path, is_durable=False):
-                    count = connection.execute(statement, (chosen.before_ns, BATCH_ROWS)).rowcount
+                    count = connection.execute(statement, (before_ns, BATCH_ROWS)).rowcount
                 deleted += count
         limits = (chosen.before_ns, delivered, chosen.expired_ns, MAX_ROWS)
         rows = [row for (row,) in connection.execute(DELETABLE_EVENTS, limits)]
@@ -234,6 +242,11 @@ class Retention:
         freed_bytes = (before[0] - pages(connection)[0]) * before[2]
         self._metrics.deleted_bytes.inc(max(0, freed_bytes))
         return freed_bytes
+
+
+def _has_actions_before(connection: sqlite3.Connection, time_ns: int) -> bool:
+    (found,) = connection.execute("SELECT EXISTS (SELECT 1 FROM actions WHERE time_utc_ns < ?)", (time_ns,)).fetchone()
+    return bool(found)
 
 
 def _rows(connection: sqlite3.Connection, delivered: int) -> list[Rows]:

@@ -45,6 +45,11 @@ def alert_columns(event: Event, track: Track) -> dict[str, object]:
     }
 
 
+def review_columns(event: Event) -> dict[str, object]:
+    """Return the values of a statement of REVIEWS."""
+    return {"id": event.alert, "time": event.time_utc_ns, "verdict": event.verdict, "note": event.note}
+
+
 def encoded(item: Event | Track) -> bytes:
     """Return the item as JSON.  Raise StoreError for NaN, which JSON does not have and readers would reject."""
     payload = msgspec.json.encode(item)

@@ -1,6 +1,7 @@
-"""Files and folders that a power cut must not lose."""
+"""Files that are written at once or not at all, and folders that a power cut must not lose."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -25,4 +26,20 @@ def write_whole(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
     except OSError:
         new.unlink(missing_ok=True)
+        raise
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file atomically, readable by its owner only.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
         raise

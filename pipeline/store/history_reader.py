@@ -1,11 +1,12 @@
-"""Queries of the console's history: alerts by filter and page, events by filter, and what a time line shows."""
+"""Queries of the console's history: alerts, events and actions by filter and page, and what a time line shows."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
+from pipeline.store.actions import Action
 from pipeline.store.alert import SELECT_ALERTS, Alert, AlertCount, State
-from pipeline.store.store import StoreReader
-from pipeline.types import Event, Severity, Verdict
+from pipeline.store.store import StoredEvent, StoreReader
+from pipeline.types import Event, Severity, Track, Verdict
 
 _CAMERA_STATES = "kind IN ('camera.up', 'camera.down', 'camera.blind')"  # as the index has it
 _COUNT_ALERTS = """
@@ -26,12 +27,23 @@ class AlertFilter(NamedTuple):
     verdict: Verdict | Literal["none"] | None = None
     since_utc_ns: int | None = None  # opened at this time or later
     before_utc_ns: int | None = None
+    cameras: Collection[str] | None = None  # that the user sees; an alert is of all cameras that saw its target
 
 
 class EventFilter(NamedTuple):
     """Which events are asked for; None: any."""
 
     camera: str | None = None
+    alert: str | None = None
+    since_utc_ns: int | None = None
+    before_utc_ns: int | None = None
+    cameras: Collection[str] | None = None  # that the user sees
+
+
+class ActionFilter(NamedTuple):
+    """Which actions are asked for; None: any."""
+
+    user: str | None = None
     alert: str | None = None
     since_utc_ns: int | None = None
     before_utc_ns: int | None = None
@@ -61,13 +73,34 @@ class HistoryReader(StoreReader):
 
     def search_events(self, wanted: EventFilter, limit: int, after: int | None = None) -> list[Event]:
         """Return events, oldest first: the first after row `after`, or without it the newest."""
-        conditions = [*_equal(camera=wanted.camera, alert=wanted.alert)]
+        if after is not None:
+            return [stored.event for stored in self.events_after(wanted, limit, after)]
+        where, values = _where(_event_conditions(wanted))
+        rows = self._query(f"SELECT payload FROM events {where} ORDER BY row DESC LIMIT ?", *values, limit)
+        return [self._decode(Event, payload) for (payload,) in rows[::-1]]
+
+    def events_after(self, wanted: EventFilter, limit: int, row: int) -> list[StoredEvent]:
+        """Return the first events after a row, with their rows."""
+        where, values = _where([*_event_conditions(wanted), ("row > ?", (row,))])
+        rows = self._query(f"SELECT row, payload FROM events {where} ORDER BY row LIMIT ?", *values, limit)
+        return [StoredEvent(row, self._decode(Event, payload)) for row, payload in rows]
+
+    def search_actions(self, wanted: ActionFilter, limit: int, after: str | None = None) -> list[Action]:
+        """Return actions, newest first: all, or those that were stored before the action with the id `after`."""
+        conditions = [*_equal(user=wanted.user, alert=wanted.alert)]
         conditions += _between("time_utc_ns", wanted.since_utc_ns, wanted.before_utc_ns)
-        conditions += [] if after is None else [("row > ?", (after,))]
+        conditions += [] if after is None else [("row < (SELECT row FROM actions WHERE id = ?)", (after,))]
         where, values = _where(conditions)
-        order = "DESC" if after is None else "ASC"
-        rows = self._query(f"SELECT payload FROM events {where} ORDER BY row {order} LIMIT ?", *values, limit)
-        return [self._decode(Event, payload) for (payload,) in (rows[::-1] if after is None else rows)]
+        rows = self._query(f"SELECT payload FROM actions {where} ORDER BY row DESC LIMIT ?", *values, limit)
+        return [self._decode(Action, payload) for (payload,) in rows]
+
+    def tracks_of(self, cameras: Collection[str] | None, limit: int) -> list[Track]:
+        """Return tracks of these cameras, or all; last seen first."""
+        if cameras is None:
+            return self.tracks(limit)
+        condition, values = _among("camera", cameras)
+        query = f"SELECT payload FROM tracks WHERE {condition} ORDER BY last_seen_utc_ns DESC, ulid DESC LIMIT ?"
+        return [self._decode(Track, payload) for (payload,) in self._query(query, *values, limit)]
 
     def alert_counts(self, since_utc_ns: int, before_utc_ns: int, step_ns: int) -> list[AlertCount]:
         """Return how many alerts each camera opened in each step of a time line, without empty steps."""
@@ -93,6 +126,26 @@ def _alert_conditions(wanted: AlertFilter) -> Iterable[Condition]:
     else:
         yield from _equal(verdict=wanted.verdict)
     yield from _between("opened_utc_ns", wanted.since_utc_ns, wanted.before_utc_ns)
+    if wanted.cameras is not None:
+        yield seen_by(wanted.cameras)
+
+
+def _event_conditions(wanted: EventFilter) -> Iterable[Condition]:
+    yield from _equal(camera=wanted.camera, alert=wanted.alert)
+    yield from _between("time_utc_ns", wanted.since_utc_ns, wanted.before_utc_ns)
+    if wanted.cameras is not None:
+        yield _among("camera", wanted.cameras)
+
+
+def seen_by(cameras: Collection[str]) -> Condition:
+    """Return the condition of an alert whose target one of these cameras saw."""
+    own, values = _among("alerts.camera", cameras)
+    others, _ = _among("tracks.camera", cameras)
+    return f"({own} OR EXISTS (SELECT 1 FROM tracks WHERE tracks.alert = alerts.id AND {others}))", values * 2
+
+
+def _among(column: str, values: Collection[str]) -> Condition:
+    return f"{column} IN ({', '.join('?' * len(values))})", tuple(values)
 
 
 def _equal(**columns: str | None) -> Iterable[Condition]:

@@ -20,8 +20,9 @@ from typing import Self
 from pipeline.errors import StoreError, WireError
 from pipeline.types import Cause
 
-MAGIC = 0x6461736E_65740002  # changes with the layout below
+MAGIC = 0x6461736E_65740003  # changes with the layout below
 CAUSES = tuple(Cause)
+DROP_CAUSES = (Cause.OVERLOAD, Cause.CORRUPT)  # why a capture worker drops frames; it is blind for any cause
 _COUNTERS = ("captured", "segmented", "in_flight", "credits", "reconnects", "up", "updated_utc_ns")
 _FIELDS = (
     *_COUNTERS,

@@ -1,5 +1,7 @@
 """SQL statements that write the store, and those of retention."""
 
+from pipeline.types import EventKind
+
 # Not ON CONFLICT DO NOTHING, which would skip a row number: the backlog is a difference of row numbers.
 INSERT_EVENT = """
 INSERT INTO events (id, kind, severity, camera, time_utc_ns, alert, payload) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
@@ -29,6 +31,14 @@ escalated_utc_ns = :time, ended_utc_ns = NULL, state = 'active', acknowledged_ut
 """
 LOWER_ALERT = "UPDATE alerts SET severity = :severity, label = :label WHERE id = :id"
 END_ALERT = "UPDATE alerts SET state = 'ended', ended_utc_ns = :time WHERE id = :id AND state = 'active'"
+# Of operators on other hosts; those on this one write them with the event: see `reviews`.
+REVIEWS = {
+    EventKind.ALERT_ACKNOWLEDGED: "UPDATE alerts SET acknowledged_utc_ns = :time WHERE id = :id",
+    EventKind.ALERT_REVIEWED: """UPDATE alerts SET verdict = :verdict, note = :note,
+        reviewed_utc_ns = CASE WHEN :verdict IS NULL THEN NULL ELSE :time END WHERE id = :id""",
+    EventKind.ALERT_REOPENED: """UPDATE alerts SET verdict = NULL, note = NULL, reviewed_utc_ns = NULL,
+        acknowledged_utc_ns = NULL WHERE id = :id""",
+}
 # A second camera's track is followed while the alert's own camera does not see the target.
 FOLLOW_TRACK = """
 UPDATE alerts SET track = ?1, evidence = ?2, score = ?3, xyxy = ?4, last_seen_utc_ns = ?5
@@ -76,6 +86,9 @@ AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = tracks.alert) LIMIT ?)
 DELETABLE_EVENTS = """
 SELECT row FROM events WHERE time_utc_ns < ? AND (row <= ? OR time_utc_ns < ?)
 AND NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = events.alert) ORDER BY time_utc_ns LIMIT ?
+"""
+DELETE_ACTIONS = """
+DELETE FROM actions WHERE row IN (SELECT row FROM actions WHERE time_utc_ns < ? ORDER BY row LIMIT ?)
 """
 DELETE_EVENTS = "DELETE FROM events WHERE row = ?"
 

@@ -18,8 +18,8 @@ import msgspec
 
 from pipeline.errors import StoreError
 from pipeline.store.alert import SELECT_ALERTS, Alert, State, Unacknowledged, alert_of
-from pipeline.store.alert_events import alert_event
-from pipeline.store.encoding import alert_columns, event_row, seen_columns, track_row
+from pipeline.store.alert_events import orphaned
+from pipeline.store.encoding import alert_columns, event_row, review_columns, seen_columns, track_row
 from pipeline.store.schema import (
     BUSY_TIMEOUT_S,
     enable_incremental_vacuum,
@@ -42,6 +42,7 @@ from pipeline.store.statements import (
     INSERT_EVENT,
     LOWER_ALERT,
     OPEN_ALERT,
+    REVIEWS,
     UNACKNOWLEDGED,
     UPSERT_TRACK,
 )
@@ -70,7 +71,7 @@ class Store:
     Args:
         path: of its file.
         busy_timeout_s: how long to wait for another process's transaction.
-        continued: ids of alerts that this process has open, and goes on with.
+        continued: ids of alerts that this process has open, and goes on with; None: another host may have any open.
 
     Attributes:
         orphaned: the events of the alerts that were ended.
@@ -79,13 +80,15 @@ class Store:
         StoreError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S, continued: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S, continued: Collection[str] | None = ()
+    ) -> None:
         self._path = path
         self._connection = open_writable(path, busy_timeout_s)
         self._lock = -1
         try:
             self._lock = lock_writer(path)
-            self.orphaned = self.end_orphans(continued)
+            self.orphaned = self.end_orphans(continued) if continued is not None else []
         except BaseException:
             self.close()
             raise
@@ -120,7 +123,7 @@ class Store:
         """End the alerts and tracks that an earlier writer left active, but for these; return the alerts' events."""
         with transaction(self._connection, self._path) as connection:
             active = connection.execute(ACTIVE_ALERTS).fetchall()
-            events = [_orphaned(*row) for row in active if row[0] not in continued]
+            events = [orphaned(*row) for row in active if row[0] not in continued]
             for event in events:
                 self._append(connection, event)
             connection.execute(END_ORPHANED_TRACKS)
@@ -167,6 +170,8 @@ class Store:
             if event.kind in _CHANGES and event.alert is not None:
                 connection.execute(_CHANGES[event.kind], alert_columns(event, track))
             connection.execute(FOLLOW_TRACK, seen_columns(track))
+        if event.is_review:
+            connection.execute(REVIEWS[event.kind], review_columns(event))
         if event.ends_alert:
             connection.execute(END_ALERT, {"id": event.alert, "time": event.time_utc_ns})
 
@@ -182,12 +187,6 @@ class Store:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def _orphaned(alert: str, camera: str, last_seen_utc_ns: int, track: bytes | None) -> Event:
-    """Return the end of an alert that a crashed writer left active: when its target was last seen."""
-    seen = msgspec.json.decode(track, type=Track) if track is not None else None
-    return alert_event(EventKind.ALERT_ENDED, alert, camera, seen, last_seen_utc_ns)
 
 
 class StoreReader:

@@ -1,6 +1,6 @@
 """The store's tables, and how those of older versions become them."""
 
-VERSION = 7
+VERSION = 8
 
 # AUTOINCREMENT: a row number is never reused, not even after the newest event was deleted, since the sinks' cursors are
 # row numbers.
@@ -48,6 +48,18 @@ WHERE kind IN ('camera.up', 'camera.down', 'camera.blind');
 """
 _PINS = "ALTER TABLE alerts ADD COLUMN pinned_utc_ns INTEGER;\n"
 _RULES = "ALTER TABLE alerts ADD COLUMN rule TEXT;\n"
+_ACTIONS = """
+CREATE TABLE IF NOT EXISTS actions (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    time_utc_ns INTEGER NOT NULL,
+    user TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    alert TEXT,
+    payload BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS actions_by_time ON actions (time_utc_ns);
+"""
 TABLES = f"""
 CREATE TABLE events (
     row INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -81,6 +93,7 @@ CREATE INDEX tracks_alive ON tracks (state) WHERE state != 'lost';
 {_RULES}
 {_INDICES}
 {_HISTORY}
+{_ACTIONS}
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, row INTEGER NOT NULL);
 """
 MIGRATIONS = {  # from this version to the next
@@ -116,4 +129,5 @@ UPDATE alerts SET rule = json_extract(CAST(events.payload AS TEXT), '$.rule')
 FROM events WHERE events.alert = alerts.id AND events.kind = 'alert.opened';
 """,
     6: _HISTORY,
+    7: _ACTIONS,
 }

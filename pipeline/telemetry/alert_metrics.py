@@ -12,8 +12,11 @@ KINDS = (EventKind.ALERT_OPENED, EventKind.ALERT_ESCALATED, EventKind.ALERT_LOWE
 REVIEWS = (EventKind.ALERT_ACKNOWLEDGED, EventKind.ALERT_REVIEWED, EventKind.ALERT_REOPENED)
 
 
-def _events(registry: CollectorRegistry) -> Counter:
-    return Counter("dasnet_alert_events", "Events of alerts, by kind.", ["camera", "kind"], registry=registry)
+def _events(registry: CollectorRegistry, kinds: Iterable[EventKind]) -> Counter:
+    events = Counter("dasnet_alert_events", "Events of alerts, by kind.", ["kind"], registry=registry)
+    for kind in kinds:
+        events.labels(kind)
+    return events
 
 
 class AlertMetrics:
@@ -24,7 +27,7 @@ class AlertMetrics:
         self._opened = Counter(
             "dasnet_alerts", "Alerts opened, by their first severity.", ["camera", "severity"], registry=registry
         )
-        self._events = _events(registry)
+        self._events = _events(registry, KINDS)
         self._unacknowledged = Gauge(
             "dasnet_alerts_unacknowledged",
             "Alerts that wait for an operator, also those that have ended.",
@@ -43,17 +46,15 @@ class AlertMetrics:
         for camera in cameras - self._cameras:
             for severity in SEVERITIES:
                 self._opened.labels(camera, severity)
-            for kind in KINDS:
-                self._events.labels(camera, kind)
         for camera in self._cameras - cameras:
-            for metric in (self._opened, self._events, self._unacknowledged, self._age):
+            for metric in (self._opened, self._unacknowledged, self._age):
                 metric.remove_by_labels({"camera": camera})
         self._cameras = cameras
 
     def count(self, event: Event) -> None:
         """Count an event, where it is one of an alert."""
         if event.is_alert:
-            self._events.labels(event.camera, event.kind).inc()
+            self._events.labels(event.kind).inc()
         if event.kind is EventKind.ALERT_OPENED:
             self._opened.labels(event.camera, event.severity).inc()
 
@@ -75,29 +76,17 @@ class AlertMetrics:
 class ReviewMetrics:
     """Metrics of what operators do with alerts; of the console, which stores it."""
 
-    def __init__(self, registry: CollectorRegistry, cameras: Iterable[str]) -> None:
-        self._cameras: frozenset[str] = frozenset()
-        self._events = _events(registry)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._events = _events(registry, REVIEWS)
         self._dismissed = Counter(
             "dasnet_alerts_dismissed", "Alerts dismissed by an operator.", ["reason"], registry=registry
         )
         for reason in DISMISSALS:
             self._dismissed.labels(reason)
-        self.watch(cameras)
-
-    def watch(self, cameras: Iterable[str]) -> None:
-        """Create the series of these cameras and remove those of others."""
-        before, self._cameras = self._cameras, frozenset(cameras)
-        for camera in self._cameras - before:
-            for kind in REVIEWS:
-                self._events.labels(camera, kind)
-        for camera in before - self._cameras:
-            self._events.remove_by_labels({"camera": camera})
 
     def count(self, events: Iterable[Event]) -> None:
-        """Count the events of reviews; those of cameras that were removed have no series."""
+        """Count the events of reviews."""
         for event in events:
-            if event.camera in self._cameras:
-                self._events.labels(event.camera, event.kind).inc()
+            self._events.labels(event.kind).inc()
             if event.verdict in DISMISSALS:
                 self._dismissed.labels(event.verdict).inc()

@@ -16,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from pipeline import stdio
-from pipeline.config.models import Address
+from pipeline.config.console import Address
 from pipeline.transport.bind_retry import listen_when_free
 from pipeline.transport.listener import Listener, url
 

@@ -27,6 +27,7 @@ from pipeline.telemetry.metrics import (
 from pipeline.telemetry.resources import DiskResources
 from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S, WORKER_SILENCE_TIMEOUT_S
 from pipeline.transport.wire import Heartbeat, Sample
+from pipeline.types import Cause
 
 AGE = "dasnet_frame_age_seconds"
 SUPERVISOR = "supervisor"
@@ -158,7 +159,7 @@ class HostMetricsCollector(Collector):
         ]
         cameras = [c for c in self._config.cameras if self._is_on_edge_host(c) or f"capture-{c.id}" in expected]
         up = [camera for camera in cameras if self._is_up(camera)]
-        if not up:
+        if not up and self._config.cameras:  # one of several inference hosts may own none
             faults.append("no camera is up")
         if TRACKING not in self._workers:  # the inference host runs it
             return faults
@@ -214,7 +215,9 @@ class HostMetricsCollector(Collector):
         failed = CounterMetricFamily("dasnet_frames_failed", "Frames whose processing failed.", labels=cause)
         in_flight = GaugeMetricFamily("dasnet_frames_in_flight", "Frames in flight: credits in use.", labels=camera)
         credit = GaugeMetricFamily("dasnet_credits", "Frames that may be in flight at once.", labels=camera)
-        blind = CounterMetricFamily("dasnet_blind_seconds", "Time for which a camera was blind.", labels=cause)
+        blind = CounterMetricFamily(
+            "dasnet_blind_seconds", "Time for which a camera was blind, times the share of its view.", labels=cause
+        )
         up = GaugeMetricFamily("dasnet_camera_up", "1 while the camera is connected.", labels=camera)
         reconnects = CounterMetricFamily("dasnet_camera_reconnects", "Reconnections to the camera.", labels=camera)
         for entry in self._config.cameras:
@@ -229,8 +232,10 @@ class HostMetricsCollector(Collector):
             up.add_metric(name, self._is_up(entry))
             reconnects.add_metric(name, account.reconnects)
             for reason in ledger.CAUSES:
-                dropped.add_metric([entry.id, reason], account.dropped[reason])
-                failed.add_metric([entry.id, reason], account.failed[reason])
+                if reason in ledger.DROP_CAUSES or account.dropped[reason]:
+                    dropped.add_metric([entry.id, reason], account.dropped[reason])
+                if reason is Cause.FAILED or account.failed[reason]:
+                    failed.add_metric([entry.id, reason], account.failed[reason])
                 blind.add_metric([entry.id, reason], account.blind_ns[reason] / 1e9)
         yield from (captured, segmented, dropped, failed, in_flight, credit, blind, up, reconnects)
 

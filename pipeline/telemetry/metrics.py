@@ -13,7 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.evidence.metrics import EvidenceMetrics
 from pipeline.store.metrics import EVENTS_WAITING, STORE_FAILING, UNREQUESTED, ClipMetrics, StoreMetrics, clips_lost
 from pipeline.telemetry.alert_metrics import AlertMetrics
+from pipeline.telemetry.buckets import camera_buckets_s, rare_buckets_s, stage_buckets_s
 from pipeline.telemetry.clock_drift import ClockDriftMonitor
+from pipeline.telemetry.pose import PoseMetrics
 from pipeline.telemetry.resources import LogLosses, ProcessResources
 from pipeline.telemetry.sinks import SinkMetrics
 from pipeline.timeouts import FRAME_PROGRESS_TIMEOUT_S
@@ -25,46 +27,6 @@ LISTENING = "dasnet_listening"
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 Families = dict[str, tuple[str, str, list[Sample]]]  # by metric name: type, help, samples
-
-_SHORTEST_S, _LONGEST_S = 0.0002, 60.0
-# (up to this multiple of the objective, ratio of consecutive boundaries): finest at the objective.
-_RATIOS = ((1 / 40, 1.6), (1 / 5, 1.25), (0.7, 1.12), (1.5, 1.05), (4, 1.12), (8, 1.25), (float("inf"), 1.6))
-
-
-def stage_buckets_s(objective_s: float) -> tuple[float, ...]:
-    """Return the upper boundaries of buckets in s for parts of the latency, which may be tiny; the objective is one."""
-    return _buckets_s(objective_s, _SHORTEST_S, max(_LONGEST_S, 8 * objective_s))
-
-
-def latency_buckets_s(objective_s: float) -> tuple[float, ...]:
-    """Return those for the latency of a camera's frames: from a fortieth of the objective to eight times as much."""
-    return _buckets_s(objective_s, objective_s / 40, 8 * objective_s)
-
-
-def coarse_buckets_s(objective_s: float) -> tuple[float, ...]:
-    """Return those for what is rare or only compared over time, from a tenth of the objective."""
-    return _buckets_s(objective_s, objective_s / 10, 8 * objective_s, ((float("inf"), 1.5),))
-
-
-def _buckets_s(
-    objective_s: float, shortest_s: float, longest_s: float, ratios: Sequence[tuple[float, float]] = _RATIOS
-) -> tuple[float, ...]:
-    """Return boundaries in s; the objective is one of them.
-
-    Quantiles are interpolated within a bucket.  Close to the objective, boundaries are 5% apart, which bounds the error
-    for any distribution.  From a fifth to eight times the objective they are close enough for the smooth distributions
-    of latencies.
-    """
-    below, above = [objective_s], [objective_s]
-    while below[-1] > shortest_s:
-        below.append(below[-1] / _ratio(ratios, below[-1] / objective_s * 0.999))
-    while above[-1] < longest_s:
-        above.append(above[-1] * _ratio(ratios, above[-1] / objective_s * 1.001))
-    return tuple(sorted({float(f"{bound:.4g}") for bound in (*below, *above)} | {objective_s}))
-
-
-def _ratio(ratios: Sequence[tuple[float, float]], multiple: float) -> float:
-    return next(ratio for limit, ratio in ratios if multiple < limit)
 
 
 class WorkerMetrics:
@@ -122,6 +84,13 @@ class CaptureMetrics(FrameWorkerMetrics):
         super().__init__(f"capture-{camera}")
         self._camera = camera
         self.clips = ClipMetrics(camera, self.registry)
+        self.pose = PoseMetrics(camera, self.registry)
+        self._video_ended = self._counter(
+            "dasnet_live_video_ended",
+            "Streams of a camera's own video to a browser that were ended or refused, by cause: slow (packets were "
+            "overwritten), changed (the camera's stream), codec, viewers (too many), failed.",
+            ["camera", "cause"],
+        )
         self._clock = ClockDriftMonitor()
         self._offset = self._gauge(
             "dasnet_clock_offset_seconds", "This host's clock minus the camera's, including the network delay."
@@ -129,6 +98,10 @@ class CaptureMetrics(FrameWorkerMetrics):
         self._drift = self._gauge(
             "dasnet_clock_drift_ratio", "Growth of the clock offset in seconds per second, over the last five minutes."
         )
+
+    def video_ended(self, cause: str) -> None:
+        """Record that a stream of the camera's own video was ended or refused."""
+        self._video_ended.labels(self._camera, cause).inc()
 
     def captured(self, ref: FrameRef) -> None:
         """Record a captured frame, and the camera's clock offset where it has a clock."""
@@ -150,7 +123,10 @@ class SegmentationMetrics(FrameWorkerMetrics):
             "dasnet_batch_size", "Frames per batch.", registry=self.registry, buckets=BATCH_BUCKETS
         )
         self._share = self._gauge(
-            "dasnet_network_share", "Share of each live frame's pixels that the network looks at; 1: whole frames.", []
+            "dasnet_network_share", "Share of each live frame's pixels that the network processes; 1: whole frames.", []
+        )
+        self._max_motion = self._gauge(
+            "dasnet_judged_motion", "Motion candidates of a frame that are judged at most; fewer under overload.", []
         )
         self._revisit = self._gauge(
             "dasnet_scan_revisit_seconds", "How long the place that has waited longest has waited for the network."
@@ -161,9 +137,10 @@ class SegmentationMetrics(FrameWorkerMetrics):
         )
         info.labels(version, model, engine).set(1)
 
-    def looked(self, share: float, revisit_s: Mapping[str, float]) -> None:
-        """Set the share of pixels that is looked at, and how long each camera's places wait."""
+    def scanned(self, share: float, max_motion: int, revisit_s: Mapping[str, float]) -> None:
+        """Set the share of pixels that is processed, the motion that is judged, and how long cameras' places wait."""
         self._share.set(share)
+        self._max_motion.set(max_motion)
         for camera in self._scanned - revisit_s.keys():
             self._revisit.remove(camera)
         for camera, seconds in revisit_s.items():
@@ -176,19 +153,25 @@ class TrackingMetrics(FrameWorkerMetrics):
 
     def __init__(self, cameras: Iterable[str], objective_s: float) -> None:
         super().__init__("tracking")
+        self.host: str | None = None  # of several inference hosts
         self._objective_s = objective_s
-        coarse_s = coarse_buckets_s(objective_s)
         self._stage = self._latency(
             "stage_latency", "Time a tracked frame spent in a stage.", stage_buckets_s(objective_s), "stage"
         )
         self.capture_to_track = self._latency(
-            "capture_to_track", "Time from reception of a frame to its tracks.", latency_buckets_s(objective_s)
+            "capture_to_track", "Time from reception of a frame to its tracks.", camera_buckets_s(objective_s), "camera"
         )
         self.capture_to_alert = self._latency(
-            "capture_to_alert", "Time from reception of a frame to its stored alert.", coarse_s
+            "capture_to_alert",
+            "Time from reception of a frame to its stored alert.",
+            rare_buckets_s(objective_s),
+            "camera",
         )
         self._camera_to_track = self._latency(
-            "camera_to_track", "From exposure, by the camera's own clock, to the frame's tracks.", coarse_s
+            "camera_to_track",
+            "From exposure, by the camera's own clock, to the frame's tracks.",
+            rare_buckets_s(objective_s),
+            "camera",
         )
         self.missed = self._counter("dasnet_objective_missed", "Frames tracked later than the latency objective.")
         self._age = self._gauge("dasnet_frame_age_seconds", "Current age of the newest tracked frame.")
@@ -254,8 +237,8 @@ class TrackingMetrics(FrameWorkerMetrics):
         self.worked()
 
     def stored(self, event: Event) -> None:
-        """Record the latency of a stored alert, unless an earlier process raised it."""
-        if event.kind is EventKind.ALERT_OPENED and event.track is not None:
+        """Record the latency of a stored alert, unless an earlier process or another host raised it."""
+        if event.kind is EventKind.ALERT_OPENED and event.track is not None and event.host == self.host:
             received_ns = event.track.last_seen.received_mono_ns
             if received_ns > self._started_ns:
                 self.capture_to_alert.labels(event.camera).observe((time.monotonic_ns() - received_ns) / 1e9)
@@ -285,8 +268,8 @@ class TrackingMetrics(FrameWorkerMetrics):
     def _age_s(self, camera: str) -> float:
         return (time.monotonic_ns() - self._received_ns[camera]) / 1e9
 
-    def _latency(self, name: str, text: str, buckets_s: Sequence[float], label: str = "camera") -> Histogram:
-        return Histogram(f"dasnet_{name}_seconds", text, [label], registry=self.registry, buckets=buckets_s)
+    def _latency(self, name: str, text: str, buckets_s: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"dasnet_{name}_seconds", text, labels, registry=self.registry, buckets=buckets_s)
 
 
 def store_not_ready(found: Families) -> list[str]:

@@ -23,6 +23,9 @@ class SinkMetrics:
             LABELS,
             registry=registry,
         )
+        self.expired = Counter(
+            "dasnet_sink_expired", "Events that were too old when a sink could be reached.", LABELS, registry=registry
+        )
         self._lag = Gauge(
             "dasnet_sink_lag_seconds", "Age of the oldest event not yet delivered to a sink.", LABELS, registry=registry
         )
@@ -30,7 +33,7 @@ class SinkMetrics:
 
     def watch(self, sink: str) -> None:
         """Create the series of a sink, so that Prometheus sees their first increase."""
-        for metric in (self.backlog, self.delivered, self.failures, self.dead_letters):
+        for metric in (self.backlog, self.delivered, self.failures, self.dead_letters, self.expired):
             metric.labels(sink)
         self._lag.labels(sink).set_function(partial(self._lag_s, sink))
 

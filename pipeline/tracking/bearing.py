@@ -6,9 +6,7 @@ A pinhole camera without distortion.  One bearing is not a position: that takes 
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.geodesy import camera_axes
 from pipeline.tracking.association import measurement_std
 from pipeline.types import Bearing
 
@@ -53,7 +51,7 @@ class Orientation:
         width, height = size_px
         focal_px = width / 2 / math.tan(math.radians(self.hfov_deg) / 2)
         right, down = (x_px - width / 2) / focal_px, (y_px - height / 2) / focal_px
-        east, north, up = self._rotation() @ (right, -down, 1.0)
+        east, north, up = camera_axes(self.azimuth_deg, self.elevation_deg, self.roll_deg) @ (right, -down, 1.0)
         distance = math.sqrt(right**2 + down**2 + 1)
         # A pixel spans the less of an angle the farther it is from the axis: the middle's is the largest.
         sigma_deg = math.hypot(self.sigma_deg, math.degrees(math.atan(std_px / focal_px)))
@@ -64,15 +62,3 @@ class Orientation:
             azimuth_sigma_deg=round(min(180.0, sigma_deg / max(math.cos(elevation), 1e-6)), 4),
             elevation_sigma_deg=round(sigma_deg, 4),
         )
-
-    def _rotation(self) -> NDArray[np.float64]:
-        """Return the matrix from the camera (right, up, forward) to the world (east, north, up)."""
-        azimuth, elevation, roll = map(math.radians, (self.azimuth_deg, self.elevation_deg, self.roll_deg))
-        forward = np.array(
-            [math.sin(azimuth) * math.cos(elevation), math.cos(azimuth) * math.cos(elevation), math.sin(elevation)]
-        )
-        level_right = np.array([math.cos(azimuth), -math.sin(azimuth), 0.0])
-        level_up = np.cross(level_right, forward)
-        right = math.cos(roll) * level_right - math.sin(roll) * level_up
-        up = math.sin(roll) * level_right + math.cos(roll) * level_up
-        return np.stack([right, up, forward], axis=1)

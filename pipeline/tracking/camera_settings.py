@@ -10,9 +10,10 @@ from pipeline.alerting.schedule import DAYS, Period, Span, Weekly
 from pipeline.alerting.triangulation import Place
 from pipeline.alerting.zones import Area, Line, Sector, Zone
 from pipeline.config.calibration import Calibration
-from pipeline.config.camera import Camera
+from pipeline.config.camera import Camera, Pose
 from pipeline.config.models import Config
 from pipeline.config.rules import RuleConfig
+from pipeline.tracking.axis import Mount
 from pipeline.tracking.bearing import Orientation
 from pipeline.tracking.policy import Policy
 from pipeline.types import UAV, UNKNOWN, Severity
@@ -32,18 +33,26 @@ def calibrated_policy(calibration: Calibration) -> Policy:
 
 
 def orientations_of(config: Config) -> dict[str, Orientation]:
-    """Return the orientation of each camera whose pose is configured, by id."""
+    """Return the orientation of each camera that does not turn and whose pose is configured, by id."""
     return {
-        camera.id: Orientation(
-            camera.pose.azimuth_deg,
-            camera.pose.elevation_deg,
-            camera.pose.roll_deg,
-            camera.pose.hfov_deg,
-            camera.pose.sigma_deg,
-        )
+        camera.id: orientation(camera.pose)
         for camera in config.cameras
-        if camera.pose is not None
+        if camera.pose is not None and camera.pose.onvif is None
     }
+
+
+def mounts_of(config: Config) -> dict[str, Mount]:
+    """Return what is fixed of each camera that turns, by id."""
+    return {
+        camera.id: Mount(camera.pose.roll_deg, camera.pose.sigma_deg, camera.pose.onvif.delay_s)
+        for camera in config.cameras
+        if camera.pose is not None and camera.pose.onvif is not None
+    }
+
+
+def orientation(pose: Pose) -> Orientation:
+    """Return the orientation of a camera with this pose."""
+    return Orientation(pose.azimuth_deg, pose.elevation_deg, pose.roll_deg, pose.hfov_deg, pose.sigma_deg)
 
 
 def places_of(config: Config) -> dict[str, Place]:

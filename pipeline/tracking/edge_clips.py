@@ -17,7 +17,8 @@ import msgspec
 import structlog
 import zmq
 
-from pipeline.config.models import Config, Link
+from pipeline.config.hosts import Link
+from pipeline.config.models import Config
 from pipeline.errors import WireError
 from pipeline.store.clips import (
     PARTIAL,
@@ -40,7 +41,7 @@ from pipeline.transport.wire import ClipChunk, ClipPoll, ClipRequest, ClipTake, 
 
 PERIOD_MS = 200
 MAX_PENDING = 256  # clips of a site that are not here yet
-MAX_MESSAGES = 64  # received before requests and time-outs are looked at
+MAX_MESSAGES = 64  # received before requests and time-outs are checked
 RETRY_S = 10.0  # a part that did not come is asked for again
 MAX_FAILURES = 3  # transfers of one clip with a wrong digest
 STOP_S = 2.0

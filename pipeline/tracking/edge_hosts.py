@@ -1,4 +1,4 @@
-"""Camera states and ledgers from edge hosts, on the inference host.
+"""Camera states, axes and ledgers from edge hosts, on the inference host.
 
 In: authenticated messages from capture workers on other hosts.  Out: copies of their ledgers in the run folder, and one
 authenticated socket that the track worker reads.
@@ -7,7 +7,8 @@ authenticated socket that the track worker reads.
 import structlog
 import zmq
 
-from pipeline.config.models import Config, Link
+from pipeline.config.hosts import Link
+from pipeline.config.models import Config
 from pipeline.errors import WireError
 from pipeline.store.ledger import LedgerCopies
 from pipeline.telemetry.metrics import TrackingMetrics
@@ -16,7 +17,7 @@ from pipeline.transport.link import HostAuthenticator
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket
 from pipeline.transport.wire import LedgerCopy, Message, camera_of
-from pipeline.types import CameraState
+from pipeline.types import AxisSample, CameraState
 
 
 class EdgeHosts:
@@ -50,8 +51,10 @@ class EdgeHosts:
     def check(self, message: Message, part: zmq.Frame) -> None:
         """Raise WireError unless this host may send the message for this camera."""
         self._authenticator.check(camera_of(message), part)
-        if not isinstance(message, CameraState | LedgerCopy):
-            raise WireError(f"{type(message).__name__} from an edge host; must be CameraState or LedgerCopy")
+        if not isinstance(message, CameraState | AxisSample | LedgerCopy):
+            raise WireError(
+                f"{type(message).__name__} from an edge host; must be CameraState, AxisSample or LedgerCopy"
+            )
 
     def copy_ledger(self, copy: LedgerCopy) -> None:
         """Write a camera's ledger to this host's run folder.  Raise WireError where it is not a valid ledger."""

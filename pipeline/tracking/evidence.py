@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ from model.metadata import CLUTTER, Thresholds
 from pipeline.types import UAV, UNKNOWN
 
 LIMIT = 4.0  # log-odds of one frame: a single confident frame must not decide
-LOOK_S = 0.15  # frames nearer to each other than this say the same
+INDEPENDENT_S = 0.15  # frames nearer to each other than this say the same
 UNLIKE_TRAINING = "unlike training"
 NOT_CALIBRATED = "camera not calibrated"
 
@@ -25,6 +26,18 @@ class Label(NamedTuple):
 
     name: str
     reason: str | None = None
+
+
+class EvidenceState(msgspec.Struct, frozen=True):
+    """The sums of one track's evidence."""
+
+    class_sums: list[float]
+    class_weight: float
+    target_sum: float
+    target_weight: float
+    novelty_sum: float
+    novelty_weight: float
+    observed_s: float
 
 
 class Evidence:
@@ -71,6 +84,25 @@ class Evidence:
         self._target_sum += score_log_odds
         self._target_weight += 1
 
+    def state(self) -> EvidenceState:
+        """Return the sums."""
+        return EvidenceState(
+            self._class_sums,
+            self._class_weight,
+            self._target_sum,
+            self._target_weight,
+            self._novelty_sum,
+            self._novelty_weight,
+            self.observed_s,
+        )
+
+    def inherit(self, state: EvidenceState, pts_s: float) -> None:
+        """Continue from these sums, at this presentation time."""
+        self._class_sums, self._class_weight = list(state.class_sums), state.class_weight
+        self._target_sum, self._target_weight = state.target_sum, state.target_weight
+        self._novelty_sum, self._novelty_weight = state.novelty_sum, state.novelty_weight
+        self._first_s, self._last_s, self._means = pts_s - state.observed_s, pts_s, None
+
     @property
     def motion(self) -> float:
         """Log-odds of a uav by how it moves, added to those by its appearance."""
@@ -93,16 +125,16 @@ class Evidence:
     @property
     def total(self) -> float:
         """Log-odds of a target over all that was seen: the mean times the number of independent observations."""
-        return self.target * self._looks
+        return self.target * self._observations
 
     @property
     def uav_total(self) -> float:
         """Log-odds of a uav against the best other class over all that was seen, likewise."""
-        return self._class_means()[self._uav] * self._looks
+        return self._class_means()[self._uav] * self._observations
 
     @property
-    def _looks(self) -> float:
-        return 1 + min(self.observed_s, self._time_constant_s) / LOOK_S
+    def _observations(self) -> float:
+        return 1 + min(self.observed_s, self._time_constant_s) / INDEPENDENT_S
 
     @property
     def novelty(self) -> float:

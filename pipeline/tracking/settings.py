@@ -35,7 +35,7 @@ class TrackerSettings:
     evidence_s: float = 2.5  # time constant of the exponential decay of evidence
     kinematics_weight: float = 1.0  # of the motion's log-odds in the evidence for uav; 1: independent of appearance
     suppression_margin: float = 2.0  # log-odds beyond the threshold to suppress a track reported as a target
-    report_margin: float = 0.5  # log-odds beyond the threshold to report a track that was suppressed
-    name_log_odds: float = 2.0  # total of the class's evidence that ends the wait before a track is confirmed ...
-    name_s: float = 1.0  # ... which is no longer than this
+    report_margin: float = 2.0  # log-odds beyond the threshold to report a track that was suppressed
+    name_log_odds: float = 3.0  # total of the class's evidence that ends the wait before a track is confirmed ...
+    name_s: float = 1.5  # ... which is no longer than this
     reset_s: float = 5.0  # a larger jump of the presentation time resets the tracker

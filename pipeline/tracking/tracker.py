@@ -11,6 +11,7 @@ object (a cloud, a lamp) and is not confirmed; a target that arrived and then ho
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,11 +19,13 @@ from model.metadata import CLUTTER, Thresholds
 from pipeline.ids import track_ulid
 from pipeline.tracking.association import Places, assign, detected_places, selected
 from pipeline.tracking.evidence import Label, log_odds
+from pipeline.tracking.handover import CONTINUE_S, CameraTracks, TrackletState
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.settings import TrackerSettings
 from pipeline.tracking.tracklet import Observation, Tracklet, observations
 from pipeline.types import UAV, UNKNOWN, Detections, FrameRef, Track, TrackState
 
+FRAME_S = 1e-3  # from the state that is inherited, already predicted, to the first frame
 MISS_LOG_ODDS = log_odds(0.12)  # what a frame without a detection says of a track that is not confirmed yet
 
 
@@ -51,6 +54,7 @@ class Tracker:
         self._thresholds = thresholds
         self._settings = settings or TrackerSettings()
         self._tracklets: list[Tracklet] = []
+        self._inherited: list[Tracklet] = []  # tracks of an earlier session that are lost with the first frame
         self._next = 1
         self._last: FrameRef | None = None
         self._camera_shift_px = (0.0, 0.0)
@@ -69,6 +73,7 @@ class Tracker:
             if last.pts_s - ref.pts_s < self._settings.reset_s:
                 return []
             last = None
+        inherited, self._inherited = self._inherited, []
         ended = [] if last and ref.pts_s - last.pts_s < self._settings.reset_s else self.close()
         self._classes = detections.classes
         width, height = detections.size_px
@@ -90,8 +95,36 @@ class Tracker:
         lost = [tracklet for tracklet in self._tracklets if self._is_over(tracklet, ref)]
         if lost:
             self._tracklets = [tracklet for tracklet in self._tracklets if tracklet not in lost]
-        ended += [self._describe(tracklet, TrackState.LOST) for tracklet in lost if tracklet.confirmed]
+        ended += [self._describe(tracklet, TrackState.LOST) for tracklet in lost + inherited if tracklet.confirmed]
         return [self._describe(tracklet) for tracklet in self._tracklets] + ended
+
+    def state(self) -> list[TrackletState]:
+        """Return the confirmed tracks, for the next owner of the camera."""
+        return [tracklet.state() for tracklet in self._tracklets if tracklet.confirmed]
+
+    def inherit(self, tracks: CameraTracks, ref: FrameRef, gap_s: float) -> None:
+        """Continue the tracks of an earlier session; to be called before the first frame.
+
+        Args:
+            tracks: of another host's tracker.
+            ref: the first frame.
+            gap_s: the time from their last frame to it; after too long they are lost with it.
+        """
+        continued = [
+            Tracklet.inherited(state, ref, min(gap_s, CONTINUE_S), tracks.classes, self._settings)
+            for state in tracks.tracklets
+        ]
+        self._next = max(self._next, tracks.next)
+        self._last = msgspec.structs.replace(ref, pts_s=ref.pts_s - FRAME_S)
+        if gap_s <= CONTINUE_S:
+            self._tracklets = continued
+        else:
+            self._inherited = continued
+
+    @property
+    def next(self) -> int:
+        """The number of the next track."""
+        return self._next
 
     def close(self) -> list[Track]:
         """End the session and return its confirmed tracks, as lost."""

@@ -4,16 +4,19 @@ import math
 from collections import deque
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from pipeline.tracking.association import measurement_std
 from pipeline.tracking.evidence import Evidence, class_log_odds, log_odds
+from pipeline.tracking.handover import TrackletState, rebased
 from pipeline.tracking.kalman import ConstantVelocity
 from pipeline.tracking.kinematics import Kinematics
 from pipeline.tracking.settings import TrackerSettings
 from pipeline.types import Detections, FrameRef
 
 MIN_APPARENT_PX = 2.0
+MOTION = ("x", "y", "vx", "vy", "position_variance", "velocity_variance", "cross_covariance")
 
 
 class Observation(NamedTuple):
@@ -147,6 +150,47 @@ class Tracklet:
         self.screen_y += share * (y - self.screen_y)
         self._on_screen_px.append(math.hypot(x - self.screen_x, y - self.screen_y))
         self.farthest_on_screen_px = max(self.farthest_on_screen_px, min(self._on_screen_px))
+
+    def state(self) -> TrackletState:
+        """Return what the next owner of the camera needs of it."""
+        motion = self.motion
+        return TrackletState(
+            number=self.number,
+            ulid=self.ulid,
+            first=self.first,
+            last=self.last,
+            xyxy=self.box(),
+            size_px=(self.width_px, self.height_px),
+            motion=tuple(getattr(motion, name) for name in MOTION),
+            hits=self.hits,
+            score_sum=self.score_sum,
+            reported=self.reported,
+            farthest_px=(self.farthest_px, self.farthest_on_screen_px),
+            camera_motion_frames=self.camera_motion_frames,
+            evidence=self.evidence.state(),
+        )
+
+    @classmethod
+    def inherited(
+        cls, state: TrackletState, ref: FrameRef, gap_s: float, classes: tuple[str, ...], settings: TrackerSettings
+    ) -> "Tracklet":
+        """Return a confirmed track of an earlier session, expected at frame `ref`, `gap_s` after its state."""
+        x0, y0, x1, y1 = state.xyxy
+        last = rebased(state.last, ref.pts_s, ref.session)
+        centre, score = ((x0 + x1) / 2, (y0 + y1) / 2), state.score_sum / state.hits
+        seen = Observation(last, state.xyxy, centre, score, 0.0, None, 0.0)
+        tracklet = cls(state.number, seen, classes, settings)
+        tracklet.ulid, tracklet.hits, tracklet.score_sum = state.ulid, state.hits, state.score_sum
+        tracklet.first = msgspec.structs.replace(state.first, pts_s=ref.pts_s - (state.last.pts_s - state.first.pts_s))
+        tracklet.width_px, tracklet.height_px = state.size_px
+        for name, value in zip(MOTION, state.motion, strict=True):
+            setattr(tracklet.motion, name, value)
+        tracklet.farthest_px, tracklet.farthest_on_screen_px = state.farthest_px
+        tracklet.camera_motion_frames = state.camera_motion_frames
+        tracklet.evidence.inherit(state.evidence, ref.pts_s)
+        tracklet.confirmed, tracklet.reported, tracklet.seen = True, state.reported, False
+        tracklet.predict(gap_s, None, 0.0)
+        return tracklet
 
     def has_moved(self, frame_width_px: int) -> bool:
         """Return whether it moved against the background; True where the camera's motion is mostly unknown.

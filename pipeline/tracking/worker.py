@@ -7,6 +7,7 @@ bounded; the segmentation worker counts the results that it cannot send.
 import threading
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 import zmq
@@ -17,7 +18,8 @@ from pipeline.alerting.camera_events import camera_event
 from pipeline.alerting.snapshots import SnapshotWriter, snapshots_of, with_snapshot_names
 from pipeline.checkpoints import checkpoint_path, checkpoint_sha256
 from pipeline.config.calibration import calibrations_of
-from pipeline.config.models import Address, Config
+from pipeline.config.console import Address
+from pipeline.config.models import Config
 from pipeline.errors import WireError
 from pipeline.runtime.arming import is_armed
 from pipeline.runtime.control import Control
@@ -31,7 +33,7 @@ from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
-from pipeline.tracking.camera_settings import orientations_of, places_of, policies_of, rules_of
+from pipeline.tracking.camera_settings import mounts_of, orientations_of, places_of, policies_of, rules_of
 from pipeline.tracking.clip_requests import ClipRequests
 from pipeline.tracking.edge_hosts import EdgeHosts
 from pipeline.tracking.stage import Outcome, TrackStage
@@ -41,7 +43,10 @@ from pipeline.transport.payloads import detections_of
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import EndOfStream, LedgerCopy, Result, Stamps, camera_of, decode
-from pipeline.types import CameraState, Detections, Event, Track, TrackState
+from pipeline.types import AxisSample, CameraState, Detections, Event, Track, TrackState
+
+if TYPE_CHECKING:
+    from pipeline.tracking.shared import SharedCameras
 
 
 def run(control: Control, stop: threading.Event, served: Address | None = None) -> None:
@@ -50,11 +55,14 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
     checkpoint = checkpoint_path(config.model.checkpoint)
     thresholds, sha256 = read_thresholds(checkpoint), checkpoint_sha256(checkpoint)
     metrics = TrackingMetrics((camera.id for camera in config.cameras), config.objective.capture_to_track_ms / 1e3)
+    shared = _shared_cameras(config, metrics)
     # The outbox waits until the writer has opened the store, which may be missing, damaged or of an older version.
     evidence = EvidenceSink(config, sha256, metrics.evidence)
     sinks = [*configured_sinks(config), evidence]
+    if shared is not None:
+        sinks = shared.sinks(sinks)
     outbox = Outbox(config.store_path, sinks, store_is_open=False, metrics=metrics.sinks)
-    writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics)
+    writer = StoreWriter(config.store_path, config.spill_path, outbox, metrics, ends_orphans=shared is None)
     snapshots = SnapshotWriter(config.snapshots_path, metrics.store, writer.forget_snapshot)
     try:
         finish_startup(stop)
@@ -63,13 +71,25 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
             Retention(config, metrics.store, [sink.name for sink in sinks], evidence),
         ):
             try:
-                _TrackWorker(control, thresholds, sha256, writer, snapshots, evidence, sinks, metrics, stop).run()
+                _TrackWorker(
+                    control, thresholds, sha256, writer, snapshots, evidence, sinks, metrics, shared, stop
+                ).run()
             finally:
                 snapshots.stop(TRACKING_DRAIN_TIMEOUTS_S["snapshots"])
                 writer.stop(TRACKING_DRAIN_TIMEOUTS_S["store"])
     finally:
         outbox.stop(TRACKING_DRAIN_TIMEOUTS_S["outbox"])
         evidence.finish(TRACKING_DRAIN_TIMEOUTS_S["evidence"])
+        if shared is not None:
+            shared.close(TRACKING_DRAIN_TIMEOUTS_S["hosts"])
+
+
+def _shared_cameras(config: Config, metrics: TrackingMetrics) -> "SharedCameras | None":
+    if config.inference_host is None:
+        return None
+    from pipeline.tracking.shared import SharedCameras  # imports nats, which a site with one inference host lacks
+
+    return SharedCameras(config, metrics)
 
 
 class _TrackWorker:
@@ -83,13 +103,16 @@ class _TrackWorker:
         evidence: EvidenceSink,
         sinks: Sequence[Sink],
         metrics: TrackingMetrics,
+        shared: "SharedCameras | None",
         stop: threading.Event,
     ) -> None:
         config = control.config
         self._changes = control.changes
         self._sha256 = sha256
         policies = policies_of(config, calibrations_of(config, sha256))
-        self._stage = TrackStage(thresholds, policies, orientations_of(config), rules_of(config), places_of(config))
+        self._stage = TrackStage(
+            thresholds, policies, orientations_of(config), rules_of(config), places_of(config), mounts_of(config)
+        )
         self._writer = writer
         self._snapshots = snapshots
         self._evidence = evidence
@@ -103,6 +126,9 @@ class _TrackWorker:
         self._edge_hosts = EdgeHosts(config, config.link, metrics) if config.link else None
         self._live = bound(zmq.PUB, Endpoints().live, high_water=64)
         self._clips = ClipRequests(config, metrics, self._edge_hosts.clips if self._edge_hosts is not None else None)
+        self._shared = shared
+        if shared is not None:
+            shared.start(writer, control, self._stage)
         self._run_dir = config.run_dir
         self._log = structlog.get_logger()
 
@@ -115,6 +141,8 @@ class _TrackWorker:
                 self._edge_hosts.bind()
             ready = poller.poll(200)
             self._follow_arming()
+            for camera in self._shared.follow() if self._shared is not None else ():
+                self._forget(camera)
             for socket, _ in ready:
                 self._receive(socket)
             for config in self._changes():
@@ -123,6 +151,8 @@ class _TrackWorker:
             for camera in [name for name, last_s in self._last_result_s.items() if last_s < expired_s]:
                 self._close(camera)
         self._receive_waiting()
+        if self._shared is not None:
+            self._shared.hand_over()
         for camera in list(self._last_result_s):
             self._close(camera)
         for socket in (self._results, self._live):
@@ -152,8 +182,11 @@ class _TrackWorker:
         self._stage.orientations = orientations_of(config)
         self._stage.rules = rules_of(config)
         self._stage.places = places_of(config)
+        self._stage.mounts = mounts_of(config)
         if self._edge_hosts is not None:
             self._edge_hosts.watch(config, removed)
+        if self._shared is not None:
+            self._shared.watch(config)
 
     def _receive_waiting(self) -> None:
         """Track the results that are already in the queue."""
@@ -169,9 +202,12 @@ class _TrackWorker:
         edge_hosts = self._edge_hosts if socket is not self._results else None
         try:
             message, buffers = decode([part.buffer for part in parts])
-            self._check_camera(camera_of(message))
+            camera = camera_of(message)
+            self._check_camera(camera)
             if edge_hosts is not None:
                 edge_hosts.check(message, parts[0])
+            if self._shared is not None and not self._shared.owns(camera):
+                return
             match message:
                 case Result():
                     jpeg = bytes(buffers[0]) if buffers else b""
@@ -179,13 +215,15 @@ class _TrackWorker:
                     self._track(detections_of(message), message.stamps, jpeg)
                 case CameraState():
                     self._camera_state(message)
+                case AxisSample():
+                    self._stage.look(message)
                 case LedgerCopy() if edge_hosts is not None:
                     edge_hosts.copy_ledger(message)
                 case EndOfStream():
                     if self._stage.session(message.camera) == message.session:
                         self._close(message.camera)
                 case _:
-                    raise WireError(f"{type(message).__name__}; must be Result, CameraState or EndOfStream")
+                    raise WireError(f"{type(message).__name__}; must be Result, CameraState, AxisSample or EndOfStream")
         except WireError as error:
             self._rejects.reject(error)
 
@@ -203,6 +241,8 @@ class _TrackWorker:
         if self._stage.classes(ref.camera) not in (None, detections.classes):
             raise WireError(f"classes of a result of {ref.camera!r} differ from those of its session")
         self._last_result_s[ref.camera] = time.monotonic()
+        if self._shared is not None:
+            self._append(self._shared.begin(detections))
         started_ns = time.monotonic_ns()
         outcome = self._stage.update(detections)
         self._metrics.tracked(ref, stamps, started_ns, started_ns + outcome.track_ns)
@@ -227,8 +267,12 @@ class _TrackWorker:
         self._writer.update_tracks(track for track in outcome.tracks if track.state is not TrackState.TENTATIVE)
         self._metrics.track_count(outcome.ref.camera, outcome.tracks)
         self._append(events)
+        if self._shared is not None and self._stage.session(outcome.ref.camera) is not None:
+            self._shared.tracked(outcome.ref.camera, has_events=bool(events))
 
     def _append(self, events: Sequence[Event]) -> None:
+        if events and self._shared is not None:
+            events = self._shared.stamped(events)
         if events:
             self._metrics.count(events)
             self._clips.send(events)
@@ -236,10 +280,16 @@ class _TrackWorker:
 
     def _close(self, camera: str) -> None:
         """End the camera's session."""
-        self._last_result_s.pop(camera, None)
         outcome = self._stage.close(camera)
         if outcome is not None:
             self._store(outcome, outcome.events)
+            if self._shared is not None:
+                self._shared.closed(camera)
+        self._forget(camera)
+
+    def _forget(self, camera: str) -> None:
+        """Forget the camera's session, which has ended or goes on on another host."""
+        self._last_result_s.pop(camera, None)
         self._evidence.close_camera(camera)
         self._metrics.track_count(camera, [])
 
