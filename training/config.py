@@ -156,6 +156,13 @@ class JudgeTraining(Section):
     check_splits: list[Split] = Field(default=["val"], min_length=1)  # held out, to calibrate on
 
 
+class Distillation(Section):
+    """A trained network whose logits are learned beside the labels (see `training.distillation`)."""
+
+    teacher: Text  # a checkpoint with the network's classes and preprocessing
+    weight: Positive = 1.0  # of the distance of the logits
+
+
 class TrainingConfig(Section):
     """All settings of a training run."""
 
@@ -172,8 +179,9 @@ class TrainingConfig(Section):
     clip_norm: NotNegative = 0.0  # of the gradient; 0: not clipped
     ema: Decay = 0.0  # decay of the moving average of the weights; 0: none
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: bf16 where the device computes in it
+    distillation: Distillation | None = None
     output_bias: Number = 0.0  # initial bias of the output layers; below 0 where few pixels are targets
-    start_from: Text = ""  # a checkpoint with the initial weights
+    start_from: Text = ""  # a checkpoint with the initial weights; of a wider DAS-Net, its strongest channels
     spread_first_class: Flag = False  # copy the first class's filters to all: an object detector learns classes
     seed: Count = 0
     device: Text = "auto"  # auto, cpu, cuda or cuda:N

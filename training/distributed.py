@@ -1,7 +1,8 @@
-"""Data-parallel training: one process of a run, alone or among those that `torchrun` started.
+"""Data-parallel training: one process of a run, alone or among those that `torchrun` or Ray Train started.
 
 Processes average their gradients in each step (`torch.nn.parallel.DistributedDataParallel`); rank 0 alone validates,
-saves and reports, and broadcasts its results.
+saves and reports, and broadcasts its results.  Where a process dies, `torchrun --max-restarts` ends the others and
+starts all of them again, and they continue from the state that rank 0 saved last.
 """
 
 import os
@@ -29,6 +30,7 @@ class DistributedProcess:
     rank: int = 0
     local_rank: int = 0  # on its host
     world: int = 1
+    was_restarted: bool = False  # by its host's torchrun, after a process there had died
 
     @property
     def is_first(self) -> bool:
@@ -58,6 +60,14 @@ class DistributedProcess:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the mean of each value over processes."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.world
+
     @contextmanager
     def first_on_host(self) -> Iterator[None]:
         """Let one process of each host run first; the others then find its results on disk."""
@@ -73,18 +83,37 @@ def start_process(device: str) -> Iterator[DistributedProcess]:
     """Yield this process on `device` (auto, cpu, cuda, cuda:N); raise ConfigError where there is no such device."""
     rank, local_rank, world = (int(os.environ.get(key, default)) for key, default in PLACES)
     place = _device(device, local_rank)
+    was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    _check_restarts()
     if world == 1:
-        yield DistributedProcess(place)
+        yield DistributedProcess(place, was_restarted=was_restarted)
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
+    if dist.is_initialized():  # by Ray Train, which also ends it
+        yield DistributedProcess(place, rank, local_rank, world, was_restarted)
+        return
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=CHECK_TIMEOUT)
     try:
-        yield DistributedProcess(place, rank, local_rank, world)
+        yield DistributedProcess(place, rank, local_rank, world, was_restarted)
     finally:
         dist.destroy_process_group()
 
 
+def _check_restarts() -> None:
+    """Raise ConfigError where processes that are started again would connect to those before them.
+
+    `torchrun` keeps one store for all rounds, in which addresses of the ended processes remain.
+    """
+    keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if keeps_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise ConfigError(
+            f"torchrun --max-restarts: needs {OWN_STORES}=1 in the environment; without it, processes that are started "
+            "again find the addresses of those that have ended"
+        )
+
+
+OWN_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 PLACES = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))  # as torchrun sets them
 
 

@@ -8,8 +8,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM or Ctrl-C sets; the second one acts as usual."""
+    """Yield an event that the first SIGTERM or Ctrl-C sets; the second one acts as usual.
+
+    Outside of the main thread, where Ray runs a training, nothing sets it: signals are Ray's.
+    """
     stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {kind: signal.getsignal(kind) for kind in kinds}
 

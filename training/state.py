@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from model.blocks import OutputBlock
 from model.checkpoint import load, save
+from model.dasnet import DASNet
 from model.errors import ModelError
 from model.metadata import Metadata
 from model.registry import build
 from pipeline.errors import ConfigError
 from training.config import CropSampling, TrainingConfig
+from training.distillation import Teacher
+from training.narrowing import is_narrower, narrow
 from training.optimisation import LearningRate, ValidationProgress, build_optimizer
 
 FIXED_KEYS = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # of a resumed run
@@ -27,7 +30,7 @@ FIXED_KEYS = ("network", "sampling.kind", "optimizer.kind", "schedule.kind")  # 
 
 @dataclass
 class TrainingRun:
-    """Everything that changes during a run; `state.pt` holds all of it."""
+    """A run; `state.pt` holds everything that changes during it."""
 
     network: nn.Module
     average: nn.Module  # exponential moving average of the weights; a copy of them where ema is 0
@@ -36,6 +39,7 @@ class TrainingRun:
     scaler: torch.amp.GradScaler
     progress: ValidationProgress
     step: int = 0
+    teacher: Teacher | None = None  # never changes, so that it is not saved
 
     @property
     def _stateful(self) -> dict[str, Any]:
@@ -80,13 +84,13 @@ def start_run(config: TrainingConfig, device: torch.device | None = None) -> Tra
         _start_from(network, config)
     if config.spread_first_class:
         spread_first_class(network)
+    teacher = Teacher(config, device) if config.distillation else None
     network.to(device)
     average = deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, config.optimizer)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    return TrainingRun(
-        network.train(), average, optimizer, LearningRate(optimizer, config), scaler, ValidationProgress()
-    )
+    rate, progress = LearningRate(optimizer, config), ValidationProgress()
+    return TrainingRun(network.train(), average, optimizer, rate, scaler, progress, teacher=teacher)
 
 
 def resume_run(run: TrainingRun, folder: Path, config: TrainingConfig, steps: int) -> None:
@@ -126,7 +130,10 @@ def export(
             "check": metrics,
         },
     )
-    save(path, run.average, metadata)
+    if run.teacher:
+        run.teacher.export(path, run.average, metadata)
+    else:
+        save(path, run.average, metadata)
 
 
 def output_layers(network: nn.Module) -> list[nn.Conv2d]:
@@ -153,6 +160,8 @@ def spread_first_class(network: nn.Module) -> None:
 
 def _start_from(network: nn.Module, config: TrainingConfig) -> None:
     loaded = load(config.start_from)
+    if is_narrower(network, loaded.network):
+        return narrow(cast(DASNet, network), cast(DASNet, loaded.network))
     theirs = {"name": loaded.metadata.network, **loaded.metadata.arguments}
     try:
         network.load_state_dict(loaded.network.state_dict())

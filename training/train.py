@@ -5,14 +5,15 @@ In: one YAML file (see `training.config`).  Out, in DIR: `ema.safetensors` (the 
 (the state before a trapezoid's decay, from which a run with more steps resumes), `config.yaml`, `log.csv`, and
 `predictions/` (predictions for a few frames at each check).  With a section `judge`, the judge of chips is trained
 after the network and written to the same checkpoints; `judge.state.pt` is its state.  SIGTERM or Ctrl-C saves the state
-and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`.
+and exits with 0.  On several GPUs: `torchrun --nproc-per-node N -m training.train CONFIG.yaml`; with `--max-restarts`,
+all processes are started again when one has died, and continue from `state.pt`.
 """
 
 import argparse
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.allocator import keep_memory
 from model.dasnet import DASNet
-from model.errors import ModelError
 from model.fused import FusedDASNet
-from pipeline.errors import ConfigError, DasnetError
+from pipeline.errors import ConfigError
 from pipeline.runtime.interruption import end_quietly
 from training.averaging import ema_update
-from training.config import CropSampling, TrainingConfig, load_config, snapshot
+from training.config import CropSampling, TrainingConfig, snapshot
+from training.distillation import PART as DISTILLATION
 from training.distributed import DistributedProcess, start_process
 from training.interruption import interruption
 from training.log import EVERY_STEPS, TrainingLog
@@ -43,8 +43,16 @@ from training.validation import validate
 CHECK_COLUMNS = ("found", "recognised", "alarmed")
 
 
-def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
-    """Train to the last step, until early stopping, or until SIGTERM, then the judge; return the network's run."""
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    resume: bool,
+    on_check: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainingRun:
+    """Train to the last step, until early stopping, or until SIGTERM, then the judge; return the network's run.
+
+    Rank 0 calls `on_check` with step and metrics after each check, when its state is saved.
+    """
     cv2.setNumThreads(1)
     torch.set_num_threads(config.threads)
     with start_process(config.device) as process:
@@ -58,11 +66,13 @@ def train(config: TrainingConfig, folder: Path, resume: bool) -> TrainingRun:
 
             recordings_of(config)  # raises before the network's hours what would be raised after them
         plan = StepPlan.of(config, len(data.frames), process.world)
+        saved = (folder / "state.pt").exists()
+        resume = resume or (process.any(process.was_restarted) and saved)
         if resume:
             resume_run(run, folder, config, plan.steps)
-        elif (folder / "state.pt").exists():
+        elif saved:
             raise ConfigError(f"--out {folder}: holds the state of a run; expected another folder, or --resume")
-        recorder = Recorder.of(folder, config, plan, data, run.step) if process.is_first else None
+        recorder = Recorder.of(folder, config, plan, data, run.step, on_check) if process.is_first else None
         with interruption() as stopping:  # there is a state to save from now on
             fit(run, config, plan, data, process, recorder, stopping)
         if recorder:
@@ -132,18 +142,20 @@ def train_step(
     images: Tensor,
     labels: Tensor,
 ) -> LossValue:
-    """Take one optimisation step and return its loss.
+    """Take one optimisation step and return its loss, that of all processes' images.
 
     `module` computes the same as `run.network`, faster, and averages gradients over processes.
     """
     # Dropout depends only on seed, step and rank, as samples do: there is no random state to save.
     torch.manual_seed(int(np.random.SeedSequence((config.seed, run.step, process.rank)).generate_state(1)[0]))
     run.learning_rate.before_step(run.step, plan.steps)
-    images, labels = images.to(process.device), labels.to(process.device)
+    images, labels = network_input(images.to(process.device)), labels.to(process.device)
     with autocast(process.device, config.precision):
-        output = module(network_input(images))
+        output = module(images)
     logits, auxiliary = output if isinstance(output, tuple) else (output, [])
     loss = segmentation_loss(config.loss, logits, auxiliary, labels, class_weights(config))
+    if run.teacher:
+        loss = run.teacher.add_to(loss, images, logits)
     run.optimizer.zero_grad()
     run.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
     run.scaler.unscale_(run.optimizer)
@@ -153,7 +165,8 @@ def train_step(
     run.scaler.update()
     ema_update(run.average, run.network, min(config.ema, (1 + run.step) / (10 + run.step)))
     run.step += 1
-    return loss
+    total, *parts = process.mean(torch.stack([loss.total.detach(), *loss.parts.values()]))
+    return LossValue(total, dict(zip(loss.parts, parts, strict=True)))
 
 
 def class_weights(config: TrainingConfig) -> Sequence[float]:
@@ -201,17 +214,27 @@ class Recorder:
     plan: StepPlan
     data: TrainingData
     log: TrainingLog
+    on_check: Callable[[int, dict[str, float]], None] | None
 
     @classmethod
-    def of(cls, folder: Path, config: TrainingConfig, plan: StepPlan, data: TrainingData, step: int) -> "Recorder":
+    def of(
+        cls,
+        folder: Path,
+        config: TrainingConfig,
+        plan: StepPlan,
+        data: TrainingData,
+        step: int,
+        on_check: Callable[[int, dict[str, float]], None] | None,
+    ) -> "Recorder":
         """Return the recorder of a run that starts at `step`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(snapshot(config), encoding="utf-8")
-        columns = [*part_names(config.loss, len(config.classes)), "lr", "s_per_step", *check_columns(config)]
+        parts = part_names(config.loss, len(config.classes)) + [DISTILLATION] * (config.distillation is not None)
+        columns = [*parts, "lr", "s_per_step", *check_columns(config)]
         log = TrainingLog(folder, columns, step, plan.steps, config.tensorboard)
         log.say(data.description)
         log.say(f"{data.summary}, from step {step} to {plan.steps}, pid {os.getpid()}")
-        return cls(folder, config, plan, data, log)
+        return cls(folder, config, plan, data, log, on_check)
 
     def add(self, run: TrainingRun, loss: LossValue, metrics: dict[str, float], better: list[str], ends: bool) -> None:
         """Record a step: log, and where due checkpoints, predictions and state."""
@@ -226,6 +249,8 @@ class Recorder:
             run.save(self.folder / "stable.pt", self.config, self.plan.steps)
         if metrics or ends or run.step % self.config.save_every_steps == 0:
             run.save(self.folder / "state.pt", self.config, self.plan.steps)
+        if metrics and self.on_check is not None:
+            self.on_check(run.step, metrics)
 
     def close(self, run: TrainingRun, how: str) -> None:
         """Log how the run ended, and the best checkpoint."""
@@ -245,18 +270,6 @@ class Recorder:
         write_predictions(path, network, sets, self.config.sampling.preprocessing, self.config.precision)
 
 
-def run_training(path: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> int:
-    """Train as `dasnet train` does; return 0 when done or stopped, 1 on failure, 2 for wrong configuration or data."""
-    keep_memory()
-    try:
-        config = load_config(path, changes)
-        train(config, out or Path(config.out or Path(".cache/runs") / path.stem), resume)
-    except (DasnetError, ModelError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="train", description="Train a network.")
@@ -265,6 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue from DIR/state.pt")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. optimizer.lr=0.001")
     options = parser.parse_args(arguments)
+    from training.run import run_training  # which imports this module
+
     return run_training(options.config, options.out, options.resume, options.set)
 
 

@@ -41,13 +41,14 @@ class ClipEvaluationOptions:
     quick: bool = False  # QUICK_CLIPS fixed clips
     ladder: bool = False  # drone clips also at smaller scales
     json: Path | None = None
-    share: float = 1.0  # of each frame's pixels that the network looks at
+    share: float = 1.0  # of each frame's pixels that the network processes
+    ray: str | None = None  # auto, or HOST:PORT of a Ray cluster's head
 
 
 def run_evaluate_clips(options: ClipEvaluationOptions) -> None:
     """Print the tables and write the JSON file; raise DasnetError or ModelError for unreadable data or checkpoints."""
     splits = SPLITS if ALL_SPLITS in options.splits else options.splits
-    clips = labelled_clips(options.data, splits)
+    clips = labelled_clips([folder.absolute() for folder in options.data], splits)
     report = evaluate_clips(spread_clips(clips) if options.quick else clips, options)
     print(tables(report.clips))
     recorded = total(one for one in report.clips if one.scale == 1)
@@ -64,7 +65,8 @@ def spread_clips(clips: list[tuple[str, Clip]]) -> list[tuple[str, Clip]]:
 
 def evaluate_clips(clips: list[tuple[str, Clip]], options: ClipEvaluationOptions) -> ClipReport:
     """Return the results of clips, given with their sets; raise DasnetError where one cannot be replayed."""
-    loaded = load(checkpoint_path(options.checkpoint))
+    checkpoint = checkpoint_path(options.checkpoint)
+    loaded = load(checkpoint)
     ladder = SCALES if options.ladder else ()
     todo = [
         (set_name, clip, scale)
@@ -76,6 +78,12 @@ def evaluate_clips(clips: list[tuple[str, Clip]], options: ClipEvaluationOptions
         folder = options.out / loaded.metadata.sha256[:12] / engine.name
         if options.share < 1:
             folder /= f"share-{options.share:g}"
+        if options.ray is not None:
+            from training.evaluation.clip_tasks import evaluate_on_ray
+
+            where = folder.absolute(), checkpoint.absolute()
+            results = evaluate_on_ray(options.ray, todo, *where, options.engine, options.share)
+            todo = []
         for number, (set_name, clip, scale) in enumerate(todo, 1):
             results.append(evaluate_scaled(set_name, clip, scale, folder, loaded, engine, options.share))
             print(f"\r{number}/{len(todo)} {clip.name:<24}", end="", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.segmentation.camera_motion import CameraMotion
 from pipeline.segmentation.chips import CHIP_PX, LAGS_S, cut_chips
-from pipeline.segmentation.frame_history import FrameHistory
+from pipeline.segmentation.frame_history import SMOOTH_STEPS, FrameHistory
 from pipeline.segmentation.motion import Candidate, MotionCandidates
 from pipeline.segmentation.segmenter import MAX_CANDIDATES
 from training.command_line import exit_code, program
@@ -196,7 +196,7 @@ def static_peaks(history: FrameHistory, frame_width_px: int) -> list[Point]:
     newest = history.newest
     if newest is None:
         return []
-    image = newest.smooth
+    image = newest.smooth / np.float32(SMOOTH_STEPS)
     contrast = np.asarray(cv2.absdiff(image, cv2.blur(image, (CONTRAST_PX, CONTRAST_PX))))
     highest = cv2.dilate(contrast, np.ones((PEAK_PX, PEAK_PX), np.uint8))
     rows, columns = np.nonzero((contrast == highest) & (contrast > MIN_CONTRAST))
