@@ -51,6 +51,8 @@ def queries(reader: HistoryReader, end_ns: int) -> dict[str, Callable[[], object
         "no filter": AlertFilter(),
         "unacknowledged": AlertFilter(is_unacknowledged=True),
         "rare camera": AlertFilter(camera="rare"),
+        "a user of one camera": AlertFilter(cameras=frozenset({"north"})),
+        "a user of the rare camera": AlertFilter(cameras=frozenset({"rare"})),
         "no such label": AlertFilter(label="airplane"),
         "rare camera, label, severity, verdict": AlertFilter(
             camera="rare", label="uav", severity=Severity.ALARM, verdict=Verdict.UAV

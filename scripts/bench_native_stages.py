@@ -18,11 +18,10 @@ import torch
 
 from model.checkpoint import load
 from model.dasnet import DASNet
-from model.engine.native import CHANNELS, NativeBackend
+from model.engine.native import NativeBackend
 from pipeline.bench.results import machine
 from pipeline.checkpoints import checkpoint_path
 
-GATE_CHANNELS = 32
 WINOGRAD_POINTS, TILE_PX = 36, 4
 PEAK_SECONDS = 0.5
 
@@ -50,7 +49,7 @@ def main() -> int:
     image = np.random.default_rng(0).random((3, height_px, width_px), np.float32)
     seconds = engine.time_stages(image, options.rounds)
     peak = engine.peak_macs(PEAK_SECONDS) * options.threads
-    work = stage_macs(len(network.decoder.dy_blocks), height_px, width_px, engine.classes)
+    work = stage_macs(len(network.decoder.dy_blocks), engine.channels, height_px, width_px, engine.classes)
     stages = [Stage(name, macs, s * 1e3, macs / s / peak) for (name, macs), s in zip(work, seconds, strict=True)]
     print(table(stages))
     if options.json:
@@ -66,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def stage_macs(levels: int, height_px: int, width_px: int, classes: int) -> list[tuple[str, int]]:
+def stage_macs(levels: int, channels: int, height_px: int, width_px: int, classes: int) -> list[tuple[str, int]]:
     """Name and executed multiply-accumulates of each stage, in the engine's order."""
     sides = [(height_px, width_px)]
     for _ in range(levels):
@@ -74,15 +73,15 @@ def stage_macs(levels: int, height_px: int, width_px: int, classes: int) -> list
 
     def winograd(side: tuple[int, int], inputs: int) -> int:
         tiles = -(-side[0] // TILE_PX) * -(-side[1] // TILE_PX)
-        return WINOGRAD_POINTS * tiles * inputs * CHANNELS
+        return WINOGRAD_POINTS * tiles * inputs * channels
 
-    stages = [(f"encoder {level}", winograd(side, CHANNELS if level else 3)) for level, side in enumerate(sides)]
+    stages = [(f"encoder {level}", winograd(side, channels if level else 3)) for level, side in enumerate(sides)]
     for stage in range(levels):
         low, high = sides[levels - stage], sides[levels - stage - 1]
-        gate = (low[0] * low[1] + high[0] * high[1]) * CHANNELS * GATE_CHANNELS
-        stages += [(f"gate {stage}", gate), (f"decoder {stage}", winograd(high, 2 * CHANNELS))]
+        gate = (low[0] * low[1] + high[0] * high[1]) * channels * max(16, channels // 2)
+        stages += [(f"gate {stage}", gate), (f"decoder {stage}", winograd(high, 2 * channels))]
     columns = -(-3 * classes // 16) * 16
-    return [*stages, ("output", 6 * -(-height_px // 4) * width_px * CHANNELS * columns)]
+    return [*stages, ("output", 6 * -(-height_px // 4) * width_px * channels * columns)]
 
 
 def table(stages: list[Stage]) -> str:

@@ -36,6 +36,7 @@ class Turn:
     console_cpu: float  # cores
     updates_per_s: float  # live messages received by all viewers
     pictures_per_s: float
+    network_share: float  # of the frames' pixels, which falls before frames do; the least camera's, at the end
 
 
 def main() -> int:
@@ -54,7 +55,8 @@ def main() -> int:
             turns = asyncio.run(measure(console, metrics, options.viewers, options.rounds, options.seconds))
         finally:
             program.terminate()
-    print("| viewers | frames/s | console, cores | updates/s | pictures/s |\n| --- | --- | --- | --- | --- |")
+    print("| viewers | frames/s | console, cores | updates/s | pictures/s | share |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for turn in turns:
         print("| " + " | ".join(f"{value:.4g}" for value in asdict(turn).values()) + " |")
     alone = statistics.median(turn.frames_per_s for turn in turns if not turn.viewers)
@@ -92,14 +94,15 @@ async def measure(console: str, metrics: str, viewers: int, rounds: int, seconds
         before, began_s, taken_before = await asyncio.to_thread(read, metrics), time.monotonic(), list(taken)
         await asyncio.sleep(seconds)
         after, took_s = await asyncio.to_thread(read, metrics), time.monotonic() - began_s
-        rates = [(b - a) / took_s for a, b in zip((*before, *taken_before), (*after, *taken), strict=True)]
+        rates = [(b - a) / took_s for a, b in zip((*before[:2], *taken_before), (*after[:2], *taken), strict=True)]
         for task in watching:
             task.cancel()
         ended = await asyncio.gather(*watching, return_exceptions=True)
         broken = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
         if broken:
             raise SystemExit(f"{len(broken)} viewers lost the console: {broken[0]!r}")
-        turns.append(Turn(number, *rates))
+        frames, cpu, updates, pictures = rates
+        turns.append(Turn(number, frames, cpu, updates, pictures, after[-1]))
     return turns
 
 
@@ -108,8 +111,7 @@ async def watch(console: str, taken: list[int]) -> None:
 
     Plain sockets: a client library would take more of the processor than the console does, and a browser is elsewhere.
     """
-    address = urlsplit(console)
-    live, pictures = [await asyncio.open_connection(address.hostname, address.port) for _ in range(2)]
+    live, pictures = await connected(console), None
     try:
         await request(live, "/api/v1/live")
         topic = ""
@@ -122,13 +124,24 @@ async def watch(console: str, taken: list[int]) -> None:
                 if update["picture"]:
                     frame = update["frame"]
                     place = f"/api/v1/cameras/{quote(frame['camera'])}/frames/{frame['seq']}.jpg"
-                    length = await request(pictures, f"{place}?session={quote(frame['session'])}")
-                    await pictures[0].readexactly(length)
-                    taken[1] += 1
+                    pictures = pictures or await connected(console)
+                    try:
+                        length = await request(pictures, f"{place}?session={quote(frame['session'])}")
+                        await pictures[0].readexactly(length)
+                        taken[1] += 1
+                    except (asyncio.IncompleteReadError, ConnectionResetError):  # idle ones are closed: as browsers do
+                        pictures[1].close()
+                        pictures = None
         raise ConnectionError("the live stream ended")
     finally:
-        for _, writer in (live, pictures):
-            writer.close()
+        for connection in filter(None, (live, pictures)):
+            connection[1].close()
+
+
+async def connected(console: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to the console."""
+    address = urlsplit(console)
+    return await asyncio.open_connection(address.hostname, address.port)
 
 
 async def request(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> int:
@@ -142,8 +155,8 @@ async def request(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     return int((re.search(r"content-length: (\d+)", fields) or [0, 0])[1])
 
 
-def read(metrics: str) -> tuple[float, float]:
-    """Return the frames segmented so far, and the console's CPU time in seconds."""
+def read(metrics: str) -> tuple[float, float, float]:
+    """Return the frames segmented so far, the console's CPU time in seconds, and the network's share of the pixels."""
     with urllib.request.urlopen(metrics, timeout=5) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = [sample for family in families for sample in family.samples]
@@ -153,7 +166,8 @@ def read(metrics: str) -> tuple[float, float]:
         for sample in samples
         if sample.name == "dasnet_process_cpu_seconds_total" and sample.labels.get("worker") == "console"
     )
-    return frames, cpu_s
+    shares = [sample.value for sample in samples if sample.name == "dasnet_network_share"]
+    return frames, cpu_s, min(shares, default=1.0)
 
 
 if __name__ == "__main__":

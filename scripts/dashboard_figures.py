@@ -59,7 +59,7 @@ ROWS: dict[str, tuple[Figure, ...]] = {
         ),
         number(
             "Cameras blind",
-            "Cameras that were blind for more than half of the last minute: frozen, covered, or not processed.",
+            "Cameras blind for half of the last minute, or in half of their view: frozen, covered, not processed.",
             f"count(sum by (camera) (rate(dasnet_blind_seconds_total{{{CAMERA}}}[1m])) > 0.5) or vector(0)",
             (1, 2),
         ),
@@ -273,6 +273,32 @@ ROWS: dict[str, tuple[Figure, ...]] = {
             "Version, hash of the checkpoint and engine.",
             "none",
             (("{{instance}} {{version}} {{model}} {{engine}}", f"dasnet_build_info{{{HOST}}}"),),
+        ),
+    ),
+    "Track while scan": (
+        Figure(
+            "Share processed",
+            "Share of each live frame's pixels that the network processes; below 1 where whole frames are too much.",
+            "percentunit",
+            (("{{instance}}", f"dasnet_network_share{{{HOST}}}"),),
+        ),
+        Figure(
+            "Longest wait for the network",
+            "How long the place of the view that has waited longest has waited.",
+            "s",
+            (("{{camera}}", f"max by (camera) (dasnet_scan_revisit_seconds{{{CAMERA}}})"),),
+        ),
+        Figure(
+            "View not processed in time",
+            "Share of the view that has waited for longer than `objective.scan_revisit_s`: blind by `budget`.",
+            "percentunit",
+            (("{{camera}}", total("dasnet_blind_seconds_total", "camera", f'{CAMERA},cause="budget"')),),
+        ),
+        Figure(
+            "Motion judged",
+            "Motion candidates of a frame that are judged at most; fewer where even the least share is too much.",
+            "none",
+            (("{{instance}}", f"dasnet_judged_motion{{{HOST}}}"),),
         ),
     ),
     FOLDED: (

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import camera, models, rules, sink, sinks, storage, tactical
+from pipeline.config import camera, console, hosts, model, models, onvif, rules, sink, sinks, storage, tactical
 from pipeline.config.models import Config
 
-MODULES = (camera, rules, sink, sinks, tactical, storage, models)
+MODULES = (camera, onvif, rules, sink, sinks, tactical, storage, console, model, hosts, models)
 KEY_HEAD = ("key", "value", "default", "meaning")
 
 Schema = dict[str, Any]

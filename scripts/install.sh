@@ -31,7 +31,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 {
     if [ "$purpose" = test ]; then
         pip install "pip>=25.1" && # the first that knows dependency groups
-            pip install --no-compile -c constraints.txt -e ".[baselines,coco,cot,docs,export,notify,plot,ray,sapient,tensorboard]" --group test
+            pip install --no-compile -c constraints.txt -e ".[baselines,coco,cot,docs,export,nats,notify,plot,push,ray,s3,sapient,tensorboard]" --group test
     else
         pip install --no-compile -c constraints.txt -e .
     fi
@@ -40,9 +40,8 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
     echo "installation failed; the whole log is $log" >&2
     exit 1
 }
-# On every core, where pip uses one.  Some packages hold files that do not compile.
-"$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >>"$log" 2>&1 || true
 wait
 grep "^native engine" "$venv/native.log" || true
-"$venv/bin/python" -c 'import pipeline, model, torch'
+# Compiled is what is imported, also where bytecode is otherwise not written.
+PYTHONDONTWRITEBYTECODE='' "$venv/bin/python" -c 'import pipeline, model, torch'
 printf '%s' "$state" >"$stamp"

@@ -4,7 +4,7 @@
     python3 scripts/make_docs.py docs --check    # exit with 1 where a page is stale
 
 Each page holds one generated part, between BEGIN and END; the text around it is written by hand.  The JSON Schema of
-events is a file of its own.
+events and the OpenAPI description are files of their own.
 """
 
 import json
@@ -20,8 +20,10 @@ from prometheus_client import CollectorRegistry
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pipeline.cli import app
+from pipeline.cluster.metrics import ClusterMetrics
 from pipeline.config.models import Config
 from pipeline.console.app import ENDPOINTS
+from pipeline.console.openapi import openapi
 from pipeline.console.site import LiveUpdate, SiteStatus
 from pipeline.sinks.cloudevents import event_schema
 from pipeline.telemetry.alert_metrics import ReviewMetrics
@@ -97,15 +99,18 @@ def metrics() -> str:
         host = CollectorRegistry()
         host.register(HostMetricsCollector(site, ["capture-camera"]))
         console = WorkerMetrics("console").registry
-        ReviewMetrics(console, [])
+        ReviewMetrics(console)
         gpu = CollectorRegistry()
         gpu.register(GpuResources("cuda:0"))
+        shared = CollectorRegistry()
+        ClusterMetrics("host", shared).watch(["camera"])
         parts = {
             "Cameras and host": described(host),
             "Capture worker": described(CaptureMetrics("camera").registry),
             "Segmentation worker": described(SegmentationMetrics("model", "engine", "version").registry),
             "Segmentation worker on a GPU": described(gpu),
             "Tracking worker": described(TrackingMetrics(["camera"], 0.5).registry),
+            "Tracking worker of one of several inference hosts": described(shared),
             "Console": described(console),
         }
     sections = [("Every worker", common)]
@@ -142,15 +147,16 @@ def http_api() -> str:
             f"`{e.method}`",
             f"`/api/v1{e.path}`",
             e.does,
-            e.query,
+            e.written_query,
             named(e.body),
             named(e.answer),
+            e.least_role if e.needs_session else "",
         ]
         for e in ENDPOINTS
     ]
     types = {kind for e in ENDPOINTS for kind in (e.body, e.answer) if isinstance(kind, type)}
     _, schemas = msgspec.json.schema_components(types | {SiteStatus, LiveUpdate}, ref_template="{name}")
-    parts = [table(("method", "path", "does", "query", "body", "answer"), rows), "## Objects"]
+    parts = [table(("method", "path", "does", "query", "body", "answer", "role"), rows), "## Objects"]
     for name, schema in sorted(schemas.items()):
         if "properties" not in schema:
             continue
@@ -194,12 +200,18 @@ def schema_file() -> str:
     return json.dumps(event_schema(), indent=1) + "\n"
 
 
+def openapi_file() -> str:
+    """Return the OpenAPI description of the API as a file."""
+    return openapi(ENDPOINTS).decode() + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "cli.md": command_line,
     "metrics.md": metrics,
     "http-api.md": http_api,
     "event.schema.json": schema_file,
+    "openapi.json": openapi_file,
 }
 
 
