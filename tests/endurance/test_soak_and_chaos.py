@@ -46,12 +46,12 @@ def test_a_short_soak_loses_no_frame_in_its_accounts_and_opens_nothing_that_it_d
     assert told["accounting_violations"] == 0 and told["fd_growth"] <= 2, output
     assert told["captured"] > 50 and 0 < told["cpu_percent_per_camera"] < 50
     assert 0 < told["capture_to_track_p50_ms"] <= told["p95"] <= told["p99"]
-    assert "no drop was counted" not in output or told["age_p99_ms"] < 500  # a fast machine has no overload here
+    assert "overload neither" not in output or told["age_p99_ms"] < 500  # a fast machine has no overload here
     assert 1 <= told["fairness"] < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.live
-@pytest.mark.alone
 def test_a_live_camera_s_frames_are_all_accounted_for():
     told, output = report("scripts/bench_live.py", "--fps", "4", "--seconds", "4")
     assert told["captured"] >= 10 and told["engine"], output

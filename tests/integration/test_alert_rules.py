@@ -209,6 +209,7 @@ def clock_set_wrong(site: Site) -> Mend:
 FAULTS: dict[str, Callable[[Site], Mend]] = {
     "DasnetAlarmUnacknowledged": operator_away,
     "DasnetCameraBlind": camera_down,
+    "DasnetScanLate": slow_network,
     "DasnetWorkerDown": worker_halted,
     "DasnetNotListening": console_port_taken,
     "DasnetSinkBacklog": sink_refused,
@@ -226,6 +227,10 @@ FAULTS: dict[str, Callable[[Site], Mend]] = {
 }
 
 
+# By promtool alone: this site has one inference host, and its cameras do not turn.
+ELSEWHERE = {"DasnetCameraNotOwned", "DasnetPoseUnknown"}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
@@ -237,7 +242,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         config = folder / "site.yaml"
         content = {
             "cameras": [{"id": name, "uri": cameras.uri(name), "band": "infrared"} for name in cameras.ports],
-            "objective": {"capture_to_track_ms": 800},
+            "objective": {"capture_to_track_ms": 800, "scan_revisit_s": 5},
             "run_dir": str(folder / "run"),
             "store": {"path": str(folder / "store" / "store.sqlite")},
             "sinks": [{"type": "jsonl", "path": str(folder / "events.jsonl")}],
@@ -271,7 +276,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 def test_every_rule_has_its_fault():
     groups = yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "alerts.rules.yml").read_text())["groups"]
-    assert {rule["alert"] for group in groups for rule in group["rules"]} == set(FAULTS)
+    assert {rule["alert"] for group in groups for rule in group["rules"]} == {*FAULTS, *ELSEWHERE}
 
 
 @needs_prometheus

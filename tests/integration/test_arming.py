@@ -128,6 +128,7 @@ def test_on_the_command_line_whether_the_site_runs_or_not(tmp_path: Path) -> Non
     assert done.returncode == 2 and "none.yaml" in done.stderr and not is_armed(run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_a_running_program_alerts_what_is_there_when_it_is_armed_and_its_rules_are_reloaded(tmp_path: Path) -> None:
     config = write(tmp_path, RULES)

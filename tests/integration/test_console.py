@@ -1,4 +1,4 @@
-"""The console: a real server, fed over real ZeroMQ, looked at with a real browser."""
+"""The console: a real server, fed over real ZeroMQ, seen with a real browser."""
 
 import asyncio
 import base64
@@ -120,7 +120,7 @@ def test_the_page_shows_pictures_with_the_marks_of_exactly_their_frame(page: Pag
 
 
 def test_zones_are_outlined_on_their_camera_alone(page: Page, tmp_path: Path) -> None:
-    for camera, zones in (("north", "roof fence"), ("south", "")):
+    for camera, zones in (("north", "roof fence"), ("south", "runway")):
         canvas = page.locator(f'[data-camera="{camera}"] .view canvas')
         expect(canvas).to_have_attribute("data-picture", "true")
         expect(canvas).to_have_attribute("data-zones", zones)
@@ -237,7 +237,7 @@ def test_a_camera_is_enlarged_and_its_state_is_told(page: Page, site: Site) -> N
     expect(page.locator("#summary")).to_have_text("2 cameras, all processing")
     site.ledgers[1].connection(up=False)
     expect(card.locator(".state")).to_have_text("Down")
-    expect(page.locator("#summary")).to_contain_text("south (down)")
+    expect(page.locator("#summary")).to_have_text("1 processing, 1 down: south")
     names = [page.locator(f'[data-camera="{camera}"] .chips b').first for camera in ("north", "south")]
     colours = {name.evaluate("b => getComputedStyle(b).color") for name in names}
     assert len(colours) == 1, "a camera's state colours no target's name"
@@ -442,8 +442,8 @@ def test_a_subscriber_queue_keeps_the_newest_of_each_topic() -> None:
         await anext(gone)
         await cast("AsyncGenerator[bytes]", gone).aclose()
         for number in range(1000):
-            hub.publish("frame", str(number).encode(), key="north")
-            hub.publish("frame", str(-number).encode(), key="south")
+            hub.publish_frame(str(number).encode(), "north")
+            hub.publish_frame(str(-number).encode(), "south")
         messages = await anext(slow)
         assert messages == b"event: site\ndata: 0\n\nevent: frame\ndata: 999\n\nevent: frame\ndata: -999\n\n"
         hub.close()

@@ -1,13 +1,12 @@
 """Who gets into the console, and who cannot keep others out: the real server, real sockets, real TLS."""
 
-import queue
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,21 @@ from argon2 import PasswordHasher
 from structlog.testing import capture_logs
 from support.console_site import until
 from support.program import dasnet, dasnet_in_process
+from support.served_console import ATTACKER, OPERATOR, WAIT_S, client, login, serving
 
+from pipeline.config.console import Tls
 from pipeline.config.file import load
-from pipeline.config.models import Config, Tls
+from pipeline.config.models import Config
+from pipeline.config.users import User, UserRole
 from pipeline.console import api, body, certificate, parameters
 from pipeline.console.attempts import BURST, REFILL_S, Attempts
-from pipeline.console.server import run_console
 from pipeline.console.sessions import Sessions
 from pipeline.errors import ConfigError
 from pipeline.store.store import Store
 from pipeline.transport import listener as listening
-from pipeline.transport.listener import listen
 
 PASSWORD = "correct horse battery"
-WAIT_S = 1.0
-OPERATOR, ATTACKER = "127.0.0.1", "127.0.0.66"
+HOUR_S = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -53,37 +52,12 @@ def site(tmp_path: Path, password_file: Path) -> Callable[..., Config]:
     return make
 
 
-@contextmanager
-def serving(config: Config, wait_s: float = WAIT_S) -> Iterator[str]:
-    """The console in a thread; its URL without the last slash."""
-    urls: queue.Queue[str] = queue.Queue()
-    stop = threading.Event()
-    arguments = (config, f"ipc://{config.run_dir}/live.sock", listen(config.console.host, 0, wait_s))
-    thread = threading.Thread(target=run_console, args=arguments, kwargs={"ready": urls.put, "stop": stop})
-    thread.start()
-    try:
-        yield urls.get(timeout=20).rstrip("/").replace("0.0.0.0", OPERATOR)
-    finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
 def connect(url: str, source: str = OPERATOR) -> socket.socket:
     return socket.create_connection((OPERATOR, port_of(url)), 5, source_address=(source, 0))
-
-
-def client(source: str = OPERATOR, **arguments: Any) -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(local_address=source, verify=False), timeout=10, **arguments)
-
-
-def login(url: str, password: str, source: str = OPERATOR, **headers: str) -> httpx.Response:
-    with client(source) as browser:
-        return browser.post(f"{url}/api/v1/login", json={"password": password}, headers=headers)
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -150,8 +124,8 @@ def test_a_body_that_stalls_or_trickles_is_given_up(site: Callable[..., Config],
             for gap_s, at_least_s in ((None, 0.4), (0.1, 1.0)):
                 head = f"POST {path} HTTP/1.1\r\nHost: x\r\nCookie: {token}\r\nContent-Length: 4000\r\n\r\n{{"
                 with connect(url) as sender:
-                    sender.sendall(head.encode())
                     started_s = time.monotonic()
+                    sender.sendall(head.encode())
                     sender.settimeout(gap_s or 5)
                     answer = b""
                     while not answer:
@@ -203,7 +177,7 @@ def test_behind_a_trusted_proxy_every_client_has_its_own_limit_and_an_untrusted_
 
 def test_wrong_passwords_are_forgotten_with_time_and_an_ipv6_client_is_its_network():
     now_s = [0.0]
-    attempts = Attempts(lambda: now_s[0])
+    attempts = Attempts(clock=lambda: now_s[0])
     assert [attempts.take("192.0.2.1") for _ in range(BURST + 1)] == [0.0] * BURST + [REFILL_S]
     assert attempts.take("192.0.2.2") == 0
     now_s[0] = REFILL_S
@@ -237,24 +211,31 @@ def test_log_out_ends_the_session_on_the_server_and_its_streams(site: Callable[.
     assert (config.run_dir / "console.sessions").stat().st_mode & 0o077 == 0
 
 
-def test_sessions_end_with_the_password_by_age_and_live_on_where_they_cannot_be_stored(
+def test_sessions_end_with_any_change_of_the_user_by_age_and_live_on_where_they_cannot_be_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = tmp_path / "console.sessions"
-    token = Sessions(path, "hash").begin()
-    assert Sessions(path, "hash").is_open(token)
-    assert not Sessions(path, "another hash").is_open(token)
-    week_s = time.time() + 8 * 24 * 3600
+    anna = User("anna", UserRole.OPERATOR, None, "hash")
+    token = Sessions(path, HOUR_S).begin(anna)
+
+    def user(now: User = anna) -> User | None:
+        return Sessions(path, HOUR_S).user(token, {"anna": now})
+
+    assert user() == anna
+    others = ({"password_hash": "x"}, {"role": UserRole.ADMIN}, {"cameras": frozenset("a")})
+    assert not [change for change in others if user(replace(anna, **change))]
+    assert Sessions(path, HOUR_S).user(token, {}) is None
+    later_s = time.time() + 1.1 * HOUR_S
     with monkeypatch.context() as later:
-        later.setattr(time, "time", lambda: week_s)
-        assert not Sessions(path, "hash").is_open(token)
+        later.setattr(time, "time", lambda: later_s)
+        assert user() is None
     path.write_bytes(b"\xff{")
     with capture_logs() as logs:
-        assert not Sessions(path, "hash").is_open(token)
+        assert user() is None
         path.unlink()
         path.mkdir()
-        sessions = Sessions(path, "hash")
-        assert sessions.is_open(sessions.begin())
+        sessions = Sessions(path, HOUR_S)
+        assert sessions.user(sessions.begin(anna), {"anna": anna}) == anna
     assert [entry["event"] for entry in logs] == [
         *("sessions cannot be read; all are closed",) * 2,
         "sessions cannot be stored",
@@ -333,7 +314,7 @@ def test_it_speaks_tls_with_secure_cookies_and_a_certificate_that_changes(
             httpx.get(url.replace("https", "http"))
 
         silent = [open_ones.enter_context(connect(url)) for _ in range(300)]  # not even a handshake
-        assert httpx.get(f"{url}/login", verify=trusting, timeout=WAIT_S).status_code == 200
+        assert httpx.get(f"{url}/login", verify=trusting, timeout=4 * WAIT_S).status_code == 200
         until(lambda: all(is_closed(connection) for connection in silent), 4 * WAIT_S)
 
         tls.key.write_text("nonsense")

@@ -235,6 +235,7 @@ OscillatorNode.prototype.start = function (...when) {
 """
 
 
+@pytest.mark.slow
 def test_an_alarm_sounds_until_it_is_acknowledged_once_that_is_wanted(page: Page, site: Site) -> None:
     page.add_init_script(HEARD)
     page.reload()

@@ -63,7 +63,7 @@ def test_the_demo_is_watched_an_alert_acknowledged_and_a_restart_survived(browse
                 stored = reader.alert(key)
             assert stored is not None and stored.acknowledged_utc_ns is not None
             assert before_ns <= stored.acknowledged_utc_ns <= time.time_ns()
-            acknowledged = f'dasnet_alert_events_total{{camera="{stored.camera}",kind="alert.acknowledged"}}'
+            acknowledged = 'dasnet_alert_events_total{kind="alert.acknowledged"}'
             program.wait_for_metric(acknowledged, 1)
             photograph(page, console)
             page.goto(console)
@@ -83,6 +83,7 @@ def photograph(page: Page, console: str) -> None:
         page.screenshot(path=PICTURES / f"{name}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_the_latency_page_of_a_running_program_whose_network_is_slow(browser: Browser, tmp_path: Path) -> None:
     """The readable module is many times slower than the engines: the page says so, as /metrics does."""
@@ -104,6 +105,6 @@ def test_the_latency_page_of_a_running_program_whose_network_is_slow(browser: Br
         assert 0.6 * mean_ms < shown_ms < 1.6 * mean_ms
         others_ms = [
             float(page.locator(f'[data-stage="{stage}"] td').nth(3).inner_text().removesuffix(" ms"))
-            for stage in ("decode", "transport", "track")  # masks hold the closer look
+            for stage in ("decode", "transport", "track")  # the mask stage includes the judge
         ]
         assert shown_ms > 5 * max(others_ms)

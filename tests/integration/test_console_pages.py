@@ -1,6 +1,7 @@
 """The console's pages beside the wall, what people say of alerts, and who is let in: real server, store and browser."""
 
 import gc
+import json
 import re
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from support.program import CLIPS, DASNET, REPOSITORY
 
 from pipeline.config.file import load
 from pipeline.console.history import History, parse, quantile
+from pipeline.console.model_card import card_html
 from pipeline.console.status import public
 from pipeline.console.trial import MAX_MEMORY_BYTES
 from pipeline.errors import ConfigError
@@ -221,13 +223,43 @@ def test_the_status_page_hides_secrets(page: Page, site: Site) -> None:
     config = page.locator("#config")
     expect(config).to_contain_text("rtsp://192.0.2.1/north")
     expect(page.locator("#checkpoint")).to_contain_text("uav, bird, airplane, helicopter")
-    expect(page.locator("#card")).to_contain_text("Model card")
+    expect(page.locator("#card table").first).to_be_visible()
+    expect(page.locator("#card")).to_contain_text("1,658,452 parameters")
+    expect(page.locator("#thresholds")).to_contain_text("object probability from which a pixel belongs")
+    expect(page.locator("#training")).to_contain_text("22372")
+    expect(page.locator("#cameras tr").first).to_contain_text("rtsp://192.0.2.1/north")
     expect(page.locator("#api")).to_contain_text("/api/v1/alerts/{alert}/dismiss")
     for path in ("/", "/status", "/api/v1", "/api/v1/status", "/api/v1/cameras", "/api/v1/latency", "/healthz"):
         text = httpx.get(site.console.url(path)).text
         assert CANARY not in text and SECRET not in text, path
     schemas = httpx.get(site.console.url("/api/v1")).json()["schemas"]
     assert "dismissed_as" in schemas["Alert"]["properties"] and "columns" in schemas["LatencyReport"]["properties"]
+
+
+def test_the_header_counts_cameras_by_what_they_do(page: Page, site: Site) -> None:
+    page.goto(site.console.url("/status"))
+    seeing = {"id": "a", "state": "up", "blind_share": 0}
+    some = [
+        seeing,
+        seeing | {"id": "b", "blind_share": 0.2, "cause": "frozen"},
+        seeing | {"id": "c", "state": "blind", "cause": "saturated"},
+        seeing | {"id": "d", "state": "down", "cause": "offline"},
+    ]
+    said = "import('/static/top.js').then((top) => top.summaryText(%s))"
+    text = "1 processing, 1 partly, 1 down, 1 blind: c (blind · saturated), d, b (blind 20 % · frozen)"
+    assert page.evaluate(said % json.dumps(some)) == text
+    assert page.evaluate(said % json.dumps([seeing])) == "1 camera, processing"
+    meant = "import('/static/camera_state.js').then((state) => %s.map(state.meaning))"
+    meanings = ["", "The image does not change", "The image is black or overexposed", "No connection to the camera"]
+    assert page.evaluate(meant % json.dumps(some)) == meanings
+
+
+def test_a_card_s_html_is_text_and_links_lead_out_only() -> None:
+    shown = card_html(
+        "# Title\n\n## Part\n\n<script>alert(1)</script> [in](docs/x.md) [js](javascript:x) [out](https://a.example)"
+    )
+    assert "<script" not in shown and "Title" not in shown and "<h4>Part</h4>" in shown
+    assert shown.count("<a ") == 1 and 'href="https://a.example"' in shown and ">in<" not in shown
 
 
 def test_a_configuration_is_shown_without_what_may_be_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,6 +418,7 @@ def test_history_tells_quantiles_of_the_window_and_survives_a_new_host() -> None
     assert one.latency["capture_to_track"].bounds_s is two.latency["capture_to_track"].bounds_s
 
 
+@pytest.mark.slow
 def test_a_day_of_history_of_sixteen_cameras_takes_little_memory() -> None:
     history = History(objective_s=0.5)
 

@@ -37,9 +37,9 @@ def test_the_dashboard_holds_what_an_operator_looks_for():
     board = json.loads(DASHBOARD.read_text())
     assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "instance", "camera"]
     rows = [panel["title"] for panel in board["panels"] if panel["type"] == "row"]
-    assert rows[:5] == ["Duty", "Latency", "Cameras", "Detection and alerts", "Resources"]
+    assert rows[:6] == ["Duty", "Latency", "Cameras", "Detection and alerts", "Resources", "Track while scan"]
     folded = [panel for panel in board["panels"] if panel.get("collapsed")]
-    assert [row["title"] for row in folded] == rows[5:] and len(folded[0]["panels"]) == 4
+    assert [row["title"] for row in folded] == rows[6:] and len(folded[0]["panels"]) == 4
     duty = [panel for panel in panels() if panel["type"] == "stat"]
     assert len(duty) == 6 and all(len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) == 3 for panel in duty)
     assert "Alerts opened" in [each["name"] for each in board["annotations"]["list"]]
@@ -49,6 +49,7 @@ def test_the_dashboard_holds_what_an_operator_looks_for():
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_rules_fire_and_clear_as_their_unit_tests_say():
     for command in (
@@ -67,7 +68,6 @@ def test_rules_fire_and_clear_as_their_unit_tests_say():
 
 @needs_prometheus
 @pytest.mark.live
-@pytest.mark.alone
 def test_every_figure_has_data_and_a_worker_that_hangs_is_reported_and_forgotten(tmp_path: Path):
     script = hasty_dashboard(tmp_path, {r"for: \w+": "for: 1s"})
     with Running(demo_site(tmp_path), command=[sys.executable, str(script)]) as program:

@@ -13,6 +13,7 @@ from pipeline.store.clips import PARTIAL, read_record, video_path
 from pipeline.transport.keys import make_keys
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_an_alert_on_an_edge_host_s_camera_has_its_clip(tmp_path: Path) -> None:
     make_keys(tmp_path / "keys", ["mast"])

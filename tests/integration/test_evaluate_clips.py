@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from support.program import REPOSITORY, script_in_process, shortened
+from support.program import REPOSITORY, dasnet, script_in_process, shortened
 from torch import nn
 
 from model.checkpoint import save
@@ -58,6 +58,20 @@ def test_what_is_missed_is_named_counted_by_size_and_shown(folder: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_gives_the_same_results(folder: Path):
+    pytest.importorskip("ray")
+    command = ["evaluate-clips", "hard", "--data", folder, "--checkpoint", folder / "blind.safetensors", "--out"]
+    for name, options in (("alone", []), ("cluster", ["--ray", "auto"])):
+        result = dasnet(*command, folder / name, "--json", folder / f"{name}.json", *options, timeout_s=600)
+        assert result.returncode == 0, result.stderr
+    assert (folder / "alone.json").read_bytes() == (folder / "cluster.json").read_bytes()
+    assert len([*(folder / "cluster").glob("*/*/*/tracks.txt")]) == 2
+    refused = dasnet(*command, folder / "none", "--ray", "127.0.0.1:9")
+    assert refused.returncode == 1 and "no Ray cluster there" in refused.stderr
+
+
+@pytest.mark.slow
 def test_the_range_ladder_shrinks_frames_and_labels_of_drones(folder: Path):
     evaluated = script("evaluate_clips.py", folder, "--ladder", "--json", "figures.json")
     assert evaluated.returncode == 0, evaluated.stderr
@@ -76,6 +90,7 @@ def test_the_range_ladder_shrinks_frames_and_labels_of_drones(folder: Path):
     assert json.loads((folder / "figures.json").read_text())["groups"]["all"]["counts"]["labelled"] == FRAMES - 1
 
 
+@pytest.mark.slow
 def test_the_suppression_curve_and_calibration_of_what_is_stored(folder: Path):
     assert script("evaluate_clips.py", folder).returncode == 0
     drawn = script("decision_curve.py", folder, "curve.png")

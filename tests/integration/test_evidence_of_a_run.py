@@ -19,6 +19,7 @@ pytestmark = pytest.mark.live
 POSE = {"lat": 52.5, "lon": 13.4, "azimuth_deg": 90, "hfov_deg": 20}
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_run_with_a_killed_worker(tmp_path: Path) -> None:
     uri = f"demo:clips/{CLIPS / 'IR_DRONE_015.mp4'}"
     camera = {"id": "cam", "uri": uri, "band": "infrared", "rate_fps": 6, "pose": POSE}

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from support.console_site import until
 from support.program import Running, free_port
 
-from pipeline.config.models import Address, Config
+from pipeline.config.console import Address
+from pipeline.config.models import Config
 from pipeline.telemetry.health import serve
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import WorkerMetrics, families

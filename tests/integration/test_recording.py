@@ -1,6 +1,7 @@
 """A real camera, a real capture worker: clips of alerts hold its own packets, and start before the first detection."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pipeline.capture.live import LOW_LATENCY
 from pipeline.store.clips import ClipRecord, partial, read_record, video_path
 from pipeline.store.store import StoreReader
 from pipeline.transport.sockets import bound, connected
+from pipeline.transport.video import NEXT, decode_part
 from pipeline.transport.wire import ClipRequest, Credit, CreditRequest, FrameHeader, decode, encode
 from pipeline.types import EventKind, FrameRef
 
@@ -140,7 +142,10 @@ def check(site: Site, record: ClipRecord, group_s: float, first_s: float) -> lis
     return packets
 
 
-@pytest.mark.parametrize(("codec", "name"), [("libx264", "a.mp4"), ("libx265", "a.mp4"), ("mjpeg", "a.mkv")])
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [("libx264", "a.mp4"), pytest.param("libx265", "a.mp4", marks=pytest.mark.slow), ("mjpeg", "a.mkv")],
+)
 def test_a_clip_holds_the_camera_s_own_packets(codec: str, name: str, tmp_path: Path) -> None:
     cameras: Mapping[str, Mapping[str, str | int]] = {
         "cam": {"file": str(video(tmp_path / name, codec)), "fps": FPS, "user": "u", "password": "s3cret"}
@@ -160,7 +165,9 @@ def test_a_clip_holds_the_camera_s_own_packets(codec: str, name: str, tmp_path: 
     assert "s3cret" not in "\n".join(worker.lines) + site.clips.joinpath("A1.json").read_text()
 
 
-@pytest.mark.parametrize("uri", ["demo:scene?seed=3&fps=15", f"demo:clips/{CLIPS}?first=IR_DRONE_015"])
+@pytest.mark.parametrize(
+    "uri", ["demo:scene?seed=3&fps=15", pytest.param(f"demo:clips/{CLIPS}?first=IR_DRONE_015", marks=pytest.mark.slow)]
+)
 def test_simulated_cameras_are_recorded(uri: str, tmp_path: Path) -> None:
     site = Site(tmp_path, uri)
     with site.segmentation(), site.worker():
@@ -226,6 +233,7 @@ def test_a_stopped_worker_finishes_its_clip(tmp_path: Path) -> None:
     assert record.ended == "stopped" and record.is_complete and len(decoded(site.clips, "A1")) == record.packets
 
 
+@pytest.mark.slow
 def test_a_clip_ends_with_the_connection_and_none_spans_two(tmp_path: Path) -> None:
     with RtspCameras({"cam": {"file": str(video(tmp_path / "a.mp4")), "fps": FPS}}) as served:
         site = Site(tmp_path, served.uri("cam"), pre_s=5)
@@ -266,3 +274,30 @@ def test_the_program_writes_a_clip_of_an_alert(tmp_path: Path) -> None:
         assert (
             record.covers_first_detection and len(decoded(tmp_path / "run" / "clips", record.alert)) == record.packets
         )
+
+
+def test_the_console_gets_the_camera_s_own_video_near_its_newest_frame(tmp_path: Path) -> None:
+    cameras: Mapping[str, Mapping[str, str | int]] = {"cam": {"file": str(video(tmp_path / "a.mp4")), "fps": FPS}}
+    with RtspCameras(cameras) as served:
+        site = Site(tmp_path, served.uri("cam"))
+        with site.segmentation(), site.worker() as worker:
+            site.wait_for_frames(1.0)
+            with connected(zmq.DEALER, f"ipc://{site.run_dir}/video-cam.sock", 4) as viewer:
+                content, zero_s, behind_s = b"", 0.0, []
+                while content.count(b"moof") < 2 * FPS:
+                    viewer.send(NEXT)
+                    assert viewer.poll(WAIT_S * 1000)
+                    part, fragments = decode_part(viewer.recv_multipart())
+                    assert not part.ended and (part.mime.startswith("video/mp4; codecs=") or content)
+                    content, zero_s = content + fragments, zero_s or part.zero_pts_s
+                    newest_s = zero_s + (content.count(b"moof") - 1) / FPS
+                    behind_s.append(site.refs[-1].pts_s - newest_s)
+            with av.open(io.BytesIO(content)) as container:
+                frames = list(container.decode(video=0))
+            assert len(frames) == content.count(b"moof"), "all of it can be decoded"
+            times_s = [zero_s + float(frame.time or 0) for frame in frames]
+            taken_s = [ref.pts_s for ref in site.refs if times_s[0] <= ref.pts_s <= times_s[-1]]
+            assert len(taken_s) > len(frames) / 2
+            assert all(min(abs(time_s - each) for each in times_s) < 1e-4 for time_s in taken_s), "one clock"
+            assert sorted(behind_s)[len(behind_s) // 2] < 0.5
+            assert worker.stop() == 0

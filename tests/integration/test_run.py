@@ -192,8 +192,9 @@ def test_a_failing_store_and_failing_snapshots_stop_nothing(tmp_path: Path):
         assert program.stop() == 0
     sent = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     assert len({each["id"] for each in sent}) == len(sent)
-    opened = [each for each in sent if each["kind"] == "track.confirmed"]
-    assert len(opened) >= 3 and len(opened) == len([line for line in program.lines if "track.confirmed" in line])
+    opened = len([each for each in sent if each["kind"] == "track.confirmed"])
+    logged = len([line for line in program.lines if "track.confirmed" in line])
+    assert logged >= 3 and logged - sum(lost.values()) <= opened <= logged
 
 
 def worker_pid(program: Running, worker: str) -> int:
@@ -286,6 +287,7 @@ def test_a_supervisor_that_is_killed_while_its_workers_start_leaves_no_orphan(tm
             assert all_end(program.children() | dict.fromkeys(workers)), f"left: {program.children()}"
 
 
+@pytest.mark.slow
 def test_the_next_start_ends_the_workers_of_a_killed_program(tmp_path: Path):
     """A stopped process cannot end by itself, like one that hangs in a driver."""
     config = site(tmp_path, [{"id": "cam", "uri": "demo:scene", "rate_fps": 2}])

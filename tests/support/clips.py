@@ -64,7 +64,8 @@ def holds(folder: Path, alert: str, pts_s: float) -> bool:
         return False
     content = path.read_bytes()
     try:
-        with av.open(io.BytesIO(content[: complete_bytes(io.BytesIO(content))])) as container:
+        opened: Any = av.open(io.BytesIO(content[: complete_bytes(io.BytesIO(content))]))
+        with opened as container:
             times_s = [float(each.pts * each.time_base) for each in container.demux(video=0) if each.size]
     except av.error.InvalidDataError:  # not a fragment so far
         return False

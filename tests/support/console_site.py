@@ -28,15 +28,18 @@ WIDTH, HEIGHT, SIDE = 320, 256, 40  # px; of the frame, and of the target in it
 
 ROOT = Path(__file__).parents[2]
 SERVER = """
-import signal, sys, threading
+import os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pipeline.config.file import load
 from pipeline.config.models import Config
 from pipeline.console.server import run_console
 from pipeline.transport.listener import listen
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-config = Config.model_validate_json(Path(sys.argv[1]).read_bytes())
+path = Path(sys.argv[1])
+config = load(path) if path.suffix == ".yaml" else Config.model_validate_json(path.read_bytes())
+os.chdir(config.run_dir)  # as the supervisor starts it
 listener = listen(config.console.host, int(sys.argv[3]), **eval(sys.argv[5]))
 run_console(config, sys.argv[2], listener, ready=lambda url: print(url, flush=True), stop=stop,
             metrics=lambda: sys.argv[4])
@@ -46,6 +49,8 @@ CHROMIUM_FLAGS = (
     " --disable-component-update --disable-sync --disable-dev-shm-usage"
 )
 SECRET = "hunter2"
+POSE = {"lat": 48, "lon": 11, "azimuth_deg": 90, "hfov_deg": 40}
+SECTORS = {"runway": {"azimuth_deg": [80, 100], "elevation_deg": [-5, 5]}}
 ZONES = {"roof": [[60, 40], [260, 40], [260, 220], [60, 220]], "fence": [[0, 240], [320, 240]]}
 
 
@@ -55,6 +60,8 @@ def site_config(run_dir: Path, *names: str) -> Config:
         {"id": name, "uri": uri, "band": "infrared"} for name, uri in zip(names, uris, strict=True)
     ]
     entries[0]["zones"] = ZONES
+    if len(entries) > 1:
+        entries[1] |= {"pose": POSE, "sectors": SECTORS}
     return Config.model_validate({"cameras": entries, "run_dir": run_dir})
 
 

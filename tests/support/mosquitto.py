@@ -1,7 +1,6 @@
 """A real MQTT broker, killed and started at will, and a client that hears everything."""
 
 import shutil
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from support.certificates import Certificate
 from support.events import until
 from support.program import die_with_parent, free_port
+from support.server import Server
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
@@ -22,7 +22,7 @@ needs_mosquitto = pytest.mark.skipif(
 )
 
 
-class Broker:
+class Broker(Server):
     """`with Broker(folder) as broker:`; `user` with `password` is asked for where given."""
 
     def __init__(self, folder: Path, user: str = "", password: str = "", tls: Certificate | None = None) -> None:
@@ -43,26 +43,12 @@ class Broker:
     def start(self) -> None:
         assert MOSQUITTO is not None
         self._process = subprocess.Popen([MOSQUITTO, "-c", self._file], preexec_fn=die_with_parent)
-        until(self._listens, 10)
+        until(self.listens, 10)
 
     def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
 
 class Message(NamedTuple):

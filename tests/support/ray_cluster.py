@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from support.program import DASNET
+from support.program import DASNET, die_with_parent
 
 os.environ |= {  # before ray is imported
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_worker_register_timeout_seconds": "600",  # on a busy machine
+    "RAY_worker_niceness": "0",  # 15 by default: beside other work the tests would take for ever
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -38,4 +39,6 @@ def started(*arguments: object) -> subprocess.Popen[str]:
     Ray adds its working directory to the import path of all nodes: there must be no package in it.
     """
     command = [*DASNET, "replay", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/")
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", preexec_fn=die_with_parent
+    )

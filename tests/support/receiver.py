@@ -19,6 +19,7 @@ class Request(NamedTuple):
     headers: dict[str, str]
     body: bytes
     answer: Answer
+    path: str
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -32,12 +33,18 @@ class Receiver:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.answers: deque[Answer] = deque()
-        self.judge: Callable[[list[dict[str, Any]]], Answer] = lambda _: 204
+        self.judge: Callable[[Any], Answer] = lambda _: 204
+        self.read: Callable[[bytes], Any] = json.loads  # what `judge` is told
+        self.extra_headers: dict[str, str] = {}  # of answers
         self._tls = tls
         self._released = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._connections: set[socket.socket] = set()
         self._port = 0
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     @property
     def url(self) -> str:
@@ -85,8 +92,8 @@ class Receiver:
                 body = self.rfile.read(length)
                 if len(body) < length:  # the sender was killed
                     return
-                answer = receiver.answers.popleft() if receiver.answers else receiver.judge(json.loads(body))
-                receiver.requests.append(Request(dict(self.headers), body, answer))
+                answer = receiver.answers.popleft() if receiver.answers else receiver.judge(receiver.read(body))
+                receiver.requests.append(Request(dict(self.headers), body, answer, self.path))
                 if answer == "hang":
                     receiver._released.wait(30)
                 if not isinstance(answer, int):
@@ -101,6 +108,8 @@ class Receiver:
                     self.send_response(answer)
                     self.send_header("Content-Length", "2")
                     self.send_header("Location", receiver.url)
+                    for name, value in receiver.extra_headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     if answer != 204:
                         self.wfile.write(b"ok")

@@ -74,6 +74,10 @@ class RtspCameras:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def uri(self, name: str, password: str | None = None) -> str:
         """With the camera's own user and password, unless another password is given."""
         settings, authority = self._cameras[name], ""

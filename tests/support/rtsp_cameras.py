@@ -2,7 +2,9 @@
 """Fake IP cameras: looped H.264, H.265 or MJPEG clips without B-frames over RTSP, by GStreamer.  See `rtsp.py`.
 
 In: argv[1], JSON: {"host": "127.0.0.1", "cameras": {"cam0": {"file": PATH, "fps": 30, "user": TEXT, "password": TEXT,
-    "transport": "tcp|udp|any"}}}; user and transport may be left out.  Then commands, one a line, on standard input:
+    "transport": "tcp|udp|any", "times": PATH}}}; user, transport and times may be left out.  To `times` go the number
+    of each access unit in the clip and when it was sent, UTC in ns, a line each.  Then commands, one a line, on
+    standard input:
     freeze NAME   the camera stalls, the connection stays        resume NAME
     drop NAME N   the next N access units are lost
     lose NAME N   the packets of the next N slices are lost on the way: their numbers are missing
@@ -15,6 +17,7 @@ The end of standard input ends it, so that it cannot outlive the test.  Runs wit
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 
 import gi
@@ -39,7 +42,7 @@ def access_units(path: Path) -> tuple[str, list[bytes]]:
     """The codec (h264 | h265 | jpeg) and all access units of a clip."""
     demuxer = DEMUXERS.get(path.suffix)
     if demuxer is None:
-        raise SystemExit(f"{path}: unknown container; allowed: {', '.join(DEMUXERS)}")
+        raise SystemExit(f"{path}: unknown container; must be of {', '.join(DEMUXERS)}")
     for codec, caps in CAPS.items():
         pipeline = Gst.parse_launch(
             f'filesrc location="{path}" ! {demuxer} ! {codec}parse ! appsink name=sink sync=false caps="{caps}"'
@@ -98,13 +101,16 @@ class Feed:
         return True
 
     def push(self) -> bool:
-        buffer = Gst.Buffer.new_wrapped(self.camera.units[self.count % len(self.camera.units)])
+        number = self.count % len(self.camera.units)
+        buffer = Gst.Buffer.new_wrapped(self.camera.units[number])
         buffer.pts = buffer.dts = (self.first_ns or 0) + self.count * self.step_ns
         buffer.duration = self.step_ns
         self.count += 1
         if self.camera.units_to_drop > 0:
             self.camera.units_to_drop -= 1
             return True
+        if self.camera.times is not None:
+            self.camera.times.write(f"{number} {time.time_ns()}\n")
         return bool(self.source.emit("push-buffer", buffer) == Gst.FlowReturn.OK)
 
     def stop(self, _media: GstRtspServer.RTSPMedia) -> None:
@@ -117,6 +123,8 @@ class Camera:
     def __init__(self, host: str, settings: dict[str, str | int]) -> None:
         self.host, self.settings = host, settings
         self.frozen, self.units_to_drop, self.slices_to_lose = False, 0, 0
+        times = settings.get("times")
+        self.times = Path(str(times)).open("w", buffering=1) if times else None  # noqa: SIM115
         self.port = 0  # any, and from then on the same
         self.up()
 
@@ -192,7 +200,7 @@ def obey(line: str, cameras: dict[str, Camera]) -> None:
     elif verb == "set":
         camera.settings[rest[0]] = rest[1]
     else:
-        raise SystemExit(f"unknown command {verb!r}; allowed: freeze, resume, drop, lose, down, up, set")
+        raise SystemExit(f"unknown command {verb!r}; must be of freeze, resume, drop, lose, down, up, set")
     print("OK", line, flush=True)
 
 

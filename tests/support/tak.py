@@ -18,6 +18,7 @@ import pytest
 from support.certificates import Certificate
 from support.events import until
 from support.program import die_with_parent, free_port
+from support.server import Server
 
 needs_taky = pytest.mark.skipif(
     importlib.util.find_spec("taky") is None or importlib.util.find_spec("pytak") is None,
@@ -49,7 +50,7 @@ def parsed(xml: bytes) -> list[ElementTree.Element]:
     return [element for _, element in parser.read_events() if element.tag == "event"]
 
 
-class Taky:
+class Taky(Server):
     """`with Taky(folder) as server:`; with a certificate it speaks TLS, and with `clients` asks for those."""
 
     def __init__(self, folder: Path, tls: Certificate | None = None, clients: Certificate | None = None) -> None:
@@ -70,7 +71,7 @@ class Taky:
     def start(self) -> None:
         command = [sys.executable, "-c", _MAIN, "-c", str(self._file), "-l", "error"]
         self._process = subprocess.Popen(command, preexec_fn=die_with_parent)
-        until(self._listens, 60)
+        until(self.listens, 60)
 
     def kill(self) -> None:
         assert self._process is not None
@@ -89,20 +90,6 @@ class Taky:
     def received(self) -> list[ElementTree.Element]:
         """All that it ever read, also before it was killed."""
         return [each for path in sorted(self._log.glob("*.cot")) for each in parsed(path.read_bytes())]
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
 
 class TakClient:

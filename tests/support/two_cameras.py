@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pipeline.alerting.alerts import Alerting
 from pipeline.alerting.pairs import PairedAlerts
 from pipeline.alerting.triangulation import Place
-from pipeline.geodesy import earth_fixed, local_axes
+from pipeline.geodesy import camera_axes, earth_fixed, local_axes
 from pipeline.tracking.bearing import Orientation
 from pipeline.types import Event, FrameRef, Track, TrackState
 from support.events import START_NS
@@ -54,7 +54,9 @@ class Camera:
         here = earth_fixed(self.place.lat, self.place.lon, self.place.height_m)
         there = earth_fixed(target.lat, target.lon, target.height_m)
         local = local_axes(self.place.lat, self.place.lon) @ (there - here)
-        right, up, forward = self.orientation._rotation().T @ local
+        facing = self.orientation
+        axes = camera_axes(facing.azimuth_deg, facing.elevation_deg, facing.roll_deg)
+        right, up, forward = (axes.T @ local).tolist()
         if forward <= 0:
             return None
         x, y = right / forward / self.rad_per_px + SIZE_PX[0] / 2, SIZE_PX[1] / 2 - up / forward / self.rad_per_px

@@ -34,7 +34,7 @@ def test_a_target_raises_one_alert_and_ends_it():
 
 
 def test_an_unknown_target_is_alerted_at_a_lower_severity_and_a_bird_is_only_labelled():
-    unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(40)])
+    unsure = events_of([frame(seq, [(50 + 5 * seq, 100, 10, UNSURE)]) for seq in range(60)])
     assert [(e.kind, e.severity) for e in unsure[:2]] == [(CONFIRMED, Severity.WARNING), (OPENED, Severity.WARNING)]
     bird = events_of([frame(seq, [(50 + 5 * seq, 100, 10, SURE_BIRD)]) for seq in range(20)])
     assert [(e.kind, e.severity, e.alert) for e in bird] == [(LABELLED, Severity.INFO, None)]
@@ -73,7 +73,7 @@ def test_an_outcome_has_the_tracks_and_events_of_its_frame_and_the_times_of_both
 
 
 def test_ids_of_events_are_unique_and_the_same_every_time():
-    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(40)]
+    frames = [frame(seq, [(50 + 5 * seq, 100, 10, SURE_UAV), (50 + 5 * seq, 300, 10, UNSURE)]) for seq in range(60)]
     first, second = events_of(frames), events_of(frames)
     assert first == second
     assert len({event.id for event in first}) == len(first) == 8

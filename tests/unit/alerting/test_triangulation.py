@@ -2,12 +2,13 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
 from pipeline.alerting.triangulation import Crossing, Place, crossing, line_of_sight
 from pipeline.geodesy import destination, earth_fixed, geodetic, local_axes
-from pipeline.types import Bearing
+from pipeline.types import Bearing, Position
 
 RNG = np.random.default_rng(7)
 
@@ -48,6 +49,7 @@ def test_exact_bearings_give_the_place(number: int) -> None:
         return
     position = found.position()
     assert distance_m(Place(position.lat, position.lon, position.height_m), target) < 0.2
+    assert msgspec.json.decode(msgspec.json.encode(position), type=Position) == position, "it can be stored and sent"
     assert found.miss_sigmas < 0.1
     assert found.ranges_m == pytest.approx((distance_m(first, target), distance_m(second, target)), rel=1e-3, abs=0.2)
 
@@ -111,3 +113,14 @@ def test_earth_fixed_coordinates_there_and_back(place: tuple[float, float, float
     assert geodetic(earth_fixed(*place)) == pytest.approx(place, abs=1e-6)
     axes = local_axes(*place[:2])
     assert axes @ axes.T == pytest.approx(np.eye(3), abs=1e-12)
+
+
+def test_the_error_s_ellipse_is_longest_along_the_lines_of_sight() -> None:
+    first = Place(48.0, 11.0, 500.0)
+    second, target = moved(first, 90, 100, 0), moved(moved(first, 90, 50, 0), 0, 1000, 50)
+    found = crossing(*(line_of_sight(each, seen(each, target)) for each in (first, second)))
+    assert found is not None
+    position = found.position()
+    assert position.across_sigma_m is not None and position.sigma_azimuth_deg is not None
+    assert position.across_sigma_m < position.horizontal_sigma_m / 5
+    assert min(position.sigma_azimuth_deg, 180 - position.sigma_azimuth_deg) < 1, "north and south of the target"

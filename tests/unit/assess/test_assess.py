@@ -104,6 +104,7 @@ def an_hour_later(assessment: Assessment, alarm: Alarm) -> Assessment:
     return msgspec.structs.replace(assessment, cameras=[camera])
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_a_report_of_what_was_seen(tmp_path: Path):
     site = write_site(tmp_path, f'id: live, uri: "demo:clips/{CLIPS}", {VIEW}')
     with Running("assess", site, "--hours", "1", "--out", tmp_path / "out") as program:

@@ -80,6 +80,7 @@ def measured(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return code, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_everything_measured_is_in_the_json(measured: tuple[int, dict[str, Any]], checkpoint: Path):
     _, found = measured
     assert found["machine"]["processor"]
@@ -98,6 +99,7 @@ def test_everything_measured_is_in_the_json(measured: tuple[int, dict[str, Any]]
     assert all(row["times_reference"] == 1 for row in found["results"] if row["candidate"] == "reference")
 
 
+@pytest.mark.slow
 def test_fp32_candidates_are_exact(measured: tuple[int, dict[str, Any]]):
     _, found = measured
     assert all(row["max_logit_error"] <= 1e-3 for row in found["results"])
@@ -108,6 +110,7 @@ def test_fp32_candidates_are_exact(measured: tuple[int, dict[str, Any]]):
     assert masks["torch"]["worst_frame"] in found["frames"]
 
 
+@pytest.mark.slow
 def test_candidates_are_asked_in_turn_each_round_on_an_input_of_its_own(measured: tuple[int, dict[str, Any]]):
     _, found = measured
     asked = [(s["height_px"], s["batch"], s["round"], s["candidate"]) for s in found["samples"]]
@@ -120,6 +123,7 @@ def test_candidates_are_asked_in_turn_each_round_on_an_input_of_its_own(measured
     assert len(set.union(*seeds.values())) == len(seeds) == 2 * 2 * ROUNDS
 
 
+@pytest.mark.slow
 def test_one_that_dies_or_raises_is_reported_and_the_others_go_on(measured: tuple[int, dict[str, Any]]):
     code, found = measured
     assert code == 1
@@ -133,6 +137,7 @@ def test_one_that_dies_or_raises_is_reported_and_the_others_go_on(measured: tupl
     assert [row["batch"] for row in found["results"] if row["candidate"] == "dying"] == [1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_listed_with_the_reason(measured: tuple[int, dict[str, Any]]):
     _, found = measured
     reasons = {row["candidate"]: row["reason"] for row in found["unavailable"]}
@@ -178,6 +183,7 @@ def test_options_that_make_no_sense_are_refused_by_name(checkpoint: Path, option
         run_bench(checkpoint, options)
 
 
+@pytest.mark.slow
 def test_masks_of_frames_that_a_candidate_does_not_take_are_left_out(measured: tuple[int, dict[str, Any]]):
     _, found = measured
     assert "coarse" in {row["candidate"] for row in found["results"]}

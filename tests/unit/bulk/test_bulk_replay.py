@@ -18,7 +18,7 @@ from pipeline.bulk.clip import UNFINISHED
 pytest.importorskip("ray")
 FRAMES = 6
 NAMES = ("IR_BIRD_003", "IR_DRONE_015", "IR_DRONE_019")
-SAME = ("tracks.txt", "events.jsonl", "detections.jsonl", "annotated.mp4")
+SAME = ("tracks.txt", "tracks.csv", "events.jsonl", "detections.jsonl", "annotated.mp4")
 START_S = 240
 
 
@@ -123,6 +123,7 @@ def test_a_node_with_another_version_is_refused_by_name(clips: Path, tmp_path: P
     assert "no node of the cluster can be used" in text
 
 
+@pytest.mark.slow
 def test_what_cannot_start_is_refused_with_its_reason(clips: Path, tmp_path: Path):
     def refused(*options: str) -> subprocess.CompletedProcess[str]:
         return dasnet("replay", clips, "--out", tmp_path, *options)
@@ -135,6 +136,7 @@ def test_what_cannot_start_is_refused_with_its_reason(clips: Path, tmp_path: Pat
     assert tracking.returncode == 2 and "--from-detections" in tracking.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "options"), [("ray", ["--ray", "auto"]), ("pyarrow", ["--parquet"])])
 def test_a_missing_extra_is_named(package: str, options: list[str], tmp_path: Path):
     program = f"import sys; sys.modules[{package!r}] = None; from pipeline.__main__ import main; main()"

@@ -44,7 +44,7 @@ def faults(
 def footage(clip: Path) -> np.ndarray:
     """All frames of a clip, grey: 256 x 320."""
     source = open_recording(clip)
-    frames = [frame.pixels[..., 0] for frame in source.frames()]
+    frames = [frame.pixels for frame in source.frames()]
     source.close()
     return np.stack(frames)
 

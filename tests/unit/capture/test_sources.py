@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from support.rtsp import RtspCameras
 
+from pipeline.capture.decoding import pixels
 from pipeline.capture.open import DecodedFrame, Source, find_recordings, frame_count, open_recording, open_source
 from pipeline.capture.source import Receipt
 from pipeline.capture.video_file import VideoFile
@@ -100,7 +101,7 @@ def test_every_frame_of_a_clip_with_its_exact_time() -> None:
     assert not fault
     assert (source.live, source.fps) == (False, 30.0)
     assert [frame.pts_s for frame in frames] == [float(Fraction(index, 30)) for index in range(CLIP_FRAMES)]
-    assert {frame.pixels.shape for frame in frames} == {(256, 320, 3)}
+    assert {frame.pixels.shape for frame in frames} == {(256, 320)}
     assert all(frame.decode_ns > 0 and frame.ntp_ns is None for frame in frames)
     assert frame_count(CLIP) == CLIP_FRAMES
 
@@ -478,3 +479,16 @@ def test_a_camera_that_freezes(cameras: RtspCameras) -> None:
     reader.join(6)
     closer.join(6)
     assert ended == ["quietly"] and not closer.is_alive()
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj422p", "yuv444p"])
+def test_frames_without_colours_are_grey_as_their_colours_would_be(layout: str):
+    grey = np.tile(np.arange(16, 236, dtype=np.uint8), (64, 1))
+    made = av.VideoFrame.from_ndarray(np.dstack([grey] * 3), "rgb24").reformat(format=layout)
+    as_rgb = made.reformat(format="rgb24").to_ndarray().astype(int)
+    shown = pixels(made)
+    assert shown.shape == grey.shape and np.abs(shown[..., None] - as_rgb).max() <= 3, "rounded to other sides"
+    chroma = bytearray(memoryview(made.planes[1]))
+    chroma[0] = 120  # one pixel of colour
+    made.planes[1].update(bytes(chroma))
+    assert pixels(made).shape == (*grey.shape, 3)

@@ -129,3 +129,13 @@ def test_check_says_what_a_configuration_means_and_bad_ones_exit_with_2(
         assert (bad.returncode, "Traceback" in bad.stderr) == (2, False)
         missing = dasnet_in_process(command, tmp_path / "none.yaml")
         assert missing.returncode == 2 and "none.yaml: cannot be read" in missing.stderr
+
+
+def test_another_address_keeps_the_documented_port(tmp_path: Path):
+    path = tmp_path / "site.yaml"
+    path.write_text(
+        "cameras: [{id: a, uri: 'demo:scene'}]\nmetrics: {host: 0.0.0.0}\n"
+        "console: {host: 0.0.0.0, password_file: console.password}\n"
+    )
+    config = load(path)
+    assert (config.metrics.port, config.console.port) == (9464, 8470)

@@ -164,7 +164,8 @@ def test_commands_show_nothing_of_a_password_that_a_library_would_quote(
 @pytest.mark.parametrize("command", ["replay", "predict"])
 def test_an_address_given_for_a_file_is_not_repeated(tmp_path: Path, command: str) -> None:
     ended = dasnet(command, "rtsp://me:swordfish@192.0.2.1/s", "--out", tmp_path / "out")
-    assert ended.returncode != 0 and "error: rtsp:/***@192.0.2.1/s" in ended.stderr and "swordfish" not in ended.stderr
+    assert ended.returncode != 0 and re.search(r"error: rtsp:/\S*192\.0\.2\.1/s", ended.stderr)
+    assert "swordfish" not in ended.stderr
 
 
 def test_what_nobody_expected_is_told_without_secrets(

@@ -132,3 +132,17 @@ def test_connecting_says_who_is_not_there() -> None:
         )
         lines, healthy = check_sinks(tactical(*sinks, {"type": "sapient", "url": f"tcp://127.0.0.1:{gone}"}))
         assert not healthy and f"127.0.0.1:{gone} FAILED: 127.0.0.1:{gone}: cannot connect" in lines[2]
+
+
+def test_check_says_what_web_push_needs_and_how_many_browsers_subscribed(tmp_path: Path) -> None:
+    entry = {"type": "push", "contact": "mailto:duty@example.org", "ca": tmp_path / "none.pem"}
+    settings = {"cameras": [{"id": "north", "uri": "demo:scene"}], "run_dir": tmp_path / "run", "sinks": [entry]}
+    config = Config.model_validate(settings)
+    said = "  sink push, to 0 browsers, kinds alert.opened alert.escalated, from severity warning"
+    assert describe_sink(config, config.sinks[0]) == said
+    public = {"host": "0.0.0.0", "password_file": tmp_path / "password"}
+    config = Config.model_validate(settings | {"console": public})
+    assert "browsers can subscribe only over TLS: set console.tls" in describe_sink(config, config.sinks[0])
+    pytest.importorskip("py_vapid", reason="needs dasnet[push]")
+    (fault,) = sink_faults(config)
+    assert fault == f"sinks[0].ca: {tmp_path}/none.pem: must be a PEM file of certificates (No such file or directory)"

@@ -43,6 +43,7 @@ def test_nothing_runs_is_said_with_the_last_counts_and_a_wrong_configuration_is_
     assert wrong.returncode == 2 and "none.yaml: cannot be read" in wrong.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_a_running_site_is_shown_live_in_a_terminal_once_in_a_pipe_and_summed_up_at_its_end(tmp_path: Path):
     config = site(tmp_path, [demo("north")])

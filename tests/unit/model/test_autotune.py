@@ -41,6 +41,7 @@ def faults(mode: str) -> int:
     return int(result.stdout)
 
 
+@pytest.mark.slow
 def test_memory_once_faulted_in_is_used_again_also_in_a_thread():
     assert faults("kept") < faults("stock") / 20
 

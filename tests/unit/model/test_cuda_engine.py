@@ -136,7 +136,7 @@ def test_the_fastest_variant_that_this_device_supports_is_selected():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (29, 27), (5, 40), (3, 3)])
-@pytest.mark.parametrize("count", range(1, 10))
+@pytest.mark.parametrize("count", [1, 2, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4, 5, 6, 8, 9))])
 def test_maps_are_the_modules_for_every_batch_and_size(count, height, width):
     net, frames = network(classes=2), random_frames(count, height, width)
     backend = engine(net)
@@ -321,6 +321,7 @@ def test_a_result_is_nobody_elses_memory():
     backend.close()
 
 
+@pytest.mark.slow
 def test_eight_threads_get_their_own_results():
     net = network()
     backend = engine(net, SimulatedDevice(3), plans=4)
@@ -426,6 +427,7 @@ def test_a_single_frame_too_large_is_an_error_and_the_engine_goes_on():
     backend.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["warm up", "dry run", "capture", "compute", "copy in", "copy out"])
 def test_memory_may_run_out_anywhere(moment):
     net, faults = network(), [2]

@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=[(18, True), pytest.param((21, False), marks=pytest.mark.slow)],
+    params=[pytest.param(each, marks=pytest.mark.slow) for each in ((18, True), (21, False))],
     ids=["18-fold", "21-no-fold"],
 )
 def exported(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support.native import needs_native
 
 from model import build, load
 from model.checkpoint import save
@@ -129,6 +130,20 @@ def test_in_use_it_computes_what_the_network_does_and_bfloat16_nearly() -> None:
     np.testing.assert_allclose(half.class_scores, single.class_scores, atol=0.01)
     np.testing.assert_allclose(half.novelty, single.novelty, rtol=0.02)
     assert half.novelty.dtype == half.target_log_odds.dtype == np.float32
+
+
+@needs_native
+@pytest.mark.parametrize("count", [1, 3, 7, 13])
+def test_natively_it_computes_the_same_in_float32(count: int) -> None:
+    judge, made = trained_a_little(), chips(count, seed=5)
+    native, by_torch = FusedJudge(judge), FusedJudge(judge, torch.float32)
+    assert native._native is not None and by_torch._native is None
+    whole, expected = native(made), by_torch(made)
+    np.testing.assert_allclose(whole.target_log_odds, expected.target_log_odds, atol=1e-4)
+    np.testing.assert_allclose(whole.class_scores, expected.class_scores, atol=1e-5)
+    np.testing.assert_allclose(whole.novelty, expected.novelty, rtol=1e-3)
+    other_order = native(made[::-1].copy()).target_log_odds[::-1]  # nothing is left over from the chips before
+    np.testing.assert_allclose(other_order, whole.target_log_odds, atol=1e-6)
 
 
 def test_no_chips_are_judged_too() -> None:

@@ -1,4 +1,4 @@
-"""The native engine against float64: any size, class count and number of threads; and what it refuses."""
+"""The native engine against float64: any size, channels, class count and number of threads; and what it refuses."""
 
 import copy
 import ctypes
@@ -32,7 +32,7 @@ def sixteen_lanes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if "avx512" in usable_variants():
         pytest.skip("the library in use has sixteen lanes here")
     folder = tmp_path_factory.mktemp("lanes")
-    (path,) = native_library.build(["avx2"], folder, ["-DDASNET_LANES=16", "-O2"])
+    (path,) = native_library.build(["avx2"], folder, ["-DDASNET_LANES=16", "-O2"], channels=(64,))
     library = open_library(path)
     assert library.dasnet_lanes() == 16
     return library
@@ -45,14 +45,14 @@ OTHER_FORMS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "avx2")) f
 @pytest.fixture(scope="module", params=OTHER_FORMS)
 def other_form(request: pytest.FixtureRequest) -> ctypes.CDLL:
     """What this processor could run too, and a lesser one would."""
-    (path,) = native_library.build([request.param])
+    (path,) = native_library.build([request.param], channels=(64,))
     return open_library(path)
 
 
-def network(seed: int, levels: int, classes: int) -> DASNet:
+def network(seed: int, levels: int, classes: int, channels: int = 64) -> DASNet:
     """Random, with norms that do not merely pass on what they get, and turn some channels round."""
     torch.manual_seed(seed)
-    made = build("dasnet", size=levels, num_class=classes).eval()
+    made = build("dasnet", size=levels, num_class=classes, start_out_channels=channels).eval()
     for name, parameter in made.named_parameters():
         if ".gn." in name:
             torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.3)
@@ -78,16 +78,42 @@ def error(net: DASNet, batch: torch.Tensor, precision: str, threads: int = 2) ->
 shapes = st.tuples(st.integers(3, 5), st.integers(1, 9), st.integers(1, 9))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shape=shapes, classes=st.integers(1, 8), batch=st.integers(1, 2), threads=st.integers(1, 3), seed=st.integers(0, 99)
+    shape=shapes,
+    classes=st.integers(1, 8),
+    batch=st.integers(1, 2),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
 )
-@example(shape=(3, 32, 33), classes=4, batch=1, threads=2, seed=7)  # large enough to be written around the caches
+# Large enough to be written around the caches.
+@example(shape=(3, 32, 33), classes=4, batch=1, threads=2, seed=7)
 def test_float32_is_as_near_to_float64_as_float32_can_be(
     shape: tuple[int, int, int], classes: int, batch: int, threads: int, seed: int
 ):
+    near_float64(shape, 64, classes, batch, threads, seed)
+
+
+@pytest.fixture(scope="module")
+def narrow() -> None:
+    """The libraries for narrow networks, which an installation does not build."""
+    native_library.build(usable_variants()[:1], channels=(32, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
+@settings(max_examples=20, deadline=None)
+@given(shape=shapes, channels=st.sampled_from([32, 16]), classes=st.integers(1, 8), seed=st.integers(0, 99))
+@example(shape=(3, 32, 33), channels=32, classes=4, seed=7)
+@example(shape=(3, 32, 33), channels=16, classes=8, seed=7)
+def test_narrow_networks_are_as_near(shape: tuple[int, int, int], channels: int, classes: int, seed: int):
+    near_float64(shape, channels, classes, 1, 2, seed)
+
+
+def near_float64(shape: tuple[int, int, int], channels: int, classes: int, batch: int, threads: int, seed: int) -> None:
     levels, rows, columns = shape
-    net = network(seed, levels, classes)
+    net = network(seed, levels, classes, channels)
     images = torch.rand(batch, 3, rows << levels, columns << levels)
     assert error(net, images, "fp32", threads) < 2e-5
 
@@ -95,7 +121,7 @@ def test_float32_is_as_near_to_float64_as_float32_can_be(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_form_that_runs_here_computes_the_same(other_form: ctypes.CDLL, precision: str, monkeypatch: Any):
     net = network(3, 3, 4)
-    monkeypatch.setattr(native, "library", lambda: other_form)
+    monkeypatch.setattr(native, "library", lambda _: other_form)
     assert error(net, torch.rand(1, 3, 72, 264), precision) < (2e-5 if precision == "fp32" else 3e-2)
 
 
@@ -108,7 +134,7 @@ def test_sixteen_lanes_compute_the_same(
     net = network(seed, levels, classes)
     images = torch.rand(1, 3, rows << levels, columns << levels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "library", lambda: sixteen_lanes)
+        patch.setattr(native, "library", lambda _: sixteen_lanes)
         assert error(net, images, precision) < (2e-5 if precision == "fp32" else 0.1)
 
 
@@ -121,9 +147,14 @@ def test_a_grey_picture_is_computed_in_one_plane_and_one_pixel_of_colour_in_thre
     assert error(network(4, 3, 4), images, precision) < (2e-5 if precision == "fp32" else 3e-2)
 
 
+@pytest.mark.parametrize("channels", [64, *(pytest.param(each, marks=pytest.mark.slow) for each in (32, 16))])
 @pytest.mark.parametrize("size", [(160, 96), (256, 288)])
-def test_bfloat16_keeps_the_maps_in_half_the_memory_and_is_near(size: tuple[int, int]):
-    assert 0 < error(network(1, 5, 4), torch.rand(1, 3, *size), "bf16") < 0.1
+def test_bfloat16_keeps_the_maps_in_half_the_memory_and_is_near(
+    size: tuple[int, int], channels: int, request: pytest.FixtureRequest
+):
+    if channels != 64:
+        request.getfixturevalue("narrow")
+    assert 0 < error(network(1, 5, 4, channels), torch.rand(1, 3, *size), "bf16") < 0.1
 
 
 def test_the_result_does_not_depend_on_threads_nor_on_what_ran_before():
@@ -173,6 +204,7 @@ def test_an_engine_that_is_forgotten_leaves_no_thread_behind():
 
 
 # Deep maps with odd sides, which are halved upwards and end past their last pixel.
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (96, 160), (160, 352), (224, 64), (544, 96)])
 def test_the_whole_depth_at_sides_that_cannot_be_halved_so_often(size: tuple[int, int]):
     assert error(network(2, 7, 1), torch.rand(1, 3, *size), "fp32") < 2e-5
@@ -182,7 +214,7 @@ def test_the_whole_depth_at_sides_that_cannot_be_halved_so_often(size: tuple[int
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        (lambda: build("dasnet", start_out_channels=16), "networks of 3 input channels, 64 feature channels"),
+        (lambda: build("dasnet", start_out_channels=24), "3 input channels, 64, 32 or 16 feature channels"),
         (lambda: build("dasnet", num_class=9), "1 to 8 classes only"),
         (lambda: build("thindyunet"), "DAS-Net only, not"),
     ],
@@ -224,8 +256,8 @@ def test_the_sources_compile_without_warnings(variant: str):
         "-Werror",
         "-fsyntax-only",
     ]
-    source = str(native_library.SOURCES / "engine.cpp")
-    done = subprocess.run(["g++", *flags, source], capture_output=True, text=True)
+    sources = map(str, native_library.SOURCES.glob("*.cpp"))
+    done = subprocess.run(["g++", *flags, *sources], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -273,10 +305,19 @@ FORM_FLAGS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("channels", native_library.CHANNELS)
 @pytest.mark.parametrize("flags", FORM_FLAGS.values(), ids=FORM_FLAGS)
-def test_no_access_beyond_memory_and_no_undefined_behaviour(tmp_path: Path, flags: list[str]):
+def test_no_access_beyond_memory_and_no_undefined_behaviour(tmp_path: Path, flags: list[str], channels: int):
     """Under the address and undefined-behaviour sanitizers, which end the program at the first fault."""
-    sanitized(tmp_path, ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *flags])
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    sanitized(tmp_path, [*sanitizers, f"-DDASNET_CHANNELS={channels}", *flags])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", FORM_FLAGS.values(), ids=FORM_FLAGS)
+def test_chips_and_pixels_are_worked_on_within_their_memory(tmp_path: Path, flags: list[str]):
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *flags]
+    sanitized(tmp_path, flags, source="pixel_sizes.cpp")
 
 
 @pytest.mark.slow
@@ -285,10 +326,10 @@ def test_pictures_at_once_share_nothing_that_changes(tmp_path: Path):
     sanitized(tmp_path, ["-fsanitize=thread", *FORM_FLAGS["avx2"]], "together")
 
 
-def sanitized(folder: Path, flags: list[str], *arguments: str) -> None:
-    """Build `native_sizes.cpp` and run it."""
-    program, source = folder / "sanitized", REPOSITORY / "tests" / "support" / "native_sizes.cpp"
-    command = ["g++", "-O1", "-g", "-std=c++17", "-Wno-psabi", "-pthread", *flags, str(source), "-o", str(program)]
+def sanitized(folder: Path, flags: list[str], *arguments: str, source: str = "native_sizes.cpp") -> None:
+    """Build a program of `tests/support` and run it."""
+    program, path = folder / "sanitized", REPOSITORY / "tests" / "support" / source
+    command = ["g++", "-O1", "-g", "-std=c++17", "-Wno-psabi", "-pthread", *flags, str(path), "-o", str(program)]
     subprocess.run(command, check=True)
     done = subprocess.run([str(program), *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -321,6 +362,7 @@ with Engine(build("dasnet"), kind=sys.argv[1], precision="fp32", threads=1):
 """
 
 
+@pytest.mark.slow
 def test_free_maps_do_not_stay_with_the_process():
     """With memory that is kept, as for torch, a heap with gaps grows for hours."""
     kept_mb = {}

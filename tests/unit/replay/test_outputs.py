@@ -20,13 +20,14 @@ from pipeline.replay.outputs import (
     EventsWriter,
     Header,
     TracksWriter,
-    VideoWriter,
     _shortest,
     folder_names,
     read_detections,
     write_summary,
 )
 from pipeline.replay.summary import ModelSummary, Percentiles, Summary, TrackSummary
+from pipeline.replay.track_table import TrackTableWriter
+from pipeline.replay.video import VideoWriter
 from pipeline.types import Band, Detections, Event, EventKind, FrameRef, Mask, Severity, Track, TrackState
 
 CLASSES = ("uav", "bird", "airplane", "helicopter")
@@ -98,6 +99,25 @@ def test_tracks_are_motchallenge_with_the_sources_frame_numbers(tmp_path: Path) 
     rows = np.loadtxt(tmp_path / "new" / "tracks.txt", delimiter=",")
     assert rows.shape == (2, 10)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_table_has_tentative_rows_of_tracks_that_are_confirmed_only(tmp_path: Path) -> None:
+    with TrackTableWriter(tmp_path / "tracks.csv") as writer:
+        both = [track(2, state=TrackState.TENTATIVE), track(1, state=TrackState.TENTATIVE)]
+        writer.write(ref(0), None, both)
+        writer.write(ref(1), "2026-05-04T03:02:01.000Z", both)
+        writer.write(ref(2), None, [track(2, "bird"), track(1, state=TrackState.LOST)])
+        writer.write(ref(3), None, [track(2, "bird", state=TrackState.COASTING)])
+        writer.write(ref(4), None, [track(2, state=TrackState.LOST)])
+    header, *rows = [line.split(",") for line in (tmp_path / "tracks.csv").read_text().splitlines()]
+    assert header == ["frame", "time_s", "time_utc", "id", "label", "x", "y", "w", "h", "score", "state"]
+    columns = [[row[0], row[2], row[3], row[4], row[10]] for row in rows]
+    assert columns == [
+        ["1", "", "2", "uav", "tentative"],
+        ["2", "2026-05-04T03:02:01.000Z", "2", "uav", "tentative"],
+        ["3", "", "2", "bird", "confirmed"],
+        ["4", "", "2", "bird", "coasting"],
+    ]
 
 
 def test_what_was_written_before_an_error_is_kept(tmp_path: Path) -> None:

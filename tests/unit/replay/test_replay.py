@@ -1,5 +1,6 @@
 """`dasnet replay`: every frame, the truth, the same bytes every time; broken inputs are reported, the rest is kept."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -55,18 +56,35 @@ def test_outputs_agree_with_each_other(out: Path):
         assert min(row.frame for row in rows if row.track == event["track"]["id"]) == event["frame"]
     with av.open(str(out / "annotated.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == FRAMES
+    assert (out / "still.jpg").is_file()
+    assert {file.stem for file in (out / "alerts").iterdir()} == set(opened), "each alert has its picture"
     assert (out.parent / "report.html").read_text().count(DRONE.stem)
+
+
+def test_the_table_has_each_confirmed_track_from_its_first_sighting(out: Path):
+    table = list(csv.DictReader((out / "tracks.csv").read_text().splitlines()))
+    online = {(row.frame + 1, row.track) for row in read_track_rows((out / "tracks.txt").read_text().splitlines())}
+    confirmed = [row for row in table if row["state"] == "confirmed" and row["label"] in ("uav", "unknown")]
+    assert {(int(row["frame"]), int(row["id"])) for row in confirmed} == online
+    tracks = {track["id"]: track for track in json.loads((out / "summary.json").read_text())["per_track"]}
+    assert {int(row["id"]) for row in table} == set(tracks)
+    for identity, track in tracks.items():
+        frames = [int(row["frame"]) for row in table if int(row["id"]) == identity]
+        assert frames == sorted(frames)
+        assert frames[0] <= track["first_frame"] <= track["last_frame"] <= frames[-1]
+        if track["label"] in ("uav", "unknown"):
+            assert frames[0] < min(frame for frame, one in online if one == identity), "seen before it was confirmed"
 
 
 def test_a_second_replay_gives_the_same_bytes_and_stored_detections_give_the_same_tracks(out: Path, tmp_path: Path):
     replay(DRONE, "--out", tmp_path, "--end", str(FRAMES))
-    names = ("tracks.txt", "events.jsonl", "detections.jsonl", "annotated.mp4")
+    names = ("tracks.txt", "tracks.csv", "events.jsonl", "detections.jsonl", "annotated.mp4")
     for name in names:
         assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name
     (tmp_path / DRONE.stem / "tracks.txt").unlink()
     (tmp_path / DRONE.stem / "events.jsonl").unlink()
     replay(DRONE, "--out", tmp_path, "--from-detections")
-    for name in ("tracks.txt", "events.jsonl"):
+    for name in ("tracks.txt", "tracks.csv", "events.jsonl"):
         assert (tmp_path / DRONE.stem / name).read_bytes() == (out / name).read_bytes(), name
 
 
@@ -81,7 +99,8 @@ def test_a_calibrations_limit_decides_what_is_alerted(out: Path, tmp_path: Path)
     for limit, alerts in ((-3.0, alerted), (19.0, 0)):
         limits = {"alert_log_odds": limit, "alarms_per_hour": 0.2}
         (tmp_path / "north.json").write_text(json.dumps(calibration | {"limits": limits}))
-        replay(DRONE, "--out", tmp_path, "--from-detections", "--calibration", tmp_path / "north.json")
+        calibrated = ("--calibration", tmp_path / "north.json", "--pose", "52,13,40,90,0,60")
+        replay(DRONE, "--out", tmp_path, "--from-detections", *calibrated)
         assert json.loads((tmp_path / DRONE.stem / "summary.json").read_text())["alerts"] == alerts
 
 
@@ -92,6 +111,7 @@ def test_start_end_and_stride_keep_the_sources_frame_numbers(tmp_path: Path):
     assert not (tmp_path / DRONE.stem / "annotated.mp4").exists()
 
 
+@pytest.mark.slow
 def test_generated_targets_are_tracked_where_they_are(tmp_path: Path):
     """The procedural scene, encoded as a camera would, against its exact truth."""
     scene, fps, frames = Scene(SCENE_SEED, look=Look.DAY), 10, 50

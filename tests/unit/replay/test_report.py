@@ -1,6 +1,8 @@
 """The report, in one file into which no file name can inject anything, and drawn frames."""
 
 import dataclasses
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         model=ModelSummary(HOSTILE, HOSTILE, ()),
     )  # fmt: skip
     page = Page(write_report(tmp_path, [(one, Thumbnails(folder)), (summary("caf\udce9"), Thumbnails(folder))]))
-    assert "script" not in page.tags and "img" not in page.tags and not page.handlers
+    assert page.tags.count("script") == 1 and "img" not in page.tags and not page.handlers
     assert page.text.count(HOSTILE) >= 4  # its name, its error above and below, its label
     files = [link for link in page.links if not link.startswith("#")]
     assert len(files) == 2 and all((tmp_path / unquote(link)).is_file() for link in files)
@@ -113,17 +115,19 @@ def test_nothing_is_fetched_from_elsewhere(tmp_path: Path) -> None:
     text = write_report(tmp_path, [(summary(), thumbnails)]).read_text()
     page = Page(tmp_path / "report.html")
     assert len(page.sources) == 1 and page.sources[0].startswith("data:image/jpeg;base64,")
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not {"link", "iframe"} & set(page.tags)
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    assert f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in text, "the only script that may run"
     assert "http" not in text.replace("http-equiv", "") and "@import" not in text and "url(" not in text
 
 
 def test_links_lead_to_files_that_are_there(tmp_path: Path) -> None:
-    names = ("tracks.txt", "detections.jsonl", "events.jsonl", "summary.json")
+    names = ("tracks.txt", "tracks.csv", "detections.jsonl", "events.jsonl", "summary.json")
     (tmp_path / "north").mkdir()
     for name in names:
         (tmp_path / "north" / name).touch()
     page = Page(write_report(tmp_path, [(summary(), Thumbnails(tmp_path / "north"))]))
-    assert page.links == [f"./north/{name}" for name in names]
+    assert [link for link in page.links if link[0] != "#"] == [f"./north/{name}" for name in names]
     (tmp_path / "north" / "annotated.mp4").touch()
     assert "./north/annotated.mp4" in Page(write_report(tmp_path, [(summary(), Thumbnails(tmp_path / "north"))])).links
 
@@ -154,7 +158,7 @@ def test_the_same_summaries_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_timeline_stays_within_its_width(tmp_path: Path, per_track: int) -> None:
     tracks = tuple(TrackSummary(i, "unknown", i, i, i / 30, i / 30, 1, 0.5) for i in range(1, per_track + 1))
     text = write_report(tmp_path, [(summary(per_track=tracks), Thumbnails(tmp_path / "north"))]).read_text()
-    bars = [part.split('"') for part in text.split("<rect ")[1:]]
+    bars = [part.split('"') for part in text.split("<rect x=")[1:]]
     assert len(bars) == per_track
     assert all(float(bar[1].rstrip("%")) + float(bar[5].rstrip("%")) <= 100.01 for bar in bars)
     assert ("<details open>" in text) == (per_track == 1)
@@ -166,6 +170,34 @@ def test_an_input_of_one_frame_or_none_has_a_card(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path, [(one, Thumbnails(tmp_path / "north")) for one in inputs]))
     assert page.tags.count("section") == 2
     assert Page(write_report(tmp_path, [])).tags.count("section") == 0
+
+
+def test_recordings_of_known_time_share_a_time_line(tmp_path: Path) -> None:
+    inputs = [
+        (summary("west.mp4", start_time_utc="2026-05-04T03:02:11.000Z"), Thumbnails(tmp_path / "west")),
+        (summary("east.mp4", start_time_utc="2026-05-04T03:02:01.000Z"), Thumbnails(tmp_path / "east")),
+        (summary("north.mp4"), Thumbnails(tmp_path / "north")),
+    ]
+    page = Page(write_report(tmp_path, inputs))
+    text = page.text.partition("one clock")[2]
+    assert "1 recording without tracks or wall-clock time" in text
+    assert text.index("east.mp4") < text.index("west.mp4") and "03:02:05" in text
+    assert "one clock" not in Page(write_report(tmp_path, inputs[1:])).text
+
+
+def test_first_sighting_and_confirmation_are_apart(tmp_path: Path) -> None:
+    known = {"first_sighting_frame": 1, "first_sighting_s": 0.02, "first_sighting_time_utc": "2026-05-04T03:02:01.020Z"}
+    track = msgspec.structs.replace(summary().per_track[0], **known)
+    page = Page(write_report(tmp_path, [(summary(per_track=(track,)), Thumbnails(tmp_path / "north"))]))
+    words = " ".join(page.text.split())
+    assert "0.02 s03:02:01.020Z 0.10 s" in words and "first sighting 0.02 s, confirmed 0.10 s" in words
+
+
+def test_a_damaged_table_is_told_and_the_report_is_written(tmp_path: Path) -> None:
+    (tmp_path / "north").mkdir()
+    (tmp_path / "north" / "tracks.csv").write_text("frame,time_s,time_utc,id,label,x,y,w,h,score,state\n1,soon\n")
+    page = Page(write_report(tmp_path, [(summary(), Thumbnails(tmp_path / "north"))]))
+    assert "not a tracks.csv of dasnet" in page.text and "3 tracks" not in page.text
 
 
 # thumbnails

@@ -82,7 +82,7 @@ def test_alerts_that_disappear_open_later_or_change_severity(tmp_path: Path) -> 
     (comparison,), text = outcome(site(tmp_path, rule), path, json=tmp_path / "a.json")
     assert [each.kind for each in comparison.differences] == ["same", "disappears"]
     assert comparison.differences[1].recorded_by == "quiet"
-    assert "disappears unknown #2: warning at 1.0 s -> recorded (quiet)" in text
+    assert "disappears unknown #2: warning at 1.5 s -> recorded (quiet)" in text
     assert "  no rule: 1 alerted, 0 not\n  quiet: 0 alerted, 1 not" in text
 
 

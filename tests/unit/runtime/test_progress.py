@@ -58,6 +58,7 @@ def test_lines_come_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert duration(3723.4) == "1:02:03"
 
 
+@pytest.mark.slow
 def test_replay_says_how_far_it_is_in_a_log(tmp_path: Path) -> None:
     clip = shortened(CLIPS / "IR_DRONE_015.mp4", 6, tmp_path / "short.mp4")
     command = [sys.executable, "-c", PRINT_EACH_STEP, "replay", str(clip), "--out", str(tmp_path / "out")]
@@ -75,6 +76,7 @@ def test_replay_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "━" in shown and "6/6" in shown and "1 recordings, 6 frames" in shown
 
 
+@pytest.mark.slow
 def test_train_has_a_bar_with_the_time_left_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASNET_CLIPS", str(CLIPS.parent))
     changes = [

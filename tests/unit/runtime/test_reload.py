@@ -346,6 +346,7 @@ def _add_and_remove(tmp_path: Path, middleware: Middleware) -> None:
         assert ledger.read(tmp_path / "run" / "ledgers" / "b.ledger").balanced
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_closing_the_terminal_ends_the_program_though_sighup_reloads(tmp_path: Path):
     config = write(tmp_path, [camera("a")])

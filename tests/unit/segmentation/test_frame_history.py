@@ -8,6 +8,7 @@ from pipeline.segmentation.frame_history import (
     MAX_WIDTH_PX,
     MIN_STEP_S,
     MOTION_WIDTH_PX,
+    SMOOTH_STEPS,
     FrameHistory,
     grey_of,
 )
@@ -95,8 +96,8 @@ def test_sizes_are_bounded_and_levels_kept(shape: tuple[int, ...], grey: tuple[i
     kept = FrameHistory().add(frame(90, shape), 0, None)
     assert kept.grey.shape == grey and kept.smooth.shape == smooth
     assert (kept.width_px, kept.height_px) == (shape[1], shape[0])
-    assert (kept.grey == 90).all() and kept.smooth == pytest.approx(90, abs=1e-3)
-    assert kept.grey.dtype == np.uint8 and kept.smooth.dtype == np.float32
+    assert (kept.grey == 90).all() and kept.smooth == pytest.approx(90 * SMOOTH_STEPS, abs=1)
+    assert kept.grey.dtype == np.uint8 and kept.smooth.dtype == np.uint16
 
 
 def test_colour_becomes_its_brightness_and_parts_of_frames_are_taken_too():

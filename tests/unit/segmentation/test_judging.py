@@ -67,8 +67,10 @@ def test_expected_targets_leave_places_to_what_is_new():
 
 def test_motion_in_between_is_judged_only_where_a_target_is_expected():
     rows = proposals([0.5, 0, 0], [0, 8, 20])
-    assert due(rows, around(rows, 1), include_motion=False) == [1, 0]
-    found = judged(rows, around(rows, 1), HISTORY, Judge(), ACCEPT_ALL, include_motion=False)
+    assert due(rows, around(rows, 1), max_motion=0) == [1, 0]
+    assert due(rows, around(rows, 1), max_motion=1) == [1, 0, 2]
+    assert due(proposals([0, 0, 0], [8, 20, 3]), NONE_EXPECTED, max_motion=2) == [1, 0], "the best"
+    found = judged(rows, around(rows, 1), HISTORY, Judge(), ACCEPT_ALL, max_motion=0)
     assert found.motion_score.tolist() == [0, 8]
 
 

@@ -10,7 +10,7 @@ from support.scenes import SURE_UAV, frame
 
 from pipeline.segmentation.motion import Candidate
 from pipeline.segmentation.postprocess import MapView
-from pipeline.segmentation.proposals import FORGET_S, POINT_PX, ExpectedTargets, Looks, iou, outlined, with_motion
+from pipeline.segmentation.proposals import FORGET_S, POINT_PX, Coverage, ExpectedTargets, iou, outlined, with_motion
 from pipeline.types import Band, Detections
 
 NONE_EXPECTED = np.zeros((0, 4), np.float32)
@@ -185,11 +185,11 @@ def test_what_is_remembered_of_a_target_is_said_of_one_row_only(moving: bool):
     targets.update(masks((100, 100, 10)))
     targets.predict(0.1, (0.0, 0.0))
     at = msgspec.structs.replace(masks((100, 100, 10)).ref, pts_s=0.1)
-    targets.with_remembered_masks(replace(masks((100, 100, 10)), ref=at), Looks([(0, 0, 640, 512)]))
+    targets.with_remembered_masks(replace(masks((100, 100, 10)), ref=at), Coverage([(0, 0, 640, 512)]))
     targets.predict(0.2, (0.0, 0.0))
     later = msgspec.structs.replace(at, pts_s=0.2)
     rows = masks((101, 100, 3), (106, 100, 3), mask_score=np.zeros(2, np.float32))
     rows = replace(rows, ref=later, motion_score=np.array([0, 5.0 * moving], np.float32))
-    elsewhere = targets.with_remembered_masks(rows, Looks([(300, 300, 400, 400)]))
+    elsewhere = targets.with_remembered_masks(rows, Coverage([(300, 300, 400, 400)]))
     assert elsewhere.mask_score.tolist() == pytest.approx([0, 0.5] if moving else [0.5, 0])
-    assert (targets.with_remembered_masks(rows, Looks([(0, 0, 640, 512)])).mask_score == 0).all(), "seen to be gone"
+    assert (targets.with_remembered_masks(rows, Coverage([(0, 0, 640, 512)])).mask_score == 0).all(), "seen to be gone"

@@ -209,7 +209,7 @@ def test_the_reduced_frame_is_looked_at_ten_times_a_second():
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_looks(share: float):
+def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_inferences(share: float):
     engine = Seeing()
     segmenter = Segmenter(engine)
     segmenter.share = share
@@ -225,7 +225,7 @@ def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_looks(
     assert segmenter.revisit_s("north") < 5 and segmenter.revisit_s("nowhere") == 0
 
 
-def test_what_the_network_sees_no_more_where_it_looks_is_forgotten():
+def test_a_target_that_is_no_longer_segmented_where_the_network_runs_is_forgotten():
     class Dying(Seeing):
         def submit(self, images: np.ndarray) -> "Future[Any]":
             future = super().submit(images)
@@ -273,7 +273,7 @@ def test_a_finished_batch_is_freed_at_once() -> None:
         batch = segmenter.submit([frame])
         segmenter.finish(batch)
         assert batch.inferred_ns >= batch.started_ns > 0
-        futures = [weakref.ref(look.maps) for look in batch.looks[0]]
+        futures = [weakref.ref(one.maps) for one in batch.inferences[0]]
         del batch
         assert [future() for future in futures] == [None]
     finally:

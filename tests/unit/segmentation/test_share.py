@@ -1,10 +1,10 @@
-"""The share of pixels that the network looks at follows the load: down while frames are lost, and up again."""
+"""The share of pixels that the network processes follows the load: down while frames are lost, and up again."""
 
 import numpy as np
 import pytest
 
-from pipeline.config.models import MIN_SHARE
-from pipeline.segmentation.share import LEAST_CUT, MOST_CUT, MOST_RAISE, STEP_S, ShareControl
+from pipeline.config.model import MIN_SHARE
+from pipeline.segmentation.share import LEAST_CUT, MOST_CUT, MOST_RAISE, MOTION_STEPS, STEP_S, ShareControl
 from pipeline.transport.frame_queue import FrameQueue
 from pipeline.transport.wire import Stamps
 from pipeline.types import Band, Frame, FrameRef
@@ -85,7 +85,20 @@ def test_it_recovers_when_the_load_ends():
 def test_it_never_ends_where_even_nothing_is_too_much():
     site = Site(cameras=4, whole_s=0.060, fixed_s=0.02)
     site.run(20)
-    assert site.control.share == MIN_SHARE
+    assert site.control.share == MIN_SHARE and site.control.max_motion == MOTION_STEPS[-1]
+
+
+def test_where_the_least_share_is_too_much_less_motion_is_judged_until_there_is_time_again():
+    control, now_s, seen = ShareControl(OBJECTIVE_S), 0.0, []
+    control.update(0, 0, now_s)
+    for replaced, idle_s in [(9, 0.0)] * 20 + [(0, 0.5 * STEP_S)] * 40:
+        now_s += STEP_S
+        control.idle(idle_s)
+        control.update(replaced, 0, now_s)
+        seen.append((control.share, control.max_motion))
+    steps = [most for share, most in seen if share == MIN_SHARE]
+    assert steps == sorted(steps[: steps.index(2)], reverse=True) + [2] * steps.count(2) + [3, 6, 12]
+    assert all(most == MOTION_STEPS[0] for share, most in seen if share > MIN_SHARE) and seen[-1] == (1, 12)
 
 
 def test_a_fixed_share_is_kept():

@@ -129,20 +129,32 @@ def test_home_assistant_finds_the_cameras_and_again_after_its_start(
         outbox.stop()
 
 
-def test_without_discovery_nothing_is_announced_and_a_new_camera_is(
+def test_a_reload_announces_new_cameras_at_once_and_takes_back_those_that_it_removes(
     tmp_path: Path, store: Store, broker: Broker
 ) -> None:
+    before = site(tmp_path, broker)
+    roof = Config.model_validate(
+        {"cameras": [{"id": "north", "uri": "demo:scene"}, {"id": "roof", "uri": "demo:scene"}]}
+    )
     with Listener(broker) as listener:
         quiet = site(tmp_path, broker, name="quiet", topic="quiet", discovery=None)
-        both = [*configured_sinks(quiet), *configured_sinks(site(tmp_path, broker))]
-        outbox = Outbox(quiet.store_path, both, FAST_S)
-        soon(lambda: listener.heard("quiet/status") == listener.heard("dasnet/status") == ["online"])
+        both = [*configured_sinks(quiet), *configured_sinks(before)]
+        outbox = Outbox(before.store_path, both, FAST_S)
+        device = "homeassistant/device/dasnet_{}/config".format
+        soon(lambda: len(listener.heard(device("north"))) == len(listener.heard(device("gate"))) == 1)
+        for sink in both:
+            sink.watch(before.with_cameras_of(roof))
+        soon(lambda: len(listener.heard(device("roof"))) == 1)
+        soon(lambda: listener.heard("dasnet/roof/alert") == listener.heard("quiet/roof/alert") == ["OFF"])
+        soon(lambda: listener.heard(device("gate"))[1:] == [""])
         store.append([event(LABELLED, track(1, label="bird"), camera="roof")])
         outbox.wake()
         soon(lambda: len(listener.heard("quiet/roof/event")) == 1)
-        soon(lambda: len(listener.heard("homeassistant/device/dasnet_roof/config")) == 1)
         outbox.stop()
         assert not [message for message in listener.messages if "quiet" in message.topic and "device" in message.topic]
+    with Listener(broker) as late:
+        soon(lambda: len(late.messages) == 4)  # two states, two devices
+        assert not late.heard(device("gate"))
 
 
 def test_a_broker_that_is_killed_gets_everything_in_order(

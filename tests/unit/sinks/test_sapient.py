@@ -193,6 +193,7 @@ def test_alerts_follow_their_life(tmp_path: Path, store: Store, middleware: Midd
     assert escalated.id in told[1].additional_information
 
 
+@pytest.mark.slow
 def test_after_an_outage_alerts_say_their_own_time_and_old_tracks_are_not_reported(
     tmp_path: Path, store: Store, middleware: Middleware
 ) -> None:
@@ -215,6 +216,7 @@ def test_after_an_outage_alerts_say_their_own_time_and_old_tracks_are_not_report
     assert stamp in middleware.of("alert")[0].alert.description
 
 
+@pytest.mark.slow
 def test_a_middleware_that_is_killed_gets_every_alert(tmp_path: Path, store: Store, middleware: Middleware) -> None:
     alerts = [alert_of(seen(number, frame()))[0] for number in range(60)]
     outbox = outbox_of(site(tmp_path, middleware))

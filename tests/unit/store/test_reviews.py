@@ -38,7 +38,7 @@ def alert_in(path: Path, alert: str) -> Alert:
 
 def stored(path: Path) -> list[Event]:
     with StoreReader(path) as reader:
-        return [item.event for item in reader.events(1000) if item.event.kind in (ACKNOWLEDGED, REVIEWED, REOPENED)]
+        return [item.event for item in reader.events(10**6) if item.event.kind in (ACKNOWLEDGED, REVIEWED, REOPENED)]
 
 
 def kinds(events: Iterable[Event] | None) -> list[EventKind]:
@@ -145,3 +145,21 @@ def test_reviews_beside_the_writer_have_one_event_each_also_if_their_process_is_
         assert kinds(events) == [ACKNOWLEDGED if number % 2 == 0 else REOPENED for number in range(len(events))]
         assert (alert_in(path, alert).acknowledged_utc_ns is None) == (len(events) % 2 == 0)
         assert len(set(ids(events))) == len(events)
+
+
+def test_reviews_of_operators_on_other_hosts_count_here(tmp_path: Path):
+    """Written by the writer, as they come with the events of other hosts, in their order."""
+    here, there = tmp_path / "here.sqlite", tmp_path / "there.sqlite"
+    events = raised(track(1))
+    alert = events[0].id
+    with Store(here) as store, Store(there) as other:
+        store.append(events)
+        other.append(events)
+        made = review(there, alert, Verdict.BIRD, "a gull", 5)
+        assert made is not None
+        assert (store.append(made), store.append(made)) == (2, 0)
+        found = alert_in(here, alert)
+        assert (found.verdict, found.note, found.acknowledged_utc_ns) == (Verdict.BIRD, "a gull", 5)
+        store.append(reopen(there, alert, 6) or [])
+        found = alert_in(here, alert)
+        assert (found.verdict, found.note, found.acknowledged_utc_ns) == (None, None, None)

@@ -19,13 +19,15 @@ from support.program import Running
 from support.site import demo_site
 
 from pipeline.config.camera import Camera
-from pipeline.config.models import Address, Config
+from pipeline.config.console import Address
+from pipeline.config.models import Config
 from pipeline.store import ledger
 from pipeline.store.alert import Unacknowledged
 from pipeline.store.alert_events import alert_event
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import StoreReader
 from pipeline.telemetry.alert_metrics import ReviewMetrics
+from pipeline.telemetry.buckets import camera_buckets_s
 from pipeline.telemetry.health import serve
 from pipeline.telemetry.host import HostMetricsCollector
 from pipeline.telemetry.metrics import (
@@ -34,7 +36,6 @@ from pipeline.telemetry.metrics import (
     TrackingMetrics,
     WorkerMetrics,
     families,
-    latency_buckets_s,
 )
 from pipeline.telemetry.resources import GpuResources
 from pipeline.transport.wire import Heartbeat, Stamps
@@ -55,26 +56,57 @@ def histogram_quantile(quantile: float, samples: np.ndarray, bounds: tuple[float
 
 
 @pytest.mark.parametrize("objective_s", [0.1, 0.5, 2.0])
-@pytest.mark.parametrize("median", [0.25, 0.5, 0.8, 1.0, 1.5])
+@pytest.mark.parametrize("median", [0.25, 0.5, 0.8, 1.0])
 @pytest.mark.parametrize("sigma", [0.1, 0.25, 0.5])
-def test_quantiles_of_known_distributions_are_read_within_five_percent(objective_s: float, median: float, sigma: float):
+def test_quantiles_of_known_distributions_are_read_best_where_the_objective_is_judged(
+    objective_s: float, median: float, sigma: float
+):
     samples = np.random.default_rng(7).lognormal(np.log(median * objective_s), sigma, 100_000)
-    bounds = latency_buckets_s(objective_s)
+    bounds = camera_buckets_s(objective_s)
     for quantile in (0.95, 0.99):
-        assert histogram_quantile(quantile, samples, bounds) == pytest.approx(np.quantile(samples, quantile), rel=0.05)
+        value = np.quantile(samples, quantile)
+        share = value / objective_s
+        tolerance = 0.05 if 0.7 < share < 1.25 else 0.12 if share < 2 else 0.5  # by then it is missed by far
+        assert histogram_quantile(quantile, samples, bounds) == pytest.approx(value, rel=tolerance)
 
 
-def test_close_to_the_objective_even_the_worst_distribution_is_read_within_five_percent():
-    bounds = latency_buckets_s(0.5)
-    assert 0.5 in bounds and len(bounds) < 55
-    for value in np.linspace(0.36, 0.74, 60):  # all frames take equally long
-        assert histogram_quantile(0.99, np.full(1000, value), bounds) == pytest.approx(value, rel=0.051)
+def test_close_to_the_objective_even_the_worst_distribution_is_read_within_ten_percent():
+    bounds = camera_buckets_s(0.5)
+    assert 0.5 in bounds and len(bounds) <= 20
+    for value in np.linspace(0.42, 0.66, 60):  # all frames take equally long
+        assert histogram_quantile(0.99, np.full(1000, value), bounds) == pytest.approx(value, rel=0.1)
 
 
-def test_a_camera_has_few_series():
-    metrics = TrackingMetrics(["north"], objective_s=0.5)
-    series = [s for family in metrics.registry.collect() for s in family.samples if s.labels.get("camera") == "north"]
-    assert len(series) < 100
+@pytest.mark.parametrize(("ntp_ns", "most"), [(None, 70), (10_000 * MS, 80)], ids=["no clock", "clock"])
+def test_a_camera_has_about_sixty_series(tmp_path: Path, ntp_ns: int | None, most: int):
+    config = site(tmp_path)
+    host, registry = HostMetricsCollector(config, ["tracking", "capture-north", "console"]), CollectorRegistry()
+    registry.register(host)
+    capture, tracking, console = CaptureMetrics("north"), TrackingMetrics(["north"], 0.5), WorkerMetrics("console")
+    ReviewMetrics(console.registry)
+    for seq in range(3):
+        seen = reference(received_ns=seq * 1000 * MS, received_utc_ns=10_250 * MS, ntp_ns=ntp_ns)
+        capture.captured(seen)
+        tracking.tracked(seen, Stamps(), 1, 2)
+    tracking.alerts.set_unacknowledged([], 0)
+    tracking.track_count("north", [])
+    for name, own in (("capture-north", capture), ("tracking", tracking), ("console", console)):
+        host.receive(beat(name, 1, own.registry))
+    with Ledger(config.ledger_path("north"), credits=1):
+        families = list(registry.collect())
+    series = [s for family in families for s in family.samples if s.labels.get("camera") == "north"]
+    assert most - 10 < len(series) <= most, sorted(s.name for s in series)
+
+
+def test_a_cause_of_which_no_drop_is_expected_is_shown_once_there_is_one(tmp_path: Path):
+    config = site(tmp_path)
+    registry = CollectorRegistry()
+    registry.register(HostMetricsCollector(config, ["tracking"]))
+    with Ledger(config.ledger_path("north"), credits=1) as account:
+        assert "dasnet_frames_dropped_totalfrozennorth" not in values(registry)
+        assert values(registry)["dasnet_frames_dropped_totalnorthoverload"] == 0
+        account.dropped(Cause.FROZEN)
+        assert values(registry)["dasnet_frames_dropped_totalfrozennorth"] == 1
 
 
 def reference(camera: str = "north", received_ns: int = 0, **times: int) -> FrameRef:
@@ -278,7 +310,7 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
     opened = [e for e in events if e.kind is EventKind.ALERT_OPENED and e.camera == "thermal"]
     alerts = scraped['dasnet_capture_to_alert_seconds_count{camera="thermal"}']
     assert 1 <= alerts <= len(opened)
-    assert alerts == scraped['dasnet_alert_events_total{camera="thermal",kind="alert.opened"}']
+    assert alerts <= scraped['dasnet_alert_events_total{kind="alert.opened"}']
     assert 1 <= scraped['dasnet_alerts_unacknowledged{camera="thermal"}'] <= alerts
     tracked = sum(scraped[f'dasnet_capture_to_track_seconds_count{{camera="{camera}"}}'] for camera in CAMERAS)
     assert 0 <= sum(after[camera].segmented for camera in CAMERAS) - tracked < 20
@@ -301,8 +333,8 @@ def test_metrics_agree_with_the_ledger_and_with_the_stored_events(tmp_path: Path
 
 def test_events_and_reviews_of_alerts_are_counted_and_those_that_wait_are_gauged():
     metrics, console = TrackingMetrics(["north", "south"], 0.5), WorkerMetrics("console")
-    reviews = ReviewMetrics(console.registry, ["north"])
-    events, dismissed = "dasnet_alert_events_totalalert.{}north", "dasnet_alerts_dismissed_totalbird"
+    reviews = ReviewMetrics(console.registry)
+    events, dismissed = "dasnet_alert_events_totalalert.{}", "dasnet_alerts_dismissed_totalbird"
     assert values(metrics.registry)[events.format("escalated")] == values(console.registry)[dismissed] == 0
     opened = raised(track(1))
     metrics.count([*opened, event(ESCALATED, track(1), alert=opened[0].id), *gone(track(1), opened[0].id)])

@@ -8,7 +8,7 @@ import pytest
 from support.scenes import CLASSES, NO_NAMES, SURE_BIRD, SURE_UAV, UNSURE
 
 from model.metadata import Thresholds
-from pipeline.tracking.evidence import LIMIT, LOOK_S, Evidence, Label, class_log_odds, log_odds
+from pipeline.tracking.evidence import INDEPENDENT_S, LIMIT, Evidence, Label, class_log_odds, log_odds
 
 TIME_CONSTANT_S = 2.5
 LIKELY_BIRD = (0.4, 0.6, 0.1, 0.1)  # log-odds of uav against bird: -0.81
@@ -82,12 +82,12 @@ def test_earlier_evidence_decays_with_time():
 
 @pytest.mark.parametrize("fps", [5, 20, 60])
 def test_the_total_grows_with_the_time_of_observation_not_with_the_frames(fps: float):
-    assert seen(0.6, fps=fps).total == pytest.approx(math.log(9) * (1 + 0.6 / LOOK_S))
-    assert seen(0.6, LIKELY_UAV, fps=fps).uav_total == pytest.approx(0.811 * (1 + 0.6 / LOOK_S), rel=1e-3)
+    assert seen(0.6, fps=fps).total == pytest.approx(math.log(9) * (1 + 0.6 / INDEPENDENT_S))
+    assert seen(0.6, LIKELY_UAV, fps=fps).uav_total == pytest.approx(0.811 * (1 + 0.6 / INDEPENDENT_S), rel=1e-3)
 
 
 def test_the_total_is_bounded_by_what_is_remembered():
-    assert seen(10).total == pytest.approx(math.log(9) * (1 + TIME_CONSTANT_S / LOOK_S))
+    assert seen(10).total == pytest.approx(math.log(9) * (1 + TIME_CONSTANT_S / INDEPENDENT_S))
     assert seen(0).total == pytest.approx(math.log(9))
 
 

@@ -115,6 +115,7 @@ def test_images_are_paired_by_their_mean_over_seeds(runs: list[Path]):
     assert test["d_paired"] == pytest.approx(difference.mean() / difference.std(ddof=1))
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_figures(runs: list[Path], tmp_path: Path):
     out = tmp_path / "new" / "comparison"
     result = dasnet_in_process("compare", *runs, "--out", out)

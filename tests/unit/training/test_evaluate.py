@@ -201,6 +201,7 @@ def test_the_command_writes_figures_table_and_samples(data: Path, tmp_path: Path
     assert int(samples[0].image[samples[0].truth].min()) > 200  # RGB, and where its truth says
 
 
+@pytest.mark.slow
 def test_the_originals_command_and_checkpoint(data: Path, tmp_path: Path):
     """Full-sized, as the original's files do not say their size; one frame of each clip."""
     torch.manual_seed(2)

@@ -364,6 +364,7 @@ def run(*command: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_tiny_configuration_trains_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     changes = ["save_every_steps=10", "schedule.decay_steps=10", f"cache={tmp_path / 'cache'}"]

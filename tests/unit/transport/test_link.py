@@ -118,6 +118,18 @@ def authenticator_of(config: Config) -> tuple[HostAuthenticator, Counter]:
     return HostAuthenticator(config, config.link, RejectLog("link", counter)), counter
 
 
+def test_the_inference_host_may_be_named(tmp_path: Path):
+    for host, listens in (("localhost", True), ("name.invalid", False)):
+        config = loaded(tmp_path, host=host, port=free_port())
+        assert config.link is not None
+        authenticator, _ = authenticator_of(config)
+        listening = Gauge("listening", "Text.", ["x"], registry=None)
+        listener = authenticator.listener(zmq.ROUTER, config.link.port, 8, listening)
+        assert listening.labels(f"link tcp://{host}:{config.link.port}")._value.get() == listens
+        listener.socket.close()
+        authenticator.close()
+
+
 def count(counter: Counter) -> float:
     return counter.collect()[0].samples[0].value
 

@@ -112,6 +112,7 @@ def refused(worker: str) -> str:
     return f'dasnet_messages_refused_total{{worker="{worker}"}}'
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_garbage_on_the_sockets_of_the_running_program_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     segmented = 'dasnet_frames_segmented_total{camera="north"}'

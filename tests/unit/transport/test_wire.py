@@ -52,7 +52,7 @@ def test_random_bytes_behind_a_right_prefix_are_rejected(body: bytes):
 
 def test_another_version_is_rejected():
     parts = encode(Credit("w", "s"))
-    with pytest.raises(WireError, match="version da01: must be da02"):
+    with pytest.raises(WireError, match="version da01: must be da03"):
         decode([bytes([0xDA, 1]), *parts[1:]])
 
 

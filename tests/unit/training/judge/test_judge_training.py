@@ -50,6 +50,7 @@ def fitted(
     return fit(sets["train"], sets["check"], settings, state, stopping or Event(), CPU, lambda _: None, resume)
 
 
+@pytest.mark.slow
 def test_tens_of_steps_separate_targets_from_clutter(chip_sets: dict[str, ChipSet], tmp_path: Path) -> None:
     run = fitted(chip_sets, FitSettings(steps=40, batch=24, lr=4e-3, seed=3), tmp_path / "state.pt")
     figures = judge_metrics(run.average, chip_sets["check"], CPU)  # a helicopter, which training has not seen
@@ -108,6 +109,7 @@ def command(out: Path, cache: Path, *options: str) -> list[str]:
     return [str(SHIPPED), "--data", str(DATA), "--out", str(out), "--cache", str(cache), "--batch", "8", *options]
 
 
+@pytest.mark.slow
 def test_the_command_is_stopped_resumed_and_writes_a_checkpoint_that_works(
     chip_sets: dict[str, ChipSet], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_packed_chips_are_trained_on_with_torch_and_numpy_alone(chip_sets: dict[str, ChipSet], tmp_path: Path) -> None:
     pack(tmp_path / "chips.npz", chip_sets, 500_000)
     script, state = REPOSITORY / "scripts" / "train_on_gpu.py", tmp_path / "judge.state.pt"
