@@ -24,8 +24,9 @@ test:
 	@sh scripts/system_packages.sh
 	@PYTHON=$(PYTHON) sh scripts/install.sh $(VENV) test
 	@$(MAKE) --no-print-directory -j2 check tests-together
-	@$(BIN)/python -m pytest -m "alone and not slow"
+	@$(BIN)/python -m pytest -m "alone and not slow" $$(grep -rl "mark.alone" tests --include="test_*.py")
 
+tests-together: export PYTHONDONTWRITEBYTECODE = # also where it is set; the tests that follow start sooner
 tests-together: # a file's tests share a server; many wait
 	@$(BIN)/python -m pytest -m "not slow and not gpu and not alone" -n 3 --dist loadfile --no-loadscope-reorder
 
