@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 import zmq
 from prometheus_client import Gauge
+from zmq.auth import Authenticator
 from zmq.auth.thread import ThreadAuthenticator
 
 from pipeline.config.camera import Camera
@@ -25,6 +26,7 @@ from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, unconnected
 from pipeline.transport.sockets import connected as connected_here
 
+ZAP_ADDRESS = "inproc://zeromq.zap.01"  # fixed by RFC 27: a process has one authenticator
 PING_INTERVAL_MS, PING_TIMEOUT_MS = 1000, 5000  # of ZeroMQ's own heartbeat between connected peers
 
 
@@ -103,6 +105,20 @@ class LinkListener:
             self._retry.succeeded()
 
 
+class _Releasing(Authenticator):
+    """Frees its address when it stops.  Closing alone leaves that to a thread of ZeroMQ, for later."""
+
+    def stop(self) -> None:
+        """Free the address and close the socket."""
+        if self.zap_socket:
+            self.zap_socket.unbind(ZAP_ADDRESS)
+        super().stop()
+
+
+class _Authenticator(ThreadAuthenticator, _Releasing):
+    """Runs in a thread of its own, which has ended before the address is freed."""
+
+
 class HostAuthenticator:
     """Admit edge hosts to the inference host.  One per process: ZeroMQ uses one authenticator for all its sockets."""
 
@@ -112,9 +128,9 @@ class HostAuthenticator:
         self.watch(config)
         self._keys: ServerKeys | None = server_keys(link.keys) if link.keys else None
         self._hosts: HostKeys | None = HostKeys(link.keys) if link.keys else None
-        self._authenticator: ThreadAuthenticator | None = None
+        self._authenticator: _Authenticator | None = None
         if self._keys is not None:
-            self._authenticator = ThreadAuthenticator(zmq.Context.instance())
+            self._authenticator = _Authenticator(zmq.Context.instance())
             self._authenticator.start()
             self._authenticator.configure_curve_callback("*", credentials_provider=self)
         else:

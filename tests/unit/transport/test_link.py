@@ -26,7 +26,7 @@ from pipeline.transport import channel, clock_offset
 from pipeline.transport.clock_offset import ClockOffset
 from pipeline.transport.jpeg import jpeg_bytes, pixels_of_jpeg
 from pipeline.transport.keys import client_keys, make_keys, server_keys
-from pipeline.transport.link import HostAuthenticator, Uplink, uplink
+from pipeline.transport.link import ZAP_ADDRESS, HostAuthenticator, Uplink, uplink
 from pipeline.transport.rejects import RejectLog
 from pipeline.transport.sockets import Socket, bound
 from pipeline.transport.wire import CreditRequest, TimeReply, TimeRequest, camera_of, decode, encode
@@ -128,6 +128,19 @@ def test_the_inference_host_may_be_named(tmp_path: Path):
         assert listening.labels(f"link tcp://{host}:{config.link.port}")._value.get() == listens
         listener.socket.close()
         authenticator.close()
+
+
+def test_an_authenticator_that_is_closed_has_freed_its_address(tmp_path: Path):
+    context = zmq.Context.instance()
+    for _ in range(10):
+        others = [context.socket(zmq.ROUTER) for _ in range(300)]
+        authenticator, _ = authenticator_of(loaded(tmp_path))
+        for other in others:
+            other.close()  # which keeps the thread busy that frees addresses of closed sockets
+        authenticator.close()
+        with context.socket(zmq.REP) as following:
+            following.bind(ZAP_ADDRESS)
+            following.unbind(ZAP_ADDRESS)
 
 
 def count(counter: Counter) -> float:
