@@ -105,8 +105,8 @@ template <int PLANES, class Storage> void convolve_planes(ThreadPool &pool, cons
         const int ty = index / shares, tx = index % shares * TILES_PER_SHARE, wide = std::min(TILES_PER_SHARE, across - tx);
         float tiles[TILES_PER_SHARE * POINTS * PLANES];
         load_planes<PLANES>(image, height, width, ty, tx, wide, tiles);
-        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean,
-                    [first = ty * across + tx](int tile) { return first + tile; }, wide, sums.of(index));
+        const auto number = [first = ty * across + tx](int tile) { return first + tile; };
+        store_tiles(PlaneProducts<PLANES>{tiles, filters}, target, block, predicted_mean, number, wide, sums.of(index));
     });
     set_norm(block, predicted_mean, sums.total(), (double)height * width, target.map);
 }

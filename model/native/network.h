@@ -115,9 +115,8 @@ template <class Storage> class StoredNetwork : public Network {
 
     void find_active(float limit) {
         const FeatureMap<Storage> &low = low_of(weights_.levels() - 1), &map = decoded_.back();
-        in_products_for(low, [&](auto element) {
-            head_logits<decltype(element)>(pool_, scratch_, weights_.head, low, coarse_);
-        });
+        in_products_for(low,
+                        [&](auto element) { head_logits<decltype(element)>(pool_, scratch_, weights_.head, low, coarse_); });
         active_ = ActiveCells(coarse_, map.height, map.width, limit);
     }
 

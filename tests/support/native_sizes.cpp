@@ -16,7 +16,8 @@ struct Depth {
 size_t weights_of(int levels, int classes) {
     constexpr size_t c = dasnet::CHANNELS;
     auto block = [](size_t in, size_t hidden) { return hidden * in + 2 * hidden + 2 + 2 * c * in * 9 + 2 * c; };
-    return block(3, 2) + levels * (block(c, c / 4 + 1) + block(2 * c, c / 2 + 1) + c * c + c / 2) + classes * (9 * c + 1 + c + 1);
+    return block(3, 2) + levels * (block(c, c / 4 + 1) + block(2 * c, c / 2 + 1) + c * c + c / 2) +
+           classes * (9 * c + 1 + c + 1);
 }
 
 std::vector<float> normals(size_t count, std::mt19937 &random) {
@@ -80,8 +81,8 @@ int main(int count, char **) {
                 std::vector<float> image((size_t)3 * height * width), logits((size_t)classes * height * width);
                 for (float &value : image) value = uniform(random);
                 for (size_t i = 0, plane = (size_t)height * width; rows == columns && i < plane; i++)
-                    image[i + plane] = image[i + 2 * plane] = image[i];  // a grey picture
-                for (float limit : {dasnet::EVERYWHERE, 3 * uniform(random)}) {  // all of the last stage; some, or nothing of it
+                    image[i + plane] = image[i + 2 * plane] = image[i];          // a grey picture
+                for (float limit : {dasnet::EVERYWHERE, 3 * uniform(random)}) {  // all of the last stage; a part
                     if (dasnet_run(engine, image.data(), 1, height, width, limit, logits.data())) return 2;
                     for (float value : logits)
                         if (!std::isfinite(value)) return 3;
