@@ -261,6 +261,8 @@ class Api(AlertHandlers, AccessHandlers, MapHandlers, PushHandlers, ZoneHandlers
         """Stream a camera's own video as fragmented MP4."""
         camera, user = request.path_params["camera"], user_of(request)
         known = [name for name in self._site.frames.cameras if user.sees(name)]
+        if request.method == "HEAD" and camera in known:
+            return Response(media_type="video/mp4")
         return await self._video.response(camera, known, self._is_wanted(request))
 
     def _streamed(self, messages: AsyncIterator[bytes]) -> Response:

@@ -47,11 +47,11 @@ def shown_event(event: Event, user: User) -> Event:
 
 
 def shown_path(path: AlertPath, user: User) -> AlertPath:
-    """Return the tracks of an alert that the user sees."""
+    """Return the tracks of an alert that the user sees; nothing of one without such tracks."""
     if user.cameras is None:
         return path
     tracks = [track for track in path.tracks if user.sees(track.camera or path.camera)]
-    return msgspec.structs.replace(path, tracks=tracks)
+    return msgspec.structs.replace(path, tracks=tracks) if tracks else AlertPath("", [])
 
 
 def shown_status(status: Status, user: User) -> Status:

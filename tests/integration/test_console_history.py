@@ -201,6 +201,18 @@ def test_a_person_turns_pages_there_and_back(page: Page, tmp_path: Path) -> None
     expect(page.locator("#found tr").first).to_have_attribute("data-key", str(first))
 
 
+def test_what_is_focused_stays_so_while_the_list_follows_what_happens(page: Page, site: Site) -> None:
+    rows = page.locator("#found tr")
+    for row in (rows.nth(3), rows.first):
+        row.get_by_role("link").focus()
+        with page.expect_response(re.compile(r"/api/v1/alerts\?")):
+            path = f"/api/v1/alerts/{rows.first.get_attribute('data-key')}"
+            pinned = httpx.get(site.console.url(path)).json()["pinned_utc_ns"] is not None
+            httpx.post(site.console.url(f"{path}/{'unpin' if pinned else 'pin'}")).raise_for_status()
+        page.evaluate("fetch('/healthz').then((answer) => answer.text())")  # the answer before it is shown by then
+        expect(row.get_by_role("link")).to_be_focused()
+
+
 def test_the_time_line_shows_alerts_and_blind_time_and_flapping_is_one_line(page: Page, site: Site) -> None:
     north = page.locator('#timeline [data-camera="north"]')
     expect(north.locator('.blind[data-cause="frozen"]')).to_have_count(1)

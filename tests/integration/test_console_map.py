@@ -132,6 +132,23 @@ def test_without_a_pose_directions_in_the_images_are_shown(browser: Browser, tmp
         assert_accessible(page)
 
 
+@pytest.mark.slow
+def test_a_failure_is_told_until_the_map_is_there(browser: Browser, tmp_path: Path) -> None:
+    with watched(tmp_path) as console, faultless_page(browser) as page:
+        page.clock.install()
+        page.route("**/api/v1/map", lambda route: route.abort())
+        page.goto(console.url("/map"))
+        expect(page.locator("#problem")).to_have_text("dasnet does not respond")
+        page.unroute("**/api/v1/map")
+        page.route("**/vendor/leaflet.js", lambda route: route.abort())
+        page.clock.fast_forward(15_000)
+        expect(page.locator("#problem")).to_have_text("leaflet.js cannot be loaded")
+        page.unroute("**/vendor/leaflet.js")
+        page.clock.fast_forward(15_000)
+        expect(page.locator("#problem")).to_be_hidden()
+        expect(page.locator("#map .map-camera")).to_have_count(2)
+
+
 def without_poses(console: Process) -> Any:
     answer = httpx.get(console.url("/api/v1/map")).json()
     return answer | {"cameras": [camera | {"pose": None, "zones": {}, "sectors": {}} for camera in answer["cameras"]]}

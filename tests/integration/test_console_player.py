@@ -1,6 +1,7 @@
 """The page of one alert as a person uses it: its clip with boxes at the right frame, its review, its events."""
 
 import base64
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from pipeline.config.models import Config
 from pipeline.evidence.leaves import Program
 from pipeline.evidence.sidecars import Sidecar
 from pipeline.evidence.track_paths import BoxAt, TrackPath
-from pipeline.store.clips import ClipRecord
+from pipeline.store.clips import ClipRecord, record_path, video_path
 from pipeline.store.store import Store
 from pipeline.types import TrackState
 
@@ -233,3 +234,18 @@ def test_an_alert_that_is_not_there_is_told(page: Page, site: Site) -> None:
     site.store.append(lost)
     page.goto(site.console.url(f"/alert/{lost[0].id}"))
     expect(page.locator("#no-clip")).to_have_text("The clip is not here yet.")
+
+
+def test_a_clip_that_comes_later_is_shown_when_it_is_there(page: Page, site: Site) -> None:
+    opened = raised(track(98), time_utc_ns=time.time_ns())
+    site.store.append(opened)
+    page.goto(site.console.url(f"/alert/{opened[0].id}"))
+    expect(page.locator("#no-clip")).to_have_text("The clip is not here yet.")
+    expect(page.locator("#details-list")).to_contain_text("when the alert has ended")
+    site.store.append(gone(track(98), opened[0].id, time_utc_ns=time.time_ns()))
+    for path in (video_path, record_path):
+        shutil.copy(*(path(site.config.clips_path, alert) for alert in (site.alerts[0], opened[0].id)))
+    expect(page.locator("#player")).to_be_visible(timeout=15_000)
+    expect(page.locator("#no-clip")).to_be_hidden()
+    expect(page.locator("#details-list")).not_to_contain_text("when the alert has ended")
+    expect(page.locator("#details-list a[href$=clip]")).to_be_visible()

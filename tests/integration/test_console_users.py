@@ -20,6 +20,8 @@ from pipeline.config.users import User, UserRole, read_users
 from pipeline.console.app import ENDPOINTS
 from pipeline.console.attempts import USER_BURST
 from pipeline.console.users_file import add_user, remove_user
+from pipeline.evidence.leaves import Program
+from pipeline.evidence.sidecars import Sidecar
 from pipeline.store.actions import ActionKind
 from pipeline.store.history_reader import ActionFilter, HistoryReader
 from pipeline.store.store import Store
@@ -73,6 +75,10 @@ def stored(config: Config) -> Iterator[tuple[Store, str, str]]:
         alerts = fill(store, "north", 1), fill(store, "south", 2)
         for alert in alerts:
             (config.snapshots_path / f"{alert}.jpg").write_bytes(b"\xff\xd8")
+        config.evidence_path.mkdir(exist_ok=True)
+        known: dict[str, Any] = {"configuration": "", "events": [], "tracks": [], "files": {}}
+        sidecar = Sidecar(alert=alerts[1], camera="south", program=Program("1", "", ""), **known)
+        (config.evidence_path / f"{alerts[1]}.json").write_bytes(msgspec.json.encode(sidecar))
         yield store, *alerts
 
 
@@ -155,6 +161,8 @@ def test_a_user_of_one_camera_sees_and_changes_nothing_of_another(
                 assert bool(visitor.get(f"/alerts?camera={camera}").json()["alerts"]) == (camera in cameras)
                 assert bool(visitor.get(f"/events?alert={alert}").json()["events"]) == (camera in cameras)
         assert nora.get(f"/alerts?after={south}").status_code == 400
+        assert "south" in otto.get(f"/alerts/{south}/path").text
+        assert "south" not in nora.get(f"/alerts/{south}/path").text
         for action in ("acknowledge", "reopen", "pin", "unpin"):
             assert nora.post(f"/alerts/{south}/{action}").status_code == 404
         assert nora.post(f"/alerts/{south}/verdict", json={"verdict": "bird"}).status_code == 404

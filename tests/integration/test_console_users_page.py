@@ -114,6 +114,10 @@ def test_an_operator_of_one_camera_sees_that_one_and_the_history_says_who_acknow
     log_in(page, site, "otto")
     expect(page.locator("#wall [data-camera]")).to_have_count(1)
     expect(page.locator("body")).not_to_contain_text("south")
+    page.get_by_role("button", name="north", exact=True).click()
+    expect(page.get_by_role("button", name="Zoom in")).to_be_visible()
+    expect(page.get_by_role("link", name="Zones")).to_have_count(0)
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Acknowledge", exact=True).click()
     expect(page.locator("#events")).to_contain_text("north · otto")
     page.goto(site.console.url(f"/alert/{site.alert}"))
@@ -122,6 +126,8 @@ def test_an_operator_of_one_camera_sees_that_one_and_the_history_says_who_acknow
 
 def test_an_admin_reads_the_audit_log(page: Page, site: Site) -> None:
     log_in(page, site, "ada")
+    page.get_by_role("button", name="north", exact=True).click()
+    expect(page.get_by_role("link", name="Zones")).to_be_visible()
     page.get_by_role("link", name="Audit").click()
     rows = page.locator("#found tr")
     expect(rows).to_have_count(50)

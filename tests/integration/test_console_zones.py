@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 import zmq
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from support.accessibility import assert_accessible, assert_fits_phone
 from support.console_site import HEIGHT, WIDTH, Feed, Process, browser, faultless_page, until
 from support.events import raised, track
@@ -232,6 +232,20 @@ def test_faults_are_told_before_anything_is_written(page: Page, site: Site) -> N
     )
     assert foreign.status_code == 403
     assert site.text == before
+
+
+def test_what_is_discarded_is_not_previewed_any_more(page: Page, site: Site) -> None:
+    held: list[Route] = []
+    page.route("**/zones/preview", lambda route: held.append(route))
+    with page.expect_request("**/zones/preview"):
+        page.get_by_role("button", name="Delete line fence").click()
+    page.get_by_role("button", name="Discard changes").click()
+    expect(page.get_by_label("Name of line fence")).to_be_visible()
+    with page.expect_event("requestfinished", lambda request: request.url.endswith("/preview")):
+        held[0].continue_()
+    page.evaluate("fetch('/healthz').then((answer) => answer.text())")  # the answer before it is shown by then
+    expect(page.get_by_role("button", name="Save and apply")).to_be_disabled()
+    assert page.locator("#difference").inner_text().strip() == ""
 
 
 def test_what_the_program_rejects_is_put_back(page: Page, site: Site) -> None:

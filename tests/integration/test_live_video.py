@@ -83,3 +83,11 @@ def test_a_camera_without_video_is_told_and_shows_images(page: Page, site: Site)
             if b"moof" in content:
                 break
         assert b"moof" in content, "its video began"
+
+
+def test_who_asks_for_the_head_of_a_video_alone_is_not_sent_one(site: Site) -> None:
+    path = "/api/v1/cameras/{}/live.mp4"
+    with httpx.Client(base_url=site.console.url(""), timeout=5) as client:
+        assert client.head(path.format("west")).status_code == 404
+        assert client.head(path.format("north")).headers["content-type"].startswith("video/mp4")
+        assert client.get("/healthz").status_code == 200, "the connection is free again"

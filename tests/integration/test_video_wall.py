@@ -102,6 +102,9 @@ def test_the_camera_of_the_newest_alarm_pops_up_until_it_is_dismissed(page: Page
     alert(site, 2, "camera-7")
     expect(page.locator(".popped")).to_have_attribute("data-camera", "camera-7")
     expect(page.locator(".alarming")).to_have_count(2)
+    page.reload()  # its alerts come before its cameras
+    expect(page.locator(".alarming")).to_have_count(2)
+    expect(page.locator(".popped")).to_have_attribute("data-camera", "camera-7")
     page.keyboard.press("Escape")
     expect(page.locator(".popped")).to_have_count(0)
     expect(page.locator("#wall-tools")).to_be_visible()

@@ -1,6 +1,7 @@
 // The page of one alert: its clip with the player, its images, its review, and its events.
 
 import {SEVERITIES} from "./alert.js";
+import {clock} from "./clock.js";
 import {AlertView} from "./details.js";
 import {Player} from "./player.js";
 import {request} from "./request.js";
@@ -12,7 +13,10 @@ const id = decodeURIComponent(location.pathname.slice("/alert/".length));
 const url = `/alerts/${encodeURIComponent(id)}`;
 const MARKED = {"track.confirmed": "Confirmed", "alert.escalated": "Escalated"};
 const view = new AlertView((camera) => location.assign(`/#${encodeURIComponent(camera)}`));
+const CLIP_MS = 5000; // between questions for a clip that is not here yet
+const RECENT_S = 60; // after its end, in which an alert's clip may come
 let isShown = false;
+let isClipAwaited = true;
 let shown = Promise.resolve(); // one after the other: the first one makes the player
 let stamp = ""; // of the alert in the list of all pages
 
@@ -29,9 +33,8 @@ async function show() {
     byId("alert").hidden = false;
     say("problem", "");
     byId("events").replaceChildren(...events.map(line));
-    const isFirst = !isShown;
     isShown = true;
-    if (isFirst) await showClip(alert, events);
+    if (isClipAwaited) await showClip(alert, events);
   } catch (error) {
     say("problem", error.message);
   }
@@ -49,11 +52,18 @@ function line(event) {
 
 async function showClip(alert, events) {
   const {clip, state, reason} = await request(`${url}/clip.json`);
-  if (!clip) return say("no-clip", noClip(alert, state, reason));
+  if (!clip) {
+    const isRecent = alert.state === "active" || clock.ageS(alert.ended_utc_ns) < RECENT_S;
+    isClipAwaited = state === "pending" || (state === "none" && isRecent);
+    return say("no-clip", noClip(alert, state, reason));
+  }
+  if (!byId("no-clip").hidden) view.showClip();
+  say("no-clip", "");
   const path = await request(`${url}/path`);
   const tracks = path.session && path.session !== clip.session ? [] : path.tracks.filter(({camera}) => !camera || camera === clip.camera);
   const why = path.incomplete && `: ${path.incomplete}`;
   say("no-path", tracks.length ? "" : `No boxes: there is no record of this alert's tracks${why || ""}.`);
+  isClipAwaited = false;
   new Player(`/api/v1${url}/clip`, clip, tracks.map((track) => inClip(track, path.columns, clip)), marks(events, clip), () => {
     byId("player").hidden = true;
     say("no-clip", `This browser cannot play ${clip.codec || "the clip"}. Download it below.`);
@@ -89,4 +99,5 @@ connect({
     stamp = now;
   },
 });
+setInterval(() => isShown && isClipAwaited && !document.hidden && refresh(), CLIP_MS);
 refresh();

@@ -20,10 +20,10 @@ const ACTIONS = {
   trial: "Tried a file",
 };
 
-function row({time_utc_ns: time, user, address, kind, camera, alert, detail}) {
+function cells({time_utc_ns: time, user, address, kind, camera, alert, detail}) {
   const link = alert ? make("a", {href: alertUrl(alert)}, make("code", {}, alert)) : "";
-  const cells = [timeElement(time), user || "–", address || "this host", ACTIONS[kind] ?? kind, camera ?? "", link, verdict(detail ?? "")];
-  return make("tr", {data: {kind}}, ...cells.map((cell, i) => make("td", {className: i === 6 ? "note-text" : "", title: i === 6 ? detail ?? "" : ""}, cell)));
+  const shown = [timeElement(time), user || "–", address || "this host", ACTIONS[kind] ?? kind, camera ?? "", link, verdict(detail ?? "")];
+  return shown.map((cell, i) => make("td", {className: i === 6 ? "note-text" : "", title: i === 6 ? detail ?? "" : ""}, cell));
 }
 
 // A verdict is stored as `bird: its note`.
@@ -32,7 +32,7 @@ function verdict(detail) {
   return [VERDICTS[first] ?? first, ...rest].join(": ");
 }
 
-const list = new PagedList({path: "audit", key: "actions"}, row);
+const list = new PagedList({path: "audit", key: "actions"}, cells);
 connect();
 list.show();
 setInterval(() => list.isFirstPage && !document.hidden && list.show(), 5_000);

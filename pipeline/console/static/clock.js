@@ -5,7 +5,7 @@ const KEPT = 30;
 class Clock {
   #offsets = []; // ms: this computer's clock minus the server's, plus network delay; the smallest is the best estimate
 
-update(serverNs) {
+  update(serverNs) {
     this.#offsets.push(Date.now() - serverNs / 1e6);
     if (this.#offsets.length > KEPT) this.#offsets.shift();
   }

@@ -49,6 +49,12 @@ export class AlertView {
     this.#showFacts();
   }
 
+  // There is a clip now.
+  showClip() {
+    this.#clip = clipElement(this.#shown);
+    this.#showFacts();
+  }
+
   focusReview() {
     this.#parts.verdicts[0].focus();
   }
@@ -59,6 +65,7 @@ export class AlertView {
     if (JSON.stringify(this.#shown) === JSON.stringify(before)) return;
     this.#showTitle();
     if (this.#shown.snapshot !== before.snapshot) this.#showImages();
+    if (this.#shown.state !== before.state) this.#clip = clipElement(this.#shown);
     this.#markReview();
     this.#showFacts();
   }

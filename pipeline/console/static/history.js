@@ -40,12 +40,12 @@ function offer(field, values, named = (value) => value) {
   field.append(...values.filter((value) => !known.has(value)).map((value) => make("option", {value}, named(value))));
 }
 
-function row(alert) {
+function cells(alert, row) {
   const target = make("a", {href: alertUrl(alert.id)}, make("i", {className: "dot"}), `${name(alert.label)} ${numbers(alert)}`);
   const verdict = alert.verdict === null ? (isWaiting(alert) ? "Not acknowledged" : "") : VERDICTS[alert.verdict];
-  const made = make(
-    "tr",
-    {data: {key: alert.id, severity: alert.highest_severity, waiting: isWaiting(alert)}},
+  Object.assign(row.dataset, {severity: alert.highest_severity, waiting: isWaiting(alert)});
+  row.style.setProperty("--label", colour(alert.highest_label));
+  return [
     make("td", {}, timeElement(alert.opened_utc_ns)),
     make("td", {}, alert.camera),
     make("td", {}, target),
@@ -53,13 +53,13 @@ function row(alert) {
     make("td", {}, verdict),
     make("td", {className: "note-text", title: alert.note ?? ""}, alert.note ?? ""),
     make("td", {className: "number"}, alert.state === "active" ? "active" : span(alert).replace("lasted ", "")),
-  );
-  made.style.setProperty("--label", colour(alert.highest_label));
-  made.addEventListener("click", (event) => {
-    if (!event.target.closest("a") && !getSelection().toString()) location.assign(alertUrl(alert.id));
-  });
-  return made;
+  ];
 }
+
+byId("found").addEventListener("click", ({target}) => {
+  const row = target.closest("tr");
+  if (row && !target.closest("a") && !getSelection().toString()) location.assign(alertUrl(row.dataset.key));
+});
 
 async function showTimeline() {
   const before = list.filters().get("before");
@@ -98,7 +98,7 @@ function showExports() {
   for (const kind of ["csv", "json"]) byId(kind).href = `/api/v1/alerts.${kind}?${list.filters()}`;
 }
 
-const list = new PagedList({path: "alerts", key: "alerts"}, row, (event) => {
+const list = new PagedList({path: "alerts", key: "alerts"}, cells, (event) => {
   showAddress();
   if (event.type === "reset" || event.target.name === "before") showTimeline();
 });

@@ -16,7 +16,7 @@ let asked = decodeURIComponent(location.hash.slice(1)); // the camera that anoth
 
 function setCameras({cameras}) {
   wall.setCameras(cameras);
-  videoWall.layOut();
+  videoWall.update();
   if (asked) wall.enlarge(asked);
   asked = "";
 }

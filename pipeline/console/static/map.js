@@ -16,27 +16,31 @@ const sightings = new Sightings();
 let site = null; // the map of the site
 let map = null; // as soon as a camera has a pose
 let shown = ""; // of the site's cameras
+const problems = {site: "", base: ""}; // of the site's data, and of what lies under the cameras
 
 const posed = () => site.cameras.filter((camera) => camera.pose);
 const isOnMap = () => byId("views").querySelector("[aria-pressed=true]").value === "map";
 
-function tell(problem) {
-  byId("problem").textContent = problem;
-  byId("problem").hidden = !problem;
+function tell(source, problem) {
+  problems[source] = problem;
+  const text = Object.values(problems).filter(Boolean).join(" ");
+  byId("problem").textContent = text;
+  byId("problem").hidden = !text;
 }
 
 async function reload() {
   try {
     site = await request("/map");
     const cameras = JSON.stringify(site.cameras);
-    if (cameras !== shown) await setCameras(cameras);
+    if (cameras !== shown) await setCameras();
+    shown = cameras;
+    tell("site", "");
   } catch (error) {
-    tell(error.message);
+    tell("site", error.message);
   }
 }
 
-async function setCameras(cameras) {
-  shown = cameras;
+async function setCameras() {
   const placed = posed();
   if (placed.length && !map) await startMap(placed);
   byId("views").hidden = byId("map-tools").hidden = !placed.length;
@@ -52,7 +56,7 @@ async function startMap(placed) {
   const origin = [mean(placed.map(({pose}) => pose.lat)), mean(placed.map(({pose}) => pose.lon))];
   byId("map").hidden = false;
   map = new MapView(byId("map"), site.base, origin, choose, (text) => (byId("grid").textContent = text));
-  map.ready.catch((error) => tell(error.message));
+  map.ready.catch((error) => tell("base", error.message));
   byId("attribution").textContent = site.base.attribution;
 }
 

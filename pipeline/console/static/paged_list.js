@@ -1,6 +1,7 @@
 // A form of filters (#filters) and the table of what they find (#found), in pages.
 
 import {request} from "./request.js";
+import {follow, make} from "./text.js";
 
 const byId = (id) => document.getElementById(id);
 const PAGE = 50;
@@ -8,14 +9,15 @@ export const TIMES = ["since", "before"]; // fields
 
 export class PagedList {
   #kind; // the path of the API, and the key of its answer
-  #row;
+  #cells;
   #cursors = []; // the last row of each page before this one
   #asked = 0; // answers to older requests are ignored
 
-  // `row` makes one of the table; `onFilter` is called with an event after each change of the filters.
-  constructor(kind, row, onFilter = () => {}) {
+  // `cells(item, row)` returns those of a row of the table; `onFilter` is called with an event after each change of the
+  // filters.
+  constructor(kind, cells, onFilter = () => {}) {
     this.#kind = kind;
-    this.#row = row;
+    this.#cells = cells;
     const filtered = (event) => {
       onFilter(event);
       this.#turn(() => (this.#cursors = []));
@@ -70,12 +72,17 @@ export class PagedList {
   #fill(found) {
     const shown = found.slice(0, PAGE);
     const first = this.#cursors.length * PAGE;
-    byId("found").replaceChildren(...shown.map(this.#row));
+    follow(byId("found"), shown, ({id}) => id, () => make("tr"), (row, item) => this.#fillRow(row, item));
     byId("found").dataset.last = shown.at(-1)?.id ?? "";
     byId("nothing").hidden = shown.length > 0;
     byId("nothing").textContent = `No such ${this.#kind.key}.`;
     byId("range").textContent = shown.length ? `${first + 1} to ${first + shown.length}` : "";
     byId("older").disabled = found.length <= PAGE;
     byId("newer").disabled = byId("newest").disabled = this.isFirstPage;
+  }
+  #fillRow(row, item) {
+    const hadFocus = row.contains(document.activeElement);
+    row.replaceChildren(...this.#cells(item, row));
+    if (hadFocus) row.querySelector("a")?.focus();
   }
 }

@@ -1,7 +1,7 @@
 // A day of every camera: when it opened alerts, and when it was blind.
 
 import {alertUrl} from "./alert.js";
-import {duration, make, moment} from "./text.js";
+import {duration, moment} from "./text.js";
 import {draw} from "./svg.js";
 
 const ROW_PX = 26;

@@ -8,7 +8,10 @@ export function load(file) {
       const script = document.createElement("script");
       script.src = `/static/vendor/${file}`;
       script.onload = resolve;
-      script.onerror = () => reject(new Error(`${file} cannot be loaded`));
+      script.onerror = () => {
+        loaded.delete(file); // to try again
+        reject(new Error(`${file} cannot be loaded`));
+      };
       document.head.append(script);
     }));
   }

@@ -67,7 +67,13 @@ export class VideoWall {
   receive(alerts) {
     const waiting = alerts.filter((alert) => isWaiting(alert) && alert.severity === "alarm" && alert.state === "active");
     this.#alarms = waiting.sort((a, b) => b.opened_utc_ns - a.opened_utc_ns);
-    this.wall.setAlarming(new Set(waiting.map((alert) => alert.camera)));
+    this.update();
+  }
+
+  // After each change of the cameras or alarms, of which either may be known first.
+  update() {
+    this.layOut();
+    this.wall.setAlarming(new Set(this.#alarms.map((alert) => alert.camera)));
     this.#popUp();
   }
 

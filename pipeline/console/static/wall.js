@@ -59,7 +59,7 @@ class Card {
       button.addEventListener("click", act);
       return button;
     };
-    const zones = make("a", {href: `/camera/${encodeURIComponent(this.id)}/zones`}, "Zones");
+    const zones = make("a", {href: `/camera/${encodeURIComponent(this.id)}/zones`, className: "zones-link"}, "Zones");
     return make(
       "div",
       {className: "tools"},
@@ -243,6 +243,7 @@ export class Wall {
 
   #remove(card) {
     if (card === this.#large) this.#toggle(card);
+    card.setPopped(false); // its video ends
     card.element.remove();
     this.#cards.delete(card.id);
   }

@@ -31,6 +31,8 @@ const edit = () => ({
 });
 
 async function load() {
+  clearTimeout(pending);
+  asked++; // an answer to an older preview is ignored
   try {
     settings = await request(url);
   } catch (error) {
