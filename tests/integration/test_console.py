@@ -267,6 +267,15 @@ def test_the_page_says_that_the_link_is_lost_and_comes_back_by_itself(page: Page
     until(lambda: canvas.get_attribute("data-seq") != before)
 
 
+def test_live_data_that_never_came_is_not_said_to_be_lost(browser: Browser, site: Site) -> None:
+    with faultless_page(browser) as page:
+        page.route("**/api/v1/live", lambda route: route.fulfill(status=503))
+        page.goto(site.console.url("/"))
+        expect(page.locator("#banner")).to_have_text("dasnet sends no live data yet. Trying again …")
+        page.unroute("**/api/v1/live")
+        expect(page.locator("#banner")).to_be_hidden()
+
+
 def test_a_store_that_cannot_be_read_is_not_shown_as_one_without_alerts(browser: Browser, tmp_path: Path) -> None:
     config = site_config(tmp_path / "run", "north")
     config.run_dir.mkdir()

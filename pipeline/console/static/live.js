@@ -8,7 +8,7 @@ export class Live {
   constructor(topics, linked) {
     this.topics = topics;
     this.linked = linked;
-    this.isLinked = false;
+    this.isLinked = null; // not known yet
     this.heard = performance.now();
     this.#connect();
     setInterval(() => this.#watch(), 500);

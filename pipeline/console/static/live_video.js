@@ -72,6 +72,7 @@ export class LiveVideo {
     const address = URL.createObjectURL(media);
     video.src = address;
     await once(media, "sourceopen");
+    signal.throwIfAborted(); // another one may have begun
     URL.revokeObjectURL(address);
     this.video = video;
     const buffer = media.addSourceBuffer(type);

@@ -12,8 +12,8 @@ const byId = (id) => document.getElementById(id);
 const NAMED = 3; // cameras that are not well, at most
 const title = document.title;
 let storeError = null;
-let isLinked = false;
-let linkedUntil = null; // when the connection was lost
+let isLinked = null; // not known yet
+let linkedUntil = null; // when the connection was lost; null: there was none yet
 
 // `topics`: further callbacks for the data of each event.  `linked(isLinked)`: called on each change.
 export function connect(topics = {}, linked = () => {}) {
@@ -113,9 +113,9 @@ function counted(cameras) {
 }
 
 function setLink(linked) {
+  if (isLinked && !linked) linkedUntil = new Date();
   isLinked = linked;
   if (!linked) {
-    linkedUntil = new Date();
     request("/cameras").catch(() => {}); // redirects to the login where the session has ended
   }
   byId("link").dataset.state = linked ? "good" : "bad";
@@ -131,7 +131,9 @@ function setLink(linked) {
 function showBanner() {
   const banner = byId("banner");
   let text = "";
-  if (!isLinked && linkedUntil) {
+  if (isLinked === false && !linkedUntil) {
+    text = "dasnet sends no live data yet. Trying again …";
+  } else if (isLinked === false) {
     const since = linkedUntil.toLocaleTimeString("en-GB");
     text = `Connection to dasnet lost at ${since}. Data below is from then. Reconnecting …`;
   } else if (storeError) {

@@ -175,7 +175,7 @@ class Card {
     const note = [this.#agePart(age), isTold && why].filter(Boolean).join(" · ");
     this.note.textContent = note;
     this.note.hidden = !note;
-    const images = ["Images, as processed", this.video.reason].filter(Boolean).join(" · ");
+    const images = [this.#shown?.image === null ? "" : "Images, as processed", this.video.reason].filter(Boolean).join(" · ");
     this.source.textContent = this.#shown?.frame.is_video ? "Live video" : images;
   }
 
