@@ -107,11 +107,14 @@ class Accounts:
         Raises:
             NoRoleError: A trusted proxy names a user who has no role here.
         """
-        header = self.settings.proxy_user_header
-        named = headers.getlist(header) if header is not None and is_from_proxy else []
+        named = self._named(headers, is_from_proxy)
         if named:
-            return self._named(named, headers)
+            return self._of_proxy(named, headers)
         return self.sessions.user(session_of(headers), self.users)
+
+    def is_named(self, headers: Headers, is_from_proxy: bool) -> bool:
+        """Return whether a trusted proxy names who sends a request: logging out is there, too."""
+        return bool(self._named(headers, is_from_proxy))
 
     def is_still(self, user: User, headers: Headers, is_from_proxy: bool) -> bool:
         """Return whether a request that was answered once is still one of that user, with the same rights."""
@@ -120,7 +123,11 @@ class Accounts:
         except NoRoleError:
             return False
 
-    def _named(self, named: list[str], headers: Headers) -> User:
+    def _named(self, headers: Headers, is_from_proxy: bool) -> list[str]:
+        header = self.settings.proxy_user_header
+        return headers.getlist(header) if header is not None and is_from_proxy else []
+
+    def _of_proxy(self, named: list[str], headers: Headers) -> User:
         """Return the user whom a trusted proxy names."""
         name = named[0].strip()
         if len(named) > 1 or not NAME.fullmatch(name):

@@ -118,6 +118,9 @@ class Api(AlertHandlers, AccessHandlers, MapHandlers, PushHandlers, ZoneHandlers
         return await self._set_armed(request, armed=False)
 
     async def _set_armed(self, request: Request, *, armed: bool) -> Response:
+        user = user_of(request)
+        if user.cameras is not None:
+            raise HTTPException(403, f"arming is of the whole site; {user.name} has the rights of some cameras only")
         try:
             await run_in_threadpool(set_armed, self._site.config.run_dir, armed=armed)
         except DasnetError as error:

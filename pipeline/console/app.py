@@ -246,7 +246,10 @@ async def _page(path: str, accounts: Accounts | None, request: Request) -> Respo
     user = request.scope["user"]
     if user is not None:
         require(user, PAGES[path].role)
-    return HTMLResponse(html(path, user, accounts is not None and accounts.has_names), headers=REVALIDATE)
+    has_names = accounts is not None and accounts.has_names
+    is_from_proxy = request.scope.get("is_from_proxy", False)
+    logs_out = accounts is not None and not accounts.is_named(request.headers, is_from_proxy)
+    return HTMLResponse(html(path, user, has_names=has_names, logs_out=logs_out), headers=REVALIDATE)
 
 
 async def _openapi(_request: Request) -> Response:

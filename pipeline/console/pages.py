@@ -52,17 +52,24 @@ _TEMPLATES = Environment(
 )
 
 
-def html(path: str, user: User | None, has_names: bool) -> str:
+def html(path: str, user: User | None, *, has_names: bool, logs_out: bool) -> str:
     """Return the HTML of a page.
 
     Args:
         path: a key of PAGES.
         user: who looks; None: nobody who is logged in.
         has_names: whether users log in with a name.
+        logs_out: whether the user logs out here: not where nobody logs in, or at a proxy.
     """
     page = PAGES[path]
     template = _TEMPLATES.get_template(page.template)
     navigation = [(to, name) for to, name in NAVIGATION if user is not None and user.role.may(PAGES[to].role)]
     return template.render(
-        title=page.title, script=page.script, path=path, navigation=navigation, user=user, has_names=has_names
+        title=page.title,
+        script=page.script,
+        path=path,
+        navigation=navigation,
+        user=user,
+        has_names=has_names,
+        logs_out=logs_out,
     )

@@ -166,6 +166,7 @@ def test_a_user_of_one_camera_sees_and_changes_nothing_of_another(
         for action in ("acknowledge", "reopen", "pin", "unpin"):
             assert nora.post(f"/alerts/{south}/{action}").status_code == 404
         assert nora.post(f"/alerts/{south}/verdict", json={"verdict": "bird"}).status_code == 404
+        assert nora.post("/arm").status_code == nora.post("/disarm").status_code == 403, "of the whole site"
         assert nora.post("/alerts/acknowledge-ended").json() == {"alerts": 1}
         assert otto.get(f"/alerts/{south}").json()["acknowledged_utc_ns"] is None
         assert otto.get(f"/alerts/{north}").json()["acknowledged_utc_ns"] is not None
@@ -322,14 +323,18 @@ def test_a_trusted_proxy_names_the_user_and_nobody_else_does(
             )
             assert twice.status_code == 403
             done = browser.post(
-                f"{url}/api/v1/arm", headers={"x-forwarded-user": "paula", "x-forwarded-for": "192.0.2.7"}
+                f"{url}/api/v1/alerts/{stored[2]}/acknowledge",
+                headers={"x-forwarded-user": "paula", "x-forwarded-for": "192.0.2.7"},
             )
             assert done.status_code == 200
+            assert "Log out" not in browser.get(url, headers={"x-forwarded-user": "paula"}).text, "at the proxy"
         with HistoryReader(config.store_path) as reader:
             newest = reader.search_actions(ActionFilter(), 1)[0]
-        assert (newest.user, newest.address, newest.kind) == ("paula", "192.0.2.7", "arm")
+        assert (newest.user, newest.address, newest.kind) == ("paula", "192.0.2.7", "acknowledge")
         assert login(url, "anything", user="paula").status_code == 401, "has no password"
-        assert Visitor(url, "otto").get("/session").json()["user"] == "otto", "the log-in works beside it"
+        otto = Visitor(url, "otto")
+        assert otto.get("/session").json()["user"] == "otto", "the log-in works beside it"
+        assert "Log out" in httpx.get(url, headers=otto.headers).text
     with serving(
         site(tmp_path, users_file=None, trusted_proxies=[PROXY], proxy_roles={"*": "viewer"}, **headers)
     ) as url:

@@ -26,7 +26,7 @@ export function connect(topics = {}, linked = () => {}) {
     };
   }
   offerThemes(byId("theme"));
-  byId("logout").addEventListener("click", logOut);
+  byId("logout")?.addEventListener("click", logOut);
   byId("arming").lastElementChild.addEventListener("click", switchArming);
   setInterval(showTime, 1000);
   showTime();
@@ -43,7 +43,6 @@ function receiveSite(site) {
   const metrics = byId("metrics");
   metrics.hidden = !site.metrics;
   if (site.metrics) metrics.href = site.metrics;
-  byId("logout").hidden = !site.has_login;
   showArming(site.armed);
   showBanner();
 }
