@@ -44,8 +44,8 @@ def run_bulk_replay(places: Sequence[str], out: str, options: ReplayOptions, add
     inputs, missing = _find(places)
     sha256 = checkpoint_sha256(checkpoint_path(options.checkpoint))
     check_calibration(options, sha256)
-    if not storage.is_uri(out):
-        out = str(storage.local_path(out).absolute())
+    # The same place is always the same text, by which a recording is known to be done.
+    out = out.rstrip("/") if storage.is_uri(out) else str(storage.local_path(out).absolute())
     with connected(address) as ray, _ready(out):
         options = _for_nodes(options, ray)
         names = zip(
@@ -91,7 +91,7 @@ def _report(out: str, results: Sequence[tuple[str, Done]]) -> None:
             for file in storage.names(out, name):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 is_read = Path(file).name in (TRACKS, EVENTS)
-                (folder / file).write_bytes((storage.read(f"{out.rstrip('/')}/{file}") or b"") if is_read else b"")
+                (folder / file).write_bytes((storage.read(out, file) or b"") if is_read else b"")
         folder.mkdir(exist_ok=True)
         report(folder, [(done.summary, Thumbnails(folder / name, kept=done.thumbnails)) for name, done in results])
         written.mkdir()

@@ -105,6 +105,7 @@ def test_a_recording_of_an_object_store_has_the_same_results_there_and_is_replay
     assert not there.is_done and there.size_bytes == recording.stat().st_size
     assert attempt(pickle.dumps(there)) is None and there.is_done
     assert_same(fetched(f"{s3}/out", tmp_path / "first"), plain)
+    assert storage.read(f"{s3}/out/", f"{RECORDING}/.done") and storage.read(f"{s3}/out", "nothing") is None
     done = storage.stamp(f"{s3}/out/{RECORDING}/.done")
     assert attempt(pickle.dumps(there)) is None and storage.stamp(f"{s3}/out/{RECORDING}/.done") == done
     storage.remove(f"{s3}/out", [f"{RECORDING}/.done"])  # as after a node that died before it was done
@@ -197,8 +198,8 @@ def test_places_elsewhere_need_ray(tmp_path: Path):
 def test_a_bulk_replay_between_buckets(s3: str, recording: Path, tmp_path: Path):
     storage.store(recording.parent, f"{s3}/bulk")
     assert os.environ["AWS_ENDPOINT_URL"]
-    for said in ("1 recordings, 4 frames", "1 of 1 recordings are done already"):
-        process = started(f"{s3}/bulk", "--out", f"{s3}/results", "--ray", "auto", "--parquet")
+    for out, said in (("results/", "1 recordings, 4 frames"), ("results", "1 of 1 recordings are done already")):
+        process = started(f"{s3}/bulk", "--out", f"{s3}/{out}", "--ray", "auto", "--parquet")
         text, _ = process.communicate(timeout=400)
         assert process.returncode == 0 and said in text, text
     assert {"report.html", f"{RECORDING}/tracks.txt"} <= {*storage.names(f"{s3}/results", "")}
