@@ -4,7 +4,7 @@ import http.server
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from support.program import CLIPS, in_process, shortened
 from support.ray_cluster import started
 
 from model.checkpoint import load
-from pipeline.bulk import storage
+from pipeline.bulk import run, storage
 from pipeline.bulk.clip import Clip, attempt
+from pipeline.bulk.schedule import Finished
 from pipeline.checkpoints import checkpoint_path
 from pipeline.cli import main
 from pipeline.errors import DasnetError
@@ -96,7 +97,12 @@ def fetched(uri: str, folder: Path) -> Path:
 
 
 def test_a_recording_of_an_object_store_has_the_same_results_there_and_is_replayed_once(
-    s3: str, recording: Path, plain: Path, clip: Callable[[str, str], Clip], tmp_path: Path
+    s3: str,
+    recording: Path,
+    plain: Path,
+    clip: Callable[[str, str], Clip],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     storage.store(recording.parent, f"{s3}/in")
     (place,) = storage.find_videos(f"{s3}/in")
@@ -106,12 +112,17 @@ def test_a_recording_of_an_object_store_has_the_same_results_there_and_is_replay
     assert attempt(pickle.dumps(there)) is None and there.is_done
     assert_same(fetched(f"{s3}/out", tmp_path / "first"), plain)
     assert storage.read(f"{s3}/out/", f"{RECORDING}/.done") and storage.read(f"{s3}/out", "nothing") is None
-    done = storage.stamp(f"{s3}/out/{RECORDING}/.done")
-    assert attempt(pickle.dumps(there)) is None and storage.stamp(f"{s3}/out/{RECORDING}/.done") == done
+    stamp = storage.stamp(f"{s3}/out/{RECORDING}/.done")
+    assert attempt(pickle.dumps(there)) is None and storage.stamp(f"{s3}/out/{RECORDING}/.done") == stamp
     storage.remove(f"{s3}/out", [f"{RECORDING}/.done"])  # as after a node that died before it was done
     storage.store(plain / "parquet", f"{s3}/out/{RECORDING}")
     assert attempt(pickle.dumps(there)) is None
     assert_same(fetched(f"{s3}/out", tmp_path / "second"), plain)
+    done = there.last()
+    assert done is not None
+    run._report(f"{s3}/out", [(RECORDING, done)])
+    assert capsys.readouterr().out.endswith(": s3://site/out/report.html\n")
+    assert b"Replay report" in (storage.read(f"{s3}/out", "report.html") or b"")
 
 
 def test_a_recording_that_was_replaced_is_not_done(s3: str, recording: Path, clip: Callable[[str, str], Clip]):
@@ -186,6 +197,23 @@ def test_what_is_not_there_is_named(s3: str):
         storage.check_writable("s3://site/out")
     with pytest.raises(DasnetError, match="gone://place: "):
         storage.find_videos("gone://place")
+
+
+def test_a_recording_that_disappears_meanwhile_is_one_failure(
+    s3: str, recording: Path, clip: Callable[[str, str], Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    storage.store(recording.parent, f"{s3}/going")
+    one = clip(f"{s3}/going/{recording.name}", str(tmp_path))
+    assert attempt(pickle.dumps(one)) is None and run._last(one) is not None
+
+    class Disappearing:
+        def run(self, clips: Sequence[Clip]) -> Iterator[Finished]:
+            storage.remove(f"{s3}/going", [recording.name])
+            return (Finished(each, "does not exist") for each in clips)
+
+    assert run._replay(Disappearing(), [one]) == [f"{RECORDING}.mp4: does not exist"]  # type: ignore[arg-type]
+    assert run._last(one) is None
+    assert f"error: {RECORDING}.mp4 is not in the report: s3://site/going/{RECORDING}.mp4: " in capsys.readouterr().err
 
 
 def test_places_elsewhere_need_ray(tmp_path: Path):
