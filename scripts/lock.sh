@@ -11,4 +11,4 @@ echo "triton>=3.9" >/tmp/override.$$ # the tests' interpreter; a torch with CUDA
 compile pyproject.toml --all-extras --group test -c /tmp/pinned.$$ --override /tmp/override.$$ -o /tmp/constraints.$$
 grep -v '^triton==' /tmp/constraints.$$ >constraints.txt
 grep -q '^torchvision==' constraints.txt || printf '%s\n' "$pinned" | grep torchvision >>constraints.txt
-compile pyproject.toml --extra cot --extra notify --extra push --extra sapient --generate-hashes -c constraints.txt -o deploy/requirements.lock
+compile pyproject.toml --extra cot --extra nats --extra notify --extra push --extra sapient --generate-hashes -c constraints.txt -o deploy/requirements.lock

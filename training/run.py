@@ -1,5 +1,6 @@
 """A training as the command line asks for it: here, or on a Ray cluster."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,13 @@ def run_training(
             from training.sweep_on_ray import sweep_on_ray
 
             best = sweep_on_ray(ray.address, load_sweep(ray.sweep), path, changes, folder, resume)
-            print(f"train it: dasnet train {path} {' '.join(f'--set {each}' for each in [*changes, *best])}")
+            print(f"train it: {training_command(path, [*changes, *best])}")
     except (DasnetError, ModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def training_command(path: Path, changes: Sequence[str]) -> str:
+    """Return the command that trains a configuration with these changes, as a shell reads it."""
+    return shlex.join(["dasnet", "train", str(path), *(word for each in changes for word in ("--set", each))])

@@ -140,9 +140,9 @@ def _make_backend(
     return TorchBackend(network, kind, precision, multiple, threads)
 
 
-def _sparse_below(metadata: Metadata) -> float:
-    """Return below which probability at half the resolution no pixel is expected to exceed its threshold."""
-    return SPARSE_RATIO * min(thresholds.threshold for thresholds in metadata.thresholds.values())
+def _sparse_below(metadata: Metadata) -> float | None:
+    """Return below which probability at half the resolution no pixel is expected to exceed its threshold, if any."""
+    return SPARSE_RATIO * min(thresholds.threshold for thresholds in metadata.thresholds.values()) or None
 
 
 def _torch_device(device: str) -> torch.device:

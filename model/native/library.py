@@ -33,9 +33,10 @@ VARIANTS: dict[str, tuple[list[str], set[str]]] = {
     "avx512": (["-march=x86-64-v4", "-mprefer-vector-width=512"], {"avx512f"}),
     "avx2": (["-march=x86-64-v3"], {"avx2"}),
 }
+# Of the networks that it runs: a compile-time constant, so that each has its own library.  Those for networks narrower
+# than the shipped one are built on request.
+CHANNELS = (64, 32, 16)
 # -Wno-psabi: vectors are passed between inlined functions only, so their calling convention does not matter.
-CHANNELS = (64, 32, 16)  # of the networks that it runs: a compile-time constant, so that each has its own library;
-# those for networks narrower than the shipped one are built on request
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-fopenmp-simd", "-shared", "-fPIC", "-pthread"]
 
 

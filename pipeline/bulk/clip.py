@@ -154,7 +154,7 @@ class Clip:
 
     def _read_done(self) -> bytes | None:
         if storage.is_uri(self.out):
-            return storage.read(f"{self.out}/{self.name}/{DONE}")
+            return storage.read(self.out, f"{self.name}/{DONE}")
         return (self.folder / DONE).read_bytes()
 
     def _has_rows(self) -> bool:

@@ -44,8 +44,8 @@ def run_bulk_replay(places: Sequence[str], out: str, options: ReplayOptions, add
     inputs, missing = _find(places)
     sha256 = checkpoint_sha256(checkpoint_path(options.checkpoint))
     check_calibration(options, sha256)
-    if not storage.is_uri(out):
-        out = str(storage.local_path(out).absolute())
+    # The same place is always the same text, by which a recording is known to be done.
+    out = out.rstrip("/") if storage.is_uri(out) else str(storage.local_path(out).absolute())
     with connected(address) as ray, _ready(out):
         options = _for_nodes(options, ray)
         names = zip(
@@ -60,7 +60,7 @@ def run_bulk_replay(places: Sequence[str], out: str, options: ReplayOptions, add
         failures = _replay(Schedule(ray, "GPU" if options.device == "cuda" else "CPU", _warn), left)
     for text in failures:
         _warn(f"error: {text}")
-    _report(out, [(clip.name, done) for clip in clips if (done := clip.last()) is not None])
+    _report(out, [(clip.name, done) for clip in clips if (done := _last(clip)) is not None])
     return 1 if failures or missing else 0
 
 
@@ -80,6 +80,15 @@ def _find(places: Sequence[str]) -> tuple[list[tuple[str, str]], int]:
     return found, missing
 
 
+def _last(clip: Clip) -> Done | None:
+    """Return a recording's result; None, with a line that says why, where a place cannot be read any more."""
+    try:
+        return clip.last()
+    except DasnetError as error:
+        _warn(f"error: {clip.source} is not in the report: {error}")
+        return None
+
+
 def _report(out: str, results: Sequence[tuple[str, Done]]) -> None:
     if not storage.is_uri(out):
         folder = Path(out)
@@ -91,9 +100,10 @@ def _report(out: str, results: Sequence[tuple[str, Done]]) -> None:
             for file in storage.names(out, name):
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 is_read = Path(file).name in (TRACKS, EVENTS)
-                (folder / file).write_bytes((storage.read(f"{out.rstrip('/')}/{file}") or b"") if is_read else b"")
+                (folder / file).write_bytes((storage.read(out, file) or b"") if is_read else b"")
         folder.mkdir(exist_ok=True)
-        report(folder, [(done.summary, Thumbnails(folder / name, kept=done.thumbnails)) for name, done in results])
+        inputs = [(done.summary, Thumbnails(folder / name, kept=done.thumbnails)) for name, done in results]
+        report(folder, inputs, storage.shown(out))
         written.mkdir()
         (folder / "report.html").rename(written / "report.html")
         storage.store(written, out)
@@ -102,12 +112,12 @@ def _report(out: str, results: Sequence[tuple[str, Done]]) -> None:
 def _replay(schedule: Schedule, clips: Sequence[Clip]) -> list[str]:
     """Replay clips and return what failed."""
     failures = []
-    total = sum(clip.size_bytes for clip in clips)
-    done = 0
+    sizes_bytes = {clip.name: clip.size_bytes for clip in clips}  # a recording may disappear meanwhile
+    total, done = sum(sizes_bytes.values()), 0
     with ProgressDisplay("MB") as progress:
         progress.start(f"{len(clips)} recordings")
         for finished in schedule.run(clips):
-            done += finished.clip.size_bytes
+            done += sizes_bytes[finished.clip.name]
             progress.advance(done // BYTES_PER_MB, total // BYTES_PER_MB)
             if finished.error is not None:
                 failures.append(f"{finished.clip.source}: {finished.error}")

@@ -70,10 +70,11 @@ def fetch(uri: str, target: Path) -> None:
         files.get_file(path, str(target))
 
 
-def read(uri: str) -> bytes | None:
-    """Return the content of a file, None where there is none.  Raise DasnetError."""
+def read(uri: str, name: str) -> bytes | None:
+    """Return the content of a file below an URI, None where there is none.  Raise DasnetError."""
     with _opened(uri) as (files, path):
-        return bytes(files.cat_file(path)) if files.exists(path) else None
+        place = f"{path.rstrip('/')}/{name}"
+        return bytes(files.cat_file(place)) if files.exists(place) else None
 
 
 def names(uri: str, folder: str) -> list[str]:

@@ -67,7 +67,8 @@ class Sessions:
         self._open = dict(living[-MAX_SESSIONS:])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_private(self._path, msgspec.json.encode(self._open))
+            # In the console's loop: what a power cut damages closes all sessions, and no more.
+            write_private(self._path, msgspec.json.encode(self._open), is_durable=False)
         except OSError as error:
             structlog.get_logger().warning("sessions cannot be stored", reason=error.strerror)
 

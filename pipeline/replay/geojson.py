@@ -3,6 +3,7 @@
 One camera knows directions, not distances: a track is lines of a fixed length from the camera, never a position.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def write_geojson(folder: Path, pose: Pose | None, size_px: tuple[int, int] | No
         file.add(b'{"type":"FeatureCollection","features":[')
         file.add(_JSON.encode(_camera(pose)))
         for row in read_rows(folder / "tracks.csv"):
-            if row.time_s - last_s.get(row.track, -STEP_S) >= STEP_S:
+            if row.time_s - last_s.get(row.track, -math.inf) >= STEP_S:
                 last_s[row.track] = row.time_s
                 file.add(b"," + _JSON.encode(_line(pose, direction, row, size_px)))
         file.add(b"]}")

@@ -49,12 +49,12 @@ def run_replay(paths: Sequence[Path], out: Path, options: ReplayOptions) -> int:
     return 1 if failures else 0
 
 
-def report(out: Path, summaries: Sequence[tuple[Summary, Thumbnails]]) -> None:
-    """Write the report over all inputs and print its path."""
+def report(out: Path, summaries: Sequence[tuple[Summary, Thumbnails]], place: str = "") -> None:
+    """Write the report over all inputs and print its path, or that at `place`, to which the caller brings it."""
     write_report(out, summaries)
     frames = sum(summary.frames for summary, _ in summaries)
     alerts = sum(summary.alerts for summary, _ in summaries)
-    print(f"{len(summaries)} recordings, {frames} frames, {alerts} alerts: {out / 'report.html'}")
+    print(f"{len(summaries)} recordings, {frames} frames, {alerts} alerts: {place or out}/report.html")
 
 
 def check_calibration(options: ReplayOptions, sha256: str) -> None:

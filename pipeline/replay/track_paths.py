@@ -33,7 +33,7 @@ def read_rows(path: Path) -> Iterator[TableRow]:
                 )  # fmt: skip
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise SourceError(f"{path}: not a tracks.csv of dasnet, or damaged: {error}") from error
 
 

@@ -124,7 +124,9 @@ class PushSink(Sink):
 
     async def _push_to_all(self, events: Sequence[Event]) -> list[_Result]:
         network = PushNetwork(self._entry.places)
-        async with httpcore.AsyncConnectionPool(ssl_context=self._context, network_backend=network) as pool:
+        # Without a limit of its own, the pool would let ten that hang hold up the others.
+        connections = httpcore.AsyncConnectionPool(self._context, max_connections=None, network_backend=network)
+        async with connections as pool:
             due = [
                 (each.subscription, own)
                 for each in self._files.subscribed()

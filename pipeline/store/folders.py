@@ -29,17 +29,21 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file atomically, readable by its owner only.
+def write_private(path: Path, content: bytes, *, is_durable: bool = True) -> None:
+    """Write or replace a file as `write_whole` does, readable by its owner only.  Raise OSError.
 
-    Raises:
-        OSError: It cannot be written.
+    If it is not durable, a power cut may damage it, and no disk is waited for.
     """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
+        if is_durable:
+            sync_folder(path.parent)
     except OSError:
         partial.unlink(missing_ok=True)
         raise

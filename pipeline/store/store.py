@@ -165,13 +165,13 @@ class Store:
     def _apply(self, connection: sqlite3.Connection, event: Event) -> None:
         """Let the tracks and alerts be as after an event."""
         track = event.track
-        if track is not None:
+        if event.is_review:  # of another host, whose track may be older than this one's
+            connection.execute(REVIEWS[event.kind], review_columns(event))
+        elif track is not None:
             connection.execute(UPSERT_TRACK, track_row(track, event.alert))
             if event.kind in _CHANGES and event.alert is not None:
                 connection.execute(_CHANGES[event.kind], alert_columns(event, track))
             connection.execute(FOLLOW_TRACK, seen_columns(track))
-        if event.is_review:
-            connection.execute(REVIEWS[event.kind], review_columns(event))
         if event.ends_alert:
             connection.execute(END_ALERT, {"id": event.alert, "time": event.time_utc_ns})
 

@@ -28,7 +28,6 @@ RENDERED = [*SITES, "replay"]
 KUBERNETES = "1.32"
 APP = "app.kubernetes.io/name"
 needs_kustomize = pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl, which renders manifests")
-needs_hosts = pytest.mark.skipif("hosts" not in Config.model_fields, reason="needs several inference hosts")
 pytestmark = needs_kustomize
 Object = dict[str, Any]
 
@@ -71,7 +70,7 @@ def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Con
 
 each_site = pytest.mark.parametrize(
     ("folder", "site"),
-    [pytest.param(name, name, marks=needs_hosts if name == SITES[-1] else ()) for name in SITES],
+    [(name, name) for name in SITES],
     indirect=["site"],
     ids=SITES,
 )
@@ -367,7 +366,6 @@ def test_a_gpu_is_asked_for_with_the_image_that_has_cuda():
     assert pod("overlays/gpu", "capture")["containers"][0]["image"].endswith("dasnet:cpu")
 
 
-@needs_hosts
 def test_the_images_can_reach_nats():
     extras = re.findall(r'"\.\[(.+)\]"', (REPOSITORY / "deploy" / "Containerfile").read_text())
     assert len(extras) == 2 and all("nats" in found.split(",") for found in extras)

@@ -110,8 +110,8 @@ def evaluate(
     """Return the evaluation in float32, reproducible on every machine; `progress` is called with (done, total)."""
     result = Evaluation()
     chosen = chosen_frames(frames)
-    with Engine(loaded, device=device, precision="fp32") as engine:
-        for done, (clip, frame, image, labels, maps) in enumerate(_inferred(engine, frames), 1):
+    with _engine(loaded, device) as engine:
+        for done, (clip, frame, image, labels, maps) in enumerate(_inferred(engine, loaded, frames), 1):
             own = _at_frame_size(maps, labels.shape)
             truths = {UAV: (own[0], labels == UAV_LABEL)}
             if len(maps) > 1:
@@ -128,13 +128,20 @@ def evaluate(
     return result
 
 
-def _inferred(engine: Engine, frames: CachedFrames) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
+def _engine(loaded: Loaded, device: str) -> Engine:
+    """Return the engine of the network alone: with its checkpoint, maps below the checkpoint's threshold are coarse."""
+    return Engine(loaded.network, device=device, precision="fp32")
+
+
+def _inferred(
+    engine: Engine, loaded: Loaded, frames: CachedFrames
+) -> Iterator[tuple[CachedClip, CachedFrame, Image, Image, Maps]]:
     """Yield each frame with its probabilities (classes, h, w) at the network's input; inference is one frame ahead."""
     waiting: deque[tuple[CachedClip, CachedFrame, Image, Image, Future[Maps]]] = deque()
     for clip in frames.clips:
         for frame in clip.frames:
             image, labels = frames.read(frame)
-            prepared, _ = prepare(image, clip.sensor, engine.metadata.preprocessing)
+            prepared, _ = prepare(image, clip.sensor, loaded.metadata.preprocessing)
             waiting.append((clip, frame, image, labels, engine.submit(prepared[None])))
             if len(waiting) == IN_FLIGHT:
                 *inputs, future = waiting.popleft()
@@ -159,7 +166,7 @@ def _count_at_input(loaded: Loaded, probabilities: Maps, truth: Mask) -> Counts 
 
 def time_frame(loaded: Loaded, device: str = "auto") -> Timing:
     """Return median times of engine and module in turn on fresh noise, after one warm-up run."""
-    with Engine(loaded, device=device, precision="fp32") as engine:
+    with _engine(loaded, device) as engine:
         module = copy.deepcopy(loaded.network).to(engine.device).eval()
         times_s: dict[str, list[float]] = {"engine": [], "module": []}
         generator = np.random.default_rng(0)

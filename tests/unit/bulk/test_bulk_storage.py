@@ -4,7 +4,7 @@ import http.server
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from support.program import CLIPS, in_process, shortened
 from support.ray_cluster import started
 
 from model.checkpoint import load
-from pipeline.bulk import storage
+from pipeline.bulk import run, storage
 from pipeline.bulk.clip import Clip, attempt
+from pipeline.bulk.schedule import Finished
 from pipeline.checkpoints import checkpoint_path
 from pipeline.cli import main
 from pipeline.errors import DasnetError
@@ -96,7 +97,12 @@ def fetched(uri: str, folder: Path) -> Path:
 
 
 def test_a_recording_of_an_object_store_has_the_same_results_there_and_is_replayed_once(
-    s3: str, recording: Path, plain: Path, clip: Callable[[str, str], Clip], tmp_path: Path
+    s3: str,
+    recording: Path,
+    plain: Path,
+    clip: Callable[[str, str], Clip],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     storage.store(recording.parent, f"{s3}/in")
     (place,) = storage.find_videos(f"{s3}/in")
@@ -105,12 +111,18 @@ def test_a_recording_of_an_object_store_has_the_same_results_there_and_is_replay
     assert not there.is_done and there.size_bytes == recording.stat().st_size
     assert attempt(pickle.dumps(there)) is None and there.is_done
     assert_same(fetched(f"{s3}/out", tmp_path / "first"), plain)
-    done = storage.stamp(f"{s3}/out/{RECORDING}/.done")
-    assert attempt(pickle.dumps(there)) is None and storage.stamp(f"{s3}/out/{RECORDING}/.done") == done
+    assert storage.read(f"{s3}/out/", f"{RECORDING}/.done") and storage.read(f"{s3}/out", "nothing") is None
+    stamp = storage.stamp(f"{s3}/out/{RECORDING}/.done")
+    assert attempt(pickle.dumps(there)) is None and storage.stamp(f"{s3}/out/{RECORDING}/.done") == stamp
     storage.remove(f"{s3}/out", [f"{RECORDING}/.done"])  # as after a node that died before it was done
     storage.store(plain / "parquet", f"{s3}/out/{RECORDING}")
     assert attempt(pickle.dumps(there)) is None
     assert_same(fetched(f"{s3}/out", tmp_path / "second"), plain)
+    done = there.last()
+    assert done is not None
+    run._report(f"{s3}/out", [(RECORDING, done)])
+    assert capsys.readouterr().out.endswith(": s3://site/out/report.html\n")
+    assert b"Replay report" in (storage.read(f"{s3}/out", "report.html") or b"")
 
 
 def test_a_recording_that_was_replaced_is_not_done(s3: str, recording: Path, clip: Callable[[str, str], Clip]):
@@ -187,6 +199,23 @@ def test_what_is_not_there_is_named(s3: str):
         storage.find_videos("gone://place")
 
 
+def test_a_recording_that_disappears_meanwhile_is_one_failure(
+    s3: str, recording: Path, clip: Callable[[str, str], Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    storage.store(recording.parent, f"{s3}/going")
+    one = clip(f"{s3}/going/{recording.name}", str(tmp_path))
+    assert attempt(pickle.dumps(one)) is None and run._last(one) is not None
+
+    class Disappearing:
+        def run(self, clips: Sequence[Clip]) -> Iterator[Finished]:
+            storage.remove(f"{s3}/going", [recording.name])
+            return (Finished(each, "does not exist") for each in clips)
+
+    assert run._replay(Disappearing(), [one]) == [f"{RECORDING}.mp4: does not exist"]  # type: ignore[arg-type]
+    assert run._last(one) is None
+    assert f"error: {RECORDING}.mp4 is not in the report: s3://site/going/{RECORDING}.mp4: " in capsys.readouterr().err
+
+
 def test_places_elsewhere_need_ray(tmp_path: Path):
     result = in_process(main, "replay", "s3://user:canary@site/in", "--out", tmp_path)
     assert result.returncode == 2 and "s3://site/in: must be a path" in result.stderr and "canary" not in result.stderr
@@ -197,8 +226,8 @@ def test_places_elsewhere_need_ray(tmp_path: Path):
 def test_a_bulk_replay_between_buckets(s3: str, recording: Path, tmp_path: Path):
     storage.store(recording.parent, f"{s3}/bulk")
     assert os.environ["AWS_ENDPOINT_URL"]
-    for said in ("1 recordings, 4 frames", "1 of 1 recordings are done already"):
-        process = started(f"{s3}/bulk", "--out", f"{s3}/results", "--ray", "auto", "--parquet")
+    for out, said in (("results/", "1 recordings, 4 frames"), ("results", "1 of 1 recordings are done already")):
+        process = started(f"{s3}/bulk", "--out", f"{s3}/{out}", "--ray", "auto", "--parquet")
         text, _ = process.communicate(timeout=400)
         assert process.returncode == 0 and said in text, text
     assert {"report.html", f"{RECORDING}/tracks.txt"} <= {*storage.names(f"{s3}/results", "")}

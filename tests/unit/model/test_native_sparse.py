@@ -1,6 +1,7 @@
 """The native engine's sparse last stage: exact but for its statistics, and nearly the whole stage's masks."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from model import DASNet, Engine, build
 from model.blocks import NEGATIVE_SLOPE, DynamicConvBlock, upsample
-from model.checkpoint import load
+from model.checkpoint import Loaded, load
 from model.engine.native import NativeBackend
 from model.fused import folded_output, gated_skip, mixed_kernels
+from model.metadata import BANDS, CLASSES, Metadata, Thresholds
 from pipeline.capture.recordings import open_recording
 from pipeline.checkpoints import checkpoint_path
 
@@ -133,6 +135,19 @@ def test_where_most_cells_are_active_all_of_the_stage_is_computed(network: DASNe
         assert np.array_equal(sparse.submit(frames).result(), whole.submit(frames).result())
     finally:
         sparse.close()
+        whole.close()
+
+
+def test_a_checkpoint_with_a_threshold_of_0_is_computed_everywhere(network: DASNet, images: Tensor):
+    thresholds = {band: Thresholds(threshold=0.0) for band in BANDS}
+    loaded = Loaded(network, Metadata(classes=CLASSES[:3], thresholds=thresholds), Path("network.safetensors"))
+    frame = np.ascontiguousarray((images[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    whole = NativeBackend(network, "fp32", 8, 1)
+    try:
+        with Engine(loaded, device="cpu", kind="native", precision="fp32") as engine:
+            made = engine.submit(frame[None]).result()
+        assert np.allclose(made, whole.submit(frame[None]).result(), atol=1e-5)
+    finally:
         whole.close()
 
 

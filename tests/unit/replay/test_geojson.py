@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from support.events import ref, track
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.replay.geojson import write_geojson
 from pipeline.replay.options import camera_pose
 from pipeline.replay.track_paths import MAX_POINTS, read_paths
-from pipeline.replay.track_table import TrackTableWriter
+from pipeline.replay.track_table import COLUMNS, TrackTableWriter
 from pipeline.types import TrackState
 
 POSE = camera_pose("52.0,13.0,40,90,0,60")
@@ -38,6 +38,20 @@ def test_lines_lead_from_the_camera_to_where_it_saw_the_target(tmp_path: Path) -
     assert start == [13.0, 52.0] and end[0] > 13.014 and abs(end[1] - 52.0) < 1e-4, "due east"
     assert first["properties"]["azimuth_deg"] == pytest.approx(90, abs=0.01)
     assert last["properties"]["azimuth_deg"] > 92 and last["properties"]["distance_m"] is None
+
+
+def test_a_recording_that_begins_before_zero_has_its_first_bearing(tmp_path: Path) -> None:
+    rows = (f"{frame},{time_s},,1,uav,310,236,20,40,0.9,confirmed" for frame, time_s in ((1, -0.5), (2, 0.4)))
+    (tmp_path / "tracks.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    write_geojson(tmp_path, POSE, (640, 512))
+    _, *lines = json.loads((tmp_path / "tracks.geojson").read_text())["features"]
+    assert [line["properties"]["time_s"] for line in lines] == [-0.5]
+
+
+def test_a_table_of_one_endless_field_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tracks.csv").write_text(",".join(COLUMNS) + "\n" + "x" * 200_000)
+    with pytest.raises(SourceError, match=r"not a tracks\.csv of dasnet, or damaged"):
+        read_paths(tmp_path / "tracks.csv")
 
 
 def test_without_a_pose_there_is_no_file_and_none_of_an_earlier_replay(tmp_path: Path) -> None:

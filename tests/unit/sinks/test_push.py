@@ -189,6 +189,18 @@ def test_a_service_that_hangs_delays_nobody_and_is_tried_again(site: Site, monke
     assert len(other.messages) == len(stuck.messages) == 1
 
 
+def test_many_that_hang_hold_up_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "TIMEOUT_S", 60.0)
+    browsers = [site.browser(f"stuck{number:02}") for number in range(12)]
+    site.service.judge = lambda _: "hang"
+    outbox = site.outbox()
+    site.store.append(alert(1))
+    outbox.wake()
+    soon(lambda: all(browser.requests for browser in browsers))
+    site.service.go()
+    outbox.stop(0.1)
+
+
 def test_what_every_browser_refuses_is_a_dead_letter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "MAX_REFUSALS", 2)
     browser = site.browser("one")

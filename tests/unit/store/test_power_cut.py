@@ -121,6 +121,25 @@ def test_a_disk_that_was_not_synced_would_lose_it(calls: list[Call], memory: Pat
     assert lost, "the simulation notices"
 
 
+def test_a_private_file_is_the_older_or_the_newer_one(memory: Path) -> None:
+    root, texts = memory / "private" / "run", (b"old" * 400, b"new" * 400)
+    root.mkdir(parents=True)
+    program = f"""
+import sys
+from pathlib import Path
+from pipeline.store.folders import write_private
+for text in {texts}:
+    write_private(Path(sys.argv[1]), text)
+"""
+    calls = journalled([sys.executable, "-c", program, str(root / "key")], root, root.parent)
+    found = set()
+    for seed in range(20):
+        for _ in cuts(calls, root, memory / "run", len(calls), seed):
+            path = memory / "run" / "key"
+            found.add(path.read_bytes() if path.exists() else None)
+    assert found == {None, *texts}
+
+
 def leaf(n: int) -> Draft:
     return partial(EventLeaf, id=f"E{n}", event="alert.opened", camera="north", event_utc_ns=n, sha256="0" * 64)
 

@@ -12,7 +12,7 @@ from pipeline.errors import StoreError
 from pipeline.store.alert import Alert
 from pipeline.store.reviews import acknowledge, acknowledge_ended, reopen, review
 from pipeline.store.store import Store, StoreReader
-from pipeline.types import Event, EventKind, Severity, Verdict
+from pipeline.types import Event, EventKind, Severity, TrackState, Verdict
 
 ACKNOWLEDGED, REVIEWED, REOPENED = EventKind.ALERT_ACKNOWLEDGED, EventKind.ALERT_REVIEWED, EventKind.ALERT_REOPENED
 ROOT = Path(__file__).parents[3]
@@ -163,3 +163,18 @@ def test_reviews_of_operators_on_other_hosts_count_here(tmp_path: Path):
         store.append(reopen(there, alert, 6) or [])
         found = alert_in(here, alert)
         assert (found.verdict, found.note, found.acknowledged_utc_ns) == (None, None, None)
+
+
+def test_a_review_on_another_host_leaves_the_track_as_it_is_here(path: Path, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    with Store(path) as store, Store(elsewhere) as other:
+        events = raised(track(1))
+        alert = events[0].id
+        assert store.append(events) == other.append(events)
+        store.update_tracks([track(1, seq=50, state=TrackState.LOST)])
+        reviews = review(elsewhere, alert, Verdict.BIRD, None, 5)
+        assert reviews is not None and store.append(reviews) == 2
+        with StoreReader(path) as reader:
+            (kept,) = reader.tracks(10)
+    assert (kept.state, kept.hits) == (TrackState.LOST, 51), "not as the other host saw it last"
+    assert alert_in(path, alert).verdict is Verdict.BIRD

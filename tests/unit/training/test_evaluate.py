@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from support.native import needs_native
 from support.program import dasnet_in_process, script_in_process
 from torch import nn
 
@@ -66,15 +67,15 @@ def frames(data: Path, tmp_path_factory: pytest.TempPathFactory) -> CachedFrames
     return evaluation_frames(str(data), "val", 1, tmp_path_factory.mktemp("cache"))
 
 
-def brightness(bias: float, classes: int = 1) -> nn.Module:
+def brightness(bias: float, classes: int = 1, channels: int = SMALL["start_out_channels"]) -> nn.Module:
     """A dasnet whose only path leads from the image's red to the first class: uav where it stands out, plus a bias."""
-    network = build("dasnet", num_class=classes, **SMALL)
+    network = build("dasnet", num_class=classes, start_out_channels=channels, size=SMALL["size"])
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not name.endswith("gn.weight"):  # else all ones
                 parameter.zero_()
         network.encoder.encoder_layers[0].weights[:, 0, 0, 1, 1] = 1
-        network.decoder.dy_blocks[-1].weights[:, 0, SMALL["start_out_channels"], 1, 1] = 1  # of the skip
+        network.decoder.dy_blocks[-1].weights[:, 0, channels, 1, 1] = 1  # of the skip
         first, second = network.decoder.output.output_block
         first.weight[0, 0, 1, 1] = 1
         second.weight[0, 0] = 1
@@ -138,6 +139,18 @@ def test_a_blind_checkpoint_counts_zero(frames: CachedFrames, tmp_path: Path):
     assert groups["< 8 px"]["per_image"] == {"precision": 1, "recall": 0, "dice": 0, "iou": 0}
     assert groups["no target"]["per_image"] == {"precision": 1, "recall": 1, "dice": 1, "iou": 1}
     assert groups["all"]["pooled"] == {"precision": None, "recall": 0, "dice": 0, "iou": 0}
+
+
+@needs_native
+def test_what_the_head_of_a_coarser_map_does_not_see_counts_too(frames: CachedFrames, tmp_path: Path):
+    """Of a checkpoint the native engine leaves out what that head does not see; figures are of the whole network."""
+    network = brightness(PERFECT, channels=64)
+    with torch.no_grad():
+        network.decoder.aux_heads[str(SMALL["size"] - 2)].bias.fill_(-1000)
+    metadata = Metadata(arguments={"num_class": 1, "size": SMALL["size"]}, classes=CLASSES[:1], preprocessing=SCALE)
+    save(tmp_path / "network.safetensors", network, metadata)
+    groups = report_of(load(tmp_path / "network.safetensors"), frames)["targets"]["uav"]["groups"]
+    assert groups["all"]["pooled"]["recall"] == 1
 
 
 def test_several_classes_count_as_uav_and_as_any_object(frames: CachedFrames, tmp_path: Path):

@@ -20,6 +20,7 @@ from support.ray_cluster import node, ray_cluster
 
 from pipeline.errors import ConfigError
 from training.config import parse_config, snapshot
+from training.run import training_command
 from training.sweep import Sweep, changes_of, check_space, load_sweep
 from training.train import train
 
@@ -178,6 +179,11 @@ def test_trials_are_changes_of_the_configuration(tmp_path: Path):
     rates = [config.optimizer.lr for config in check_space(sweep, configuration(tmp_path), [])]
     assert rates == [1e-9, 0.1, 0.05, 0.05]
     assert changes_of({"optimizer.lr": 1e-9, "clips": ["a"]}) == ["optimizer.lr=1e-09", 'clips=["a"]']
+
+
+def test_the_best_trial_s_command_is_one_for_a_shell():
+    command = training_command(Path("recipe.yaml"), changes_of({"optimizer.lr": 0.1, "clips": ["a", "b"]}))
+    assert command == """dasnet train recipe.yaml --set optimizer.lr=0.1 --set 'clips=["a", "b"]'"""
 
 
 @pytest.mark.parametrize(
