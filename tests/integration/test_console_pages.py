@@ -189,7 +189,7 @@ def test_a_trial_has_limits_and_is_the_first_to_be_ended(site: Site) -> None:
         most_kb = 0
         while not answer.done():
             most_kb = max(most_kb, peak_kb(child))
-            time.sleep(0.05)  # of another process, which can only be looked at
+            time.sleep(0.05)  # of another process: only its state can be read
     assert answer.result().status_code == 400
     assert "needs more than 3 GiB of memory" in answer.result().json()["error"]
     assert most_kb < 3.5 * 2**20 and peak_kb(Path(f"/proc/{site.console.process.pid}")) < before_kb + 100_000

@@ -14,7 +14,7 @@ from pipeline.store.store import Store
 
 __all__ = ["browser"]  # a fixture
 LEAST = 4.5
-LOOKED_AT = 30  # states of links and buttons: the header's alone are as many
+MEASURED = 30  # states of links and buttons: the header's alone are as many
 PAGES = {  # and what is there when they are
     "/": "#active button",
     "/map": "#map-tools select",
@@ -72,4 +72,4 @@ def _check(browser: Browser, console: Process, alert: str, pages: tuple[str, ...
                 expect(page.locator("#link")).to_have_text("Live")
                 assert (page.evaluate(ground) == day) == (name == "Day")
                 assert not list(unreadable(page, LEAST)), (path, name)
-                assert len(list(unreadable(page, 22.0))) >= LOOKED_AT, "more than any contrast: all that was looked at"
+                assert len(list(unreadable(page, 22.0))) >= MEASURED, "more than any contrast: all that was measured"
