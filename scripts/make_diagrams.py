@@ -106,7 +106,7 @@ BOXES = (
             "preprocess: AGC, scale, pad",
             "DAS-Net: native, torch or CUDA",
             "postprocess: masks to detections",
-            "classify crops; camera motion",
+            "motion candidates; judge of chips",
         ),
     ),
     Box(
