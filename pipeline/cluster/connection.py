@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -152,3 +152,10 @@ async def within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> None:
         await asyncio.wait_for(awaited, seconds)
     except TimeoutError:
         return
+
+
+async def all_of(awaited: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all, also where some fail: none goes on beside what follows.  Raise the first failure."""
+    for result in await asyncio.gather(*awaited, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

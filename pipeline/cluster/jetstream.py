@@ -24,6 +24,7 @@ from pipeline.cluster.leases import CameraRecord, HostRecord, View
 from pipeline.cluster.servers import (
     FAILURES,
     REQUEST_TIMEOUT_S,
+    close,
     connected,
     create_streams,
     reason_of,
@@ -110,10 +111,7 @@ class JetStream:
 
     async def close(self) -> None:
         """Close the connection."""
-        try:
-            await self._client.close()
-        except FAILURES:
-            return
+        await close(self._client)
 
     @property
     def is_connected(self) -> bool:

@@ -19,11 +19,12 @@ from typing import NamedTuple
 import structlog
 
 from pipeline import __version__
-from pipeline.cluster.connection import Connection, within
+from pipeline.cluster.connection import Connection, all_of, within
 from pipeline.cluster.jetstream import JetStream, Received
 from pipeline.cluster.leases import RENEW_PERIOD_S, Acquire, Action, Expire, HandOver, Join, Leases
 from pipeline.cluster.metrics import ClusterMetrics
 from pipeline.cluster.publishing import Claim, Publisher, claim
+from pipeline.cluster.tracks import TrackWriter
 from pipeline.config.models import Config
 from pipeline.errors import ClusterError
 from pipeline.types import Event
@@ -69,12 +70,12 @@ class Member:
         self._leases = Leases(self.host, self._version, secrets.token_hex(8), _pinned(config), capacities)
         self._claims: dict[str, Claim] = {}
         self._publisher = Publisher(self.host, self._claims, metrics)
+        self._tracks = TrackWriter(self._claims, self._leases)
         self._metrics = metrics
         metrics.watch(self._leases.cameras)
         self._changes: deque[Granted | Withdrawn] = deque()
         self._leaving: dict[str, asyncio.Event] = {}  # set once the track worker has let it go
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unsaved: dict[str, bytes] = {}  # newest tracks by camera
         self._log = structlog.get_logger().bind(host=self.host)
         self._connection = Connection(config.nats, self.host, config.retention.days, metrics.connected)
 
@@ -101,13 +102,15 @@ class Member:
 
     def save(self, camera: str, tracks: bytes) -> None:
         """Keep the newest tracks of a camera for its next owner."""
-        self._unsaved[camera] = tracks
+        self._tracks.keep(camera, tracks)
 
     def share(self, events: Sequence[Event]) -> None:
         """Append events of this host to the log.  Raise ClusterError where that must be tried again."""
+        sharing = self._connection.call(self._share(events))
         try:
-            self._connection.call(self._share(events)).result(SHARE_TIMEOUT_S)
+            sharing.result(SHARE_TIMEOUT_S)
         except concurrent.futures.TimeoutError:
+            sharing.cancel()  # else it would write beside the next try
             raise ClusterError(f"{self._places}: no answer within {SHARE_TIMEOUT_S:g} s") from None
 
     def watch(self, config: Config) -> None:
@@ -161,10 +164,10 @@ class Member:
             actions = self._leases.actions(time.monotonic())
             if not actions:
                 break
-            await asyncio.gather(*(self._act(stream, action) for action in actions))
+            await all_of(self._act(stream, action) for action in actions)
         self._tell_of_other_versions()
         new = self._leases.held().items() - {(camera, claimed.token) for camera, claimed in self._claims.items()}
-        await asyncio.gather(*(self._grant(stream, *each) for each in new if each[0] not in self._leaving))
+        await all_of(self._grant(stream, *each) for each in new if each[0] not in self._leaving)
         self._metrics.own(self._leases.held() if self._leases.is_valid(time.monotonic()) else {})
         return RENEW_PERIOD_S
 
@@ -180,7 +183,7 @@ class Member:
         for camera, claimed in list(self._claims.items()):
             if held.get(camera) != claimed.token and camera not in self._leaving:
                 del self._claims[camera]
-                self._unsaved.pop(camera, None)
+                self._tracks.forget(camera)
                 self._changes.append(Withdrawn(camera, handed_over=False))
                 self._log.warning("camera lost to another host", camera=camera)
 
@@ -225,7 +228,7 @@ class Member:
                 self._changes.append(Withdrawn(camera, handed_over=True))
                 await within(LET_GO_TIMEOUT_S, self._leaving[camera].wait())
                 await within(LET_GO_TIMEOUT_S, claimed.all_shared())
-                await self._save_one(stream, camera)
+                await self._tracks.write_last(stream, camera)
             self._leases.leave(camera)
             self._claims.pop(camera, None)
             await self._free(stream, camera, revision)
@@ -241,22 +244,13 @@ class Member:
             self._leases.freed(camera, new)
 
     async def _save(self, stream: JetStream) -> float:
-        await asyncio.gather(*(self._save_one(stream, camera) for camera in list(self._unsaved)))
+        await self._tracks.write_all(stream)
         return SAVE_PERIOD_S
-
-    async def _save_one(self, stream: JetStream, camera: str) -> None:
-        data, claimed = self._unsaved.pop(camera, None), self._claims.get(camera)
-        if data is None or claimed is None or not self._leases.is_valid(time.monotonic()):
-            return
-        revision = await stream.write_tracks(camera, data, claimed.tracks_revision)
-        if revision is None:  # an answer was lost, or another host owns the camera, which the next view shows
-            revision = (await stream.tracks(camera)).revision
-        claimed.tracks_revision = revision
 
     async def _take(self, stream: JetStream) -> float:
         """Give the events of other hosts to the store, and acknowledge them once they are there."""
         received = await stream.receive(self.host, RECEIVE_WAIT_S)
-        await asyncio.gather(*(self._store(each) for each in received))
+        await all_of(self._store(each) for each in received)
         for each in received:
             await each.acknowledge()
         return 0.0
@@ -277,10 +271,10 @@ class Member:
         """Free every camera and end the session, so that others need not wait for it to expire."""
         held = self._leases.held()
         try:
-            await asyncio.gather(*(self._save_one(stream, camera) for camera in held))
+            await all_of(self._tracks.write_last(stream, camera) for camera in held)
             for camera in held:
                 self._leases.leave(camera)
-            await asyncio.gather(*(self._free(stream, camera, token) for camera, token in held.items()))
+            await all_of(self._free(stream, camera, token) for camera, token in held.items())
             if self._leases.revision is not None:
                 await stream.write_host(self.host, "", self._version, self._leases.revision)
             self._log.info("left")

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -24,12 +24,14 @@ class Claim:
         sequence: of the camera's newest message, which this host wrote.
         tracks_revision: of its tracks.
         unshared: events that were raised under this token and are not in the log yet.
+        writing_tracks: held by who writes its tracks.
     """
 
     token: int
     sequence: int
     tracks_revision: int
     unshared: int = 0
+    writing_tracks: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def all_shared(self) -> None:
         """Wait until all events are in the log."""

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -13,6 +12,7 @@ from pipeline.config.hosts import NatsConfig, login_of, place_of
 from pipeline.errors import ClusterError
 
 CONNECT_TIMEOUT_S = 2
+CLOSE_TIMEOUT_S = 0.5
 REQUEST_TIMEOUT_S = 1.0  # of one request; a lost packet delays it by some tenths of a second
 DUPLICATE_WINDOW_S = 120
 MAX_EVENTS_BYTES = 1 << 30
@@ -22,8 +22,9 @@ FAILURES = (nats.errors.Error, OSError, TimeoutError, ValueError)
 async def connected(server: str, config: NatsConfig, client_name: str) -> Client:
     """Return a connection, which does not connect again by itself.  Raise ClusterError."""
     user, password = login_of(server)
+    client = Client()
     try:
-        connecting = nats.connect(
+        connecting = client.connect(
             place_of(server),
             user=user,
             password=password,
@@ -35,9 +36,19 @@ async def connected(server: str, config: NatsConfig, client_name: str) -> Client
             connect_timeout=CONNECT_TIMEOUT_S,
             tls=_context(config) if server.startswith("tls:") else None,
         )
-        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S + 0.5)
+        await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S + 0.5)
     except FAILURES as error:
+        await close(client)  # a server that accepts connections but does not answer would use up the descriptors
         raise ClusterError(reason_of(error)) from None
+    return client
+
+
+async def close(client: Client) -> None:
+    """Close a connection; where the server is gone, without waiting until all was sent."""
+    try:
+        await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
+    except FAILURES:
+        return
 
 
 def stream_names(site: str) -> tuple[str, str, str]:
@@ -67,10 +78,10 @@ async def create_streams(client: Client, site: str, keep_days: float, replicas: 
                 )
             )
     except (nats.js.errors.NoStreamResponseError, nats.js.errors.ServiceUnavailableError):
-        await client.close()
+        await close(client)
         raise ClusterError("has no JetStream; start nats-server with -js") from None
     except FAILURES as error:
-        await client.close()
+        await close(client)
         raise ClusterError(f"streams cannot be created ({reason_of(error)})") from None
 
 
