@@ -83,18 +83,27 @@ class Connection:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
+            started_s = time.monotonic()
             try:
-                stream = await JetStream.connect(self._config, f"dasnet {self._host}", self._keep_days)
+                await self._connect()
             except ClusterError as error:
                 self._fail(error)
+            except Exception as error:  # noqa: BLE001 - the thread's top level: else nobody renews the session any more
+                self.tell("connection to NATS failed", f"{type(error).__name__}: {error}", is_error=True)
+            if time.monotonic() - started_s < RECONNECT_S:
                 await within(RECONNECT_S, self._stopping.wait())
-                continue
+
+    async def _connect(self) -> None:
+        """Connect once, and repeat the steps until the connection fails.  Raise ClusterError where there is none."""
+        stream = await JetStream.connect(self._config, f"dasnet {self._host}", self._keep_days)
+        try:
             self._told = ""
             self._log.info("connected to NATS", server=stream.place)
             self._show(stream)
             await self._until_one_ends(stream)
             if self._stopping.is_set() and self._leave is not None:
                 await self._leave(stream)
+        finally:
             self._show(None)
             await stream.close()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from pipeline.cluster.connection import all_of
 from pipeline.cluster.jetstream import JetStream
 from pipeline.cluster.metrics import ClusterMetrics
 from pipeline.errors import ClusterError
@@ -63,6 +64,7 @@ class Publisher:
         self._claims = claims
         self._metrics = metrics
         self._told: set[str] = set()
+        self._done: set[str] = set()  # ids of events of a share that failed which need not be written again
         self._log = structlog.get_logger()
 
     async def share(self, stream: JetStream, events: Sequence[Event], held: dict[str, int]) -> None:
@@ -74,45 +76,66 @@ class Publisher:
             held: the cameras of this host, with their tokens.
 
         Raises:
-            ClusterError: Some events could not be written yet; those that were are found when it is tried again.
+            ClusterError: Some events could not be written yet; those that were are left out when it is tried again.
         """
         by_camera: dict[str, list[Event]] = defaultdict(list)
         for event in events:
+            if event.id in self._done:
+                continue
             if event.is_review:
                 await stream.write_review(event, self._host)
+                self._done.add(event.id)
                 continue
             by_camera[event.camera].append(event)
-        await asyncio.gather(*(self._share(stream, camera, own, held) for camera, own in by_camera.items()))
+        await all_of(self._share(stream, camera, own, held) for camera, own in by_camera.items())
+        self._done.clear()
 
     async def _share(self, stream: JetStream, camera: str, events: list[Event], held: dict[str, int]) -> None:
         claimed = self._claims.get(camera)
         if claimed is None and camera in held:
             raise ClusterError(f"camera {camera!r}: not claimed yet")
         current = [event for event in events if claimed is not None and event.token in (None, claimed.token)]
-        self._fence(camera, len(events) - len(current))
+        self._fence(camera, [event for event in events if event not in current])
         if claimed is not None and current:
             await self._write(stream, camera, current, claimed)
 
     async def _write(self, stream: JetStream, camera: str, events: list[Event], claimed: Claim) -> None:
-        left = list(events)
+        left = events
         while left:
             sequence = await stream.write_events(camera, left, self._host, claimed.token, claimed.sequence)
             if sequence is not None:
                 claimed.sequence = sequence
-                break
+                self._finish(left, claimed)
+                return
             newest = await stream.newest(camera)
-            if newest.token != claimed.token:
-                self._fence(camera, len(left))
-                break
+            if newest.token > claimed.token:
+                self._finish(left, claimed)
+                self._fence(camera, left)
+                return
+            if newest.token < claimed.token:
+                await self._claim_again(stream, camera, claimed)
+                continue
             # An answer was lost: the newest message is this host's, and holds the first of these events.
             known = {event.id for event in newest.events}
+            self._finish([event for event in left if event.id in known], claimed)
             left = [event for event in left if event.id not in known]
             claimed.sequence = newest.sequence
+
+    async def _claim_again(self, stream: JetStream, camera: str, claimed: Claim) -> None:
+        """Claim a log that holds nothing of this host any more: it was all too old, or deleted.  Raise ClusterError."""
+        sequence = await claim(stream, camera, self._host, claimed.token)
+        if sequence is None or sequence == claimed.sequence:
+            raise ClusterError(f"camera {camera!r}: its log is not claimed yet")
+        claimed.sequence = sequence
+
+    def _finish(self, events: Sequence[Event], claimed: Claim) -> None:
+        self._done |= {event.id for event in events}
         claimed.unshared = max(0, claimed.unshared - len(events))
 
-    def _fence(self, camera: str, count: int) -> None:
-        if count:
-            self._metrics.fenced.labels(camera).inc(count)
+    def _fence(self, camera: str, events: Sequence[Event]) -> None:
+        if events:
+            self._done |= {event.id for event in events}
+            self._metrics.fenced.labels(camera).inc(len(events))
             if camera not in self._told:
                 self._told.add(camera)
-                self._log.warning("events not shared: another host owns the camera", camera=camera, events=count)
+                self._log.warning("events not shared: another host owns the camera", camera=camera, events=len(events))

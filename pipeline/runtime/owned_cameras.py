@@ -70,10 +70,11 @@ class OwnedCameras(SharedCapture):
         return process.name == TRACKING
 
     def due(self, table: Sequence[WorkerProcess]) -> Iterator[WorkerProcess]:
-        """Yield the track worker once the segmentation worker is there."""
+        """Yield the track worker once the segmentation worker is there, and is not silent."""
         named = {process.name: process for process in table}
-        tracking = named.get(TRACKING)
-        if tracking is not None and math.isinf(tracking.restart_s) and named[SEGMENTATION].heartbeat_s:
+        tracking, heartbeat_s = named.get(TRACKING), named[SEGMENTATION].heartbeat_s
+        is_there = heartbeat_s > 0 and time.monotonic() - heartbeat_s < WORKER_SILENCE_TIMEOUT_S
+        if tracking is not None and math.isinf(tracking.restart_s) and is_there:
             tracking.restart_s = 0.0
             yield tracking
 

@@ -32,7 +32,7 @@ RETRY_S = 0.5
 class _Queued(NamedTuple):
     event: Event
     queued_ns: int  # monotonic
-    kept: Callable[[], None] | None = None  # called once it is in the store or in the spill file
+    kept: Callable[[], None] | None = None  # called once it is in the store or in the spill file, or is lost
 
 
 class StoreWriter:
@@ -62,18 +62,20 @@ class StoreWriter:
         self._thread.start()
 
     def append(self, events: Sequence[Event], kept: Callable[[], None] | None = None) -> None:
-        """Queue events to be stored; `kept` is called once the last of them cannot be lost any more."""
+        """Queue events to be stored; `kept` is called once the last of them can be lost no more, or is lost."""
         queued_ns = time.monotonic_ns()
         queued = [_Queued(event, queued_ns) for event in events if self._is_valid(event)]
         if queued:
             queued[-1] = queued[-1]._replace(kept=kept)
         elif kept is not None:
             kept()
+        dropped = []
         with self._lock:
             self._queue += queued
             while len(self._queue) > MAX_QUEUED:
-                self._queue.popleft()
-                self._metrics.store.lost.labels("memory").inc()
+                dropped.append(self._queue.popleft())
+        self._metrics.store.lost.labels("memory").inc(len(dropped))
+        _tell(dropped)  # who waits for one that is lost would wait for ever
         self._wake.set()
 
     def update_tracks(self, tracks: Iterable[Track]) -> None:

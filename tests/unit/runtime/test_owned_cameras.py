@@ -74,6 +74,16 @@ def test_a_host_that_infers_nothing_any_more_hands_its_cameras_over(site: Config
     assert not owned.follow(table), "it may be back in a moment"
 
 
+def test_the_track_worker_waits_again_while_the_segmentation_worker_hangs(site: Config):
+    owned = OwnedCameras()
+    table = processes(site.for_host("alpha"), None, owned)
+    assert owned.must_wait(table[1])
+    table[0].heartbeat_s = time.monotonic() - WORKER_SILENCE_TIMEOUT_S - 1
+    assert not list(owned.due(table)), "it would be ended at once"
+    table[0].heartbeat_s = time.monotonic()
+    assert names(list(owned.due(table))) == ["tracking"]
+
+
 def test_a_capture_worker_of_an_edge_host_is_replaced_when_its_camera_moves(site: Config):
     owner: dict[str, str] = {}
     edge = site.for_host("edge")
