@@ -12,8 +12,9 @@ import math
 import os
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -75,6 +76,38 @@ class PtzStatus:
     error_ns: int
 
 
+class _Limited(httpx.HTTPTransport):
+    """Ends answers that have no end, also a digest challenge, which httpx reads by itself."""
+
+    def __init__(self, place: str, context: ssl.SSLContext | bool) -> None:
+        super().__init__(verify=context, trust_env=False)
+        self._place = place
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        answer.headers.pop("Content-Encoding", None)  # it was not asked for, and little data can become much
+        assert isinstance(answer.stream, httpx.SyncByteStream)
+        answer.stream = _LimitedStream(answer.stream, self._place)
+        return answer
+
+
+class _LimitedStream(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream, place: str) -> None:
+        self._stream, self._place = stream, place
+        self._deadline_s = time.monotonic() + REQUEST_LIMIT_S
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES or time.monotonic() > self._deadline_s:
+                raise OnvifError("answer", f"{self._place}: an answer without an end")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class OnvifDevice:
     """A connection to a camera, from its device service to the profile whose status is read.
 
@@ -97,7 +130,9 @@ class OnvifDevice:
         self.clock_ahead_s: float | None = None
         auth = httpx.DigestAuth(self._user, self._password) if self._user else None
         context: ssl.SSLContext | bool = ssl.create_default_context() if url.startswith("https:") else False
-        self._client = httpx.Client(timeout=TIMEOUT_S, verify=context, auth=auth, trust_env=False)
+        self._client = httpx.Client(
+            timeout=TIMEOUT_S, transport=_Limited(self.place, context), auth=auth, trust_env=False
+        )
         try:
             self._device = self._base + (address.path or "/onvif/device_service")
             self.clock_ahead_s = self._clock_ahead_s()
@@ -144,17 +179,21 @@ class OnvifDevice:
         try:
             numbers = [int(answer.findtext(f".//{{*}}UTCDateTime/{{*}}{unit}", "")) for unit in units]
             there = datetime(*numbers[:5], second=min(59, numbers[5]), tzinfo=UTC)  # type: ignore[arg-type,misc]
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-        return (there - datetime.now(UTC)).total_seconds()
+        return (there - datetime.now(UTC)).total_seconds() if there.year < MAXYEAR else None
 
     def _services(self) -> dict[str, str]:
         """Return the addresses of the camera's services by namespace, on the configured host."""
         body = f'<GetServices xmlns="{DEVICE}"><IncludeCapability>false</IncludeCapability></GetServices>'
-        services = {
-            service.findtext("{*}Namespace", ""): self._base + urlsplit(service.findtext("{*}XAddr", "")).path
-            for service in self._call(self._device, body).iterfind(".//{*}Service")
-        }
+        found = self._call(self._device, body).iterfind(".//{*}Service")
+        try:
+            services = {
+                service.findtext("{*}Namespace", ""): self._base + urlsplit(service.findtext("{*}XAddr", "")).path
+                for service in found
+            }
+        except ValueError as error:
+            raise OnvifError("answer", f"{self.place}: address of a service: {error}") from None
         if PTZ not in services:
             raise OnvifError("no_ptz", f"{self.place}: the camera has no PTZ service; must be one that turns")
         return services
@@ -197,20 +236,16 @@ class OnvifDevice:
         return answer
 
     def _post(self, url: str, content: bytes) -> tuple[int, bytes]:
-        headers = {"Content-Type": "application/soap+xml; charset=utf-8"}
-        deadline_s = time.monotonic() + REQUEST_LIMIT_S
-        data = b""
+        headers = {"Content-Type": "application/soap+xml; charset=utf-8", "Accept-Encoding": "identity"}
         try:
-            with self._client.stream("POST", url, content=content, headers=headers) as answer:
-                for chunk in answer.iter_bytes():
-                    data += chunk
-                    if len(data) > MAX_ANSWER_BYTES or time.monotonic() > deadline_s:
-                        raise OnvifError("answer", f"{self.place}: an answer without an end")
-                return answer.status_code, data
+            answer = self._client.post(url, content=content, headers=headers)
         except httpx.TimeoutException:
             raise OnvifError("unreachable", f"{self.place}: no answer within {TIMEOUT_S:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OnvifError("unreachable", f"{self.place}: {type(error).__name__}: {error}") from None
+        except (LookupError, ValueError, NotImplementedError):  # of httpx.DigestAuth
+            raise OnvifError("credentials", f"{self.place}: asks for the password in an unknown way") from None
+        return answer.status_code, answer.content
 
     def _parsed(self, data: bytes, status: int) -> ElementTree.Element | None:
         """Return an answer, or None where it is no XML, as pages of errors are not."""

@@ -124,15 +124,18 @@ class PosePoller:
                     for status in self._statuses():
                         failures = 0
                         self._pass_on(socket, status)
-                except OnvifError as error:
-                    self._unknown(error)
-                    pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-                    pause_s = CREDENTIALS_BACKOFF_S if error.cause == "credentials" else pause_s
+                except Exception as error:  # noqa: BLE001 - the thread's top level: the next try may succeed
+                    self._stop.wait(self._pause_s(error, failures) * random.uniform(0.75, 1.25))
                     failures += 1
-                    self._stop.wait(pause_s * random.uniform(0.75, 1.25))
         finally:
             socket.close()
             self._metrics.known(False)
+
+    def _pause_s(self, error: Exception, failures: int) -> float:
+        """Take note of a failure; return how long to wait after it."""
+        known = error if isinstance(error, OnvifError) else OnvifError("answer", f"{type(error).__name__}: {error}")
+        self._unknown(known)
+        return CREDENTIALS_BACKOFF_S if known.cause == "credentials" else BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
 
     def _statuses(self) -> Iterator[PtzStatus]:
         """Connect, and yield the camera's answers until it gives none.  Raise OnvifError."""

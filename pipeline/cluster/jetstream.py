@@ -96,10 +96,19 @@ class JetStream:
         self._subscription: JetStreamContext.PullSubscription | None = None
 
     @classmethod
-    async def connect(cls, config: NatsConfig, client_name: str, keep_days: float) -> "JetStream":
-        """Connect, and create what is missing.  Raise ClusterError, which names every server and what it answered."""
+    async def connect(
+        cls, config: NatsConfig, client_name: str, keep_days: float, only: str | None = None
+    ) -> "JetStream":
+        """Connect, and create what is missing.  Raise ClusterError, which names every server and what it answered.
+
+        Args:
+            config: the servers.
+            client_name: names the connection on the server.
+            keep_days: how long events are kept.
+            only: the server to connect to; None: the first that answers.
+        """
         faults = []
-        for server in config.servers:
+        for server in config.servers if only is None else [only]:
             try:
                 client = await connected(server, config, client_name)
                 await create_streams(client, config.name, keep_days, config.replicas)

@@ -26,7 +26,7 @@ async def _answers(nats: NatsConfig, keep_days: float) -> list[tuple[str, bool]]
     answers = []
     for server in nats.servers:
         try:
-            stream = await JetStream.connect(nats.model_copy(update={"servers": [server]}), "dasnet check", keep_days)
+            stream = await JetStream.connect(nats, "dasnet check", keep_days, only=server)
             hosts = (await stream.view()).hosts.items()
             await stream.close()
         except ClusterError as error:

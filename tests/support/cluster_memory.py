@@ -18,7 +18,7 @@ class Written(NamedTuple):
 
 
 class MemoryStream:
-    """`failing`: names of requests that fail; `unanswered`: that are done, but fail; `held`: that wait for the event."""
+    """`failing`: names of requests that fail; `unanswered`: that fail when done; `held`: that wait for an event."""
 
     place, is_connected = "memory", True
 

@@ -39,6 +39,10 @@ class OnvifCamera:
         body: what it answers to GetStatus instead; None: the status.
         hangs: it does not answer.
         challenges: it wants an HTTP digest instead of a token in the message.
+        challenge: what it challenges with.
+        challenge_body: what comes with the challenge.
+        year: that its clock tells; None: the true one.
+        service_host: in the addresses of its services, by which it cannot be reached, as behind NAT.
         requests: names of the requests that it accepted.
         received: all messages, one after the other.
     """
@@ -51,6 +55,10 @@ class OnvifCamera:
         self.services = ["tds", "trt", "tptz"]
         self.body: str | None = None
         self.hangs = self.challenges = False
+        self.challenge = 'Digest realm="camera", nonce="abc", qop="auth", algorithm=MD5'
+        self.challenge_body = ""
+        self.year: int | None = None
+        self.service_host = "10.255.255.1:8000"
         self.requests: list[str] = []
         self.received = b""
         self._nonces: set[str] = set()
@@ -79,7 +87,7 @@ class OnvifCamera:
         self._server.server_close()
 
     def answer(self, data: bytes, authorization: str) -> tuple[int, str]:
-        """The status and body of an answer; an empty body with 401 is a challenge."""
+        """The status and body of an answer; 401 is a challenge."""
         self.received += data
         if self.hangs:
             self._released.wait(30)
@@ -88,7 +96,7 @@ class OnvifCamera:
         name = request.tag.rpartition("}")[2]
         if name != "GetSystemDateAndTime" and self.user:
             if self.challenges and not self._answers_challenge(authorization):
-                return 401, ""
+                return 401, self.challenge_body
             if not self.challenges and not self._is_authentic(envelope):
                 return 400, fault("s:Sender", "ter:NotAuthorized", "Sender not authorized")
         self.requests.append(name)
@@ -127,16 +135,16 @@ class OnvifCamera:
             "<tds:GetSystemDateAndTimeResponse><tds:SystemDateAndTime><tt:DateTimeType>NTP</tt:DateTimeType>"
             f"<tt:DaylightSavings>false</tt:DaylightSavings><tt:UTCDateTime><tt:Time><tt:Hour>{now.hour}</tt:Hour>"
             f"<tt:Minute>{now.minute}</tt:Minute><tt:Second>{now.second}</tt:Second></tt:Time><tt:Date>"
-            f"<tt:Year>{now.year}</tt:Year><tt:Month>{now.month}</tt:Month><tt:Day>{now.day}</tt:Day></tt:Date>"
-            "</tt:UTCDateTime></tds:SystemDateAndTime></tds:GetSystemDateAndTimeResponse>"
+            f"<tt:Year>{self.year or now.year}</tt:Year><tt:Month>{now.month}</tt:Month><tt:Day>{now.day}</tt:Day>"
+            "</tt:Date></tt:UTCDateTime></tds:SystemDateAndTime></tds:GetSystemDateAndTimeResponse>"
         )
 
     def _GetServices(self, _: ElementTree.Element) -> str:
         each = (
             f"<tds:Service><tds:Namespace>{_NAMESPACES[prefix]}</tds:Namespace>"
-            f"<tds:XAddr>http://10.255.255.1:8000/onvif/{prefix}</tds:XAddr><tds:Version><tt:Major>2</tt:Major>"
+            f"<tds:XAddr>http://{self.service_host}/onvif/{prefix}</tds:XAddr><tds:Version><tt:Major>2</tt:Major>"
             "<tt:Minor>60</tt:Minor></tds:Version></tds:Service>"
-            for prefix in self.services  # its own address, as behind NAT
+            for prefix in self.services
         )
         return f"<tds:GetServicesResponse>{''.join(each)}</tds:GetServicesResponse>"
 
@@ -201,7 +209,7 @@ def _handler(camera: OnvifCamera) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", "application/soap+xml; charset=utf-8")
             if status == 401:
-                self.send_header("WWW-Authenticate", 'Digest realm="camera", nonce="abc", qop="auth", algorithm=MD5')
+                self.send_header("WWW-Authenticate", camera.challenge)
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
             self.wfile.write(body.encode())

@@ -68,6 +68,14 @@ def test_a_clock_that_is_wrong_does_not_matter(ahead_s: float, ptz: OnvifCamera)
     device.close()
 
 
+@pytest.mark.parametrize("year", [9999, 10**12])
+def test_a_clock_that_is_no_time_is_left_out(year: int, ptz: OnvifCamera) -> None:
+    ptz.user, ptz.year = "", year
+    device = OnvifDevice(ptz.url)
+    assert device.clock_ahead_s is None and device.status().pan == 0
+    device.close()
+
+
 def test_a_camera_may_challenge_over_http(ptz: OnvifCamera) -> None:
     ptz.challenges = True
     assert asked(ptz.url).pan == 0
@@ -88,6 +96,15 @@ def test_a_camera_may_challenge_over_http(ptz: OnvifCamera) -> None:
         ({"body": "<unclosed>"}, "answer", "the answer is no SOAP message"),
         ({"body": "<!DOCTYPE x>"}, "answer", "the answer is no SOAP message"),
         ({"body": "x" * (1 << 21)}, "answer", "an answer without an end"),
+        ({"challenges": True, "challenge_body": "x" * (1 << 21)}, "answer", "an answer without an end"),
+        ({"challenges": True, "challenge": 'Digest realm="a", nonce="b", algorithm=X'}, "credentials", "unknown way"),
+        ({"challenges": True, "challenge": "Digest realm"}, "credentials", "unknown way"),
+        (
+            {"challenges": True, "challenge": 'Digest realm="a", nonce="b", qop="auth-int"'},
+            "credentials",
+            "unknown way",
+        ),
+        ({"service_host": "[::1"}, "answer", "address of a service"),
     ],
 )
 def test_why_a_camera_does_not_say_so(
@@ -233,3 +250,17 @@ def test_check_says_what_the_camera_answers(ptz: OnvifCamera, tmp_path: Path) ->
     ), stdout
     assert "FAILED   pose of camera far: 127.0.0.1" in stdout and "; its clock is 600 s behind" in stdout
     assert "s3cr3t" not in ended.stdout + ended.stderr and "n0t-It" not in ended.stdout + ended.stderr
+
+
+def test_the_thread_outlives_what_nobody_expected(
+    ptz: OnvifCamera, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.capture.pose_poller, "BACKOFF_S", (0.02,))
+    with polled(camera_at(ptz.url), receiver.link, receiver.metrics, lambda: 0):
+        receiver.sample()
+        with monkeypatch.context() as patched:
+            patched.setattr(OnvifDevice, "status", lambda _: 1 / 0)
+            until(lambda: receiver.failures("answer") > 1)
+        while receiver.socket.poll(0):
+            receiver.sample()
+        receiver.sample()

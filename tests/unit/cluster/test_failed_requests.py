@@ -1,7 +1,6 @@
 """One host whose requests fail at the worst moments: no camera without an owner, no event lost or doubled."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from support.events import event, until
 
 pytest.importorskip("nats")
 
-from pipeline.cluster import connection, servers
+from pipeline.cluster import connection, jetstream, servers
 from pipeline.cluster.connection import Connection
 from pipeline.cluster.jetstream import JetStream
 from pipeline.cluster.member import Granted, Member, Withdrawn
@@ -22,6 +21,7 @@ from pipeline.cluster.metrics import ClusterMetrics
 from pipeline.cluster.publishing import Claim, Publisher, claim
 from pipeline.config.file import load
 from pipeline.config.models import Config
+from pipeline.diagnostics.nats_check import check_nats
 from pipeline.errors import ClusterError
 from pipeline.types import Event, EventKind
 
@@ -277,9 +277,30 @@ def test_a_server_that_accepts_connections_and_says_nothing_takes_no_descriptors
             with pytest.raises(ClusterError, match="no answer"):
                 await servers.connected(server, config.nats, "test")  # type: ignore[arg-type]
             await asyncio.sleep(0)
-            opened.append(len(os.listdir("/proc/self/fd")))
+            opened.append(len(list(Path("/proc/self/fd").iterdir())))
         return opened
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         first, *_, last = asyncio.run(attempts(f"nats://127.0.0.1:{silent.getsockname()[1]}"))
     assert last == first
+
+
+def test_a_check_of_each_server_creates_streams_for_all_of_them(config: Config, monkeypatch: pytest.MonkeyPatch):
+    places = [f"nats://127.0.0.1:{port}" for port in (1, 2, 3)]
+    assert config.nats is not None
+    nats = config.nats.model_copy(update={"servers": places})
+    asked: list[str] = []
+    created: list[int] = []
+
+    async def connected(server: str, *_: object) -> None:
+        asked.append(server)
+
+    async def create_streams(_: object, name: str, keep_days: float, replicas: int) -> None:
+        created.append(replicas)
+        raise ClusterError("enough")
+
+    monkeypatch.setattr(jetstream, "connected", connected)
+    monkeypatch.setattr(jetstream, "create_streams", create_streams)
+    lines, healthy = check_nats(config.model_copy(update={"nats": nats}))
+    assert not healthy and len(lines) == 3
+    assert asked == places and created == [3, 3, 3], "the loss of a server would be the loss of all"

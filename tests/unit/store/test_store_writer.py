@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -330,6 +331,21 @@ def test_without_any_disk_events_are_kept_in_memory_up_to_a_counted_limit(
         until(lambda: site.lost == {"memory": 100} and site.waiting == 500)
     until(holds(site, events + late[:200] + late[300:]))
     until(lambda: site.sent == ids(site.stored()))
+
+
+def test_who_waits_for_events_that_are_lost_waits_no_longer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    until(holds(site, site.append(some())))
+    monkeypatch.setattr(writer, "MAX_QUEUED", 5)
+    (site.run_dir / "spill.jsonl").mkdir(parents=True)  # no file can be created there
+    decided = threading.Event()
+    with locked(site.path):
+        site.append(some(1))
+        until(lambda: site.failing)
+        site.writer.append(some(1), decided.set)
+        assert not decided.wait(0.1)
+        site.append(some(5))
+        until(lambda: site.lost == {"memory": 1})
+        assert decided.is_set()
 
 
 def test_what_cannot_be_stored_is_counted_and_delays_nothing(site: Site) -> None:
