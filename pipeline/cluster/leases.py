@@ -200,6 +200,12 @@ class Leases:
             if record.session == self._session and self._left.get(name) != record.revision
         }
 
+    def awaited(self) -> set[str]:
+        """Return the cameras that this host holds or is about to: those that no other host may process, nor does."""
+        own = {camera for camera, only in self.cameras.items() if only == self._host}
+        others = {camera for camera, record in self._records.items() if record.host != self._host}
+        return self.held().keys() | (own - others)
+
     def token(self, camera: str) -> int:
         """Return the newest token of a camera that this host knows, whoever's; 0 where there was none."""
         record = self._records.get(camera)

@@ -137,7 +137,7 @@ class Member:
             raise ClusterError(f"{self._places}: not connected")
         if not self._leases.is_valid(time.monotonic()):
             raise ClusterError("this host's session is not renewed")
-        await self._publisher.share(stream, events, self._leases.held())
+        await self._publisher.share(stream, events, self._leases.awaited())
 
     async def _renew(self, stream: JetStream) -> float:
         session, revision, sent_s = self._leases.session, self._leases.revision, time.monotonic()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -67,13 +67,13 @@ class Publisher:
         self._done: set[str] = set()  # ids of events of a share that failed which need not be written again
         self._log = structlog.get_logger()
 
-    async def share(self, stream: JetStream, events: Sequence[Event], held: dict[str, int]) -> None:
+    async def share(self, stream: JetStream, events: Sequence[Event], awaited: Collection[str]) -> None:
         """Append events to the log; those of a token that is over are counted, and stay where they are.
 
         Args:
             stream: the connection.
             events: of this host.
-            held: the cameras of this host, with their tokens.
+            awaited: the cameras that this host holds or is about to, claimed or not yet.
 
         Raises:
             ClusterError: Some events could not be written yet; those that were are left out when it is tried again.
@@ -87,12 +87,12 @@ class Publisher:
                 self._done.add(event.id)
                 continue
             by_camera[event.camera].append(event)
-        await all_of(self._share(stream, camera, own, held) for camera, own in by_camera.items())
+        await all_of(self._share(stream, camera, own, awaited) for camera, own in by_camera.items())
         self._done.clear()
 
-    async def _share(self, stream: JetStream, camera: str, events: list[Event], held: dict[str, int]) -> None:
+    async def _share(self, stream: JetStream, camera: str, events: list[Event], awaited: Collection[str]) -> None:
         claimed = self._claims.get(camera)
-        if claimed is None and camera in held:
+        if claimed is None and camera in awaited:
             raise ClusterError(f"camera {camera!r}: not claimed yet")
         current = [event for event in events if claimed is not None and event.token in (None, claimed.token)]
         self._fence(camera, [event for event in events if event not in current])

@@ -160,6 +160,29 @@ def test_tracks_that_were_not_written_are_written_again(member: Member, stream: 
     asyncio.run(run())
 
 
+def test_events_of_a_camera_of_this_host_only_wait_until_it_is_claimed(config: Config, stream: MemoryStream):
+    config.pins["camera0"] = "alpha"
+    registry = CollectorRegistry()
+    member = Member(config, ClusterMetrics("alpha", registry))
+    made = raised("camera0", token=None)
+
+    async def run() -> None:
+        stream.held["write_camera"] = asyncio.Event()
+        member._connection.stream = stream  # type: ignore[assignment]
+        joining = asyncio.ensure_future(member._work(stream))  # type: ignore[arg-type]
+        while not stream.asked["write_camera"]:
+            await asyncio.sleep(0)
+        with pytest.raises(ClusterError, match="not claimed yet"):
+            await member._share([made])
+        stream.held["write_camera"].set()
+        await joining
+        await member._share([made])
+
+    asyncio.run(run())
+    assert stream.ids("camera0") == [made.id]
+    assert not registry.get_sample_value("dasnet_events_fenced_total", {"camera": "camera0"})
+
+
 @pytest.fixture
 def claims() -> dict[str, Claim]:
     return {}
