@@ -14,13 +14,10 @@ import msgspec
 
 from pipeline.errors import WireError
 from pipeline.store.clips import ClipRecord
+from pipeline.transport.wire_values import check_alert, check_axis, check_clip, check_numbers, check_session, check_time
 from pipeline.types import AxisSample, Band, CameraState, FrameRef, Mask
 
 VERSION = 3
-MAX_NUMBER = 2**63 - 1  # SQLite's largest integer
-MAX_PTS_S = 1e9
-MAX_DEG = 1e5  # of directions: some cameras count turns
-MAX_SESSION_CHARACTERS = 64
 MAX_SAMPLES = 20_000  # per heartbeat
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 METRIC_KINDS = ("counter", "gauge", "histogram")
@@ -194,8 +191,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 _PREFIX = bytes([0xDA, VERSION])
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
-_CLIP_TEXTS = re.compile(r".{0,64}\n([0-9a-f]{64})?\n[a-z_0-9]{0,20}\n.{0,300}")  # codec, digest, `ended`, reason
-_ALERT = re.compile(r"[A-Za-z0-9_-]{1,64}")  # names a file
 
 
 def encode(message: Message, *buffers: Any) -> list[Any]:
@@ -231,81 +226,36 @@ def _check(message: Message) -> None:
     match message:
         case FrameHeader() | Result():
             ref = message.ref
-            _check_session(ref.session)
-            _check_time(ref.pts_s)
-            _check_numbers(ref.seq, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns or 0)
-            _check_numbers(*msgspec.structs.astuple(message.stamps))
+            check_session(ref.session)
+            check_time(ref.pts_s)
+            check_numbers(ref.seq, ref.received_mono_ns, ref.received_utc_ns, ref.ntp_ns or 0)
+            check_numbers(*msgspec.structs.astuple(message.stamps))
         case CameraState():
-            _check_session(message.session)
-            _check_time(message.pts_s)
-            _check_numbers(message.time_utc_ns, message.frame)
+            check_session(message.session)
+            check_time(message.pts_s)
+            check_numbers(message.time_utc_ns, message.frame)
         case AxisSample():
-            _check_numbers(message.mono_ns, message.error_ns)
-            _check_axis(message)
+            check_numbers(message.mono_ns, message.error_ns)
+            check_axis(message)
         case Heartbeat():
             _check_families(message)
         case TimeRequest() | TimeReply():
-            _check_session(message.session)
-            _check_numbers(message.asked_ns, message.said_ns if isinstance(message, TimeReply) else 0)
+            check_session(message.session)
+            check_numbers(message.asked_ns, message.said_ns if isinstance(message, TimeReply) else 0)
         case ClipRequest():
-            _check_session(message.session)
-            _check_time(message.first_pts_s)
-            _check_time(message.end_pts_s or 0.0)
-            _check_alert(message.alert)
+            check_session(message.session)
+            check_time(message.first_pts_s)
+            check_time(message.end_pts_s or 0.0)
+            check_alert(message.alert)
         case ClipTake() | ClipChunk():
-            _check_alert(message.alert)
-            _check_numbers(message.offset)
+            check_alert(message.alert)
+            check_numbers(message.offset)
         case ClipPoll():
-            _check_session(message.session)
+            check_session(message.session)
             if message.offered is not None:
-                _check_clip(message.offered, message.camera)
+                check_clip(message.offered, message.camera)
         case CreditRequest() | Credit() | EndOfStream() | LedgerCopy():
-            _check_session(message.session)
-
-
-def _check_session(session: str) -> None:
-    if not 1 <= len(session) <= MAX_SESSION_CHARACTERS:
-        raise WireError(f"session of {len(session)} characters: must be 1 to {MAX_SESSION_CHARACTERS}")
-
-
-def _check_alert(alert: str) -> None:
-    if not _ALERT.fullmatch(alert):
-        raise WireError(f"alert {alert[:40]!r}: must match {_ALERT.pattern}")
-
-
-def _check_clip(record: ClipRecord, camera: str) -> None:
-    _check_alert(record.alert)
-    _check_session(record.session)
-    if record.camera != camera:
-        raise WireError(f"clip of camera {record.camera[:64]!r}: must be of camera {camera!r}")
-    for pts_s in (record.first_detection_pts_s, record.zero_pts_s, record.first_pts_s, record.last_pts_s):
-        _check_time(pts_s or 0.0)
-    _check_numbers(*record.size_px, record.packets, record.missed_packets, record.size_bytes)
-    if not _CLIP_TEXTS.fullmatch("\n".join((record.codec, record.sha256, record.ended, record.reason))):
-        raise WireError(f"clip of alert {record.alert!r}: must have short texts of one line, and a SHA-256")
-    if not record.is_lost and not (record.sha256 and record.size_bytes):
-        raise WireError(f"clip of alert {record.alert!r}: must have a size and a SHA-256")
-
-
-def _check_axis(sample: AxisSample) -> None:
-    """Reject directions that are none; NaN too."""
-    is_direction = abs(sample.azimuth_deg) <= MAX_DEG and abs(sample.elevation_deg) <= MAX_DEG
-    if not is_direction or not 0 < sample.hfov_deg < 180:
-        raise WireError(
-            f"axis at {sample.azimuth_deg}, {sample.elevation_deg} with a field of view of {sample.hfov_deg} degrees: "
-            f"must be at most {MAX_DEG:.0f} degrees, and of 0 to 180"
-        )
-
-
-def _check_time(pts_s: float) -> None:
-    if not abs(pts_s) <= MAX_PTS_S:  # NaN is rejected too
-        raise WireError(f"presentation time {pts_s} s: must be at most {MAX_PTS_S:.0f}")
-
-
-def _check_numbers(*numbers: int) -> None:
-    for number in numbers:
-        if not 0 <= number <= MAX_NUMBER:
-            raise WireError(f"number or time {number}: must be 0 to {MAX_NUMBER}")
+            check_session(message.session)
 
 
 def _check_families(heartbeat: Heartbeat) -> None:
