@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.cluster.member import Granted, Member, Withdrawn
@@ -94,6 +95,9 @@ class Host:
 
 
 def main(path: str, name: str) -> None:
+    # Other threads log: on standard output a line of theirs could end up within one of these.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
     def said(what: dict) -> None:
         print(json.dumps(what), flush=True)
 
