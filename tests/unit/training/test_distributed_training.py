@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.program import REPOSITORY
+from support.tiny_recipe import tiny_recipe
 
 from model import build
 from pipeline.errors import ConfigError
@@ -19,8 +20,6 @@ from training.distributed import OWN_STORES, start_process
 from training.state import start_run
 from training.train import train
 
-STEPS = 8
-DASNET = {"name": "dasnet", "start_out_channels": 8, "size": 3}
 PROGRAM = """
 import os, signal, sys, torch
 from pathlib import Path
@@ -42,23 +41,9 @@ torch.save(run.network.state_dict(), out / f"rank{os.environ['RANK']}.pt")
 """
 
 
-def configured(folder: Path, batch: int, network: dict[str, Any] = DASNET) -> TrainingConfig:
-    return parse_config(
-        {
-            "data": "scene:count=20,size=96x80",
-            "steps": STEPS,
-            "batch": batch,
-            "network": network,
-            "sampling": {"kind": "whole", "size_px": 64},
-            "optimizer": {"kind": "sgd", "lr": 0.05},
-            "loss": "compound",
-            "max_check_samples": 2,
-            "check_every_steps": 3,
-            "device": "cpu",
-            "threads": 1,
-            "cache": str(folder / "cache"),
-        }
-    )
+def configured(folder: Path, batch: int, network: dict[str, Any] | None = None) -> TrainingConfig:
+    recipe = tiny_recipe(folder) | {"batch": batch}
+    return parse_config(recipe | ({"network": network} if network else {}))
 
 
 def run_in_two(folder: Path, config: TrainingConfig, name: str, killed_after: int = 0) -> tuple[Path, str]:

@@ -17,6 +17,7 @@ import yaml
 from support.events import until
 from support.program import DASNET, dasnet_in_process, die_with_parent
 from support.ray_cluster import node, ray_cluster
+from support.tiny_recipe import STEPS, tiny_recipe
 
 from pipeline.errors import ConfigError
 from training.config import parse_config, snapshot
@@ -24,27 +25,12 @@ from training.run import training_command
 from training.sweep import Sweep, changes_of, check_space, load_sweep
 from training.train import train
 
-STEPS = 8
 SPACE = {"optimizer.lr": {"log": [1e-9, 0.1]}, "optimizer.momentum": {"choice": [0.0, 0.9]}}
 
 
 def configuration(folder: Path, **changes: Any) -> Path:
-    settings = {
-        "data": "scene:count=20,size=96x80",
-        "steps": STEPS,
-        "batch": 2,
-        "network": {"name": "dasnet", "start_out_channels": 8, "size": 3},
-        "sampling": {"kind": "whole", "size_px": 64},
-        "optimizer": {"kind": "sgd", "lr": 0.05},
-        "loss": "compound",
-        "max_check_samples": 2,
-        "check_every_steps": 3,
-        "device": "cpu",
-        "threads": 1,
-        "cache": str(folder / "cache"),
-    }
     path = folder / "config.yaml"
-    path.write_text(snapshot(parse_config(settings | changes)))
+    path.write_text(snapshot(parse_config(tiny_recipe(folder) | changes)))
     return path
 
 
