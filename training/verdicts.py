@@ -23,7 +23,7 @@ from pipeline.evidence.sidecars import read_sidecar
 from pipeline.evidence.track_paths import BoxAt, TrackPath
 from pipeline.store.alert import Alert
 from pipeline.store.clips import read_record, record_path, video_path
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import TrackState, Verdict
 from training.datasets.dronedet import LABELS_FILE
 

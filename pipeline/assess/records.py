@@ -18,7 +18,8 @@ from pipeline.errors import StoreError
 from pipeline.redaction import redact
 from pipeline.segmentation.preview import jpeg_preview
 from pipeline.store.alert import Alert
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Detections, Event, Frame
 
 STORE = "store.sqlite"

@@ -16,7 +16,7 @@ from pipeline.console.site import Site
 from pipeline.console.view import shown_event
 from pipeline.errors import StoreError
 from pipeline.store.history_reader import EventFilter, HistoryReader
-from pipeline.store.store import StoredEvent
+from pipeline.store.reader import StoredEvent
 from pipeline.types import Event
 
 PAGE = 200  # events per query

@@ -29,7 +29,7 @@ from pipeline.diagnostics.doctor import describe, examine
 from pipeline.errors import DasnetError
 from pipeline.runtime.logs import files
 from pipeline.store import ledger
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.telemetry import health
 
 MAX_PART_BYTES = 4_000_000  # of longer parts the end is kept

@@ -17,7 +17,7 @@ from pipeline.alerting.rules import Rule
 from pipeline.capture.wall_clock import WallClock
 from pipeline.errors import ConfigError, SourceError
 from pipeline.replay.outputs import read_detections
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.tracking.bearing import Orientation
 from pipeline.tracking.policy import Policy
 from pipeline.tracking.stage import TrackStage

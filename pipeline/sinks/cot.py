@@ -26,7 +26,7 @@ from pipeline.sinks.filters import cameras_of, wants_alert, wants_event
 from pipeline.sinks.identity import camera_id, site_id
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.unconfirmed import Unconfirmed
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Bearing, Event, EventKind, Position, Severity, Track
 
 CAMERA_PERIOD_S = 20.0  # a third of the time until it is stale

@@ -13,8 +13,9 @@ import structlog
 from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.sinks.outbox import Outbox
 from pipeline.store.alert import Unacknowledged
+from pipeline.store.reader import StoreReader
 from pipeline.store.schema import identity, move_aside
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Event, EventKind, Track
 
 BUSY_TIMEOUT_S = 2.0  # a write to a store that is locked for longer fails
@@ -29,7 +30,7 @@ class CurrentStore:
     Args:
         path: of the store.
         outbox: told when the store is open and when not.
-        on_gone: called when a store with undelivered events was replaced.
+        on_lost: called with the number of undelivered events that were in a store that is gone.
         on_orphaned: called with the events that ended the alerts of an earlier process.
         ends_orphans: False: other hosts go on with alerts that are active in this store.
     """
@@ -38,13 +39,13 @@ class CurrentStore:
         self,
         path: Path,
         outbox: Outbox,
-        on_gone: Callable[[], None],
+        on_lost: Callable[[int], None],
         on_orphaned: Callable[[Sequence[Event]], None],
         ends_orphans: bool = True,
     ) -> None:
         self._path = path
         self._outbox = outbox
-        self._on_gone = on_gone
+        self._on_lost = on_lost
         self._on_orphaned = on_orphaned
         self._ends_orphans = ends_orphans
         self._store: Store | None = None
@@ -52,6 +53,7 @@ class CurrentStore:
         self._unverified: list[Event] = []  # stored, but not read back yet
         self._verified_s = 0.0
         self._aside_s = float("-inf")
+        self._damaged: Path | None = None  # moved aside, and not replaced yet
         self._log = structlog.get_logger()
 
     def open(self) -> Store:
@@ -59,11 +61,16 @@ class CurrentStore:
         if self._store is not None and not self._store.is_current():
             self._log.error("store deleted or replaced: reopened", store=str(self._path))
             self.close()
-            self._on_gone()
+            self._on_lost(self._outbox.undelivered_by_failing())
         if self._outbox.damage is not None:
             raise self._outbox.damage
         if self._store is None:
-            store = self._store = Store(self._path, BUSY_TIMEOUT_S, self._active if self._ends_orphans else None)
+            continued = self._active if self._ends_orphans else None
+            store = self._store = Store(self._path, BUSY_TIMEOUT_S, continued, self._damaged)
+            if self._damaged is not None:
+                self._log.warning("rows of the damaged store taken over", rows=store.taken_over)
+                self._on_lost(max(0, self._outbox.undelivered_by_failing() - store.undelivered()))
+                self._damaged = None
             self._on_orphaned(store.orphaned)
             store.restore(event for events in self._active.values() for event in events.values())
             self._enable_incremental_vacuum(store)
@@ -135,9 +142,8 @@ class CurrentStore:
         except StoreError as failure:
             self._log.error("damaged store cannot be moved aside", reason=str(failure))
             return
-        self._aside_s = now_s
+        self._aside_s, self._damaged = now_s, aside
         self._log.error("damaged store moved aside: new one created", moved_to=str(aside))
-        self._on_gone()
 
     def close(self) -> None:
         """Close the store; sinks wait until it is open again."""

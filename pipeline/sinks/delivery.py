@@ -21,8 +21,8 @@ from pipeline.redaction import redact
 from pipeline.sinks import dead_letters
 from pipeline.sinks.dead_letters import DeadLetter
 from pipeline.sinks.sink import RefusedError, Sink
+from pipeline.store.reader import StoredEvent, StoreReader
 from pipeline.store.schema import open_writable, transaction
-from pipeline.store.store import StoredEvent, StoreReader
 from pipeline.telemetry.sinks import SinkMetrics
 
 POLL_S = 1.0  # while the store cannot be read

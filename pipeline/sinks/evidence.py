@@ -26,7 +26,7 @@ from pipeline.evidence.sidecars import Sidecars
 from pipeline.evidence.signing import load_key, make_key
 from pipeline.sinks.sink import Sink
 from pipeline.store.payloads import PayloadReader
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Event, FrameRef, Track
 
 NAME = "evidence:log"  # no name that a site can give to a sink of its own

@@ -36,7 +36,7 @@ from pipeline.sinks.filters import cameras_of, event_filter, wants_alert
 from pipeline.sinks.home_assistant import OFF, OFFLINE, ON, ONLINE, device_id, discovery
 from pipeline.sinks.sink import RefusedError, Sink, SinkError
 from pipeline.sinks.snapshots import snapshot_of
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Event, EventKind
 
 CONNECT_TIMEOUT_S = 5.0

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.errors import DamagedStoreError, StoreError
 from pipeline.sinks.delivery import Delivery, StoreState
 from pipeline.sinks.sink import Sink
+from pipeline.store.reader import StoreReader
 from pipeline.store.schema import open_writable, transaction
-from pipeline.store.store import StoreReader
 from pipeline.telemetry.sinks import SinkMetrics
 
 BACKOFF_S: Final = (0.5, 60.0)  # first, longest
@@ -64,6 +64,7 @@ class Outbox:
     def store_closed(self) -> None:
         """Let sinks deliver what they can still read, then wait.  Does not block."""
         self._state.is_open = False
+        self._state.damage = None  # told to the writer, which closes the store for it
 
     def store_opened(self) -> None:
         """Let sinks read the store at its path, which may be a new one.  Raise StoreError."""
@@ -88,9 +89,13 @@ class Outbox:
         ):
             connection.executemany(_BEGIN, ((name, is_first) for name in new))
 
+    def report_damage(self, error: DamagedStoreError) -> None:
+        """Let the writer replace the store at its path.  Thread-safe."""
+        self._state.damage = (self._state.generation, error)
+
     @property
     def damage(self) -> DamagedStoreError | None:
-        """Return the damage that a sink met in the store at its path, if any."""
+        """Return the damage that a sink or a check met in the store at its path, if any."""
         damage = self._state.damage
         return damage[1] if damage is not None and damage[0] == self._state.generation else None
 

@@ -28,7 +28,7 @@ from pipeline.sinks.sapient_messages import Node
 from pipeline.sinks.sapient_registration import STATUS_S
 from pipeline.sinks.sink import RefusedError, Sink, SinkError
 from pipeline.sinks.unconfirmed import Unconfirmed
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Event, Track, TrackState
 
 BATCH = 50  # events

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config.models import Config
 from pipeline.errors import DasnetError
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Event
 
 

@@ -232,9 +232,8 @@ class StoreWriter:
         self._failing = reason
         self._store.failed(error)
 
-    def _lose_delivery(self) -> None:
+    def _lose_delivery(self, undelivered: int) -> None:
         """Count the events that failing sinks had not received from the store that was replaced."""
-        undelivered = self._outbox.undelivered_by_failing()
         if undelivered:
             self._metrics.store.lost.labels("damaged").inc(undelivered)
             self._log.error("undelivered events lost with the replaced store", events=undelivered)

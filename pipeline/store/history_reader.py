@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.store.actions import Action
 from pipeline.store.alert import SELECT_ALERTS, Alert, AlertCount, State
-from pipeline.store.store import StoredEvent, StoreReader
+from pipeline.store.reader import StoredEvent, StoreReader
 from pipeline.types import Event, Severity, Track, Verdict
 
 _CAMERA_STATES = "kind IN ('camera.up', 'camera.down', 'camera.blind')"  # as the index has it

@@ -20,7 +20,7 @@ from pipeline.sinks.event_log import EventLogSink, raised_by
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.alert_events import alert_event
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.tracking.handover import CONTINUE_S, decoded, encoded
 from pipeline.tracking.stage import TrackStage

@@ -31,6 +31,7 @@ from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import Sink
 from pipeline.sinks.store_writer import StoreWriter
 from pipeline.store.cleanup import Retention
+from pipeline.store.integrity import IntegrityCheck
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.timeouts import CAMERA_SILENCE_TIMEOUT_S, TRACKING_DRAIN_TIMEOUTS_S
 from pipeline.tracking.camera_settings import mounts_of, orientations_of, places_of, policies_of, rules_of
@@ -69,6 +70,7 @@ def run(control: Control, stop: threading.Event, served: Address | None = None) 
         with (
             HeartbeatSender(Endpoints().heartbeat, metrics, served, run=control.run),
             Retention(config, metrics.store, [sink.name for sink in sinks], evidence),
+            IntegrityCheck(config.store_path, outbox.report_damage),
         ):
             try:
                 _TrackWorker(

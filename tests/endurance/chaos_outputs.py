@@ -23,7 +23,7 @@ from support.tak import Taky
 
 from endurance.chaos_installed import has_mail, has_middleware, has_tak
 from pipeline.store.clips import read_record
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import EventKind
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from support.prometheus import Prometheus, hasty_dashboard, needs_prometheus, un
 from support.rtsp import RtspCameras
 
 from pipeline.errors import StoreError
+from pipeline.store.reader import StoreReader
 from pipeline.store.reviews import acknowledge
-from pipeline.store.store import StoreReader
 
 SHORTER = {  # one after the other: what became [1m] must not become [5s] too
     r"for: \w+": "for: 1s",

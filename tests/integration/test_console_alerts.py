@@ -17,8 +17,9 @@ from support.console_site import Process, browser, faultless_page, picture, site
 from support.events import ENDED, ESCALATED, event, gone, raised, track, until
 
 from pipeline.store.alert import Alert
+from pipeline.store.reader import StoreReader
 from pipeline.store.reviews import acknowledge_ended
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Severity
 
 __all__ = ["browser"]  # a fixture

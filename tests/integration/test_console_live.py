@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from support.console_site import browser, faultless_page, until
 from support.program import CLIPS, REPOSITORY, Running, free_port
 
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 
 __all__ = ["browser"]  # a fixture
 pytestmark = pytest.mark.live

@@ -13,7 +13,7 @@ from support.program import CLIPS, Running, dasnet_in_process
 
 from pipeline.evidence.leaves import ProgramLeaf, decode_leaf
 from pipeline.evidence.sidecars import read_sidecar
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 
 pytestmark = pytest.mark.live
 POSE = {"lat": 52.5, "lon": 13.4, "azimuth_deg": 90, "hfov_deg": 20}

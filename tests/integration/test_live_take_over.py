@@ -17,7 +17,7 @@ from support.program import Running, free_port
 
 from pipeline.cluster.assignment import assigned
 from pipeline.config.file import load
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.transport.keys import make_keys
 from pipeline.types import Event, EventKind
 

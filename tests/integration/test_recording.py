@@ -19,7 +19,7 @@ from support.rtsp import RtspCameras
 
 from pipeline.capture.live import LOW_LATENCY
 from pipeline.store.clips import ClipRecord, partial, read_record, video_path
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.transport.sockets import bound, connected
 from pipeline.transport.video import NEXT, decode_part
 from pipeline.transport.wire import ClipRequest, Credit, CreditRequest, FrameHeader, decode, encode

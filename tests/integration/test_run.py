@@ -22,7 +22,7 @@ from support.program import CLIPS, Running, dasnet, dasnet_in_process, shortened
 from support.rtsp import RtspCameras
 
 from pipeline.store import ledger
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.transport.wire import Heartbeat, Sample, encode
 from pipeline.types import Cause, EventKind, Severity
 

@@ -7,7 +7,7 @@ import yaml
 from support.program import Running
 
 from pipeline.store import ledger
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Cause, EventKind
 
 

@@ -11,7 +11,7 @@ from support.onvif_camera import OnvifCamera
 from support.program import DASNET, Running, free_port
 
 from pipeline.errors import StoreError
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.transport.keys import make_keys
 from pipeline.types import Track
 

@@ -14,7 +14,8 @@ from pipeline.alerting.alerts import Alerting
 from pipeline.alerting.rules import Limits, Rule, When
 from pipeline.alerting.schedule import Period, Span, Weekly
 from pipeline.alerting.zones import Area, Line, Sector
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Bearing, EscalationReason, Event, Severity, Track, TrackState
 
 FPS = 25  # as in `ref`

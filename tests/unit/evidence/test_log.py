@@ -18,7 +18,7 @@ from pipeline.evidence.leaves import DeletedFilesLeaf, EventLeaf, FileLeaf, Prog
 from pipeline.evidence.log import EvidenceError, EvidenceLog
 from pipeline.evidence.signing import load_key, make_key, public_hex, read_public
 from pipeline.evidence.verify import verify_run
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import EventKind
 
 ROOT = Path(__file__).parents[3]

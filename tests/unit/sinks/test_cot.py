@@ -23,7 +23,8 @@ from pipeline.config.camera import Pose
 from pipeline.config.models import Config
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Position, Severity, Track, TrackState
 
 pytestmark = needs_taky

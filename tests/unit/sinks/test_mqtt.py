@@ -20,7 +20,8 @@ from pipeline.config.models import Config
 from pipeline.sinks import mqtt
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Cause, Event, EventKind, Severity, TrackState
 
 pytestmark = needs_mosquitto

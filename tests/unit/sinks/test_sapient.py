@@ -19,7 +19,8 @@ from ulid import ULID
 from pipeline.config.models import Config
 from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.outbox import Outbox
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.telemetry.sinks import SinkMetrics
 from pipeline.types import Bearing, Cause, Event, EventKind, FrameRef, Position, Severity, Track, TrackState, Verdict
 

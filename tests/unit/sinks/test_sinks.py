@@ -18,7 +18,8 @@ from pipeline.sinks.configured import configured_sinks
 from pipeline.sinks.jsonl import KEPT, JsonlSink, rotated
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.sink import Sink, SinkError
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Event
 
 FAST_S = (0.01, 0.05)

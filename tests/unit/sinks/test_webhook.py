@@ -25,7 +25,8 @@ from pipeline.sinks.cloudevents import event_schema
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.webhook import WebhookSink
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.telemetry.metrics import families
 from pipeline.telemetry.sinks import SinkMetrics
 from pipeline.types import Event, Severity

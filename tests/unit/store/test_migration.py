@@ -8,7 +8,8 @@ import pytest
 from support.events import CONFIRMED, ESCALATED, event, raised, track
 
 from pipeline.errors import StoreError
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.reader import StoreReader
+from pipeline.store.store import Store
 from pipeline.store.tables import VERSION
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from support.power_cut_program import NOTES, Note, new_run
 from pipeline.evidence.leaves import EventLeaf
 from pipeline.evidence.log import Draft, EvidenceLog
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.types import Verdict
 
 CUTS = 40

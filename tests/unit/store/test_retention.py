@@ -23,9 +23,10 @@ from pipeline.sinks.outbox import Outbox
 from pipeline.store import reviews
 from pipeline.store.cleanup import Retention
 from pipeline.store.daily_cost import describe_cost
+from pipeline.store.reader import StoreReader
 from pipeline.store.retention import DAY_NS, GB, Disk, Inventory, Limits, Rows, StoredFile, plan
 from pipeline.store.schema import live_bytes, open_readonly
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, EventKind
 

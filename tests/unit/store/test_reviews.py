@@ -10,8 +10,9 @@ from support.events import ESCALATED, event, gone, ids, raised, track
 
 from pipeline.errors import StoreError
 from pipeline.store.alert import Alert
+from pipeline.store.reader import StoreReader
 from pipeline.store.reviews import acknowledge, acknowledge_ended, reopen, review
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.types import Event, EventKind, Severity, TrackState, Verdict
 
 ACKNOWLEDGED, REVIEWED, REOPENED = EventKind.ALERT_ACKNOWLEDGED, EventKind.ALERT_REVIEWED, EventKind.ALERT_REOPENED

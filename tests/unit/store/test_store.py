@@ -23,8 +23,9 @@ from support.events import (
 )
 
 from pipeline.errors import StoreError
+from pipeline.store.reader import StoreReader
 from pipeline.store.reviews import acknowledge
-from pipeline.store.store import Store, StoreReader
+from pipeline.store.store import Store
 from pipeline.store.tables import VERSION
 from pipeline.types import EventKind, Severity, Track, TrackState
 

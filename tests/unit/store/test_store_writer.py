@@ -22,11 +22,13 @@ from pipeline.sinks import store_writer as writer
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.outbox import Outbox
 from pipeline.sinks.store_writer import StoreWriter
+from pipeline.store import integrity
 from pipeline.store.alert import Alert
+from pipeline.store.integrity import IntegrityCheck
 from pipeline.store.metrics import EVENT_LOSSES
+from pipeline.store.reader import StoreReader
 from pipeline.store.reviews import acknowledge
 from pipeline.store.spill import SpillFile
-from pipeline.store.store import StoreReader
 from pipeline.telemetry.metrics import TrackingMetrics
 from pipeline.types import Event, Severity
 
@@ -38,6 +40,7 @@ numbers = count(1)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(current_store, "BUSY_TIMEOUT_S", 0.2)
     monkeypatch.setattr(current_store, "VERIFY_S", 0.2)
+    monkeypatch.setattr(integrity, "PERIOD_S", 0.2)
     monkeypatch.setattr(writer, "RETRY_S", 0.1)
     monkeypatch.setattr(writer, "PERIOD_S", 0.1)
 
@@ -92,7 +95,8 @@ def running(path: Path, run_dir: Path) -> Iterator[Site]:
     outbox = Outbox(path, [JsonlSink(run_dir / "events.jsonl")], (0.01, 0.1), store_is_open=False)
     site = Site(path, run_dir, StoreWriter(path, run_dir / "spill.jsonl", outbox, metrics), outbox, metrics)
     try:
-        yield site
+        with IntegrityCheck(path, outbox.report_damage):
+            yield site
     finally:
         site.writer.stop(5)
         outbox.stop(2)
@@ -111,6 +115,11 @@ def site(path: Path, tmp_path: Path) -> Iterator[Site]:
 
 def some(number: int = 5) -> list[Event]:
     return [event(CONFIRMED, track(next(numbers))) for _ in range(number)]
+
+
+def last_row(path: Path) -> int:
+    with StoreReader(path) as reader:
+        return reader.last_row()
 
 
 @contextmanager
@@ -197,9 +206,16 @@ def overwritten_by_garbage(path: Path) -> None:
 
 
 def overwritten_at_the_start(path: Path) -> None:
-    """The first page: of a later one that nothing reads, damage is not noticed (docs/resilience.md)."""
     with path.open("r+b") as file:
         file.write(os.urandom(4096))
+
+
+def overwritten_where_nothing_reads(path: Path) -> None:
+    """The second page, which tells where the others belong, and one of old events."""
+    with path.open("r+b") as file:
+        for page in (1, 1 + path.stat().st_size // 4096 // 2):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
 
 
 def truncated_to_nothing(path: Path) -> None:
@@ -212,7 +228,8 @@ def truncated_to_a_half(path: Path) -> None:
 
 GONE = (unlinked, unlinked_with_its_log, folder_removed, replaced_by_an_older_copy)
 DAMAGED = (
-    replaced_by_garbage, overwritten_by_garbage, overwritten_at_the_start, truncated_to_nothing, truncated_to_a_half,
+    replaced_by_garbage, overwritten_by_garbage, overwritten_at_the_start,
+    overwritten_where_nothing_reads, truncated_to_nothing, truncated_to_a_half,
 )  # fmt: skip
 
 
@@ -247,9 +264,53 @@ def test_a_store_that_is_lost_while_running_is_noticed_and_a_new_one_takes_all_t
         assert site.sent == ids(first + before + after), "and nothing twice"
     if fault in DAMAGED:
         mended = (truncated_to_nothing, overwritten_at_the_start)  # SQLite may write the first page anew in time
-        assert list(site.path.parent.glob("store.sqlite.damaged-*Z")) or fault in mended
+        assert damaged(site.path) or fault in mended
     with closing(sqlite3.connect(site.path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def damaged(path: Path) -> list[Path]:
+    return list(path.parent.glob("store.sqlite.damaged-*Z"))
+
+
+def test_what_can_be_read_of_a_damaged_store_is_taken_over(site: Site, path: Path) -> None:
+    alerts = [raised(track(next(numbers))) for _ in range(40)]
+    ended = [each for events in alerts[1:] for each in (*events, *gone(events[0].track, events[0].id))]
+    events = site.append(alerts[0] + ended)
+    until(lambda: site.sent == ids(events))
+    for opened, *_ in alerts[:20]:
+        acknowledge(path, opened.id, 7)
+    until(lambda: len(site.sent) == len(events) + 20)
+    time.sleep(0.5)  # as above
+    before, row = site.alerts(), last_row(path)
+    checkpoint(path)
+    overwritten_where_nothing_reads(path)
+    until(lambda: bool(damaged(path)) and bool(site.alerts()) and not site.failing)
+    assert len(site.alerts()) >= 0.8 * len(before), "all but those on the damaged page"
+    was = {alert.id: (alert.state, alert.acknowledged_utc_ns) for alert in before}
+    assert all(was[alert.id] == (alert.state, alert.acknowledged_utc_ns) for alert in site.alerts())
+    assert before[-1].id in {alert.id for alert in site.alerts()}, "the active one"
+    assert len(site.stored()) >= 0.8 * row
+    later = site.append(some())
+    until(lambda: site.sent[-5:] == ids(later))
+    assert len(site.sent) == row + 5 and last_row(path) == row + 5 and site.lost == {}
+
+
+def test_an_event_that_was_overwritten_is_left_behind_and_the_others_are_delivered(
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = site.append(some())
+    until(lambda: site.sent == ids(events))
+    (site.run_dir / "events.jsonl").unlink()
+    (site.run_dir / "events.jsonl").mkdir()  # so that the sink fails
+    late = site.append(some())
+    until(lambda: site.stored() == events + late)
+    time.sleep(0.5)  # as above
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE events SET payload = x'7bff' WHERE id = ?", (late[1].id,))
+    (site.run_dir / "events.jsonl").rmdir()
+    until(lambda: site.sent == ids([late[0], *late[2:]]))
+    assert len(damaged(path)) == 1 and site.lost == {"damaged": 1}
 
 
 @pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 8000], ids=["text", "header"])

@@ -25,7 +25,7 @@ from pipeline.store import ledger
 from pipeline.store.alert import Unacknowledged
 from pipeline.store.alert_events import alert_event
 from pipeline.store.ledger import Ledger
-from pipeline.store.store import StoreReader
+from pipeline.store.reader import StoreReader
 from pipeline.telemetry.alert_metrics import ReviewMetrics
 from pipeline.telemetry.buckets import camera_buckets_s
 from pipeline.telemetry.health import serve
