@@ -2,7 +2,7 @@
 
 `events.jsonl` has every event of the store once, in order; a webhook's receiver has them all, in order, and
 so has a mail server; a broker acknowledges them all, and what its listener hears is in order; a SAPIENT middleware has
-all of alerts, and a TAK server has shown every alert.  Duplicates with sinks are allowed: they carry one id.
+all of alerts, each camera's in order, and a TAK server has shown every alert.  Duplicates with sinks are allowed: they carry one id.
 """
 
 import hashlib
@@ -78,7 +78,9 @@ class Receivers:
             yield from _missing("notify", stored, self.mail.mailbox.event_ids())
         if self.middleware is not None:
             told = [EVENT_ID.findall(each.alert.additional_information)[0] for each in self.middleware.of("alert")]
-            yield from _missing("sapient", [event.id for event in events if event.alert and event.is_alert], told)
+            alerts = [event for event in events if event.alert and event.is_alert]
+            for camera in sorted({event.camera for event in alerts}):  # each has a connection of its own
+                yield from _missing(f"sapient {camera}", [each.id for each in alerts if each.camera == camera], told)
             # The program's clock is one of the things that are broken.
             yield from (f"sapient: {fault}" for fault in self.middleware.faults if not TIME_FAULT.search(fault))
         if self.tak is not None and not any(waiting.values()):
