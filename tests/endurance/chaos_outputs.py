@@ -2,7 +2,8 @@
 
 `events.jsonl` has every event of the store once, in order; a webhook's receiver has them all, in order, and
 so has a mail server; a broker acknowledges them all, and what its listener hears is in order; a SAPIENT middleware has
-all of alerts, each camera's in order, and a TAK server has shown every alert.  Duplicates with sinks are allowed: they carry one id.
+all of alerts, each camera's in order, and a TAK server has shown every alert.  Duplicates with sinks are allowed: they
+carry one id.
 """
 
 import hashlib
