@@ -17,6 +17,7 @@ from model.native.library import is_available
 WIDTH_PX = 160  # of the small image, in which shifts are estimated to about a twentieth of a pixel
 BLUR_PX = 1.0  # reduces noise and quantisation, and lets gradients reach as far as a step
 MIN_RESPONSE = 0.08  # below this peak the images do not match: a scene cut, or no texture
+MATCHING_LEVELS = 1.5  # median grey levels between images of the same scene, peak or not: it may be a plain sky
 MAX_RESIDUAL_RATIO = 0.9  # of an accepted peak, against the residual elsewhere
 MIN_DISTANCE_PX = 1.0  # small pixels: residuals do not distinguish positions nearer to each other than this
 MAX_SHIFT = 0.2  # of the image's width, until the reference is renewed
@@ -33,9 +34,14 @@ class CameraMotion:
 
     Each image is compared with a reference that is kept for as long as the view overlaps it, so that the small bias of
     the estimate does not add up to a drift.
+
+    Attributes:
+        is_measured: whether the last shift was; else the images match, but show nothing to measure it by, as a plain
+            sky does, and it is taken for none.
     """
 
     def __init__(self) -> None:
+        self.is_measured = False
         self._reference: NDArray[np.float32] | None = None
         self._window: NDArray[np.float32] | None = None
         self._position = (0.0, 0.0)  # of the newest image against the reference, small pixels
@@ -44,7 +50,7 @@ class CameraMotion:
         """Return the shift (x, y) of this frame against the previous one in its pixels; None where it is unknown.
 
         It is unknown for the first frame and where images do not match at all.  A false peak, as a large target before
-        a plain sky causes it, counts as no motion.
+        a plain sky causes it, counts as no motion; so does no peak, but then `is_measured` is False.
 
         Args:
             pixels: HxWx3 RGB or HxW.
@@ -55,6 +61,7 @@ class CameraMotion:
         grey = (cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small).astype(np.float32)
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), BLUR_PX), np.float32)
         reference, before = self._reference, self._position
+        self.is_measured = False
         if self._window is None or self._window.shape != grey.shape:
             self._window = cv2.createHanningWindow(grey.shape[::-1], cv2.CV_32F).astype(np.float32)
             reference = None
@@ -64,8 +71,10 @@ class CameraMotion:
         # Windowed here, since OpenCV would multiply its input in place, again and again.
         found, response = cv2.phaseCorrelate(reference * self._window, grey * self._window)
         if response < MIN_RESPONSE:
+            is_same = residual(reference, grey, before) <= MATCHING_LEVELS
             self._renew(grey)
-            return None
+            return (0.0, 0.0) if is_same else None
+        self.is_measured = True
         if max(abs(found[0]), abs(found[1])) > MAX_JUMP * WIDTH_PX:
             self._renew(grey)  # later frames are measured from here: the reference may show the shutter
             return 0.0, 0.0
@@ -88,18 +97,19 @@ def is_plausible(
         for other in (before, (0.0, 0.0))
         if max(abs(peak[0] - other[0]), abs(peak[1] - other[1])) > MIN_DISTANCE_PX
     ]
-    residual = native_residual if is_available() else reference_residual
     at_peak = residual(reference, grey, peak) if others else 0.0
     return all(at_peak < MAX_RESIDUAL_RATIO * residual(reference, grey, other) for other in others)
 
 
-def native_residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
+def residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
     """Return the median difference, in grey levels, of two small images where they overlap, in whole pixels."""
-    return native.residual(reference, grey, round(position[0]), round(position[1]))
+    if is_available():
+        return native.residual(reference, grey, round(position[0]), round(position[1]))
+    return reference_residual(reference, grey, position)
 
 
 def reference_residual(reference: NDArray[np.float32], grey: NDArray[np.float32], position: Sequence[float]) -> float:
-    """Return the same as `native_residual`, by NumPy."""
+    """Return the same as `residual`, by NumPy."""
     (x, y), (height, width) = map(round, position), grey.shape
     current = grey[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
     earlier = reference[max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)]

@@ -23,8 +23,9 @@ POINT_PX = 3.0  # side of the box of a point of unknown size
 AGREEING_IOU = 0.2  # of an outline and a mask of the same target
 JOIN_PX = 2.0  # a candidate this near to a box belongs to it
 FORGET_S = 0.4  # a target that was not detected for this long is no longer expected
-REMEMBER_S = 1.0  # a mask score is kept this long, while the network processes other places
-REMEMBERED_SCORE = 0.5  # at most: whether the target is still there is for the judge to say
+REMEMBER_S = 1.0  # a mask score is kept this long, while the network processes other places ...
+FRESH_S = 0.15  # ... as it is for this long ...
+REMEMBERED_SCORE = 0.5  # ... and then at most this: whether the target is still there is for the judge to say
 RECENT_SCORE = 0.5  # of a detection that is expected again
 NEAR = 1.0  # in box lengths: a detection this near to where a target is expected is that target
 ON_TARGET = 0.5  # likewise, motion: farther beside it may be noise, which the judge would reject in the target's place
@@ -71,13 +72,17 @@ class ExpectedTargets:
         self._last_s = 0.0
 
     def predict(self, pts_s: float, shift_px: tuple[float, float] | None) -> NDArray[np.float32]:
-        """Move on to a frame and return the expected boxes (N, 4), frame pixels; none where the motion is unknown."""
+        """Move on to a frame and return the expected boxes (N, 4), frame pixels.
+
+        Where the camera's motion is unknown (None), they are expected where they were: the camera may follow them.
+        """
         elapsed_s, self._last_s = pts_s - self._last_s, pts_s
-        if shift_px is None:
-            self._targets = []
         self._targets = [target for target in self._targets if 0 < pts_s - target.seen_s <= FORGET_S]
         for target in self._targets:
-            target.xy = target.xy + target.velocity_px_s * elapsed_s + np.array(shift_px)
+            if shift_px is None:
+                target.velocity_px_s = np.zeros(2)
+            else:
+                target.xy = target.xy + target.velocity_px_s * elapsed_s + np.array(shift_px)
         half = [np.full(2, target.length_px / 2) for target in self._targets]
         boxes = [np.concatenate([t.xy - h, t.xy + h]) for t, h in zip(self._targets, half, strict=True)]
         return np.array(boxes, np.float32).reshape(-1, 4)
@@ -107,7 +112,8 @@ class ExpectedTargets:
             elif len(rows) and target.mask_score > 0 and proposals.ref.pts_s - target.scored_s <= REMEMBER_S:
                 distance = np.abs(centres[rows] - target.xy).max(axis=1)
                 row = rows[np.lexsort((distance, -proposals.motion_score[rows]))[0]]  # what moves, else what is nearest
-                mask_score[row] = min(target.mask_score, REMEMBERED_SCORE)
+                is_old = proposals.ref.pts_s - target.scored_s > FRESH_S
+                mask_score[row] = min(target.mask_score, REMEMBERED_SCORE) if is_old else target.mask_score
                 class_scores[row] = target.class_scores
         return replace(proposals, mask_score=mask_score, class_scores=class_scores)
 

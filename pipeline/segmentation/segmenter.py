@@ -76,6 +76,7 @@ class _CameraState:
 
     def __init__(self, usual_noise: NDArray[np.float32] | None) -> None:
         self.motion = CameraMotion()
+        self.shift_px: tuple[float, float] | None = None  # of the last frame, measured or assumed
         self.history = FrameHistory()
         self.candidates = MotionCandidates(MAX_CANDIDATES, usual_noise)
         self.expected = ExpectedTargets()
@@ -210,24 +211,18 @@ class Segmenter:
 
         A camera's frames must be finished in their order.
         """
-        each = zip(batch.frames, batch.watched, self.detect(batch), batch.inferences, strict=True)
-        return [
-            self.judge(frame, watched, masks, _coverage(watched, inferences) if self._can_scan else None)
-            for frame, watched, masks, inferences in each
-        ]
-
-    def detect(self, batch: Batch) -> list[Detections]:
-        """Wait for the batch and return each frame's mask components with the network's own class scores.
-
-        A camera's frames must be finished in their order.  Raise what inference raised.
-        """
-        return [
-            self._masks(frame, watched, inferences)
-            for frame, watched, inferences in zip(batch.frames, batch.watched, batch.inferences, strict=True)
-        ]
+        found = []
+        for frame, watched, inferences in zip(batch.frames, batch.watched, batch.inferences, strict=True):
+            masks = self._masks(frame, watched, inferences)
+            found.append(self.judge(frame, watched, masks, _coverage(watched, inferences) if self._can_scan else None))
+        return found
 
     def _masks(self, frame: Frame, watched: MapView, inferences: Sequence[Inference]) -> Detections:
-        shift_px = self._state(frame).motion.update(frame.pixels)
+        state = self._state(frame)
+        state.shift_px = state.motion.update(frame.pixels)
+        if state.shift_px is None and state.history.newest is not None:
+            state.reduced_s = -math.inf  # where near targets are is no longer known
+        shift_px = state.shift_px if state.motion.is_measured else None
 
         def found(probabilities: NDArray[np.float32], view: MapView) -> Detections:
             return detect(probabilities, frame, view, self.classes, self.thresholds[frame.band], shift_px)
@@ -257,8 +252,8 @@ class Segmenter:
         if judge is None or config is None:
             return masks
         state = self._state(frame)
-        newest = state.history.add(frame.pixels, frame.ref.pts_s, masks.camera_shift_px)
-        expected = state.expected.predict(frame.ref.pts_s, masks.camera_shift_px)
+        newest = state.history.add(frame.pixels, frame.ref.pts_s, state.shift_px)
+        expected = state.expected.predict(frame.ref.pts_s, state.shift_px)
         state.moving = state.candidates.update(state.history)
         proposals = with_motion(masks, state.moving, expected, watched)
         proposals = state.expected.with_remembered_masks(proposals, coverage or Coverage([(0, 0, *frame.size_px)]))

@@ -41,7 +41,7 @@ def detected_places(xyxy: NDArray[np.float32]) -> Places:
 
 
 def assign(
-    tracks: Places, detections: Places, gate: float, max_distance_px: float, max_size_ratio: float
+    tracks: Places, detections: Places, gate: float, max_distance_px: NDArray[np.float64], max_size_ratio: float
 ) -> list[tuple[int, int]]:
     """Return the matched pairs (index of a track, index of a detection) of least total cost.
 
@@ -49,7 +49,7 @@ def assign(
         tracks: predicted.
         detections: of the frame.
         gate: squared Mahalanobis distance.
-        max_distance_px: between prediction and detection.
+        max_distance_px: (N,) between prediction and detection.
         max_size_ratio: of the larger to the smaller.
     """
     if not len(tracks.x) or not len(detections.x):
@@ -57,7 +57,7 @@ def assign(
     dx, dy = (there[None] - here[:, None] for here, there in ((tracks.x, detections.x), (tracks.y, detections.y)))
     squared_px = dx * dx + dy * dy
     innovation = tracks.variance[:, None] + detections.variance[None]
-    rows, columns = np.nonzero((squared_px <= gate * innovation) & (squared_px <= max_distance_px**2))
+    rows, columns = np.nonzero((squared_px <= gate * innovation) & (squared_px <= max_distance_px[:, None] ** 2))
     ratio = np.abs(np.log(detections.apparent_px[columns] / tracks.apparent_px[rows]))
     fitting = ratio <= math.log(max_size_ratio)
     rows, columns, ratio = rows[fitting], columns[fitting], ratio[fitting]

@@ -17,12 +17,18 @@ class TrackerSettings:
     coast_frames: int = 3
     gate: float = 13.8  # squared Mahalanobis distance: 99.9% in two dimensions
     recovery_gate: float = 60.0  # of a confirmed track that has no detection within the gate: it, or the camera, turned
+    jump_missed: int = 1  # a confirmed track that missed at most as many frames before, ...
+    jump_d: float = (
+        5.0  # ... continues as far away, in D, for a camera turns in jerks before a sky that does not show it, ...
+    )
+    jump_size_ratio: float = 1.5  # ... with a detection of about its size
     gate_cap: float = 0.15  # of the frame's width: no target moves farther between two detections
     size_ratio: float = 3.0  # largest ratio in size between two detections of one target
     acceleration_d_s2: float = 8.0  # process noise, in D per s^2 ...
     acceleration_time_s: float = 0.3  # ... and its correlation time
     start_speed_d_s: float = 15.0  # standard deviation of an unknown velocity, in D per s
     camera_jump_error: float = 0.5  # standard deviation of camera motion, as a share of its change since the last frame
+    unknown_shift_d: float = 0.5  # likewise, of camera motion that was not measured, in D
     size_gain: float = 0.25  # exponential smoothing of the box's size
     moved_d: float = 0.1  # a track has moved when it left its first position by this many D, ...
     moved_px: float = 2.0  # ... by this many pixels, ...

@@ -3,9 +3,11 @@
 For each frame: predict every track to the frame's presentation time; assign detections to tracks at minimum total cost
 within a Mahalanobis gate, strong detections first, then weak ones to confirmed tracks (as ByteTrack does by score:
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned strong detections; confirm a track
-by M of N frames, fewer at a low frame rate, once its evidence is enough; let tracks coast for a bounded time.  Where
-the camera's motion is known, a track that has not moved against the background since it was first seen is a fixed
-object (a cloud, a lamp) and is not confirmed; a target that arrived and then hovers stays confirmed.
+by M of N frames, fewer at a low frame rate, once its evidence is enough; let tracks coast for a bounded time.  A
+camera may turn in jerks before a plain sky, which does not show it: so a track that was just seen may continue far from
+where it is expected, where nothing else explains the detection there.  Where the camera's motion is known, a track that
+has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not confirmed; a
+target that arrived and then hovers stays confirmed.
 """
 
 import math
@@ -137,9 +139,11 @@ class Tracker:
         self._camera_shift_px = shift or (0.0, 0.0)
         # A pan that was not recognised in some frames is reported as one jump after them, when tracks have already
         # followed it: a jump may be wrong by all of it.
-        std_px = self._settings.camera_jump_error * math.dist(shift, before) if shift else 0.0
+        settings = self._settings
+        std_px = settings.camera_jump_error * math.dist(shift, before) if shift else 0.0
         for tracklet in self._tracklets:
-            tracklet.predict(dt_s, shift, std_px)
+            unknown_px = 0.0 if shift else settings.unknown_shift_d * tracklet.apparent_px
+            tracklet.predict(dt_s, shift, std_px or unknown_px)
 
     def _associate(self, detections: Detections, strong: NDArray[np.bool_]) -> dict[int, int]:
         """Match tracks with detections: index of a track -> row of a detection."""
@@ -149,10 +153,16 @@ class Tracker:
         detected = detected_places(detections.xyxy)
         pairs: dict[int, int] = {}
 
-        def assign_more(indices: Sequence[int], rows: NDArray[np.intp], gate: float) -> None:
-            cap_px = settings.gate_cap * detections.size_px[0]
+        def assign_more(
+            indices: Sequence[int],
+            rows: NDArray[np.intp],
+            gate: float,
+            cap_d: float = math.inf,
+            size_ratio: float = settings.size_ratio,
+        ) -> None:
             ours, theirs = selected(predicted, indices), selected(detected, rows)
-            matched = assign(ours, theirs, gate, cap_px, settings.size_ratio)
+            cap_px = np.minimum(settings.gate_cap * detections.size_px[0], cap_d * ours.apparent_px)
+            matched = assign(ours, theirs, gate, cap_px, size_ratio)
             pairs.update((indices[index], int(rows[row])) for index, row in matched)
 
         def confirmed_left() -> list[int]:
@@ -163,6 +173,9 @@ class Tracker:
         assign_more(confirmed_left(), np.flatnonzero(~strong), settings.gate)
         free = np.setdiff1d(np.flatnonzero(strong), list(pairs.values()))
         assign_more(confirmed_left(), free, settings.recovery_gate)
+        free = np.setdiff1d(free, list(pairs.values()))
+        just_seen = [index for index in confirmed_left() if tracklets[index].missed <= settings.jump_missed]
+        assign_more(just_seen, free, math.inf, settings.jump_d, settings.jump_size_ratio)
         return pairs
 
     def _observe(self, pairs: dict[int, int], observed: Sequence[Observation], detections: Detections) -> None:

@@ -87,6 +87,7 @@ class Tracklet:
         self.motion.predict(dt_s, 2 * sigma**2 * settings.acceleration_time_s)
         if camera_shift_px is None:
             self.kinematics = Kinematics()  # positions before and after cannot be compared
+            self.motion.shift(0, 0, shift_std_px)
             return
         dx, dy = camera_shift_px
         self.motion.shift(dx, dy, shift_std_px)

@@ -6,7 +6,7 @@ import pytest
 from support.native import needs_native
 
 from model.native import pixels as native
-from pipeline.segmentation.camera_motion import native_residual, reference_refined, reference_residual, refined
+from pipeline.segmentation.camera_motion import reference_refined, reference_residual, refined, residual
 from pipeline.segmentation.chips import _cut
 from pipeline.segmentation.frame_history import SMOOTH_STEPS, PastFrame, reference_blurred
 
@@ -42,8 +42,8 @@ def test_without_contrast_or_overlap_the_start_is_kept(size: tuple[int, int]):
 @pytest.mark.parametrize("position", [(0.0, 0.0), (12.4, -7.6), (-100.0, 3.0), (159.0, -127.0)])
 def test_residuals_are_medians(position: tuple[float, float]):
     reference, image = shifted(np.random.default_rng(4), (1.0, 2.0))
-    assert native_residual(reference, image, position) == reference_residual(reference, image, position)
-    assert native_residual(reference, image, (160.0, 0.0)) == np.inf
+    assert residual(reference, image, position) == reference_residual(reference, image, position)
+    assert residual(reference, image, (160.0, 0.0)) == np.inf
 
 
 @pytest.mark.parametrize("size", [(90, 120), (48, 48), (3, 7), (1, 1)])

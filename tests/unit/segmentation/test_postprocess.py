@@ -195,6 +195,16 @@ def test_a_large_target_before_faint_clouds_is_not_taken_for_the_camera():
             assert shift == pytest.approx((0, 0), abs=2.5)
 
 
+def test_before_a_plain_sky_that_shows_no_motion_none_is_assumed_and_not_measured():
+    rng = np.random.default_rng(3)
+    motion = CameraMotion()
+    skies = [np.clip(rng.normal(4, 2, (256, 320)), 0, 255).astype(np.uint8) for _ in range(12)]
+    shifts = [(motion.update(sky), motion.is_measured) for sky in skies]
+    assert None not in [shift for shift, _ in shifts[1:]]
+    unmeasured = [shift for shift, is_measured in shifts[1:] if not is_measured]
+    assert len(unmeasured) > 3 and set(unmeasured) == {(0.0, 0.0)}
+
+
 def test_what_is_faint_is_left_out_by_the_least_score():
     probabilities = maps()
     probabilities[0, 10:14, 20:26] = 0.9

@@ -94,11 +94,36 @@ def test_a_target_that_is_not_seen_is_forgotten():
     assert len(expected.predict(FORGET_S + 0.01, (0, 0))) == 0
 
 
-@pytest.mark.parametrize(("pts_s", "shift"), [(0.1, None), (-5.0, (0.0, 0.0)), (0.0, (0.0, 0.0)), (900.0, (0.0, 0.0))])
-def test_nothing_is_expected_where_frames_do_not_continue(pts_s: float, shift: tuple[float, float] | None):
+@pytest.mark.parametrize("pts_s", [-5.0, 0.0, 900.0])
+def test_nothing_is_expected_where_frames_do_not_continue(pts_s: float):
     expected = ExpectedTargets()
     expected.update(seen(0, (100, 100, 8)))
-    assert expected.predict(pts_s, shift).shape == (0, 4)
+    assert expected.predict(pts_s, (0.0, 0.0)).shape == (0, 4)
+
+
+def test_where_the_motion_of_the_camera_is_unknown_targets_are_expected_where_they_were():
+    expected = ExpectedTargets()
+    for seq in range(5):  # to the right
+        expected.predict(seq / 30, (0, 0))
+        expected.update(seen(seq, (100 + 4 * seq, 100, 8)))
+    moved = expected.predict(5 / 30, (0, 0))
+    assert moved[0, 0] > 112 + 2
+    for seq in (6, 7):
+        assert expected.predict(seq / 30, None).tolist() == moved.tolist()
+
+
+@pytest.mark.parametrize(("age_s", "score"), [(0.1, 0.9), (0.3, 0.5)])
+def test_the_score_of_a_mask_is_remembered_and_soon_less_of_it(age_s: float, score: float):
+    targets = ExpectedTargets()
+    targets.predict(0.0, (0.0, 0.0))
+    targets.update(masks((100, 100, 10)))
+    near = np.array([0.9], np.float32)
+    targets.predict(0.1, (0.0, 0.0))
+    at = msgspec.structs.replace(masks((100, 100, 10)).ref, pts_s=0.1)
+    targets.with_remembered_masks(replace(masks((100, 100, 10), mask_score=near), ref=at), Coverage([(0, 0, 640, 512)]))
+    targets.predict(0.1 + age_s, (0.0, 0.0))
+    row = replace(masks((100, 100, 10), mask_score=near * 0), ref=msgspec.structs.replace(at, pts_s=0.1 + age_s))
+    assert targets.with_remembered_masks(row, Coverage([])).mask_score.tolist() == pytest.approx([score])
 
 
 def test_what_is_improbable_is_not_expected_and_their_number_is_bounded():
@@ -186,8 +211,8 @@ def test_what_is_remembered_of_a_target_is_said_of_one_row_only(moving: bool):
     targets.predict(0.1, (0.0, 0.0))
     at = msgspec.structs.replace(masks((100, 100, 10)).ref, pts_s=0.1)
     targets.with_remembered_masks(replace(masks((100, 100, 10)), ref=at), Coverage([(0, 0, 640, 512)]))
-    targets.predict(0.2, (0.0, 0.0))
-    later = msgspec.structs.replace(at, pts_s=0.2)
+    targets.predict(0.3, (0.0, 0.0))
+    later = msgspec.structs.replace(at, pts_s=0.3)
     rows = masks((101, 100, 3), (106, 100, 3), mask_score=np.zeros(2, np.float32))
     rows = replace(rows, ref=later, motion_score=np.array([0, 5.0 * moving], np.float32))
     elsewhere = targets.with_remembered_masks(rows, Coverage([(300, 300, 400, 400)]))

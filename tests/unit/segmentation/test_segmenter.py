@@ -208,6 +208,20 @@ def test_the_reduced_frame_is_looked_at_ten_times_a_second():
     assert engine.shapes.count(whole) == 51 and engine.shapes.count(reduced) == 17 == len(engine.shapes) - 51
 
 
+def test_the_reduced_frame_is_looked_at_as_soon_as_the_view_has_changed():
+    frames = frames_of(BRIGHT, at_rate(25, 0.36), band=Band.INFRARED)
+    for number in range(4, 9):
+        frames[number] = replace(frames[number], pixels=frames[number].pixels[::-1].copy())
+    engine = Seeing()
+    segmenter = Segmenter(engine)
+    looked = []
+    for one in frames:
+        engine.shapes.clear()
+        segmenter.finish(segmenter.submit([one]))
+        looked.append((1, 120, 160, 3) in engine.shapes)
+    assert looked == [True, False, False, True, False, True, False, False, True, False]
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_with_a_share_of_the_pixels_a_target_keeps_its_mask_score_between_inferences(share: float):
     engine = Seeing()

@@ -45,7 +45,7 @@ def best(tracks: Places, detections: Places) -> tuple[int, float]:
 def test_no_assignment_has_more_pairs_or_as_many_at_less_cost(seed: int, tracks: int, detected: int, extent: float):
     rng = np.random.default_rng(seed)
     ours, theirs = places(rng, tracks, extent), places(rng, detected, extent)
-    matched = assign(ours, theirs, GATE, CAP_PX, RATIO)
+    matched = assign(ours, theirs, GATE, np.full(tracks, CAP_PX), RATIO)
     costs = [cost(ours, theirs, i, j) for i, j in matched]
     assert None not in costs
     assert len({i for i, _ in matched}) == len({j for _, j in matched}) == len(matched)

@@ -183,6 +183,21 @@ def test_a_target_followed_by_a_moving_camera_is_confirmed():
     assert not confirmed(follow(lamp))
 
 
+@pytest.mark.parametrize("shift", [None, (0.0, 0.0)])
+def test_a_camera_that_turns_in_jerks_before_a_plain_sky_breaks_no_track(shift: tuple[float, float] | None):
+    places = [(320 + 2 * seq - 70 * (seq // 12 % 2), 250 + 30 * (seq // 17 % 2)) for seq in range(120)]
+    history = follow(frame(seq, [(*place, 20, SURE_UAV)], shift=shift) for seq, place in enumerate(places))
+    assert list(confirmed(history)) == [1] and len(confirmed(history)[1]) == 117
+
+
+@pytest.mark.parametrize(("side", "distance_px"), [(40, 60), (20, 130)])
+def test_what_is_unlike_a_lost_target_or_far_from_it_is_another_one(side: float, distance_px: float):
+    first = [frame(seq, [flight(seq, 20, 30)]) for seq in range(30)]
+    x, y, *_ = flight(30, 20, 30)
+    then = [frame(30 + seq, [(x + distance_px, y + seq, side, SURE_UAV)]) for seq in range(30)]
+    assert list(confirmed(follow([*first, *then]))) == [1, 2]
+
+
 def test_a_still_target_is_confirmed_where_the_camera_motion_is_unknown():
     assert confirmed(follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=None) for seq in range(30)))
 
