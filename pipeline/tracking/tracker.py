@@ -5,9 +5,9 @@ within a Mahalanobis gate, strong detections first, then weak ones to confirmed 
 Zhang et al., ECCV 2022); update the tracks; start tentative tracks from unassigned strong detections; confirm a track
 by M of N frames, fewer at a low frame rate, once its evidence is enough; let tracks coast for a bounded time.  A
 camera may turn in jerks before a plain sky, which does not show it: so a track that was just seen may continue far from
-where it is expected, where nothing else explains the detection there.  Where the camera's motion is known, a track that
-has not moved against the background since it was first seen is a fixed object (a cloud, a lamp) and is not confirmed; a
-target that arrived and then hovers stays confirmed.
+where it is expected, where nothing else explains the detection there.  A track that has not moved against the
+background since it was first seen, or on the screen where the camera's motion is unknown, is a fixed object (a cloud, a
+lamp, a dead pixel) and is not confirmed; a target that arrived and then hovers stays confirmed.
 """
 
 import math

@@ -200,12 +200,12 @@ class Tracklet:
         drifts, it is clouds, and a dead pixel or dirt on the lens moves against them: then it must have moved on the
         screen too.  A target that a turning camera follows need not: there the background is fast.
         """
-        if self.camera_motion_frames < self.hits // 2:
-            return True
         settings = self._settings
         least_px = max(settings.moved_px, settings.moved_d * self.apparent_px, settings.moved_width * frame_width_px)
         is_seen_long = self.last.pts_s - self.first.pts_s >= settings.fixed_s
         least_px *= settings.fixed_ratio if is_seen_long else 1.0
+        if self.camera_motion_frames < self.hits // 2:
+            return self.farthest_on_screen_px > least_px
         if self.farthest_px <= least_px:
             return False
         drift_px = math.hypot(self.anchor_x - self.first_x, self.anchor_y - self.first_y)

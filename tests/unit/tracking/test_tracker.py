@@ -198,8 +198,12 @@ def test_what_is_unlike_a_lost_target_or_far_from_it_is_another_one(side: float,
     assert list(confirmed(follow([*first, *then]))) == [1, 2]
 
 
-def test_a_still_target_is_confirmed_where_the_camera_motion_is_unknown():
-    assert confirmed(follow(frame(seq, [(320, 256, 14, SURE_UAV)], shift=None) for seq in range(30)))
+@pytest.mark.parametrize(("amplitude_px", "is_target"), [(0.5, False), (4, True)])
+def test_what_stays_on_the_screen_where_the_camera_motion_is_unknown_is_fixed(amplitude_px: float, is_target: bool):
+    """As a dead pixel before a plain sky; a target that a camera follows keeps moving a little."""
+    places = [(320 + amplitude_px * math.sin(seq / 3), 256) for seq in range(60)]
+    history = follow(frame(seq, [(*place, 14, SURE_UAV)], shift=None) for seq, place in enumerate(places))
+    assert bool(confirmed(history)) == is_target
 
 
 def label(scores: list[tuple[float, ...]], speed_px_s: float = 90) -> str:
