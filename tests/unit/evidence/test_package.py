@@ -155,6 +155,17 @@ def test_what_was_changed_in_a_package(exported: Path, file: str, old: bytes, ne
         assert own_script(exported).returncode == 1
 
 
+@pytest.mark.parametrize(("id_", "finding"), [("0" * 26, "no leaf knows of it"), (None, "is there twice")])
+def test_an_event_that_was_added_to_a_package(exported: Path, id_: str | None, finding: str) -> None:
+    events = exported / "events.jsonl"
+    lines = events.read_bytes().splitlines(keepends=True)
+    known = json.loads(lines[0])["id"]
+    events.write_bytes(b"".join([*lines, lines[0].replace(known.encode(), (id_ or known).encode())]))
+    assert "events.jsonl, line 7: is an event of which no leaf knows" in verify_package(exported).findings
+    done = own_script(exported)
+    assert done.returncode == 1 and f"event {id_ or known}: {finding}" in done.stdout
+
+
 def test_what_was_swapped_removed_and_added_in_a_package(exported: Path) -> None:
     (clip,) = (exported / "clips").glob("*.mp4")
     (crop,) = (exported / "snapshots").glob("*.crop.jpg")
