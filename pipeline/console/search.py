@@ -73,7 +73,8 @@ def event_filter(request: Request) -> EventFilter:
 def action_filter(request: Request) -> ActionFilter:
     """Return which actions a request asks for."""
     user, alert = (request.query_params.get(key) for key in ("user", "alert"))
-    return ActionFilter(user, alert, time_of(request, "since"), time_of(request, "before"))
+    since, before = time_of(request, "since"), time_of(request, "before")
+    return ActionFilter(user, alert, since, before, user_of(request).cameras)
 
 
 async def as_json(pages: NextPage) -> AsyncIterator[bytes]:

@@ -142,7 +142,8 @@ class ZoneHandlers:
                 changes, said = [], redact(str(error))
             else:
                 said = ""
-        await record_action(self._site, actor_of(request), ActionKind.CONFIGURE, f"zones of {camera.id}")
+        by = actor_of(request)
+        await record_action(self._site, by, ActionKind.CONFIGURE, f"zones of {camera.id}", camera.id)
         return json_response(ZonesSaved(changes, said))
 
     def _zoned_camera(self, request: Request) -> Camera:

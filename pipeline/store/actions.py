@@ -57,16 +57,23 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str
     kind: ActionKind
     alert: str | None = None
-    camera: str | None = None  # of the alert
+    camera: str | None = None  # of the alert, or whose zones were changed
     detail: str = ""  # such as the verdict
 
 
 def record(
-    path: Path, by: Actor, kind: ActionKind, time_utc_ns: int, *, alert: str | None = None, detail: str = ""
+    path: Path,
+    by: Actor,
+    kind: ActionKind,
+    time_utc_ns: int,
+    *,
+    alert: str | None = None,
+    camera: str | None = None,
+    detail: str = "",
 ) -> None:
     """Store an action.  Raise StoreError."""
     with writing(path) as connection:
-        insert(connection, by, kind, time_utc_ns, alert=alert, detail=detail)
+        insert(connection, by, kind, time_utc_ns, alert=alert, camera=camera, detail=detail)
 
 
 def insert(

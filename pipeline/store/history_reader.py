@@ -9,6 +9,7 @@ from pipeline.store.reader import StoredEvent, StoreReader
 from pipeline.types import Event, Severity, Track, Verdict
 
 _CAMERA_STATES = "kind IN ('camera.up', 'camera.down', 'camera.blind')"  # as the index has it
+_ACTION_CAMERA = "json_extract(CAST(payload AS TEXT), '$.camera')"
 _COUNT_ALERTS = """
 SELECT camera, ?1 + (opened_utc_ns - ?1) / ?3 * ?3 AS since, count(*), sum(highest_severity = 'alarm'), max(id)
 FROM alerts WHERE opened_utc_ns >= ?1 AND opened_utc_ns < ?2 GROUP BY camera, since ORDER BY since
@@ -47,6 +48,7 @@ class ActionFilter(NamedTuple):
     alert: str | None = None
     since_utc_ns: int | None = None
     before_utc_ns: int | None = None
+    cameras: Collection[str] | None = None  # that the user sees; actions that concern no camera are seen by all
 
 
 class HistoryReader(StoreReader):
@@ -90,6 +92,9 @@ class HistoryReader(StoreReader):
         conditions = [*_equal(user=wanted.user, alert=wanted.alert)]
         conditions += _between("time_utc_ns", wanted.since_utc_ns, wanted.before_utc_ns)
         conditions += [] if after is None else [("row < (SELECT row FROM actions WHERE id = ?)", (after,))]
+        if wanted.cameras is not None:
+            own, among = _among(_ACTION_CAMERA, wanted.cameras)
+            conditions.append((f"({_ACTION_CAMERA} IS NULL OR {own})", among))
         where, values = _where(conditions)
         rows = self._query(f"SELECT payload FROM actions {where} ORDER BY row DESC LIMIT ?", *values, limit)
         return [self._decode(Action, payload) for (payload,) in rows]

@@ -22,7 +22,7 @@ from pipeline.console.attempts import USER_BURST
 from pipeline.console.users_file import add_user, remove_user
 from pipeline.evidence.leaves import Program
 from pipeline.evidence.sidecars import Sidecar
-from pipeline.store.actions import ActionKind
+from pipeline.store.actions import ActionKind, Actor, record
 from pipeline.store.history_reader import ActionFilter, HistoryReader
 from pipeline.store.store import Store
 from pipeline.types import EventKind
@@ -240,6 +240,24 @@ def test_every_action_is_in_the_audit_log_with_user_and_address(config: Config, 
         assert by == {"otto"}
     told = dasnet_in_process("audit", write_site(config), "--alert", north).stdout.splitlines()
     assert len(told) == 6 and f"otto from {OPERATOR}  review  {north}  bird: a <b>gull</b>" in told[1]
+
+
+def test_an_admin_of_one_camera_sees_no_actions_on_another(
+    config: Config, users_file: Path, stored: tuple[Store, str, str]
+) -> None:
+    _, north, south = stored
+    add_user(users_file, User("lars", UserRole.ADMIN, frozenset({"north"}), HASH))
+    with serving(config) as url:
+        ada, lars = Visitor(url, "ada"), Visitor(url, "lars")
+        for alert in (north, south):
+            ada.post(f"/alerts/{alert}/acknowledge")
+        record(config.store_path, Actor("ada"), ActionKind.CONFIGURE, 1, camera="south", detail="zones of south")
+        shown = lars.get("/audit").json()["actions"]
+        assert [(each["kind"], each.get("alert")) for each in shown] == [
+            ("acknowledge", north), ("log_in", None), ("log_in", None),
+        ]  # fmt: skip
+        assert len(lars.get("/audit?limit=2").json()["actions"]) == 2
+        assert len(ada.get("/audit").json()["actions"]) == len(shown) + 2
 
 
 REVIEWS = ("alert.acknowledged", "alert.reviewed", "alert.reopened")
