@@ -140,10 +140,10 @@ class Tracker:
         # A pan that was not recognised in some frames is reported as one jump after them, when tracks have already
         # followed it: a jump may be wrong by all of it.
         settings = self._settings
-        std_px = settings.camera_jump_error * math.dist(shift, before) if shift else 0.0
+        known_px = settings.camera_jump_error * math.dist(shift, before) if shift else 0.0
         for tracklet in self._tracklets:
-            unknown_px = 0.0 if shift else settings.unknown_shift_d * tracklet.apparent_px
-            tracklet.predict(dt_s, shift, std_px or unknown_px)
+            std_px = known_px if shift else settings.unknown_shift_d * tracklet.apparent_px
+            tracklet.predict(dt_s, shift, std_px)
 
     def _associate(self, detections: Detections, strong: NDArray[np.bool_]) -> dict[int, int]:
         """Match tracks with detections: index of a track -> row of a detection."""
