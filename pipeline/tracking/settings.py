@@ -17,9 +17,7 @@ class TrackerSettings:
     coast_frames: int = 3
     gate: float = 13.8  # squared Mahalanobis distance: 99.9% in two dimensions
     recovery_gate: float = 60.0  # of a confirmed track that has no detection within the gate: it, or the camera, turned
-    jump_missed: int = (
-        1  # a camera turns unnoticed before a plain sky: a confirmed track that missed no more frames ...
-    )
+    jump_missed: int = 1  # before a plain sky a camera turns unnoticed: a track that missed no more frames ...
     jump_d: float = 5.0  # ... and has no detection may continue as far away, in D, ...
     jump_size_ratio: float = 1.5  # ... with a detection of about its size
     gate_cap: float = 0.15  # of the frame's width: no target moves farther between two detections
