@@ -1,4 +1,4 @@
-"""The checkpoint to use: the configured one, else the shipped one."""
+"""The checkpoint to use: the configured one, a file or the name of a shipped one, else the default one."""
 
 import hashlib
 from pathlib import Path
@@ -6,14 +6,23 @@ from pathlib import Path
 import model
 from pipeline.errors import ConfigError
 
-SHIPPED = Path(model.__path__[0]) / "weights" / "dasnet.safetensors"
+WEIGHTS = Path(model.__path__[0]) / "weights"
+SHIPPED = WEIGHTS / "dasnet.safetensors"  # by default
+
+
+def checkpoint_file(configured: Path | None) -> Path:
+    """Return the path of the configured checkpoint, which may be the name of a shipped one, or of the default one."""
+    path = configured or SHIPPED
+    shipped = WEIGHTS / f"{path.name}.safetensors"
+    return shipped if not path.is_file() and shipped.is_file() else path
 
 
 def checkpoint_path(configured: Path | None) -> Path:
-    """Return the configured checkpoint or the shipped one.  Raise ConfigError where the file does not exist."""
-    path = configured or SHIPPED
+    """Return the same.  Raise ConfigError where the file does not exist."""
+    path = checkpoint_file(configured)
     if not path.is_file():
-        raise ConfigError(f"checkpoint {path}: no such file; expected a .safetensors or .pth checkpoint")
+        names = " or ".join(sorted(each.stem for each in WEIGHTS.glob("*.safetensors")))
+        raise ConfigError(f"checkpoint {path}: no such file; expected a .safetensors or .pth file, or {names}")
     return path
 
 

@@ -34,8 +34,9 @@ VARIANTS: dict[str, tuple[list[str], set[str]]] = {
     "avx2": (["-march=x86-64-v3"], {"avx2"}),
 }
 # Of the networks that it runs: a compile-time constant, so that each has its own library.  Those for networks narrower
-# than the shipped one are built on request.
+# than the shipped ones are built on request.
 CHANNELS = (64, 32, 16)
+SHIPPED_CHANNELS = CHANNELS[:2]
 # -Wno-psabi: vectors are passed between inlined functions only, so their calling convention does not matter.
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-Wno-psabi", "-fopenmp-simd", "-shared", "-fPIC", "-pthread"]
 
@@ -66,7 +67,7 @@ def build(
     variants: Sequence[str],
     folder: Path = LIBRARIES,
     extra_flags: Sequence[str] = (),
-    channels: Sequence[int] = CHANNELS[:1],
+    channels: Sequence[int] = SHIPPED_CHANNELS,
 ) -> list[Path]:
     """Compile the variants that are not built yet, for each number of channels, and return their paths.
 
@@ -122,7 +123,7 @@ def library(channels: int = CHANNELS[0]) -> ctypes.CDLL:
         path = path_of(variant, channels)
         if path.exists() and (loaded := open_library(path)).dasnet_usable():
             return loaded
-    option = "" if channels == CHANNELS[0] else " --all"
+    option = "" if channels in SHIPPED_CHANNELS else " --all"
     raise NativeError(f"the native engine is not built here (python -m model.native.library{option} builds it)")
 
 

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The site's YAML file.")]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder; created if needed.")]
-CheckpointOption = Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped one.")]
+CheckpointOption = Annotated[Path | None, typer.Option(help="The checkpoint, or dasnet or dasnet-s; default: dasnet.")]
 ThresholdOption = Annotated[
     float | None, typer.Option(min=0, max=1, help="Segmentation threshold; default: the checkpoint's.")
 ]

@@ -15,7 +15,8 @@ class Model(Section):
     """The segmentation network, and where it runs."""
 
     checkpoint: SitePath | None = None
-    """A checkpoint of dasnet or of the original DAS-Net; default: the shipped one."""
+    """A checkpoint of dasnet or of the original DAS-Net, or the name of a shipped one: `dasnet`, the default, or
+    `dasnet-s`, a smaller network."""
     threshold: Fraction | None = None
     """Segmentation threshold: object probability above which a pixel is foreground; default: the checkpoint's."""
     device: str = "auto"

@@ -14,7 +14,7 @@ import msgspec
 from model.description import read_description
 from model.errors import CheckpointError
 from pipeline import __version__
-from pipeline.checkpoints import SHIPPED
+from pipeline.checkpoints import WEIGHTS, checkpoint_file
 from pipeline.config.models import Config
 from pipeline.config.uri import public_uri, public_url
 from pipeline.config.yaml_file import dotted
@@ -56,7 +56,7 @@ def status(config: Config, build: dict[str, str]) -> Status:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         packages={name: version for name in PACKAGES if (version := _version(name))},
         build=build,
-        checkpoint=_checkpoint(config.model.checkpoint or SHIPPED),
+        checkpoint=_checkpoint(checkpoint_file(config.model.checkpoint)),
         config=public(config.model_dump(mode="json", by_alias=True), config.references),
     )
 
@@ -90,7 +90,7 @@ def _checkpoint(path: Path) -> Checkpoint:
     try:
         described = read_description(path)
         size = path.stat().st_size
-        if path == SHIPPED:
+        if path.parent == WEIGHTS:
             card = path.with_name("README.md").read_text(encoding="utf-8")
     except (OSError, CheckpointError) as fault:
         error, size = str(fault), 0

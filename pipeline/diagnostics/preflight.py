@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.metadata import Role
 from pipeline.capture.recordings import find_recordings
-from pipeline.checkpoints import SHIPPED
+from pipeline.checkpoints import checkpoint_file
 from pipeline.config.calibration import read_calibration
 from pipeline.config.camera import Camera
 from pipeline.config.models import Config
@@ -112,7 +112,10 @@ def _source_fault(camera: Camera) -> str | None:
 def _file_faults(config: Config, host: str | None) -> Iterator[str]:
     image = config.console.map.image
     files = {
-        "model.checkpoint": (config.model.checkpoint or SHIPPED, "a .safetensors or .pth file"),
+        "model.checkpoint": (
+            checkpoint_file(config.model.checkpoint),
+            "a .safetensors or .pth file, or dasnet-s",
+        ),
         "console.password_file": (config.console.password_file, "a file written by `dasnet password FILE`"),
         "console.map.pmtiles": (config.console.map.pmtiles, "a PMTiles file"),
         "console.map.image.file": (None if image is None else image.file, "a PNG, JPEG or WebP file"),

@@ -116,7 +116,10 @@ def test_what_is_missing_is_said_at_once_by_check_and_run(tmp_path: Path) -> Non
             *(f"cameras[{number}].uri" for number in range(4)),
             *("model.checkpoint", "console.password_file", "link.keys", "run_dir"),
         ]
-        assert f"no such file; must be a .safetensors or .pth file (given: '{tmp_path}/none.pth')" in ended.stderr
+        assert (
+            f"no such file; must be a .safetensors or .pth file, or dasnet-s (given: '{tmp_path}/none.pth')"
+            in ended.stderr
+        )
         assert (
             f"run_dir: cannot be written (Not a directory); must be in a writable folder (given: '{tmp_path}"
             in ended.stderr
