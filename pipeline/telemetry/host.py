@@ -100,6 +100,7 @@ class HostMetricsCollector(Collector):
         self._config = config
         self._workers = {name: _Worker() for name in workers}
         self._finished: set[str] = set()
+        self._removed: frozenset[str] = frozenset()  # cameras of which a worker may still send samples
         self._lock = threading.Lock()
         self._own = WorkerMetrics(SUPERVISOR)
         self.refused = self._own.refused
@@ -110,17 +111,21 @@ class HostMetricsCollector(Collector):
         if heartbeat.worker not in self._workers:
             raise WireError(f"heartbeat of unknown worker {heartbeat.worker[:80]!r}")
         with self._lock:
-            self._workers[heartbeat.worker].receive(heartbeat)
+            worker = self._workers[heartbeat.worker]
+            worker.receive(heartbeat)
+            if self._removed:
+                worker.forget(self._removed)
 
     def watch(self, config: Config, workers: Iterable[str]) -> None:
         """Apply a new configuration and set of workers; drop the samples of others."""
         with self._lock:
-            removed = {camera.id for camera in self._config.cameras} - {camera.id for camera in config.cameras}
+            before, after = ({camera.id for camera in each.cameras} for each in (self._config, config))
+            self._removed = (self._removed | before) - after
             self._config = config
             self._workers = {name: self._workers.get(name, _Worker()) for name in workers}
             self._finished &= self._workers.keys()
             for worker in self._workers.values():
-                worker.forget(removed)
+                worker.forget(self._removed)
 
     def ended(self, worker: str) -> None:
         """Mark a worker as down: its process ended."""

@@ -194,6 +194,20 @@ def test_a_replaced_worker_steps_no_counter_back_and_leaves_no_old_gauge(tmp_pat
     assert "dasnet_worker_uptracking" not in values(registry)
 
 
+def test_a_late_heartbeat_brings_no_removed_camera_back(tmp_path: Path):
+    one = site(tmp_path)
+    two = Config(cameras=[*one.cameras, Camera(id="gate", uri="demo:scene")], run_dir=tmp_path)
+    host, registry = HostMetricsCollector(two, ["tracking"]), CollectorRegistry()
+    registry.register(host)
+    metrics = TrackingMetrics(["north", "gate"], 0.5)
+    for config, shown in ((two, True), (one, False), (two, True)):
+        host.watch(config, ["tracking"])
+        host.receive(beat("tracking", 1, metrics.registry))
+        seen = values(registry)
+        assert ("dasnet_tracks_confirmed_totalgate" in seen) == shown
+        assert "dasnet_tracks_confirmed_totalnorth" in seen
+
+
 def test_the_first_alert_is_an_increase():
     """Prometheus sees none where a series begins at 1."""
     seen = values(TrackingMetrics(["north"], 0.5).registry)
