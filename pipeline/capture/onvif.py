@@ -243,7 +243,7 @@ class OnvifDevice:
             raise OnvifError("unreachable", f"{self.place}: no answer within {TIMEOUT_S:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OnvifError("unreachable", f"{self.place}: {type(error).__name__}: {error}") from None
-        except (LookupError, ValueError, NotImplementedError):  # of httpx.DigestAuth
+        except (LookupError, ValueError, NotImplementedError):  # httpx's digest: malformed, unknown, or qop=auth-int
             raise OnvifError("credentials", f"{self.place}: asks for the password in an unknown way") from None
         return answer.status_code, answer.content
 

@@ -62,18 +62,11 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def record(
-    path: Path,
-    by: Actor,
-    kind: ActionKind,
-    time_utc_ns: int,
-    *,
-    alert: str | None = None,
-    camera: str | None = None,
-    detail: str = "",
+    path: Path, by: Actor, kind: ActionKind, time_utc_ns: int, *, camera: str | None = None, detail: str = ""
 ) -> None:
-    """Store an action.  Raise StoreError."""
+    """Store an action that is on no alert.  Raise StoreError."""
     with writing(path) as connection:
-        insert(connection, by, kind, time_utc_ns, alert=alert, camera=camera, detail=detail)
+        insert(connection, by, kind, time_utc_ns, camera=camera, detail=detail)
 
 
 def insert(
